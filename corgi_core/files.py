@@ -1,0 +1,110 @@
+"""Files that are whole or absent, and the digests that name their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+DIGEST_LENGTH = 16
+
+
+def digest_of(*parts: Any) -> str:
+    """A short SHA-256 of the parts' canonical JSON: the same parts give the same 16 hex digits."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def digest_of_file(path: Path | UPath) -> str:
+    """A short SHA-256 of a file's bytes, read in pieces of 1 MiB."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            sha.update(piece)
+    return sha.hexdigest()[:DIGEST_LENGTH]
+
+
+def is_local(path: Path | UPath) -> bool:
+    """Whether `path` lies on this machine's file system (and so can be renamed atomically)."""
+    return isinstance(path, Path) or path.protocol in ("", "file", "local")
+
+
+def _temporary_beside(path: Path | UPath) -> Path | UPath:
+    return path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path | UPath) -> Iterator[Path | UPath]:
+    """Yield a temporary name beside `path`; on success rename it to `path`, on failure remove it.
+
+    A reader never sees a torn file. On an object store a key appears only once its upload is
+    complete, so there the rename is a server-side move.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_beside(path)
+    try:
+        yield temporary
+        if is_local(path):
+            _flush_to_disk(Path(str(temporary)))
+            os.replace(str(temporary), str(path))
+        else:
+            temporary.rename(path)
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+@contextmanager
+def whole_folder(path: Path | UPath) -> Iterator[Path | UPath]:
+    """Yield a temporary folder beside `path`; on success it takes `path`'s place, old content gone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_beside(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            remove_folder(path)
+        if is_local(path):
+            os.replace(str(temporary), str(path))
+        else:
+            temporary.rename(path, recursive=True)
+    finally:
+        if temporary.exists():
+            remove_folder(temporary)
+
+
+def remove_folder(path: Path | UPath) -> None:
+    """Remove a folder and all that it holds; no error where there is none."""
+    if not path.exists():
+        return
+    if is_local(path):
+        shutil.rmtree(str(path))
+    else:
+        path.fs.rm(path.path, recursive=True)
+
+
+def write_json(path: Path | UPath, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | UPath) -> Any:
+    """The JSON value in a file."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,149 @@
+"""Every setting of Corgi in one aligned table: the presets, from a laptop to a cluster.
+
+A preset is data. Assets read their part of it, and its digest is part of their code version, so
+changing a number here marks exactly what depends on it as stale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+
+from corgi_core.errors import CorgiError
+from corgi_core.files import digest_of
+
+VARIANTS = ("baseline", "shifted-k1", "shifted-k16")
+CAPTION_SUBSETS = ("1.7%", "10%", "100%")
+
+
+def clusters_of(variant: str) -> int | None:
+    """Number of Gaussians of a variant's bank; None for the baseline, which starts from N(0, I)."""
+    return None if variant == "baseline" else int(variant.removeprefix("shifted-k"))
+
+
+def fraction_of(caption_subset: str) -> float:
+    """The share of training images that keep their captions, in (0, 1]: "1.7%" is 0.017."""
+    return float(caption_subset.removesuffix("%")) / 100
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """One optimiser run, for every model alike (AdamW, warm-up, then cosine decay)."""
+
+    steps: int
+    batch_size: int  # global, over all workers
+    learning_rate: float
+    warmup_steps: int = 50
+    weight_decay: float = 0.06
+    betas: tuple[float, float] = (0.9, 0.96)
+    epsilon: float = 1e-6
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    precision: str = "bf16"  # "bf16" (autocast) or "fp32"
+    checkpoint_every: int = 200
+    evaluate_every: int = 200
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    source: str = "emoji"  # the reader that `raw_images` uses
+    limit: int | None = None  # keep this many images, chosen by key
+    shard_size: int = 1000  # images in one shard
+    test_fraction: float = 0.1
+    max_pixels: int = 4_000_000  # decoding anything larger is refused (decompression bombs)
+    max_side: int = 1024  # larger images are scaled down by the gate
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """`clip` names open_clip encoders ("ViT-B-16/openai", "hf-hub:…", a local folder), or is
+    ("trained",): then the asset `clip_encoder` trains one on the training split."""
+
+    clip: tuple[str, ...]
+    text: str  # "minilm" (in the installed package), a transformers id or a local folder
+    text_tokens: int  # at most this many tokens a caption
+    image_size: int  # pixels, of the trained encoder
+    width: int  # d of the trained encoder
+    training: TrainingSettings | None
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    width: int
+    layers: int
+    heads: int
+    draws: int  # independent (t, noise) draws that share one text prefix
+    text_dropout: float  # probability of dropping the text, for classifier-free guidance
+    p2_gamma: float  # of the P2 weights, equation (4)
+    kappa: float  # scale of the Gaussians' deviations
+    guidance: float
+    sampling_steps: int
+    training: TrainingSettings
+
+
+@dataclass(frozen=True)
+class DecoderSettings:
+    image_size: int
+    channels: tuple[int, ...]  # of the UNet's levels, highest resolution first
+    attention: tuple[bool, ...]  # cross-attention to the embedding's vectors, by level
+    layers_per_block: int
+    vectors: int  # the embedding is projected to this many vectors
+    embedding_dropout: float
+    guidance: float
+    sampling_steps: int
+    training: TrainingSettings
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16, 64)  # of the prior's sampler
+    images: int = 256  # held-out images decoded for the Fréchet distance and CLIP similarity
+    grid_rows: int = 12
+    inception_weights: str | None = None  # a TorchScript Inception; without it, the preset's CLIP
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Preset:
+    name: str
+    data: DataSettings
+    encoders: EncoderSettings
+    prior: PriorSettings
+    decoder: DecoderSettings
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    workers: int = 1  # of Ray Train
+    seed: int = 0
+
+    def digest(self, *sections: str) -> str:
+        """A digest of the named sections (all by default), for code versions and run names."""
+        values = asdict(self)
+        return digest_of({section: values[section] for section in sections or values})
+
+
+_EMOJI = Preset(
+    name="emoji",
+    data=DataSettings(),
+    encoders=EncoderSettings(
+        clip=("trained",), text="minilm", text_tokens=24, image_size=64, width=256,
+        training=TrainingSettings(steps=600, batch_size=128, learning_rate=1e-3),
+    ),
+    prior=PriorSettings(
+        width=256, layers=4, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,
+        guidance=1.0, sampling_steps=16,
+        training=TrainingSettings(steps=600, batch_size=128, learning_rate=1e-3),
+    ),
+    decoder=DecoderSettings(
+        image_size=64, channels=(64, 128, 192), attention=(False, True, True), layers_per_block=1,
+        vectors=8, embedding_dropout=0.1, guidance=2.0, sampling_steps=16,
+        training=TrainingSettings(steps=3000, batch_size=32, learning_rate=1e-3),
+    ),
+)  # fmt: skip
+
+PRESETS: dict[str, Preset] = {"emoji": _EMOJI}
+
+
+def preset_named(name: str) -> Preset:
+    """The preset of that name; a CorgiError that lists the known ones if there is none."""
+    if name not in PRESETS:
+        raise CorgiError(f"there is no preset {name!r}", f"choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
