@@ -1,0 +1,71 @@
+"""The diffusion, once, for every prior: the schedule, equations (1)–(4), and the whitened view.
+
+With u = (z − μ)/(κσ) the shifted diffusion of the paper is exactly the standard DDPM in u. So
+everything here is written in u, where the marginal is N(√ᾱ_t u_0, 1 − ᾱ_t), and the bank of
+Gaussians owns the change of variables. The equations as printed, in z, are the oracle of the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TIMESTEPS = 1000
+BETA_START, BETA_END = 1e-4, 0.02
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """β linear from 1e-4 to 0.02 in T = 1000 steps; timestep t = 0 … T−1 holds the paper's t + 1.
+
+    Tensors are [T], float64: betas, alphas = 1 − β, alphas_cumprod = ᾱ.
+    """
+
+    betas: Tensor
+    alphas: Tensor
+    alphas_cumprod: Tensor
+
+    @classmethod
+    def linear(cls, timesteps: int = TIMESTEPS) -> Schedule:
+        betas = torch.linspace(BETA_START, BETA_END, timesteps, dtype=torch.float64)
+        alphas = 1 - betas
+        return cls(betas, alphas, torch.cumprod(alphas, dim=0))
+
+    def add_noise(self, u_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """u_t ∼ q(u_t | u_0), equation (2) whitened. u_0, noise [n, …, d]; t [n, …] in 0 … T−1."""
+        a = self.alphas_cumprod.to(u_0.device)[t].to(u_0.dtype).unsqueeze(-1)
+        return a.sqrt() * u_0 + (1 - a).sqrt() * noise
+
+    def posterior(self, u_t: Tensor, u_0: Tensor, t: int, t_next: int) -> tuple[Tensor, Tensor]:
+        """Mean [n, d] and variance [] of q(u_{t_next} | u_t, u_0), equation (3) whitened.
+
+        `t_next` < t may skip timesteps (a respaced chain, whose α is ᾱ_t / ᾱ_{t_next}); −1 is the
+        end of the chain, where ᾱ = 1 and the mean is u_0 itself.
+        """
+        a_t = self.alphas_cumprod[t]
+        a_next = self.alphas_cumprod[t_next] if t_next >= 0 else torch.ones((), dtype=a_t.dtype)
+        alpha = a_t / a_next
+        beta = 1 - alpha
+        mean = (
+            (beta * a_next.sqrt() / (1 - a_t)).item() * u_0
+            + (alpha.sqrt() * (1 - a_next) / (1 - a_t)).item() * u_t
+        )
+        return mean, beta * (1 - a_next) / (1 - a_t)
+
+    def p2_weights(self, t: Tensor, gamma: float) -> Tensor:
+        """w_t = (1 + SNR_t)^{−γ} = (1 − ᾱ_t)^γ of equation (4), for t of any shape."""
+        return (1 - self.alphas_cumprod.to(t.device)[t]).pow(gamma).float()
+
+
+def simplified_loss(z_0: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
+    """Equation (4): mean of w_t ‖z_0 − ẑ_0‖² / d. z_0, predicted [n, …, d]; weights [n, …]."""
+    return (weights * (z_0 - predicted).square().mean(dim=-1)).mean()
+
+
+def respaced(timesteps: int, steps: int) -> list[int]:
+    """`steps` of the timesteps T−1 … 0, evenly spaced, descending, the first always T−1."""
+    if not 1 <= steps <= timesteps:
+        raise ValueError(f"sampling takes 1 to {timesteps} steps, not {steps}")
+    return torch.linspace(timesteps - 1, 0, steps + 1).round().long()[:-1].tolist()

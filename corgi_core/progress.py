@@ -1,0 +1,41 @@
+"""How far a long piece of work is, told to whoever listens.
+
+The core reports; the command line listens and draws a bar. Nobody needs to listen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+Listener = Callable[[str, int, int], None]
+
+_listeners: list[Listener] = []
+
+
+def report(what: str, done: int, total: int) -> None:
+    """Tell all listeners that `done` of `total` units of `what` are finished."""
+    for listener in tuple(_listeners):
+        listener(what, done, total)
+
+
+def track(iterable: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yield from `iterable`, reporting after each item; `total` defaults to its length."""
+    if total is None:
+        total = len(iterable) if isinstance(iterable, Sized) else 0
+    report(what, 0, total)
+    for done, item in enumerate(iterable, start=1):
+        yield item
+        report(what, done, total)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """While the block runs, `listener(what, done, total)` hears every report of this process."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
