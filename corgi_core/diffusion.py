@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from corgi_core.errors import CorgiError
+
 TIMESTEPS = 1000
 BETA_START, BETA_END = 1e-4, 0.02
 
@@ -65,7 +67,12 @@ def simplified_loss(z_0: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
 
 
 def respaced(timesteps: int, steps: int) -> list[int]:
-    """`steps` of the timesteps T−1 … 0, evenly spaced, descending, the first always T−1."""
+    """`steps` of the timesteps T−1 … 0, evenly spaced, descending, the first always T−1.
+
+    The spacing that diffusers calls "trailing". Raises CorgiError outside 1 … T.
+    """
     if not 1 <= steps <= timesteps:
-        raise ValueError(f"sampling takes 1 to {timesteps} steps, not {steps}")
-    return torch.linspace(timesteps - 1, 0, steps + 1).round().long()[:-1].tolist()
+        raise CorgiError(
+            f"sampling in {steps} steps is impossible", f"choose between 1 and {timesteps} steps"
+        )
+    return [round(timesteps - i * timesteps / steps) - 1 for i in range(steps)]

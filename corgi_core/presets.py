@@ -6,10 +6,14 @@ changing a number here marks exactly what depends on it as stale.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, TypeVar, get_type_hints
 
 from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of
+
+S = TypeVar("S")
 
 VARIANTS = ("baseline", "shifted-k1", "shifted-k16")
 CAPTION_SUBSETS = ("1.7%", "10%", "100%")
@@ -140,6 +144,17 @@ _EMOJI = Preset(
 )  # fmt: skip
 
 PRESETS: dict[str, Preset] = {"emoji": _EMOJI}
+
+
+def settings_from(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Settings read back from a model folder's JSON, where tuples have become lists."""
+    hints = get_type_hints(kind)
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        if is_dataclass(hints[name]):
+            value = settings_from(hints[name], value)
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**fields)
 
 
 def preset_named(name: str) -> Preset:

@@ -1,0 +1,148 @@
+"""A trained prior: the network together with the bank that it was trained with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from upath import UPath
+
+from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.errors import CorgiError
+from corgi_core.gaussians import GaussianBank
+from corgi_core.model_folder import read_model_folder, write_model_folder
+from corgi_core.presets import PriorSettings, settings_from
+from corgi_core.prior.network import Prefix, PriorNetwork, PriorShape
+from corgi_core.sampling import noise_for, sample
+
+KIND = "prior"
+CAPTIONS_AT_ONCE = 256
+Trajectory = Callable[[int, Tensor], None]
+
+
+class PriorModel:
+    """Turns captions into CLIP image embeddings.
+
+    `encoders` is the text store's `spec`: the CLIP and text encoders that the prior belongs to.
+    """
+
+    def __init__(
+        self,
+        network: PriorNetwork,
+        bank: GaussianBank,
+        settings: PriorSettings,
+        encoders: Mapping[str, Any],
+        card: Mapping[str, Any],
+    ) -> None:
+        self.network = network
+        self.bank = bank
+        self.settings = settings
+        self.encoders = dict(encoders)
+        self.card = dict(card)
+        self.digest = ""
+
+    @torch.no_grad()
+    def sample(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        text: Tensor,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str = "ddpm",
+        seed: int = 0,
+        trajectory: Trajectory | None = None,
+    ) -> Tensor:
+        """Image embeddings ẑ_0 [n, d] for n captions, every block scaled to norm √d_b.
+
+        tokens [n, T, w], mask [n, T] and CLIP text embeddings text [n, d]; `steps` and `guidance`
+        default to the model's settings, guidance 1 is none. Row i depends on (seed, i) and its own
+        caption only. `trajectory(t, ẑ_0)` sees every prediction, unscaled.
+        """
+        steps = self.settings.sampling_steps if steps is None else steps
+        guidance = self.settings.guidance if guidance is None else guidance
+        self._check(text, guidance)
+        pieces = []
+        for first in range(0, len(text), CAPTIONS_AT_ONCE):
+            rows = slice(first, first + CAPTIONS_AT_ONCE)
+            denoiser, c = self._denoiser(tokens[rows], mask[rows], text[rows], guidance, trajectory)
+            noise = noise_for(seed, first, len(c), (steps, self.bank.width)).to(text.device)
+            pieces.append(self.bank.unwhiten(sample(denoiser, noise, steps, sampler), c))
+        return scale_blocks(torch.cat(pieces), self.bank.blocks)
+
+    def _denoiser(
+        self, tokens: Tensor, mask: Tensor, text: Tensor, guidance: float, trajectory: Trajectory | None
+    ) -> tuple[Callable[[Tensor, int], Tensor], Tensor]:
+        """û_0(u_t, t) with the text's keys and values computed once, and the captions' Gaussians."""
+        c = self.bank.choose(text)
+        shown = torch.zeros(len(text), dtype=torch.bool, device=text.device)
+        with_text = self.network.encode_prefix(tokens.float(), mask, text, shown)
+        without = None
+        if guidance != 1:
+            without = self.network.encode_prefix(tokens.float(), mask, text, ~shown)
+
+        def predict(prefix: Prefix, u_t: Tensor, t: int) -> Tensor:
+            timesteps = torch.full((len(u_t), 1), t, device=u_t.device)
+            return self.network.denoise(prefix, u_t.unsqueeze(1), timesteps, c).squeeze(1)
+
+        def denoiser(u_t: Tensor, t: int) -> Tensor:
+            z_0 = predict(with_text, u_t, t)
+            if without is not None:  # classifier-free guidance, over all dimensions
+                unguided = predict(without, u_t, t)
+                z_0 = unguided + guidance * (z_0 - unguided)
+            if trajectory is not None:
+                trajectory(t, z_0)
+            return self.bank.whiten(z_0, c)
+
+        return denoiser, c
+
+    def _check(self, text: Tensor, guidance: float) -> None:
+        if text.shape[-1] != self.bank.width:
+            raise CorgiError(
+                f"a text embedding is {text.shape[-1]} wide, this prior needs {self.bank.width}",
+                "embed the captions with the CLIP encoders that the prior was trained for",
+            )
+        if not math.isfinite(guidance):
+            raise CorgiError(f"guidance {guidance} is not finite", "give a number such as 1 or 2")
+        if guidance != 1 and self.settings.text_dropout == 0:
+            raise CorgiError(
+                "this prior was trained without text dropout, so it cannot be guided",
+                "use guidance 1, or train with text_dropout above 0",
+            )
+
+    def save(self, folder: Path | UPath) -> None:
+        """Write the model folder; the bank is inside the weights."""
+        config = {
+            "shape": asdict(self.network.shape),
+            "settings": asdict(self.settings),
+            "encoders": self.encoders,
+            "bank": {"blocks": self.bank.blocks, "kappa": self.bank.kappa},
+        }
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"bank.{name}": value for name, value in self.bank.state_dict().items()}
+        self.digest = write_model_folder(folder, KIND, config, tensors, self.card)
+
+    @classmethod
+    def load(cls, folder: Path | UPath) -> Self:
+        saved = read_model_folder(folder, KIND)
+        part = {
+            name: {
+                key.removeprefix(f"{name}."): value
+                for key, value in saved.tensors.items()
+                if key.startswith(f"{name}.")
+            }
+            for name in ("network", "bank")
+        }
+        network = PriorNetwork(PriorShape(**saved.config["shape"]))
+        network.load_state_dict(part["network"])
+        bank = GaussianBank(**part["bank"], **saved.config["bank"])
+        settings = settings_from(PriorSettings, saved.config["settings"])
+        model = cls(network.eval(), bank, settings, saved.config["encoders"], saved.card)
+        model.digest = saved.digest
+        return model

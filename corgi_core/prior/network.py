@@ -1,0 +1,161 @@
+"""The prior network: a causal transformer whose text prefix is computed once per caption.
+
+The sequence is [text tokens · CLIP text embedding | timestep · Gaussian · noisy embedding · final],
+the last position projected to ẑ_0. Attention is causal and the text comes first, so the text's keys
+and values depend neither on the timestep nor on the noise: `encode_prefix` computes them once, and
+`denoise` runs the four positions of the suffix only: at every sampling step, and in training for
+several independent (t, noise) draws side by side, each of which sees the prefix and itself only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SUFFIX = 4  # timestep, Gaussian, noisy embedding, final
+
+
+@dataclass(frozen=True)
+class PriorShape:
+    """All that decides the network's tensors. Widths in coordinates, counts in units."""
+
+    embedding_width: int  # d, of the CLIP embeddings
+    text_width: int  # of the text encoder's tokens
+    text_tokens: int
+    gaussians: int  # k
+    width: int
+    layers: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A caption batch's keys and values, layer by layer, each [n, heads, P, width/heads].
+
+    `visible` [n, P] is False at padding.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    visible: Tensor
+
+
+def timestep_features(t: Tensor, width: int) -> Tensor:
+    """Sines and cosines of t (any shape), as in DDPM: [..., width]."""
+    rates = torch.exp(-math.log(10_000) * torch.arange(width // 2, device=t.device) / (width // 2))
+    angles = t.unsqueeze(-1).float() * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block that can read keys and values computed before."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(
+        self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x [n, s, width]; mask [n or 1, 1, s, past + s], True where seen. Returns x and its k, v."""
+        n, s, width = x.shape
+        q, k, v = (
+            self.qkv(self.attention_norm(x))
+            .view(n, s, 3, self.heads, width // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
+        keys, values = (k, v) if past is None else (torch.cat([p, new], 2) for p, new in zip(past, (k, v), strict=True))
+        attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        x = x + self.out(attended.transpose(1, 2).reshape(n, s, width))
+        return x + self.mlp(self.mlp_norm(x)), (k, v)
+
+
+class PriorNetwork(nn.Module):
+    """Predicts ẑ_0(u_t, t, c, y), in the embeddings' own coordinates.
+
+    The noisy embedding comes in whitened, so that every bank gives the network inputs of the same
+    scale; the prediction is z_0 itself.
+    """
+
+    def __init__(self, shape: PriorShape) -> None:
+        super().__init__()
+        self.shape = shape
+        width = shape.width
+        self.text_tokens = nn.Sequential(nn.LayerNorm(shape.text_width), nn.Linear(shape.text_width, width))
+        self.text_embedding = nn.Linear(shape.embedding_width, width)
+        self.no_text = nn.Parameter(torch.randn(width) * 0.02)
+        self.timestep = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.gaussian = nn.Embedding(shape.gaussians, width)
+        self.noisy = nn.Linear(shape.embedding_width, width)
+        self.final = nn.Parameter(torch.randn(width) * 0.02)
+        self.prefix_positions = nn.Parameter(torch.randn(shape.text_tokens + 1, width) * 0.02)
+        self.suffix_positions = nn.Parameter(torch.randn(SUFFIX, width) * 0.02)
+        self.blocks = nn.ModuleList(Block(width, shape.heads) for _ in range(shape.layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, shape.embedding_width)
+        nn.init.normal_(self.gaussian.weight, std=0.02)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def encode_prefix(self, tokens: Tensor, mask: Tensor, text: Tensor, dropped: Tensor) -> Prefix:
+        """Keys and values of the text. tokens [n, P−1, text_width], mask [n, P−1], text [n, d].
+
+        Where `dropped` [n] is True the caption is hidden (classifier-free guidance): no token is
+        visible and a learned vector stands in the CLIP text embedding's place.
+        """
+        length = tokens.shape[1]
+        embedding = torch.where(dropped.unsqueeze(1), self.no_text, self.text_embedding(text))
+        positions = torch.cat([self.prefix_positions[:length], self.prefix_positions[-1:]])
+        x = torch.cat([self.text_tokens(tokens), embedding.unsqueeze(1)], dim=1) + positions
+        visible = torch.cat([mask & ~dropped.unsqueeze(1), torch.ones_like(dropped).unsqueeze(1)], dim=1)
+        causal = torch.ones(length + 1, length + 1, dtype=torch.bool, device=x.device).tril()
+        # A position always sees itself, so that no softmax runs over nothing.
+        itself = torch.eye(length + 1, dtype=torch.bool, device=x.device)
+        seen = (causal & visible[:, None, :] | itself).unsqueeze(1)
+        keys, values = [], []
+        for block in self.blocks:
+            x, (k, v) = block(x, seen)
+            keys.append(k)
+            values.append(v)
+        return Prefix(tuple(keys), tuple(values), visible)
+
+    def denoise(self, prefix: Prefix, u_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        """ẑ_0 [n, M, d] for M draws per caption: u_t [n, M, d] whitened, t [n, M], c [n]."""
+        n, draws, _ = u_t.shape
+        final = self.final.expand(n, draws, -1)
+        suffix = [
+            self.timestep(timestep_features(t, self.shape.width).to(final.dtype)),
+            self.gaussian(c).unsqueeze(1).expand_as(final),
+            self.noisy(u_t),
+            final,
+        ]
+        x = (torch.stack(suffix, dim=2) + self.suffix_positions).flatten(1, 2)
+        mask = self._suffix_mask(prefix.visible, draws)
+        for block, k, v in zip(self.blocks, prefix.keys, prefix.values, strict=True):
+            x, _ = block(x, mask, (k, v))
+        last = x.view(n, draws, SUFFIX, -1)[:, :, -1]
+        return self.head(self.norm(last))
+
+    @staticmethod
+    def _suffix_mask(visible: Tensor, draws: int) -> Tensor:
+        """[n, 1, 4M, P + 4M]: a draw sees the visible prefix and, causally, itself only."""
+        causal = torch.ones(SUFFIX, SUFFIX, dtype=torch.bool, device=visible.device).tril()
+        own = torch.block_diag(*[causal] * draws).bool()
+        n, suffix = len(visible), SUFFIX * draws
+        prefix = visible[:, None, :].expand(n, suffix, visible.shape[1])
+        return torch.cat([prefix, own.expand(n, suffix, suffix)], dim=2).unsqueeze(1)
+
+    def forward(
+        self, tokens: Tensor, mask: Tensor, text: Tensor, dropped: Tensor, u_t: Tensor, t: Tensor, c: Tensor
+    ) -> Tensor:
+        """One prefix and M draws per caption: `denoise(encode_prefix(…), …)`."""
+        return self.denoise(self.encode_prefix(tokens, mask, text, dropped), u_t, t, c)

@@ -1,0 +1,151 @@
+"""What a prior learns: equation (4) on cached embeddings, several noise draws per caption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.diffusion import Schedule, simplified_loss
+from corgi_core.encoders.similarity import blockwise_cosine
+from corgi_core.errors import CorgiError
+from corgi_core.gaussians import GaussianBank
+from corgi_core.presets import PriorSettings
+from corgi_core.prior.model import PriorModel
+from corgi_core.prior.network import PriorNetwork, PriorShape
+from corgi_core.training.loop import StepRandom
+
+HELD_OUT_STEPS = 4  # of the sampler, for the cosine logged while training
+HELD_OUT_CAPTIONS = 512
+
+
+@dataclass
+class Captions:
+    """Rows of captions with their images' embeddings, in memory.
+
+    tokens [n, T, w], mask [n, T], text [n, d], image [n, d].
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    text: Tensor
+    image: Tensor
+
+    @classmethod
+    def read(cls, images: ArrayStore, texts: ArrayStore, keys: set[str]) -> Captions:
+        """All captions of the images in `keys`, in the text store's order."""
+        if images.spec["encoder"] != texts.spec["encoder"]:
+            raise CorgiError(
+                f"images were embedded by CLIP {images.spec['encoder']}, "
+                f"captions by {texts.spec['encoder']}",
+                "materialise image_embeddings and text_embeddings with the same clip_encoder",
+            )
+        rows = np.flatnonzero(np.isin(texts.keys, list(keys)))
+        image_rows = images.rows_of(texts.keys[rows])
+        return cls(
+            tokens=torch.from_numpy(texts.read("tokens")[rows]),
+            mask=torch.from_numpy(texts.read("mask")[rows]),
+            text=torch.from_numpy(texts.read("text")[rows].astype(np.float32)),
+            image=torch.from_numpy(images.read("image")[image_rows].astype(np.float32)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Tokens (float32, cut to the longest caption), mask, text, image of the given rows."""
+        mask = self.mask[rows]
+        longest = max(1, int(mask.sum(dim=1).max()))
+        return self.tokens[rows, :longest].float(), mask[:, :longest], self.text[rows], self.image[rows]
+
+
+@dataclass
+class PriorTask:
+    """Training of one prior (a `Task` of the training loop)."""
+
+    settings: PriorSettings
+    images: ArrayStore
+    texts: ArrayStore
+    train_keys: frozenset[str]  # images whose captions may be used
+    test_keys: frozenset[str]
+    bank: GaussianBank
+    seed: int = 0
+    _schedule: Schedule = field(default_factory=Schedule.linear, repr=False)
+
+    def __post_init__(self) -> None:
+        if sum(self.images.spec["blocks"]) != self.bank.width:
+            raise CorgiError(
+                f"the bank is {self.bank.width} wide, the embeddings {self.images.spec['width']}",
+                "fit the bank again on these embeddings",
+            )
+
+    @cached_property
+    def captions(self) -> Captions:
+        captions = Captions.read(self.images, self.texts, set(self.train_keys))
+        if not len(captions):
+            raise CorgiError(
+                "no training image of this caption subset has a caption",
+                "choose a larger caption subset, or ingest captions",
+            )
+        return captions
+
+    @cached_property
+    def held_out(self) -> Captions:
+        return Captions.read(self.images, self.texts, set(self.test_keys))
+
+    @property
+    def rows(self) -> int:
+        return len(self.captions)
+
+    def shape(self) -> PriorShape:
+        settings, spec = self.settings, self.texts.spec
+        return PriorShape(
+            embedding_width=self.bank.width, text_width=spec["text_width"],
+            text_tokens=spec["text_tokens"], gaussians=self.bank.k,
+            width=settings.width, layers=settings.layers, heads=settings.heads,
+        )  # fmt: skip
+
+    def build(self) -> nn.Module:
+        return PriorNetwork(self.shape())
+
+    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        """Equation (4) for `draws` independent (t, noise) per caption. rows [b] → mean loss."""
+        tokens, mask, text, z_0 = self.captions.batch(rows)
+        draws, schedule = self.settings.draws, self._schedule
+        c = self.bank.choose(text)
+        u_0 = self.bank.whiten(z_0, c).unsqueeze(1)
+        t = random.integers(len(schedule.betas), draws)
+        u_t = schedule.add_noise(u_0, random.normal(draws, self.bank.width), t)
+        dropped = random.uniform() < self.settings.text_dropout
+        predicted = model(tokens, mask, text, dropped, u_t, t, c).float()
+        weights = schedule.p2_weights(t, self.settings.p2_gamma)
+        return {"loss": simplified_loss(z_0.unsqueeze(1), predicted, weights)}
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Held-out cosine of sampled against true embeddings, per block averaged."""
+        if not len(self.held_out):
+            return {}
+        assert isinstance(model, PriorNetwork)
+        prior = PriorModel(model, self.bank, self.settings, self.texts.spec, card={})
+        rows = torch.arange(min(HELD_OUT_CAPTIONS, len(self.held_out)))
+        tokens, mask, text, image = self.held_out.batch(rows)
+        with _evaluating(model):
+            sampled = prior.sample(tokens, mask, text, steps=HELD_OUT_STEPS, seed=self.seed)
+        return {"held_out_cosine": float(blockwise_cosine(sampled, image, self.bank.blocks).mean())}
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

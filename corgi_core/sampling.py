@@ -1,0 +1,103 @@
+"""Samplers of the prior behind one signature, all in whitened coordinates u.
+
+`ddpm` is the ancestral chain of equation (3). The others are diffusers' schedulers: whitened, the
+shifted diffusion is the standard one, so every solver of the field serves it as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from corgi_core.diffusion import BETA_END, BETA_START, Schedule, respaced
+from corgi_core.errors import CorgiError
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+Denoiser = Callable[[Tensor, int], Tensor]
+"""û_0 = f(u_t, t): u_t [n, d] and a timestep in 0 … T−1 to the predicted start [n, d]."""
+
+SAMPLERS = ("ddpm", "ddim", "dpm++", "unipc")
+
+
+def noise_for(seed: int, first: int, count: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise [count, *shape] that depends on (seed, sample number) only.
+
+    Sample `first + i` gets the same noise whatever the batch that it is drawn in.
+    """
+    draws = [
+        torch.randn(shape, generator=torch.Generator().manual_seed(_sample_seed(seed, first + i)))
+        for i in range(count)
+    ]
+    return torch.stack(draws)
+
+
+def _sample_seed(seed: int, sample: int) -> int:
+    return (seed * 1_000_003 + sample) % 2**63
+
+
+def sample(
+    denoiser: Denoiser,
+    noise: Tensor,
+    steps: int,
+    sampler: str = "ddpm",
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Draw u_0 [n, d] from noise [n, steps, d], whose first slice is u_T and the rest the chain's.
+
+    `on_step(t, û_0)` sees every prediction (the trajectory). Raises CorgiError for an unknown
+    sampler or an impossible number of steps.
+    """
+    if sampler not in SAMPLERS:
+        raise CorgiError(f"there is no sampler {sampler!r}", f"choose one of {', '.join(SAMPLERS)}")
+    if sampler == "ddpm":
+        return _ancestral(denoiser, noise, steps, on_step)
+    scheduler = _diffusers_scheduler(sampler, steps)
+    u = noise[:, 0]
+    for t in scheduler.timesteps:
+        u_0 = denoiser(u, int(t))
+        if on_step is not None:
+            on_step(int(t), u_0)
+        u = scheduler.step(u_0, t, u).prev_sample
+    return u
+
+
+def _ancestral(
+    denoiser: Denoiser,
+    noise: Tensor,
+    steps: int,
+    on_step: Callable[[int, Tensor], None] | None,
+) -> Tensor:
+    """Equation (3), respaced to `steps` of the T timesteps."""
+    schedule = Schedule.linear()
+    timesteps = respaced(len(schedule.betas), steps)
+    u = noise[:, 0]
+    for i, (t, t_next) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True), start=1):
+        u_0 = denoiser(u, t)
+        if on_step is not None:
+            on_step(t, u_0)
+        u, variance = schedule.posterior(u, u_0, t, t_next)
+        if t_next >= 0:
+            u = u + variance.sqrt().item() * noise[:, i]
+    return u
+
+
+def _diffusers_scheduler(sampler: str, steps: int) -> SchedulerMixin:
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
+        "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+        "unipc": (UniPCMultistepScheduler, {}),
+    }
+    kind, options = kinds[sampler]
+    scheduler = kind(
+        beta_start=BETA_START, beta_end=BETA_END, beta_schedule="linear",
+        prediction_type="sample", timestep_spacing="trailing", **options,
+    )  # fmt: skip
+    scheduler.set_timesteps(steps)
+    return scheduler
