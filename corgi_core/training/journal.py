@@ -1,0 +1,138 @@
+"""A run's metrics as they come: one JSON object a line in metrics.jsonl, written by one worker.
+
+    {"step": 200, "time": 1767225600.0, "loss": 0.31, "learning_rate": 0.0007, …}
+
+`step` counts finished steps, `time` is in seconds since 1970. Whoever shows or logs the metrics
+follows the file, so that nothing outside can slow a training down or fail it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from corgi_core.files import whole_file
+
+Entry = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """The writing end. Opening it at a step drops the entries after it, and any torn line."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        entries = [entry for entry in read_journal(path) if entry["step"] <= step]
+        with whole_file(path) as temporary:  # a new file, by which followers notice
+            temporary.write_text("".join(map(_line, entries)), encoding="utf-8")
+
+    def write(self, entry: Entry) -> None:
+        """Append one entry."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(entry))
+
+
+class JournalReader:
+    """The reading end: each call of `new_entries` returns what has come since the last one.
+
+    A torn last line waits for its end. When a resumed run cut the journal back, it is read anew,
+    and of the entries seen before none is returned twice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode, self._offset, self._step = -1, 0, -1
+
+    def new_entries(self) -> list[Entry]:
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return []
+        with file:
+            inode = self._path.stat().st_ino
+            if inode != self._inode:
+                self._inode, self._offset = inode, 0
+            file.seek(self._offset)
+            whole, newline, _torn = file.read().rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        entries = [entry for line in whole.splitlines() if (entry := _parsed(line))]
+        entries = [entry for entry in entries if entry["step"] > self._step]
+        if entries:
+            self._step = entries[-1]["step"]
+        return entries
+
+
+def read_journal(path: Path) -> list[Entry]:
+    """All whole entries of a journal; none if there is no such file."""
+    return JournalReader(path).new_entries()
+
+
+class Following:
+    """Hands a growing journal to a callback, in batches, from a thread of its own.
+
+    `with Following(path, callback) as following:` reads the journal every `interval` seconds and
+    calls `callback(entries)`. When the callback raises, the entries are kept and offered again
+    together with the newer ones; leaving the block makes one last attempt. `undelivered` then
+    says how many entries could not be handed over. The callback never fails what runs inside.
+    """
+
+    def __init__(
+        self, path: Path, callback: Callable[[list[Entry]], None], interval: float = 0.5
+    ) -> None:
+        self._reader, self._callback, self._interval = JournalReader(path), callback, interval
+        self._waiting: list[Entry] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    @property
+    def undelivered(self) -> int:
+        """Entries that the callback has not accepted so far."""
+        return len(self._waiting)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._deliver()
+        if self._waiting:
+            log.warning("%d journal entries could not be delivered", len(self._waiting))
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self._deliver()
+
+    def _deliver(self) -> None:
+        self._waiting += self._reader.new_entries()
+        if not self._waiting:
+            return
+        try:
+            self._callback(list(self._waiting))
+            self._waiting = []
+        except Exception as failure:  # noqa: BLE001 - a server that is down must not cost a run
+            log.warning("journal entries are kept for later: %s", failure)
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(entry, allow_nan=True) + "\n"
+
+
+def _parsed(line: bytes) -> Entry | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and "step" in entry else None

@@ -1,0 +1,352 @@
+"""The one training loop: AdamW, warm-up and cosine decay, clipping, moving average, exact resume.
+
+A model is trained by describing it as a `Task`. Batches and random numbers are functions of
+(seed, step), so a run that was killed and continued ends bit for bit where an uninterrupted one
+does, and one on more workers ends there to rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from upath import UPath
+
+from corgi_core import progress
+from corgi_core.errors import CorgiError
+from corgi_core.files import digest_of_file, is_local, read_json, whole_file, write_json
+from corgi_core.presets import TrainingSettings
+from corgi_core.training.checkpoint import (
+    Checkpoint,
+    clear_checkpoints,
+    load_checkpoint,
+    optimizer_tensors,
+    plain,
+    restore_optimizer,
+    save_checkpoint,
+)
+from corgi_core.training.ema import MovingAverage
+from corgi_core.training.identity import claim, identity_of
+from corgi_core.training.journal import Entry, Journal
+from corgi_core.training.randomness import BatchOrder, StepRandom, seed_of
+
+__all__ = ["StepRandom", "Task", "TrainingResult", "finished_training", "learning_rate", "train"]
+
+JOURNAL_EVERY = 10  # steps
+SKIPS_IN_A_ROW = 10  # steps whose loss or gradients are not finite, before the run is stopped
+
+log = logging.getLogger(__name__)
+
+
+class Task(Protocol):
+    """What is trained, on what: a picklable dataclass of settings and folder-backed inputs.
+
+    Inputs count towards the run's identity by their `digest`. Heavy things are loaded lazily.
+    """
+
+    @property
+    def rows(self) -> int:
+        """Number of training samples."""
+
+    def build(self) -> nn.Module:
+        """The freshly initialised model; torch has been seeded."""
+
+    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        """Scalars to log, among them "loss", the mean over the samples `rows` (long [b], CPU).
+
+        `model` may be wrapped for several workers, so it is only ever called. Random numbers
+        come from `random` alone; `random.device` is where the model is.
+        """
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Held-out metrics of the averaged model; called without gradients, in eval mode."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training: the averaged model in eval mode, and how it came about."""
+
+    model: nn.Module
+    steps: int
+    metrics: dict[str, float]  # the last training losses and held-out metrics
+    journal: Path
+    seconds: float  # of training, all attempts that counted together
+    skipped: int  # steps left out because their loss or gradients were not finite
+    already_finished: bool  # nothing was trained now: the run had been finished before
+
+
+@dataclass
+class _Counters:
+    step: int = 0
+    updates: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    seconds: float = 0.0
+
+
+def learning_rate(settings: TrainingSettings, step: int) -> float:
+    """The rate of step 0, 1, …: linear warm-up to `learning_rate`, then cosine decay to 0."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    part = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
+
+
+def train(
+    task: Task,
+    settings: TrainingSettings,
+    folder: Path | UPath,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | str = "cpu",
+) -> TrainingResult:
+    """Train `task` in `folder`, from the newest checkpoint there if there is one.
+
+    Every worker calls this, with its `rank` of `world_size`; with more than one, torch's process
+    group stands already and all see the same `folder`. A finished run is returned as it is.
+
+    Raises CorgiError: the folder belongs to another training, there are no samples, the batch
+    cannot be divided by the workers, or losses are not finite for several steps in a row.
+    """
+    folder, local_batch = _checked(task, settings, folder, world_size)
+    claim(folder, identity_of(task, settings), write=rank == 0)
+    if finished := finished_training(task, folder, device):
+        return finished
+
+    torch.manual_seed(settings.seed)
+    model = task.build().to(device)
+    average = MovingAverage(model, settings.ema_decay)
+    optimizer = _adamw(model, settings)
+    counters = _resume(folder, model, average, optimizer)
+    network = model if world_size == 1 else _distributed(model, counters.step)
+    order = BatchOrder(task.rows, settings.batch_size, settings.seed)
+    local = slice(rank * local_batch, (rank + 1) * local_batch)
+
+    if rank == 0:
+        clear_checkpoints(folder, after=counters.step)
+        journal = Journal(folder / "metrics.jsonl", counters.step)
+    model.train()
+    means = _Means()
+    metrics: dict[str, float] = {}
+    began = time.monotonic() - counters.seconds
+
+    for step in range(counters.step, settings.steps):
+        torch.manual_seed(seed_of("layers", settings.seed, step, rank))  # dropout, if any
+        random = StepRandom(settings.seed, step, settings.batch_size, rank, world_size, device)
+        rate = learning_rate(settings, step)
+        with _precision(settings, device):
+            losses = task.loss(network, order.rows_of(step)[local], random)
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        values = _averaged_over_workers(losses, world_size)
+        if math.isfinite(norm.item()) and all(map(math.isfinite, values.values())):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            average.update(model)
+            means.add(values, settings.batch_size)
+            counters.skipped_in_a_row = 0
+        else:
+            _skip(counters, settings, step)
+        counters.step = done = step + 1
+
+        if rank > 0:
+            continue
+        last = done == settings.steps
+        evaluating = last or done % settings.evaluate_every == 0
+        saving = not last and done % settings.checkpoint_every == 0
+        if evaluating or saving or done % JOURNAL_EVERY == 0:
+            entry: Entry = {"step": done, "time": time.time(), "learning_rate": rate}
+            entry |= means.taken() | {"skipped": counters.skipped}
+            if evaluating:
+                torch.manual_seed(seed_of("evaluate", settings.seed))
+                with torch.no_grad(), _precision(settings, device):
+                    held_out = task.evaluate(average.model)
+                metrics = {name: entry[name] for name in values if name in entry} | held_out
+                entry |= held_out
+            journal.write(entry)
+            progress.report("training", done, settings.steps)
+        if saving:
+            counters.updates, counters.seconds = average.updates, time.monotonic() - began
+            save_checkpoint(folder, _checkpoint(model, average, optimizer, counters))
+        if evaluating or saving:
+            means.restart_clock()
+
+    seconds = time.monotonic() - began
+    if rank == 0:
+        _finish(folder, average, counters, metrics, seconds)
+    return TrainingResult(
+        average.model, settings.steps, metrics, folder / "metrics.jsonl", seconds,
+        counters.skipped, already_finished=False,
+    )  # fmt: skip
+
+
+def finished_training(
+    task: Task, folder: Path | UPath, device: torch.device | str = "cpu"
+) -> TrainingResult | None:
+    """The result of a run that was finished in `folder`, or None (also if its weights are torn)."""
+    folder = Path(str(folder))
+    weights = folder / "final.safetensors"
+    if not (folder / "finished.json").exists() or not weights.exists():
+        return None
+    finished = read_json(folder / "finished.json")
+    if digest_of_file(weights) != finished.pop("sha256"):
+        log.warning("%s is damaged; the run is trained again", weights)
+        return None
+    log.info("the run in %s is finished already; its weights are taken as they are", folder)
+    model = task.build().to(device)
+    model.load_state_dict(load_file(weights))
+    model.eval().requires_grad_(False)
+    return TrainingResult(
+        model=model, journal=folder / "metrics.jsonl", already_finished=True, **finished
+    )
+
+
+def _checked(
+    task: Task, settings: TrainingSettings, folder: Path | UPath, world_size: int
+) -> tuple[Path, int]:
+    if not is_local(folder):
+        raise CorgiError(
+            f"the run folder {folder} is not on a file system",
+            "train in a folder that all workers can reach as files",
+        )
+    if task.rows < 1:
+        raise CorgiError("there are no samples to train on", "check the dataset and its split")
+    if settings.batch_size % world_size:
+        raise CorgiError(
+            f"a batch of {settings.batch_size} cannot be divided among {world_size} workers",
+            "set batch_size to a multiple of the workers",
+        )
+    return Path(str(folder)), settings.batch_size // world_size
+
+
+def _adamw(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW; biases, gains and other vectors are not decayed."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, settings.learning_rate, settings.betas, settings.epsilon, fused=True
+    )
+
+
+def _precision(settings: TrainingSettings, device: torch.device | str) -> torch.autocast:
+    return torch.autocast(
+        torch.device(device).type, torch.bfloat16, enabled=settings.precision == "bf16"
+    )
+
+
+def _distributed(model: nn.Module, step: int) -> nn.Module:
+    """The model with gradients averaged over the workers, which must all start at `step`."""
+    steps = torch.tensor([step, -step])
+    torch.distributed.all_reduce(steps, torch.distributed.ReduceOp.MAX)
+    if steps[0] != -steps[1]:
+        raise CorgiError(
+            "the workers do not see the same checkpoints",
+            "put the run folder on a file system that all of them share",
+        )
+    return DistributedDataParallel(model)
+
+
+def _averaged_over_workers(losses: dict[str, Tensor], world_size: int) -> dict[str, float]:
+    values = torch.stack([value.detach().float() for value in losses.values()])
+    if world_size > 1:
+        torch.distributed.all_reduce(values)
+        values /= world_size
+    return dict(zip(losses, values.tolist(), strict=True))
+
+
+def _skip(counters: _Counters, settings: TrainingSettings, step: int) -> None:
+    counters.skipped += 1
+    counters.skipped_in_a_row += 1
+    if counters.skipped_in_a_row >= SKIPS_IN_A_ROW:
+        raise CorgiError(
+            f"the loss or its gradients were not finite for {SKIPS_IN_A_ROW} steps up to {step}",
+            f"lower the learning rate ({settings.learning_rate:g}) or use precision fp32",
+        )
+
+
+def _resume(
+    folder: Path, model: nn.Module, average: MovingAverage, optimizer: torch.optim.Optimizer
+) -> _Counters:
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is None:
+        return _Counters()
+    log.info("the run in %s continues from step %d", folder, checkpoint.step)
+    model.load_state_dict(checkpoint.parts["model"])
+    average.model.load_state_dict(checkpoint.parts["ema"])
+    restore_optimizer(model, optimizer, checkpoint.parts["optimizer"])
+    counters = _Counters(**checkpoint.state)
+    average.updates = counters.updates
+    return counters
+
+
+def _checkpoint(
+    model: nn.Module,
+    average: MovingAverage,
+    optimizer: torch.optim.Optimizer,
+    counters: _Counters,
+) -> Checkpoint:
+    parts = {
+        "model": model.state_dict(),
+        "ema": average.model.state_dict(),
+        "optimizer": optimizer_tensors(model, optimizer),
+    }
+    return Checkpoint(counters.step, parts, asdict(counters))
+
+
+def _finish(
+    folder: Path,
+    average: MovingAverage,
+    counters: _Counters,
+    metrics: dict[str, float],
+    seconds: float,
+) -> None:
+    with whole_file(folder / "final.safetensors") as temporary:
+        save_file(plain(average.model.state_dict()), str(temporary))
+    finished = {
+        "sha256": digest_of_file(folder / "final.safetensors"),
+        "steps": counters.step,
+        "metrics": metrics,
+        "seconds": seconds,
+        "skipped": counters.skipped,
+    }
+    write_json(folder / "finished.json", finished)
+    clear_checkpoints(folder)
+
+
+class _Means:
+    """Mean losses and samples per second since they were last taken."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._steps = self._samples = 0
+        self.restart_clock()
+
+    def add(self, values: dict[str, float], samples: int) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._steps += 1
+        self._samples += samples
+
+    def taken(self) -> dict[str, float]:
+        means = {name: total / self._steps for name, total in self._sums.items()}
+        rate = self._samples / max(time.monotonic() - self._clock, 1e-9)
+        self._sums, self._steps, self._samples = {}, 0, 0
+        self.restart_clock()
+        return means | {"samples_per_second": rate}
+
+    def restart_clock(self) -> None:
+        self._clock = time.monotonic()

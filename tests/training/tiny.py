@@ -1,0 +1,70 @@
+"""A tiny regression, real in every part: the task that the training tests train."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from corgi_core.presets import TrainingSettings
+from corgi_core.training.loop import StepRandom
+
+SETTINGS = TrainingSettings(
+    steps=60, batch_size=8, learning_rate=1e-2, warmup_steps=10, ema_decay=0.9,
+    checkpoint_every=10, evaluate_every=20, precision="fp32",
+)  # fmt: skip
+
+
+class Network(nn.Module):
+    """A convolution in channels_last, a norm with buffers, dropout and tied weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.dropout = nn.Dropout(0.1)
+        self.first = nn.Linear(6, 6)
+        self.second = nn.Linear(6, 6)
+        self.second.weight = self.first.weight
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.norm(self.convolution(x)).relu().mean(dim=(2, 3))
+        return self.second(self.dropout(self.first(hidden).relu()))
+
+
+@dataclass(frozen=True)
+class TinyTask:
+    """Images of noise → functions of their channel means. A worker may be told to die once."""
+
+    rows: int = 100
+    die_at: int = -1  # step at which the process kills itself with SIGKILL …
+    died: Path | None = field(default=None, compare=False)  # … unless this file is there
+
+    @cached_property
+    def _data(self) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(self.rows + 20, 3, 4, 4, generator=generator)
+        means = images.mean(dim=(2, 3))
+        return images, torch.cat([means.sin(), means.square()], dim=1)
+
+    def build(self) -> nn.Module:
+        return Network()
+
+    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        if random.step == self.die_at and self.died and not self.died.exists():
+            self.died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        images, targets = (values[rows] for values in self._data)
+        images = images + 0.1 * random.normal(3, 4, 4)
+        error = model(images) - targets
+        return {"loss": error.square().mean(), "absolute": error.abs().mean()}
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        images, targets = (values[self.rows :] for values in self._data)
+        return {"held_out": (model(images) - targets).square().mean().item()}
