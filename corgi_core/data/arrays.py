@@ -1,0 +1,189 @@
+"""Arrays that belong to a dataset's images, sharded as it is, each shard computed only once.
+
+<folder>/00000.safetensors   several arrays with the same number of rows, and the rows' keys
+<folder>/00000.json          what that file was computed from, and its SHA-256
+<folder>/index.json          the spec and all shards' records; written last, so it means "whole"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from upath import UPath
+
+from corgi_core.data.dataset import Dataset, copy_folder
+from corgi_core.errors import CorgiError
+from corgi_core.files import digest_of, read_json, whole_file, write_json
+from corgi_core.progress import report
+
+_KEYS = "keys"  # stored as the bytes of a JSON list, since safetensors knows no strings
+
+
+class ArrayStore:
+    """The arrays in `folder`. Pickles as its folder."""
+
+    def __init__(self, folder: Path | UPath, recomputed: int = 0) -> None:
+        self.folder = folder
+        self.recomputed = recomputed  # shards that `compute_missing` had to compute this time
+        self._whole: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def load(cls, folder: Path | UPath, expect: Mapping[str, Any] | None = None) -> ArrayStore:
+        """The whole store in `folder`; a CorgiError where it is not, or its spec is not `expect`."""
+        if not (folder / "index.json").exists():
+            raise CorgiError(f"{folder} holds no whole arrays: no index.json", "compute them again")
+        store = cls(folder)
+        for name, value in (expect or {}).items():
+            found = store.spec.get(name)
+            if found != json.loads(json.dumps(value)):
+                raise CorgiError(
+                    f"the arrays in {folder} were made with {name} = {found!r}, not {value!r}",
+                    "compute them again with the present settings",
+                )
+        return store
+
+    def save(self, folder: Path | UPath) -> None:
+        """Copy the store to `folder`, whole or not at all; nothing to do when it is there."""
+        copy_folder(self.folder, folder)
+
+    def __reduce__(self) -> tuple[type[ArrayStore], tuple[Path | UPath, int]]:
+        return (type(self), (self.folder, self.recomputed))
+
+    @cached_property
+    def _index(self) -> dict[str, Any]:
+        index: dict[str, Any] = read_json(self.folder / "index.json")
+        return index
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the arrays are: encoder, width, size, …; as `compute_missing` was told."""
+        return dict(self._index["spec"])
+
+    @property
+    def shards(self) -> list[str]:
+        return sorted(self._index["shards"])
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the content: the spec and every shard's SHA-256."""
+        shards = self._index["shards"]
+        return digest_of(self.spec, [(shard, shards[shard]["sha256"]) for shard in self.shards])
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """The rows' keys, [rows] of str, in the shards' order; a key may name several rows."""
+        return np.concatenate([self.read_shard(shard, _KEYS) for shard in self.shards])
+
+    def read(self, name: str) -> np.ndarray:
+        """All rows of the array `name`, [rows, …]; kept in memory for the next call."""
+        if name not in self._whole:
+            parts = [self.read_shard(shard, name) for shard in self.shards]
+            self._whole[name] = np.concatenate(parts)
+        return self._whole[name]
+
+    def read_shard(self, shard: str, name: str) -> np.ndarray:
+        """One shard's rows of the array `name` (or "keys"); a CorgiError if its file is damaged."""
+        path = self.folder / f"{shard}.safetensors"
+        content = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(content).hexdigest() != self._index["shards"][shard]["sha256"]:
+            raise CorgiError(f"{path} is damaged: its SHA-256 is wrong", "compute the arrays again")
+        arrays = safetensors.numpy.load(content)
+        if name not in arrays:
+            names = ", ".join(sorted(set(arrays) - {_KEYS}))
+            raise CorgiError(f"{self.folder} has no array {name!r}", f"choose one of {names}")
+        return _read_keys(arrays[name]) if name == _KEYS else arrays[name]
+
+    def rows_of(self, keys: Iterable[str]) -> np.ndarray:
+        """The rows, [n] of int64, of `keys` in their order; all of a key's rows, in row order."""
+        wanted = list(keys)
+        absent = [key for key in wanted if key not in self._rows]
+        if absent:
+            raise CorgiError(
+                f"{self.folder} has no row for {absent[0]!r} ({len(absent)} keys are missing)",
+                "compute the arrays again for the present dataset",
+            )
+        return np.array([row for key in wanted for row in self._rows[key]], dtype=np.int64)
+
+    @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {}
+        for row, key in enumerate(self.keys.tolist()):
+            rows.setdefault(key, []).append(row)
+        return rows
+
+    def __len__(self) -> int:
+        return sum(record["rows"] for record in self._index["shards"].values())
+
+
+def compute_missing(
+    folder: Path | UPath,
+    dataset: Dataset,
+    spec: Mapping[str, Any],
+    compute: Callable[[str], dict[str, np.ndarray]],
+    what: str,
+) -> ArrayStore:
+    """Make the store in `folder` whole by calling `compute` for every shard that is not there yet.
+
+    `compute(shard)` returns {"keys": [rows] of str, name: [rows, …], …}. A shard is there when its
+    record names the present content and spec, and its file has the recorded SHA-256. Killed at any
+    moment, the work leaves whole shards only, and the next call goes on from them.
+    """
+    spec = json.loads(json.dumps(dict(spec)))  # as it will be read back: lists for tuples
+    records: dict[str, Any] = {}
+    recomputed = 0
+    report(what, 0, len(dataset.shards))
+    for done, shard in enumerate(dataset.shards, start=1):
+        source = digest_of(dataset.shard_digest(shard), spec)
+        record = _record_of(folder, shard, source)
+        if record is None:
+            (folder / "index.json").unlink(missing_ok=True)
+            record = _write_shard(folder, shard, source, compute(shard))
+            recomputed += 1
+        records[shard] = record
+        report(what, done, len(dataset.shards))
+    index = {"spec": spec, "shards": records}
+    if not (folder / "index.json").exists() or read_json(folder / "index.json") != index:
+        write_json(folder / "index.json", index)
+    for stale in folder.glob("*.safetensors"):
+        if stale.stem not in records:
+            stale.unlink()
+            (folder / f"{stale.stem}.json").unlink(missing_ok=True)
+    return ArrayStore(folder, recomputed)
+
+
+def _record_of(folder: Path | UPath, shard: str, source: str) -> dict[str, Any] | None:
+    """The record of a whole shard that was computed from `source`; None when there is none."""
+    path, record_path = folder / f"{shard}.safetensors", folder / f"{shard}.json"
+    if not (path.exists() and record_path.exists()):
+        return None
+    record: dict[str, Any] = read_json(record_path)
+    whole = record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    return record if whole and record["source"] == source else None
+
+
+def _write_shard(
+    folder: Path | UPath, shard: str, source: str, arrays: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    rows = {name: len(array) for name, array in arrays.items()}
+    if len(set(rows.values())) != 1:
+        raise ValueError(f"the arrays of shard {shard} differ in their number of rows: {rows}")
+    stored = {name: np.ascontiguousarray(a) for name, a in arrays.items() if name != _KEYS}
+    stored[_KEYS] = np.frombuffer(json.dumps(arrays[_KEYS].tolist()).encode(), np.uint8)
+    content = safetensors.numpy.save(stored)
+    with whole_file(folder / f"{shard}.safetensors") as temporary:
+        temporary.write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    record = {"source": source, "sha256": sha256, "rows": rows[_KEYS]}
+    write_json(folder / f"{shard}.json", record)
+    return record
+
+
+def _read_keys(stored: np.ndarray) -> np.ndarray:
+    return np.array(json.loads(stored.tobytes()), dtype=str)

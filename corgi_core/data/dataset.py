@@ -1,0 +1,152 @@
+"""A dataset on disk: tar shards and one manifest, written whole or not at all.
+
+<folder>/shards/00000.tar      WebDataset shards, see `shards`
+<folder>/manifest.parquet      one row an image; its presence means "whole"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from corgi_core.data.shards import Sample, read_shard, write_shards
+from corgi_core.errors import CorgiError
+from corgi_core.files import DIGEST_LENGTH, digest_of, is_local, whole_file, whole_folder
+
+MANIFEST = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),  # "00000"
+        ("sha256", pa.string()),  # of the image file as stored
+        ("width", pa.int32()),  # pixels; null where the file's header cannot be read
+        ("height", pa.int32()),
+        ("captions", pa.list_(pa.string())),  # null: image-only
+        ("split", pa.string()),  # "train" or "test"
+        ("source", pa.string()),
+        ("group", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The dataset in `folder`; cheap to make and to pickle, as the folder is all that it holds."""
+
+    folder: Path | UPath
+
+    @classmethod
+    def load(cls, folder: Path | UPath) -> Dataset:
+        """The whole dataset in `folder`; a CorgiError where there is none."""
+        if not (folder / "manifest.parquet").exists():
+            raise CorgiError(
+                f"{folder} holds no whole dataset: it has no manifest.parquet",
+                "ingest the data (again), or name the folder that `corgi ingest` wrote",
+            )
+        return cls(folder)
+
+    def save(self, folder: Path | UPath) -> None:
+        """Copy the dataset to `folder`, whole or not at all; nothing to do when it is there."""
+        copy_folder(self.folder, folder)
+
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        """One row an image, by shard and key; columns as in `MANIFEST`, captions a list or None."""
+        with (self.folder / "manifest.parquet").open("rb") as file:
+            return read_table(file)
+
+    @cached_property
+    def shards(self) -> list[str]:
+        """The shards' names in order: "00000", "00001", …"""
+        return sorted(set(self.manifest["shard"]))
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the content (keys, images, captions, splits), whatever the shard layout."""
+        sha = hashlib.sha256()
+        columns = ["key", "sha256", "captions", "split"]
+        for row in self.manifest.sort_values("key")[columns].itertuples(index=False):
+            sha.update(json.dumps(row).encode())
+        return sha.hexdigest()[:DIGEST_LENGTH]
+
+    def rows(self, shard: str) -> pd.DataFrame:
+        """The manifest's rows of one shard."""
+        return self.manifest[self.manifest["shard"] == shard]
+
+    def shard_digest(self, shard: str) -> str:
+        """Names one shard's content: its keys, images and captions."""
+        rows = self.rows(shard)
+        return digest_of(*(rows[column].tolist() for column in ("key", "sha256", "captions")))
+
+    def images(self, shard: str) -> Iterator[tuple[str, bytes]]:
+        """(key, the image file's bytes) of one shard, in the manifest's order."""
+        with (self.folder / "shards" / f"{shard}.tar").open("rb") as file:
+            for key, _, image in read_shard(file):
+                yield key, image
+
+    def samples(self) -> Iterator[Sample]:
+        """Every image with what the manifest says of it, shard by shard."""
+        for shard in self.shards:
+            rows = self.rows(shard).itertuples(index=False)
+            with (self.folder / "shards" / f"{shard}.tar").open("rb") as file:
+                for row, (key, suffix, image) in zip(rows, read_shard(file), strict=True):
+                    assert row.key == key, f"{shard}.tar is not the manifest's: {key}, {row.key}"
+                    yield Sample(key, image, row.captions, row.split, row.source, row.group, suffix)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+
+def write_dataset(folder: Path | UPath, samples: Iterable[Sample], shard_size: int) -> Dataset:
+    """Write `samples`, each with its split, to `folder`, whole or not at all."""
+    with whole_folder(folder) as temporary:
+        write_manifest(temporary, write_shards(temporary, samples, shard_size))
+    return Dataset.load(folder)
+
+
+def write_manifest(folder: Path | UPath, rows: list[dict[str, Any]]) -> None:
+    """Write `manifest.parquet`, which makes the shards already in `folder` a dataset."""
+    write_table(folder / "manifest.parquet", rows, MANIFEST)
+
+
+def write_table(path: Path | UPath, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write `rows` as Parquet; the same rows give the same bytes."""
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, compression="zstd")
+
+
+def read_table(file: Any) -> pd.DataFrame:
+    """A Parquet file as a frame whose list columns hold Python lists (or None), not arrays."""
+    table = pq.read_table(file)
+    return pd.DataFrame(
+        {
+            name: pd.Series(table[name].to_pylist(), dtype=object)
+            if pa.types.is_list(table.schema.field(name).type)
+            else table[name].to_pandas()
+            for name in table.column_names
+        }
+    )
+
+
+def copy_folder(source: Path | UPath, target: Path | UPath) -> None:
+    """Copy a folder's files to `target`, whole or not at all; nothing where both are the same."""
+    if source.absolute() == target.absolute():
+        return
+    with whole_folder(target) as temporary:
+        if is_local(source) and is_local(temporary):
+            shutil.copytree(str(source), str(temporary), dirs_exist_ok=True)
+            return
+        for file in sorted(path for path in source.rglob("*") if path.is_file()):
+            copy = temporary / str(file.relative_to(source))
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
