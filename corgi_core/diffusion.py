@@ -50,10 +50,9 @@ class Schedule:
         a_next = self.alphas_cumprod[t_next] if t_next >= 0 else torch.ones((), dtype=a_t.dtype)
         alpha = a_t / a_next
         beta = 1 - alpha
-        mean = (
-            (beta * a_next.sqrt() / (1 - a_t)).item() * u_0
-            + (alpha.sqrt() * (1 - a_next) / (1 - a_t)).item() * u_t
-        )
+        mean = (beta * a_next.sqrt() / (1 - a_t)).item() * u_0 + (
+            alpha.sqrt() * (1 - a_next) / (1 - a_t)
+        ).item() * u_t
         return mean, beta * (1 - a_next) / (1 - a_t)
 
     def p2_weights(self, t: Tensor, gamma: float) -> Tensor:

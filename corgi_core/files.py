@@ -23,6 +23,11 @@ def digest_of(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
+def digest_of_bytes(content: bytes) -> str:
+    """A short SHA-256 of bytes in memory."""
+    return hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
+
+
 def digest_of_file(path: Path | UPath) -> str:
     """A short SHA-256 of a file's bytes, read in pieces of 1 MiB."""
     sha = hashlib.sha256()
@@ -62,7 +67,7 @@ def whole_file(path: Path | UPath) -> Iterator[Path | UPath]:
         yield temporary
         if is_local(path):
             _flush_to_disk(Path(str(temporary)))
-            os.replace(str(temporary), str(path))
+            Path(str(temporary)).replace(str(path))
         else:
             temporary.rename(path)
     finally:
@@ -81,7 +86,7 @@ def whole_folder(path: Path | UPath) -> Iterator[Path | UPath]:
         if path.exists():
             remove_folder(path)
         if is_local(path):
-            os.replace(str(temporary), str(path))
+            Path(str(temporary)).replace(str(path))
         else:
             temporary.rename(path, recursive=True)
     finally:

@@ -18,7 +18,7 @@ from upath import UPath
 
 from corgi_core.encoders.similarity import blockwise_cosine
 from corgi_core.errors import CorgiError
-from corgi_core.model_folder import read_model_folder, write_model_folder
+from corgi_core.model_folder import digest_of_tensors, read_model_folder, write_model_folder
 
 KIND = "gaussian-bank"
 SMALL_CLUSTER = 32  # below this many points a cluster's own deviation is noise
@@ -53,7 +53,6 @@ class GaussianBank(nn.Module):
         self.register_buffer("sizes", sizes.long())
         self.blocks = tuple(int(b) for b in blocks)
         self.kappa = float(kappa)
-        self.digest = ""
 
     @property
     def k(self) -> int:
@@ -62,6 +61,10 @@ class GaussianBank(nn.Module):
     @property
     def width(self) -> int:
         return self.means.shape[1]
+
+    @property
+    def digest(self) -> str:
+        return digest_of_tensors(self.state_dict())
 
     @classmethod
     def standard(cls, blocks: Sequence[int]) -> Self:
@@ -85,16 +88,13 @@ class GaussianBank(nn.Module):
         return self.means[c] + self.deviations[c] * u
 
     def save(self, folder: Path | UPath) -> None:
-        config: dict[str, Any] = {"blocks": self.blocks, "kappa": self.kappa}
-        tensors = {"means": self.means, "deviations": self.deviations, "sizes": self.sizes}
-        self.digest = write_model_folder(folder, KIND, config, tensors, {})
+        config = {"blocks": self.blocks, "kappa": self.kappa}
+        write_model_folder(folder, KIND, config, self.state_dict(), card={})
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
         saved = read_model_folder(folder, KIND)
-        bank = cls(**saved.tensors, blocks=saved.config["blocks"], kappa=saved.config["kappa"])
-        bank.digest = saved.digest
-        return bank
+        return cls(**saved.tensors, blocks=saved.config["blocks"], kappa=saved.config["kappa"])
 
 
 def fit_bank(
@@ -126,19 +126,20 @@ def fit_bank(
         )
     if not np.isfinite(points).all():
         raise CorgiError("an embedding is not finite", "materialise the embeddings again")
-    cluster = np.zeros(len(points), dtype=np.int64) if k == 1 else _cluster(points, k, iterations, seed)
+    cluster = (
+        np.zeros(len(points), dtype=np.int64) if k == 1 else _cluster(points, k, iterations, seed)
+    )
     means, variances, sizes = _moments(points, cluster, k)
     pooled = (variances * sizes[:, None]).sum(axis=0) / sizes.sum()
     own = np.clip(sizes / SMALL_CLUSTER, 0, 1)[:, None]
     deviations = np.sqrt(own * variances + (1 - own) * pooled).clip(min=SMALLEST_DEVIATION)
-    bank = GaussianBank(
+    return GaussianBank(
         torch.from_numpy(means),
         torch.from_numpy(kappa * deviations),
         torch.from_numpy(sizes),
         blocks,
         kappa,
     )
-    return bank
 
 
 def _cluster(points: NDArray[np.float32], k: int, iterations: int, seed: int) -> NDArray[np.int64]:
@@ -157,7 +158,7 @@ def _cluster(points: NDArray[np.float32], k: int, iterations: int, seed: int) ->
 def _moments(
     points: NDArray[np.float32], cluster: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Means and variances [k, d] in float64 and sizes [k]; an empty cluster gets the whole set's."""
+    """Means and variances [k, d] in float64, sizes [k]; an empty cluster gets the whole set's."""
     means = np.empty((k, points.shape[1]))
     variances = np.empty_like(means)
     sizes = np.bincount(cluster, minlength=k)

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of_file, is_local, read_json, whole_folder, write_json
+from corgi_core.files import (
+    digest_of_bytes,
+    digest_of_file,
+    is_local,
+    read_json,
+    whole_folder,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,15 +50,24 @@ def write_model_folder(
     card: Mapping[str, Any],
 ) -> str:
     """Write the three files, whole or not at all; returns the weights' digest."""
-    from safetensors.torch import save
-
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    content = _serialised(tensors)
+    digest = digest_of_bytes(content)
     with whole_folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(content)
-        digest = digest_of_file(temporary / WEIGHTS)
         write_json(temporary / CONFIG, {"kind": kind, "weights": digest, **config})
         write_json(temporary / CARD, dict(card))
     return digest
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """The digest that `write_model_folder` gives these weights, without writing them."""
+    return digest_of_bytes(_serialised(tensors))
+
+
+def _serialised(tensors: Mapping[str, Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def read_model_folder(folder: Path | UPath, kind: str) -> ModelFolder:
@@ -79,7 +95,9 @@ def read_model_folder(folder: Path | UPath, kind: str) -> ModelFolder:
             f"{config['weights']}",
             "copy the whole folder again, or materialise the model again",
         )
-    return ModelFolder(kind, config, _read_tensors(folder / WEIGHTS), read_json(folder / CARD), digest)
+    return ModelFolder(
+        kind, config, _read_tensors(folder / WEIGHTS), read_json(folder / CARD), digest
+    )
 
 
 def _read_tensors(path: Path | UPath) -> dict[str, Tensor]:

@@ -54,6 +54,8 @@ def _declare_missing_operators(package: Path) -> None:
 
 def install() -> None:
     """Put the finder first on `sys.meta_path`, once, unless torchvision is loaded already."""
-    if "torchvision" in sys.modules or any(isinstance(f, _BeforeTorchvision) for f in sys.meta_path):
+    if "torchvision" in sys.modules or any(
+        isinstance(f, _BeforeTorchvision) for f in sys.meta_path
+    ):
         return
     sys.meta_path.insert(0, _BeforeTorchvision())

@@ -15,7 +15,7 @@ from upath import UPath
 from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians import GaussianBank
-from corgi_core.model_folder import read_model_folder, write_model_folder
+from corgi_core.model_folder import digest_of_tensors, read_model_folder, write_model_folder
 from corgi_core.presets import PriorSettings, settings_from
 from corgi_core.prior.network import Prefix, PriorNetwork, PriorShape
 from corgi_core.sampling import noise_for, sample
@@ -44,7 +44,6 @@ class PriorModel:
         self.settings = settings
         self.encoders = dict(encoders)
         self.card = dict(card)
-        self.digest = ""
 
     @torch.no_grad()
     def sample(
@@ -77,9 +76,14 @@ class PriorModel:
         return scale_blocks(torch.cat(pieces), self.bank.blocks)
 
     def _denoiser(
-        self, tokens: Tensor, mask: Tensor, text: Tensor, guidance: float, trajectory: Trajectory | None
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        text: Tensor,
+        guidance: float,
+        trajectory: Trajectory | None,
     ) -> tuple[Callable[[Tensor, int], Tensor], Tensor]:
-        """û_0(u_t, t) with the text's keys and values computed once, and the captions' Gaussians."""
+        """û_0(u_t, t), the text's keys and values computed once, and the captions' Gaussians."""
         c = self.bank.choose(text)
         shown = torch.zeros(len(text), dtype=torch.bool, device=text.device)
         with_text = self.network.encode_prefix(tokens.float(), mask, text, shown)
@@ -124,9 +128,19 @@ class PriorModel:
             "encoders": self.encoders,
             "bank": {"blocks": self.bank.blocks, "kappa": self.bank.kappa},
         }
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"bank.{name}": value for name, value in self.bank.state_dict().items()}
-        self.digest = write_model_folder(folder, KIND, config, tensors, self.card)
+        write_model_folder(folder, KIND, config, self._tensors(), self.card)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        parts = {"network": self.network, "bank": self.bank}
+        return {
+            f"{part}.{name}": tensor
+            for part, module in parts.items()
+            for name, tensor in module.state_dict().items()
+        }
+
+    @property
+    def digest(self) -> str:
+        return digest_of_tensors(self._tensors())
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
@@ -143,6 +157,4 @@ class PriorModel:
         network.load_state_dict(part["network"])
         bank = GaussianBank(**part["bank"], **saved.config["bank"])
         settings = settings_from(PriorSettings, saved.config["settings"])
-        model = cls(network.eval(), bank, settings, saved.config["encoders"], saved.card)
-        model.digest = saved.digest
-        return model
+        return cls(network.eval(), bank, settings, saved.config["encoders"], saved.card)

@@ -61,19 +61,25 @@ class Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(
         self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x [n, s, width]; mask [n or 1, 1, s, past + s], True where seen. Returns x and its k, v."""
+        """x [n, s, width]; mask [n or 1, 1, s, past + s], True where seen. → x and its k, v."""
         n, s, width = x.shape
         q, k, v = (
             self.qkv(self.attention_norm(x))
             .view(n, s, 3, self.heads, width // self.heads)
             .permute(2, 0, 3, 1, 4)
         )
-        keys, values = (k, v) if past is None else (torch.cat([p, new], 2) for p, new in zip(past, (k, v), strict=True))
+        keys, values = (
+            (k, v)
+            if past is None
+            else (torch.cat([p, new], 2) for p, new in zip(past, (k, v), strict=True))
+        )
         attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
         x = x + self.out(attended.transpose(1, 2).reshape(n, s, width))
         return x + self.mlp(self.mlp_norm(x)), (k, v)
@@ -90,7 +96,9 @@ class PriorNetwork(nn.Module):
         super().__init__()
         self.shape = shape
         width = shape.width
-        self.text_tokens = nn.Sequential(nn.LayerNorm(shape.text_width), nn.Linear(shape.text_width, width))
+        self.text_tokens = nn.Sequential(
+            nn.LayerNorm(shape.text_width), nn.Linear(shape.text_width, width)
+        )
         self.text_embedding = nn.Linear(shape.embedding_width, width)
         self.no_text = nn.Parameter(torch.randn(width) * 0.02)
         self.timestep = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
@@ -116,7 +124,9 @@ class PriorNetwork(nn.Module):
         embedding = torch.where(dropped.unsqueeze(1), self.no_text, self.text_embedding(text))
         positions = torch.cat([self.prefix_positions[:length], self.prefix_positions[-1:]])
         x = torch.cat([self.text_tokens(tokens), embedding.unsqueeze(1)], dim=1) + positions
-        visible = torch.cat([mask & ~dropped.unsqueeze(1), torch.ones_like(dropped).unsqueeze(1)], dim=1)
+        visible = torch.cat(
+            [mask & ~dropped.unsqueeze(1), torch.ones_like(dropped).unsqueeze(1)], dim=1
+        )
         causal = torch.ones(length + 1, length + 1, dtype=torch.bool, device=x.device).tril()
         # A position always sees itself, so that no softmax runs over nothing.
         itself = torch.eye(length + 1, dtype=torch.bool, device=x.device)
@@ -155,7 +165,14 @@ class PriorNetwork(nn.Module):
         return torch.cat([prefix, own.expand(n, suffix, suffix)], dim=2).unsqueeze(1)
 
     def forward(
-        self, tokens: Tensor, mask: Tensor, text: Tensor, dropped: Tensor, u_t: Tensor, t: Tensor, c: Tensor
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        text: Tensor,
+        dropped: Tensor,
+        u_t: Tensor,
+        t: Tensor,
+        c: Tensor,
     ) -> Tensor:
         """One prefix and M draws per caption: `denoise(encode_prefix(…), …)`."""
         return self.denoise(self.encode_prefix(tokens, mask, text, dropped), u_t, t, c)

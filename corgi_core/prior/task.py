@@ -62,7 +62,12 @@ class Captions:
         """Tokens (float32, cut to the longest caption), mask, text, image of the given rows."""
         mask = self.mask[rows]
         longest = max(1, int(mask.sum(dim=1).max()))
-        return self.tokens[rows, :longest].float(), mask[:, :longest], self.text[rows], self.image[rows]
+        return (
+            self.tokens[rows, :longest].float(),
+            mask[:, :longest],
+            self.text[rows],
+            self.image[rows],
+        )
 
 
 @dataclass

@@ -1,0 +1,140 @@
+"""One evaluation of all priors and the decoder, under one protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.decoders.cascade import DecoderModel
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.errors import CorgiError
+from corgi_core.evaluation.curves import cosine_curves
+from corgi_core.evaluation.picture_scores import PictureJudge, decode_and_score
+from corgi_core.evaluation.prior_scores import prior_scores, text_embedding_scores
+from corgi_core.evaluation.report import Evaluation
+from corgi_core.metrics.inception import InceptionFeatures
+from corgi_core.pictures import labelled_grid
+from corgi_core.presets import EvaluationSettings
+from corgi_core.prior.model import PriorModel
+from corgi_core.prior.task import Captions
+from corgi_core.progress import report
+
+REAL = "real embedding"
+Name = tuple[str, str]  # (variant, caption subset)
+
+
+def evaluate(
+    priors: Mapping[Name, PriorModel],
+    decoder: DecoderModel,
+    clip: ClipEnsemble,
+    images: ArrayStore,
+    texts: ArrayStore,
+    pixels: ArrayStore,
+    captions_of: Mapping[str, str],
+    test_keys: Collection[str],
+    settings: EvaluationSettings,
+) -> Evaluation:
+    """Scores of every prior on all held-out captions, and of the pictures of some of them.
+
+    `captions_of` maps an image key to its first caption, for the grid. The decoded images are the
+    same for all priors: an evenly spaced `settings.images` of the held-out ones.
+    """
+    started = time.perf_counter()
+    held_out = Captions.read(images, texts, set(test_keys))
+    if len(held_out) < 2:
+        raise CorgiError(
+            f"{len(held_out)} held-out captions are too few to evaluate on",
+            "ingest more captioned images, or raise test_fraction",
+        )
+    settled = _settled_steps(priors)
+    by_steps: dict[str, dict[str, Any]] = {}
+    for (variant, subset), prior in priors.items():
+        what = f"{variant} · {subset}"
+        scores = prior_scores(
+            prior, held_out, sorted({*settings.steps, settled}), settings.seed, what
+        )
+        by_steps.setdefault(variant, {})[subset] = scores
+
+    rows = _evenly_spaced(len(held_out), settings.images)
+    chosen_keys = texts.keys[np.flatnonzero(np.isin(texts.keys, list(test_keys)))][rows]
+    real = torch.from_numpy(pixels.read("pixels")[pixels.rows_of(chosen_keys)]).float() / 255
+    inception = (
+        InceptionFeatures(settings.inception_weights) if settings.inception_weights else None
+    )
+    judge = PictureJudge(clip, real, held_out.text[rows], inception)
+    embeddings = {(REAL, "none"): held_out.image[rows]}
+    embeddings |= {
+        name: _embeddings(prior, held_out, rows, settings) for name, prior in priors.items()
+    }
+    pictures: dict[Name, Tensor] = {}
+    picture_scores: dict[str, dict[str, Any]] = {}
+    for done, ((variant, subset), z) in enumerate(embeddings.items(), start=1):
+        drawn, scores = decode_and_score(decoder, z, judge, settings.seed)
+        pictures[variant, subset] = drawn
+        picture_scores.setdefault(variant, {})[subset] = scores
+        report("decoding held-out pictures", done, len(embeddings))
+
+    metrics = {
+        "protocol": {
+            "held_out_captions": len(held_out),
+            "decoded_images": len(rows),
+            "prior_steps": settled,
+            "prior_sampler": "ddpm",
+            "prior_guidance": next(iter(priors.values())).settings.guidance,
+            "decoder_steps": decoder.settings.sampling_steps,
+            "decoder_guidance": decoder.settings.guidance,
+            "seed": settings.seed,
+            "encoders": list(images.spec["names"]),
+            "features": f"Inception {inception.digest}" if inception else "the preset's CLIP",
+        },
+        "text_embedding": text_embedding_scores(held_out, texts.spec),
+        "priors": by_steps,
+        "pictures": picture_scores,
+        "wall_seconds": round(time.perf_counter() - started, 1),
+    }
+    grids = _grids([captions_of[key] for key in chosen_keys], real, pictures, settings.grid_rows)
+    return Evaluation(metrics, {"cosine_by_steps": cosine_curves(metrics), **grids})
+
+
+def _settled_steps(priors: Mapping[Name, PriorModel]) -> int:
+    steps = {prior.settings.sampling_steps for prior in priors.values()}
+    if len(steps) != 1:
+        raise CorgiError(
+            f"the priors were made for {sorted(steps)} sampling steps",
+            "materialise all priors with the same preset before comparing them",
+        )
+    return steps.pop()
+
+
+def _embeddings(
+    prior: PriorModel, held_out: Captions, rows: np.ndarray, settings: EvaluationSettings
+) -> Tensor:
+    tokens, mask, text, _ = held_out.batch(torch.from_numpy(rows))
+    return prior.sample(tokens, mask, text, seed=settings.seed)
+
+
+def _evenly_spaced(total: int, wanted: int) -> np.ndarray:
+    return np.unique(np.linspace(0, total - 1, min(total, wanted)).round().astype(np.int64))
+
+
+def _grids(
+    captions: list[str], real: Tensor, pictures: Mapping[Name, Tensor], rows: int
+) -> dict[str, Image.Image]:
+    """One labelled grid a caption subset: caption · real · its embedding decoded · each prior."""
+    chosen = _evenly_spaced(len(captions), rows)
+    subsets = dict.fromkeys(subset for variant, subset in pictures if variant != REAL)
+    grids = {}
+    for subset in subsets:
+        columns = {"real image": real[chosen], REAL: pictures[REAL, "none"][chosen]}
+        columns |= {v: drawn[chosen] for (v, s), drawn in pictures.items() if s == subset}
+        grids[f"pictures_{subset.removesuffix('%')}_percent"] = labelled_grid(
+            [captions[i] for i in chosen], columns
+        )
+    return grids

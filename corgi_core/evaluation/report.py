@@ -1,0 +1,93 @@
+"""The evaluation as an artefact: one JSON of numbers, and the pictures beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from PIL import Image
+from upath import UPath
+
+from corgi_core.errors import CorgiError
+from corgi_core.files import digest_of, read_json, whole_folder, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = "metrics.json"
+TIMES = ("seconds", "wall_seconds")
+
+
+@dataclass
+class Evaluation:
+    """`metrics` by variant, caption subset and number of steps; `pictures` by file stem."""
+
+    metrics: dict[str, Any]
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Of the numbers, wall times left out: measuring again the same gives the same digest."""
+        return digest_of(_without(self.metrics, TIMES))
+
+    def save(self, folder: Path | UPath) -> None:
+        with whole_folder(folder) as temporary:
+            write_json(temporary / METRICS, self.metrics)
+            for name, picture in self.pictures.items():
+                content = BytesIO()
+                picture.save(content, format="PNG")
+                (temporary / f"{name}.png").write_bytes(content.getvalue())
+
+    @classmethod
+    def load(cls, folder: Path | UPath) -> Self:
+        if not (folder / METRICS).exists():
+            raise CorgiError(f"{folder} holds no evaluation", "materialise `evaluation`")
+        pictures = {
+            path.stem: Image.open(BytesIO(path.read_bytes())) for path in folder.glob("*.png")
+        }
+        return cls(read_json(folder / METRICS), pictures)
+
+    def prior_table(self) -> pd.DataFrame:
+        """One row a prior and number of steps: variant, captions, steps, cosine, recalls."""
+        import pandas as pd
+
+        rows = [
+            {"variant": variant, "captions": subset, "steps": int(steps), **_numbers(scores)}
+            for variant, subsets in self.metrics["priors"].items()
+            for subset, by_steps in subsets.items()
+            for steps, scores in by_steps.items()
+        ]
+        return pd.DataFrame(rows)
+
+    def picture_table(self) -> pd.DataFrame:
+        """One row a source of embeddings: the real images', then each prior's."""
+        import pandas as pd
+
+        rows = [
+            {"embeddings": source, "captions": subset, **_numbers(scores)}
+            for source, subsets in self.metrics["pictures"].items()
+            for subset, scores in subsets.items()
+        ]
+        return pd.DataFrame(rows)
+
+    def best_prior(self) -> tuple[str, str]:
+        """(variant, caption subset) of the highest held-out cosine at the preset's own steps."""
+        steps = str(self.metrics["protocol"]["prior_steps"])
+        cosines = {
+            (variant, subset): by_steps[steps]["cosine"]
+            for variant, subsets in self.metrics["priors"].items()
+            for subset, by_steps in subsets.items()
+        }
+        return max(cosines, key=lambda name: cosines[name])
+
+
+def _numbers(scores: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if isinstance(value, int | float)}
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {k: _without(v, names) for k, v in value.items() if k not in names}
+    return value

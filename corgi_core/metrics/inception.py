@@ -1,0 +1,50 @@
+"""Inception features for FID, from a TorchScript file that the user names by path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corgi_core.errors import CorgiError
+from corgi_core.files import digest_of_file
+from corgi_core.progress import track
+
+IMAGES_AT_ONCE = 32
+
+
+class InceptionFeatures:
+    """The 2048 pooled features of StyleGAN3's TorchScript Inception, or any module of its form.
+
+    The module maps uint8 images [n, 3, h, w] in 0 … 255 to features [n, d]; with
+    `return_features=True` where it knows that word.
+    """
+
+    def __init__(self, path: str) -> None:
+        file = Path(path)
+        if not file.is_file():
+            raise CorgiError(
+                f"there are no Inception weights at {path}",
+                "give the path of a TorchScript Inception, or leave inception_weights unset",
+            )
+        try:
+            self.module = torch.jit.load(str(file), map_location="cpu").eval()
+        except RuntimeError as error:
+            raise CorgiError(
+                f"{path} is no TorchScript module ({str(error).splitlines()[0]})",
+                "give StyleGAN3's inception-2015-12-05 as TorchScript, or another of its form",
+            ) from error
+        self.digest = digest_of_file(file)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> NDArray[np.floating[Any]]:
+        """Features [n, d] of images [n, 3, h, w] in [0, 1]."""
+        batches = (images * 255).round().to(torch.uint8).split(IMAGES_AT_ONCE)
+        takes_flag = "return_features" in str(self.module.forward.schema)
+        options = {"return_features": True} if takes_flag else {}
+        features = [self.module(batch, **options) for batch in track(batches, "Inception features")]
+        return torch.cat(features).numpy()
