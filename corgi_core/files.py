@@ -77,7 +77,7 @@ def whole_file(path: Path | UPath) -> Iterator[Path | UPath]:
 
 @contextmanager
 def whole_folder(path: Path | UPath) -> Iterator[Path | UPath]:
-    """Yield a temporary folder beside `path`; on success it takes `path`'s place, old content gone."""
+    """Yield a temporary folder beside `path`; on success it replaces `path` and its content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_beside(path)
     temporary.mkdir(parents=True)

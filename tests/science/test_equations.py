@@ -1,5 +1,7 @@
 """The diffusion in whitened coordinates against the paper's equations (1)–(3), as printed, in z."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -114,15 +116,15 @@ def test_whitened_sampling_is_sampling_in_z(steps):
     def predicts(z, t):  # any ẑ_0(z_t, t)
         return torch.tanh(z @ weight) + t / T
 
-    noise = torch.randn(n, steps, d, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    u = sample(
-        lambda u, t: bank.whiten(predicts(bank.unwhiten(u, c), t), c), noise, steps, "ddpm"
+    noise = torch.randn(
+        n, steps, d, generator=torch.Generator().manual_seed(3), dtype=torch.float64
     )
+    u = sample(lambda u, t: bank.whiten(predicts(bank.unwhiten(u, c), t), c), noise, steps, "ddpm")
 
     mu, sigma = bank.means[c].numpy(), bank.deviations[c].numpy()
     z = mu + sigma * noise[:, 0].numpy()
     times = [t + 1 for t in respaced(T, steps)] + [0]
-    for i, (t, s) in enumerate(zip(times, times[1:], strict=False), start=1):
+    for i, (t, s) in enumerate(itertools.pairwise(times), start=1):
         z_0 = predicts(torch.from_numpy(z), t - 1).numpy()
         # equation (3) between t and s: α becomes ᾱ_t/ᾱ_s, β becomes 1 − α
         alpha = ALPHA_BAR[t] / ALPHA_BAR[s]

@@ -1,0 +1,78 @@
+"""The Fréchet distance against its closed form and an independent implementation."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from corgi_core.errors import CorgiError
+from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
+from corgi_core.metrics.inception import InceptionFeatures
+
+
+def test_closed_form_for_commuting_covariances():
+    mean_a, mean_b = np.array([0.0, 1.0]), np.array([2.0, 1.0])
+    a = FeatureStatistics(mean_a, np.diag([1.0, 4.0]))
+    b = FeatureStatistics(mean_b, np.diag([9.0, 0.25]))
+    assert frechet_distance(a, b) == pytest.approx(4 + (1 - 3) ** 2 + (2 - 0.5) ** 2)
+
+
+def test_agrees_with_the_matrix_square_root():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(300, 12)) @ random.normal(size=(12, 12))
+    y = random.normal(size=(200, 12)) @ random.normal(size=(12, 12)) + 0.5
+    a, b = FeatureStatistics.of(x), FeatureStatistics.of(y)
+    root = sqrtm(np.cov(x.T) @ np.cov(y.T)).real
+    gap = np.square(x.mean(0) - y.mean(0)).sum()
+    expected = gap + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-8)
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-8)
+
+
+def test_agrees_with_torchmetrics_on_the_same_features():
+    from torchmetrics.image.fid import _compute_fid
+
+    random = np.random.default_rng(1)
+    x, y = random.normal(size=(500, 16)), random.normal(size=(400, 16)) * 1.3 + 0.2
+    a, b = FeatureStatistics.of(x), FeatureStatistics.of(y)
+    theirs = _compute_fid(
+        *(torch.from_numpy(v) for v in (a.mean, a.covariance, b.mean, b.covariance))
+    )
+    assert frechet_distance(a, b) == pytest.approx(theirs.item(), rel=1e-6)
+
+
+def test_singular_covariances_are_no_trouble():
+    few = np.random.default_rng(2).normal(size=(5, 64))
+    a = FeatureStatistics.of(few)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_bad_features_are_refused():
+    with pytest.raises(CorgiError, match="two images"):
+        FeatureStatistics.of(np.zeros((1, 4)))
+    with pytest.raises(CorgiError, match="not finite"):
+        FeatureStatistics.of(np.full((3, 4), np.inf))
+
+
+class Pooling(torch.nn.Module):
+    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        assert images.dtype == torch.uint8
+        pooled = images.float().mean(dim=(2, 3))
+        return pooled if return_features else -pooled
+
+
+def test_inception_runs_any_torchscript_of_its_form(tmp_path):
+    torch.jit.script(Pooling()).save(str(tmp_path / "net.pt"))
+    features = InceptionFeatures(str(tmp_path / "net.pt"))
+    images = torch.rand(70, 3, 9, 9)
+    expected = (images * 255).round().mean(dim=(2, 3)).numpy()
+    np.testing.assert_allclose(features(images), expected, rtol=1e-4)
+    assert len(features.digest) == 16
+
+
+def test_inception_refuses_what_it_cannot_read(tmp_path):
+    with pytest.raises(CorgiError, match="no Inception weights"):
+        InceptionFeatures(str(tmp_path / "none.pt"))
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(CorgiError, match="no TorchScript"):
+        InceptionFeatures(str(tmp_path / "text.pt"))

@@ -1,0 +1,168 @@
+"""The prior network: its prefix, its draws, guidance, and that it learns."""
+
+import dataclasses
+
+import pytest
+import torch
+from upath import UPath
+
+from corgi_core.errors import CorgiError
+from corgi_core.gaussians import GaussianBank
+from corgi_core.presets import PriorSettings, TrainingSettings
+from corgi_core.prior.model import PriorModel
+from corgi_core.prior.network import PriorNetwork, PriorShape
+
+D, T, W = 8, 6, 10
+SETTINGS = PriorSettings(
+    width=32, layers=2, heads=4, draws=3, text_dropout=0.1, p2_gamma=1.0, kappa=1.0, guidance=1.0,
+    sampling_steps=4, training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3),
+)  # fmt: skip
+ENCODERS = {"encoder": "abc", "blocks": [D], "names": ["tiny"], "width": D}
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    network = PriorNetwork(PriorShape(D, W, T, gaussians=2, width=32, layers=2, heads=4))
+    torch.nn.init.normal_(network.head.weight)  # the head starts at zero, which proves nothing
+    return network.eval()
+
+
+@pytest.fixture
+def captions():
+    random = torch.Generator().manual_seed(1)
+    tokens = torch.randn(5, T, W, generator=random)
+    mask = torch.arange(T) < torch.tensor([6, 1, 3, 4, 2]).unsqueeze(1)
+    return tokens, mask, torch.randn(5, D, generator=random)
+
+
+@pytest.fixture
+def bank():
+    random = torch.Generator().manual_seed(2)
+    return GaussianBank(
+        torch.randn(2, D, generator=random), 0.5 + torch.rand(2, D, generator=random),
+        torch.full((2,), 9), blocks=(D,), kappa=1.0,
+    )  # fmt: skip
+
+
+def shown(n):
+    return torch.zeros(n, dtype=torch.bool)
+
+
+def uncached(network, tokens, mask, text, u, t, c):
+    """ẑ_0 by one pass over the whole sequence, with no keys or values kept."""
+    from corgi_core.prior.network import timestep_features
+
+    n, length = mask.shape
+    positions = torch.cat([network.prefix_positions[:length], network.prefix_positions[-1:]])
+    prefix = torch.cat([network.text_tokens(tokens), network.text_embedding(text)[:, None]], 1)
+    suffix = torch.stack(
+        [
+            network.timestep(timestep_features(t, 32)), network.gaussian(c),
+            network.noisy(u), network.final.expand(n, -1),
+        ], dim=1,
+    )  # fmt: skip
+    x = torch.cat([prefix + positions, suffix + network.suffix_positions], dim=1)
+    total = length + 5
+    visible = torch.cat([mask, torch.ones(n, 5, dtype=torch.bool)], dim=1)
+    seen = torch.ones(total, total, dtype=torch.bool).tril() & visible[:, None, :]
+    seen = seen | torch.eye(total, dtype=torch.bool)
+    for block in network.blocks:
+        x, _ = block(x, seen.unsqueeze(1))
+    return network.head(network.norm(x[:, -1]))
+
+
+def test_prefix_and_suffix_are_one_causal_transformer(network, captions):
+    tokens, mask, text = captions
+    u, t, c = torch.randn(5, D), torch.tensor([0, 10, 500, 900, 999]), torch.tensor([0, 1, 0, 1, 1])
+    ours = network(tokens, mask, text, shown(5), u[:, None], t[:, None], c)[:, 0]
+    torch.testing.assert_close(
+        ours, uncached(network, tokens, mask, text, u, t, c), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_draws_that_share_a_prefix_do_not_see_each_other(network, captions):
+    tokens, mask, text = captions
+    u, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
+    c = torch.zeros(5, dtype=torch.long)
+    together = network(tokens, mask, text, shown(5), u, t, c)
+    for m in range(3):
+        alone = network(tokens, mask, text, shown(5), u[:, m : m + 1], t[:, m : m + 1], c)
+        torch.testing.assert_close(together[:, m : m + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_of_several_draws_is_the_mean_of_separate_passes(network, captions):
+    tokens, mask, text = captions
+    u, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
+    c, target = torch.ones(5, dtype=torch.long), torch.randn(5, 1, D)
+
+    def gradient(columns):
+        network.zero_grad()
+        out = network(tokens, mask, text, shown(5), u[:, columns], t[:, columns], c)
+        (out - target).square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    together = gradient([0, 1, 2])
+    separate = sum(gradient([m]) for m in range(3)) / 3
+    torch.testing.assert_close(together, separate, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_and_dropped_captions_are_invisible(network, captions):
+    tokens, mask, text = captions
+    u, t, c = torch.randn(5, 1, D), torch.full((5, 1), 300), torch.zeros(5, dtype=torch.long)
+    scribbled = torch.where(mask.unsqueeze(2), tokens, torch.tensor(1e3))
+    same = network(tokens, mask, text, shown(5), u, t, c)
+    torch.testing.assert_close(network(scribbled, mask, text, shown(5), u, t, c), same)
+    cut = network(tokens[1:2, :1], mask[1:2, :1], text[1:2], shown(1), u[1:2], t[1:2], c[1:2])
+    torch.testing.assert_close(cut, same[1:2], rtol=1e-5, atol=1e-5)
+
+    hidden = network(tokens, mask, text, ~shown(5), u, t, c)
+    other = network(tokens.flip(0), mask.flip(0), text.flip(0), ~shown(5), u, t, c)
+    torch.testing.assert_close(hidden, other)
+    assert not torch.allclose(hidden, same)
+
+
+def test_samples_do_not_depend_on_the_batch(network, captions, bank):
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
+    tokens, mask, text = captions
+    together = prior.sample(tokens, mask, text, seed=3)
+    alone = prior.sample(tokens[:2], mask[:2], text[:2], seed=3)
+    torch.testing.assert_close(together[:2], alone, rtol=1e-4, atol=1e-4)
+    assert together.norm(dim=1).numpy() == pytest.approx(D**0.5, rel=1e-4)
+    assert not torch.allclose(together, prior.sample(tokens, mask, text, seed=4), atol=1e-3)
+
+
+def test_guidance_one_is_no_guidance_and_two_extrapolates(network, captions, bank):
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
+    tokens, mask, text = captions
+    seen = {}
+    for guidance in (0.0, 1.0, 2.0):
+        seen[guidance] = []
+        prior.sample(
+            tokens, mask, text, steps=1, guidance=guidance,
+            trajectory=lambda t, z, g=guidance: seen[g].append(z),
+        )  # fmt: skip
+    without, plain, guided = (seen[g][0] for g in (0.0, 1.0, 2.0))
+    torch.testing.assert_close(guided, 2 * plain - without, rtol=1e-4, atol=1e-4)
+
+
+def test_a_prior_survives_saving(network, captions, bank, tmp_path):
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {"metrics": {"cosine": 0.5}})
+    prior.save(UPath(tmp_path / "prior"))
+    again = PriorModel.load(UPath(tmp_path / "prior"))
+    assert again.digest == prior.digest
+    assert again.settings == SETTINGS
+    assert again.card == prior.card
+    assert torch.equal(again.sample(*captions, seed=1), prior.sample(*captions, seed=1))
+
+
+def test_bad_requests_are_refused(network, captions, bank):
+    tokens, mask, text = captions
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
+    with pytest.raises(CorgiError, match="5 wide, this prior needs 8"):
+        prior.sample(tokens, mask, text[:, :5])
+    with pytest.raises(CorgiError, match="not finite"):
+        prior.sample(tokens, mask, text, guidance=float("nan"))
+    undropped = dataclasses.replace(SETTINGS, text_dropout=0.0)
+    with pytest.raises(CorgiError, match="without text dropout"):
+        PriorModel(network, bank, undropped, ENCODERS, {}).sample(tokens, mask, text, guidance=2.0)
