@@ -54,7 +54,7 @@ class DataSettings:
     limit: int | None = None  # keep this many images, chosen by key
     shard_size: int = 1000  # images in one shard
     test_fraction: float = 0.1
-    max_pixels: int = 4_000_000  # decoding anything larger is refused (decompression bombs)
+    max_pixels: int = 50_000_000  # decoding anything larger is refused (decompression bombs)
     max_side: int = 1024  # larger images are scaled down by the gate
 
 

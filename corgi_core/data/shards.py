@@ -51,13 +51,15 @@ def write_shards(
     stream = iter(samples)
     while shard := sorted(islice(stream, shard_size), key=lambda sample: sample.key):
         name = f"{len(rows) // shard_size:05d}"
-        with (folder / "shards" / f"{name}.tar").open("wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                for sample in shard:
-                    _check_key(sample, seen)
-                    _add(tar, f"{sample.key}.{sample.suffix}", sample.image)
-                    _add_captions(tar, sample)
-                    rows.append(_row(sample, name))
+        with (
+            (folder / "shards" / f"{name}.tar").open("wb") as file,
+            tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            for sample in shard:
+                _check_key(sample, seen)
+                _add(tar, f"{sample.key}.{sample.suffix}", sample.image)
+                _add_captions(tar, sample)
+                rows.append(_row(sample, name))
     return rows
 
 

@@ -53,7 +53,7 @@ class CaptionSubset:
 
 
 def caption_subset(manifest: pd.DataFrame, fraction: float, seed: int) -> CaptionSubset:
-    """The first ⌈fraction · n⌉ of the n captioned training images, ranked by a hash of seed and key.
+    """The first ⌈fraction · n⌉ of n captioned training images, ranked by a hash of seed and key.
 
     So a smaller subset lies within every larger one of the same seed, and shards do not matter.
     """
