@@ -36,7 +36,7 @@ class ArrayStore:
 
     @classmethod
     def load(cls, folder: Path | UPath, expect: Mapping[str, Any] | None = None) -> ArrayStore:
-        """The whole store in `folder`; a CorgiError if there is none or its spec is not `expect`."""
+        """The whole store in `folder`; a CorgiError if there is none, or not as `expect` says."""
         if not (folder / "index.json").exists():
             raise CorgiError(f"{folder} holds no whole arrays: no index.json", "compute them again")
         store = cls(folder)

@@ -97,11 +97,12 @@ class Dataset:
     def samples(self) -> Iterator[Sample]:
         """Every image with what the manifest says of it, shard by shard."""
         for shard in self.shards:
-            rows = self.rows(shard).itertuples(index=False)
+            rows = self.rows(shard).to_dict("records")
             with (self.folder / "shards" / f"{shard}.tar").open("rb") as file:
                 for row, (key, suffix, image) in zip(rows, read_shard(file), strict=True):
-                    assert row.key == key, f"{shard}.tar is not the manifest's: {key}, {row.key}"
-                    yield Sample(key, image, row.captions, row.split, row.source, row.group, suffix)
+                    assert row["key"] == key, f"{shard}.tar and the manifest differ at {key}"
+                    about = {name: row[name] for name in ("captions", "split", "source", "group")}
+                    yield Sample(key, image, suffix=suffix, **about)
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -146,7 +147,8 @@ def copy_folder(source: Path | UPath, target: Path | UPath) -> None:
         if is_local(source) and is_local(temporary):
             shutil.copytree(str(source), str(temporary), dirs_exist_ok=True)
             return
-        for file in sorted(path for path in source.rglob("*") if path.is_file()):
-            copy = temporary / str(file.relative_to(source))
+        origin = UPath(source)
+        for file in sorted(path for path in origin.rglob("*") if path.is_file()):
+            copy = temporary / str(file.relative_to(origin))
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(file.read_bytes())

@@ -19,8 +19,8 @@ FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 _EXIF_ORIENTATION = 0x0112
 
 
-class Unfit(Exception):
-    """An image that cannot be used: a short `reason` (one of a few) and the `detail` of this one."""
+class UnfitError(Exception):
+    """An image that cannot be used: a short `reason`, one of a few, and this one's `detail`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -36,25 +36,25 @@ class Normalised:
 
 
 def normalise(image: bytes, max_pixels: int, max_side: int) -> Normalised:
-    """The file `image` as an 8-bit RGB PNG of at most `max_side` pixels a side; Unfit if it is not.
+    """The file `image` as an RGB PNG of at most `max_side` pixels a side, or an UnfitError.
 
     `max_pixels` is compared with the size in the file's header, before anything is decoded.
     The same pixels always give the same bytes.
     """
     if not image:
-        raise Unfit("empty file", "zero bytes")
+        raise UnfitError("empty file", "zero bytes")
     result = Normalised()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
                 result.png = _png(_plain(opened, max_pixels, max_side, result.changes))
-    except Unfit:
+    except UnfitError:
         raise
     except Image.DecompressionBombError as error:
-        raise Unfit("too many pixels", str(error)) from error
+        raise UnfitError("too many pixels", str(error)) from error
     except Exception as error:  # Pillow's parsers raise whatever the damage makes them raise
-        raise Unfit("damaged", f"{type(error).__name__}: {error}"[:200]) from error
+        raise UnfitError("damaged", f"{type(error).__name__}: {error}"[:200]) from error
     return result
 
 
@@ -64,7 +64,7 @@ def _plain(
     """`opened` as RGB pixels and nothing else; what was changed is appended to `changes`."""
     width, height = opened.size
     if width * height > max_pixels:
-        raise Unfit("too many pixels", f"{width} × {height} is more than {max_pixels:,}")
+        raise UnfitError("too many pixels", f"{width} × {height} is more than {max_pixels:,}")
     if getattr(opened, "is_animated", False):
         changes.append(("animated", "its first frame is kept"))
     opened.draft(None, (max_side, max_side))  # JPEG only: decodes no more than is needed
@@ -94,7 +94,9 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     """A 16-bit grey picture in 8 bits; Pillow's own conversion would clip it to white."""
     values = np.asarray(picture).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise Unfit("pixel format", f"{picture.mode} values beyond 16 bits have no known range")
+        raise UnfitError(
+            "pixel format", f"{picture.mode} values beyond 16 bits have no known range"
+        )
     return Image.fromarray(np.round(values / 257).astype(np.uint8))
 
 

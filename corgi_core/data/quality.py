@@ -17,7 +17,7 @@ import pyarrow as pa
 from upath import UPath
 
 from corgi_core.data.dataset import Dataset, read_table, write_manifest, write_table
-from corgi_core.data.normalise import Unfit, normalise
+from corgi_core.data.normalise import UnfitError, normalise
 from corgi_core.data.shards import Sample, write_shards
 from corgi_core.errors import CorgiError
 from corgi_core.files import whole_folder
@@ -74,7 +74,7 @@ def _passed(
 
         try:
             image = normalise(sample.image, settings.max_pixels, settings.max_side)
-        except Unfit as unfit:
+        except UnfitError as unfit:
             note(unfit.reason, unfit.detail)
             continue
         first = first_with.setdefault(hashlib.sha256(image.png).hexdigest(), sample.key)
