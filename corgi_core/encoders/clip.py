@@ -1,0 +1,131 @@
+"""An ensemble of CLIP encoders: their outputs side by side, one block each.
+
+Every block has norm √d_b, so that coordinates have a root mean square of 1 and N(0, I) is the
+right baseline for a prior over them (the scaling of DALL-E 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from upath import UPath
+
+from corgi_core.encoders.local import local_folder
+from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
+from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.errors import CorgiError
+from corgi_core.files import digest_of, is_local, read_json, whole_folder, write_json
+
+ENSEMBLE = "ensemble.json"
+
+
+class ClipEnsemble(nn.Module):
+    """B frozen open_clip encoders; d = Σ d_b."""
+
+    def __init__(self, encoders: Sequence[OpenClipModel]) -> None:
+        super().__init__()
+        if not encoders:
+            raise CorgiError("an ensemble needs at least one CLIP encoder", "name one")
+        self.encoders = nn.ModuleList(encoders)
+        self.eval()
+
+    @property
+    def names(self) -> list[str]:
+        return [encoder.name for encoder in self._models]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The blocks' widths d_b."""
+        return tuple(encoder.width for encoder in self._models)
+
+    @property
+    def width(self) -> int:
+        return sum(self.widths)
+
+    @property
+    def image_size(self) -> int:
+        """The largest side that an encoder of the ensemble reads, in pixels."""
+        return max(encoder.image_size for encoder in self._models)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the encoders' content, in their order."""
+        return digest_of([encoder.digest for encoder in self._models])
+
+    @property
+    def _models(self) -> list[OpenClipModel]:
+        return [encoder for encoder in self.encoders if isinstance(encoder, OpenClipModel)]
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Square images [n, 3, s, s], uint8 in 0…255 or float in [0, 1] → float32 [n, d]."""
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3]:
+            raise CorgiError(
+                f"images of shape {tuple(pixels.shape)} are not square RGB [n, 3, s, s]",
+                "pad them to squares first, as corgi_core.data.pixels does",
+            )
+        pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
+        blocks = [encoder.encode_images(pixels) for encoder in self._models]
+        return scale_blocks(torch.cat(blocks, dim=1), self.widths)
+
+    @torch.no_grad()
+    def encode_texts(self, captions: Sequence[str]) -> Tensor:
+        """Captions [n] → float32 [n, d]."""
+        blocks = [encoder.encode_texts(captions) for encoder in self._models]
+        return scale_blocks(torch.cat(blocks, dim=1), self.widths)
+
+    def save(self, folder: Path | UPath) -> None:
+        """Write the ensemble, whole or not at all: one open_clip folder for each encoder."""
+        with whole_folder(folder) as temporary, local_folder(temporary, write=True) as local:
+            for number, encoder in enumerate(self._models):
+                place = local / str(number)
+                place.mkdir()
+                encoder.save(place)
+            write_json(
+                local / ENSEMBLE,
+                {"names": self.names, "blocks": self.widths, "digest": self.digest},
+            )
+
+    @classmethod
+    def load(cls, source: Path | UPath | Sequence[str]) -> Self:
+        """Load what `save` wrote to a folder, or an ensemble by its encoders' names.
+
+        A name is a built-in with its weights ("ViT-B-16/openai"), a hub id ("hf-hub:…"), or a
+        local folder with `open_clip_config.json` and `model.safetensors`.
+
+        Raises CorgiError where an encoder is unknown, missing or damaged.
+        """
+        if isinstance(source, (Path, UPath)):
+            return cls._load_folder(source)
+        return cls([_encoder(name) for name in source])
+
+    @classmethod
+    def _load_folder(cls, folder: Path | UPath) -> Self:
+        if not (folder / ENSEMBLE).exists():
+            raise CorgiError(
+                f"{folder} holds no CLIP ensemble: {ENSEMBLE} is missing",
+                "materialise clip_encoder again",
+            )
+        saved = read_json(folder / ENSEMBLE)
+        with local_folder(folder) as local:
+            ensemble = cls(
+                [OpenClipModel.load(local / str(i), name) for i, name in enumerate(saved["names"])]
+            )
+        if ensemble.digest != saved["digest"] or list(ensemble.widths) != saved["blocks"]:
+            raise CorgiError(
+                f"the encoders in {folder} are not those that {ENSEMBLE} names",
+                "materialise clip_encoder again",
+            )
+        return ensemble
+
+
+def _encoder(name: str) -> OpenClipModel:
+    folder = Path(name)
+    if (folder / CONFIG).exists() or folder.is_absolute() or name.startswith("."):
+        return OpenClipModel.load(folder, folder.name)
+    return OpenClipModel.named(name)

@@ -1,0 +1,165 @@
+"""One open_clip encoder with its tokenizer and preprocessing, and the folder it is kept in.
+
+The folder is open_clip's own: `open_clip_config.json` (architecture and preprocessing),
+`model.safetensors`, and, where the text tower comes from transformers, that tower's `config.json`
+and tokenizer. So it is read without a network, and holds no path of the machine that wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from corgi_core.errors import CorgiError
+from corgi_core.files import digest_of, digest_of_file, write_json
+from corgi_core.model_folder import digest_of_tensors
+
+CONFIG, WEIGHTS, TOWER = "open_clip_config.json", "model.safetensors", "config.json"
+_TEXT_BATCH = 256
+
+
+class OpenClipModel(nn.Module):
+    """An open_clip model in eval mode; `architecture` is its `model_cfg`, `name` is for people."""
+
+    def __init__(self, name: str, model: nn.Module, architecture: dict[str, Any], tokenizer: Any):
+        super().__init__()
+        self.name = name
+        self.model = model.eval().requires_grad_(False)
+        self.architecture = architecture
+        self.tokenizer = tokenizer
+        self.preprocessing: dict[str, Any] = dict(model.visual.preprocess_cfg)
+        self.register_buffer("mean", _channels(self.preprocessing["mean"]), persistent=False)
+        self.register_buffer("deviation", _channels(self.preprocessing["std"]), persistent=False)
+
+    @property
+    def width(self) -> int:
+        return int(self.architecture["embed_dim"])
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square image that the encoder reads, in pixels."""
+        size = self.model.visual.image_size
+        return int(size if isinstance(size, int) else size[0])
+
+    @cached_property
+    def digest(self) -> str:
+        """Names architecture, preprocessing and weights."""
+        weights = digest_of_tensors(self.model.state_dict())
+        return digest_of(self._description(), weights)
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Square images [n, 3, s, s] in [0, 1], any s → unit vectors [n, width]."""
+        if pixels.shape[-1] != self.image_size:
+            pixels = F.interpolate(
+                pixels, size=(self.image_size, self.image_size),
+                mode="bicubic", antialias=True, align_corners=False,
+            ).clamp(0, 1)  # fmt: skip
+        pixels = (pixels - self.mean) / self.deviation
+        return self.model.encode_image(
+            pixels.contiguous(memory_format=torch.channels_last), normalize=True
+        ).float()
+
+    def encode_texts(self, captions: Sequence[str]) -> Tensor:
+        """Captions [n] → unit vectors [n, width]."""
+        vectors = torch.empty(len(captions), self.width, device=self.mean.device)
+        by_length = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+        for start in range(0, len(captions), _TEXT_BATCH):
+            rows = by_length[start : start + _TEXT_BATCH]
+            ids = self.tokenizer([captions[row] for row in rows]).to(self.mean.device)
+            if isinstance(self.model, open_clip.CustomTextCLIP) and _is_transformers(self):
+                # These towers mask the padding, so columns of padding alone change nothing.
+                ids = ids[:, : int((ids != self.model.text.config.pad_token_id).sum(1).max())]
+            vectors[rows] = self.model.encode_text(ids, normalize=True).float()
+        return vectors
+
+    def save(self, folder: Path) -> None:
+        """Write the model's files into `folder`, which exists (the caller makes it whole)."""
+        write_json(folder / CONFIG, self._description())
+        save_file(_contiguous(self.model.state_dict()), folder / WEIGHTS)
+        if _is_transformers(self):
+            self.model.text.config.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> Self:
+        """Read what `save` wrote. Raises CorgiError where a file is missing or does not fit."""
+        for file in (CONFIG, WEIGHTS):
+            if not (folder / file).is_file():
+                raise CorgiError(
+                    f"{folder} is no open_clip model: {file} is missing",
+                    "give a folder with open_clip_config.json and model.safetensors",
+                )
+        description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        architecture = description.get("model_cfg", {})
+        towers = _text_tower_in(folder, architecture)
+        try:
+            source = f"local-dir:{folder}"
+            model = open_clip.create_model_from_pretrained(source, return_transform=False, **towers)
+            tokenizer = open_clip.get_tokenizer(source)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise CorgiError(
+                f"{folder} cannot be loaded as an open_clip model ({error})",
+                "check that its configuration and weights belong together",
+            ) from error
+        return cls(name, model, architecture, tokenizer)
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """Load "ViT-B-16/openai" (a built-in with its weights) or "hf-hub:<owner>/<model>"."""
+        try:
+            if name.startswith("hf-hub:"):
+                model = open_clip.create_model_from_pretrained(name, return_transform=False)
+                tokenizer = open_clip.get_tokenizer(name)
+                architecture = open_clip.factory._get_hf_config(name[7:])["model_cfg"]
+            else:
+                built_in, _, weights = name.partition("/")
+                architecture = open_clip.get_model_config(built_in)
+                if architecture is None or not weights:
+                    raise CorgiError(
+                        f"there is no CLIP encoder {name!r}",
+                        'name one such as "ViT-B-16/openai", "hf-hub:<owner>/<model>", or a '
+                        "folder with open_clip_config.json and model.safetensors",
+                    )
+                model = open_clip.create_model_from_pretrained(
+                    built_in, pretrained=weights, return_transform=False
+                )
+                tokenizer = open_clip.get_tokenizer(built_in)
+        except (OSError, RuntimeError) as error:
+            raise CorgiError(
+                f"the CLIP encoder {name!r} cannot be loaded ({error})",
+                "check the name against open_clip.list_pretrained() and the network, or give a "
+                "local folder",
+            ) from error
+        return cls(name, model, architecture, tokenizer)
+
+    def _description(self) -> dict[str, Any]:
+        return {"model_cfg": self.architecture, "preprocess_cfg": self.preprocessing}
+
+
+def _text_tower_in(folder: Path, architecture: dict[str, Any]) -> dict[str, Any]:
+    """The text configuration with its transformers tower read from `folder`, if it lies there."""
+    text = architecture.get("text_cfg", {})
+    if "hf_model_name" not in text or not (folder / TOWER).is_file():
+        return {}
+    return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
+
+
+def _is_transformers(encoder: OpenClipModel) -> bool:
+    return "hf_model_name" in encoder.architecture["text_cfg"]
+
+
+def _channels(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,70 @@
+"""Similarity of embeddings that several CLIP encoders made: per block, then averaged.
+
+An embedding is the concatenation of the encoders' outputs; `blocks` are their widths. One cosine
+over the concatenation would let the encoder with the longest vectors decide, so none is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from corgi_core.errors import CorgiError
+
+
+def _split(z: Tensor, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+    if z.shape[-1] != sum(blocks):
+        raise CorgiError(
+            f"embeddings are {z.shape[-1]} wide, but encoders of widths {tuple(blocks)} make "
+            f"{sum(blocks)}",
+            "use embeddings and encoders that belong together, or embed the images again",
+        )
+    return z.split(list(blocks), dim=-1)
+
+
+def cosine_by_block(a: Tensor, b: Tensor, blocks: Sequence[int]) -> Tensor:
+    """Cosine under each encoder. a, b [..., d] (broadcast against each other) → [..., B]."""
+    pairs = zip(_split(a, blocks), _split(b, blocks), strict=True)
+    return torch.stack([F.cosine_similarity(x, y, dim=-1) for x, y in pairs], dim=-1)
+
+
+def blockwise_cosine(a: Tensor, b: Tensor, blocks: Sequence[int]) -> Tensor:
+    """Cosine per block, averaged over the blocks. a, b [..., d] → [...], in [−1, 1]."""
+    return cosine_by_block(a, b, blocks).mean(dim=-1)
+
+
+def scale_blocks(z: Tensor, blocks: Sequence[int]) -> Tensor:
+    """Every block scaled to norm √d_b. z [..., d] → [..., d].
+
+    Coordinates then have a root mean square of 1, which is what N(0, I) expects (DALL-E 2 scales
+    its embeddings by √d for the same reason).
+    """
+    scaled = [
+        F.normalize(block, dim=-1) * width**0.5
+        for block, width in zip(_split(z, blocks), blocks, strict=True)
+    ]
+    return torch.cat(scaled, dim=-1)
+
+
+def recall_at(
+    queries: Tensor, images: Tensor, ranks: Sequence[int], blocks: Sequence[int]
+) -> dict[int, float]:
+    """Share of queries whose own image is among the k nearest of all images, for each k of `ranks`.
+
+    queries, images [n, d]; query i belongs to image i. Images that are as near as the own one
+    count as nearer, so ties and collapsed embeddings do not flatter.
+    """
+    if queries.shape != images.shape:
+        raise CorgiError(
+            f"{tuple(queries.shape)} queries do not match {tuple(images.shape)} images",
+            "give one image embedding for each query, in the same order",
+        )
+    pairs = zip(_split(queries.double(), blocks), _split(images.double(), blocks), strict=True)
+    similarity = sum(F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T for x, y in pairs)
+    assert isinstance(similarity, Tensor)
+    own = similarity.diagonal().unsqueeze(1)
+    nearer = (similarity >= own).sum(dim=1) - 1  # itself is not a rival
+    return {rank: (nearer < rank).double().mean().item() for rank in ranks}

