@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.subsets import CaptionSubset
 from corgi_core.diffusion import Schedule, simplified_loss
 from corgi_core.encoders.similarity import blockwise_cosine
 from corgi_core.errors import CorgiError
@@ -77,11 +76,10 @@ class PriorTask:
     settings: PriorSettings
     images: ArrayStore
     texts: ArrayStore
-    train_keys: frozenset[str]  # images whose captions may be used
-    test_keys: frozenset[str]
+    captioned: CaptionSubset  # the training images whose captions may be used
+    test_keys: tuple[str, ...]
     bank: GaussianBank
-    seed: int = 0
-    _schedule: Schedule = field(default_factory=Schedule.linear, repr=False)
+    _schedule: Schedule = field(default_factory=Schedule.linear, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if sum(self.images.spec["blocks"]) != self.bank.width:
@@ -91,8 +89,8 @@ class PriorTask:
             )
 
     @cached_property
-    def captions(self) -> Captions:
-        captions = Captions.read(self.images, self.texts, set(self.train_keys))
+    def training(self) -> Captions:
+        captions = Captions.read(self.images, self.texts, set(self.captioned.keys))
         if not len(captions):
             raise CorgiError(
                 "no training image of this caption subset has a caption",
@@ -106,7 +104,7 @@ class PriorTask:
 
     @property
     def rows(self) -> int:
-        return len(self.captions)
+        return len(self.training)
 
     def shape(self) -> PriorShape:
         settings, spec = self.settings, self.texts.spec
@@ -121,7 +119,7 @@ class PriorTask:
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """Equation (4) for `draws` independent (t, noise) per caption. rows [b] → mean loss."""
-        tokens, mask, text, z_0 = self.captions.batch(rows)
+        tokens, mask, text, z_0 = self.training.batch(rows)
         draws, schedule = self.settings.draws, self._schedule
         c = self.bank.choose(text)
         u_0 = self.bank.whiten(z_0, c).unsqueeze(1)
@@ -132,7 +130,6 @@ class PriorTask:
         weights = schedule.p2_weights(t, self.settings.p2_gamma)
         return {"loss": simplified_loss(z_0.unsqueeze(1), predicted, weights)}
 
-    @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Held-out cosine of sampled against true embeddings, per block averaged."""
         if not len(self.held_out):
@@ -141,16 +138,6 @@ class PriorTask:
         prior = PriorModel(model, self.bank, self.settings, self.texts.spec, card={})
         rows = torch.arange(min(HELD_OUT_CAPTIONS, len(self.held_out)))
         tokens, mask, text, image = self.held_out.batch(rows)
-        with _evaluating(model):
-            sampled = prior.sample(tokens, mask, text, steps=HELD_OUT_STEPS, seed=self.seed)
+        sampled = prior.sample(tokens, mask, text, steps=HELD_OUT_STEPS)
         return {"held_out_cosine": float(blockwise_cosine(sampled, image, self.bank.blocks).mean())}
 
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
