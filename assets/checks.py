@@ -1,0 +1,62 @@
+"""The gate's blocking checks: what fails one of them, nothing downstream is made from."""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.metadata import table
+from orchestration.artifacts import ArrayStore, Dataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from corgi_core.data.expectations import SuiteResult
+
+
+@dg.asset_check(asset="images", blocking=True)
+def manifest_meets_expectations(images: Dataset) -> dg.AssetCheckResult:
+    """Great Expectations over the manifest; training and held-out images must be strangers."""
+    from corgi_core.data.expectations import check_manifest
+
+    return _outcome(check_manifest(images.manifest))
+
+
+@dg.asset_check(asset="image_embeddings", blocking=True)
+def image_embeddings_meet_expectations(image_embeddings: ArrayStore) -> dg.AssetCheckResult:
+    """Every image embedding is finite, of the recorded width, and neither zero nor huge."""
+    from corgi_core.data.expectations import check_embeddings
+
+    return _outcome(check_embeddings(embedding_statistics(image_embeddings, "image")))
+
+
+@dg.asset_check(asset="text_embeddings", blocking=True)
+def text_embeddings_meet_expectations(text_embeddings: ArrayStore) -> dg.AssetCheckResult:
+    """Every caption embedding is finite, of the recorded width, and neither zero nor huge."""
+    from corgi_core.data.expectations import check_embeddings
+
+    return _outcome(check_embeddings(embedding_statistics(text_embeddings, "text")))
+
+
+def embedding_statistics(store: ArrayStore, array: str) -> "pd.DataFrame":
+    """Columns key, norm, finite and width of the store's embeddings, one row each."""
+    import numpy as np
+    import pandas as pd
+
+    embeddings = store.read(array).astype(np.float32)
+    return pd.DataFrame(
+        {
+            "key": store.keys,
+            "norm": np.linalg.norm(embeddings, axis=1),
+            "finite": np.isfinite(embeddings).all(axis=1),
+            "width": embeddings.shape[1],
+        }
+    )
+
+
+def _outcome(result: "SuiteResult") -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=result.success,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="; ".join(result.failures) or "all expectations are met",
+        metadata={"expectations": table(result.table)},
+    )

@@ -1,0 +1,47 @@
+"""The CLIP encoders: pretrained ones by name, or a small one trained on the training images."""
+
+import dagster as dg
+
+from assets.metadata import OWNERS, materialized
+from assets.trained import DEVICE, train
+from orchestration.artifacts import ArrayStore, ClipEnsemble, Dataset
+from orchestration.resources.mlflow import MLflow
+from orchestration.resources.ray import RayTraining
+from orchestration.resources.workspace import Workspace
+from orchestration.settings import settings
+
+
+@dg.asset(
+    group_name="embeddings",
+    owners=OWNERS,
+    kinds={"pytorch", "openclip", "ray"},
+    pool=DEVICE,
+    code_version=settings().preset.digest("encoders"),
+)
+def clip_encoder(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    pixels: ArrayStore,
+    workspace: Workspace,
+    ray_training: RayTraining,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[ClipEnsemble]:
+    """An ensemble of open_clip encoders; with the preset's ("trained",), one trained here.
+
+    The recalls are text → image over the held-out images.
+    """
+    from corgi_core.encoders import clip, contrastive
+
+    encoders = workspace.preset.encoders
+    if encoders.training is None:
+        ensemble = clip.ClipEnsemble.load(encoders.clip)
+        return materialized(ensemble, encoders=list(ensemble.names), width=ensemble.width)
+    task = contrastive.ClipTask(encoders, images, pixels)
+    inputs = {"images": images.digest, "pixels": pixels.digest}
+    trained = train(
+        context, task, encoders.training, "clip", inputs, workspace, ray_training, mlflow
+    )
+    ensemble = contrastive.trained_ensemble(task, trained.result.model, trained.card)
+    return materialized(
+        ensemble, encoders=list(ensemble.names), width=ensemble.width, **trained.metadata
+    )

@@ -1,0 +1,93 @@
+"""Raw data as they come, the gated images that everything else trusts, and their pixels."""
+
+import dagster as dg
+
+from assets.metadata import OWNERS, materialized, table
+from orchestration.artifacts import ArrayStore, Dataset
+from orchestration.resources.dvc import DVC, GATE, INGEST
+from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
+from orchestration.settings import settings
+
+PRESET = settings().preset
+GROUP = "data"
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"webdataset", "dvc"},
+    code_version=PRESET.digest("data", "seed"),
+    io_manager_key=DATA_IO_MANAGER,
+)
+def raw_images(
+    context: dg.AssetExecutionContext, workspace: Workspace, dvc: DVC
+) -> dg.MaterializeResult[Dataset]:
+    """Images and captions as their source has them, in tar shards with one manifest.
+
+    Data that `corgi ingest PATH` or DVC put in place are taken as they lie; otherwise the preset's
+    own source is read.
+    """
+    from corgi_core.data import dataset, ingest
+
+    place, preset = workspace.place(context), workspace.preset
+    if workspace.own_dataset or dvc.up_to_date(INGEST):
+        raw = dataset.Dataset.load(place)
+    else:
+        raw = ingest.ingest(preset.data.source, None, place, preset.data, preset.seed)
+    manifest = raw.manifest
+    return materialized(
+        raw,
+        version=dvc.commit(INGEST),
+        images=len(raw),
+        captioned=int(manifest["captions"].notna().sum()),
+        shards=len(raw.shards),
+        sources=table(manifest.groupby(["source", "split"]).size().reset_index(name="images")),
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"webdataset", "pillow"},
+    code_version=PRESET.digest("data"),
+    io_manager_key=DATA_IO_MANAGER,
+)
+def images(
+    context: dg.AssetExecutionContext, raw_images: Dataset, workspace: Workspace, dvc: DVC
+) -> dg.MaterializeResult[Dataset]:
+    """The quality gate: plain RGB images with sound captions; the rest is quarantined with reasons."""
+    from corgi_core.data import dataset, quality
+
+    place = workspace.place(context)
+    if dvc.up_to_date(GATE):
+        gated = dataset.Dataset.load(place)
+    else:
+        gated = quality.gate(raw_images, place, workspace.preset.data)
+        dvc.commit(GATE)
+    quarantine = quality.quarantine_of(gated)
+    return materialized(
+        gated,
+        images=len(gated),
+        quarantined=int((quarantine["action"] == "quarantined").sum()),
+        normalised=int((quarantine["action"] == "normalised").sum()),
+        quarantine=table(quarantine),
+        splits=table(gated.manifest.groupby("split").size().reset_index(name="images")),
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"safetensors"},
+    code_version=PRESET.digest("decoder", "encoders"),
+)
+def pixels(
+    context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace
+) -> dg.MaterializeResult[ArrayStore]:
+    """Every image as a white-padded square of the preset's size, uint8; missing shards only."""
+    from corgi_core.data import pixels as squares
+
+    preset = workspace.preset
+    size = max(preset.decoder.image_size, preset.encoders.image_size)
+    store = squares.pixels(images, workspace.place(context), size)
+    return materialized(store, images=len(store), size=size, shards_computed=store.recomputed)

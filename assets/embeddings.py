@@ -1,0 +1,50 @@
+"""CLIP embeddings of all images and captions, float16, sharded as the images are."""
+
+import dagster as dg
+
+from assets.metadata import OWNERS, materialized
+from orchestration.artifacts import ArrayStore, ClipEnsemble, Dataset
+from orchestration.resources.workspace import Workspace
+from orchestration.settings import settings
+
+PRESET = settings().preset
+GROUP = "embeddings"
+KINDS = {"openclip", "safetensors"}
+
+
+@dg.asset(
+    group_name=GROUP, owners=OWNERS, kinds=KINDS, code_version=PRESET.digest("encoders")
+)
+def image_embeddings(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    pixels: ArrayStore,
+    clip_encoder: ClipEnsemble,
+    workspace: Workspace,
+) -> dg.MaterializeResult[ArrayStore]:
+    """One row an image, every encoder's block scaled to norm √d; only missing shards computed."""
+    from corgi_core.encoders import embed
+
+    store = embed.embed_images(clip_encoder, images, pixels, workspace.place(context))
+    return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={*KINDS, "transformers"},
+    code_version=PRESET.digest("encoders"),
+)
+def text_embeddings(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    clip_encoder: ClipEnsemble,
+    workspace: Workspace,
+) -> dg.MaterializeResult[ArrayStore]:
+    """One row a caption: the CLIP text embedding, and the text encoder's tokens with their mask."""
+    from corgi_core.encoders import embed, text
+
+    encoders = workspace.preset.encoders
+    tokens = text.TokenEncoder.load(encoders.text, encoders.text_tokens)
+    store = embed.embed_texts(clip_encoder, tokens, images, workspace.place(context))
+    return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)

@@ -1,0 +1,92 @@
+"""All priors and the decoder under one protocol: numbers for DVC, pictures for people."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.metadata import OWNERS, link, materialized, picture, table
+from corgi_core.files import digest_of, whole_file, write_json
+from orchestration.artifacts import (
+    ArrayStore,
+    ClipEnsemble,
+    Dataset,
+    DecoderModel,
+    Evaluation,
+    PriorModel,
+)
+from orchestration.partitions import prior_of
+from orchestration.resources.mlflow import MLflow
+from orchestration.resources.workspace import Workspace
+from orchestration.settings import settings
+
+if TYPE_CHECKING:
+    from corgi_core.evaluation.report import Evaluation as Report
+
+
+@dg.asset(
+    group_name="evaluation",
+    owners=OWNERS,
+    kinds={"pytorch", "mlflow", "dvc"},
+    code_version=settings().preset.digest("evaluation"),
+)
+def evaluation(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    pixels: ArrayStore,
+    clip_encoder: ClipEnsemble,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    prior: dict[str, PriorModel],
+    decoder: DecoderModel,
+    workspace: Workspace,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[Evaluation]:
+    """Held-out cosine and recall by steps, Fréchet distance and CLIP similarity, picture grids."""
+    from corgi_core.evaluation.evaluate import evaluate
+
+    manifest = images.manifest[images.manifest["split"] == "test"]
+    captioned = manifest[manifest["captions"].notna()]
+    measuring = workspace.preset.evaluation
+    models = {prior_of(key): model for key, model in prior.items()}
+    inputs = {f"prior.{v}.{s.removesuffix('%')}pc": m.digest for (v, s), m in models.items()}
+    inputs |= {"decoder": decoder.digest, "images": images.digest}
+    identity = digest_of("evaluation", inputs, measuring)
+    with mlflow.run(context, "evaluation", identity, inputs, vars(measuring)) as run:
+        report = evaluate(
+            models, decoder, clip_encoder, image_embeddings, text_embeddings, pixels,
+            captions_of={row.key: row.captions[0] for row in captioned.itertuples()},
+            test_keys=set(captioned["key"]),
+            settings=measuring,
+        )  # fmt: skip
+        publish(report, workspace.reports_folder)
+        for entry in scores_by_steps(report):
+            run.log_metrics(entry)
+        run.log_artifacts(workspace.reports_folder, "report")
+        url = run.url
+    variant, subset = report.best_prior()
+    return materialized(
+        report,
+        mlflow_run=link(url),
+        best_prior=f"{variant}, {subset} of the captions",
+        priors=table(report.prior_table()),
+        pictures=table(report.picture_table()),
+        **{name: picture(image) for name, image in report.pictures.items()},
+    )
+
+
+def publish(report: "Report", folder: Path) -> None:
+    """metrics.json (which `dvc metrics show` reads) and the pictures, for people."""
+    write_json(folder / "metrics.json", report.metrics)
+    for name, image in report.pictures.items():
+        with whole_file(folder / f"{name}.png") as temporary:
+            image.save(temporary, format="PNG")
+
+
+def scores_by_steps(report: "Report") -> Iterator[dict[str, Any]]:
+    """One entry a prior and number of steps, for MLflow's charts over the steps."""
+    for row in report.prior_table().to_dict("records"):
+        name = f"{row['variant']}/{row['captions'].removesuffix('%')}pc"
+        scores = ("cosine", "recall_at_1", "recall_at_5")
+        yield {"step": row["steps"], **{f"{name}/{score}": row[score] for score in scores}}

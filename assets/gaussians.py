@@ -1,0 +1,49 @@
+"""The Gaussians that the shifted diffusion starts from."""
+
+import dagster as dg
+
+from assets.metadata import OWNERS, materialized
+from corgi_core.presets import clusters_of
+from orchestration.artifacts import ArrayStore, Dataset, GaussianBank
+from orchestration.partitions import variants
+from orchestration.resources.workspace import Workspace
+from orchestration.settings import settings
+
+
+@dg.asset(
+    group_name="gaussians",
+    owners=OWNERS,
+    kinds={"faiss", "pytorch"},
+    partitions_def=variants,
+    code_version=settings().preset.digest("prior", "seed"),
+)
+def gaussian_bank(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    workspace: Workspace,
+) -> dg.MaterializeResult[GaussianBank]:
+    """k Gaussians fitted to the training images' embeddings; N(0, I) for the baseline."""
+    from corgi_core import gaussians
+
+    manifest, blocks = images.manifest, image_embeddings.spec["blocks"]
+    train = manifest.loc[manifest["split"] == "train", "key"]
+    embeddings = image_embeddings.read("image")[image_embeddings.rows_of(train)]
+    k = clusters_of(context.partition_key)
+    if k is None:
+        bank = gaussians.GaussianBank.standard(blocks)
+    else:
+        preset = workspace.preset
+        bank = gaussians.fit_bank(embeddings, k, blocks, preset.prior.kappa, preset.seed)
+    return materialized(
+        bank,
+        gaussians=bank.k,
+        cluster_sizes=sorted(bank.sizes.tolist(), reverse=True),
+        mean_deviation=float(bank.deviations.mean()),
+        effective_rank=gaussians.effective_rank(embeddings),
+        width=bank.width,
+        modality_gap=gaussians.modality_gap(
+            image_embeddings.read("image"), text_embeddings.read("text"), blocks
+        ),
+    )

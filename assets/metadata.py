@@ -1,0 +1,59 @@
+"""What people see of an asset in Dagster: numbers, tables, pictures inline, links."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dagster as dg
+
+from orchestration.artifacts import FolderBacked
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL.Image import Image
+
+A = TypeVar("A", bound=FolderBacked)
+OWNERS = ["team:corgi"]
+ROWS_SHOWN = 200
+
+
+def materialized(artifact: A, version: str | None = None, **metadata: Any) -> dg.MaterializeResult[A]:
+    """The artefact, its content's digest as data version, and metadata; None entries are left out."""
+    return dg.MaterializeResult(
+        value=artifact,
+        data_version=dg.DataVersion(version or artifact.digest),
+        metadata={key: value for key, value in metadata.items() if value is not None},
+    )
+
+
+def table(frame: pd.DataFrame) -> dg.TableMetadataValue:
+    """The first rows of a frame."""
+    shown = frame.head(ROWS_SHOWN).astype(object)
+    columns = [dg.TableColumn(str(column)) for column in frame.columns]
+    records = [
+        dg.TableRecord({str(column): _plain(value) for column, value in row.items()})
+        for row in shown.to_dict("records")
+    ]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+
+
+def _plain(value: Any) -> str | int | float | bool | None:
+    plain = value.item() if hasattr(value, "item") else value
+    return plain if isinstance(plain, str | int | float | bool | None) else str(plain)
+
+
+def picture(image: Image) -> dg.MarkdownMetadataValue:
+    """A picture shown inline."""
+    content = BytesIO()
+    image.save(content, format="PNG", optimize=True)
+    encoded = base64.b64encode(content.getvalue()).decode()
+    return dg.MetadataValue.md(f"![picture](data:image/png;base64,{encoded})")
+
+
+def link(url: str | None) -> dg.UrlMetadataValue | dg.TextMetadataValue:
+    """The MLflow run's page, or why there is none."""
+    if url is None:
+        return dg.MetadataValue.text("MLflow does not answer; the run is kept and sent later")
+    return dg.MetadataValue.url(url)

@@ -1,0 +1,114 @@
+"""The models: a prior for every variant and caption subset, and the decoder that all share."""
+
+import dagster as dg
+
+from assets.metadata import OWNERS, materialized
+from assets.trained import DEVICE, train
+from orchestration.artifacts import (
+    ArrayStore,
+    CaptionSubset,
+    Dataset,
+    DecoderModel,
+    GaussianBank,
+    PriorModel,
+)
+from orchestration.partitions import prior_of, priors
+from orchestration.resources.mlflow import MLflow
+from orchestration.resources.ray import RayTraining
+from orchestration.resources.workspace import Workspace
+from orchestration.settings import settings
+
+PRESET = settings().preset
+GROUP = "models"
+KINDS = {"pytorch", "ray", "mlflow"}
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds=KINDS,
+    pool=DEVICE,
+    partitions_def=priors,
+    code_version=PRESET.digest("prior"),
+)
+def prior(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    caption_subset: CaptionSubset,
+    gaussian_bank: GaussianBank,
+    workspace: Workspace,
+    ray_training: RayTraining,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[PriorModel]:
+    """Caption → CLIP image embedding by (shifted) diffusion.
+
+    Baseline and shifted priors have the same data, network, steps and seed; the bank of Gaussians
+    alone differs.
+    """
+    from corgi_core.prior import model, task
+
+    preset = workspace.preset
+    manifest = images.manifest
+    training = task.PriorTask(
+        settings=preset.prior,
+        images=image_embeddings,
+        texts=text_embeddings,
+        train_keys=frozenset(caption_subset.keys.tolist()),
+        test_keys=frozenset(manifest.loc[manifest["split"] == "test", "key"]),
+        bank=gaussian_bank,
+        seed=preset.seed,
+    )
+    inputs = {
+        "image_embeddings": image_embeddings.digest,
+        "text_embeddings": text_embeddings.digest,
+        "caption_subset": caption_subset.digest,
+        "gaussian_bank": gaussian_bank.digest,
+    }
+    variant, subset = prior_of(context.partition_key)
+    trained = train(
+        context, training, preset.prior.training, f"prior-{variant}-{subset.removesuffix('%')}pc",
+        inputs, workspace, ray_training, mlflow,
+    )  # fmt: skip
+    finished = model.PriorModel(
+        trained.result.model, gaussian_bank, preset.prior, text_embeddings.spec, trained.card
+    )
+    return materialized(finished, captions=training.rows, **trained.metadata)
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={*KINDS, "diffusers"},
+    pool=DEVICE,
+    code_version=PRESET.digest("decoder"),
+)
+def decoder(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    pixels: ArrayStore,
+    image_embeddings: ArrayStore,
+    workspace: Workspace,
+    ray_training: RayTraining,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[DecoderModel]:
+    """CLIP image embedding → picture, by diffusion; trained on all training images, no captions."""
+    from corgi_core.decoders import cascade
+
+    preset, manifest = workspace.preset, images.manifest
+    task = cascade.DecoderTask(
+        settings=preset.decoder,
+        pixels=pixels,
+        embeddings=image_embeddings,
+        train_keys=frozenset(manifest.loc[manifest["split"] == "train", "key"]),
+        test_keys=frozenset(manifest.loc[manifest["split"] == "test", "key"]),
+    )
+    inputs = {"pixels": pixels.digest, "image_embeddings": image_embeddings.digest}
+    trained = train(
+        context, task, preset.decoder.training, "decoder", inputs, workspace, ray_training, mlflow
+    )
+    finished = cascade.DecoderModel(
+        trained.result.model, preset.decoder, image_embeddings.spec, trained.card
+    )
+    return materialized(finished, images=task.rows, **trained.metadata)

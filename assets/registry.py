@@ -1,0 +1,53 @@
+"""The models in MLflow's registry; the alias `champion` decides what generates."""
+
+import dagster as dg
+
+from assets.metadata import OWNERS, table
+from orchestration.artifacts import ClipEnsemble, DecoderModel, Evaluation, PriorModel
+from orchestration.partitions import prior_of
+from orchestration.registry import CHAMPION, Registry
+from orchestration.resources.mlflow import MLflow
+
+
+@dg.asset(group_name="registry", owners=OWNERS, kinds={"mlflow"}, code_version="1")
+def registered_models(
+    context: dg.AssetExecutionContext,
+    evaluation: Evaluation,
+    prior: dict[str, PriorModel],
+    decoder: DecoderModel,
+    clip_encoder: ClipEnsemble,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[None]:
+    """Every prior, the decoder and the CLIP encoders as model folders, each digest once.
+
+    The champion among the priors has the highest held-out cosine at the preset's sampling steps.
+    """
+    import pandas as pd
+
+    registry = Registry(mlflow)
+    best, scores = evaluation.best_prior(), evaluation.prior_table()
+    steps = evaluation.metrics["protocol"]["prior_steps"]
+    versions = {}
+    for key, model in prior.items():
+        variant, subset = prior_of(key)
+        score = scores.query("variant == @variant and captions == @subset and steps == @steps")
+        versions[variant, subset] = registry.register(
+            "prior",
+            model,
+            {"variant": variant, "caption_subset": subset},
+            f"{variant}, {subset} of the captions: held-out cosine "
+            f"{score['cosine'].item():.4f} at {steps} sampling steps.",
+        )
+    registry.promote("prior", versions[best], f"highest held-out cosine at {steps} steps")
+    for name, artifact in (("decoder", decoder), ("clip", clip_encoder)):
+        version = registry.register(name, artifact, {}, f"The {name} of {mlflow.experiment}.")
+        registry.promote(name, version, "the only one of this preset and data")
+    shown = [
+        {"model": registry.name("prior"), "version": version, "variant": v, "captions": s,
+         "alias": CHAMPION if (v, s) == best else ""}
+        for (v, s), version in versions.items()
+    ]  # fmt: skip
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(registry.digest),
+        metadata={"models": table(pd.DataFrame(shown)), "new_versions": registry.added},
+    )

@@ -1,0 +1,116 @@
+"""MLflow's model registry, as Corgi uses it: model folders, one version a digest, one alias.
+
+A version's files are artifacts of the run that trained it, so run and model lead to each other.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from corgi_core.errors import CorgiError
+from corgi_core.files import digest_of
+from orchestration.artifacts import FolderBacked
+from orchestration.resources.mlflow import IDENTITY_TAG, MLflow
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION = "champion"
+DIGEST_TAG = "digest"
+
+
+def model_name(workspace: str, part: str) -> str:
+    """The registered model of a workspace's "prior", "decoder" or "clip"."""
+    return f"{workspace}-{part}"
+
+
+class Registry:
+    """The registered models of one workspace. Unlike tracking, registering needs the store."""
+
+    def __init__(self, mlflow: MLflow) -> None:
+        self._mlflow = mlflow
+        self._client = mlflow.client()
+        self._champions: dict[str, str] = {}
+        self.added = 0
+        try:
+            self._experiment = mlflow.experiment_id()
+        except Exception as error:
+            raise CorgiError(
+                f"the MLflow store {mlflow.tracking_uri} does not answer ({error})",
+                "start it (`corgi ui`), or unset MLFLOW_TRACKING_URI, and materialise "
+                "registered_models again",
+            ) from error
+
+    @property
+    def digest(self) -> str:
+        """Names the present champions."""
+        return digest_of(self._champions)
+
+    def name(self, part: str) -> str:
+        return model_name(self._mlflow.experiment, part)
+
+    def register(
+        self, part: str, artifact: FolderBacked, tags: Mapping[str, str], description: str
+    ) -> str:
+        """The version that holds this very artifact; made if the registry does not have it yet."""
+        known = self._versions(part)
+        for version in known:
+            if version.tags.get(DIGEST_TAG) == artifact.digest and tags.items() <= version.tags.items():
+                self._client.update_model_version(version.name, version.version, description)
+                return str(version.version)
+        if not known:
+            self._make(self.name(part))
+        run_id, source = self._keep(part, artifact)
+        version = self._client.create_model_version(
+            self.name(part),
+            source,
+            run_id,
+            tags={**tags, DIGEST_TAG: artifact.digest},
+            description=description,
+        )
+        self.added += 1
+        return str(version.version)
+
+    def promote(self, part: str, version: str, why: str) -> None:
+        """Let the alias `champion` point at this version, and write down why."""
+        name = self.name(part)
+        self._client.set_registered_model_alias(name, CHAMPION, version)
+        self._client.update_registered_model(name, f"Champion: version {version}, {why}.")
+        self._champions[part] = version
+
+    def _versions(self, part: str) -> list[ModelVersion]:
+        return list(self._client.search_model_versions(f"name = '{self.name(part)}'"))
+
+    def _make(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _keep(self, part: str, artifact: FolderBacked) -> tuple[str, str]:
+        """Copy the model folder to its training's run; (run id, where the folder lies)."""
+        card = getattr(artifact, "card", {})
+        run_id = self._run_of(str(card.get("training") or artifact.digest), part)
+        place = f"model/{artifact.digest}"
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / part
+            artifact.save(folder)
+            self._client.log_artifacts(run_id, str(folder), artifact_path=place)
+        return run_id, f"{self._client.get_run(run_id).info.artifact_uri}/{place}"
+
+    def _run_of(self, identity: str, part: str) -> str:
+        """The run with this identity: the training's, or a new one for what was not trained here."""
+        same = f"tags.`{IDENTITY_TAG}` = '{identity}'"
+        for run in self._client.search_runs([self._experiment], same, max_results=1):
+            return str(run.info.run_id)
+        run = self._client.create_run(
+            self._experiment, tags={IDENTITY_TAG: identity}, run_name=part
+        )
+        self._client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)

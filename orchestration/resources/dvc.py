@@ -1,0 +1,74 @@
+"""DVC owns the bytes of the datasets: assets and `dvc repro` are two ways to the same folders."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from corgi_core.errors import CorgiError
+from orchestration.settings import Settings
+
+LOCK = Path("dvc.lock")
+INGEST, GATE = "ingest", "gate"  # stages of dvc.yaml
+
+
+class DVC(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The DVC project around the datasets; where there is none, nothing is done."""
+
+    enabled: bool
+
+    @classmethod
+    def of(cls, settings: Settings) -> DVC:
+        return cls(enabled=settings.under_dvc)
+
+    def up_to_date(self, stage: str) -> bool:
+        """Whether the stage's output lies there as dvc.lock has it, made from the present inputs."""
+        if not self.enabled or stage not in recorded_stages(LOCK):
+            return False
+        with _repository() as repository:
+            return not repository.status(targets=[stage])
+
+    def commit(self, stage: str) -> str | None:
+        """Record the stage's output as its present one; returns its version, as in dvc.lock."""
+        if not self.enabled:
+            return None
+        with _repository() as repository:
+            repository.commit(stage, force=True)
+        return version_in_lock(LOCK, stage)
+
+
+def recorded_stages(lock: Path) -> dict[str, Any]:
+    """The stages in dvc.lock; none where there is no such file."""
+    import yaml
+
+    if not lock.exists():
+        return {}
+    return (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
+
+
+def version_in_lock(lock: Path, stage: str) -> str | None:
+    """DVC's digest of the stage's output, which is the asset's data version."""
+    outputs = recorded_stages(lock).get(stage, {}).get("outs", [])
+    return str(outputs[0]["md5"]) if outputs else None
+
+
+@contextmanager
+def _repository() -> Iterator[Any]:
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with redirect_stdout(io.StringIO()), Repo(".") as repository:
+            yield repository
+    except DvcException as error:
+        raise CorgiError(
+            f"DVC cannot record the data: {error}",
+            "run `dvc status` to see why; without a .dvc folder Corgi works without DVC",
+        ) from error

@@ -1,0 +1,132 @@
+"""Messages to a service that may be slow or down: kept on disk, delivered in order, in background.
+
+The sender never waits and never fails. What could not be delivered stays on disk, and a later
+process delivers it. A message may therefore arrive twice; receivers must take it the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+Message = dict[str, Any]
+Deliver = Callable[[Message], None]
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0  # seconds
+log = logging.getLogger(__name__)
+
+
+class Outbox:
+    """One file of messages, one a line, removed once all are delivered.
+
+    The file is locked while its process lives, so that `deliver_left_over` in another process
+    leaves it alone; a killed process's lock is gone with it.
+    """
+
+    def __init__(self, path: Path, deliver: Deliver) -> None:
+        self.path = path
+        self._deliver = deliver
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._waiting: list[Message] = []
+        self._changed = threading.Condition()
+        self._failing = self._closing = False
+        self._thread = threading.Thread(target=self._work, name=path.stem, daemon=True)
+        self._thread.start()
+
+    def put(self, message: Message) -> None:
+        """Keep `message` on disk and deliver it soon."""
+        self._file.write(json.dumps(message) + "\n")
+        self._file.flush()
+        with self._changed:
+            self._waiting.append(message)
+            self._changed.notify_all()
+
+    def close(self, patience: float) -> bool:
+        """Wait at most `patience` seconds for the rest, less if the service is failing.
+
+        Returns whether all was delivered. What was not is left to `deliver_left_over`.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._waiting or self._failing, timeout=patience)
+            delivered = not self._waiting
+        if delivered:
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+        return delivered
+
+    def _work(self) -> None:
+        pause = FIRST_RETRY
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting or (self._closing and self._failing):
+                    return
+                message = self._waiting[0]
+            try:
+                self._deliver(message)
+            except Exception as error:
+                log.warning("%s is not delivered yet: %s", self.path.stem, error)
+                with self._changed:
+                    self._failing = True
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: self._closing, timeout=pause)
+                pause = min(2 * pause, LONGEST_RETRY)
+                continue
+            pause = FIRST_RETRY
+            with self._changed:
+                self._failing = False
+                self._waiting.pop(0)
+                self._changed.notify_all()
+
+
+def deliver_left_over(folder: Path, receiver: Callable[[], Deliver], patience: float = 60) -> int:
+    """Deliver what earlier processes left in `folder`; returns the number of files delivered.
+
+    Every file gets a fresh `receiver()`. Stops at the first failure, or after `patience` seconds.
+    """
+    delivered, until = 0, time.monotonic() + patience
+    for path in sorted(folder.glob("*.jsonl")):
+        with _locked(path) as file:
+            if file is None:
+                continue
+            deliver = receiver()
+            try:
+                for message in _whole_lines(file):
+                    if time.monotonic() > until:
+                        return delivered
+                    deliver(message)
+            except Exception as error:
+                log.warning("%s is not delivered yet: %s", path.stem, error)
+                return delivered
+            path.unlink()
+            delivered += 1
+    return delivered
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[TextIO | None]:
+    """The file, or None where a living process holds it."""
+    with path.open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield file
+
+
+def _whole_lines(file: TextIO) -> Iterator[Message]:
+    for line in file:
+        if line.endswith("\n"):  # a killed process may leave half a line
+            yield json.loads(line)

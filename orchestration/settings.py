@@ -1,0 +1,119 @@
+"""Where everything lies and which preset is in force: the environment, read in this one place.
+
+    CORGI_PRESET         the preset (default: emoji)
+    CORGI_DATASET        people's own data: the NAME given to `corgi ingest PATH --name NAME`
+    CORGI_HOME           state of Dagster, MLflow and Corgi (default: ./.corgi)
+    CORGI_DATA           datasets, which DVC may own (default: ./data)
+    CORGI_STORAGE        artefacts, a folder or a URL such as s3://bucket/corgi
+                         (default: <home>/<workspace>/storage)
+    CORGI_RAY_ADDRESS    a Ray cluster (default: a local one, started when needed)
+    CORGI_WORKERS        Ray Train workers (default: the preset's)
+    MLFLOW_TRACKING_URI  an MLflow server (default: SQLite under <home>/mlflow)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from upath import UPath
+
+from corgi_core.errors import CorgiError
+from corgi_core.presets import Preset, preset_named
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One workspace: a preset applied to a dataset. All local paths are absolute."""
+
+    preset: Preset
+    own_dataset: str | None  # None: the preset's own source
+    home: Path
+    data: Path
+    storage_url: str | None
+    ray_address: str | None
+    workers: int
+    tracking_uri: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        preset = preset_named(environment.get("CORGI_PRESET") or "emoji")
+        home = Path(environment.get("CORGI_HOME") or ".corgi").absolute()
+        workers = environment.get("CORGI_WORKERS") or str(preset.workers)
+        if not workers.isdecimal():
+            raise CorgiError(
+                f"CORGI_WORKERS is {workers!r}, not a number", "set it to 1, 2, … or leave it unset"
+            )
+        return cls(
+            preset=preset,
+            own_dataset=environment.get("CORGI_DATASET") or None,
+            home=home,
+            data=Path(environment.get("CORGI_DATA") or "data").absolute(),
+            storage_url=environment.get("CORGI_STORAGE") or None,
+            ray_address=environment.get("CORGI_RAY_ADDRESS") or None,
+            workers=int(workers),
+            tracking_uri=environment.get("MLFLOW_TRACKING_URI")
+            or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+        )
+
+    @property
+    def dataset(self) -> str:
+        return self.own_dataset or self.preset.name
+
+    @property
+    def workspace(self) -> str:
+        """Names this preset on this data: the folder of its state, and its MLflow experiment."""
+        return f"{self.preset.name}-{self.own_dataset}" if self.own_dataset else self.preset.name
+
+    @property
+    def state(self) -> Path:
+        return self.home / self.workspace
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.state / "dagster"
+
+    @property
+    def work(self) -> Path:
+        """Unfinished trainings, which a next run takes up."""
+        return self.state / "work"
+
+    @property
+    def reports(self) -> Path:
+        """`reports/` beside the data for DVC's own dataset, else under the workspace's state."""
+        return Path("reports").absolute() if self.under_dvc else self.state / "reports"
+
+    @property
+    def storage(self) -> UPath:
+        """Root of all artefacts but the datasets."""
+        return UPath(self.storage_url or self.state / "storage")
+
+    @property
+    def dataset_folder(self) -> UPath:
+        """Holds the folders `raw_images` and `images`."""
+        return UPath(self.data / self.dataset)
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.home / "mlflow" / "artifacts"
+
+    @property
+    def under_dvc(self) -> bool:
+        """Whether dvc.yaml describes this dataset: ./data of the preset named in params.yaml."""
+        parameters = Path("params.yaml")
+        return (
+            self.own_dataset is None
+            and self.data == Path("data").absolute()
+            and Path(".dvc").is_dir()
+            and parameters.exists()
+            and f"preset: {self.preset.name}\n" in parameters.read_text(encoding="utf-8")
+        )
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process; its environment does not change while it runs."""
+    return Settings.from_environment(os.environ)
