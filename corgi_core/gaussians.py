@@ -6,7 +6,7 @@ u = (z − μ_c)/(κσ_c). The DALL-E 2 baseline is the bank with μ = 0 and κ�
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -63,6 +63,10 @@ class GaussianBank(nn.Module):
         return self.means.shape[1]
 
     @property
+    def config(self) -> dict[str, Any]:
+        return {"blocks": list(self.blocks), "kappa": self.kappa}
+
+    @property
     def digest(self) -> str:
         return digest_of_tensors(self.state_dict())
 
@@ -88,13 +92,20 @@ class GaussianBank(nn.Module):
         return self.means[c] + self.deviations[c] * u
 
     def save(self, folder: Path | UPath) -> None:
-        config = {"blocks": self.blocks, "kappa": self.kappa}
-        write_model_folder(folder, KIND, config, self.state_dict(), card={})
+        write_model_folder(folder, KIND, self.config, self.state_dict(), card={})
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
         saved = read_model_folder(folder, KIND)
-        return cls(**saved.tensors, blocks=saved.config["blocks"], kappa=saved.config["kappa"])
+        return cls.from_parts(saved.tensors, saved.config)
+
+    @classmethod
+    def from_parts(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Self:
+        """A bank from its state dict and {"blocks", "kappa"}, as models that hold one keep it."""
+        return cls(
+            tensors["means"], tensors["deviations"], tensors["sizes"],
+            config["blocks"], config["kappa"],
+        )  # fmt: skip
 
 
 def fit_bank(

@@ -7,16 +7,13 @@ shifted diffusion is the standard one, so every solver of the field serves it as
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from corgi_core.diffusion import BETA_END, BETA_START, Schedule, respaced
 from corgi_core.errors import CorgiError
-
-if TYPE_CHECKING:
-    from diffusers import SchedulerMixin
 
 Denoiser = Callable[[Tensor, int], Tensor]
 """û_0 = f(u_t, t): u_t [n, d] and a timestep in 0 … T−1 to the predicted start [n, d]."""
@@ -86,7 +83,7 @@ def _ancestral(
     return u
 
 
-def _diffusers_scheduler(sampler: str, steps: int) -> SchedulerMixin:
+def _diffusers_scheduler(sampler: str, steps: int) -> Any:
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {

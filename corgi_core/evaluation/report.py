@@ -44,7 +44,7 @@ class Evaluation:
     def load(cls, folder: Path | UPath) -> Self:
         if not (folder / METRICS).exists():
             raise CorgiError(f"{folder} holds no evaluation", "materialise `evaluation`")
-        pictures = {
+        pictures: dict[str, Image.Image] = {
             path.stem: Image.open(BytesIO(path.read_bytes())) for path in folder.glob("*.png")
         }
         return cls(read_json(folder / METRICS), pictures)

@@ -126,7 +126,7 @@ class PriorModel:
             "shape": asdict(self.network.shape),
             "settings": asdict(self.settings),
             "encoders": self.encoders,
-            "bank": {"blocks": self.bank.blocks, "kappa": self.bank.kappa},
+            "bank": self.bank.config,
         }
         write_model_folder(folder, KIND, config, self._tensors(), self.card)
 
@@ -155,6 +155,6 @@ class PriorModel:
         }
         network = PriorNetwork(PriorShape(**saved.config["shape"]))
         network.load_state_dict(part["network"])
-        bank = GaussianBank(**part["bank"], **saved.config["bank"])
+        bank = GaussianBank.from_parts(part["bank"], saved.config["bank"])
         settings = settings_from(PriorSettings, saved.config["settings"])
         return cls(network.eval(), bank, settings, saved.config["encoders"], saved.card)
