@@ -69,7 +69,7 @@ def whole_file(path: Path | UPath) -> Iterator[Path | UPath]:
             _flush_to_disk(Path(str(temporary)))
             Path(str(temporary)).replace(str(path))
         else:
-            temporary.rename(path)
+            UPath(temporary).rename(UPath(path))
     finally:
         if temporary.exists():
             temporary.unlink()
@@ -88,7 +88,7 @@ def whole_folder(path: Path | UPath) -> Iterator[Path | UPath]:
         if is_local(path):
             Path(str(temporary)).replace(str(path))
         else:
-            temporary.rename(path, recursive=True)
+            UPath(temporary).rename(UPath(path), recursive=True)
     finally:
         if temporary.exists():
             remove_folder(temporary)
@@ -101,7 +101,7 @@ def remove_folder(path: Path | UPath) -> None:
     if is_local(path):
         shutil.rmtree(str(path))
     else:
-        path.fs.rm(path.path, recursive=True)
+        UPath(path).rmdir(recursive=True)
 
 
 def write_json(path: Path | UPath, value: Any) -> None:
