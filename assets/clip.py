@@ -41,7 +41,7 @@ def clip_encoder(
     trained = train(
         context, task, encoders.training, "clip", inputs, workspace, ray_training, mlflow
     )
-    ensemble = contrastive.trained_ensemble(task, trained.result.model, trained.card)
+    ensemble = task.ensemble(trained.result.model)
     return materialized(
         ensemble, encoders=list(ensemble.names), width=ensemble.width, **trained.metadata
     )

@@ -7,6 +7,7 @@ import dagster as dg
 import assets
 from orchestration.io_managers import ArtifactIOManager
 from orchestration.jobs import everything, semi_supervised_priors
+from orchestration.logs import log_file
 from orchestration.resources.dvc import DVC
 from orchestration.resources.mlflow import MLflow
 from orchestration.resources.ray import RayTraining
@@ -37,5 +38,6 @@ defs = dg.Definitions(
     schedules=[weekly_semi_supervised_retrain],
     sensors=[new_data_version],
     resources=resources(settings()),
+    loggers={"file": log_file},
     executor=dg.in_process_executor,  # one process a run: Ray and torch are loaded once
 )

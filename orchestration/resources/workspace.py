@@ -9,10 +9,10 @@ import dagster as dg
 from upath import UPath
 
 from corgi_core.presets import Preset, preset_named
-from orchestration.partitions import prior_of, priors
 from orchestration.settings import Settings
 
-DATA_IO_MANAGER = "data_io_manager"  # of the assets whose folders DVC may own
+DATASETS = ("raw_images", "images")  # whose folders DVC may own
+DATA_IO_MANAGER = "data_io_manager"  # keeps these two
 
 
 class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -42,23 +42,25 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def place(self, context: dg.AssetExecutionContext) -> UPath:
         """Where the IO manager keeps this asset: a store computed there is resumed there."""
-        manager = context.assets_def.get_io_manager_key_for_asset_key(context.asset_key)
-        root = self.dataset_folder if manager == DATA_IO_MANAGER else self.storage
-        return UPath(root).joinpath(*context.asset_key.path, *_partition_of(context))
+        partition = context.partition_key if context.has_partition_key else None
+        return self.place_of(context.asset_key.to_user_string(), partition)
+
+    def place_of(self, asset: str, partition: str | None) -> UPath:
+        """Where the IO manager keeps that partition of that asset."""
+        root = UPath(self.dataset_folder if asset in DATASETS else self.storage)
+        return root.joinpath(asset, *_folders_of(partition))
 
     def work_folder(self, context: dg.AssetExecutionContext, digest: str) -> Path:
         """A local folder for a resumable piece of work; other inputs, another folder."""
-        return Path(self.work).joinpath(*context.asset_key.path, *_partition_of(context), digest)
+        partition = context.partition_key if context.has_partition_key else None
+        asset = context.asset_key.to_user_string()
+        return Path(self.work).joinpath(asset, *_folders_of(partition), digest)
 
     @property
     def reports_folder(self) -> Path:
         return Path(self.reports)
 
 
-def _partition_of(context: dg.AssetExecutionContext) -> tuple[str, ...]:
-    if not context.has_partition_key:
-        return ()
-    if context.assets_def.partitions_def == priors:
-        variant, subset = prior_of(context.partition_key)
-        return (subset, variant)  # UPathIOManager's order: by the dimension's name
-    return (context.partition_key,)
+def _folders_of(partition: str | None) -> list[str]:
+    """A multi-partition key is "10%|baseline", in the order of UPathIOManager's folders."""
+    return [] if partition is None else partition.split("|")

@@ -1,0 +1,131 @@
+"""Brings a workspace up to date: what is done and unchanged is not done again.
+
+Dagster knows what is stale: every asset has a code version (the digest of its settings), every
+partition a data version (the digest of its content), and a materialization remembers those of its
+inputs. Steps run one by one in this process, so that an interrupted job loses one step at most.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from corgi_core.errors import CorgiError
+from orchestration.champions import champion_folder
+from orchestration.logs import TO_FILE_ONLY
+from orchestration.resources.workspace import Workspace
+from orchestration.settings import Settings, settings
+from orchestration.staleness import checks_hold, end_interrupted_runs, staleness
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+TAG = {"corgi/refresh": "true"}
+REGISTRY = "registered_models"  # kept by MLflow, not by an IO manager
+
+
+@dataclass(frozen=True)
+class Step:
+    """One partition of one asset."""
+
+    asset: dg.AssetKey
+    partition: str | None = None
+
+    @property
+    def title(self) -> str:
+        name = self.asset.to_user_string()
+        return name if self.partition is None else f"{name} {self.partition.replace('|', ' ')}"
+
+
+def all_steps() -> list[Step]:
+    """Every partition of every asset, each after all that it is made from."""
+    steps = []
+    for asset in _graph().toposorted_asset_keys:
+        definition = _graph().get(asset).partitions_def
+        partitions = definition.get_partition_keys() if definition else [None]
+        steps += [Step(asset, partition) for partition in partitions]
+    return steps
+
+
+def reason_to_run(step: Step, instance: dg.DagsterInstance) -> str | None:
+    """Why the step must be done (again); None when it is up to date."""
+    if reason := staleness(_graph(), step.asset, step.partition, instance):
+        return reason
+    if not _is_kept(step, settings()):
+        return "its files are gone"
+    if not checks_hold(_graph(), step.asset, instance):
+        return "a check has not passed"
+    return None
+
+
+def materialize(step: Step, instance: dg.DagsterInstance) -> None:
+    """Materialise the step with its checks; raises what the asset raised."""
+    _job().execute_in_process(
+        instance=instance,
+        asset_selection=[step.asset],
+        partition_key=step.partition,
+        run_config=TO_FILE_ONLY,
+        tags=TAG,
+    )
+
+
+def refresh(instance: dg.DagsterInstance) -> Iterator[Step]:
+    """Yield every step that must be done, and do it."""
+    with only_one(instance):
+        for step in all_steps():
+            if reason_to_run(step, instance):
+                yield step
+                materialize(step, instance)
+
+
+@contextmanager
+def only_one(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Hold the workspace's lock; what a killed refresh left running in Dagster's eyes is ended."""
+    path = settings().state / "refresh.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise CorgiError(
+                f"the workspace {settings().workspace} is being brought up to date already "
+                f"(process {file.read().strip()})",
+                "wait for it to end, or stop it",
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        end_interrupted_runs(instance, TAG)
+        yield
+
+
+def _is_kept(step: Step, settings: Settings) -> bool:
+    asset = step.asset.to_user_string()
+    if asset == REGISTRY:
+        try:
+            return bool(champion_folder(settings, "prior"))
+        except CorgiError:
+            return False
+    return Workspace.of(settings).place_of(asset, step.partition).exists()
+
+
+@cache
+def _job() -> dg.JobDefinition:
+    from orchestration.definitions import defs
+
+    return defs.resolve_implicit_global_asset_job_def()
+
+
+@cache
+def _graph() -> AssetGraph:
+    from orchestration.definitions import defs
+
+    return defs.resolve_asset_graph()

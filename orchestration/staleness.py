@@ -1,0 +1,70 @@
+"""What Dagster itself says is stale: the one place that reaches below its public interface.
+
+The web page's "unsynced" labels come from the same resolver.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContext
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+
+class _Reading(LoadingContext):
+    """Caches the instance's records for one question."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance, self._loaders = instance, dict[type, Any]()
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        return self._instance
+
+    @property
+    def loaders(self) -> dict[type, Any]:
+        return self._loaders
+
+
+def staleness(
+    graph: AssetGraph, asset: dg.AssetKey, partition: str | None, instance: dg.DagsterInstance
+) -> str | None:
+    """Why that partition must be materialised; None where settings and inputs are as they were."""
+    resolver = CachingStaleStatusResolver(instance, graph, _Reading(instance))
+    status = resolver.get_status(asset, partition)
+    if status == StaleStatus.MISSING:
+        return "missing"
+    if status == StaleStatus.STALE:
+        causes = resolver.get_stale_causes(asset, partition)
+        return "; ".join(dict.fromkeys(cause.reason for cause in causes))
+    return None
+
+
+def checks_hold(graph: AssetGraph, asset: dg.AssetKey, instance: dg.DagsterInstance) -> bool:
+    """Whether every check of an unpartitioned asset passed on what is materialised now."""
+    keys = list(graph.get_check_keys_for_assets({asset}))
+    if not keys:
+        return True
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    latest = instance.get_latest_materialization_event(asset)
+    for key in keys:
+        event = records[key].event if key in records else None
+        evaluation = event.asset_check_evaluation if event else None
+        target = evaluation.target_materialization_data if evaluation else None
+        if not (evaluation and evaluation.passed and target and latest):
+            return False
+        if target.run_id != latest.run_id:
+            return False
+    return True
+
+
+def end_interrupted_runs(instance: dg.DagsterInstance, tags: dict[str, str]) -> None:
+    """End what a killed process left running in Dagster's eyes, and free its place in the pool."""
+    unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    for run in instance.get_runs(dg.RunsFilter(tags=tags, statuses=unfinished)):
+        instance.report_run_failed(run, "interrupted; the next run goes on from there")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
