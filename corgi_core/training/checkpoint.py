@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from corgi_core.files import digest_of_file, read_json, remove_folder, whole_folder, write_json
 
@@ -79,30 +79,6 @@ def clear_checkpoints(folder: Path, after: int = -1) -> None:
         remove_folder(path)
     if after < 0:
         remove_folder(_checkpoints(folder))
-
-
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's state by parameter name: "<name>.exp_avg", "<name>.exp_avg_sq", "<name>.step"."""
-    return {
-        f"{name}.{entry}": value
-        for name, parameter in model.named_parameters()
-        for entry, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
-) -> None:
-    """The inverse of `optimizer_tensors`; devices and memory formats follow the parameters."""
-    for name, parameter in model.named_parameters():
-        if f"{name}.step" not in tensors:
-            continue  # never updated, such as a frozen parameter
-        moments = {
-            entry: torch.empty_like(parameter).copy_(tensors[f"{name}.{entry}"])
-            for entry in ("exp_avg", "exp_avg_sq")
-        }
-        step = tensors[f"{name}.step"].to(parameter.device)
-        optimizer.state[parameter] = {"step": step, **moments}
 
 
 def _checkpoints(folder: Path) -> Path:

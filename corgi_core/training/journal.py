@@ -122,7 +122,7 @@ class Following:
         try:
             self._callback(list(self._waiting))
             self._waiting = []
-        except Exception as failure:  # noqa: BLE001 - a server that is down must not cost a run
+        except Exception as failure:
             log.warning("journal entries are kept for later: %s", failure)
 
 

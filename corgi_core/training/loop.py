@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,17 +25,16 @@ from corgi_core import progress
 from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of_file, is_local, read_json, whole_file, write_json
 from corgi_core.presets import TrainingSettings
+from corgi_core.training.adamw import AdamW
 from corgi_core.training.checkpoint import (
     Checkpoint,
     clear_checkpoints,
     load_checkpoint,
-    optimizer_tensors,
     plain,
-    restore_optimizer,
     save_checkpoint,
 )
 from corgi_core.training.ema import MovingAverage
-from corgi_core.training.identity import claim, identity_of
+from corgi_core.training.identity import claim, identity_of, locked
 from corgi_core.training.journal import Entry, Journal
 from corgi_core.training.randomness import BatchOrder, StepRandom, seed_of
 
@@ -81,6 +81,7 @@ class TrainingResult:
     seconds: float  # of training, all attempts that counted together
     skipped: int  # steps left out because their loss or gradients were not finite
     already_finished: bool  # nothing was trained now: the run had been finished before
+    undelivered: int = 0  # journal entries that whoever followed the run could not be given
 
 
 @dataclass
@@ -114,18 +115,32 @@ def train(
     Every worker calls this, with its `rank` of `world_size`; with more than one, torch's process
     group stands already and all see the same `folder`. A finished run is returned as it is.
 
-    Raises CorgiError: the folder belongs to another training, there are no samples, the batch
-    cannot be divided by the workers, or losses are not finite for several steps in a row.
+    Raises CorgiError: the folder belongs to another training, another process trains there, there
+    are no samples, the batch cannot be divided by the workers, or losses are not finite for
+    several steps in a row.
     """
     folder, local_batch = _checked(task, settings, folder, world_size)
     claim(folder, identity_of(task, settings), write=rank == 0)
+    with locked(folder) if rank == 0 else nullcontext():
+        return _train(task, settings, folder, local_batch, rank, world_size, device)
+
+
+def _train(
+    task: Task,
+    settings: TrainingSettings,
+    folder: Path,
+    local_batch: int,
+    rank: int,
+    world_size: int,
+    device: torch.device | str,
+) -> TrainingResult:
     if finished := finished_training(task, folder, device):
         return finished
 
     torch.manual_seed(settings.seed)
     model = task.build().to(device)
     average = MovingAverage(model, settings.ema_decay)
-    optimizer = _adamw(model, settings)
+    optimizer = AdamW(model, settings)
     counters = _resume(folder, model, average, optimizer)
     network = model if world_size == 1 else _distributed(model, counters.step)
     order = BatchOrder(task.rows, settings.batch_size, settings.seed)
@@ -145,14 +160,12 @@ def train(
         rate = learning_rate(settings, step)
         with _precision(settings, device):
             losses = task.loss(network, order.rows_of(step)[local], random)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         values = _averaged_over_workers(losses, world_size)
         if math.isfinite(norm.item()) and all(map(math.isfinite, values.values())):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
+            optimizer.step(rate)
             average.update(model)
             means.add(values, settings.batch_size)
             counters.skipped_in_a_row = 0
@@ -175,7 +188,7 @@ def train(
                 metrics = {name: entry[name] for name in values if name in entry} | held_out
                 entry |= held_out
             journal.write(entry)
-            progress.report("training", done, settings.steps)
+            progress.report(folder.name, done, settings.steps)
         if saving:
             counters.updates, counters.seconds = average.updates, time.monotonic() - began
             save_checkpoint(folder, _checkpoint(model, average, optimizer, counters))
@@ -230,18 +243,6 @@ def _checked(
     return Path(str(folder)), settings.batch_size // world_size
 
 
-def _adamw(model: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW; biases, gains and other vectors are not decayed."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, settings.learning_rate, settings.betas, settings.epsilon, fused=True
-    )
-
-
 def _precision(settings: TrainingSettings, device: torch.device | str) -> torch.autocast:
     return torch.autocast(
         torch.device(device).type, torch.bfloat16, enabled=settings.precision == "bf16"
@@ -278,16 +279,14 @@ def _skip(counters: _Counters, settings: TrainingSettings, step: int) -> None:
         )
 
 
-def _resume(
-    folder: Path, model: nn.Module, average: MovingAverage, optimizer: torch.optim.Optimizer
-) -> _Counters:
+def _resume(folder: Path, model: nn.Module, average: MovingAverage, optimizer: AdamW) -> _Counters:
     checkpoint = load_checkpoint(folder)
     if checkpoint is None:
         return _Counters()
     log.info("the run in %s continues from step %d", folder, checkpoint.step)
     model.load_state_dict(checkpoint.parts["model"])
     average.model.load_state_dict(checkpoint.parts["ema"])
-    restore_optimizer(model, optimizer, checkpoint.parts["optimizer"])
+    optimizer.load_tensors(checkpoint.parts["optimizer"])
     counters = _Counters(**checkpoint.state)
     average.updates = counters.updates
     return counters
@@ -296,13 +295,13 @@ def _resume(
 def _checkpoint(
     model: nn.Module,
     average: MovingAverage,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     counters: _Counters,
 ) -> Checkpoint:
     parts = {
         "model": model.state_dict(),
         "ema": average.model.state_dict(),
-        "optimizer": optimizer_tensors(model, optimizer),
+        "optimizer": optimizer.tensors(),
     }
     return Checkpoint(counters.step, parts, asdict(counters))
 
