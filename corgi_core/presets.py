@@ -42,7 +42,7 @@ class TrainingSettings:
     epsilon: float = 1e-6
     clip_norm: float = 1.0
     ema_decay: float = 0.999
-    precision: str = "bf16"  # "bf16" (autocast) or "fp32"
+    precision: str = "fp32"  # or "bf16" (autocast); `python -m benchmarks.precision` tells which pays
     checkpoint_every: int = 200
     evaluate_every: int = 200
     seed: int = 0
@@ -87,11 +87,13 @@ class PriorSettings:
 
 @dataclass(frozen=True)
 class DecoderSettings:
-    image_size: int
+    image_size: int  # pixels
+    patch: int  # the UNet sees patches of this many pixels squared as its channels
     channels: tuple[int, ...]  # of the UNet's levels, highest resolution first
     attention: tuple[bool, ...]  # cross-attention to the embedding's vectors, by level
     layers_per_block: int
     vectors: int  # the embedding is projected to this many vectors
+    noise_shift: float  # of the cosine schedule's log SNR; negative is more noise
     embedding_dropout: float
     guidance: float
     sampling_steps: int
@@ -137,9 +139,12 @@ _EMOJI = Preset(
         training=TrainingSettings(steps=600, batch_size=128, learning_rate=1e-3),
     ),
     decoder=DecoderSettings(
-        image_size=64, channels=(64, 128, 192), attention=(False, True, True), layers_per_block=1,
-        vectors=8, embedding_dropout=0.1, guidance=2.0, sampling_steps=16,
-        training=TrainingSettings(steps=3000, batch_size=32, learning_rate=1e-3),
+        image_size=64, patch=4, channels=(64, 128, 256), attention=(False, True, True),
+        layers_per_block=1, vectors=8, noise_shift=-1.0, embedding_dropout=0.1,
+        guidance=1.0, sampling_steps=12,
+        training=TrainingSettings(
+            steps=2000, batch_size=32, learning_rate=1e-3, precision="fp32", ema_decay=0.995,
+        ),
     ),
 )  # fmt: skip
 
