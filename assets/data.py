@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized, table
+from corgi_core.files import digest_of
 from orchestration.artifacts import ArrayStore, Dataset
 from orchestration.resources.dvc import DVC, GATE, INGEST
 from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
@@ -55,7 +56,7 @@ def raw_images(
 def images(
     context: dg.AssetExecutionContext, raw_images: Dataset, workspace: Workspace, dvc: DVC
 ) -> dg.MaterializeResult[Dataset]:
-    """The quality gate: plain RGB images with sound captions; the rest is quarantined with reasons."""
+    """The quality gate: plain RGB images, sound captions; the rest is quarantined with reasons."""
     from corgi_core.data import dataset, quality
 
     place = workspace.place(context)
@@ -79,7 +80,7 @@ def images(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors"},
-    code_version=PRESET.digest("decoder", "encoders"),
+    code_version=digest_of(PRESET.decoder.image_size),
 )
 def pixels(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace
@@ -87,7 +88,6 @@ def pixels(
     """Every image as a white-padded square of the preset's size, uint8; missing shards only."""
     from corgi_core.data import pixels as squares
 
-    preset = workspace.preset
-    size = max(preset.decoder.image_size, preset.encoders.image_size)
+    size = workspace.preset.decoder.image_size
     store = squares.pixels(images, workspace.place(context), size)
     return materialized(store, images=len(store), size=size, shards_computed=store.recomputed)

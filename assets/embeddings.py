@@ -12,9 +12,7 @@ GROUP = "embeddings"
 KINDS = {"openclip", "safetensors"}
 
 
-@dg.asset(
-    group_name=GROUP, owners=OWNERS, kinds=KINDS, code_version=PRESET.digest("encoders")
-)
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds=KINDS, code_version=PRESET.digest("encoders"))
 def image_embeddings(
     context: dg.AssetExecutionContext,
     images: Dataset,

@@ -19,8 +19,10 @@ OWNERS = ["team:corgi"]
 ROWS_SHOWN = 200
 
 
-def materialized(artifact: A, version: str | None = None, **metadata: Any) -> dg.MaterializeResult[A]:
-    """The artefact, its content's digest as data version, and metadata; None entries are left out."""
+def materialized(
+    artifact: A, version: str | None = None, **metadata: Any
+) -> dg.MaterializeResult[A]:
+    """The artefact, its digest as data version, and metadata; None entries are left out."""
     return dg.MaterializeResult(
         value=artifact,
         data_version=dg.DataVersion(version or artifact.digest),

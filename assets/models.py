@@ -50,15 +50,13 @@ def prior(
     from corgi_core.prior import model, task
 
     preset = workspace.preset
-    manifest = images.manifest
     training = task.PriorTask(
         settings=preset.prior,
         images=image_embeddings,
         texts=text_embeddings,
-        train_keys=frozenset(caption_subset.keys.tolist()),
-        test_keys=frozenset(manifest.loc[manifest["split"] == "test", "key"]),
+        captioned=caption_subset,
+        test_keys=keys_of(images, "test"),
         bank=gaussian_bank,
-        seed=preset.seed,
     )
     inputs = {
         "image_embeddings": image_embeddings.digest,
@@ -96,13 +94,13 @@ def decoder(
     """CLIP image embedding → picture, by diffusion; trained on all training images, no captions."""
     from corgi_core.decoders import cascade
 
-    preset, manifest = workspace.preset, images.manifest
+    preset = workspace.preset
     task = cascade.DecoderTask(
         settings=preset.decoder,
         pixels=pixels,
         embeddings=image_embeddings,
-        train_keys=frozenset(manifest.loc[manifest["split"] == "train", "key"]),
-        test_keys=frozenset(manifest.loc[manifest["split"] == "test", "key"]),
+        train_keys=keys_of(images, "train"),
+        test_keys=keys_of(images, "test"),
     )
     inputs = {"pixels": pixels.digest, "image_embeddings": image_embeddings.digest}
     trained = train(
@@ -112,3 +110,9 @@ def decoder(
         trained.result.model, preset.decoder, image_embeddings.spec, trained.card
     )
     return materialized(finished, images=task.rows, **trained.metadata)
+
+
+def keys_of(images: Dataset, split: str) -> tuple[str, ...]:
+    """The keys of one split, sorted."""
+    manifest = images.manifest
+    return tuple(sorted(manifest.loc[manifest["split"] == split, "key"]))

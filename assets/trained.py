@@ -65,6 +65,7 @@ def train(
             "steps": result.steps,
             "training_seconds": round(result.seconds, 1),
             "skipped_steps": result.skipped,
+            "metrics_not_tracked": result.undelivered or None,
             **{key: float(value) for key, value in result.metrics.items()},
             "loss_curve": picture(loss_curve(result.journal)),
         },

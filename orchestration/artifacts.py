@@ -54,9 +54,9 @@ if TYPE_CHECKING:
     from corgi_core.data.arrays import ArrayStore as ArrayStore
     from corgi_core.data.dataset import Dataset as Dataset
     from corgi_core.data.subsets import CaptionSubset as CaptionSubset
-    from corgi_core.decoders.cascade import DecoderModel as DecoderModel
+    from corgi_core.decoders.model import DecoderModel as DecoderModel
     from corgi_core.encoders.clip import ClipEnsemble as ClipEnsemble
-    from corgi_core.evaluation import Evaluation as Evaluation
+    from corgi_core.evaluation.report import Evaluation as Evaluation
     from corgi_core.gaussians import GaussianBank as GaussianBank
     from corgi_core.prior.model import PriorModel as PriorModel
 else:
@@ -64,7 +64,7 @@ else:
     CaptionSubset = Artifact("corgi_core.data.subsets:CaptionSubset")
     ClipEnsemble = Artifact("corgi_core.encoders.clip:ClipEnsemble")
     Dataset = Artifact("corgi_core.data.dataset:Dataset")
-    DecoderModel = Artifact("corgi_core.decoders.cascade:DecoderModel")
-    Evaluation = Artifact("corgi_core.evaluation:Evaluation")
+    DecoderModel = Artifact("corgi_core.decoders.model:DecoderModel")
+    Evaluation = Artifact("corgi_core.evaluation.report:Evaluation")
     GaussianBank = Artifact("corgi_core.gaussians:GaussianBank")
     PriorModel = Artifact("corgi_core.prior.model:PriorModel")

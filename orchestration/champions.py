@@ -24,7 +24,8 @@ SERVER_TIMEOUT = 5  # seconds
 SQLITE = "sqlite:///"
 SOURCE = """
     select coalesce(v.storage_location, v.source)
-    from registered_model_aliases a join model_versions v on v.name = a.name and v.version = a.version
+    from registered_model_aliases a
+    join model_versions v on v.name = a.name and v.version = a.version
     where a.name = ? and a.alias = ?
 """
 

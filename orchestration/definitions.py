@@ -23,9 +23,7 @@ def resources(settings: Settings) -> dict[str, object]:
         "io_manager": ArtifactIOManager(settings.storage),
         DATA_IO_MANAGER: ArtifactIOManager(settings.dataset_folder),
         "workspace": Workspace.of(settings),
-        "ray_training": RayTraining(
-            address=settings.ray_address, num_workers=settings.workers
-        ),
+        "ray_training": RayTraining(address=settings.ray_address, num_workers=settings.workers),
         "mlflow": MLflow.of(settings),
         "dvc": DVC.of(settings),
     }

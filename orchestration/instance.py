@@ -14,7 +14,7 @@ CONFIGURATION = Path(__file__).parents[1] / "infra" / "dagster.yaml"
 
 
 def prepare_home(settings: Settings) -> Path:
-    """Make the workspace's DAGSTER_HOME with infra/dagster.yaml, for this process and its children."""
+    """Make the workspace's DAGSTER_HOME, for this process and its children."""
     home = settings.dagster_home
     wanted = CONFIGURATION.read_text(encoding="utf-8")
     target = home / "dagster.yaml"

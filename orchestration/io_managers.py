@@ -26,5 +26,7 @@ class ArtifactIOManager(dg.UPathIOManager):
         declared = context.dagster_type
         artifact = getattr(declared, "value_type", declared)  # of dict[str, artefact]
         if not isinstance(artifact, Artifact):
-            raise TypeError(f"input {context.name!r} is declared {declared.display_name}, no Artifact")
+            raise TypeError(
+                f"input {context.name!r} is declared {declared.display_name}, no Artifact"
+            )
         return artifact.load(path)

@@ -16,13 +16,14 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
 
 from corgi_core.errors import CorgiError
 from orchestration.champions import champion_folder
 from orchestration.logs import TO_FILE_ONLY
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings, settings
-from orchestration.staleness import checks_hold, end_interrupted_runs, staleness
+from orchestration.staleness import checks_hold, end_interrupted_runs, failures, staleness
 
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
@@ -66,14 +67,23 @@ def reason_to_run(step: Step, instance: dg.DagsterInstance) -> str | None:
 
 
 def materialize(step: Step, instance: dg.DagsterInstance) -> None:
-    """Materialise the step with its checks; raises what the asset raised."""
-    _job().execute_in_process(
-        instance=instance,
-        asset_selection=[step.asset],
-        partition_key=step.partition,
-        run_config=TO_FILE_ONLY,
-        tags=TAG,
-    )
+    """Materialise the step with its checks; raises what the asset raised.
+
+    A check that does not pass is a CorgiError: nothing is made from such an asset.
+    """
+    try:
+        _job().execute_in_process(
+            instance=instance,
+            asset_selection=[step.asset],
+            partition_key=step.partition,
+            run_config=TO_FILE_ONLY,
+            tags=TAG,
+        )
+    except DagsterAssetCheckFailedError as error:
+        raise CorgiError(
+            f"{step.title} does not pass its checks: {failures(_graph(), step.asset, instance)}",
+            "mend the data and run again; `corgi ui` shows the checks' tables",
+        ) from error
 
 
 def refresh(instance: dg.DagsterInstance) -> Iterator[Step]:

@@ -57,8 +57,9 @@ class Registry:
     ) -> str:
         """The version that holds this very artifact; made if the registry does not have it yet."""
         known = self._versions(part)
+        wanted = {**tags, DIGEST_TAG: artifact.digest}
         for version in known:
-            if version.tags.get(DIGEST_TAG) == artifact.digest and tags.items() <= version.tags.items():
+            if wanted.items() <= version.tags.items():
                 self._client.update_model_version(version.name, version.version, description)
                 return str(version.version)
         if not known:
@@ -68,7 +69,7 @@ class Registry:
             self.name(part),
             source,
             run_id,
-            tags={**tags, DIGEST_TAG: artifact.digest},
+            tags=wanted,
             description=description,
         )
         self.added += 1
@@ -105,7 +106,7 @@ class Registry:
         return run_id, f"{self._client.get_run(run_id).info.artifact_uri}/{place}"
 
     def _run_of(self, identity: str, part: str) -> str:
-        """The run with this identity: the training's, or a new one for what was not trained here."""
+        """The run with this identity: the training's, or a new one where nothing was trained."""
         same = f"tags.`{IDENTITY_TAG}` = '{identity}'"
         for run in self._client.search_runs([self._experiment], same, max_results=1):
             return str(run.info.run_id)

@@ -1,14 +1,14 @@
 """Where everything lies and which preset is in force: the environment, read in this one place.
 
-    CORGI_PRESET         the preset (default: emoji)
-    CORGI_DATASET        people's own data: the NAME given to `corgi ingest PATH --name NAME`
-    CORGI_HOME           state of Dagster, MLflow and Corgi (default: ./.corgi)
-    CORGI_DATA           datasets, which DVC may own (default: ./data)
-    CORGI_STORAGE        artefacts, a folder or a URL such as s3://bucket/corgi
-                         (default: <home>/<workspace>/storage)
-    CORGI_RAY_ADDRESS    a Ray cluster (default: a local one, started when needed)
-    CORGI_WORKERS        Ray Train workers (default: the preset's)
-    MLFLOW_TRACKING_URI  an MLflow server (default: SQLite under <home>/mlflow)
+CORGI_PRESET         the preset (default: emoji)
+CORGI_DATASET        people's own data: the NAME given to `corgi ingest PATH --name NAME`
+CORGI_HOME           state of Dagster, MLflow and Corgi (default: ./.corgi)
+CORGI_DATA           datasets, which DVC may own (default: ./data)
+CORGI_STORAGE        artefacts, a folder or a URL such as s3://bucket/corgi
+                     (default: <home>/<workspace>/storage)
+CORGI_RAY_ADDRESS    a Ray cluster (default: a local one, started when needed)
+CORGI_WORKERS        Ray Train workers (default: the preset's)
+MLFLOW_TRACKING_URI  an MLflow server (default: SQLite under <home>/mlflow)
 """
 
 from __future__ import annotations

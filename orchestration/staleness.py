@@ -46,20 +46,32 @@ def staleness(
 
 def checks_hold(graph: AssetGraph, asset: dg.AssetKey, instance: dg.DagsterInstance) -> bool:
     """Whether every check of an unpartitioned asset passed on what is materialised now."""
-    keys = list(graph.get_check_keys_for_assets({asset}))
-    if not keys:
-        return True
-    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     latest = instance.get_latest_materialization_event(asset)
-    for key in keys:
-        event = records[key].event if key in records else None
-        evaluation = event.asset_check_evaluation if event else None
-        target = evaluation.target_materialization_data if evaluation else None
-        if not (evaluation and evaluation.passed and target and latest):
-            return False
-        if target.run_id != latest.run_id:
-            return False
-    return True
+    return all(
+        evaluation is not None
+        and evaluation.passed
+        and latest is not None
+        and evaluation.target_materialization_data is not None
+        and evaluation.target_materialization_data.run_id == latest.run_id
+        for evaluation in _evaluations(graph, asset, instance)
+    )
+
+
+def failures(graph: AssetGraph, asset: dg.AssetKey, instance: dg.DagsterInstance) -> str:
+    """What the asset's failed checks say."""
+    evaluations = _evaluations(graph, asset, instance)
+    return "; ".join(e.description or e.check_name for e in evaluations if e and not e.passed)
+
+
+def _evaluations(
+    graph: AssetGraph, asset: dg.AssetKey, instance: dg.DagsterInstance
+) -> list[dg.AssetCheckEvaluation | None]:
+    """The latest evaluation of every check of the asset; None for one never evaluated."""
+    if not (keys := list(graph.get_check_keys_for_assets({asset}))):
+        return []
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    events = [records[key].event if key in records else None for key in keys]
+    return [event.asset_check_evaluation if event else None for event in events]
 
 
 def end_interrupted_runs(instance: dg.DagsterInstance, tags: dict[str, str]) -> None:

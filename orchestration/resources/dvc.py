@@ -28,7 +28,7 @@ class DVC(dg.ConfigurableResource):  # type: ignore[type-arg]
         return cls(enabled=settings.under_dvc)
 
     def up_to_date(self, stage: str) -> bool:
-        """Whether the stage's output lies there as dvc.lock has it, made from the present inputs."""
+        """Whether the stage's output lies there as in dvc.lock, made from the present inputs."""
         if not self.enabled or stage not in recorded_stages(LOCK):
             return False
         with _repository() as repository:

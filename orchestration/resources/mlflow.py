@@ -85,13 +85,14 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         run.end("FINISHED")
 
     def _tags(self, context: dg.AssetExecutionContext, inputs: Mapping[str, str]) -> dict[str, str]:
-        tags = {
+        partition = context.partition_key if context.has_partition_key else ""
+        return {
             RUN_TAG: context.run_id,
             "dagster.run_url": f"{self.dagster_address}/runs/{context.run_id}",
             "dagster.asset": context.asset_key.to_user_string(),
+            "dagster.partition": partition,
             **{f"data_version.{asset}": version for asset, version in inputs.items()},
         }
-        return tags | ({"dagster.partition": context.partition_key} if context.has_partition_key else {})
 
 
 class TrackedRun:
@@ -116,13 +117,15 @@ class TrackedRun:
         numbers = {
             key: float(value)
             for key, value in entry.items()
-            if key not in ("step", "time") and isinstance(value, int | float) and math.isfinite(value)
+            if key not in ("step", "time")
+            and isinstance(value, int | float)
+            and math.isfinite(value)
         }
         moment = int(1000 * float(entry.get("time") or time.time()))
         self._send("metrics", step=int(entry.get("step", 0)), moment=moment, values=numbers)
 
     def log_artifacts(self, folder: Path, name: str | None = None) -> None:
-        """Copy a folder's files to the run, into its folder `name`. They must stay where they are."""
+        """Copy a folder's files, which must stay there, to the run's folder `name`."""
         self._send("artifacts", folder=str(folder), name=name)
 
     @property
@@ -207,5 +210,3 @@ def _client(tracking_uri: str) -> MlflowClient:
     if tracking_uri.startswith("sqlite:///"):
         Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri, registry_uri=tracking_uri)
-
-

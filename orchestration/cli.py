@@ -1,0 +1,197 @@
+"""The command line. Every command imports what it needs when it runs, so that help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from corgi_core.errors import CorgiError
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
+
+cli = typer.Typer(
+    name="corgi",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="""Shifted diffusion for text-to-image generation, from raw data to pictures.
+
+    [bold]Start here[/bold]
+
+    [bold cyan]corgi demo[/bold cyan] trains everything on emoji and shows what came out.
+
+    [bold cyan]corgi generate "a red apple, noto style" -n 4 --out apple.png[/bold cyan] draws.
+
+    [bold cyan]corgi ui[/bold cyan] shows the lineage in Dagster and the runs in MLflow.
+
+    [bold]Your own images[/bold]
+
+    [bold cyan]corgi ingest ~/photos --format imagefolder --name photos[/bold cyan], then
+    [bold cyan]corgi demo --dataset photos[/bold cyan]
+    """,
+)
+
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", help="A row of `corgi presets`; default: $CORGI_PRESET or emoji."),
+]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Your own data, by the name given to `corgi ingest --name`."),
+]
+
+
+@cli.command()
+def demo(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+    """Data, CLIP, Gaussians, priors, decoder, evaluation: do what is missing or changed."""
+    settings = _settings(preset, dataset)
+    from orchestration.demo import demo
+
+    raise typer.Exit(demo(settings))
+
+
+@cli.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw, in words.")],
+    count: Annotated[int, typer.Option("-n", "--count", help="How many pictures.")] = 1,
+    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("picture.png"),
+    seed: Annotated[int, typer.Option(help="The same seed draws the same pictures.")] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Sampling steps of the decoder; default: its own."),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Guidance of the decoder, 1 is none; default: its own."),
+    ] = None,
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+) -> None:
+    """Draw a prompt with the champions of the model registry."""
+    settings = _settings(preset, dataset)
+    from orchestration.drawing import draw
+
+    draw(settings, prompt, count, out, seed=seed, steps=steps, guidance=guidance)
+    typer.echo(f"{out}: {count} × {prompt!r}")
+
+
+@cli.command()
+def ingest(
+    path: Annotated[
+        str | None,
+        typer.Argument(help="A folder, or tar shards; none for the preset's own source."),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option("--format", help="emoji, imagefolder or webdataset."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="What to call the dataset; its folder is data/NAME."),
+    ] = None,
+    caption_column: Annotated[
+        str | None,
+        typer.Option(help="The caption's column in metadata.jsonl/.csv or key in .json."),
+    ] = None,
+    preset: PresetOption = None,
+) -> None:
+    """Read images and captions into shards and a manifest, bytes untouched."""
+    if path is not None and (format is None or name is None):
+        raise CorgiError(
+            f"how to read {path} is not said",
+            "add --format imagefolder or --format webdataset, and --name NAME",
+        )
+    settings = _settings(preset, name)
+    from corgi_core.data.ingest import ingest
+
+    data = settings.preset.data
+    folder = settings.dataset_folder / "raw_images"
+    raw = ingest(format or data.source, path, folder, data, settings.preset.seed, caption_column)
+    typer.echo(f"{folder}: {len(raw):,} images")
+    if name is not None:
+        typer.echo(f"Next: corgi demo --dataset {name}")
+
+
+@cli.command()
+def gate(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+    """Pass ingested data through the quality gate; says what it refused."""
+    settings = _settings(preset, dataset)
+    from corgi_core.data.dataset import Dataset
+    from corgi_core.data.expectations import check_manifest
+    from corgi_core.data.quality import gate, quarantine_of
+
+    raw = Dataset.load(settings.dataset_folder / "raw_images")
+    images = gate(raw, settings.dataset_folder / "images", settings.preset.data)
+    actions = quarantine_of(images)["action"].value_counts()
+    typer.echo(
+        f"{images.folder}: {len(images):,} images, {actions.get('normalised', 0)} normalised, "
+        f"{actions.get('quarantined', 0)} quarantined (quarantine.parquet says why)"
+    )
+    if failures := check_manifest(images.manifest).failures:
+        raise CorgiError(
+            f"the gated data do not meet the expectations: {'; '.join(failures)}",
+            "mend the data and ingest them again",
+        )
+
+
+@cli.command()
+def ui(
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    dagster_port: Annotated[int, typer.Option(help="Port of Dagster's pages.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's pages.")] = 5000,
+) -> None:
+    """Serve Dagster (with its daemon) and MLflow on this machine, until Ctrl-C."""
+    settings = _settings(preset, dataset)
+    from orchestration.servers import serve
+
+    raise typer.Exit(serve(settings, dagster_port, mlflow_port))
+
+
+@cli.command()
+def presets() -> None:
+    """The presets side by side: what they are for and how large their parts are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from corgi_core.presets import PRESETS
+
+    table = Table("preset", "source", "CLIP", "pixels", "prior", "decoder", "workers")
+    for name, preset in PRESETS.items():
+        prior, decoder = preset.prior, preset.decoder
+        table.add_row(
+            name,
+            preset.data.source,
+            ", ".join(preset.encoders.clip),
+            str(decoder.image_size),
+            f"{prior.layers} × {prior.width}, {prior.training.steps:,} steps",
+            f"{'-'.join(map(str, decoder.channels))}, {decoder.training.steps:,} steps",
+            str(preset.workers),
+        )
+    Console().print(table)
+
+
+def _settings(preset: str | None, dataset: str | None) -> Settings:
+    """Options win over the environment; child processes inherit them."""
+    if preset is not None:
+        os.environ["CORGI_PRESET"] = preset
+    if dataset is not None:
+        os.environ["CORGI_DATASET"] = dataset
+    from orchestration.settings import settings
+
+    return settings()
+
+
+def app() -> None:
+    """The program: 0 done, 1 a defect of Corgi's, 2 something the person can mend."""
+    try:
+        cli()
+    except CorgiError as error:
+        typer.secho(f"Error: {error.problem}. To mend it: {error.remedy}.", err=True, fg="red")
+        sys.exit(2)

@@ -1,0 +1,158 @@
+"""Dagster's and MLflow's pages on this machine, started together and stopped together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import typer
+
+from corgi_core.errors import CorgiError
+from orchestration.instance import prepare_home
+from orchestration.settings import Settings
+
+HOST = "127.0.0.1"
+PATIENCE = 90  # seconds until a server answers
+FAREWELL = 15  # seconds until a server that was asked to stop is killed
+
+
+def serve(settings: Settings, dagster_port: int, mlflow_port: int) -> int:
+    """Serve until SIGINT or SIGTERM, or until a server ends by itself; returns the exit code."""
+    for name, port in (("--dagster-port", dagster_port), ("--mlflow-port", mlflow_port)):
+        _check_free(name, port)
+    prepare_home(settings)
+    with ExitStack() as stack, _stop_signals():
+        try:
+            running = {
+                name: stack.enter_context(_process(name, command, settings.state / f"{name}.log"))
+                for name, command in _commands(settings, dagster_port, mlflow_port).items()
+            }
+            typer.echo(f"Workspace {settings.workspace}; starting, this takes a moment …")
+            pages = {"Dagster": f"http://{HOST}:{dagster_port}"}
+            _wait_for(f"{pages['Dagster']}/server_info", running)
+            if "mlflow" in running:
+                pages["MLflow"] = f"http://{HOST}:{mlflow_port}"
+                _wait_for(f"{pages['MLflow']}/health", running)
+            else:
+                pages["MLflow"] = settings.tracking_uri
+            for name, page in pages.items():
+                typer.echo(f"{name:8} {page}")
+            typer.echo("Ctrl-C stops both.")
+            while True:
+                _check_alive(running)
+                time.sleep(1)
+        except KeyboardInterrupt:
+            typer.echo("Stopping …")
+    return 0
+
+
+def _commands(settings: Settings, dagster_port: int, mlflow_port: int) -> dict[str, list[str]]:
+    """The servers' command lines by name."""
+    settings.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
+    python = [sys.executable, "-m"]
+    commands = {
+        "mlflow": [
+            *python, "mlflow", "server", "--host", HOST, "--port", str(mlflow_port),
+            "--workers", "1", "--backend-store-uri", settings.tracking_uri,
+            "--default-artifact-root", settings.mlflow_artifacts.as_uri(),
+        ],
+        "dagster": [  # webserver, daemon and one code server between them
+            *python, "dagster", "dev", "-h", HOST, "-p", str(dagster_port),
+            "-m", "orchestration.definitions",
+        ],
+    }  # fmt: skip
+    if not settings.tracking_uri.startswith("sqlite"):
+        del commands["mlflow"]  # it runs elsewhere
+    return commands
+
+
+@contextmanager
+def _process(name: str, command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A child in its own process group, so that its own children end with it."""
+    environment = {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        child = subprocess.Popen(
+            command, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        child.log = log  # type: ignore[attr-defined]
+        try:
+            yield child
+        finally:
+            _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ask nicely, then firmly; the group outlives its leader only by what refuses to go."""
+    for sign, patience in ((signal.SIGINT, FAREWELL), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(child.pid, sign)
+        except ProcessLookupError:
+            return
+        try:
+            child.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+@contextmanager
+def _stop_signals() -> Iterator[None]:
+    """SIGTERM stops as Ctrl-C does, also where a shell started us with SIGINT ignored."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_free(option: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise CorgiError(
+                f"port {port} is taken ({error.strerror})", f"choose another with {option}"
+            ) from error
+
+
+def _check_alive(running: dict[str, subprocess.Popen[bytes]]) -> None:
+    for name, child in running.items():
+        if child.poll() is not None:
+            raise CorgiError(
+                f"{name} ended by itself with code {child.returncode}",
+                f"read {child.log} for the cause",  # type: ignore[attr-defined]
+            )
+
+
+def _wait_for(address: str, running: dict[str, subprocess.Popen[bytes]]) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        _check_alive(running)
+        try:
+            with urlopen(address, timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(0.3)
+    raise CorgiError(
+        f"{address} does not answer after {PATIENCE} s", "read the logs under the workspace's state"
+    )
