@@ -151,11 +151,18 @@ def compute_missing(
     index = {"spec": spec, "shards": records}
     if not (folder / "index.json").exists() or read_json(folder / "index.json") != index:
         write_json(folder / "index.json", index)
-    for stale in folder.glob("*.safetensors"):
-        if stale.stem not in records:
-            stale.unlink()
-            (folder / f"{stale.stem}.json").unlink(missing_ok=True)
+    _tidy(folder, records)
     return ArrayStore(folder, recomputed)
+
+
+def _tidy(folder: Path | UPath, records: Mapping[str, Any]) -> None:
+    """Remove shards that the dataset no longer has, and what killed runs were writing."""
+    wanted = {f"{stem}.{suffix}" for stem in records for suffix in ("safetensors", "json")}
+    files: list[Path | UPath] = [*folder.iterdir()]
+    for file in files:
+        ours = file.name.endswith((".safetensors", ".json", ".tmp"))
+        if ours and file.name not in wanted | {"index.json"}:
+            file.unlink()
 
 
 def _record_of(folder: Path | UPath, shard: str, source: str) -> dict[str, Any] | None:

@@ -66,9 +66,13 @@ class Dataset:
             return read_table(file)
 
     @cached_property
+    def _by_shard(self) -> dict[str, pd.DataFrame]:
+        return {str(shard): rows for shard, rows in self.manifest.groupby("shard")}
+
+    @property
     def shards(self) -> list[str]:
         """The shards' names in order: "00000", "00001", …"""
-        return sorted(set(self.manifest["shard"]))
+        return sorted(self._by_shard)
 
     @cached_property
     def digest(self) -> str:
@@ -81,7 +85,7 @@ class Dataset:
 
     def rows(self, shard: str) -> pd.DataFrame:
         """The manifest's rows of one shard."""
-        return self.manifest[self.manifest["shard"] == shard]
+        return self._by_shard[shard]
 
     def shard_digest(self, shard: str) -> str:
         """Names one shard's content: its keys, images and captions."""
@@ -103,6 +107,9 @@ class Dataset:
                     assert row["key"] == key, f"{shard}.tar and the manifest differ at {key}"
                     about = {name: row[name] for name in ("captions", "split", "source", "group")}
                     yield Sample(key, image, suffix=suffix, **about)
+
+    def __reduce__(self) -> tuple[type[Dataset], tuple[Path | UPath]]:
+        return (type(self), (self.folder,))
 
     def __len__(self) -> int:
         return len(self.manifest)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 # no vector formats (EPS would start Ghostscript) and nothing that only old programs write
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -75,7 +75,7 @@ def _plain(
         changes.append(("EXIF rotation", f"orientation {orientation} is applied"))
     if opened.mode == "CMYK":
         changes.append(("CMYK", "converted to RGB"))
-    if opened.mode.startswith("I"):
+    if opened.mode[0] in "IF":
         changes.append(("16-bit", "scaled to 8 bits"))
         upright = _eight_bits(upright)
     plain = Image.new("RGB", upright.size, "white")

@@ -110,8 +110,12 @@ def _row(sample: Sample, shard: str) -> dict[str, Any]:
 def _check_key(sample: Sample, seen: set[str]) -> None:
     if sample.key in seen:
         raise CorgiError(f"two images have the key {sample.key!r}", "rename one of the files")
-    if "." in sample.key.rpartition("/")[2] or not sample.key:
-        raise CorgiError(f"the key {sample.key!r} is empty or holds a dot", "rename the file")
+    last = sample.key.rpartition("/")[2]
+    if not last or "." in last or not sample.key.isprintable():
+        raise CorgiError(
+            f"the key {sample.key!r} is empty, or holds a dot or a control character",
+            "rename the file",
+        )
     seen.add(sample.key)
 
 
