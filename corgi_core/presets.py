@@ -66,6 +66,7 @@ class EncoderSettings:
     clip: tuple[str, ...]
     text: str  # "minilm" (in the installed package), a transformers id or a local folder
     text_tokens: int  # at most this many tokens a caption
+    image_tower: str  # of the trained encoder: a timm architecture
     image_size: int  # pixels, of the trained encoder
     width: int  # d of the trained encoder
     training: TrainingSettings | None
@@ -130,8 +131,9 @@ _EMOJI = Preset(
     name="emoji",
     data=DataSettings(),
     encoders=EncoderSettings(
-        clip=("trained",), text="minilm", text_tokens=24, image_size=64, width=256,
-        training=TrainingSettings(steps=600, batch_size=128, learning_rate=1e-3),
+        clip=("trained",), text="minilm", text_tokens=24,
+        image_tower="regnetx_002", image_size=64, width=256,
+        training=TrainingSettings(steps=400, batch_size=256, learning_rate=2e-3, ema_decay=0.99),
     ),
     prior=PriorSettings(
         width=256, layers=4, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,

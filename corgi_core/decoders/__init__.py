@@ -1,0 +1,1 @@
+"""Decoders: CLIP image embedding → picture."""

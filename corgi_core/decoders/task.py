@@ -1,0 +1,110 @@
+"""What the decoder learns: to denoise all training images, knowing their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor, nn
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.decoders.model import DecoderModel
+from corgi_core.decoders.network import DecoderNetwork, DecoderShape
+from corgi_core.decoders.noise import T, denoising_loss, forward_process
+from corgi_core.errors import CorgiError
+from corgi_core.presets import DecoderSettings
+from corgi_core.training.loop import StepRandom
+
+HELD_OUT_IMAGES = 64
+
+
+@dataclass
+class DecoderTask:
+    """Training of the decoder (a `Task` of the training loop). Captions play no part.
+
+    `pixels` holds "pixels", uint8 [n, 3, s, s]; `embeddings` holds "image", [n, d].
+    """
+
+    settings: DecoderSettings
+    pixels: ArrayStore
+    embeddings: ArrayStore
+    train_keys: Collection[str]
+    test_keys: Collection[str]
+
+    def __post_init__(self) -> None:
+        self.train_keys = tuple(sorted(self.train_keys))
+        self.test_keys = tuple(sorted(self.test_keys))
+        if self.pixels.spec["size"] != self.settings.image_size:
+            raise CorgiError(
+                f"the pixels are {self.pixels.spec['size']} to a side, "
+                f"the decoder's image_size is {self.settings.image_size}",
+                "materialise the pixels again with the present preset",
+            )
+
+    @property
+    def rows(self) -> int:
+        return len(self.train_keys)
+
+    def build(self) -> nn.Module:
+        s = self.settings
+        return DecoderNetwork(
+            DecoderShape(
+                self.embeddings.spec["width"], s.image_size, s.patch, s.channels, s.attention,
+                s.layers_per_block, s.vectors,
+            )
+        )  # fmt: skip
+
+    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        """Denoising, one (t, noise) a picture. rows [b] → mean loss."""
+        x_0, z = (tensor[rows].to(random.device) for tensor in self._training)
+        t = random.integers(T)
+        noise = random.normal(*x_0.shape[1:])
+        dropped = random.uniform() < self.settings.embedding_dropout
+        x_0 = _in_range(x_0)
+        x_t = self._process.add_noise(x_0, noise, t)
+        predicted = model(x_t, t, z, dropped)
+        return {"loss": denoising_loss(x_0, predicted, self._process.alphas_cumprod[t])}
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Denoising loss and the error of few-step reconstructions, on fixed held-out images."""
+        if not self.test_keys:
+            return {}
+        assert isinstance(model, DecoderNetwork)
+        pixels, z = self._held_out
+        random = StepRandom(0, 0, len(z))
+        t = torch.linspace(0, T - 1, len(z)).long()
+        x_0 = _in_range(pixels)
+        x_t = self._process.add_noise(x_0, random.normal(*x_0.shape[1:]), t)
+        predicted = model(x_t, t, z, torch.zeros(len(z), dtype=torch.bool))
+        loss = denoising_loss(x_0, predicted, self._process.alphas_cumprod[t])
+        decoded = DecoderModel(model, self.settings, self.embeddings.spec, card={}).decode(z)
+        error = (decoded - pixels / 255).square().mean().sqrt()
+        return {"held_out_loss": float(loss), "held_out_pixel_error": float(error)}
+
+    @cached_property
+    def _process(self) -> DDPMScheduler:
+        return forward_process(self.settings.noise_shift)
+
+    @cached_property
+    def _training(self) -> tuple[Tensor, Tensor]:
+        return self._read(self.train_keys)
+
+    @cached_property
+    def _held_out(self) -> tuple[Tensor, Tensor]:
+        spaced = np.linspace(0, len(self.test_keys) - 1, HELD_OUT_IMAGES).astype(int)
+        return self._read([tuple(self.test_keys)[i] for i in np.unique(spaced)])
+
+    def _read(self, keys: Collection[str]) -> tuple[Tensor, Tensor]:
+        """Pixels uint8 [n, 3, s, s] and embeddings float32 [n, d] of the images `keys`."""
+        pixels = self.pixels.read("pixels")[self.pixels.rows_of(keys)]
+        z = self.embeddings.read("image")[self.embeddings.rows_of(keys)]
+        return torch.from_numpy(pixels), torch.from_numpy(z.astype(np.float32))
+
+
+def _in_range(pixels: Tensor) -> Tensor:
+    """0 … 255 → −1 … 1."""
+    return pixels.float() / 127.5 - 1
