@@ -1,0 +1,109 @@
+"""One workspace for all end-to-end tests: `corgi demo --preset emoji-small`, killed twice.
+
+The job is killed with SIGKILL in the middle of embedding and in the middle of training, and then
+run to its end; so everything that the tests find in the workspace came out of a resumed job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+PRESET = "emoji-small"
+ROOT = Path(__file__).resolve().parents[2]
+CORGI = [sys.executable, "-c", "from orchestration.cli import app; app()"]
+PATIENCE = 600  # seconds
+
+
+@dataclass
+class Workspace:
+    """A finished workspace in a folder of its own, and what was seen when it was killed."""
+
+    folder: Path
+    torn_embedding_shards: list[str] = field(default_factory=list)
+    steps_before_the_kill: int = 0
+    killed_training: Path | None = None
+    last_output: str = ""
+
+    @property
+    def state(self) -> Path:
+        return self.folder / ".corgi" / PRESET
+
+    @property
+    def environment(self) -> dict[str, str]:
+        mine = {
+            "CORGI_HOME": str(self.folder / ".corgi"),
+            "CORGI_DATA": str(self.folder / "data"),
+            "CORGI_PRESET": PRESET,
+            "DAGSTER_HOME": str(self.state / "dagster"),
+            "COLUMNS": "120",
+        }
+        outside = {k: v for k, v in os.environ.items() if not k.startswith(("CORGI_", "MLFLOW_TR"))}
+        return outside | mine
+
+    def corgi(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.run([*CORGI, *words])
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True,
+            timeout=PATIENCE, check=False,
+        )  # fmt: skip
+
+    def start(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
+        """A `corgi` that goes on while the test does other things, its output in `log`."""
+        with log.open("ab") as file:
+            return subprocess.Popen(
+                [*CORGI, *words], env=self.environment, cwd=self.folder, stdout=file, stderr=file
+            )
+
+    def kill_the_demo_when(self, seen: Callable[[], bool]) -> None:
+        """Start `corgi demo` and SIGKILL it as soon as `seen()`."""
+        log = self.folder / "killed.log"
+        job = self.start(log, "demo")
+        try:
+            until = time.monotonic() + PATIENCE
+            while not seen():
+                assert job.poll() is None, log.read_text() + _log_of(self)
+                assert time.monotonic() < until
+                time.sleep(0.002)
+        finally:
+            os.kill(job.pid, signal.SIGKILL)
+            job.wait()
+
+    @property
+    def metrics(self) -> dict:
+        return json.loads((self.state / "reports" / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("corgi"))
+    embeddings = workspace.state / "storage" / "image_embeddings"
+    workspace.kill_the_demo_when(lambda: any(embeddings.glob("?????.json")))
+    workspace.torn_embedding_shards = [path.stem for path in embeddings.glob("?????.json")]
+    assert not (embeddings / "index.json").exists()
+
+    trainings = workspace.state / "work" / "prior"
+    workspace.kill_the_demo_when(lambda: any(trainings.glob("**/checkpoints/step-*/state.json")))
+    (state,) = trainings.glob("**/checkpoints/step-*/state.json")
+    workspace.killed_training = state.parents[2]
+    workspace.steps_before_the_kill = int(state.parent.name.removeprefix("step-"))
+
+    done = workspace.corgi("demo")
+    assert done.returncode == 0, done.stdout + done.stderr + _log_of(workspace)
+    workspace.last_output = done.stdout
+    return workspace
+
+
+def _log_of(workspace: Workspace) -> str:
+    return "".join(path.read_text()[-5000:] for path in workspace.state.glob("*.log"))

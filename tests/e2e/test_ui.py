@@ -1,0 +1,146 @@
+"""Both user interfaces as a person meets them: real servers, GraphQL, and a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from urllib.request import Request, urlopen
+
+import pytest
+
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+STATUS = """
+query Status($run: ID!) {
+  runOrError(runId: $run) { ... on Run { status assetMaterializations { assetKey { path } } } }
+}
+"""
+REPOSITORIES = """
+{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def pages(workspace) -> Iterator[dict[str, str]]:
+    """`corgi ui` on free ports; {"Dagster": url, "MLflow": url}."""
+    ports = free_port(), free_port()
+    log = workspace.folder / "ui.log"
+    server = workspace.start(
+        log, "ui", "--dagster-port", str(ports[0]), "--mlflow-port", str(ports[1])
+    )
+    try:
+        until = time.monotonic() + 120
+        while "MLflow " not in log.read_text():
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+        names = ("Dagster", "MLflow")
+        yield {n: f"http://127.0.0.1:{port}" for n, port in zip(names, ports, strict=True)}
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
+
+
+def ask(page: str, query: str, **variables: object) -> dict:
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    request = Request(f"{page}/graphql", body, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=60) as answer:
+        return json.load(answer)["data"]
+
+
+def test_a_graphql_launch_materialises(pages):
+    """What the "Materialize" button sends, for one partition of the Gaussian bank."""
+    (repository,) = ask(pages["Dagster"], REPOSITORIES)["repositoriesOrError"]["nodes"]
+    params = {
+        "selector": {
+            "repositoryName": repository["name"],
+            "repositoryLocationName": repository["location"]["name"],
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [{"path": ["gaussian_bank"]}],
+        },
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "shifted-k1"}]},
+        "mode": "default",
+        "runConfigData": {},
+    }
+    launched = ask(pages["Dagster"], LAUNCH, params=params)["launchPipelineExecution"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    until = time.monotonic() + 180
+    while True:
+        run = ask(pages["Dagster"], STATUS, run=launched["run"]["runId"])["runOrError"]
+        if run["status"] in ("SUCCESS", "FAILURE", "CANCELED"):
+            break
+        assert time.monotonic() < until, run
+        time.sleep(1)
+    assert run["status"] == "SUCCESS"
+    assert [m["assetKey"]["path"] for m in run["assetMaterializations"]] == [["gaussian_bank"]]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    assert chromium, "the browser test needs Chromium: apt-get install chromium chromium-driver"
+    assert driver, "the browser test needs its driver: apt-get install chromium-driver"
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--window-size=1600,1100", f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):  # fmt: skip
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    yield browser
+    browser.quit()
+
+
+def wait_for_words(browser, *words: str, seconds: int = 90) -> str:
+    """The page's text once it holds all the words."""
+    until = time.monotonic() + seconds
+    while True:
+        text = browser.execute_script("return document.body.innerText")
+        if all(word in text for word in words):
+            return text
+        assert time.monotonic() < until, f"{browser.current_url} shows only:\n{text[:3000]}"
+        time.sleep(0.5)
+
+
+def test_the_lineage_page_shows_the_graph(browser, pages):
+    browser.get(f"{pages['Dagster']}/asset-groups")
+    wait_for_words(browser, "raw_images", "gaussian_bank", "evaluation")
+    browser.get(f"{pages['Dagster']}/assets/evaluation?view=overview")
+    text = wait_for_words(browser, "evaluation", "best_prior")
+    assert "Welcome" not in text
+
+
+def test_an_mlflow_run_shows_its_metrics(browser, pages, workspace):
+    from mlflow import MlflowClient
+
+    store = MlflowClient(f"sqlite:///{workspace.folder}/.corgi/mlflow/mlflow.db")
+    experiment = store.get_experiment_by_name("emoji-small")
+    runs = store.search_runs([experiment.experiment_id], max_results=200)
+    run = next(run for run in runs if "prior" in run.info.run_name)
+    browser.get(
+        f"{pages['MLflow']}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
+    )
+    wait_for_words(browser, "held_out_cosine", "learning_rate")
