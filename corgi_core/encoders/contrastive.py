@@ -1,0 +1,219 @@
+"""Trains a small open_clip model on the training split, for people without pretrained ones.
+
+The text tower is a frozen transformers encoder, mean pooled, under a learned projection
+(open_clip's HFTextEncoder), so its pooled vectors are computed once; the image tower is learned
+from scratch. The loss is CLIP's, over the global batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.hf_configs import arch_dict
+from open_clip.loss import ClipLoss
+from open_clip.model import set_model_preprocess_cfg
+from open_clip.tokenizer import HFTokenizer
+from open_clip.transform import PreprocessCfg
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.encoders.augment import NUMBERS, jittered
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.open_clip_model import OpenClipModel
+from corgi_core.encoders.similarity import blockwise_cosine, recall_at
+from corgi_core.encoders.text import (
+    TokenEncoder,
+    portable_name,
+    transformers_source,
+    without_progress_bars,
+)
+from corgi_core.errors import CorgiError
+from corgi_core.presets import EncoderSettings
+from corgi_core.training.loop import StepRandom
+
+# White is 0, so the convolutions' zero padding continues the background.
+MEAN, DEVIATION = (1.0, 1.0, 1.0), (0.5, 0.5, 0.5)
+LARGEST_SCALE = math.log(100)  # of the logits, as CLIP clips it
+_BATCH = 256
+
+
+class DualEncoder(nn.Module):
+    """The parts of an open_clip model that are trained: image tower, text projection, scale."""
+
+    def __init__(self, clip: open_clip.CustomTextCLIP) -> None:
+        super().__init__()
+        self.visual = clip.visual
+        self.projection = clip.text.proj
+        self.logit_scale = clip.logit_scale
+
+    def forward(self, pixels: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """pixels [n, 3, s, s] in [0, 1], pooled text [n, w] → unit vectors [n, d] twice, scale."""
+        scale = self.logit_scale.clamp(max=LARGEST_SCALE).exp()
+        return self.encode_images(pixels), self.encode_texts(pooled), scale
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """[n, 3, s, s] in [0, 1] → unit vectors [n, d], float32."""
+        pixels = (pixels - MEAN[0]) / DEVIATION[0]
+        features = self.visual(pixels.contiguous(memory_format=torch.channels_last))
+        return F.normalize(features.float(), dim=-1)
+
+    def encode_texts(self, pooled: Tensor) -> Tensor:
+        """Mean-pooled text [n, w] → unit vectors [n, d], float32."""
+        return F.normalize(self.projection(pooled).float(), dim=-1)
+
+
+@dataclass
+class Pairs:
+    """Images and captions in memory: pixels uint8 [n, 3, s, s]; pooled text float32 [n, w]."""
+
+    pixels: Tensor
+    pooled: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+
+@dataclass
+class ClipTask:
+    """Training of a small open_clip model (a `Task` of the training loop).
+
+    A row is a caption of a training image. `pixels` are the images at `settings.image_size`.
+    """
+
+    settings: EncoderSettings
+    images: Dataset
+    pixels: ArrayStore
+
+    def __post_init__(self) -> None:
+        size = self.pixels.spec["size"]
+        if size != self.settings.image_size:
+            raise CorgiError(
+                f"the pixels are {size} px wide, the CLIP encoder reads {self.settings.image_size}",
+                "set encoders.image_size to the pixels' size",
+            )
+
+    @cached_property
+    def _captions(self) -> dict[str, list[tuple[str, str]]]:
+        """(key, caption) by split; of a held-out image the first caption alone."""
+        captions: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
+        manifest = self.images.manifest
+        columns = (manifest[column] for column in ("key", "captions", "split"))
+        for key, texts, split in zip(*columns, strict=True):
+            kept = (texts or [])[: None if split == "train" else 1]
+            captions[split].extend((key, text) for text in kept)
+        if not captions["train"]:
+            raise CorgiError(
+                "no training image has a caption, so no CLIP model can be trained",
+                "ingest captions, or name pretrained encoders in encoders.clip",
+            )
+        return captions
+
+    @cached_property
+    def _pairs(self) -> dict[str, Pairs]:
+        text = TokenEncoder.load(self.settings.text, self.settings.text_tokens)
+        pixels = self.pixels.read("pixels")
+        pairs = {}
+        for split, captions in self._captions.items():
+            rows = self.pixels.rows_of(key for key, _ in captions)
+            pairs[split] = Pairs(
+                torch.from_numpy(pixels[rows]), text.pooled([caption for _, caption in captions])
+            )
+        return pairs
+
+    @property
+    def rows(self) -> int:
+        return len(self._captions["train"])
+
+    def build(self) -> nn.Module:
+        clip = _open_clip(self.settings, pretrained_text=False)
+        model = DualEncoder(clip)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        """CLIP's symmetric cross-entropy; every caption of the global batch is a rival."""
+        pairs = self._pairs["train"]
+        pixels = pairs.pixels[rows].to(random.device) / 255
+        pixels = jittered(pixels, random.uniform(NUMBERS))
+        image, text, scale = model(pixels, pairs.pooled[rows].to(random.device))
+        # Each worker computes the whole batch's loss from gathered features; gradients flow
+        # through the gathering, so that averaging them over workers gives the loss's gradient.
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        workers = torch.distributed.get_world_size() if distributed else 1
+        rank = torch.distributed.get_rank() if distributed else 0
+        loss = ClipLoss(gather_with_grad=True, rank=rank, world_size=workers)
+        return {"loss": loss(image, text, scale), "logit_scale": scale}
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Held-out retrieval: caption i belongs to image i, of all held-out images."""
+        assert isinstance(model, DualEncoder)
+        pairs, device = self._pairs["test"], model.logit_scale.device
+        if not len(pairs):
+            return {}
+        batches = pairs.pixels.split(_BATCH)
+        image = torch.cat([model.encode_images(batch.to(device) / 255) for batch in batches])
+        text = model.encode_texts(pairs.pooled.to(device))
+        recalls = recall_at(text, image, (1, 5), [image.shape[1]])
+        return {
+            "held_out_images": float(len(pairs)),
+            **{f"recall_at_{rank}": value for rank, value in recalls.items()},
+            "held_out_cosine": float(blockwise_cosine(text, image, [image.shape[1]]).mean()),
+            "modality_gap": float((text.mean(dim=0) - image.mean(dim=0)).norm()),
+        }
+
+    def ensemble(self, model: nn.Module) -> ClipEnsemble:
+        """The trained parts put back into an open_clip model, as an ensemble of one."""
+        assert isinstance(model, DualEncoder)
+        clip = _open_clip(self.settings, pretrained_text=True)
+        clip.visual.load_state_dict(model.visual.state_dict())
+        clip.text.proj.load_state_dict(model.projection.state_dict())
+        clip.logit_scale.data.copy_(model.logit_scale)
+        tokenizer = HFTokenizer(
+            transformers_source(self.settings.text), context_length=self.settings.text_tokens
+        )
+        name = f"{self.settings.image_tower}-{self.settings.image_size}"
+        return ClipEnsemble([OpenClipModel(name, clip, architecture(self.settings), tokenizer)])
+
+
+def architecture(settings: EncoderSettings) -> dict[str, Any]:
+    """open_clip's `model_cfg`; the text tower goes by a name that holds on every machine."""
+    text = portable_name(settings.text)
+    return {
+        "embed_dim": settings.width,
+        "vision_cfg": {"timm_model_name": settings.image_tower, "image_size": settings.image_size},
+        "text_cfg": {
+            "hf_model_name": text,
+            "hf_tokenizer_name": text,
+            "hf_pooler_type": "mean_pooler",
+            "hf_proj_type": "mlp",
+            "context_length": settings.text_tokens,
+        },
+    }
+
+
+def _open_clip(settings: EncoderSettings, pretrained_text: bool) -> open_clip.CustomTextCLIP:
+    """The model of `architecture`, its image tower and projection freshly initialised."""
+    from transformers import AutoConfig
+
+    source = transformers_source(settings.text)
+    family = AutoConfig.from_pretrained(source).model_type
+    if family not in arch_dict:
+        raise CorgiError(
+            f"open_clip has no text tower for {family!r} encoders such as {settings.text!r}",
+            f"train with a text encoder of a family it knows: {', '.join(arch_dict)}",
+        )
+    config = architecture(settings)
+    config["text_cfg"] |= {"hf_model_name": source, "hf_model_pretrained": pretrained_text}
+    with without_progress_bars():
+        clip = open_clip.CustomTextCLIP(**config)
+    size = (settings.image_size, settings.image_size)
+    preprocessing = PreprocessCfg(size=size, mean=MEAN, std=DEVIATION, fill_color=255)
+    set_model_preprocess_cfg(clip, asdict(preprocessing))
+    return clip

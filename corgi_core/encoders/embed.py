@@ -1,0 +1,105 @@
+"""Embeds a dataset, shard by shard: images under a CLIP ensemble, captions under it and as tokens.
+
+Stored in float16; a shard that is there already is not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from upath import UPath
+
+from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.pixels import square
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.text import TokenEncoder
+from corgi_core.errors import CorgiError
+
+_BATCH = 128
+
+
+def embed_images(
+    clip: ClipEnsemble, images: Dataset, pixels: ArrayStore | None, folder: Path | UPath
+) -> ArrayStore:
+    """Every image's embedding: "image" float16 [n, d], row keys being the images' keys.
+
+    Reads `pixels` where they are at least as large as the encoders' images, else the images
+    themselves, padded with white to squares.
+    """
+    large_enough = pixels is not None and pixels.spec["size"] >= clip.image_size
+
+    def compute(shard: str) -> dict[str, np.ndarray]:
+        if pixels is not None and large_enough:
+            keys = pixels.read_shard(shard, "keys")
+            batches = iter(torch.from_numpy(pixels.read_shard(shard, "pixels")).split(_BATCH))
+        else:
+            keys = np.array([key for key, _ in images.images(shard)])
+            batches = _squares(images, shard, clip.image_size)
+        embeddings = torch.cat([clip.encode_images(batch) for batch in batches])
+        return {"keys": keys, "image": _as_float16(embeddings, clip)}
+
+    return compute_missing(folder, images, encoder_spec(clip), compute, "image embeddings")
+
+
+def embed_texts(
+    clip: ClipEnsemble, tokens: TokenEncoder, images: Dataset, folder: Path | UPath
+) -> ArrayStore:
+    """Every caption, one row each, row keys being its image's key: "text" float16 [m, d], "tokens"
+    float16 [m, T, w], "mask" bool [m, T].
+    """
+    spec = encoder_spec(clip) | {
+        "text_encoder": tokens.digest,
+        "text_width": tokens.width,
+        "text_tokens": tokens.max_tokens,
+    }
+
+    def compute(shard: str) -> dict[str, np.ndarray]:
+        rows = images.rows(shard)
+        by_image = zip(rows["key"], rows["captions"], strict=True)
+        pairs = [(key, text) for key, texts in by_image for text in texts or []]
+        captions = [text for _, text in pairs]
+        vectors, mask = tokens.encode(captions)
+        return {
+            "keys": np.array([key for key, _ in pairs], dtype=str),
+            "text": _as_float16(clip.encode_texts(captions), clip),
+            "tokens": vectors.half().numpy(),
+            "mask": mask.numpy(),
+        }
+
+    return compute_missing(folder, images, spec, compute, "text embeddings")
+
+
+def encoder_spec(clip: ClipEnsemble) -> dict[str, Any]:
+    """Which encoders made an embedding; two that differ here do not go together."""
+    return {
+        "encoder": clip.digest,
+        "names": clip.names,
+        "blocks": list(clip.widths),
+        "width": clip.width,
+    }
+
+
+def _squares(images: Dataset, shard: str, size: int) -> Iterator[Tensor]:
+    batch: list[np.ndarray] = []
+    for _, image in images.images(shard):
+        batch.append(square(image, size))
+        if len(batch) == _BATCH:
+            yield torch.from_numpy(np.stack(batch))
+            batch = []
+    if batch:
+        yield torch.from_numpy(np.stack(batch))
+
+
+def _as_float16(embeddings: Tensor, clip: ClipEnsemble) -> np.ndarray:
+    if not bool(torch.isfinite(embeddings).all()):
+        raise CorgiError(
+            f"an encoder of {', '.join(clip.names)} made a value that is not finite",
+            "check the encoder's weights",
+        )
+    return embeddings.half().cpu().numpy()

@@ -1,0 +1,125 @@
+"""The text side of a saved CLIP ensemble alone, for generating pictures with a short start.
+
+Importing open_clip takes seconds, and a prompt needs no image tower. Where a text tower is
+open_clip's HFTextEncoder with mean pooling (the kind that Corgi trains), its part of the same
+`model.safetensors` is read by transformers alone; any other kind is loaded through open_clip.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import ftfy
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional as F
+from upath import UPath
+
+from corgi_core.encoders.local import local_folder
+from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.encoders.text import TokenEncoder, mean_pooled, without_progress_bars
+from corgi_core.errors import CorgiError
+from corgi_core.files import read_json
+
+_PREFIX = "text."
+
+
+class _Tower(Protocol):
+    def encode_texts(self, captions: Sequence[str]) -> Tensor: ...
+
+
+class ClipTextTower(nn.Module):
+    """f_txt of an ensemble: equal to `ClipEnsemble.encode_texts` of the same folder."""
+
+    def __init__(self, towers: Sequence[_Tower], blocks: Sequence[int], digest: str) -> None:
+        super().__init__()
+        self.towers = nn.ModuleList(tower for tower in towers if isinstance(tower, nn.Module))
+        self.widths = tuple(blocks)
+        self.digest = digest
+
+    @property
+    def width(self) -> int:
+        return sum(self.widths)
+
+    @classmethod
+    def load(cls, folder: Path | UPath) -> Self:
+        """Read the text towers from a folder that `ClipEnsemble.save` wrote."""
+        if not (folder / "ensemble.json").exists():
+            raise CorgiError(
+                f"{folder} holds no CLIP ensemble: ensemble.json is missing",
+                "materialise clip_encoder again",
+            )
+        saved = read_json(folder / "ensemble.json")
+        with local_folder(folder) as local:
+            towers = [_tower(local / str(i), name) for i, name in enumerate(saved["names"])]
+        return cls(towers, saved["blocks"], saved["digest"])
+
+    @torch.no_grad()
+    def encode_texts(self, captions: Sequence[str]) -> Tensor:
+        """Captions [n] → float32 [n, d], every block scaled to norm √d_b."""
+        blocks = [tower.encode_texts(captions) for tower in self.towers]  # type: ignore[operator]
+        return scale_blocks(torch.cat(blocks, dim=1), self.widths)
+
+
+class _PooledTower(nn.Module):
+    """A transformers encoder, mean pooled and projected."""
+
+    def __init__(self, tokens: TokenEncoder, projection: nn.Module) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.projection = projection.eval().requires_grad_(False)
+
+    def encode_texts(self, captions: Sequence[str]) -> Tensor:
+        """Captions [n] → unit vectors [n, d_b]."""
+        cleaned = [_cleaned(caption) for caption in captions]
+        return F.normalize(self.projection(mean_pooled(*self.tokens.encode(cleaned))), dim=-1)
+
+
+def _tower(folder: Path, name: str) -> _Tower:
+    text = read_json(folder / "open_clip_config.json")["model_cfg"]["text_cfg"]
+    if text.get("hf_pooler_type") == "mean_pooler" and text.get("hf_proj_type") == "mlp":
+        return _pooled_tower(folder, name, text)
+    from corgi_core.encoders.open_clip_model import OpenClipModel
+
+    return OpenClipModel.load(folder, name)
+
+
+def _pooled_tower(folder: Path, name: str, text: dict[str, Any]) -> _PooledTower:
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        tensors = {
+            key.removeprefix(_PREFIX): file.get_tensor(key)
+            for key in file.keys()  # noqa: SIM118 (not a dictionary)
+            if key.startswith(_PREFIX)
+        }
+    encoder = {
+        key.removeprefix("transformer."): tensor
+        for key, tensor in tensors.items()
+        if key.startswith("transformer.")
+    }
+    with without_progress_bars():
+        model = AutoModel.from_pretrained(
+            None,  # type: ignore[arg-type]  # weights and configuration are given
+            config=AutoConfig.from_pretrained(folder),
+            state_dict=encoder,
+            add_pooling_layer=False,
+        )
+    first, last = tensors["proj.0.weight"], tensors["proj.2.weight"]
+    projection = nn.Sequential(
+        nn.Linear(first.shape[1], first.shape[0], bias=False),
+        nn.GELU(),
+        nn.Linear(last.shape[1], last.shape[0], bias=False),
+    )
+    projection.load_state_dict({"0.weight": first, "2.weight": last})
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    return _PooledTower(TokenEncoder(name, model, tokenizer, text["context_length"]), projection)
+
+
+def _cleaned(caption: str) -> str:
+    """open_clip's cleaning: broken Unicode mended, HTML entities resolved, spaces made single."""
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(caption))).split())
