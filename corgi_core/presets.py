@@ -66,9 +66,11 @@ class EncoderSettings:
     clip: tuple[str, ...]
     text: str  # "minilm" (in the installed package), a transformers id or a local folder
     text_tokens: int  # at most this many tokens a caption
-    image_tower: str  # of the trained encoder: a timm architecture
-    image_size: int  # pixels, of the trained encoder
-    width: int  # d of the trained encoder
+    # of the trained encoder, whose image tower is CLIP's ModifiedResNet:
+    image_size: int  # pixels, a multiple of 32
+    width: int  # d
+    tower_layers: tuple[int, int, int, int]  # bottlenecks at each resolution
+    tower_channels: int  # at the highest resolution; the last has 32 times as many
     training: TrainingSettings | None
 
 
@@ -132,8 +134,8 @@ _EMOJI = Preset(
     data=DataSettings(),
     encoders=EncoderSettings(
         clip=("trained",), text="minilm", text_tokens=24,
-        image_tower="regnetx_002", image_size=64, width=256,
-        training=TrainingSettings(steps=400, batch_size=256, learning_rate=2e-3, ema_decay=0.99),
+        image_size=64, width=256, tower_layers=(1, 1, 1, 1), tower_channels=24,
+        training=TrainingSettings(steps=300, batch_size=256, learning_rate=2e-3, ema_decay=0.99),
     ),
     prior=PriorSettings(
         width=256, layers=4, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,

@@ -32,7 +32,7 @@ from corgi_core.encoders.text import (
     TokenEncoder,
     portable_name,
     transformers_source,
-    without_progress_bars,
+    quiet_transformers,
 )
 from corgi_core.errors import CorgiError
 from corgi_core.presets import EncoderSettings
@@ -178,7 +178,7 @@ class ClipTask:
         tokenizer = HFTokenizer(
             transformers_source(self.settings.text), context_length=self.settings.text_tokens
         )
-        name = f"{self.settings.image_tower}-{self.settings.image_size}"
+        name = f"resnet{self.settings.tower_channels}-{self.settings.image_size}px"
         return ClipEnsemble([OpenClipModel(name, clip, architecture(self.settings), tokenizer)])
 
 
@@ -187,7 +187,11 @@ def architecture(settings: EncoderSettings) -> dict[str, Any]:
     text = portable_name(settings.text)
     return {
         "embed_dim": settings.width,
-        "vision_cfg": {"timm_model_name": settings.image_tower, "image_size": settings.image_size},
+        "vision_cfg": {  # a list of layers means a ModifiedResNet
+            "layers": list(settings.tower_layers),
+            "width": settings.tower_channels,
+            "image_size": settings.image_size,
+        },
         "text_cfg": {
             "hf_model_name": text,
             "hf_tokenizer_name": text,
@@ -211,7 +215,7 @@ def _open_clip(settings: EncoderSettings, pretrained_text: bool) -> open_clip.Cu
         )
     config = architecture(settings)
     config["text_cfg"] |= {"hf_model_name": source, "hf_model_pretrained": pretrained_text}
-    with without_progress_bars():
+    with quiet_transformers():
         clip = open_clip.CustomTextCLIP(**config)
     size = (settings.image_size, settings.image_size)
     preprocessing = PreprocessCfg(size=size, mean=MEAN, std=DEVIATION, fill_color=255)

@@ -34,7 +34,7 @@ class OpenClipModel(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, name: str, model: nn.Module, architecture: dict[str, Any], tokenizer: Any):
+    def __init__(self, name: str, model: Any, architecture: dict[str, Any], tokenizer: Any):
         super().__init__()
         self.name = name
         self.model = model.eval().requires_grad_(False)

@@ -67,7 +67,7 @@ class TokenEncoder(nn.Module):
             config = AutoConfig.from_pretrained(source)
             tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
             family = T5EncoderModel if config.model_type in ("t5", "mt5", "umt5") else AutoModel
-            with without_progress_bars():
+            with quiet_transformers():
                 model = family.from_pretrained(source, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise CorgiError(
@@ -135,16 +135,18 @@ def _checked_length(name: str, config: Any, max_tokens: int) -> int:
 
 
 @contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Without transformers' own progress bar, which would break into Corgi's."""
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' progress bars and load reports, which would break into Corgi's."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        logging.set_verbosity(verbosity)
+        if bars:
             logging.enable_progress_bar()
 
 

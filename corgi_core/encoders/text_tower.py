@@ -21,7 +21,7 @@ from upath import UPath
 
 from corgi_core.encoders.local import local_folder
 from corgi_core.encoders.similarity import scale_blocks
-from corgi_core.encoders.text import TokenEncoder, mean_pooled, without_progress_bars
+from corgi_core.encoders.text import TokenEncoder, mean_pooled, quiet_transformers
 from corgi_core.errors import CorgiError
 from corgi_core.files import read_json
 
@@ -102,7 +102,7 @@ def _pooled_tower(folder: Path, name: str, text: dict[str, Any]) -> _PooledTower
         for key, tensor in tensors.items()
         if key.startswith("transformer.")
     }
-    with without_progress_bars():
+    with quiet_transformers():
         model = AutoModel.from_pretrained(
             None,  # type: ignore[arg-type]  # weights and configuration are given
             config=AutoConfig.from_pretrained(folder),
