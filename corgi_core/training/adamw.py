@@ -64,7 +64,7 @@ class AdamW:
         torch._foreach_add_([self._steps[n] for n in names], 1)
         torch._fused_adamw_(
             [self._parameters[n] for n in names],
-            [grad for n in names if (grad := self._parameters[n].grad) is not None],
+            [_gradient(self._parameters[n]) for n in names],
             [self._means[n] for n in names],
             [self._squares[n] for n in names],
             [],
@@ -77,3 +77,13 @@ class AdamW:
             amsgrad=False,
             maximize=False,
         )
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    """The gradient laid out in memory as its parameter is: the kernel walks both in step."""
+    gradient = parameter.grad
+    if gradient is None:
+        raise ValueError("there is no gradient")
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

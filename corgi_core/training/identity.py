@@ -94,6 +94,8 @@ def _described(name: str, value: Any) -> dict[str, str]:
         data = value if value.dtype != object else value.astype(str)
         shape = repr((data.shape, data.dtype.str)).encode()
         return {name: hashlib.sha256(shape + data.tobytes()).hexdigest()[:16]}
+    if isinstance(value, set | frozenset):
+        value = sorted(value)
     if isinstance(value, tuple | list) and not all(isinstance(item, PLAIN) for item in value):
         return _merged((f"{name}.{index}", item) for index, item in enumerate(value))
     if value is None or isinstance(value, (*PLAIN, tuple, list)):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -74,19 +75,19 @@ def read_journal(path: Path) -> list[Entry]:
 
 
 class Following:
-    """Hands a growing journal to a callback, in batches, from a thread of its own.
+    """Hands a growing journal to a callback, entry by entry, from a thread of its own.
 
-    `with Following(path, callback) as following:` reads the journal every `interval` seconds and
-    calls `callback(entries)`. When the callback raises, the entries are kept and offered again
-    together with the newer ones; leaving the block makes one last attempt. `undelivered` then
-    says how many entries could not be handed over. The callback never fails what runs inside.
+    `with Following(path, callback) as following:` looks for new entries every `interval` seconds.
+    When the callback raises, the entry and those after it are kept and offered again at the next
+    look; leaving the block makes one last attempt. `undelivered` then says how many entries could
+    not be handed over. The callback never fails what runs inside.
     """
 
     def __init__(
-        self, path: Path, callback: Callable[[list[Entry]], None], interval: float = 0.5
+        self, path: Path, callback: Callable[[Entry], None], interval: float = 0.5
     ) -> None:
         self._reader, self._callback, self._interval = JournalReader(path), callback, interval
-        self._waiting: list[Entry] = []
+        self._waiting: deque[Entry] = deque()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -116,12 +117,11 @@ class Following:
             self._deliver()
 
     def _deliver(self) -> None:
-        self._waiting += self._reader.new_entries()
-        if not self._waiting:
-            return
+        self._waiting.extend(self._reader.new_entries())
         try:
-            self._callback(list(self._waiting))
-            self._waiting = []
+            while self._waiting:
+                self._callback(self._waiting[0])
+                self._waiting.popleft()
         except Exception as failure:
             log.warning("journal entries are kept for later: %s", failure)
 

@@ -38,7 +38,15 @@ from corgi_core.training.identity import claim, identity_of, locked
 from corgi_core.training.journal import Entry, Journal
 from corgi_core.training.randomness import BatchOrder, StepRandom, seed_of
 
-__all__ = ["StepRandom", "Task", "TrainingResult", "finished_training", "learning_rate", "train"]
+__all__ = [
+    "StepRandom",
+    "Task",
+    "TrainingResult",
+    "finished_training",
+    "learning_rate",
+    "prepared_folder",
+    "train",
+]
 
 JOURNAL_EVERY = 10  # steps
 SKIPS_IN_A_ROW = 10  # steps whose loss or gradients are not finite, before the run is stopped
@@ -109,30 +117,31 @@ def train(
     rank: int = 0,
     world_size: int = 1,
     device: torch.device | str = "cpu",
+    name: str = "training",
 ) -> TrainingResult:
     """Train `task` in `folder`, from the newest checkpoint there if there is one.
 
     Every worker calls this, with its `rank` of `world_size`; with more than one, torch's process
     group stands already and all see the same `folder`. A finished run is returned as it is.
+    Progress is reported under `name`.
 
     Raises CorgiError: the folder belongs to another training, another process trains there, there
     are no samples, the batch cannot be divided by the workers, or losses are not finite for
     several steps in a row.
     """
-    folder, local_batch = _checked(task, settings, folder, world_size)
-    claim(folder, identity_of(task, settings), write=rank == 0)
+    folder = prepared_folder(task, settings, folder, world_size, write=rank == 0)
     with locked(folder) if rank == 0 else nullcontext():
-        return _train(task, settings, folder, local_batch, rank, world_size, device)
+        return _train(task, settings, folder, rank, world_size, device, name)
 
 
 def _train(
     task: Task,
     settings: TrainingSettings,
     folder: Path,
-    local_batch: int,
     rank: int,
     world_size: int,
     device: torch.device | str,
+    name: str,
 ) -> TrainingResult:
     if finished := finished_training(task, folder, device):
         return finished
@@ -144,6 +153,7 @@ def _train(
     counters = _resume(folder, model, average, optimizer)
     network = model if world_size == 1 else _distributed(model, counters.step)
     order = BatchOrder(task.rows, settings.batch_size, settings.seed)
+    local_batch = settings.batch_size // world_size
     local = slice(rank * local_batch, (rank + 1) * local_batch)
 
     if rank == 0:
@@ -188,7 +198,7 @@ def _train(
                 metrics = {name: entry[name] for name in values if name in entry} | held_out
                 entry |= held_out
             journal.write(entry)
-            progress.report(folder.name, done, settings.steps)
+            progress.report(name, done, settings.steps)
         if saving:
             counters.updates, counters.seconds = average.updates, time.monotonic() - began
             save_checkpoint(folder, _checkpoint(model, average, optimizer, counters))
@@ -202,6 +212,32 @@ def _train(
         average.model, settings.steps, metrics, folder / "metrics.jsonl", seconds,
         counters.skipped, already_finished=False,
     )  # fmt: skip
+
+
+def prepared_folder(
+    task: Task,
+    settings: TrainingSettings,
+    folder: Path | UPath,
+    workers: int,
+    *,
+    write: bool = True,
+) -> Path:
+    """The run folder, claimed for this training; CorgiError for whatever must stop it at once."""
+    if not is_local(folder):
+        raise CorgiError(
+            f"the run folder {folder} is not on a file system",
+            "train in a folder that all workers can reach as files",
+        )
+    if task.rows < 1:
+        raise CorgiError("there are no samples to train on", "check the dataset and its split")
+    if settings.batch_size % workers:
+        raise CorgiError(
+            f"a batch of {settings.batch_size} cannot be divided among {workers} workers",
+            "set batch_size to a multiple of the workers",
+        )
+    folder = Path(str(folder))
+    claim(folder, identity_of(task, settings), write=write)
+    return folder
 
 
 def finished_training(
@@ -223,24 +259,6 @@ def finished_training(
     return TrainingResult(
         model=model, journal=folder / "metrics.jsonl", already_finished=True, **finished
     )
-
-
-def _checked(
-    task: Task, settings: TrainingSettings, folder: Path | UPath, world_size: int
-) -> tuple[Path, int]:
-    if not is_local(folder):
-        raise CorgiError(
-            f"the run folder {folder} is not on a file system",
-            "train in a folder that all workers can reach as files",
-        )
-    if task.rows < 1:
-        raise CorgiError("there are no samples to train on", "check the dataset and its split")
-    if settings.batch_size % world_size:
-        raise CorgiError(
-            f"a batch of {settings.batch_size} cannot be divided among {world_size} workers",
-            "set batch_size to a multiple of the workers",
-        )
-    return Path(str(folder)), settings.batch_size // world_size
 
 
 def _precision(settings: TrainingSettings, device: torch.device | str) -> torch.autocast:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,14 +21,20 @@ SETTINGS = TrainingSettings(
 )  # fmt: skip
 
 
-class Network(nn.Module):
-    """A convolution in channels_last, a norm with buffers, dropout and tied weights."""
+def same(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two models have the same tensors, bit for bit."""
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
-    def __init__(self) -> None:
+
+class Network(nn.Module):
+    """A convolution in channels_last, tied weights and, unless `plain`, dropout and buffers."""
+
+    def __init__(self, plain: bool) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(3, 6, 3, padding=1)
-        self.norm = nn.BatchNorm2d(6)
-        self.dropout = nn.Dropout(0.1)
+        self.norm = nn.Identity() if plain else nn.BatchNorm2d(6)
+        self.dropout = nn.Identity() if plain else nn.Dropout(0.1)
         self.first = nn.Linear(6, 6)
         self.second = nn.Linear(6, 6)
         self.second.weight = self.first.weight
@@ -40,11 +47,14 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class TinyTask:
-    """Images of noise → functions of their channel means. A worker may be told to die once."""
+    """Images of noise → functions of their channel means. Its process may be told to die once."""
 
     rows: int = 100
+    plain: bool = False  # nothing that depends on how the batch is shared among workers
+    spoil_from: int = 10**9  # the loss is infinite from this step on
     die_at: int = -1  # step at which the process kills itself with SIGKILL …
     died: Path | None = field(default=None, compare=False)  # … unless this file is there
+    pause: float = field(default=0.0, compare=False)  # seconds a step, to be killed in
 
     @cached_property
     def _data(self) -> tuple[Tensor, Tensor]:
@@ -54,15 +64,18 @@ class TinyTask:
         return images, torch.cat([means.sin(), means.square()], dim=1)
 
     def build(self) -> nn.Module:
-        return Network()
+        return Network(self.plain)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         if random.step == self.die_at and self.died and not self.died.exists():
             self.died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.pause)
         images, targets = (values[rows] for values in self._data)
         images = images + 0.1 * random.normal(3, 4, 4)
         error = model(images) - targets
+        if random.step >= self.spoil_from:
+            error = error / 0
         return {"loss": error.square().mean(), "absolute": error.abs().mean()}
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

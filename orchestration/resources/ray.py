@@ -1,0 +1,144 @@
+"""Ray: a cluster by its address, or a local one that the first training of a process starts.
+
+Built on dagster-ray's LocalRay, with two differences. Ray is started when a training needs it, not
+with every step, and it is kept until the process ends, for starting costs seconds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dagster_ray import Lifecycle, LocalRay
+from pydantic import Field
+
+from corgi_core import progress
+from orchestration.training import fit, worker_shape
+
+if TYPE_CHECKING:
+    from corgi_core.presets import TrainingSettings
+    from corgi_core.training.journal import Entry
+    from corgi_core.training.loop import Task, TrainingResult
+
+OBJECT_STORE = 100 * 2**20  # bytes; tasks are settings and folders, so little passes through it
+
+# Ray Train polls its workers every 0.2 s instead of 2; nothing is sent home; the preemption
+# watcher and the metrics exporter, a process and a server, serve clusters only.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+LOCAL_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+
+log = logging.getLogger(__name__)
+
+
+def _nothing_by_itself() -> Lifecycle:
+    return Lifecycle(create=False, wait=False, connect=False, cleanup="never")
+
+
+class RayTraining(LocalRay):
+    """Trains models on Ray Train workers.
+
+    With `num_workers` 0 the loop runs in this process: no worker to start, none to replace.
+    """
+
+    address: str | None = Field(default=None, description="A Ray cluster; default: a local one.")
+    num_workers: int = Field(default=1, ge=0, description="Ray Train workers; 0: this process.")
+    lifecycle: Lifecycle = Field(default_factory=_nothing_by_itself)
+
+    @property
+    def ray_address(self) -> str | None:  # type: ignore[override]
+        return self.address
+
+    def connect(self, context: Any = None) -> Any:  # type: ignore[override]
+        """Start or join Ray, unless this process has done so already."""
+        os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
+        if not self.address:
+            os.environ.update({k: v for k, v in LOCAL_ENVIRONMENT.items() if k not in os.environ})
+        import ray
+
+        if ray.is_initialized():
+            return ray.get_runtime_context()
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if not self.address:
+            options |= {
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE,
+                "_temp_dir": _session_folder(),
+                "_node_ip_address": "127.0.0.1",  # a laptop's own address changes
+            }
+        return ray.init(address=self.address, **{**options, **self.ray_init_options})
+
+    def train(
+        self,
+        task: Task,
+        settings: TrainingSettings,
+        folder: Path,
+        name: str,
+        on_metrics: Callable[[Entry], None] | None = None,
+    ) -> TrainingResult:
+        """Train `task` in the run folder `folder`, or go on where a killed run stopped there.
+
+        `on_metrics` is called with every journal entry, in order, also with those written before
+        this call. When it raises, the entry is offered again later; it cannot fail the training,
+        and the result's `undelivered` counts what it never took.
+
+        Raises CorgiError: more workers than CPUs (or GPUs), a folder of another training, and all
+        that `corgi_core.training.loop.train` raises.
+        """
+        from corgi_core.training.journal import Following
+        from corgi_core.training.loop import finished_training, prepared_folder, train
+
+        def hear(entry: Entry) -> None:
+            if self.num_workers:  # else the loop reports by itself
+                progress.report(name, entry["step"], settings.steps)
+            if on_metrics:
+                on_metrics(entry)
+
+        folder = prepared_folder(task, settings, folder, max(1, self.num_workers))
+        with Following(folder / "metrics.jsonl", hear) as following:
+            result = finished_training(task, folder)
+            if result:
+                log.info("%s is finished already; its weights are taken as they are", name)
+            elif self.num_workers == 0:
+                result = train(task, settings, folder, name=name)
+            else:
+                shape = worker_shape(self.num_workers, self._nodes())
+                self.connect()
+                fit(task, settings, folder, name, shape)
+                trained = finished_training(task, folder)
+                if trained is None:
+                    raise RuntimeError(f"the workers ended, but {folder} holds no finished run")
+                result = replace(trained, already_finished=False)
+        return replace(result, undelivered=following.undelivered)
+
+    def _nodes(self) -> list[Mapping[str, float]]:
+        """The resources of each node; of this machine where no Ray runs yet."""
+        import ray
+
+        if self.address:
+            self.connect()
+        if ray.is_initialized():
+            return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        import torch
+
+        return [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
+
+
+def _session_folder() -> str:
+    """A private folder for Ray's session, removed with the process; sockets need a short path."""
+    folder = tempfile.mkdtemp(prefix="corgi-ray-", dir="/tmp")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

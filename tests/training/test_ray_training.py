@@ -1,0 +1,146 @@
+"""Ray Train around the loop: real workers, really killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny import SETTINGS, TinyTask, same
+
+from corgi_core import progress
+from corgi_core.errors import CorgiError
+from corgi_core.training.journal import Entry, read_journal
+from corgi_core.training.loop import train
+from orchestration.resources.ray import RayTraining
+from orchestration.training import WorkerShape, worker_shape
+
+HERE = str(Path(__file__).parent)
+
+
+def test_workers_share_the_cpus_of_every_node() -> None:
+    assert worker_shape(1, [{"CPU": 8}]) == WorkerShape(1, 8, gpu=False)
+    assert worker_shape(3, [{"CPU": 8}]) == WorkerShape(3, 2, gpu=False)
+    assert worker_shape(2, [{"CPU": 8}, {"CPU": 4}]) == WorkerShape(2, 4, gpu=False)
+    assert worker_shape(3, [{"CPU": 16, "GPU": 2}, {"CPU": 8, "GPU": 1}, {"CPU": 4}]) == (
+        WorkerShape(3, 8, gpu=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "node", "there"),
+    [(3, {"CPU": 2}, "2 CPUs"), (2, {"CPU": 16, "GPU": 1}, "1 GPUs"), (1, {}, "0 CPUs")],
+)
+def test_too_many_workers_are_refused(workers: int, node: dict[str, float], there: str) -> None:
+    with pytest.raises(CorgiError, match=f"{workers} training workers .* there are {there}"):
+        worker_shape(workers, [node])
+
+
+def test_too_many_workers_for_this_machine_fail_at_once(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(CorgiError, match="CORGI_WORKERS"):
+        RayTraining(num_workers=8 * 512).train(
+            TinyTask(), _batch(8 * 512), tmp_path / "run", "tiny"
+        )
+    assert time.monotonic() - began < 5
+
+
+def _batch(size: int):  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    return replace(SETTINGS, batch_size=size)
+
+
+def test_without_workers_the_loop_runs_here(tmp_path: Path) -> None:
+    got: list[Entry] = []
+    result = RayTraining(num_workers=0).train(
+        TinyTask(), SETTINGS, tmp_path / "here", "tiny", got.append
+    )
+    assert [entry["step"] for entry in got] == [10, 20, 30, 40, 50, 60]
+    assert result.undelivered == 0
+    again = RayTraining(num_workers=0).train(TinyTask(), SETTINGS, tmp_path / "here", "tiny")
+    assert again.already_finished
+    with pytest.raises(CorgiError, match="another training"):
+        RayTraining(num_workers=0).train(TinyTask(rows=50), SETTINGS, tmp_path / "here", "tiny")
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[None]:
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = HERE  # where the workers find the task
+    yield
+    import ray
+
+    ray.shutdown()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_killed_worker_is_replaced_and_nothing_shows(tmp_path: Path) -> None:
+    task = TinyTask(die_at=35, died=tmp_path / "died")
+    got: list[Entry] = []
+    steps: list[int] = []
+    interrupt = signal.getsignal(signal.SIGINT)
+    with progress.listening(lambda what, done, total: steps.append(done)):
+        result = RayTraining(num_workers=1).train(
+            task, SETTINGS, tmp_path / "killed", "tiny", got.append
+        )
+    assert (tmp_path / "died").exists()  # the worker did kill itself
+    straight = train(task, SETTINGS, tmp_path / "straight")
+    assert same(result.model, straight.model)
+    assert result.metrics == straight.metrics
+    assert not result.already_finished
+    assert result.undelivered == 0
+    assert [entry["step"] for entry in got] == steps == [10, 20, 30, 40, 50, 60]
+    assert got[-1] == read_journal(result.journal)[-1]
+    assert not (tmp_path / "killed" / "ray").exists()
+    assert signal.getsignal(signal.SIGINT) is interrupt
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_workers_refusal_comes_back_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(CorgiError, match="not finite for 10 steps up to 29"):
+        RayTraining(num_workers=1).train(
+            TinyTask(spoil_from=20), SETTINGS, tmp_path / "spoilt", "tiny"
+        )
+
+
+def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    journal = tmp_path / "run" / "metrics.jsonl"
+    job = _start_job(tmp_path, pause=0.1)
+    while not any(entry["step"] >= 30 for entry in read_journal(journal)):
+        assert job.poll() is None
+        time.sleep(0.05)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    resumed = _start_job(tmp_path, pause=0.0)
+    assert resumed.wait(timeout=300) == 0
+    first_of = {entry["step"]: entry["time"] for entry in read_journal(journal)}
+    killed = train(TinyTask(), SETTINGS, tmp_path / "run")
+    straight = train(TinyTask(), SETTINGS, tmp_path / "straight")
+    assert killed.already_finished
+    assert same(killed.model, straight.model)
+    assert killed.metrics == straight.metrics
+    # the journal was continued: two seconds lie between the attempts, and none is written twice
+    assert sorted(first_of) == [10, 20, 30, 40, 50, 60]
+    assert first_of[60] - first_of[10] > 2
+
+
+def _start_job(folder: Path, pause: float) -> subprocess.Popen[bytes]:
+    script = f"""
+import sys; sys.path.insert(0, {HERE!r})
+from pathlib import Path
+from tiny import SETTINGS, TinyTask
+from orchestration.resources.ray import RayTraining
+task = TinyTask(pause={pause})
+RayTraining(num_workers=1).train(task, SETTINGS, Path({str(folder)!r}) / "run", "tiny")
+"""
+    return subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": HERE})

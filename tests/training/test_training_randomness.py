@@ -1,0 +1,54 @@
+"""Derived randomness: what makes resuming exact and the number of workers irrelevant."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corgi_core.training.randomness import BatchOrder, StepRandom
+
+
+def draws(random: StepRandom) -> list[torch.Tensor]:
+    return [random.normal(3), random.uniform(), random.integers(1000, 2, 2), random.normal(3)]
+
+
+@given(seed=st.integers(0, 2**31), step=st.integers(0, 10**6), world=st.sampled_from([1, 2, 4]))
+def test_workers_share_one_global_draw(seed: int, step: int, world: int) -> None:
+    whole = draws(StepRandom(seed, step, 8))
+    shares = [draws(StepRandom(seed, step, 8, rank, world)) for rank in range(world)]
+    for index, expected in enumerate(whole):
+        assert torch.equal(torch.cat([share[index] for share in shares]), expected)
+    assert not torch.equal(whole[0], whole[3])
+
+
+def test_draws_follow_their_distributions_and_differ_by_seed_and_step() -> None:
+    random = StepRandom(seed=1, step=2, batch=20_000)
+    normal, uniform, integers = random.normal(), random.uniform(), random.integers(10)
+    assert abs(normal.mean()) < 0.03
+    assert abs(normal.std() - 1) < 0.03
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
+    assert abs(uniform.mean() - 0.5) < 0.01
+    assert integers.dtype == torch.long
+    assert torch.bincount(integers, minlength=10).float().div(20_000).sub(0.1).abs().max() < 0.01
+    for other in (StepRandom(2, 2, 20_000), StepRandom(1, 3, 20_000)):
+        correlation = torch.corrcoef(torch.stack([normal, other.normal()]))[0, 1]
+        assert abs(correlation) < 0.03
+
+
+@given(rows=st.integers(1, 50), batch=st.integers(1, 70), seed=st.integers(0, 99))
+def test_every_epoch_holds_every_row_once(rows: int, batch: int, seed: int) -> None:
+    order = BatchOrder(rows, batch, seed)
+    steps = -(-3 * rows // batch)
+    sequence = torch.cat([order.rows_of(step) for step in range(steps)])
+    for epoch in range(3):
+        part = sequence[epoch * rows : (epoch + 1) * rows]
+        assert part.sort().values.tolist() == list(range(rows))
+    assert torch.equal(BatchOrder(rows, batch, seed).rows_of(steps - 1), order.rows_of(steps - 1))
+
+
+def test_epochs_are_shuffled_differently() -> None:
+    order = BatchOrder(rows=100, batch=100, seed=0)
+    assert not torch.equal(order.rows_of(0), order.rows_of(1))
+    assert not torch.equal(order.rows_of(0), BatchOrder(100, 100, seed=1).rows_of(0))
