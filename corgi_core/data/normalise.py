@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # no vector formats (EPS would start Ghostscript) and nothing that only old programs write
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -51,6 +51,8 @@ def normalise(image: bytes, max_pixels: int, max_side: int) -> Normalised:
                 result.png = _png(_plain(opened, max_pixels, max_side, result.changes))
     except UnfitError:
         raise
+    except UnidentifiedImageError as error:
+        raise UnfitError("unknown format", f"none of {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise UnfitError("too many pixels", str(error)) from error
     except Exception as error:  # Pillow's parsers raise whatever the damage makes them raise

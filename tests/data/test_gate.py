@@ -55,7 +55,7 @@ def truncated(suffix: str) -> bytes:
     ("image", "reason"),
     [
         (b"", "empty file"),
-        (b"<html>404 Not Found</html>", "damaged"),
+        (b"<html>404 Not Found</html>", "unknown format"),
         (truncated("PNG"), "damaged"),
         (truncated("JPEG"), "damaged"),
         (truncated("GIF"), "damaged"),
@@ -65,7 +65,7 @@ def truncated(suffix: str) -> bytes:
         (encoded(noise("head"), "PNG")[:20], "damaged"),
         (bomb(101), "too many pixels"),
         (bomb(60_000), "too many pixels"),
-        (encoded(noise("eps"), "EPS"), "damaged"),  # would start Ghostscript
+        (encoded(noise("eps"), "EPS"), "unknown format"),  # would start Ghostscript
         (encoded(Image.fromarray(np.array([[0.5, 1e9]], np.float32)), "TIFF"), "pixel format"),
     ],
 )

@@ -105,6 +105,12 @@ def test_bad_input_leaves_nothing_behind(tmp_path, source, path, words):
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that opens but not reads")
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(CorgiError, match="cannot read /proc/self/mem"):
+        ingest("webdataset", "/proc/self/mem", tmp_path / "raw", SETTINGS, 0)
+
+
 def test_a_failed_ingest_keeps_the_old_dataset(tmp_path):
     place = folder_of(tmp_path / "in", ["a.png", "b.png"])
     before = ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0)

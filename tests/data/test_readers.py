@@ -79,7 +79,7 @@ class TestImageFolder:
     def test_captions_splits_and_bytes(self, tmp_path):
         rows = [
             {"file_name": "cat.png", "text": "a cat"},
-            {"file_name": "deep/dog.v2.jpg", "text": ["a dog", "ein Hund"]},
+            {"file_name": "./deep/dog.v2.jpg", "text": ["a dog", "ein Hund"]},
             {"file_name": "none.png", "text": None},
         ]
         place = folder_with(
@@ -139,6 +139,9 @@ class TestImageFolder:
             ({}, "headline", ["no metadata", "'headline'"]),
             ({"metadata.jsonl": '{"file_name": "a.png", "text": "x"}\n{"fi'}, None,
              ["metadata.jsonl, line 2"]),
+            ({"metadata.jsonl": '{"file_name": "a.png", "text": "x"}\n{"text": "y"}'}, None,
+             ["metadata.jsonl", "'text': 'y'", "without file_name"]),
+            ({"metadata.csv": f"file_name,text\na.png,{'x' * 200_000}"}, None, ["metadata.csv"]),
             ({"metadata.jsonl": '{"file_name": "gone.png", "text": "x"}'}, None, ["gone.png"]),
         ],
     )  # fmt: skip

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "avif")
+# What a person takes for an image; the gate says of each whether it can be read.
+IMAGE_SUFFIXES = frozenset(
+    ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "avif", "heic", "jp2")
+)
 CAPTION_COLUMNS = ("text", "caption", "captions")  # looked for in this order
 _SPLITS = {"train": "train"} | dict.fromkeys(("test", "val", "valid", "validation", "dev"), "test")
 

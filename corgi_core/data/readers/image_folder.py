@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 from upath import UPath
@@ -94,7 +95,9 @@ def _captions(
         columns = sorted({column for row in rows for column in row})
         column = _column(files[name], columns, caption_column) if rows else ""
         for row in rows:
-            image = f"{folder}{slash}{row['file_name']}"
+            if not row.get("file_name"):
+                raise CorgiError(f"{files[name]} has a row without file_name: {row}", "complete it")
+            image = normpath(f"{folder}{slash}{row['file_name']}")
             captions = captions_in(row, column)
             found[image] = (found.get(image) or []) + captions if captions else found.get(image)
     return found
@@ -118,7 +121,10 @@ def _rows(file: Path | UPath) -> list[dict[str, Any]]:
     """The rows of a metadata file; bytes that are not UTF-8 become U+FFFD, for the gate to see."""
     text = file.read_bytes().decode("utf-8-sig", errors="replace")
     if file.name.endswith(".csv"):
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        try:
+            return list(csv.DictReader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            raise CorgiError(f"{file} is not a CSV table ({error})", "correct that file") from error
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
