@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,7 +113,14 @@ def ingest(
 
     data = settings.preset.data
     folder = settings.dataset_folder / "raw_images"
-    raw = ingest(format or data.source, path, folder, data, settings.preset.seed, caption_column)
+    try:
+        raw = ingest(
+            format or data.source, path, folder, data, settings.preset.seed, caption_column
+        )
+    except CorgiError:
+        with suppress(OSError):  # a dataset that was there before stays
+            settings.dataset_folder.rmdir()
+        raise
     typer.echo(f"{folder}: {len(raw):,} images")
     if name is not None:
         typer.echo(f"Next: corgi demo --dataset {name}")

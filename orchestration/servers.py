@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -30,16 +30,16 @@ def serve(settings: Settings, dagster_port: int, mlflow_port: int) -> int:
     for name, port in (("--dagster-port", dagster_port), ("--mlflow-port", mlflow_port)):
         _check_free(name, port)
     prepare_home(settings)
-    with ExitStack() as stack, _stop_signals():
+    running: dict[Path, subprocess.Popen[bytes]] = {}  # by log
+    with _stop_signals():
         try:
-            running = {
-                name: stack.enter_context(_process(name, command, settings.state / f"{name}.log"))
-                for name, command in _commands(settings, dagster_port, mlflow_port).items()
-            }
+            for name, command in _commands(settings, dagster_port, mlflow_port).items():
+                log = settings.state / f"{name}.log"
+                running[log] = _start(command, log)
             typer.echo(f"Workspace {settings.workspace}; starting, this takes a moment …")
             pages = {"Dagster": f"http://{HOST}:{dagster_port}"}
             _wait_for(f"{pages['Dagster']}/server_info", running)
-            if "mlflow" in running:
+            if len(running) > 1:
                 pages["MLflow"] = f"http://{HOST}:{mlflow_port}"
                 _wait_for(f"{pages['MLflow']}/health", running)
             else:
@@ -52,7 +52,9 @@ def serve(settings: Settings, dagster_port: int, mlflow_port: int) -> int:
                 time.sleep(1)
         except KeyboardInterrupt:
             typer.echo("Stopping …")
-    return 0
+            return 0
+        finally:
+            _end_all(running.values())
 
 
 def _commands(settings: Settings, dagster_port: int, mlflow_port: int) -> dict[str, list[str]]:
@@ -75,8 +77,7 @@ def _commands(settings: Settings, dagster_port: int, mlflow_port: int) -> dict[s
     return commands
 
 
-@contextmanager
-def _process(name: str, command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     """A child in its own process group, so that its own children end with it."""
     environment = {
         **os.environ,
@@ -89,24 +90,19 @@ def _process(name: str, command: list[str], log: Path) -> Iterator[subprocess.Po
             command, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
-        child.log = log  # type: ignore[attr-defined]
-        try:
-            yield child
-        finally:
-            _end(child)
+    return child
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask nicely, then firmly; the group outlives its leader only by what refuses to go."""
-    for sign, patience in ((signal.SIGINT, FAREWELL), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        try:
-            os.killpg(child.pid, sign)
-        except ProcessLookupError:
-            return
-        try:
-            child.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
+def _end_all(children: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Ask all nicely, then firmly; nothing of their process groups is left."""
+    for sign, patience in ((signal.SIGTERM, FAREWELL), (signal.SIGKILL, 5)):
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, sign)
+        until = time.monotonic() + patience
+        for child in children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(max(0, until - time.monotonic()))
 
 
 @contextmanager
@@ -135,16 +131,16 @@ def _check_free(option: str, port: int) -> None:
             ) from error
 
 
-def _check_alive(running: dict[str, subprocess.Popen[bytes]]) -> None:
-    for name, child in running.items():
+def _check_alive(running: Mapping[Path, subprocess.Popen[bytes]]) -> None:
+    for log, child in running.items():
         if child.poll() is not None:
             raise CorgiError(
-                f"{name} ended by itself with code {child.returncode}",
-                f"read {child.log} for the cause",  # type: ignore[attr-defined]
+                f"{log.stem} ended by itself with code {child.returncode}",
+                f"read {log} for the cause",
             )
 
 
-def _wait_for(address: str, running: dict[str, subprocess.Popen[bytes]]) -> None:
+def _wait_for(address: str, running: Mapping[Path, subprocess.Popen[bytes]]) -> None:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         _check_alive(running)

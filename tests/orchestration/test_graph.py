@@ -1,0 +1,96 @@
+"""The graph as people know it: keys, dependencies, partitions, groups, checks."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+VARIANTS = ["baseline", "shifted-k1", "shifted-k16"]
+SUBSETS = ["1.7%", "10%", "100%"]
+PRIORS = [f"{subset}|{variant}" for subset in SUBSETS for variant in VARIANTS]
+
+# asset: (group, what it is made from, partitions)
+GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
+    "raw_images": ("data", set(), []),
+    "images": ("data", {"raw_images"}, []),
+    "pixels": ("data", {"images"}, []),
+    "clip_encoder": ("embeddings", {"images", "pixels"}, []),
+    "image_embeddings": ("embeddings", {"images", "pixels", "clip_encoder"}, []),
+    "text_embeddings": ("embeddings", {"images", "clip_encoder"}, []),
+    "caption_subset": ("captions", {"images"}, SUBSETS),
+    "gaussian_bank": ("gaussians", {"images", "image_embeddings", "text_embeddings"}, VARIANTS),
+    "prior": (
+        "models",
+        {"images", "image_embeddings", "text_embeddings", "caption_subset", "gaussian_bank"},
+        PRIORS,
+    ),
+    "decoder": ("models", {"images", "pixels", "image_embeddings"}, []),
+    "evaluation": (
+        "evaluation",
+        {
+            "images", "pixels", "clip_encoder", "image_embeddings", "text_embeddings", "prior",
+            "decoder",
+        },
+        [],
+    ),
+    "registered_models": ("registry", {"evaluation", "prior", "decoder", "clip_encoder"}, []),
+}  # fmt: skip
+
+BLOCKING_CHECKS = {
+    ("images", "manifest_meets_expectations"),
+    ("image_embeddings", "image_embeddings_meet_expectations"),
+    ("text_embeddings", "text_embeddings_meet_expectations"),
+}
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    from orchestration.definitions import defs
+
+    dg.Definitions.validate_loadable(defs)
+    return defs
+
+
+def test_the_graph_is_the_lineage(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    found = {}
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        partitions = node.partitions_def.get_partition_keys() if node.partitions_def else []
+        parents = {parent.to_user_string() for parent in node.parent_keys}
+        found[key.to_user_string()] = (node.group_name, parents, list(partitions))
+    assert found == GRAPH
+
+
+def test_every_check_blocks(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    checks = {
+        (key.asset_key.to_user_string(), key.name): graph.get_check_spec(key).blocking
+        for key in graph.asset_check_keys
+    }
+    assert checks == dict.fromkeys(BLOCKING_CHECKS, True)
+
+
+def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        assert node.owners and node.kinds and node.code_version, key
+        assert node.description and len(node.description) > 30, key
+
+
+def test_trainings_share_the_one_place_of_the_device(definitions: dg.Definitions) -> None:
+    pools = {
+        asset.key.to_user_string(): asset.op.pool
+        for asset in definitions.assets or []
+        if isinstance(asset, dg.AssetsDefinition) and asset.op.pool
+    }
+    assert pools == dict.fromkeys(("clip_encoder", "prior", "decoder"), "device")
+
+
+def test_automations_are_off(definitions: dg.Definitions) -> None:
+    repository = definitions.get_repository_def()
+    schedule = repository.get_schedule_def("weekly_semi_supervised_retrain")
+    sensor = repository.get_sensor_def("new_data_version")
+    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+    assert sensor.default_status == dg.DefaultSensorStatus.STOPPED

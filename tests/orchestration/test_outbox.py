@@ -1,0 +1,111 @@
+"""The outbox keeps what a slow or dead service does not take, across processes and kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestration.resources import outbox
+from orchestration.resources.outbox import Message, Outbox, deliver_left_over
+
+
+class Service:
+    """Takes messages, unless it is down."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.down = False
+
+    def __call__(self, message: Message) -> None:
+        if self.down:
+            raise ConnectionError("down")
+        self.taken.append(message["n"])
+
+
+def test_messages_arrive_in_order_and_leave_no_file(tmp_path: Path) -> None:
+    service = Service()
+    box = Outbox(tmp_path / "a.jsonl", service)
+    for n in range(50):
+        box.put({"n": n})
+    assert box.close(patience=5)
+    assert service.taken == list(range(50))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_service_that_comes_back_gets_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "FIRST_RETRY", 0.05)
+    service = Service()
+    service.down = True
+    box = Outbox(tmp_path / "a.jsonl", service)
+    for n in range(5):
+        box.put({"n": n})
+    time.sleep(0.2)
+    service.down = False
+    until = time.monotonic() + 5
+    while len(service.taken) < 5 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert box.close(patience=5)
+    assert service.taken == [0, 1, 2, 3, 4]
+
+
+def test_a_dead_service_costs_no_time_and_loses_nothing(tmp_path: Path) -> None:
+    service = Service()
+    service.down = True
+    began = time.monotonic()
+    box = Outbox(tmp_path / "a.jsonl", service)
+    for n in range(1000):
+        box.put({"n": n})
+    assert not box.close(patience=60)
+    assert time.monotonic() - began < 5
+    service.down = False
+    assert deliver_left_over(tmp_path, lambda: service) == 1
+    assert service.taken == list(range(1000))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slow_service_does_not_hold_up_the_sender(tmp_path: Path) -> None:
+    release = threading.Event()
+    box = Outbox(tmp_path / "a.jsonl", lambda message: release.wait(10) and None)
+    began = time.monotonic()
+    for n in range(100):
+        box.put({"n": n})
+    assert time.monotonic() - began < 1
+    assert not box.close(patience=0.2)
+    release.set()
+
+
+def test_a_killed_process_leaves_its_messages_and_a_living_one_keeps_its_own(
+    tmp_path: Path,
+) -> None:
+    program = textwrap.dedent(
+        f"""
+        import time
+        from pathlib import Path
+        from orchestration.resources.outbox import Outbox
+        def down(message): raise ConnectionError("down")
+        box = Outbox(Path({str(tmp_path)!r}) / "a.jsonl", down)
+        for n in range(3): box.put({{"n": n}})
+        print("ready", flush=True)
+        time.sleep(60)
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
+        assert child.stdout and child.stdout.readline() == b"ready\n"
+        service = Service()
+        assert deliver_left_over(tmp_path, lambda: service) == 0  # it is alive: hands off
+        os.kill(child.pid, signal.SIGKILL)
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write(json.dumps({"n": 3})[:-2])  # and it was killed in the middle of a line
+    assert deliver_left_over(tmp_path, lambda: service) == 1
+    assert service.taken == [0, 1, 2]
