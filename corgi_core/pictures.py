@@ -24,6 +24,7 @@ SMALLEST = 96  # smaller pictures are enlarged to about this in a labelled grid
 CAPTION_WIDTH = 220
 FONT_SIZE = 14
 INK = (40, 40, 40)
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def picture(pixels: Tensor | np.ndarray) -> Image.Image:
@@ -106,11 +107,11 @@ def save_png(image: Image.Image, path: Path | UPath, metadata: Mapping[str, Any]
         image.save(file, format="PNG", pnginfo=text)
 
 
-def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+def _wrapped(text: str, width: int, font: Font) -> list[str]:
     """Lines of at most about `width` pixels."""
     characters = max(4, int(width / (font.getlength("n" * 20) / 20)))
     return textwrap.wrap(text, characters)
 
 
-def _height(lines: Sequence[str], font: ImageFont.FreeTypeFont) -> int:
+def _height(lines: Sequence[str], font: Font) -> int:
     return len(lines) * (sum(font.getmetrics()) + 4)

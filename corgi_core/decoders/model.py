@@ -86,7 +86,7 @@ class DecoderModel:
         """From pure noise x_T to x_0 in [−1, 1], both [n, 3, s, s]."""
         solver = few_step_solver(self.settings.noise_shift, steps)
         for t in solver.timesteps:
-            x = solver.step(self._predict(x, t, z, guidance), t, x).prev_sample
+            (x,) = solver.step(self._predict(x, t, z, guidance), t, x, return_dict=False)
         return x.clamp(-1, 1)
 
     def _predict(self, x_t: Tensor, t: Tensor, z: Tensor, guidance: float) -> Tensor:
@@ -137,10 +137,8 @@ class DecoderModel:
     def load(cls, folder: Path | UPath) -> Self:
         """Read a model folder; a CorgiError where its parts do not fit each other."""
         saved = read_model_folder(folder, KIND)
-        encoders, shape = (
-            saved.config["encoders"],
-            settings_from(DecoderShape, saved.config["shape"]),
-        )
+        encoders = saved.config["encoders"]
+        shape = settings_from(DecoderShape, saved.config["shape"])
         if sum(encoders["blocks"]) != shape.embedding_width:
             raise CorgiError(
                 f"{folder} holds a decoder for width {shape.embedding_width}, but its encoders' "

@@ -23,7 +23,8 @@ def shifted_cosine_betas(shift: float) -> np.ndarray:
     u = np.linspace(0, 1, T + 1)[1:] * 0.999  # SNR(1) would be 0
     log_snr = -2 * np.log(np.tan(np.pi * u / 2)) + shift
     alpha_bar = np.concatenate([[1.0], 1 / (1 + np.exp(-log_snr))])
-    return 1 - alpha_bar[1:] / alpha_bar[:-1]
+    betas: np.ndarray = 1 - alpha_bar[1:] / alpha_bar[:-1]
+    return betas
 
 
 def _options(shift: float) -> dict[str, Any]:
@@ -32,16 +33,14 @@ def _options(shift: float) -> dict[str, Any]:
 
 def forward_process(shift: float) -> DDPMScheduler:
     """q(x_t | x_0) as `add_noise(x_0, noise, t)`, and ᾱ as `alphas_cumprod`."""
-    return DDPMScheduler(num_train_timesteps=T, **_options(shift))
+    process: DDPMScheduler = DDPMScheduler(num_train_timesteps=T, **_options(shift))
+    return process
 
 
 def few_step_solver(shift: float, steps: int) -> DPMSolverMultistepScheduler:
     """DPM-Solver++(2M), Lu et al. 2022, set to `steps` steps that begin at pure noise."""
-    solver = DPMSolverMultistepScheduler(
-        num_train_timesteps=T,
-        timestep_spacing="trailing",
-        lower_order_final=True,
-        **_options(shift),
+    solver: DPMSolverMultistepScheduler = DPMSolverMultistepScheduler(
+        num_train_timesteps=T, timestep_spacing="trailing", **_options(shift)
     )
     solver.set_timesteps(steps)
     return solver

@@ -65,7 +65,7 @@ class DecoderTask:
         noise = random.normal(*x_0.shape[1:])
         dropped = random.uniform() < self.settings.embedding_dropout
         x_0 = _in_range(x_0)
-        x_t = self._process.add_noise(x_0, noise, t)
+        x_t = self._process.add_noise(x_0, noise, t.int())
         predicted = model(x_t, t, z, dropped)
         return {"loss": denoising_loss(x_0, predicted, self._process.alphas_cumprod[t])}
 
@@ -78,7 +78,7 @@ class DecoderTask:
         random = StepRandom(0, 0, len(z))
         t = torch.linspace(0, T - 1, len(z)).long()
         x_0 = _in_range(pixels)
-        x_t = self._process.add_noise(x_0, random.normal(*x_0.shape[1:]), t)
+        x_t = self._process.add_noise(x_0, random.normal(*x_0.shape[1:]), t.int())
         predicted = model(x_t, t, z, torch.zeros(len(z), dtype=torch.bool))
         loss = denoising_loss(x_0, predicted, self._process.alphas_cumprod[t])
         decoded = DecoderModel(model, self.settings, self.embeddings.spec, card={}).decode(z)
