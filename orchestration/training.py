@@ -83,7 +83,7 @@ def fit(
             use_gpu=shape.gpu,
             resources_per_worker={"CPU": shape.cpus, **({"GPU": 1} if shape.gpu else {})},
         ),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # typed as Ray Train V1's
             name=f"{name}-{uuid.uuid4().hex[:8]}",
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
@@ -176,4 +176,4 @@ def _cause_of(failure: Any) -> BaseException:
             if isinstance(cause, CorgiError):
                 return cause
             cause = getattr(cause, "_base_exc", None) or cause.__cause__
-    return failure  # type: ignore[no-any-return]
+    return failure

@@ -11,12 +11,14 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from dagster_ray import Lifecycle, LocalRay
+import dagster as dg
+from dagster_ray import LocalRay
 from pydantic import Field
 
 from corgi_core import progress
@@ -44,10 +46,6 @@ LOCAL_ENVIRONMENT = {
 log = logging.getLogger(__name__)
 
 
-def _nothing_by_itself() -> Lifecycle:
-    return Lifecycle(create=False, wait=False, connect=False, cleanup="never")
-
-
 class RayTraining(LocalRay):
     """Trains models on Ray Train workers.
 
@@ -56,11 +54,15 @@ class RayTraining(LocalRay):
 
     address: str | None = Field(default=None, description="A Ray cluster; default: a local one.")
     num_workers: int = Field(default=1, ge=0, description="Ray Train workers; 0: this process.")
-    lifecycle: Lifecycle = Field(default_factory=_nothing_by_itself)
 
     @property
     def ray_address(self) -> str | None:  # type: ignore[override]
         return self.address
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Self]:
+        """Connect to nothing before, and disconnect from nothing after a step."""
+        yield self
 
     def connect(self, context: Any = None) -> Any:  # type: ignore[override]
         """Start or join Ray, unless this process has done so already."""

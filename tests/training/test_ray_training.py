@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import pytest
+import ray
 from tiny import SETTINGS, TinyTask, same
 
 from corgi_core import progress
@@ -45,15 +48,9 @@ def test_too_many_workers_for_this_machine_fail_at_once(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(CorgiError, match="CORGI_WORKERS"):
         RayTraining(num_workers=8 * 512).train(
-            TinyTask(), _batch(8 * 512), tmp_path / "run", "tiny"
+            TinyTask(), replace(SETTINGS, batch_size=8 * 512), tmp_path / "run", "tiny"
         )
     assert time.monotonic() - began < 5
-
-
-def _batch(size: int):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
-    return replace(SETTINGS, batch_size=size)
 
 
 def test_without_workers_the_loop_runs_here(tmp_path: Path) -> None:
@@ -69,13 +66,24 @@ def test_without_workers_the_loop_runs_here(tmp_path: Path) -> None:
         RayTraining(num_workers=0).train(TinyTask(rows=50), SETTINGS, tmp_path / "here", "tiny")
 
 
+def run_a_step_that_trains_nothing() -> None:
+    @dg.asset
+    def idle(ray_training: RayTraining) -> int:
+        return ray_training.num_workers
+
+    assert dg.materialize([idle], resources={"ray_training": RayTraining(num_workers=1)}).success
+
+
+def test_a_step_starts_no_ray_by_itself() -> None:
+    run_a_step_that_trains_nothing()
+    assert not ray.is_initialized()
+
+
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = HERE  # where the workers find the task
     yield
-    import ray
-
     ray.shutdown()
     if before is None:
         del os.environ["PYTHONPATH"]
@@ -103,6 +111,8 @@ def test_a_killed_worker_is_replaced_and_nothing_shows(tmp_path: Path) -> None:
     assert got[-1] == read_journal(result.journal)[-1]
     assert not (tmp_path / "killed" / "ray").exists()
     assert signal.getsignal(signal.SIGINT) is interrupt
+    run_a_step_that_trains_nothing()
+    assert ray.is_initialized()  # kept for the next training
 
 
 @pytest.mark.usefixtures("ray_session")
