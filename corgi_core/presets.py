@@ -42,7 +42,9 @@ class TrainingSettings:
     epsilon: float = 1e-6
     clip_norm: float = 1.0
     ema_decay: float = 0.999
-    precision: str = "fp32"  # or "bf16" (autocast); `python -m benchmarks.precision` tells which pays
+    precision: str = (
+        "fp32"  # or "bf16" (autocast); `python -m benchmarks.precision` tells which pays
+    )
     checkpoint_every: int = 200
     evaluate_every: int = 200
     seed: int = 0
@@ -138,9 +140,12 @@ _EMOJI = Preset(
         training=TrainingSettings(steps=300, batch_size=256, learning_rate=2e-3, ema_decay=0.99),
     ),
     prior=PriorSettings(
-        width=256, layers=4, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,
+        width=256, layers=3, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,
         guidance=1.0, sampling_steps=16,
-        training=TrainingSettings(steps=600, batch_size=128, learning_rate=1e-3),
+        training=TrainingSettings(
+            steps=240, batch_size=64, learning_rate=1e-3, ema_decay=0.99,
+            checkpoint_every=80, evaluate_every=80,
+        ),
     ),
     decoder=DecoderSettings(
         image_size=64, patch=4, channels=(64, 128, 256), attention=(False, True, True),
@@ -152,7 +157,34 @@ _EMOJI = Preset(
     ),
 )  # fmt: skip
 
-PRESETS: dict[str, Preset] = {"emoji": _EMOJI}
+# The same graph in about two minutes, for the tests: fewer and smaller of everything.
+_EMOJI_SMALL = Preset(
+    name="emoji-small",
+    data=DataSettings(limit=600, shard_size=100, test_fraction=0.15),
+    encoders=replace(
+        _EMOJI.encoders, image_size=32, width=64, tower_channels=8,
+        training=TrainingSettings(
+            steps=60, batch_size=64, learning_rate=2e-3, warmup_steps=10, ema_decay=0.9,
+        ),
+    ),
+    prior=replace(
+        _EMOJI.prior, width=64, layers=2, sampling_steps=4,
+        training=TrainingSettings(
+            steps=120, batch_size=32, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
+            checkpoint_every=30, evaluate_every=60,
+        ),
+    ),
+    decoder=replace(
+        _EMOJI.decoder, image_size=32, patch=4, channels=(32, 64), attention=(False, True),
+        sampling_steps=4,
+        training=TrainingSettings(
+            steps=200, batch_size=16, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
+        ),
+    ),
+    evaluation=EvaluationSettings(images=24, grid_rows=6),
+)  # fmt: skip
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_EMOJI, _EMOJI_SMALL)}
 
 
 def settings_from(kind: type[S], values: Mapping[str, Any]) -> S:
