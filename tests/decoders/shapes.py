@@ -1,0 +1,65 @@
+"""A decoder small enough to learn twelve coloured shapes by heart in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.ingest import ingest
+from corgi_core.data.pixels import pixels
+from corgi_core.decoders.cascade import DecoderTask
+from corgi_core.presets import DataSettings, DecoderSettings, TrainingSettings, preset_named
+
+SIDE, WIDTH, SHAPES = 16, 16, 12
+TINY = replace(
+    preset_named("emoji").decoder,
+    image_size=SIDE, patch=2, channels=(32, 64), attention=(False, True),
+    embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
+    training=TrainingSettings(
+        steps=200, batch_size=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
+        precision="fp32", evaluate_every=200,
+    ),
+)  # fmt: skip
+
+
+def coloured_shape(number: int) -> Image.Image:
+    """A disc or a bar of one of six colours on white."""
+    picture = Image.new("RGB", (SIDE, SIDE), "white")
+    colour = ("red", "green", "blue", "black", "orange", "purple")[number % 6]
+    box = (3, 3, 12, 12) if number < 6 else (1, 6, 14, 9)
+    draw = ImageDraw.Draw(picture)
+    (draw.ellipse if number < 6 else draw.rectangle)(box, colour)
+    return picture
+
+
+def a_task(folder: Path, settings: DecoderSettings = TINY, width: int = WIDTH) -> DecoderTask:
+    """Twelve shapes with random embeddings, written and read as every dataset is."""
+    source = folder / "shapes"
+    source.mkdir(parents=True)
+    for number in range(SHAPES):
+        coloured_shape(number).save(source / f"{number:02}.png")
+    images = ingest("imagefolder", str(source), folder / "images", DataSettings(), seed=0)
+    spec = {"encoder": "a-clip", "names": ["a"], "blocks": [width], "width": width}
+    embeddings = compute_missing(
+        folder / "embeddings", images, spec, lambda shard: random_embeddings(images, shard, width),
+        "embeddings",
+    )  # fmt: skip
+    keys = tuple(images.manifest["key"])
+    return DecoderTask(settings, pixels(images, folder / "pixels", SIDE), embeddings, keys, keys)
+
+
+def random_embeddings(images: Dataset, shard: str, width: int) -> dict[str, np.ndarray]:
+    keys = images.manifest.loc[images.manifest["shard"] == shard, "key"].to_numpy(str)
+    z = np.random.default_rng(0).standard_normal((len(keys), width))
+    z *= np.sqrt(width) / np.linalg.norm(z, axis=1, keepdims=True)
+    return {"keys": keys, "image": z.astype(np.float16)}
+
+
+def embeddings_of(task: DecoderTask) -> np.ndarray:
+    store: ArrayStore = task.embeddings
+    return store.read("image")[store.rows_of(task.train_keys)].astype(np.float32)
