@@ -7,7 +7,7 @@ changing a number here marks exactly what depends on it as stale.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
 from corgi_core.errors import CorgiError
