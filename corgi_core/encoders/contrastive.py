@@ -31,8 +31,8 @@ from corgi_core.encoders.similarity import blockwise_cosine, recall_at
 from corgi_core.encoders.text import (
     TokenEncoder,
     portable_name,
-    transformers_source,
     quiet_transformers,
+    transformers_source,
 )
 from corgi_core.errors import CorgiError
 from corgi_core.presets import EncoderSettings

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import open_clip
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +26,8 @@ from corgi_core.model_folder import digest_of_tensors
 
 CONFIG, WEIGHTS, TOWER = "open_clip_config.json", "model.safetensors", "config.json"
 _TEXT_BATCH = 256
+# what open_clip lets through when a folder's parts are damaged or do not belong together
+_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
 
 
 class OpenClipModel(nn.Module):
@@ -40,7 +43,8 @@ class OpenClipModel(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.architecture = architecture
         self.tokenizer = tokenizer
-        self.preprocessing: dict[str, Any] = dict(model.visual.preprocess_cfg)
+        size = [self.image_size, self.image_size]
+        self.preprocessing: dict[str, Any] = model.visual.preprocess_cfg | {"size": size}
         self.register_buffer("mean", _channels(self.preprocessing["mean"]), persistent=False)
         self.register_buffer("deviation", _channels(self.preprocessing["std"]), persistent=False)
 
@@ -109,7 +113,7 @@ class OpenClipModel(nn.Module):
             source = f"local-dir:{folder}"
             model = open_clip.create_model_from_pretrained(source, return_transform=False, **towers)
             tokenizer = open_clip.get_tokenizer(source)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        except _UNREADABLE as error:
             raise CorgiError(
                 f"{folder} cannot be loaded as an open_clip model ({error})",
                 "check that its configuration and weights belong together",

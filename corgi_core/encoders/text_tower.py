@@ -89,7 +89,7 @@ def _tower(folder: Path, name: str) -> _Tower:
 
 
 def _pooled_tower(folder: Path, name: str, text: dict[str, Any]) -> _PooledTower:
-    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+    from transformers import MODEL_MAPPING, AutoConfig, PreTrainedTokenizerFast
 
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         tensors = {
@@ -102,12 +102,10 @@ def _pooled_tower(folder: Path, name: str, text: dict[str, Any]) -> _PooledTower
         for key, tensor in tensors.items()
         if key.startswith("transformer.")
     }
+    config = AutoConfig.from_pretrained(folder)
     with quiet_transformers():
-        model = AutoModel.from_pretrained(
-            None,  # type: ignore[arg-type]  # weights and configuration are given
-            config=AutoConfig.from_pretrained(folder),
-            state_dict=encoder,
-            add_pooling_layer=False,
+        model = MODEL_MAPPING[type(config)].from_pretrained(
+            None, config=config, state_dict=encoder, add_pooling_layer=False
         )
     first, last = tensors["proj.0.weight"], tensors["proj.2.weight"]
     projection = nn.Sequential(

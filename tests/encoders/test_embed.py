@@ -1,0 +1,96 @@
+"""Embedding a dataset, shard by shard, and going on where it was left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.embed import embed_images, embed_texts
+from corgi_core.encoders.text import TokenEncoder
+from corgi_core.errors import CorgiError
+
+
+@pytest.fixture(scope="module")
+def tokens() -> TokenEncoder:
+    return TokenEncoder.load("minilm", 12)
+
+
+def test_every_image_has_its_embedding(
+    untrained: ClipEnsemble, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+) -> None:
+    store = embed_images(untrained, drawn, drawn_pixels, tmp_path / "images")
+    assert sorted(store.keys) == sorted(drawn.manifest["key"])
+    row = store.rows_of(["blue-left-15"])
+    pixels = torch.from_numpy(drawn_pixels.read("pixels")[drawn_pixels.rows_of(["blue-left-15"])])
+    np.testing.assert_allclose(
+        store.read("image")[row], untrained.encode_images(pixels).numpy(), atol=5e-3
+    )
+    assert store.read("image").dtype == np.float16
+    assert store.spec["encoder"] == untrained.digest
+    assert (store.spec["blocks"], store.spec["width"]) == ([32], 32)
+
+
+def test_images_themselves_are_read_where_pixels_are_too_small_or_absent(
+    untrained: ClipEnsemble, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+) -> None:
+    from corgi_core.data.pixels import pixels
+
+    exact = embed_images(untrained, drawn, drawn_pixels, tmp_path / "exact").read("image")
+    small = pixels(drawn, tmp_path / "small", 16)
+    for number, source in enumerate((None, small)):
+        store = embed_images(untrained, drawn, source, tmp_path / str(number))
+        np.testing.assert_array_equal(store.read("image"), exact)
+
+
+def test_only_missing_shards_are_computed(
+    untrained: ClipEnsemble, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+) -> None:
+    whole = embed_images(untrained, drawn, drawn_pixels, tmp_path / "images")
+    assert whole.recomputed == len(drawn.shards) == 3
+    (tmp_path / "images" / "00001.safetensors").write_bytes(b"torn")
+    again = embed_images(untrained, drawn, drawn_pixels, tmp_path / "images")
+    assert (again.recomputed, again.digest) == (1, whole.digest)
+
+
+def test_every_caption_has_a_row_and_images_without_one_have_none(
+    untrained: ClipEnsemble, drawn: Dataset, tokens: TokenEncoder, tmp_path: Path
+) -> None:
+    store = embed_texts(untrained, tokens, drawn, tmp_path / "texts")
+    assert "without-caption" not in set(store.keys)
+    assert len(store) == 48
+    row = store.rows_of(["green-top-05"])
+    vectors, mask = tokens.encode(["a green square on the top"])
+    np.testing.assert_array_equal(store.read("mask")[row], mask.numpy())
+    np.testing.assert_allclose(store.read("tokens")[row], vectors.numpy(), atol=5e-3)
+    expected = untrained.encode_texts(["a green square on the top"]).numpy()
+    np.testing.assert_allclose(store.read("text")[row], expected, atol=5e-3)
+    spec = store.spec
+    assert (spec["text_encoder"], spec["text_width"], spec["text_tokens"]) == (
+        tokens.digest, 384, 12,
+    )  # fmt: skip
+
+
+def test_another_encoder_is_refused_by_the_reader(
+    untrained: ClipEnsemble, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+) -> None:
+    embed_images(untrained, drawn, drawn_pixels, tmp_path / "images")
+    with pytest.raises(CorgiError, match="encoder"):
+        ArrayStore.load(tmp_path / "images", expect={"encoder": "another"})
+    with pytest.raises(CorgiError, match="width"):
+        ArrayStore.load(tmp_path / "images", expect={"width": 33})
+
+
+def test_embeddings_that_are_not_finite_are_not_stored(
+    vit_folder: Path, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+) -> None:
+    broken = ClipEnsemble.load([str(vit_folder)])
+    broken.encoders[0].model.visual.conv1.weight.data.fill_(torch.nan)
+    with pytest.raises(CorgiError, match="not finite"):
+        embed_images(broken, drawn, drawn_pixels, tmp_path / "images")
+    assert not (tmp_path / "images" / "index.json").exists()
