@@ -118,8 +118,9 @@ def ingest(
             format or data.source, path, folder, data, settings.preset.seed, caption_column
         )
     except CorgiError:
-        with suppress(OSError):  # a dataset that was there before stays
+        with suppress(OSError):  # what is not empty stays
             settings.dataset_folder.rmdir()
+            settings.data.rmdir()
         raise
     typer.echo(f"{folder}: {len(raw):,} images")
     if name is not None:

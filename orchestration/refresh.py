@@ -16,11 +16,13 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.errors import DagsterAssetCheckFailedError
 
 from corgi_core.errors import CorgiError
 from orchestration.champions import champion_folder
 from orchestration.logs import TO_FILE_ONLY
+from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings, settings
 from orchestration.staleness import checks_hold, end_interrupted_runs, failures, staleness
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 TAG = {"corgi/refresh": "true"}
+RAW_DATA = dg.AssetKey("raw_images")
 REGISTRY = "registered_models"  # kept by MLflow, not by an IO manager
 
 
@@ -59,6 +62,8 @@ def reason_to_run(step: Step, instance: dg.DagsterInstance) -> str | None:
     """Why the step must be done (again); None when it is up to date."""
     if reason := staleness(_graph(), step.asset, step.partition, instance):
         return reason
+    if step.asset == RAW_DATA and _data_changed(instance, settings()):
+        return "the data have changed"
     if not _is_kept(step, settings()):
         return "its files are gone"
     if not checks_hold(_graph(), step.asset, instance):
@@ -115,6 +120,19 @@ def only_one(instance: dg.DagsterInstance) -> Iterator[None]:
         file.flush()
         end_interrupted_runs(instance, TAG)
         yield
+
+
+def _data_changed(instance: dg.DagsterInstance, settings: Settings) -> bool:
+    """Whether other raw data lie there than were materialised: ingested anew, or by DVC."""
+    from corgi_core.data.dataset import Dataset
+
+    event = instance.get_latest_materialization_event(RAW_DATA)
+    materialization = event.asset_materialization if event else None
+    place = Workspace.of(settings).place_of(RAW_DATA.to_user_string(), None)
+    if materialization is None or not (place / "manifest.parquet").exists():
+        return True
+    version = version_in_lock(LOCK, INGEST) if settings.under_dvc else Dataset.load(place).digest
+    return (materialization.tags or {}).get(DATA_VERSION_TAG) != version
 
 
 def _is_kept(step: Step, settings: Settings) -> bool:

@@ -75,8 +75,8 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
-        assert node.owners and node.kinds and node.code_version, key
-        assert node.description and len(node.description) > 30, key
+        assert all((node.owners, node.kinds, node.code_version)), key
+        assert len(node.description or "") > 30, key
 
 
 def test_trainings_share_the_one_place_of_the_device(definitions: dg.Definitions) -> None:

@@ -101,7 +101,8 @@ def test_a_killed_process_leaves_its_messages_and_a_living_one_keeps_its_own(
         """
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
-        assert child.stdout and child.stdout.readline() == b"ready\n"
+        assert child.stdout
+        assert child.stdout.readline() == b"ready\n"
         service = Service()
         assert deliver_left_over(tmp_path, lambda: service) == 0  # it is alive: hands off
         os.kill(child.pid, signal.SIGKILL)
