@@ -103,8 +103,9 @@ def _pooled_tower(folder: Path, name: str, text: dict[str, Any]) -> _PooledTower
         if key.startswith("transformer.")
     }
     config = AutoConfig.from_pretrained(folder)
+    family: Any = MODEL_MAPPING[type(config)]
     with quiet_transformers():
-        model = MODEL_MAPPING[type(config)].from_pretrained(
+        model = family.from_pretrained(
             None, config=config, state_dict=encoder, add_pooling_layer=False
         )
     first, last = tensors["proj.0.weight"], tensors["proj.2.weight"]
