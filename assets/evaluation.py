@@ -56,7 +56,7 @@ def evaluation(
     with mlflow.run(context, "evaluation", identity, inputs, vars(measuring)) as run:
         report = evaluate(
             models, decoder, clip_encoder, image_embeddings, text_embeddings, pixels,
-            captions_of={row.key: row.captions[0] for row in captioned.itertuples()},
+            captions_of=dict(zip(captioned["key"], captioned["captions"].str[0], strict=True)),
             test_keys=set(captioned["key"]),
             settings=measuring,
         )  # fmt: skip
@@ -66,22 +66,22 @@ def evaluation(
         run.log_artifacts(workspace.reports_folder, "report")
         url = run.url
     variant, subset = report.best_prior()
-    return materialized(
-        report,
-        mlflow_run=link(url),
-        best_prior=f"{variant}, {subset} of the captions",
-        priors=table(report.prior_table()),
-        pictures=table(report.picture_table()),
+    shown: dict[str, Any] = {
+        "mlflow_run": link(url),
+        "best_prior": f"{variant}, {subset} of the captions",
+        "priors": table(report.prior_table()),
+        "pictures": table(report.picture_table()),
         **{name: picture(image) for name, image in report.pictures.items()},
-    )
+    }
+    return materialized(report, **shown)
 
 
 def publish(report: "Report", folder: Path) -> None:
     """metrics.json (which `dvc metrics show` reads) and the pictures, for people."""
     write_json(folder / "metrics.json", report.metrics)
     for name, image in report.pictures.items():
-        with whole_file(folder / f"{name}.png") as temporary:
-            image.save(temporary, format="PNG")
+        with whole_file(folder / f"{name}.png") as temporary, temporary.open("wb") as file:
+            image.save(file, format="PNG")
 
 
 def scores_by_steps(report: "Report") -> Iterator[dict[str, Any]]:

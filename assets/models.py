@@ -47,7 +47,7 @@ def prior(
     Baseline and shifted priors have the same data, network, steps and seed; the bank of Gaussians
     alone differs.
     """
-    from corgi_core.prior import model, task
+    from corgi_core.prior import model, network, task
 
     preset = workspace.preset
     training = task.PriorTask(
@@ -69,8 +69,10 @@ def prior(
         context, training, preset.prior.training, f"prior-{variant}-{subset.removesuffix('%')}pc",
         inputs, workspace, ray_training, mlflow,
     )  # fmt: skip
+    trained_network = trained.result.model
+    assert isinstance(trained_network, network.PriorNetwork)
     finished = model.PriorModel(
-        trained.result.model, gaussian_bank, preset.prior, text_embeddings.spec, trained.card
+        trained_network, gaussian_bank, preset.prior, text_embeddings.spec, trained.card
     )
     return materialized(finished, captions=training.rows, **trained.metadata)
 
@@ -92,7 +94,7 @@ def decoder(
     mlflow: MLflow,
 ) -> dg.MaterializeResult[DecoderModel]:
     """CLIP image embedding → picture, by diffusion; trained on all training images, no captions."""
-    from corgi_core.decoders import cascade
+    from corgi_core.decoders import cascade, network
 
     preset = workspace.preset
     task = cascade.DecoderTask(
@@ -106,8 +108,10 @@ def decoder(
     trained = train(
         context, task, preset.decoder.training, "decoder", inputs, workspace, ray_training, mlflow
     )
+    trained_network = trained.result.model
+    assert isinstance(trained_network, network.DecoderNetwork)
     finished = cascade.DecoderModel(
-        trained.result.model, preset.decoder, image_embeddings.spec, trained.card
+        trained_network, preset.decoder, image_embeddings.spec, trained.card
     )
     return materialized(finished, images=task.rows, **trained.metadata)
 

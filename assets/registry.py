@@ -4,8 +4,9 @@ import dagster as dg
 
 from assets.metadata import OWNERS, table
 from orchestration.artifacts import ClipEnsemble, DecoderModel, Evaluation, PriorModel
+from orchestration.champions import CHAMPION
 from orchestration.partitions import prior_of
-from orchestration.registry import CHAMPION, Registry
+from orchestration.registry import Registry
 from orchestration.resources.mlflow import MLflow
 
 

@@ -17,9 +17,9 @@ from urllib.request import urlopen
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from orchestration.registry import CHAMPION, model_name
 from orchestration.settings import Settings
 
+CHAMPION = "champion"
 SERVER_TIMEOUT = 5  # seconds
 SQLITE = "sqlite:///"
 SOURCE = """
@@ -28,6 +28,11 @@ SOURCE = """
     join model_versions v on v.name = a.name and v.version = a.version
     where a.name = ? and a.alias = ?
 """
+
+
+def model_name(workspace: str, part: str) -> str:
+    """The registered model of a workspace's "prior", "decoder" or "clip"."""
+    return f"{workspace}-{part}"
 
 
 def champion_folder(settings: Settings, part: str) -> Path | UPath:

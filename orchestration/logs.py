@@ -1,13 +1,14 @@
 """Where log lines go when the screen is needed for something better."""
 
 import logging
+from typing import Any
 
 import dagster as dg
 
 from orchestration.settings import settings
 
 LOG_FILE = "corgi.log"
-TO_FILE_ONLY = {"loggers": {"file": {}}}  # run config
+TO_FILE_ONLY: dict[str, Any] = {"loggers": {"file": {}}}  # run config
 
 
 def file_handler() -> logging.FileHandler:
@@ -19,8 +20,9 @@ def file_handler() -> logging.FileHandler:
     return handler
 
 
-@dg.logger(description="Appends a run's lines to the workspace's corgi.log.")
+@dg.logger
 def log_file(init_context: dg.InitLoggerContext) -> logging.Logger:
+    """Appends a run's lines to the workspace's corgi.log."""
     logger = logging.Logger("dagster", level=logging.DEBUG)
     logger.addHandler(file_handler())
     return logger

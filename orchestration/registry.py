@@ -13,18 +13,13 @@ from typing import TYPE_CHECKING
 from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of
 from orchestration.artifacts import FolderBacked
+from orchestration.champions import CHAMPION, model_name
 from orchestration.resources.mlflow import IDENTITY_TAG, MLflow
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION = "champion"
 DIGEST_TAG = "digest"
-
-
-def model_name(workspace: str, part: str) -> str:
-    """The registered model of a workspace's "prior", "decoder" or "clip"."""
-    return f"{workspace}-{part}"
 
 
 class Registry:

@@ -180,7 +180,9 @@ class _Receiver:
     def _parameters(self, client: MlflowClient, values: dict[str, str]) -> None:
         from mlflow.entities import Param
 
-        client.log_batch(self.run_id, params=[Param(key, value) for key, value in values.items()])
+        client.log_batch(
+            self._known_run, params=[Param(key, value) for key, value in values.items()]
+        )
 
     def _metrics(
         self, client: MlflowClient, step: int, moment: int, values: dict[str, float]
@@ -189,14 +191,19 @@ class _Receiver:
 
         metrics = [Metric(key, value, moment, step) for key, value in values.items()]
         for first in range(0, len(metrics), METRICS_AT_ONCE):
-            client.log_batch(self.run_id, metrics=metrics[first : first + METRICS_AT_ONCE])
+            client.log_batch(self._known_run, metrics=metrics[first : first + METRICS_AT_ONCE])
 
     def _artifacts(self, client: MlflowClient, folder: str, name: str | None) -> None:
         if Path(folder).is_dir():
-            client.log_artifacts(self.run_id, folder, artifact_path=name)
+            client.log_artifacts(self._known_run, folder, artifact_path=name)
 
     def _end(self, client: MlflowClient, status: str, moment: int) -> None:
-        client.set_terminated(self.run_id, status, end_time=moment)
+        client.set_terminated(self._known_run, status, end_time=moment)
+
+    @property
+    def _known_run(self) -> str:
+        assert self.run_id is not None, "a run's first message starts it"
+        return self.run_id
 
 
 @cache

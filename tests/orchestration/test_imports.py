@@ -42,6 +42,11 @@ def test_the_command_line_loads_no_orchestrator() -> None:
     assert not loaded_after("import orchestration.cli") & (HEAVY | {"dagster", "numpy"})
 
 
+def test_drawing_waits_for_no_orchestrator() -> None:
+    loaded = loaded_after("import orchestration.drawing, orchestration.cli")
+    assert not loaded & (HEAVY | {"dagster", "numpy"})
+
+
 def files(*folders: str) -> list[Path]:
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 

@@ -16,8 +16,8 @@ import dagster as dg
 import pytest
 
 from corgi_core.errors import CorgiError
-from orchestration.champions import champion_folder
-from orchestration.registry import CHAMPION, Registry
+from orchestration.champions import CHAMPION, champion_folder
+from orchestration.registry import Registry
 from orchestration.resources.mlflow import IDENTITY_TAG, RUN_TAG, MLflow
 from orchestration.resources.outbox import deliver_left_over
 from orchestration.settings import Settings
