@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import ftfy
 import torch
@@ -28,16 +28,12 @@ from corgi_core.files import read_json
 _PREFIX = "text."
 
 
-class _Tower(Protocol):
-    def encode_texts(self, captions: Sequence[str]) -> Tensor: ...
-
-
 class ClipTextTower(nn.Module):
     """f_txt of an ensemble: equal to `ClipEnsemble.encode_texts` of the same folder."""
 
-    def __init__(self, towers: Sequence[_Tower], blocks: Sequence[int], digest: str) -> None:
+    def __init__(self, towers: Sequence[nn.Module], blocks: Sequence[int], digest: str) -> None:
         super().__init__()
-        self.towers = nn.ModuleList(tower for tower in towers if isinstance(tower, nn.Module))
+        self.towers = nn.ModuleList(towers)
         self.widths = tuple(blocks)
         self.digest = digest
 
@@ -79,7 +75,7 @@ class _PooledTower(nn.Module):
         return F.normalize(self.projection(mean_pooled(*self.tokens.encode(cleaned))), dim=-1)
 
 
-def _tower(folder: Path, name: str) -> _Tower:
+def _tower(folder: Path, name: str) -> nn.Module:
     text = read_json(folder / "open_clip_config.json")["model_cfg"]["text_cfg"]
     if text.get("hf_pooler_type") == "mean_pooler" and text.get("hf_proj_type") == "mlp":
         return _pooled_tower(folder, name, text)
