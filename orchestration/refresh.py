@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
-from dagster._core.errors import DagsterAssetCheckFailedError
+from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 
 from corgi_core.errors import CorgiError
 from orchestration.champions import champion_folder
@@ -84,6 +84,8 @@ def materialize(step: Step, instance: dg.DagsterInstance) -> None:
             run_config=TO_FILE_ONLY,
             tags=TAG,
         )
+    except DagsterExecutionInterruptedError as interrupted:
+        raise KeyboardInterrupt from interrupted
     except DagsterAssetCheckFailedError as error:
         raise CorgiError(
             f"{step.title} does not pass its checks: {failures(_graph(), step.asset, instance)}",
