@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -204,3 +205,12 @@ def app() -> None:
     except CorgiError as error:
         typer.secho(f"Error: {error.problem}. To mend it: {error.remedy}.", err=True, fg="red")
         sys.exit(2)
+    except Exception as error:
+        log = _settings(None, None).state / "corgi.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        first_line = (str(error).splitlines() or [""])[0]
+        typer.secho(f"Failed: {type(error).__name__}: {first_line}", err=True, fg="red")
+        typer.secho(f"The details are in {log}", err=True)
+        sys.exit(1)
