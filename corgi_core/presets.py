@@ -148,11 +148,12 @@ _EMOJI = Preset(
         ),
     ),
     decoder=DecoderSettings(
-        image_size=64, patch=4, channels=(64, 128, 256), attention=(False, True, True),
-        layers_per_block=1, vectors=8, noise_shift=-1.0, embedding_dropout=0.1,
+        image_size=64, patch=4, channels=(64, 128, 128), attention=(False, False, True),
+        layers_per_block=1, vectors=8, noise_shift=-3.0, embedding_dropout=0.1,
         guidance=1.0, sampling_steps=12,
         training=TrainingSettings(
-            steps=2000, batch_size=32, learning_rate=1e-3, precision="fp32", ema_decay=0.995,
+            steps=1900, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995,
+            evaluate_every=500, checkpoint_every=250,
         ),
     ),
 )  # fmt: skip

@@ -19,7 +19,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.presets import DecoderSettings
 from corgi_core.training.loop import StepRandom
 
-HELD_OUT_IMAGES = 64
+HELD_OUT_IMAGES = 32
 
 
 @dataclass
@@ -51,12 +51,14 @@ class DecoderTask:
 
     def build(self) -> nn.Module:
         s = self.settings
-        return DecoderNetwork(
+        network = DecoderNetwork(
             DecoderShape(
                 self.embeddings.spec["width"], s.image_size, s.patch, s.channels, s.attention,
                 s.layers_per_block, s.vectors,
             )
         )  # fmt: skip
+        network.whiten_for(self._training[1])
+        return network
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """Denoising, one (t, noise) a picture. rows [b] → mean loss."""

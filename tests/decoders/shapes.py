@@ -21,8 +21,8 @@ TINY = replace(
     image_size=SIDE, patch=2, channels=(32, 64), attention=(False, True),
     embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
     training=TrainingSettings(
-        steps=200, batch_size=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
-        precision="fp32", evaluate_every=200,
+        steps=140, batch_size=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
+        precision="fp32", evaluate_every=140,
     ),
 )  # fmt: skip
 
