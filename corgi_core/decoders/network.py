@@ -1,8 +1,8 @@
 """The decoder's network: diffusers' UNet on patches of pixels, told the embedding three ways.
 
 Eight vectors projected from the embedding are attended to, as in the paper; the embedding is also
-added to the time embedding (DALL-E 2, section 2.1); and it is drawn as a coarse picture beside the
-noisy one, which gives the first, nearly blind steps a place to start from.
+added to the time embedding (DALL-E 2, section 2.1); and it is drawn as a coarse picture, which the
+UNet sees beside the noisy one and corrects, so nearly blind steps have a place to start from.
 
 CLIP embeddings lie in a narrow cone, most of their variance in few directions. They are whitened
 first, by the training images' statistics, so that what tells two pictures apart is not faint.
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-COARSE_CHANNELS = 16
 HIDDEN_WIDTH = 768
 FAINTEST = 0.1  # directions with less than this part of the mean variance are not amplified further
 HEAD_WIDTH = 64
@@ -59,10 +58,10 @@ class DecoderNetwork(nn.Module):
             nn.SiLU(),
         )
         self.to_vectors = nn.Linear(HIDDEN_WIDTH, shape.vectors * width)
-        self.to_coarse = nn.Linear(HIDDEN_WIDTH, COARSE_CHANNELS * self.side**2)
+        self.to_coarse = nn.Linear(HIDDEN_WIDTH, pixels * self.side**2)
         self.unet = UNet2DConditionModel(
             sample_size=self.side,
-            in_channels=pixels + COARSE_CHANNELS,
+            in_channels=2 * pixels,
             out_channels=pixels,
             block_out_channels=shape.channels,
             down_block_types=tuple(
@@ -100,8 +99,8 @@ class DecoderNetwork(nn.Module):
         known = self.understand((z - self.centre) @ self.whitening)
         known = torch.where(dropped[:, None], self.nothing, known)
         vectors = self.to_vectors(known).unflatten(1, (self.shape.vectors, -1))
-        coarse = self.to_coarse(known).unflatten(1, (COARSE_CHANNELS, self.side, self.side))
+        coarse = self.to_coarse(known).unflatten(1, (-1, self.side, self.side))
         patches = torch.cat([F.pixel_unshuffle(x_t, self.shape.patch), coarse], dim=1)
         patches = patches.contiguous(memory_format=torch.channels_last)
         predicted = self.unet(patches, t, vectors, class_labels=known).sample
-        return F.pixel_shuffle(predicted.float(), self.shape.patch)
+        return F.pixel_shuffle((coarse + predicted).float(), self.shape.patch)
