@@ -23,6 +23,7 @@ MARGIN = 6  # pixels between pictures
 SMALLEST = 96  # smaller pictures are enlarged to about this in a labelled grid
 CAPTION_WIDTH = 220
 FONT_SIZE = 14
+LINE_SPACING = 4  # pixels, Pillow's
 INK = (40, 40, 40)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -114,4 +115,4 @@ def _wrapped(text: str, width: int, font: Font) -> list[str]:
 
 
 def _height(lines: Sequence[str], font: Font) -> int:
-    return len(lines) * (sum(font.getmetrics()) + 4)
+    return len(lines) * int(font.getbbox("Åg")[3] + LINE_SPACING)
