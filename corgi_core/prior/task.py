@@ -140,4 +140,3 @@ class PriorTask:
         tokens, mask, text, image = self.held_out.batch(rows)
         sampled = prior.sample(tokens, mask, text, steps=HELD_OUT_STEPS)
         return {"held_out_cosine": float(blockwise_cosine(sampled, image, self.bank.blocks).mean())}
-

@@ -44,7 +44,8 @@ def test_a_failed_write_leaves_the_old_file(place):
             temporary.write_text("half")
             raise RuntimeError
 
-    pytest.raises(RuntimeError, fail)
+    with pytest.raises(RuntimeError):
+        fail()
     assert read_json(place / "x.json") == {"version": 1}
     assert [p.name for p in place.iterdir()] == ["x.json"]
 
