@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from upath import UPath
 
 DIGEST_LENGTH = 16
+HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]  # in names of unfinished files
+ABANDONED_AFTER = 24 * 3600  # seconds
 
 
 def digest_of(*parts: Any) -> str:
@@ -43,7 +48,32 @@ def is_local(path: Path | UPath) -> bool:
 
 
 def _temporary_beside(path: Path | UPath) -> Path | UPath:
-    return path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    """A new name for this process's attempt; what killed processes left of theirs is removed."""
+    if is_local(path):
+        _remove_abandoned(Path(str(path)))
+    return path.parent / f".{path.name}.{HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove attempts at `path` whose process on this machine is gone, or that are a day old."""
+    named = re.compile(re.escape(f".{path.name}.") + r"([0-9a-f]{6})-(\d+)-[0-9a-f]{8}\.tmp")
+    for attempt in path.parent.iterdir():
+        if not (match := named.fullmatch(attempt.name)):
+            continue
+        with suppress(FileNotFoundError):  # another process was quicker
+            gone = match[1] == HOST and not _is_running(int(match[2]))
+            if gone or time.time() - attempt.stat().st_mtime > ABANDONED_AFTER:
+                remove_folder(attempt) if attempt.is_dir() else attempt.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _flush_to_disk(path: Path) -> None:

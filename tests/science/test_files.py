@@ -1,7 +1,6 @@
 """Whole files and folders, on a local disk and on an object store's interface."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ import uuid
 import pytest
 from upath import UPath
 
+from corgi_core import files
 from corgi_core.errors import CorgiError
 from corgi_core.files import (
     digest_of,
@@ -61,22 +61,52 @@ def test_a_folder_replaces_the_old_one_as_a_whole(place):
     assert not (place / "model").exists()
 
 
-def test_a_killed_writer_leaves_no_torn_file(tmp_path):
-    script = (
-        "from pathlib import Path; import sys, time\n"
-        "from corgi_core.files import whole_file\n"
-        "with whole_file(Path(sys.argv[1])) as t:\n"
-        "    t.write_text('half'); print('written', flush=True); time.sleep(60)\n"
-    )
-    target = tmp_path / "weights.bin"
-    writer = subprocess.Popen(
-        [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, text=True
-    )
+WRITER = """
+from pathlib import Path; import sys, time
+from corgi_core import files
+with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
+    (temporary if sys.argv[1] == "whole_file" else temporary / "part").write_text("half")
+    print("written", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_writing(how, target):
+    command = [sys.executable, "-c", WRITER, how, str(target)]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert writer.stdout.readline() == "written\n"
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.wait()
-    time.sleep(0.01)
-    assert not target.exists()
+    return writer
+
+
+@pytest.mark.parametrize("how", ["whole_file", "whole_folder"])
+def test_what_a_killed_writer_left_is_never_whole_and_goes_with_the_next_write(tmp_path, how):
+    target = tmp_path / "weights.bin"
+    killed, living, other = (
+        start_writing(how, path) for path in (target, target, tmp_path / "weights.bin.2")
+    )
+    try:
+        for writer in (killed, other):
+            writer.kill()
+            writer.wait()
+        assert not target.exists()
+        assert len(list(tmp_path.iterdir())) == 3
+        with getattr(files, how)(target) as temporary:
+            (temporary if how == "whole_file" else temporary / "part").write_text("whole")
+        left = {path.name.split("-")[1] for path in tmp_path.iterdir() if path != target}
+        assert left == {str(living.pid), str(other.pid)}  # of a live writer; of another file
+    finally:
+        living.kill()
+        living.wait()
+
+
+def test_an_attempt_of_another_machine_goes_after_a_day(tmp_path):
+    fresh, old = (tmp_path / f".a.json.abcdef-1-0000000{n}.tmp" for n in (1, 2))
+    for attempt in (fresh, old):
+        attempt.write_text("half")
+    yesterday = time.time() - files.ABANDONED_AFTER - 1
+    os.utime(old, (yesterday, yesterday))
+    write_json(tmp_path / "a.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [fresh.name, "a.json"]
 
 
 def test_digests_follow_content_and_not_order():
