@@ -13,38 +13,39 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from upath import UPath
 
 from corgi_core import progress
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of_file, is_local, read_json, whole_file, write_json
 from corgi_core.presets import TrainingSettings
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.checkpoint import (
     Checkpoint,
     clear_checkpoints,
     load_checkpoint,
-    plain,
     save_checkpoint,
 )
 from corgi_core.training.ema import MovingAverage
-from corgi_core.training.identity import claim, identity_of, locked
+from corgi_core.training.identity import locked
 from corgi_core.training.journal import Entry, Journal
 from corgi_core.training.randomness import BatchOrder, StepRandom, seed_of
+from corgi_core.training.run_folder import (
+    TrainingResult,
+    finish,
+    finished_training,
+    prepared_folder,
+)
+from corgi_core.training.task import Task
 
 __all__ = [
     "StepRandom",
     "Task",
     "TrainingResult",
-    "finished_training",
     "learning_rate",
-    "prepared_folder",
     "train",
 ]
 
@@ -52,44 +53,6 @@ JOURNAL_EVERY = 10  # steps
 SKIPS_IN_A_ROW = 10  # steps whose loss or gradients are not finite, before the run is stopped
 
 log = logging.getLogger(__name__)
-
-
-class Task(Protocol):
-    """What is trained, on what: a picklable dataclass of settings and folder-backed inputs.
-
-    Inputs count towards the run's identity by their `digest`. Heavy things are loaded lazily.
-    """
-
-    @property
-    def rows(self) -> int:
-        """Number of training samples."""
-
-    def build(self) -> nn.Module:
-        """The freshly initialised model; torch has been seeded."""
-
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """Scalars to log, among them "loss", the mean over the samples `rows` (long [b], CPU).
-
-        `model` may be wrapped for several workers, so it is only ever called. Random numbers
-        come from `random` alone; `random.device` is where the model is.
-        """
-
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Held-out metrics of the averaged model; called without gradients, in eval mode."""
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """A finished training: the averaged model in eval mode, and how it came about."""
-
-    model: nn.Module
-    steps: int
-    metrics: dict[str, float]  # the last training losses and held-out metrics
-    journal: Path
-    seconds: float  # of training, all attempts that counted together
-    skipped: int  # steps left out because their loss or gradients were not finite
-    already_finished: bool  # nothing was trained now: the run had been finished before
-    undelivered: int = 0  # journal entries that whoever followed the run could not be given
 
 
 @dataclass
@@ -206,59 +169,13 @@ def _train(
             means.restart_clock()
 
     seconds = time.monotonic() - began
-    if rank == 0:
-        _finish(folder, average, counters, metrics, seconds)
-    return TrainingResult(
+    result = TrainingResult(
         average.model, settings.steps, metrics, folder / "metrics.jsonl", seconds,
         counters.skipped, already_finished=False,
     )  # fmt: skip
-
-
-def prepared_folder(
-    task: Task,
-    settings: TrainingSettings,
-    folder: Path | UPath,
-    workers: int,
-    *,
-    write: bool = True,
-) -> Path:
-    """The run folder, claimed for this training; CorgiError for whatever must stop it at once."""
-    if not is_local(folder):
-        raise CorgiError(
-            f"the run folder {folder} is not on a file system",
-            "train in a folder that all workers can reach as files",
-        )
-    if task.rows < 1:
-        raise CorgiError("there are no samples to train on", "check the dataset and its split")
-    if settings.batch_size % workers:
-        raise CorgiError(
-            f"a batch of {settings.batch_size} cannot be divided among {workers} workers",
-            "set batch_size to a multiple of the workers",
-        )
-    folder = Path(str(folder))
-    claim(folder, identity_of(task, settings), write=write)
-    return folder
-
-
-def finished_training(
-    task: Task, folder: Path | UPath, device: torch.device | str = "cpu"
-) -> TrainingResult | None:
-    """The result of a run that was finished in `folder`, or None (also if its weights are torn)."""
-    folder = Path(str(folder))
-    weights = folder / "final.safetensors"
-    if not (folder / "finished.json").exists() or not weights.exists():
-        return None
-    finished = read_json(folder / "finished.json")
-    if digest_of_file(weights) != finished.pop("sha256"):
-        log.warning("%s is damaged; the run is trained again", weights)
-        return None
-    log.info("the run in %s is finished already; its weights are taken as they are", folder)
-    model = task.build().to(device)
-    model.load_state_dict(load_file(weights))
-    model.eval().requires_grad_(False)
-    return TrainingResult(
-        model=model, journal=folder / "metrics.jsonl", already_finished=True, **finished
-    )
+    if rank == 0:
+        finish(folder, result)
+    return result
 
 
 def _precision(settings: TrainingSettings, device: torch.device | str) -> torch.autocast:
@@ -322,26 +239,6 @@ def _checkpoint(
         "optimizer": optimizer.tensors(),
     }
     return Checkpoint(counters.step, parts, asdict(counters))
-
-
-def _finish(
-    folder: Path,
-    average: MovingAverage,
-    counters: _Counters,
-    metrics: dict[str, float],
-    seconds: float,
-) -> None:
-    with whole_file(folder / "final.safetensors") as temporary:
-        save_file(plain(average.model.state_dict()), str(temporary))
-    finished = {
-        "sha256": digest_of_file(folder / "final.safetensors"),
-        "steps": counters.step,
-        "metrics": metrics,
-        "seconds": seconds,
-        "skipped": counters.skipped,
-    }
-    write_json(folder / "finished.json", finished)
-    clear_checkpoints(folder)
 
 
 class _Means:

@@ -101,7 +101,8 @@ class RayTraining(LocalRay):
         that `corgi_core.training.loop.train` raises.
         """
         from corgi_core.training.journal import Following
-        from corgi_core.training.loop import finished_training, prepared_folder, train
+        from corgi_core.training.loop import train
+        from corgi_core.training.run_folder import finished_training, prepared_folder
 
         def hear(entry: Entry) -> None:
             if self.num_workers:  # else the loop reports by itself

@@ -1,0 +1,101 @@
+"""A run's folder: claimed by one training before it starts, and its result once it is finished.
+
+`finished.json` is written last and holds the weights' SHA-256, so a run is finished or it is not.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from upath import UPath
+
+from corgi_core.errors import CorgiError
+from corgi_core.files import digest_of_file, is_local, read_json, whole_file, write_json
+from corgi_core.presets import TrainingSettings
+from corgi_core.training.checkpoint import clear_checkpoints, plain
+from corgi_core.training.identity import claim, identity_of
+from corgi_core.training.task import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training: the averaged model in eval mode, and how it came about."""
+
+    model: nn.Module
+    steps: int
+    metrics: dict[str, float]  # the last training losses and held-out metrics
+    journal: Path
+    seconds: float  # of training, all attempts that counted together
+    skipped: int  # steps left out because their loss or gradients were not finite
+    already_finished: bool  # nothing was trained now: the run had been finished before
+    undelivered: int = 0  # journal entries that whoever followed the run could not be given
+
+
+def prepared_folder(
+    task: Task,
+    settings: TrainingSettings,
+    folder: Path | UPath,
+    workers: int,
+    *,
+    write: bool = True,
+) -> Path:
+    """The run folder, claimed for this training; CorgiError for whatever must stop it at once."""
+    if not is_local(folder):
+        raise CorgiError(
+            f"the run folder {folder} is not on a file system",
+            "train in a folder that all workers can reach as files",
+        )
+    if task.rows < 1:
+        raise CorgiError("there are no samples to train on", "check the dataset and its split")
+    if settings.batch_size % workers:
+        raise CorgiError(
+            f"a batch of {settings.batch_size} cannot be divided among {workers} workers",
+            "set batch_size to a multiple of the workers",
+        )
+    folder = Path(str(folder))
+    claim(folder, identity_of(task, settings), write=write)
+    return folder
+
+
+def finished_training(
+    task: Task, folder: Path | UPath, device: torch.device | str = "cpu"
+) -> TrainingResult | None:
+    """The result of a run that was finished in `folder`, or None (also if its weights are torn)."""
+    folder = Path(str(folder))
+    weights = folder / "final.safetensors"
+    if not (folder / "finished.json").exists() or not weights.exists():
+        return None
+    finished = read_json(folder / "finished.json")
+    if digest_of_file(weights) != finished.pop("sha256"):
+        log.warning("%s is damaged; the run is trained again", weights)
+        return None
+    log.info("the run in %s is finished already; its weights are taken as they are", folder)
+    model = task.build().to(device)
+    model.load_state_dict(load_file(weights))
+    model.eval().requires_grad_(False)
+    return TrainingResult(
+        model=model, journal=folder / "metrics.jsonl", already_finished=True, **finished
+    )
+
+
+def finish(folder: Path, result: TrainingResult) -> None:
+    """Write the averaged weights and how they came about; the checkpoints have had their day."""
+    weights = folder / "final.safetensors"
+    with whole_file(weights) as temporary:
+        save_file(plain(result.model.state_dict()), str(temporary))
+    finished = {
+        "sha256": digest_of_file(weights),
+        "steps": result.steps,
+        "metrics": result.metrics,
+        "seconds": result.seconds,
+        "skipped": result.skipped,
+    }
+    write_json(folder / "finished.json", finished)
+    clear_checkpoints(folder)
