@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized
+from assets.versions import version
 from corgi_core.presets import fraction_of
 from orchestration.artifacts import CaptionSubset, Dataset
 from orchestration.partitions import caption_subsets
@@ -15,7 +16,7 @@ from orchestration.settings import settings
     owners=OWNERS,
     kinds={"parquet"},
     partitions_def=caption_subsets,
-    code_version=settings().preset.digest("seed"),
+    code_version=version(settings().preset.digest("seed"), revision=1),
 )
 def caption_subset(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace

@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.metadata import OWNERS, materialized
 from assets.trained import DEVICE, train
+from assets.versions import version
 from orchestration.artifacts import ArrayStore, ClipEnsemble, Dataset
 from orchestration.resources.mlflow import MLflow
 from orchestration.resources.ray import RayTraining
@@ -16,7 +17,7 @@ from orchestration.settings import settings
     owners=OWNERS,
     kinds={"pytorch", "openclip", "ray"},
     pool=DEVICE,
-    code_version=settings().preset.digest("encoders"),
+    code_version=version(settings().preset.digest("encoders"), revision=1),
 )
 def clip_encoder(
     context: dg.AssetExecutionContext,

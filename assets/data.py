@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized, table
+from assets.versions import version
 from corgi_core.files import digest_of
 from orchestration.artifacts import ArrayStore, Dataset
 from orchestration.resources.dvc import DVC, GATE, INGEST
@@ -17,7 +18,7 @@ GROUP = "data"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"webdataset", "dvc"},
-    code_version=PRESET.digest("data", "seed"),
+    code_version=version(PRESET.digest("data", "seed"), revision=1),
     io_manager_key=DATA_IO_MANAGER,
 )
 def raw_images(
@@ -50,7 +51,7 @@ def raw_images(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"webdataset", "pillow"},
-    code_version=PRESET.digest("data"),
+    code_version=version(PRESET.digest("data"), revision=1),
     io_manager_key=DATA_IO_MANAGER,
 )
 def images(
@@ -80,7 +81,7 @@ def images(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors"},
-    code_version=digest_of(PRESET.decoder.image_size),
+    code_version=version(digest_of(PRESET.decoder.image_size), revision=1),
 )
 def pixels(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized
+from assets.versions import version
 from orchestration.artifacts import ArrayStore, ClipEnsemble, Dataset
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
@@ -12,7 +13,12 @@ GROUP = "embeddings"
 KINDS = {"openclip", "safetensors"}
 
 
-@dg.asset(group_name=GROUP, owners=OWNERS, kinds=KINDS, code_version=PRESET.digest("encoders"))
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds=KINDS,
+    code_version=version(PRESET.digest("encoders"), revision=1),
+)
 def image_embeddings(
     context: dg.AssetExecutionContext,
     images: Dataset,
@@ -31,7 +37,7 @@ def image_embeddings(
     group_name=GROUP,
     owners=OWNERS,
     kinds={*KINDS, "transformers"},
-    code_version=PRESET.digest("encoders"),
+    code_version=version(PRESET.digest("encoders"), revision=1),
 )
 def text_embeddings(
     context: dg.AssetExecutionContext,

@@ -1,13 +1,15 @@
 """All priors and the decoder under one protocol: numbers for DVC, pictures for people."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.metadata import OWNERS, link, materialized, picture, table
-from corgi_core.files import digest_of, whole_file, write_json
+from assets.versions import code_version, version
+from corgi_core.files import digest_of, digest_of_file, whole_file, write_json
 from orchestration.artifacts import (
     ArrayStore,
     ClipEnsemble,
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     group_name="evaluation",
     owners=OWNERS,
     kinds={"pytorch", "mlflow", "dvc"},
-    code_version=settings().preset.digest("evaluation"),
+    code_version=version(
+        digest_of(settings().preset.digest("evaluation"), settings().inception_weights), revision=1
+    ),
 )
 def evaluation(
     context: dg.AssetExecutionContext,
@@ -48,11 +52,15 @@ def evaluation(
 
     manifest = images.manifest[images.manifest["split"] == "test"]
     captioned = manifest[manifest["captions"].notna()]
-    measuring = workspace.preset.evaluation
+    measuring, weights = workspace.preset.evaluation, workspace.inception_weights
+    if weights:
+        measuring = replace(measuring, inception_weights=weights)
     models = {prior_of(key): model for key, model in prior.items()}
     inputs = {f"prior.{v}.{s.removesuffix('%')}pc": m.digest for (v, s), m in models.items()}
     inputs |= {"decoder": decoder.digest, "images": images.digest}
-    identity = digest_of("evaluation", inputs, measuring)
+    if measuring.inception_weights:
+        inputs["inception_weights"] = digest_of_file(Path(measuring.inception_weights))
+    identity = digest_of(code_version(context), inputs, vars(measuring))
     with mlflow.run(context, "evaluation", identity, inputs, vars(measuring)) as run:
         report = evaluate(
             models, decoder, clip_encoder, image_embeddings, text_embeddings, pixels,

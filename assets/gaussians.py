@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized
+from assets.versions import version
 from corgi_core.presets import clusters_of
 from orchestration.artifacts import ArrayStore, Dataset, GaussianBank
 from orchestration.partitions import variants
@@ -15,7 +16,7 @@ from orchestration.settings import settings
     owners=OWNERS,
     kinds={"faiss", "pytorch"},
     partitions_def=variants,
-    code_version=settings().preset.digest("prior", "seed"),
+    code_version=version(settings().preset.digest("prior", "seed"), revision=1),
 )
 def gaussian_bank(
     context: dg.AssetExecutionContext,

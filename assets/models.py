@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.metadata import OWNERS, materialized
 from assets.trained import DEVICE, train
+from assets.versions import version
 from orchestration.artifacts import (
     ArrayStore,
     CaptionSubset,
@@ -29,7 +30,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
     kinds=KINDS,
     pool=DEVICE,
     partitions_def=priors,
-    code_version=PRESET.digest("prior"),
+    code_version=version(PRESET.digest("prior"), revision=1),
 )
 def prior(
     context: dg.AssetExecutionContext,
@@ -82,7 +83,7 @@ def prior(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    code_version=PRESET.digest("decoder"),
+    code_version=version(PRESET.digest("decoder"), revision=1),
 )
 def decoder(
     context: dg.AssetExecutionContext,

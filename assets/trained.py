@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import link, picture
+from assets.versions import code_version
 from corgi_core.files import digest_of
 from corgi_core.presets import TrainingSettings
 from orchestration.resources.mlflow import MLflow
@@ -51,11 +52,11 @@ def train(
     """
     from corgi_core.training.identity import identity_of
 
-    described = identity_of(task, settings)
+    described = identity_of(task, settings) | {"code_version": code_version(context)}
     identity = digest_of(described)
     folder = workspace.work_folder(context, identity)
     with mlflow.run(context, name, identity, inputs, described) as run:
-        result = ray_training.train(task, settings, folder, f"{name}-{identity}", run.log_metrics)
+        result = ray_training.train(task, settings, folder, name, run.log_metrics)
         url = run.url
     return Trained(
         result,

@@ -59,6 +59,17 @@ def demo(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
 
 
 @cli.command()
+def results(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+    """Show the tables of the last evaluation again."""
+    settings = _settings(preset, dataset)
+    from rich.console import Console
+
+    from orchestration.results import show_results
+
+    show_results(settings, Console(highlight=False))
+
+
+@cli.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw, in words.")],
     count: Annotated[int, typer.Option("-n", "--count", help="How many pictures.")] = 1,
@@ -154,14 +165,22 @@ def gate(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
 def ui(
     preset: PresetOption = None,
     dataset: DatasetOption = None,
-    dagster_port: Annotated[int, typer.Option(help="Port of Dagster's pages.")] = 3000,
-    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's pages.")] = 5000,
+    dagster_port: Annotated[
+        int | None,
+        typer.Option(help="Dagster's port; default: $CORGI_DAGSTER_PORT or 3000."),
+    ] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option(help="MLflow's port; default: $CORGI_MLFLOW_PORT or 5000.")
+    ] = None,
 ) -> None:
     """Serve Dagster (with its daemon) and MLflow on this machine, until Ctrl-C."""
+    for name, port in (("CORGI_DAGSTER_PORT", dagster_port), ("CORGI_MLFLOW_PORT", mlflow_port)):
+        if port is not None:
+            os.environ[name] = str(port)
     settings = _settings(preset, dataset)
     from orchestration.servers import serve
 
-    raise typer.Exit(serve(settings, dagster_port, mlflow_port))
+    raise typer.Exit(serve(settings))
 
 
 @cli.command()

@@ -1,6 +1,6 @@
 """Brings a workspace up to date: what is done and unchanged is not done again.
 
-Dagster knows what is stale: every asset has a code version (the digest of its settings), every
+Dagster knows what is stale: every asset has a code version (of its settings and source), every
 partition a data version (the digest of its content), and a materialization remembers those of its
 inputs. Steps run one by one in this process, so that an interrupted job loses one step at most.
 """

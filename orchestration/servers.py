@@ -18,29 +18,28 @@ import typer
 
 from corgi_core.errors import CorgiError
 from orchestration.instance import prepare_home
-from orchestration.settings import Settings
+from orchestration.settings import HOST, Settings
 
-HOST = "127.0.0.1"
 PATIENCE = 90  # seconds until a server answers
 FAREWELL = 15  # seconds until a server that was asked to stop is killed
 
 
-def serve(settings: Settings, dagster_port: int, mlflow_port: int) -> int:
+def serve(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM, or until a server ends by itself; returns the exit code."""
-    for name, port in (("--dagster-port", dagster_port), ("--mlflow-port", mlflow_port)):
-        _check_free(name, port)
+    _check_free("--dagster-port", settings.dagster_port)
+    _check_free("--mlflow-port", settings.mlflow_port)
     prepare_home(settings)
     running: dict[Path, subprocess.Popen[bytes]] = {}  # by log
     with _stop_signals():
         try:
-            for name, command in _commands(settings, dagster_port, mlflow_port).items():
+            for name, command in _commands(settings).items():
                 log = settings.state / f"{name}.log"
                 running[log] = _start(command, log)
             typer.echo(f"Workspace {settings.workspace}; starting, this takes a moment …")
-            pages = {"Dagster": f"http://{HOST}:{dagster_port}"}
+            pages = {"Dagster": settings.dagster_page}
             _wait_for(f"{pages['Dagster']}/server_info", running)
             if len(running) > 1:
-                pages["MLflow"] = f"http://{HOST}:{mlflow_port}"
+                pages["MLflow"] = settings.mlflow_page
                 _wait_for(f"{pages['MLflow']}/health", running)
             else:
                 pages["MLflow"] = settings.tracking_uri
@@ -57,18 +56,18 @@ def serve(settings: Settings, dagster_port: int, mlflow_port: int) -> int:
             _end_all(running.values())
 
 
-def _commands(settings: Settings, dagster_port: int, mlflow_port: int) -> dict[str, list[str]]:
+def _commands(settings: Settings) -> dict[str, list[str]]:
     """The servers' command lines by name."""
     settings.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
     python = [sys.executable, "-m"]
     commands = {
         "mlflow": [
-            *python, "mlflow", "server", "--host", HOST, "--port", str(mlflow_port),
+            *python, "mlflow", "server", "--host", HOST, "--port", str(settings.mlflow_port),
             "--workers", "1", "--backend-store-uri", settings.tracking_uri,
             "--default-artifact-root", settings.mlflow_artifacts.as_uri(),
         ],
         "dagster": [  # webserver, daemon and one code server between them
-            *python, "dagster", "dev", "-h", HOST, "-p", str(dagster_port),
+            *python, "dagster", "dev", "-h", HOST, "-p", str(settings.dagster_port),
             "-m", "orchestration.definitions",
         ],
     }  # fmt: skip

@@ -8,6 +8,10 @@ CORGI_STORAGE        artefacts, a folder or a URL such as s3://bucket/corgi
                      (default: <home>/<workspace>/storage)
 CORGI_RAY_ADDRESS    a Ray cluster (default: a local one, started when needed)
 CORGI_WORKERS        Ray Train workers (default: the preset's)
+CORGI_DAGSTER_PORT   where `corgi ui` serves Dagster, and links point to (default: 3000)
+CORGI_MLFLOW_PORT    the same for MLflow (default: 5000)
+CORGI_INCEPTION_WEIGHTS  a TorchScript Inception for the Fréchet distance (default: the preset's,
+                     which is none: then the preset's own CLIP measures)
 MLFLOW_TRACKING_URI  an MLflow server (default: SQLite under <home>/mlflow)
 """
 
@@ -24,6 +28,8 @@ from upath import UPath
 from corgi_core.errors import CorgiError
 from corgi_core.presets import Preset, preset_named
 
+HOST = "127.0.0.1"  # pages are served to this machine alone
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -37,15 +43,19 @@ class Settings:
     ray_address: str | None
     workers: int
     tracking_uri: str
+    dagster_port: int
+    mlflow_port: int
+    inception_weights: str | None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         preset = preset_named(environment.get("CORGI_PRESET") or "emoji")
         home = Path(environment.get("CORGI_HOME") or ".corgi").absolute()
-        workers = environment.get("CORGI_WORKERS") or str(preset.workers)
-        if not workers.isdecimal():
+        weights = environment.get("CORGI_INCEPTION_WEIGHTS")
+        if weights and not Path(weights).is_file():
             raise CorgiError(
-                f"CORGI_WORKERS is {workers!r}, not a number", "set it to 1, 2, … or leave it unset"
+                f"CORGI_INCEPTION_WEIGHTS is {weights}, and there is no such file",
+                "set it to the path of a TorchScript Inception, or leave it unset",
             )
         return cls(
             preset=preset,
@@ -54,9 +64,12 @@ class Settings:
             data=Path(environment.get("CORGI_DATA") or "data").absolute(),
             storage_url=environment.get("CORGI_STORAGE") or None,
             ray_address=environment.get("CORGI_RAY_ADDRESS") or None,
-            workers=int(workers),
+            workers=_number(environment, "CORGI_WORKERS", preset.workers),
             tracking_uri=environment.get("MLFLOW_TRACKING_URI")
             or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+            dagster_port=_number(environment, "CORGI_DAGSTER_PORT", 3000),
+            mlflow_port=_number(environment, "CORGI_MLFLOW_PORT", 5000),
+            inception_weights=str(Path(weights).absolute()) if weights else None,
         )
 
     @property
@@ -101,6 +114,14 @@ class Settings:
         return self.home / "mlflow" / "artifacts"
 
     @property
+    def dagster_page(self) -> str:
+        return f"http://{HOST}:{self.dagster_port}"
+
+    @property
+    def mlflow_page(self) -> str:
+        return f"http://{HOST}:{self.mlflow_port}"
+
+    @property
     def under_dvc(self) -> bool:
         """Whether dvc.yaml describes this dataset: ./data of the preset named in params.yaml."""
         parameters = Path("params.yaml")
@@ -111,6 +132,15 @@ class Settings:
             and parameters.exists()
             and f"preset: {self.preset.name}\n" in parameters.read_text(encoding="utf-8")
         )
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    value = environment.get(name) or str(default)
+    if not value.isdecimal():
+        raise CorgiError(
+            f"{name} is {value!r}, not a number", "set it to 1, 2, … or leave it unset"
+        )
+    return int(value)
 
 
 @cache

@@ -24,6 +24,11 @@ Entry = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
+def headline(name: str, entry: Entry) -> str:
+    """The run and its latest loss, for a progress display."""
+    return f"{name} · loss {entry['loss']:.3g}" if "loss" in entry else name
+
+
 class Journal:
     """The writing end. Opening it at a step drops the entries after it, and any torn line."""
 

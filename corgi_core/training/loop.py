@@ -31,7 +31,7 @@ from corgi_core.training.checkpoint import (
 )
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.identity import locked
-from corgi_core.training.journal import Entry, Journal
+from corgi_core.training.journal import Entry, Journal, headline
 from corgi_core.training.randomness import BatchOrder, StepRandom, seed_of
 from corgi_core.training.run_folder import (
     TrainingResult,
@@ -161,7 +161,7 @@ def _train(
                 metrics = {name: entry[name] for name in values if name in entry} | held_out
                 entry |= held_out
             journal.write(entry)
-            progress.report(name, done, settings.steps)
+            progress.report(headline(name, entry), done, settings.steps)
         if saving:
             counters.updates, counters.seconds = average.updates, time.monotonic() - began
             save_checkpoint(folder, _checkpoint(model, average, optimizer, counters))

@@ -39,8 +39,8 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
     experiment: str
     artifacts: str  # root folder of runs' artifacts, for experiments that are made here
     outbox: str
-    address: str = "http://127.0.0.1:5000"  # of the web page, for links
-    dagster_address: str = "http://127.0.0.1:3000"
+    address: str  # of the web page, for links
+    dagster_address: str
 
     @classmethod
     def of(cls, settings: Settings) -> MLflow:
@@ -50,7 +50,8 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
             experiment=settings.workspace,
             artifacts="" if served else settings.mlflow_artifacts.as_uri(),
             outbox=str(settings.state / "outbox"),
-            **({"address": settings.tracking_uri} if served else {}),
+            address=settings.tracking_uri if served else settings.mlflow_page,
+            dagster_address=settings.dagster_page,
         )
 
     def client(self) -> MlflowClient:

@@ -100,13 +100,13 @@ class RayTraining(LocalRay):
         Raises CorgiError: more workers than CPUs (or GPUs), a folder of another training, and all
         that `corgi_core.training.loop.train` raises.
         """
-        from corgi_core.training.journal import Following
+        from corgi_core.training.journal import Following, headline
         from corgi_core.training.loop import train
         from corgi_core.training.run_folder import finished_training, prepared_folder
 
         def hear(entry: Entry) -> None:
             if self.num_workers:  # else the loop reports by itself
-                progress.report(name, entry["step"], settings.steps)
+                progress.report(headline(name, entry), entry["step"], settings.steps)
             if on_metrics:
                 on_metrics(entry)
 

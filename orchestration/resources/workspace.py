@@ -24,6 +24,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     dataset_folder: str
     work: str
     reports: str
+    inception_weights: str | None
 
     @classmethod
     def of(cls, settings: Settings) -> Workspace:
@@ -34,6 +35,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
             dataset_folder=str(settings.dataset_folder),
             work=str(settings.work),
             reports=str(settings.reports),
+            inception_weights=settings.inception_weights,
         )
 
     @cached_property

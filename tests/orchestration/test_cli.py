@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = ("demo", "results", "generate", "ingest", "gate", "ui", "presets")
 
 
 def corgi(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -26,12 +28,14 @@ def test_help_is_quick_and_names_every_command(tmp_path: Path) -> None:
     done = corgi(tmp_path, "--help")
     assert time.monotonic() - began[1] < 3  # 0.3 s on an idle machine
     assert done.returncode == 0
-    for command in ("demo", "generate", "ingest", "gate", "ui", "presets"):
+    for command in COMMANDS:
         assert command in done.stdout
     assert not list(tmp_path.iterdir())  # asking for help makes nothing
 
 
-@pytest.mark.parametrize("command", ["demo", "generate", "ingest", "gate", "ui", "presets"])
+@pytest.mark.parametrize(
+    "command", ["demo", "results", "generate", "ingest", "gate", "ui", "presets"]
+)
 def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
     done = corgi(tmp_path, command, "--help")
     assert done.returncode == 0
@@ -46,6 +50,7 @@ def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
         (["ingest", "/nowhere"], "--format"),
         (["ingest", ".", "--format", "tiff", "--name", "n"], "tiff"),
         (["gate", "--dataset", "n"], "raw_images"),
+        (["results"], "corgi demo"),
         (["generate", "a cat"], "champion"),
         (["generate", "a cat", "--out", "cat.jpg"], "cat.jpg"),
     ],
@@ -61,10 +66,31 @@ def test_bad_input_ends_with_one_sentence_and_code_2(
     assert not list(tmp_path.iterdir())  # nothing half-written
 
 
-def test_a_number_of_workers_is_a_number(tmp_path: Path) -> None:
-    done = corgi(tmp_path, "gate", CORGI_WORKERS="many")
+@pytest.mark.parametrize(
+    ("name", "value"), [("CORGI_WORKERS", "many"), ("CORGI_INCEPTION_WEIGHTS", "/nowhere.pt")]
+)
+def test_the_environment_is_checked(tmp_path: Path, name: str, value: str) -> None:
+    done = corgi(tmp_path, "gate", **{name: value})
     assert done.returncode == 2
-    assert "CORGI_WORKERS" in done.stderr
+    assert name in done.stderr
+    assert value in done.stderr
+
+
+def test_results_shows_the_last_evaluation_again(tmp_path: Path) -> None:
+    scores = {"4": {"cosine": 0.8125, "recall_at_1": 0.5}}
+    metrics = {
+        "protocol": {"prior_steps": 4},
+        "text_embedding": {"cosine": 0.25},
+        "priors": {"baseline": {"10%": scores}},
+        "pictures": {"real embedding": {"none": {"frechet": 1.5, "count": 24, "seconds": 2.0}}},
+    }
+    reports = tmp_path / ".corgi" / "emoji" / "reports"
+    reports.mkdir(parents=True)
+    (reports / "metrics.json").write_text(json.dumps(metrics))
+    done = corgi(tmp_path, "results")
+    assert done.returncode == 0, done.stderr
+    for shown in ("0.8125", "0.2500", "1.5000", "24 held-out images", "10% of the captions"):
+        assert shown in done.stdout
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:

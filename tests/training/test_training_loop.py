@@ -83,7 +83,11 @@ def test_training_learns_and_writes_its_journal(tmp_path: Path, precision: str) 
         result = train(TinyTask(), settings, UPath(tmp_path / "run"), name="tiny")
     entries = read_journal(result.journal)
     assert [entry["step"] for entry in entries] == [10, 20, 30, 40, 50, 60]
-    assert heard == [("tiny", step, 60) for step in (10, 20, 30, 40, 50, 60)]
+    losses = [f"{entry['loss']:.3g}" for entry in entries]
+    assert heard == [
+        (f"tiny · loss {loss}", step, 60)
+        for loss, step in zip(losses, (10, 20, 30, 40, 50, 60), strict=True)
+    ]
     assert [entry["step"] for entry in entries if "held_out" in entry] == [20, 40, 60]
     assert all(entry["samples_per_second"] > 0 and entry["skipped"] == 0 for entry in entries)
     assert entries[3]["learning_rate"] == learning_rate(settings, 39)
