@@ -95,10 +95,10 @@ def decoder(
     mlflow: MLflow,
 ) -> dg.MaterializeResult[DecoderModel]:
     """CLIP image embedding → picture, by diffusion; trained on all training images, no captions."""
-    from corgi_core.decoders import cascade, network
+    from corgi_core.decoders import model, network, task
 
     preset = workspace.preset
-    task = cascade.DecoderTask(
+    denoising = task.DecoderTask(
         settings=preset.decoder,
         pixels=pixels,
         embeddings=image_embeddings,
@@ -107,14 +107,21 @@ def decoder(
     )
     inputs = {"pixels": pixels.digest, "image_embeddings": image_embeddings.digest}
     trained = train(
-        context, task, preset.decoder.training, "decoder", inputs, workspace, ray_training, mlflow
+        context,
+        denoising,
+        preset.decoder.training,
+        "decoder",
+        inputs,
+        workspace,
+        ray_training,
+        mlflow,
     )
     trained_network = trained.result.model
     assert isinstance(trained_network, network.DecoderNetwork)
-    finished = cascade.DecoderModel(
+    finished = model.DecoderModel(
         trained_network, preset.decoder, image_embeddings.spec, trained.card
     )
-    return materialized(finished, images=task.rows, **trained.metadata)
+    return materialized(finished, images=denoising.rows, **trained.metadata)
 
 
 def keys_of(images: Dataset, split: str) -> tuple[str, ...]:

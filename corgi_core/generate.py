@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from corgi_core.decoders.cascade import DecoderModel
-from corgi_core.encoders.text import TokenEncoder
 from corgi_core.errors import CorgiError
-from corgi_core.prior.model import PriorModel
+
+if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone needs none of it
+    from corgi_core.decoders.model import DecoderModel
+    from corgi_core.encoders.clip import ClipEnsemble
+    from corgi_core.encoders.text import TokenEncoder
+    from corgi_core.encoders.text_tower import ClipTextTower
+    from corgi_core.prior.model import PriorModel
 
 LONGEST_PROMPT = 2000
 MOST_IMAGES = 1024
-
-
-class TextTower(Protocol):
-    """The text side of the CLIP ensemble that the models were trained with."""
-
-    @property
-    def digest(self) -> str: ...
-
-    def encode_texts(self, captions: list[str]) -> Tensor: ...
 
 
 @dataclass
@@ -34,7 +28,7 @@ class TextToImage:
     Raises CorgiError where the parts were trained with different CLIP encoders.
     """
 
-    clip: TextTower
+    clip: ClipTextTower | ClipEnsemble
     tokens: TokenEncoder
     prior: PriorModel
     decoder: DecoderModel
@@ -89,10 +83,7 @@ class TextToImage:
         if guidance is not None and not math.isfinite(guidance):
             raise CorgiError(f"guidance {guidance} is not finite", "give a number such as 1.5")
         embeddings = self.embed([prompt] * count, seed=seed, steps=prior_steps)
-        with torch.no_grad():
-            return self.decoder.decode(
-                embeddings, steps=decoder_steps, guidance=guidance, seed=seed
-            )
+        return self.decoder.decode(embeddings, steps=decoder_steps, guidance=guidance, seed=seed)
 
 
 def check_prompt(prompt: str) -> None:

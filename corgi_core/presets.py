@@ -98,6 +98,9 @@ class DecoderSettings:
     attention: tuple[bool, ...]  # cross-attention to the embedding's vectors, by level
     layers_per_block: int
     vectors: int  # the embedding is projected to this many vectors
+    painter_width: int  # of the dense network that paints a first guess from the embedding
+    painter_layers: int
+    denoised: int  # pictures of a batch that the UNet denoises; the painter learns from all
     noise_shift: float  # of the cosine schedule's log SNR; negative is more noise
     embedding_dropout: float
     guidance: float
@@ -143,17 +146,17 @@ _EMOJI = Preset(
         width=256, layers=3, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,
         guidance=1.0, sampling_steps=16,
         training=TrainingSettings(
-            steps=240, batch_size=64, learning_rate=1e-3, ema_decay=0.99,
-            checkpoint_every=80, evaluate_every=80,
+            steps=480, batch_size=32, learning_rate=1e-3, ema_decay=0.99,
+            checkpoint_every=160, evaluate_every=160,
         ),
     ),
     decoder=DecoderSettings(
-        image_size=64, patch=4, channels=(64, 128, 128), attention=(False, False, True),
-        layers_per_block=1, vectors=8, noise_shift=-3.0, embedding_dropout=0.1,
-        guidance=1.0, sampling_steps=12,
+        image_size=64, patch=4, channels=(48, 64, 96), attention=(False, False, True),
+        layers_per_block=1, vectors=8, painter_width=1024, painter_layers=2, denoised=16,
+        noise_shift=-3.0, embedding_dropout=0.1, guidance=1.0, sampling_steps=8,
         training=TrainingSettings(
-            steps=1900, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995,
-            evaluate_every=500, checkpoint_every=250,
+            steps=800, batch_size=256, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
+            evaluate_every=250, checkpoint_every=250,
         ),
     ),
 )  # fmt: skip
@@ -177,9 +180,9 @@ _EMOJI_SMALL = Preset(
     ),
     decoder=replace(
         _EMOJI.decoder, image_size=32, patch=4, channels=(32, 64), attention=(False, True),
-        sampling_steps=4,
+        painter_width=256, denoised=16, sampling_steps=4,
         training=TrainingSettings(
-            steps=200, batch_size=16, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
+            steps=150, batch_size=64, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
         ),
     ),
     evaluation=EvaluationSettings(images=24, grid_rows=6),

@@ -56,14 +56,14 @@ def champions(settings: Settings) -> TextToImage:
     """The workspace's champions, put together; a CorgiError where one is missing or misfits."""
     folders = {part: champion_folder(settings, part) for part in ("prior", "decoder", "clip")}
     from corgi_core.decoders.model import DecoderModel
-    from corgi_core.encoders.clip import ClipEnsemble
     from corgi_core.encoders.text import TokenEncoder
+    from corgi_core.encoders.text_tower import ClipTextTower
     from corgi_core.generate import TextToImage
     from corgi_core.prior.model import PriorModel
 
     encoders = settings.preset.encoders
     return TextToImage(
-        clip=ClipEnsemble.load(folders["clip"]),
+        clip=ClipTextTower.load(folders["clip"]),
         tokens=TokenEncoder.load(encoders.text, encoders.text_tokens),
         prior=PriorModel.load(folders["prior"]),
         decoder=DecoderModel.load(folders["decoder"]),

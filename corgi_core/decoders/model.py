@@ -93,9 +93,9 @@ class DecoderModel:
         """x̂_0, by classifier-free guidance unless guidance is 1."""
         timesteps = t.to(x_t.device).expand(len(x_t))
         shown = torch.zeros(len(x_t), dtype=torch.bool, device=x_t.device)
-        x_0: Tensor = self.network(x_t, timesteps, z, shown)
+        x_0: Tensor = self.network(x_t, timesteps, z, shown)[0]
         if guidance != 1:
-            unguided = self.network(x_t, timesteps, z, ~shown)
+            unguided = self.network(x_t, timesteps, z, ~shown)[0]
             x_0 = unguided + guidance * (x_0 - unguided)
         return x_0.clamp(-1, 1)
 

@@ -54,22 +54,25 @@ class DecoderTask:
         network = DecoderNetwork(
             DecoderShape(
                 self.embeddings.spec["width"], s.image_size, s.patch, s.channels, s.attention,
-                s.layers_per_block, s.vectors,
+                s.layers_per_block, s.vectors, s.painter_width, s.painter_layers,
             )
         )  # fmt: skip
         network.whiten_for(self._training[1])
         return network
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """Denoising, one (t, noise) a picture. rows [b] → mean loss."""
+        """All pictures painted, the first of them also denoised, one (t, noise) each. rows [b]."""
         x_0, z = (tensor[rows].to(random.device) for tensor in self._training)
-        t = random.integers(T)
-        noise = random.normal(*x_0.shape[1:])
-        dropped = random.uniform() < self.settings.embedding_dropout
         x_0 = _in_range(x_0)
-        x_t = self._process.add_noise(x_0, noise, t.int())
-        predicted = model(x_t, t, z, dropped)
-        return {"loss": denoising_loss(x_0, predicted, self._process.alphas_cumprod[t])}
+        n = max(1, len(rows) * self.settings.denoised // self.settings.training.batch_size)
+        t = random.integers(T)[:n]
+        noise = random.normal(*x_0.shape[1:])[:n]
+        dropped = random.uniform()[:n] < self.settings.embedding_dropout
+        x_t = self._process.add_noise(x_0[:n], noise, t.int())
+        predicted, painted = model(x_t, t, z, dropped)
+        denoising = denoising_loss(x_0[:n], predicted, self._process.alphas_cumprod[t])
+        painting = (x_0 - painted).square().mean()
+        return {"loss": denoising + painting, "denoising": denoising, "painting": painting}
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Denoising loss and the error of few-step reconstructions, on fixed held-out images."""
@@ -81,11 +84,14 @@ class DecoderTask:
         t = torch.linspace(0, T - 1, len(z)).long()
         x_0 = _in_range(pixels)
         x_t = self._process.add_noise(x_0, random.normal(*x_0.shape[1:]), t.int())
-        predicted = model(x_t, t, z, torch.zeros(len(z), dtype=torch.bool))
+        predicted, painted = model(x_t, t, z, torch.zeros(len(z), dtype=torch.bool))
         loss = denoising_loss(x_0, predicted, self._process.alphas_cumprod[t])
         decoded = DecoderModel(model, self.settings, self.embeddings.spec, card={}).decode(z)
-        error = (decoded - pixels / 255).square().mean().sqrt()
-        return {"held_out_loss": float(loss), "held_out_pixel_error": float(error)}
+        return {
+            "held_out_loss": float(loss),
+            "held_out_pixel_error": _error(decoded, pixels),
+            "held_out_painted_error": _error((painted.clamp(-1, 1) + 1) / 2, pixels),
+        }
 
     @cached_property
     def _process(self) -> DDPMScheduler:
@@ -105,6 +111,11 @@ class DecoderTask:
         pixels = self.pixels.read("pixels")[self.pixels.rows_of(keys)]
         z = self.embeddings.read("image")[self.embeddings.rows_of(keys)]
         return torch.from_numpy(pixels), torch.from_numpy(z.astype(np.float32))
+
+
+def _error(pictures: Tensor, pixels: Tensor) -> float:
+    """Root mean square error of pictures in [0, 1] against pixels in 0 … 255."""
+    return float((pictures - pixels / 255).square().mean().sqrt())
 
 
 def _in_range(pixels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corgi_core.decoders.cascade import DecoderModel
+from corgi_core.decoders.model import DecoderModel
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.similarity import blockwise_cosine
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from shapes import a_task
 
-from corgi_core.decoders.cascade import DecoderModel, DecoderTask
+from corgi_core.decoders.model import DecoderModel
+from corgi_core.decoders.task import DecoderTask
 from corgi_core.training.loop import train
 
 

@@ -12,14 +12,15 @@ from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
 from corgi_core.data.pixels import pixels
-from corgi_core.decoders.cascade import DecoderTask
+from corgi_core.decoders.task import DecoderTask
 from corgi_core.presets import DataSettings, DecoderSettings, TrainingSettings, preset_named
 
 SIDE, WIDTH, SHAPES = 16, 16, 12
 TINY = replace(
     preset_named("emoji").decoder,
     image_size=SIDE, patch=2, channels=(32, 64), attention=(False, True),
-    embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
+    painter_width=64, painter_layers=1, denoised=12, embedding_dropout=0.1, guidance=1.0,
+    sampling_steps=6,
     training=TrainingSettings(
         steps=140, batch_size=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
         precision="fp32", evaluate_every=140,

@@ -12,7 +12,8 @@ import torch
 from shapes import SHAPES, SIDE, TINY, WIDTH, a_task, embeddings_of
 from torch import Tensor
 
-from corgi_core.decoders.cascade import DecoderModel, DecoderTask
+from corgi_core.decoders.model import DecoderModel
+from corgi_core.decoders.task import DecoderTask
 from corgi_core.errors import CorgiError
 from corgi_core.files import read_json, write_json
 from corgi_core.training.identity import identity_of
