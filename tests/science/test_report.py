@@ -1,0 +1,86 @@
+"""The evaluation as an artefact."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from PIL import Image
+from upath import UPath
+
+from corgi_core.errors import CorgiError
+from corgi_core.evaluation.report import Evaluation
+
+
+def scores(cosine: float) -> dict[str, object]:
+    return {"cosine": cosine, "cosine_by_encoder": {"a": cosine}, "recall_at_1": 0.5,
+            "count": 9, "seconds": 1.25}  # fmt: skip
+
+
+def metrics() -> dict[str, object]:
+    return {
+        "protocol": {"prior_steps": 16, "seed": 0},
+        "text_embedding": scores(0.2),
+        "priors": {
+            "baseline": {"10%": {"1": scores(0.99), "16": scores(0.70)}},
+            "shifted-k1": {
+                "10%": {"1": scores(0.10), "16": scores(0.72)},
+                "100%": {"1": scores(0.30), "16": scores(0.81)},
+            },
+        },
+        "pictures": {"real embedding": {"none": {"frechet_distance_clip": 0.5, "seconds": 3.0}}},
+        "wall_seconds": 12.5,
+    }
+
+
+@pytest.fixture
+def report() -> Evaluation:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    return Evaluation(metrics(), {"pictures_10_percent": Image.fromarray(pixels)})
+
+
+@pytest.mark.parametrize("where", ["local", "memory"])
+def test_what_is_saved_is_loaded(report, tmp_path, where):
+    place = UPath(tmp_path if where == "local" else f"memory://{tmp_path.name}") / "evaluation"
+    report.save(place)
+    loaded = Evaluation.load(place)
+    assert loaded.metrics == report.metrics
+    assert loaded.digest == report.digest
+    assert loaded.pictures.keys() == report.pictures.keys()
+    for name, picture in report.pictures.items():
+        np.testing.assert_array_equal(np.asarray(loaded.pictures[name]), np.asarray(picture))
+
+
+def test_where_there_is_none_it_says_so(tmp_path):
+    with pytest.raises(CorgiError, match="no evaluation"):
+        Evaluation.load(UPath(tmp_path))
+
+
+def test_the_digest_is_of_the_scores_and_not_of_the_clock(report):
+    slower = copy.deepcopy(report.metrics)
+    slower["wall_seconds"] = 99.0
+    slower["priors"]["baseline"]["10%"]["16"]["seconds"] = 99.0
+    slower["pictures"]["real embedding"]["none"]["seconds"] = 99.0
+    assert slower != report.metrics
+    assert Evaluation(slower).digest == report.digest
+    better = copy.deepcopy(report.metrics)
+    better["priors"]["baseline"]["10%"]["16"]["cosine"] = 0.71
+    assert Evaluation(better).digest != report.digest
+
+
+def test_the_best_prior_is_best_at_the_presets_own_steps(report):
+    assert report.best_prior() == ("shifted-k1", "100%")  # the baseline's 0.99 took one step
+    report.metrics["protocol"]["prior_steps"] = 1
+    assert report.best_prior() == ("baseline", "10%")
+
+
+def test_tables_hold_a_row_for_every_score(report):
+    table = report.prior_table()
+    assert len(table) == 6
+    row = table.query("variant == 'shifted-k1' and captions == '100%' and steps == 16")
+    assert row["cosine"].item() == 0.81
+    assert "cosine_by_encoder" not in table.columns
+    (row,) = report.picture_table().to_dict("records")
+    assert (row["embeddings"], row["captions"]) == ("real embedding", "none")
+    assert row["frechet_distance_clip"] == 0.5
