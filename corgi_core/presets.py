@@ -143,7 +143,7 @@ _EMOJI = Preset(
         training=TrainingSettings(steps=300, batch_size=256, learning_rate=2e-3, ema_decay=0.99),
     ),
     prior=PriorSettings(
-        width=256, layers=3, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,
+        width=256, layers=2, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,
         guidance=1.0, sampling_steps=16,
         training=TrainingSettings(
             steps=480, batch_size=32, learning_rate=1e-3, ema_decay=0.99,
