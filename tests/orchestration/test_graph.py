@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
@@ -94,3 +100,30 @@ def test_automations_are_off(definitions: dg.Definitions) -> None:
     sensor = repository.get_sensor_def("new_data_version")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
+
+
+CODE_VERSIONS = """
+import json
+from orchestration.definitions import defs
+graph = defs.resolve_asset_graph()
+keys = graph.toposorted_asset_keys
+print(json.dumps({key.to_user_string(): graph.get(key).code_version for key in keys}))
+"""
+
+
+def code_versions(**environment: str) -> dict[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CODE_VERSIONS],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def test_other_inception_weights_make_the_evaluation_stale_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "inception.pt"
+    weights.touch()
+    before, after = code_versions(), code_versions(CORGI_INCEPTION_WEIGHTS=str(weights))
+    assert before.keys() == after.keys() == GRAPH.keys()
+    assert {key for key in GRAPH if before[key] != after[key]} == {"evaluation"}

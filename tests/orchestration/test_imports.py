@@ -16,8 +16,8 @@ HEAVY = {
     "great_expectations", "faiss", "matplotlib", "pandas",
 }  # fmt: skip
 ABOVE_ASSETS = {"orchestration.definitions", "orchestration.jobs", "orchestration.cli",
-                "orchestration.demo", "orchestration.refresh", "orchestration.servers",
-                "orchestration.schedules", "orchestration.sensors"}  # fmt: skip
+                "orchestration.demo", "orchestration.refresh", "orchestration.results",
+                "orchestration.servers", "orchestration.schedules", "orchestration.sensors"}  # fmt: skip
 
 
 def loaded_after(statement: str) -> set[str]:
