@@ -17,7 +17,8 @@ HEAVY = {
 }  # fmt: skip
 ABOVE_ASSETS = {"orchestration.definitions", "orchestration.jobs", "orchestration.cli",
                 "orchestration.demo", "orchestration.refresh", "orchestration.results",
-                "orchestration.servers", "orchestration.schedules", "orchestration.sensors"}  # fmt: skip
+                "orchestration.servers", "orchestration.schedules",
+                "orchestration.sensors"}  # fmt: skip
 
 
 def loaded_after(statement: str) -> set[str]:
