@@ -38,6 +38,12 @@ class DecoderTask:
     def __post_init__(self) -> None:
         self.train_keys = tuple(sorted(self.train_keys))
         self.test_keys = tuple(sorted(self.test_keys))
+        batch, denoised = self.settings.training.batch_size, self.settings.denoised
+        if not 1 <= denoised <= batch or batch % denoised:
+            raise CorgiError(
+                f"{denoised} of a batch of {batch} pictures cannot be denoised",
+                "set decoder.denoised to a divisor of the batch size",
+            )
         if self.pixels.spec["size"] != self.settings.image_size:
             raise CorgiError(
                 f"the pixels are {self.pixels.spec['size']} to a side, "
@@ -61,14 +67,19 @@ class DecoderTask:
         return network
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """All pictures painted, the first of them also denoised, one (t, noise) each. rows [b]."""
-        x_0, z = (tensor[rows].to(random.device) for tensor in self._training)
+        """All pictures painted, every few-th also denoised, one (t, noise) each. rows [b] → means.
+
+        Which ones are denoised depends on their place in the global batch, not on the workers.
+        """
+        stride = self.settings.training.batch_size // self.settings.denoised
+        order = (torch.arange(len(rows)) % stride).sort(stable=True).indices
+        x_0, z = (tensor[rows[order]].to(random.device) for tensor in self._training)
         x_0 = _in_range(x_0)
-        n = max(1, len(rows) * self.settings.denoised // self.settings.training.batch_size)
-        t = random.integers(T)[:n]
-        noise = random.normal(*x_0.shape[1:])[:n]
-        dropped = random.uniform()[:n] < self.settings.embedding_dropout
-        x_t = self._process.add_noise(x_0[:n], noise, t.int())
+        t = random.integers(T)[::stride]
+        noise = random.normal(*x_0.shape[1:])[::stride]
+        dropped = random.uniform()[::stride] < self.settings.embedding_dropout
+        n = len(t)
+        x_t = self._process.add_noise(x_0[:n], noise, t.int())  # type: ignore[arg-type]
         predicted, painted = model(x_t, t, z, dropped)
         denoising = denoising_loss(x_0[:n], predicted, self._process.alphas_cumprod[t])
         painting = (x_0 - painted).square().mean()
@@ -83,7 +94,8 @@ class DecoderTask:
         random = StepRandom(0, 0, len(z))
         t = torch.linspace(0, T - 1, len(z)).long()
         x_0 = _in_range(pixels)
-        x_t = self._process.add_noise(x_0, random.normal(*x_0.shape[1:]), t.int())
+        noise = random.normal(*x_0.shape[1:])
+        x_t = self._process.add_noise(x_0, noise, t.int())  # type: ignore[arg-type]
         predicted, painted = model(x_t, t, z, torch.zeros(len(z), dtype=torch.bool))
         loss = denoising_loss(x_0, predicted, self._process.alphas_cumprod[t])
         decoded = DecoderModel(model, self.settings, self.embeddings.spec, card={}).decode(z)

@@ -102,7 +102,6 @@ class PriorNetwork(nn.Module):
         self.text_embedding = nn.Linear(shape.embedding_width, width)
         self.no_text = nn.Parameter(torch.randn(width) * 0.02)
         self.timestep = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.gaussian = nn.Embedding(shape.gaussians, width)
         self.noisy = nn.Linear(shape.embedding_width, width)
         self.final = nn.Parameter(torch.randn(width) * 0.02)
         self.prefix_positions = nn.Parameter(torch.randn(shape.text_tokens + 1, width) * 0.02)
@@ -110,9 +109,11 @@ class PriorNetwork(nn.Module):
         self.blocks = nn.ModuleList(Block(width, shape.heads) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, shape.embedding_width)
-        nn.init.normal_(self.gaussian.weight, std=0.02)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        # Last, so that from one seed all else starts alike for every number of Gaussians.
+        self.gaussian = nn.Embedding(shape.gaussians, width)
+        nn.init.normal_(self.gaussian.weight, std=0.02)
 
     def encode_prefix(self, tokens: Tensor, mask: Tensor, text: Tensor, dropped: Tensor) -> Prefix:
         """Keys and values of the text. tokens [n, P−1, text_width], mask [n, P−1], text [n, d].

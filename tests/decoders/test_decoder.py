@@ -17,6 +17,7 @@ from corgi_core.decoders.task import DecoderTask
 from corgi_core.errors import CorgiError
 from corgi_core.files import read_json, write_json
 from corgi_core.training.identity import identity_of
+from corgi_core.training.loop import StepRandom
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,25 @@ def test_guidance_needs_a_decoder_trained_for_it(decoder: DecoderModel, z: Tenso
 def test_pixels_of_another_size_are_refused(task: DecoderTask) -> None:
     with pytest.raises(CorgiError, match="image_size"):
         replace(task, settings=replace(TINY, image_size=32))
+
+
+def test_a_batch_of_which_no_whole_share_is_denoised_is_refused(task: DecoderTask) -> None:
+    with pytest.raises(CorgiError, match="5 of a batch of 12"):
+        replace(task, settings=replace(TINY, denoised=5))
+
+
+def test_two_workers_denoise_what_one_does(task: DecoderTask) -> None:
+    """The mean of two workers' losses is one worker's loss on the whole batch."""
+    torch.manual_seed(0)
+    sparse = replace(task, settings=replace(TINY, denoised=4))
+    network, rows = sparse.build().eval(), torch.arange(SHAPES)
+    whole = sparse.loss(network, rows, StepRandom(0, 7, SHAPES))
+    halves = [
+        sparse.loss(network, rows[rank * 6 : rank * 6 + 6], StepRandom(0, 7, SHAPES, rank, 2))
+        for rank in (0, 1)
+    ]
+    for name, value in whole.items():
+        torch.testing.assert_close(value, (halves[0][name] + halves[1][name]) / 2)
 
 
 def test_a_task_travels_to_a_worker_as_the_same_training(task: DecoderTask) -> None:

@@ -166,3 +166,14 @@ def test_bad_requests_are_refused(network, captions, bank):
     undropped = dataclasses.replace(SETTINGS, text_dropout=0.0)
     with pytest.raises(CorgiError, match="without text dropout"):
         PriorModel(network, bank, undropped, ENCODERS, {}).sample(tokens, mask, text, guidance=2.0)
+
+
+def test_priors_of_every_bank_start_from_the_same_weights():
+    def fresh(gaussians):
+        torch.manual_seed(0)
+        network = PriorNetwork(PriorShape(D, W, T, gaussians, width=32, layers=2, heads=4))
+        return network.state_dict()
+
+    one, many = fresh(1), fresh(16)
+    for name in one.keys() - {"gaussian.weight"}:
+        assert torch.equal(one[name], many[name]), name
