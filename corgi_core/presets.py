@@ -140,14 +140,17 @@ _EMOJI = Preset(
     encoders=EncoderSettings(
         clip=("trained",), text="minilm", text_tokens=24,
         image_size=64, width=256, tower_layers=(1, 1, 1, 1), tower_channels=24,
-        training=TrainingSettings(steps=300, batch_size=256, learning_rate=2e-3, ema_decay=0.99),
+        training=TrainingSettings(
+            steps=300, batch_size=256, learning_rate=2e-3, ema_decay=0.99,
+            checkpoint_every=75, evaluate_every=150,
+        ),
     ),
     prior=PriorSettings(
         width=256, layers=2, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,
         guidance=1.0, sampling_steps=16,
         training=TrainingSettings(
-            steps=480, batch_size=32, learning_rate=1e-3, ema_decay=0.99,
-            checkpoint_every=160, evaluate_every=160,
+            steps=360, batch_size=32, learning_rate=1e-3, ema_decay=0.99,
+            checkpoint_every=120, evaluate_every=180,
         ),
     ),
     decoder=DecoderSettings(
@@ -155,8 +158,8 @@ _EMOJI = Preset(
         layers_per_block=1, vectors=8, painter_width=1024, painter_layers=2, denoised=16,
         noise_shift=-3.0, embedding_dropout=0.1, guidance=1.0, sampling_steps=8,
         training=TrainingSettings(
-            steps=800, batch_size=256, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
-            evaluate_every=250, checkpoint_every=250,
+            steps=700, batch_size=256, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
+            evaluate_every=350, checkpoint_every=175,
         ),
     ),
 )  # fmt: skip
