@@ -43,6 +43,7 @@ def pages(workspace) -> Iterator[dict[str, str]]:
     """`corgi ui` on free ports; {"Dagster": url, "MLflow": url}."""
     ports = free_port(), free_port()
     log = workspace.folder / "ui.log"
+    log.unlink(missing_ok=True)
     server = workspace.start(
         log, "ui", "--dagster-port", str(ports[0]), "--mlflow-port", str(ports[1])
     )
@@ -114,7 +115,7 @@ def browser(tmp_path_factory):
     browser.quit()
 
 
-def wait_for_words(browser, *words: str, seconds: int = 90) -> str:
+def wait_for_words(browser, *words: str, seconds: int = 60) -> str:
     """The page's text once it holds all the words."""
     until = time.monotonic() + seconds
     while True:
@@ -126,7 +127,9 @@ def wait_for_words(browser, *words: str, seconds: int = 90) -> str:
 
 
 def test_the_lineage_page_shows_the_graph(browser, pages):
-    browser.get(f"{pages['Dagster']}/asset-groups")
+    browser.get(
+        f"{pages['Dagster']}/assets/evaluation?view=lineage&lineageScope=upstream&lineageDepth=9"
+    )
     wait_for_words(browser, "raw_images", "gaussian_bank", "evaluation")
     browser.get(f"{pages['Dagster']}/assets/evaluation?view=overview")
     text = wait_for_words(browser, "evaluation", "best_prior")
