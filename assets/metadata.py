@@ -43,6 +43,8 @@ def table(frame: pd.DataFrame) -> dg.TableMetadataValue:
 
 def _plain(value: Any) -> str | int | float | bool | None:
     plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, float):
+        return float(f"{plain:.5g}")
     return plain if isinstance(plain, str | int | float | bool | None) else str(plain)
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SERVER_TIMEOUT = 10  # seconds for one answer; tried once, the outbox tries again
 PATIENCE = 30.0  # seconds to wait for the last messages when a run ends
 METRICS_AT_ONCE = 1000  # MLflow's limit
+# MLflow's pages open such an experiment as training runs, not as traces of language models.
+KIND_TAG, MODEL_TRAINING = "mlflow.experimentKind", "custom_model_development"
 RUN_TAG, IDENTITY_TAG = "dagster.run_id", "corgi.identity"
 
 
@@ -64,7 +66,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         if found is not None:
             return str(found.experiment_id)
         place = f"{self.artifacts}/{self.experiment}" if self.artifacts else None
-        return str(client.create_experiment(self.experiment, artifact_location=place))
+        return str(client.create_experiment(self.experiment, place, {KIND_TAG: MODEL_TRAINING}))
 
     @contextmanager
     def run(
