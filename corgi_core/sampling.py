@@ -42,23 +42,19 @@ def sample(
     noise: Tensor,
     steps: int,
     sampler: str = "ddpm",
-    on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Draw u_0 [n, d] from noise [n, steps, d], whose first slice is u_T and the rest the chain's.
 
-    `on_step(t, û_0)` sees every prediction (the trajectory). Raises CorgiError for an unknown
-    sampler or an impossible number of steps.
+    Raises CorgiError for an unknown sampler or an impossible number of steps.
     """
     if sampler not in SAMPLERS:
         raise CorgiError(f"there is no sampler {sampler!r}", f"choose one of {', '.join(SAMPLERS)}")
     if sampler == "ddpm":
-        return _ancestral(denoiser, noise, steps, on_step)
+        return _ancestral(denoiser, noise, steps)
     scheduler = _diffusers_scheduler(sampler, steps)
     u = noise[:, 0]
     for t in scheduler.timesteps:
         u_0 = denoiser(u, int(t))
-        if on_step is not None:
-            on_step(int(t), u_0)
         u = scheduler.step(u_0, t, u).prev_sample
     return u
 
@@ -67,7 +63,6 @@ def _ancestral(
     denoiser: Denoiser,
     noise: Tensor,
     steps: int,
-    on_step: Callable[[int, Tensor], None] | None,
 ) -> Tensor:
     """Equation (3), respaced to `steps` of the T timesteps."""
     schedule = Schedule.linear()
@@ -75,8 +70,6 @@ def _ancestral(
     u = noise[:, 0]
     for i, (t, t_next) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True), start=1):
         u_0 = denoiser(u, t)
-        if on_step is not None:
-            on_step(t, u_0)
         u, variance = schedule.posterior(u, u_0, t, t_next)
         if t_next >= 0:
             u = u + variance.sqrt().item() * noise[:, i]

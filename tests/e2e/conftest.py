@@ -32,7 +32,6 @@ class Workspace:
     torn_embedding_shards: list[str] = field(default_factory=list)
     steps_before_the_kill: int = 0
     killed_training: Path | None = None
-    last_output: str = ""
 
     @property
     def state(self) -> Path:
@@ -101,7 +100,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
     done = workspace.corgi("demo")
     assert done.returncode == 0, done.stdout + done.stderr + _log_of(workspace)
-    workspace.last_output = done.stdout
     return workspace
 
 
