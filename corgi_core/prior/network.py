@@ -52,37 +52,37 @@ def timestep_features(t: Tensor, width: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block that can read keys and values computed before."""
+    """A pre-norm transformer block whose keys and values are computed apart from its queries.
+
+    So keys and values can be kept, and only positions whose output is wanted need ask.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
-    def forward(
-        self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x [n, s, width]; mask [n or 1, 1, s, past + s], True where seen. → x and its k, v."""
-        n, s, width = x.shape
-        q, k, v = (
-            self.qkv(self.attention_norm(x))
-            .view(n, s, 3, self.heads, width // self.heads)
-            .permute(2, 0, 3, 1, 4)
-        )
-        keys, values = (
-            (k, v)
-            if past is None
-            else (torch.cat([p, new], 2) for p, new in zip(past, (k, v), strict=True))
-        )
-        attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-        x = x + self.out(attended.transpose(1, 2).reshape(n, s, width))
-        return x + self.mlp(self.mlp_norm(x)), (k, v)
+    def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [n, s, width] → keys and values, each [n, heads, s, width/heads]."""
+        keys, values = self.key_value(self.attention_norm(x)).chunk(2, dim=-1)
+        return self._by_head(keys), self._by_head(values)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+        """x [n, s, width] after it has asked the keys that it has `seen` [n or 1, 1, s, keys]."""
+        query = self._by_head(self.query(self.attention_norm(x)))
+        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.mlp_norm(x))
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class PriorNetwork(nn.Module):
@@ -134,9 +134,11 @@ class PriorNetwork(nn.Module):
         seen = (causal & visible[:, None, :] | itself).unsqueeze(1)
         keys, values = [], []
         for block in self.blocks:
-            x, (k, v) = block(x, seen)
+            k, v = block.keys_and_values(x)
             keys.append(k)
             values.append(v)
+            if block is not self.blocks[-1]:  # whose keys and values are all that is wanted
+                x = block(x, k, v, seen)
         return Prefix(tuple(keys), tuple(values), visible)
 
     def denoise(self, prefix: Prefix, u_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
@@ -150,11 +152,16 @@ class PriorNetwork(nn.Module):
             final,
         ]
         x = (torch.stack(suffix, dim=2) + self.suffix_positions).flatten(1, 2)
-        mask = self._suffix_mask(prefix.visible, draws)
-        for block, k, v in zip(self.blocks, prefix.keys, prefix.values, strict=True):
-            x, _ = block(x, mask, (k, v))
-        last = x.view(n, draws, SUFFIX, -1)[:, :, -1]
-        return self.head(self.norm(last))
+        seen = self._suffix_mask(prefix.visible, draws)
+        for block, *past in zip(self.blocks, prefix.keys, prefix.values, strict=True):
+            k, v = (
+                torch.cat([p, new], dim=2)
+                for p, new in zip(past, block.keys_and_values(x), strict=True)
+            )
+            if block is self.blocks[-1]:  # only the final positions' output is wanted
+                x, seen = x[:, SUFFIX - 1 :: SUFFIX], seen[:, :, SUFFIX - 1 :: SUFFIX]
+            x = block(x, k, v, seen)
+        return self.head(self.norm(x))
 
     @staticmethod
     def _suffix_mask(visible: Tensor, draws: int) -> Tensor:

@@ -68,7 +68,7 @@ def uncached(network, tokens, mask, text, u, t, c):
     seen = torch.ones(total, total, dtype=torch.bool).tril() & visible[:, None, :]
     seen = seen | torch.eye(total, dtype=torch.bool)
     for block in network.blocks:
-        x, _ = block(x, seen.unsqueeze(1))
+        x = block(x, *block.keys_and_values(x), seen.unsqueeze(1))
     return network.head(network.norm(x[:, -1]))
 
 
