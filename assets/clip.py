@@ -17,7 +17,7 @@ from orchestration.settings import settings
     owners=OWNERS,
     kinds={"pytorch", "openclip", "ray"},
     pool=DEVICE,
-    code_version=version(settings().preset.digest("encoders"), revision=1),
+    code_version=version(settings().preset.digest("encoders"), revision=2),
 )
 def clip_encoder(
     context: dg.AssetExecutionContext,

@@ -30,7 +30,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
     kinds=KINDS,
     pool=DEVICE,
     partitions_def=priors,
-    code_version=version(PRESET.digest("prior"), revision=1),
+    code_version=version(PRESET.digest("prior"), revision=2),
 )
 def prior(
     context: dg.AssetExecutionContext,
@@ -83,7 +83,7 @@ def prior(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    code_version=version(PRESET.digest("decoder"), revision=1),
+    code_version=version(PRESET.digest("decoder"), revision=2),
 )
 def decoder(
     context: dg.AssetExecutionContext,

@@ -33,13 +33,11 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What a model folder holds; `digest` names the weights' content."""
+    """What a model folder holds."""
 
-    kind: str
     config: dict[str, Any]
     tensors: dict[str, Tensor]
     card: dict[str, Any]
-    digest: str
 
 
 def write_model_folder(
@@ -95,9 +93,7 @@ def read_model_folder(folder: Path | UPath, kind: str) -> ModelFolder:
             f"{config['weights']}",
             "copy the whole folder again, or materialise the model again",
         )
-    return ModelFolder(
-        kind, config, _read_tensors(folder / WEIGHTS), read_json(folder / CARD), digest
-    )
+    return ModelFolder(config, _read_tensors(folder / WEIGHTS), read_json(folder / CARD))
 
 
 def _read_tensors(path: Path | UPath) -> dict[str, Tensor]:

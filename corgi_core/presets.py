@@ -43,7 +43,7 @@ class TrainingSettings:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     precision: str = (
-        "fp32"  # or "bf16" (autocast); `python -m benchmarks.precision` tells which pays
+        "auto"  # "bf16" (autocast) where the hardware has matrix units for it, or "fp32"
     )
     checkpoint_every: int = 200
     evaluate_every: int = 200
@@ -93,14 +93,12 @@ class PriorSettings:
 @dataclass(frozen=True)
 class DecoderSettings:
     image_size: int  # pixels
-    patch: int  # the UNet sees patches of this many pixels squared as its channels
-    channels: tuple[int, ...]  # of the UNet's levels, highest resolution first
-    attention: tuple[bool, ...]  # cross-attention to the embedding's vectors, by level
-    layers_per_block: int
-    vectors: int  # the embedding is projected to this many vectors
-    painter_width: int  # of the dense network that paints a first guess from the embedding
-    painter_layers: int
-    denoised: int  # pictures of a batch that the UNet denoises; the painter learns from all
+    components: int  # principal components of the training pictures; the diffusion runs over these
+    width: int  # of the residual blocks
+    vectors: int  # the embedding is projected to this many vectors, one for each residual block
+    vector_width: int
+    blurred: float  # share of the training embeddings that are blurred, as a prior's are …
+    least_cosine: float  # … down to this cosine to the true one
     noise_shift: float  # of the cosine schedule's log SNR; negative is more noise
     embedding_dropout: float
     guidance: float
@@ -141,30 +139,30 @@ _EMOJI = Preset(
         clip=("trained",), text="minilm", text_tokens=24,
         image_size=64, width=256, tower_layers=(1, 1, 1, 1), tower_channels=24,
         training=TrainingSettings(
-            steps=300, batch_size=256, learning_rate=2e-3, ema_decay=0.99,
-            checkpoint_every=75, evaluate_every=150,
+            steps=340, batch_size=256, learning_rate=2e-3, ema_decay=0.99,
+            checkpoint_every=85, evaluate_every=170,
         ),
     ),
     prior=PriorSettings(
-        width=256, layers=2, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,
+        width=256, layers=1, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,
         guidance=1.0, sampling_steps=16,
         training=TrainingSettings(
-            steps=360, batch_size=32, learning_rate=1e-3, ema_decay=0.99,
-            checkpoint_every=120, evaluate_every=180,
+            steps=1500, batch_size=128, learning_rate=3e-3, ema_decay=0.99,
+            checkpoint_every=500, evaluate_every=500,
         ),
     ),
     decoder=DecoderSettings(
-        image_size=64, patch=4, channels=(48, 64, 96), attention=(False, False, True),
-        layers_per_block=1, vectors=8, painter_width=1024, painter_layers=2, denoised=16,
-        noise_shift=-3.0, embedding_dropout=0.1, guidance=1.0, sampling_steps=8,
+        image_size=64, components=1024, width=1024, vectors=8, vector_width=256,
+        blurred=0.5, least_cosine=0.7, noise_shift=-3.0, embedding_dropout=0.1, guidance=1.0,
+        sampling_steps=12,
         training=TrainingSettings(
-            steps=700, batch_size=256, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
-            evaluate_every=350, checkpoint_every=175,
+            steps=1200, batch_size=512, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
+            evaluate_every=300, checkpoint_every=300,
         ),
     ),
 )  # fmt: skip
 
-# The same graph in about two minutes, for the tests: fewer and smaller of everything.
+# The same graph in minutes, for the tests: fewer and smaller of everything.
 _EMOJI_SMALL = Preset(
     name="emoji-small",
     data=DataSettings(limit=600, shard_size=100, test_fraction=0.15),
@@ -182,10 +180,10 @@ _EMOJI_SMALL = Preset(
         ),
     ),
     decoder=replace(
-        _EMOJI.decoder, image_size=32, patch=4, channels=(32, 64), attention=(False, True),
-        painter_width=256, denoised=16, sampling_steps=4,
+        _EMOJI.decoder, image_size=32, components=256, width=256, vector_width=64,
+        sampling_steps=8,
         training=TrainingSettings(
-            steps=150, batch_size=64, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
+            steps=200, batch_size=128, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
         ),
     ),
     evaluation=EvaluationSettings(images=24, grid_rows=6),

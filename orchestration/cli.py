@@ -200,7 +200,7 @@ def presets() -> None:
             ", ".join(preset.encoders.clip),
             str(decoder.image_size),
             f"{prior.layers} × {prior.width}, {prior.training.steps:,} steps",
-            f"{'-'.join(map(str, decoder.channels))}, {decoder.training.steps:,} steps",
+            f"{decoder.vectors} × {decoder.width}, {decoder.training.steps:,} steps",
             str(preset.workers),
         )
     Console().print(table)

@@ -38,21 +38,12 @@ def demo(settings: Settings) -> int:
 
 def _refresh(settings: Settings, console: Console) -> tuple[int, float]:
     with console.status("starting"):
-        from orchestration.refresh import all_steps, materialize, only_one, reason_to_run
+        from orchestration.refresh import all_steps, refresh
 
-        instance = open_instance(settings)
-        steps, done = all_steps(), 0
+        instance, steps = open_instance(settings), all_steps()
     console.print(f"Workspace [bold]{settings.workspace}[/bold], {len(steps)} steps")
-    with only_one(instance), StepDisplay.on(console, len(steps)) as display:
-        for step in steps:
-            reason = reason_to_run(step, instance)
-            if reason is None:
-                display.unchanged(step.title)
-                continue
-            with display.doing(step.title, reason):
-                materialize(step, instance)
-            done += 1
-        return done, display.seconds
+    with StepDisplay.on(console, len(steps)) as display:
+        return refresh(instance, steps, display), display.seconds
 
 
 def _first_line(error: Exception) -> str:

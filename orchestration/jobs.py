@@ -1,5 +1,10 @@
 """What people and automations start by name."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import dagster as dg
 
 from orchestration.partitions import priors
@@ -12,13 +17,27 @@ semi_supervised_priors = dg.define_asset_job(
 )
 
 
+@dataclass
+class _Log:
+    """Watches a refresh for the run's log."""
+
+    log: logging.Logger
+
+    def unchanged(self, title: str) -> None:
+        self.log.info(f"{title} is up to date")
+
+    @contextmanager
+    def doing(self, title: str, reason: str) -> Iterator[None]:
+        self.log.info(f"materialising {title}: {reason}")
+        yield
+
+
 @dg.op
 def bring_up_to_date(context: dg.OpExecutionContext) -> None:
     """Materialise what is missing or out of date, stage by stage, as `corgi demo` does."""
-    from orchestration.refresh import refresh
+    from orchestration.refresh import all_steps, refresh
 
-    for step in refresh(context.instance):
-        context.log.info(f"materialising {step.title}")
+    refresh(context.instance, all_steps(), _Log(context.log))
 
 
 @dg.job(description="Bring all assets up to date: what is done and unchanged is not done again.")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
@@ -93,13 +93,29 @@ def materialize(step: Step, instance: dg.DagsterInstance) -> None:
         ) from error
 
 
-def refresh(instance: dg.DagsterInstance) -> Iterator[Step]:
-    """Yield every step that must be done, and do it."""
+class Watcher(Protocol):
+    """Whoever wants to know how a refresh goes."""
+
+    def unchanged(self, title: str) -> None:
+        """A step that need not be done."""
+
+    def doing(self, title: str, reason: str) -> AbstractContextManager[None]:
+        """A step that must be done, and why; the block is entered before and left after it."""
+
+
+def refresh(instance: dg.DagsterInstance, steps: Iterable[Step], watcher: Watcher) -> int:
+    """Do those of `steps` that must be done, in their order; returns how many they were."""
+    done = 0
     with only_one(instance):
-        for step in all_steps():
-            if reason_to_run(step, instance):
-                yield step
+        for step in steps:
+            reason = reason_to_run(step, instance)
+            if reason is None:
+                watcher.unchanged(step.title)
+                continue
+            with watcher.doing(step.title, reason):
                 materialize(step, instance)
+            done += 1
+    return done
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from corgi_core.progress import report
 from corgi_core.sampling import noise_for
 
 KIND = "decoder"
-PICTURES_AT_ONCE = 32
+PICTURES_AT_ONCE = 256
 LARGEST_SIZE = 4096
 
 
@@ -76,28 +76,29 @@ class DecoderModel:
         pieces = [embeddings.new_empty((0, 3, size, size), dtype=torch.float32)]
         for first in range(0, len(embeddings), PICTURES_AT_ONCE):
             z = embeddings[first : first + PICTURES_AT_ONCE].float()
-            noise = noise_for(seed, first, len(z), (3, *[self.settings.image_size] * 2))
+            noise = noise_for(seed, first, len(z), (self.network.shape.components,))
             x_0 = self._denoise(noise.to(z.device), z, steps, guidance)
-            pieces.append(_resized((x_0 + 1) / 2, size))
+            pictures = self.network.components.pictures(x_0).clamp(-1, 1)
+            pieces.append(_resized((pictures + 1) / 2, size))
             report("decoding", first + len(z), len(embeddings))
         return torch.cat(pieces)
 
     def _denoise(self, x: Tensor, z: Tensor, steps: int, guidance: float) -> Tensor:
-        """From pure noise x_T to x_0 in [−1, 1], both [n, 3, s, s]."""
+        """From pure noise x_T to x_0, both [n, k]."""
         solver = few_step_solver(self.settings.noise_shift, steps)
         for t in solver.timesteps:
             (x,) = solver.step(self._predict(x, t, z, guidance), t, x, return_dict=False)
-        return x.clamp(-1, 1)
+        return x
 
     def _predict(self, x_t: Tensor, t: Tensor, z: Tensor, guidance: float) -> Tensor:
         """x̂_0, by classifier-free guidance unless guidance is 1."""
         timesteps = t.to(x_t.device).expand(len(x_t))
         shown = torch.zeros(len(x_t), dtype=torch.bool, device=x_t.device)
-        x_0: Tensor = self.network(x_t, timesteps, z, shown)[0]
+        x_0: Tensor = self.network(x_t, timesteps, z, shown)
         if guidance != 1:
-            unguided = self.network(x_t, timesteps, z, ~shown)[0]
+            unguided = self.network(x_t, timesteps, z, ~shown)
             x_0 = unguided + guidance * (x_0 - unguided)
-        return x_0.clamp(-1, 1)
+        return x_0
 
     def _check(self, embeddings: Tensor, steps: int, guidance: float, size: int) -> None:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.width:

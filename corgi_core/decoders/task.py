@@ -12,14 +12,16 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.balance import balanced_rows
+from corgi_core.decoders.components import PrincipalComponents
 from corgi_core.decoders.model import DecoderModel
 from corgi_core.decoders.network import DecoderNetwork, DecoderShape
-from corgi_core.decoders.noise import T, denoising_loss, forward_process
+from corgi_core.decoders.noise import T, blurred_embedding, denoising_loss, forward_process
 from corgi_core.errors import CorgiError
 from corgi_core.presets import DecoderSettings
 from corgi_core.training.loop import StepRandom
 
-HELD_OUT_IMAGES = 32
+HELD_OUT_IMAGES = 256
 
 
 @dataclass
@@ -38,52 +40,47 @@ class DecoderTask:
     def __post_init__(self) -> None:
         self.train_keys = tuple(sorted(self.train_keys))
         self.test_keys = tuple(sorted(self.test_keys))
-        batch, denoised = self.settings.training.batch_size, self.settings.denoised
-        if not 1 <= denoised <= batch or batch % denoised:
+        size, values = self.settings.image_size, 3 * self.settings.image_size**2
+        if self.settings.components > values:
             raise CorgiError(
-                f"{denoised} of a batch of {batch} pictures cannot be denoised",
-                "set decoder.denoised to a divisor of the batch size",
+                f"pictures of {size} pixels have no {self.settings.components} components",
+                f"set decoder.components to {values} or less",
             )
-        if self.pixels.spec["size"] != self.settings.image_size:
+        if self.pixels.spec["size"] != size:
             raise CorgiError(
                 f"the pixels are {self.pixels.spec['size']} to a side, "
-                f"the decoder's image_size is {self.settings.image_size}",
+                f"the decoder's image_size is {size}",
                 "materialise the pixels again with the present preset",
             )
 
     @property
     def rows(self) -> int:
-        return len(self.train_keys)
+        return len(self._order)
 
     def build(self) -> nn.Module:
         s = self.settings
         network = DecoderNetwork(
             DecoderShape(
-                self.embeddings.spec["width"], s.image_size, s.patch, s.channels, s.attention,
-                s.layers_per_block, s.vectors, s.painter_width, s.painter_layers,
+                self.embeddings.spec["width"], s.image_size, s.components, s.width, s.vectors,
+                s.vector_width,
             )
         )  # fmt: skip
+        network.components.load_state_dict(self._components.state_dict())
         network.whiten_for(self._training[1])
         return network
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """All pictures painted, every few-th also denoised, one (t, noise) each. rows [b] → means.
-
-        Which ones are denoised depends on their place in the global batch, not on the workers.
-        """
-        stride = self.settings.training.batch_size // self.settings.denoised
-        order = (torch.arange(len(rows)) % stride).sort(stable=True).indices
-        x_0, z = (tensor[rows[order]].to(random.device) for tensor in self._training)
-        x_0 = _in_range(x_0)
-        t = random.integers(T)[::stride]
-        noise = random.normal(*x_0.shape[1:])[::stride]
-        dropped = random.uniform()[::stride] < self.settings.embedding_dropout
-        n = len(t)
-        x_t = self._process.add_noise(x_0[:n], noise, t.int())  # type: ignore[arg-type]
-        predicted, painted = model(x_t, t, z, dropped)
-        denoising = denoising_loss(x_0[:n], predicted, self._process.alphas_cumprod[t])
-        painting = (x_0 - painted).square().mean()
-        return {"loss": denoising + painting, "denoising": denoising, "painting": painting}
+        """One (t, noise) a picture, its embedding blurred now and then. rows [b] → mean loss."""
+        x_0, z = (tensor[self._order[rows]].to(random.device) for tensor in self._training)
+        s = self.settings
+        cosine = 1 - (1 - s.least_cosine) * random.uniform()
+        cosine = torch.where(random.uniform() < s.blurred, cosine, 1.0)
+        z = blurred_embedding(z, cosine, random.normal(z.shape[1]), self.embeddings.spec["blocks"])
+        t = random.integers(T)
+        x_t = self._process.add_noise(x_0, random.normal(x_0.shape[1]), t.int())  # type: ignore[arg-type]
+        predicted = model(x_t, t, z, random.uniform() < s.embedding_dropout)
+        alpha_bar = self._process.alphas_cumprod.to(t.device)[t]
+        return {"loss": denoising_loss(x_0, predicted, alpha_bar, 3 * s.image_size**2)}
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Denoising loss and the error of few-step reconstructions, on fixed held-out images."""
@@ -93,16 +90,14 @@ class DecoderTask:
         pixels, z = self._held_out
         random = StepRandom(0, 0, len(z))
         t = torch.linspace(0, T - 1, len(z)).long()
-        x_0 = _in_range(pixels)
-        noise = random.normal(*x_0.shape[1:])
-        x_t = self._process.add_noise(x_0, noise, t.int())  # type: ignore[arg-type]
-        predicted, painted = model(x_t, t, z, torch.zeros(len(z), dtype=torch.bool))
-        loss = denoising_loss(x_0, predicted, self._process.alphas_cumprod[t])
+        x_0 = self._components.coordinates(_in_range(pixels))
+        x_t = self._process.add_noise(x_0, random.normal(x_0.shape[1]), t.int())  # type: ignore[arg-type]
+        predicted = model(x_t, t, z, torch.zeros(len(z), dtype=torch.bool))
+        alpha_bar, values = self._process.alphas_cumprod[t], pixels[0].numel()
         decoded = DecoderModel(model, self.settings, self.embeddings.spec, card={}).decode(z)
         return {
-            "held_out_loss": float(loss),
+            "held_out_loss": float(denoising_loss(x_0, predicted, alpha_bar, values)),
             "held_out_pixel_error": _error(decoded, pixels),
-            "held_out_painted_error": _error((painted.clamp(-1, 1) + 1) / 2, pixels),
         }
 
     @cached_property
@@ -110,8 +105,21 @@ class DecoderTask:
         return forward_process(self.settings.noise_shift)
 
     @cached_property
+    def _components(self) -> PrincipalComponents:
+        components = PrincipalComponents(self.settings.image_size, self.settings.components)
+        components.fit(_in_range(self._read(self.train_keys)[0]))
+        return components
+
+    @cached_property
     def _training(self) -> tuple[Tensor, Tensor]:
-        return self._read(self.train_keys)
+        """Coordinates [n, k] and embeddings [n, d]."""
+        pixels, z = self._read(self.train_keys)
+        return self._components.coordinates(_in_range(pixels)), z
+
+    @cached_property
+    def _order(self) -> Tensor:
+        """Rows of `_training`, those of pictures without near twins more often."""
+        return torch.from_numpy(balanced_rows(self._training[1].numpy()))
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,13 @@ several independent (t, noise) draws side by side, each of which sees the prefix
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from corgi_core.timesteps import timestep_features
 
 SUFFIX = 4  # timestep, Gaussian, noisy embedding, final
 
@@ -44,15 +45,8 @@ class Prefix:
     visible: Tensor
 
 
-def timestep_features(t: Tensor, width: int) -> Tensor:
-    """Sines and cosines of t (any shape), as in DDPM: [..., width]."""
-    rates = torch.exp(-math.log(10_000) * torch.arange(width // 2, device=t.device) / (width // 2))
-    angles = t.unsqueeze(-1).float() * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
-
-
 class Block(nn.Module):
-    """A pre-norm transformer block whose keys and values are computed apart from its queries.
+    """A pre-norm transformer block that leaves to its caller who attends to what.
 
     So keys and values can be kept, and only positions whose output is wanted need ask.
     """
@@ -69,20 +63,47 @@ class Block(nn.Module):
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
+    def queries(self, x: Tensor) -> Tensor:
+        """x [n, …, s, width] → [n, heads, …, s, width/heads]."""
+        return self._by_head(self.query(self.attention_norm(x)))
+
     def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [n, s, width] → keys and values, each [n, heads, s, width/heads]."""
+        """x [n, …, s, width] → keys and values, each [n, heads, …, s, width/heads]."""
         keys, values = self.key_value(self.attention_norm(x)).chunk(2, dim=-1)
         return self._by_head(keys), self._by_head(values)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-        """x [n, s, width] after it has asked the keys that it has `seen` [n or 1, 1, s, keys]."""
-        query = self._by_head(self.query(self.attention_norm(x)))
-        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, attended: Tensor) -> Tensor:
+        """x [n, …, s, width] and what its queries found [n, heads, …, s, width/heads] → x."""
+        x = x + self.out(attended.movedim(1, -2).flatten(-2))
         return x + self.mlp(self.mlp_norm(x))
 
     def _by_head(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (self.heads, -1)).movedim(-2, 1)
+
+
+def attend_to_prefix_and_own(
+    queries: Tensor,
+    prefix: tuple[Tensor, Tensor],
+    own: tuple[Tensor, Tensor],
+    visible: Tensor,
+    causal: Tensor,
+) -> Tensor:
+    """One softmax over the prefix, which all M draws share, and a draw's own positions.
+
+    queries [n, h, M, q, w]; prefix keys and values [n, h, P, w], of which `visible` [n, P] are
+    seen; own ones [n, h, M, s, w], seen as `causal` [q, s] says → [n, h, M, q, w].
+    """
+    (prefix_keys, prefix_values), (keys, values) = prefix, own
+    draws, asking = queries.shape[2:4]
+    unfolded = (draws, asking)
+    to_prefix = (queries.flatten(2, 3) @ prefix_keys.mT).unflatten(2, unfolded)
+    to_prefix = to_prefix.masked_fill(~visible[:, None, None, None, :], -torch.inf)
+    to_own = (queries @ keys.mT).masked_fill(~causal, -torch.inf)
+    scores = torch.cat([to_prefix, to_own], dim=-1) / queries.shape[-1] ** 0.5
+    shares = scores.softmax(dim=-1).to(values.dtype)
+    prefix_shares, own_shares = shares.split([prefix_keys.shape[2], keys.shape[3]], dim=-1)
+    found = (prefix_shares.flatten(2, 3) @ prefix_values).unflatten(2, unfolded)
+    return found + own_shares @ values
 
 
 class PriorNetwork(nn.Module):
@@ -115,6 +136,10 @@ class PriorNetwork(nn.Module):
         self.gaussian = nn.Embedding(shape.gaussians, width)
         nn.init.normal_(self.gaussian.weight, std=0.02)
 
+    @property
+    def _layers(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
     def encode_prefix(self, tokens: Tensor, mask: Tensor, text: Tensor, dropped: Tensor) -> Prefix:
         """Keys and values of the text. tokens [n, P−1, text_width], mask [n, P−1], text [n, d].
 
@@ -133,44 +158,37 @@ class PriorNetwork(nn.Module):
         itself = torch.eye(length + 1, dtype=torch.bool, device=x.device)
         seen = (causal & visible[:, None, :] | itself).unsqueeze(1)
         keys, values = [], []
-        for block in self.blocks:
+        for block in self._layers:
             k, v = block.keys_and_values(x)
             keys.append(k)
             values.append(v)
             if block is not self.blocks[-1]:  # whose keys and values are all that is wanted
-                x = block(x, k, v, seen)
+                found = F.scaled_dot_product_attention(block.queries(x), k, v, attn_mask=seen)
+                x = block(x, found)
         return Prefix(tuple(keys), tuple(values), visible)
 
     def denoise(self, prefix: Prefix, u_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
         """ẑ_0 [n, M, d] for M draws per caption: u_t [n, M, d] whitened, t [n, M], c [n]."""
-        n, draws, _ = u_t.shape
-        final = self.final.expand(n, draws, -1)
+        final = self.final.expand(*u_t.shape[:2], -1)
         suffix = [
             self.timestep(timestep_features(t, self.shape.width).to(final.dtype)),
             self.gaussian(c).unsqueeze(1).expand_as(final),
             self.noisy(u_t),
             final,
         ]
-        x = (torch.stack(suffix, dim=2) + self.suffix_positions).flatten(1, 2)
-        seen = self._suffix_mask(prefix.visible, draws)
-        for block, *past in zip(self.blocks, prefix.keys, prefix.values, strict=True):
-            k, v = (
-                torch.cat([p, new], dim=2)
-                for p, new in zip(past, block.keys_and_values(x), strict=True)
-            )
+        x = torch.stack(suffix, dim=2) + self.suffix_positions  # [n, M, 4, width]
+        causal = torch.ones(SUFFIX, SUFFIX, dtype=torch.bool, device=x.device).tril()
+        for block, *kept in zip(self._layers, prefix.keys, prefix.values, strict=True):
+            own = block.keys_and_values(x)
             if block is self.blocks[-1]:  # only the final positions' output is wanted
-                x, seen = x[:, SUFFIX - 1 :: SUFFIX], seen[:, :, SUFFIX - 1 :: SUFFIX]
-            x = block(x, k, v, seen)
-        return self.head(self.norm(x))
-
-    @staticmethod
-    def _suffix_mask(visible: Tensor, draws: int) -> Tensor:
-        """[n, 1, 4M, P + 4M]: a draw sees the visible prefix and, causally, itself only."""
-        causal = torch.ones(SUFFIX, SUFFIX, dtype=torch.bool, device=visible.device).tril()
-        own = torch.block_diag(*[causal] * draws).bool()
-        n, suffix = len(visible), SUFFIX * draws
-        prefix = visible[:, None, :].expand(n, suffix, visible.shape[1])
-        return torch.cat([prefix, own.expand(n, suffix, suffix)], dim=2).unsqueeze(1)
+                x, causal = x[:, :, -1:], causal[-1:]
+            x = block(
+                x,
+                attend_to_prefix_and_own(
+                    block.queries(x), (kept[0], kept[1]), own, prefix.visible, causal
+                ),
+            )
+        return self.head(self.norm(x.squeeze(2)))
 
     def forward(
         self,

@@ -32,6 +32,7 @@ from corgi_core.training.checkpoint import (
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.identity import locked
 from corgi_core.training.journal import Entry, Journal, headline
+from corgi_core.training.precision import autocast
 from corgi_core.training.randomness import BatchOrder, StepRandom, seed_of
 from corgi_core.training.run_folder import (
     TrainingResult,
@@ -131,7 +132,7 @@ def _train(
         torch.manual_seed(seed_of("layers", settings.seed, step, rank))  # dropout, if any
         random = StepRandom(settings.seed, step, settings.batch_size, rank, world_size, device)
         rate = learning_rate(settings, step)
-        with _precision(settings, device):
+        with autocast(settings.precision, device):
             losses = task.loss(network, order.rows_of(step)[local], random)
         optimizer.zero_grad()
         losses["loss"].backward()
@@ -156,7 +157,7 @@ def _train(
             entry |= means.taken() | {"skipped": counters.skipped}
             if evaluating:
                 torch.manual_seed(seed_of("evaluate", settings.seed))
-                with torch.no_grad(), _precision(settings, device):
+                with torch.no_grad():
                     held_out = task.evaluate(average.model)
                 metrics = {name: entry[name] for name in values if name in entry} | held_out
                 entry |= held_out
@@ -176,12 +177,6 @@ def _train(
     if rank == 0:
         finish(folder, result)
     return result
-
-
-def _precision(settings: TrainingSettings, device: torch.device | str) -> torch.autocast:
-    return torch.autocast(
-        torch.device(device).type, torch.bfloat16, enabled=settings.precision == "bf16"
-    )
 
 
 def _distributed(model: nn.Module, step: int) -> nn.Module:

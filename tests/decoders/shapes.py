@@ -18,12 +18,11 @@ from corgi_core.presets import DataSettings, DecoderSettings, TrainingSettings, 
 SIDE, WIDTH, SHAPES = 16, 16, 12
 TINY = replace(
     preset_named("emoji").decoder,
-    image_size=SIDE, patch=2, channels=(32, 64), attention=(False, True),
-    painter_width=64, painter_layers=1, denoised=12, embedding_dropout=0.1, guidance=1.0,
-    sampling_steps=6,
+    image_size=SIDE, components=64, width=128, vector_width=32, blurred=0.0,
+    embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
     training=TrainingSettings(
-        steps=140, batch_size=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
-        precision="fp32", evaluate_every=140,
+        steps=500, batch_size=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
+        precision="fp32", evaluate_every=500,
     ),
 )  # fmt: skip
 

@@ -13,11 +13,12 @@ from shapes import SHAPES, SIDE, TINY, WIDTH, a_task, embeddings_of
 from torch import Tensor
 
 from corgi_core.decoders.model import DecoderModel
+from corgi_core.decoders.noise import blurred_embedding
 from corgi_core.decoders.task import DecoderTask
 from corgi_core.errors import CorgiError
 from corgi_core.files import read_json, write_json
 from corgi_core.training.identity import identity_of
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.loop import StepRandom, train
 
 
 @pytest.fixture(scope="module")
@@ -136,30 +137,46 @@ def test_pixels_of_another_size_are_refused(task: DecoderTask) -> None:
         replace(task, settings=replace(TINY, image_size=32))
 
 
-def test_a_batch_of_which_no_whole_share_is_denoised_is_refused(task: DecoderTask) -> None:
-    with pytest.raises(CorgiError, match="5 of a batch of 12"):
-        replace(task, settings=replace(TINY, denoised=5))
+def test_more_components_than_pixels_are_refused(task: DecoderTask) -> None:
+    with pytest.raises(CorgiError, match="no 769 components"):
+        replace(task, settings=replace(TINY, components=769))
 
 
 def test_two_workers_denoise_what_one_does(task: DecoderTask) -> None:
     """The mean of two workers' losses is one worker's loss on the whole batch."""
     torch.manual_seed(0)
-    sparse = replace(task, settings=replace(TINY, denoised=4))
-    network, rows = sparse.build().eval(), torch.arange(SHAPES)
-    whole = sparse.loss(network, rows, StepRandom(0, 7, SHAPES))
+    blurred = replace(task, settings=replace(TINY, blurred=0.5))
+    network, rows = blurred.build().eval(), torch.arange(SHAPES)
+    torch.nn.init.normal_(network.head.weight)
+    whole = blurred.loss(network, rows, StepRandom(0, 7, SHAPES))
     halves = [
-        sparse.loss(network, rows[rank * 6 : rank * 6 + 6], StepRandom(0, 7, SHAPES, rank, 2))
+        blurred.loss(network, rows[rank * 6 : rank * 6 + 6], StepRandom(0, 7, SHAPES, rank, 2))
         for rank in (0, 1)
     ]
-    for name, value in whole.items():
-        torch.testing.assert_close(value, (halves[0][name] + halves[1][name]) / 2)
+    torch.testing.assert_close(whole["loss"], (halves[0]["loss"] + halves[1]["loss"]) / 2)
+
+
+def test_a_decoder_that_met_blurred_embeddings_draws_from_them(
+    task: DecoderTask, decoder: DecoderModel, z: Tensor, tmp_path: Path
+) -> None:
+    """At a cosine of 0.6 to the true embeddings it errs less than one that met only true ones."""
+    blurring = replace(task, settings=replace(TINY, blurred=1.0, least_cosine=0.3))
+    met = train(blurring, TINY.training, tmp_path / "run").model
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(3))
+    near = blurred_embedding(z, torch.full((SHAPES,), 0.6), noise, [WIDTH])
+    real = real_pictures(task)
+    errors = [
+        (DecoderModel(network, TINY, decoder.encoders, {}).decode(near) - real).square().mean()
+        for network in (met, decoder.network)
+    ]
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_a_task_travels_to_a_worker_as_the_same_training(task: DecoderTask) -> None:
     there = pickle.loads(pickle.dumps(task))
     settings = task.settings.training
     assert identity_of(there, settings) == identity_of(task, settings)
-    assert there.rows == SHAPES
+    assert there.rows == task.rows >= SHAPES
 
 
 def test_the_order_in_which_keys_are_given_is_no_part_of_the_training(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The network whitens embeddings by the training images' statistics."""
+"""The network whitens embeddings, tells every block its own vector, and starts as the mean."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from corgi_core.decoders.network import FAINTEST, DecoderNetwork, DecoderShape
 
 def network(width: int) -> DecoderNetwork:
     return DecoderNetwork(
-        DecoderShape(width, image_size=8, patch=2, channels=(16, 32), attention=(False, True),
-                     layers_per_block=1, vectors=8, painter_width=32, painter_layers=1)
-    )  # fmt: skip
+        DecoderShape(width, image_size=8, components=12, width=16, vectors=8, vector_width=6)
+    )
 
 
 def test_whitening_evens_out_strong_directions_and_leaves_faint_ones_faint() -> None:
@@ -31,25 +30,39 @@ def test_whitening_evens_out_strong_directions_and_leaves_faint_ones_faint() -> 
 def test_embeddings_that_are_all_the_same_stay_finite() -> None:
     decoder = network(4)
     decoder.whiten_for(torch.ones(1, 4))
-    x, t = torch.randn(2, 3, 8, 8), torch.tensor([0, 999])
-    drawn, painted = decoder(x, t, torch.ones(2, 4), torch.tensor([False, True]))
-    assert drawn.shape == painted.shape == (2, 3, 8, 8)
-    assert drawn.isfinite().all()
+    x, t = torch.randn(2, 12), torch.tensor([0, 999])
+    assert decoder(x, t, torch.ones(2, 4), torch.tensor([False, True])).isfinite().all()
 
 
-def test_an_untrained_unet_adds_nothing_to_the_painted_picture() -> None:
+def test_an_untrained_network_predicts_the_mean_picture() -> None:
+    x, t, shown = torch.randn(2, 12), torch.tensor([0, 999]), torch.zeros(2, dtype=torch.bool)
+    assert not network(4)(x, t, torch.randn(2, 4), shown).any()
+
+
+def test_each_of_the_eight_vectors_speaks_to_its_own_block() -> None:
     decoder = network(4)
-    x, t, z = torch.randn(2, 3, 8, 8), torch.tensor([0, 999]), torch.randn(5, 4)
-    drawn, painted = decoder(x, t, z, torch.zeros(2, dtype=torch.bool))
-    assert painted.shape == (5, 3, 8, 8)
-    torch.testing.assert_close(drawn, painted[:2])
+    for block in decoder.blocks:
+        torch.nn.init.normal_(block.told.weight)  # it starts at zero, which hears nothing
+    torch.nn.init.normal_(decoder.head.weight)
+    x, t, z = torch.randn(1, 12), torch.tensor([300]), torch.randn(1, 4)
+    shown = torch.zeros(1, dtype=torch.bool)
+    heard: dict[int, torch.Tensor] = {}
+    for i, block in enumerate(decoder.blocks):
+        block.register_forward_pre_hook(lambda _, told, i=i: heard.update({i: told[1]}))
+    decoder(x, t, z, shown)
+    before = dict(heard)
+    with torch.no_grad():
+        decoder.to_vectors.bias[6 * 3 : 6 * 4] += 1  # the fourth vector
+    decoder(x, t, z, shown)
+    assert len(before) == 8
+    assert [i for i in before if not torch.equal(before[i], heard[i])] == [3]
 
 
-def test_denoising_teaches_the_unet_and_not_the_painter() -> None:
+def test_a_hidden_embedding_is_not_seen() -> None:
     decoder = network(4)
-    torch.nn.init.normal_(decoder.unet.conv_out.weight)
-    x, t, z = torch.randn(2, 3, 8, 8), torch.tensor([0, 999]), torch.randn(2, 4)
-    drawn, _ = decoder(x, t, z, torch.zeros(2, dtype=torch.bool))
-    drawn.square().mean().backward()
-    assert decoder.paint.weight.grad is None
-    assert decoder.unet.conv_in.weight.grad.abs().max() > 0
+    torch.nn.init.normal_(decoder.head.weight)
+    x, t = torch.randn(1, 12).repeat(2, 1), torch.tensor([300, 300])
+    first, second = decoder(x, t, torch.randn(2, 4), torch.ones(2, dtype=torch.bool))
+    torch.testing.assert_close(first, second)
+    first, second = decoder(x, t, torch.randn(2, 4), torch.zeros(2, dtype=torch.bool))
+    assert (first - second).abs().max() > 1e-3

@@ -8,12 +8,14 @@ import torch
 
 from corgi_core.decoders.noise import (
     T,
+    blurred_embedding,
     denoising_loss,
     few_step_solver,
     forward_process,
     shifted_cosine_betas,
     truncated_snr_weights,
 )
+from corgi_core.encoders.similarity import cosine_by_block, scale_blocks
 
 
 def alpha_bar_of(shift: float) -> np.ndarray:
@@ -54,13 +56,13 @@ def test_weights_are_the_snr_between_one_and_five() -> None:
 def test_where_noise_rules_the_loss_is_the_v_prediction_loss() -> None:
     """‖v − v̂‖² = (SNR + 1) ‖x_0 − x̂_0‖², so at SNR → 0 both are the same."""
     alpha_bar = torch.tensor([1e-5])
-    x_0, wrong, noise = (torch.randn(1, 3, 8, 8) for _ in range(3))
+    x_0, wrong, noise = (torch.randn(1, 192) for _ in range(3))
     alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     x_t = alpha * x_0 + sigma * noise
     v = alpha * noise - sigma * x_0
     v_predicted = (alpha * x_t - wrong) / sigma
     torch.testing.assert_close(
-        denoising_loss(x_0, wrong, alpha_bar),
+        denoising_loss(x_0, wrong, alpha_bar, 192),
         (v - v_predicted).square().mean(), rtol=1e-3, atol=1e-5,
     )  # fmt: skip
 
@@ -90,3 +92,14 @@ def test_the_solver_samples_a_gaussian_from_its_exact_denoiser() -> None:
         (x,) = solver.step(x_0, t, x, return_dict=False)
     assert abs(float(x.mean()) - mean) < 0.01
     assert abs(float(x.std()) - deviation) < 0.01
+
+
+def test_a_blurred_embedding_is_at_the_cosine_asked_for() -> None:
+    blocks = (300, 700)
+    z = scale_blocks(torch.randn(400, 1000), blocks)
+    cosine = torch.linspace(0, 1, 400)
+    blurred = blurred_embedding(z, cosine, torch.randn(400, 1000), blocks)
+    torch.testing.assert_close(blurred, scale_blocks(blurred, blocks))
+    found = cosine_by_block(blurred, z, blocks)
+    assert (found - cosine.unsqueeze(1)).abs().mean() < 0.04
+    torch.testing.assert_close(blurred[-1], z[-1])

@@ -14,16 +14,23 @@ ROOT = Path(__file__).parents[2]
 PRESET = "emoji-small"
 REFRESH = """
 import json
+from contextlib import contextmanager
 from orchestration.instance import open_instance
-from orchestration.refresh import RAW_DATA, all_steps, materialize, only_one, reason_to_run
+from orchestration.refresh import RAW_DATA, all_steps, refresh
 from orchestration.settings import settings
-instance, done = open_instance(settings()), []
-with only_one(instance):
-    for step in all_steps():
-        if step.asset.to_user_string() in ("raw_images", "images"):
-            if reason_to_run(step, instance):
-                materialize(step, instance)
-                done.append(step.title)
+
+class Done(list):
+    def unchanged(self, title):
+        pass
+
+    @contextmanager
+    def doing(self, title, reason):
+        yield
+        self.append(title)
+
+instance, done = open_instance(settings()), Done()
+steps = [s for s in all_steps() if s.asset.to_user_string() in ("raw_images", "images")]
+refresh(instance, steps, done)
 version = instance.get_latest_materialization_event(RAW_DATA).asset_materialization.tags
 print(json.dumps([done, version["dagster/data_version"]]))
 """

@@ -17,27 +17,35 @@ from small import PNGS
 ROOT = Path(__file__).parents[2]
 CORGI = "from orchestration.cli import app; app()"
 SERVER = """
-import json, sys, traceback
+import json, sys
+from contextlib import contextmanager
 from orchestration.cli import cli
 from orchestration.instance import open_instance
-from orchestration.refresh import all_steps, materialize, only_one, reason_to_run
+from orchestration.refresh import all_steps, refresh
 from orchestration.settings import settings
 
-def refresh():
-    done = {}
-    with only_one(instance):
-        for step in all_steps():
-            if step.asset.to_user_string() in ("raw_images", "images", "caption_subset"):
-                if reason := reason_to_run(step, instance):
-                    materialize(step, instance)
-                    done[step.title] = reason
+ASSETS = ("raw_images", "images", "caption_subset")
+
+class Reasons(dict):
+    def unchanged(self, title):
+        pass
+
+    @contextmanager
+    def doing(self, title, reason):
+        yield
+        self[title] = reason
+
+def refreshed():
+    done = Reasons()
+    steps = [step for step in all_steps() if step.asset.to_user_string() in ASSETS]
+    assert refresh(instance, steps, done) == len(done)
     return done
 
 instance = open_instance(settings())
 for line in sys.stdin:
     words = json.loads(line)
     if words == ["refresh"]:
-        answer = refresh()
+        answer = refreshed()
     elif words == ["slots"]:
         answer = instance.event_log_storage.get_concurrency_info("device").active_slot_count
     else:

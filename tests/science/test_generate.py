@@ -38,7 +38,7 @@ class Tower(nn.Module):
 def random(network: nn.Module) -> nn.Module:
     """What starts at zero would prove nothing."""
     for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.1)
+        nn.init.normal_(parameter, std=0.3)
     return network.eval()
 
 
@@ -50,7 +50,7 @@ def parts():
     prior = random(
         PriorNetwork(PriorShape(D, tokens.width, TOKENS, gaussians=1, width=32, layers=1, heads=2))
     )
-    settings = replace(preset.decoder, image_size=16, patch=2, channels=(16, 32))
+    settings = replace(preset.decoder, image_size=16, components=40, width=32, vector_width=8)
     known = {field.name for field in fields(settings)}
     shape = {f.name: getattr(settings, f.name) for f in fields(DecoderShape) if f.name in known}
     decoder = random(DecoderNetwork(DecoderShape(embedding_width=D, **shape)))

@@ -51,7 +51,7 @@ def shown(n):
 
 def uncached(network, tokens, mask, text, u, t, c):
     """ẑ_0 by one pass over the whole sequence, with no keys or values kept."""
-    from corgi_core.prior.network import timestep_features
+    from corgi_core.timesteps import timestep_features
 
     n, length = mask.shape
     positions = torch.cat([network.prefix_positions[:length], network.prefix_positions[-1:]])
@@ -68,7 +68,10 @@ def uncached(network, tokens, mask, text, u, t, c):
     seen = torch.ones(total, total, dtype=torch.bool).tril() & visible[:, None, :]
     seen = seen | torch.eye(total, dtype=torch.bool)
     for block in network.blocks:
-        x = block(x, *block.keys_and_values(x), seen.unsqueeze(1))
+        found = torch.nn.functional.scaled_dot_product_attention(
+            block.queries(x), *block.keys_and_values(x), attn_mask=seen.unsqueeze(1)
+        )
+        x = block(x, found)
     return network.head(network.norm(x[:, -1]))
 
 

@@ -1,0 +1,30 @@
+"""Which precision is chosen, and that a wrong name is refused."""
+
+import pytest
+import torch
+
+from corgi_core.errors import CorgiError
+from corgi_core.training.precision import autocast
+
+
+def product_dtype(precision: str) -> torch.dtype:
+    with autocast(precision, "cpu"):
+        return (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+
+
+def test_named_precisions_are_what_they_say() -> None:
+    assert product_dtype("fp32") == torch.float32
+    assert product_dtype("bf16") == torch.bfloat16
+
+
+@pytest.mark.parametrize(("units", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_asks_for_matrix_units(
+    monkeypatch: pytest.MonkeyPatch, units: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units)
+    assert product_dtype("auto") == dtype
+
+
+def test_other_names_are_refused() -> None:
+    with pytest.raises(CorgiError, match="'half'"):
+        autocast("half", "cpu")
