@@ -1,7 +1,7 @@
 """Which precision pays on this machine: `python -m benchmarks.precision`.
 
 Times a linear layer and a 3×3 convolution, forward and backward, in float32 and in bfloat16
-autocast, interleaved; prints the median ratio. Above 1, set `precision="bf16"` in the preset.
+autocast, interleaved; prints the median ratio, and what `precision="auto"` chooses here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+
+from corgi_core.training.precision import autocast
 
 ROUNDS = 15
 
@@ -30,7 +32,10 @@ def main() -> None:
             torch.randn(32, 64, 32, 32).to(memory_format=torch.channels_last),
         ),
     }
+    with autocast("auto", "cpu"):
+        chosen = "bf16" if torch.is_autocast_enabled("cpu") else "fp32"
     print(f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    print(f'precision="auto" is {chosen} here')
     for name, (layer, x) in cases.items():
 
         def train(bf16: bool, layer: nn.Module = layer, x: torch.Tensor = x) -> None:

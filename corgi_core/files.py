@@ -61,12 +61,13 @@ def _remove_abandoned(path: Path) -> None:
         if not (match := named.fullmatch(attempt.name)):
             continue
         with suppress(FileNotFoundError):  # another process was quicker
-            gone = match[1] == HOST and not _is_running(int(match[2]))
+            gone = match[1] == HOST and not is_running(int(match[2]))
             if gone or time.time() - attempt.stat().st_mtime > ABANDONED_AFTER:
                 remove_folder(attempt) if attempt.is_dir() else attempt.unlink()
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether this machine runs a process of that number."""
     try:
         os.kill(process, 0)  # signal 0 only asks
     except ProcessLookupError:

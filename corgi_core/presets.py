@@ -145,10 +145,10 @@ _EMOJI = Preset(
     ),
     prior=PriorSettings(
         width=256, layers=1, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,
-        guidance=1.0, sampling_steps=16,
+        guidance=1.0, sampling_steps=4,
         training=TrainingSettings(
-            steps=1500, batch_size=128, learning_rate=3e-3, ema_decay=0.99,
-            checkpoint_every=500, evaluate_every=500,
+            steps=1000, batch_size=128, learning_rate=3e-3, ema_decay=0.99,
+            checkpoint_every=250, evaluate_every=250,
         ),
     ),
     decoder=DecoderSettings(
@@ -156,8 +156,8 @@ _EMOJI = Preset(
         blurred=0.5, least_cosine=0.7, noise_shift=-3.0, embedding_dropout=0.1, guidance=1.0,
         sampling_steps=12,
         training=TrainingSettings(
-            steps=1200, batch_size=512, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
-            evaluate_every=300, checkpoint_every=300,
+            steps=1000, batch_size=512, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
+            evaluate_every=250, checkpoint_every=250,
         ),
     ),
 )  # fmt: skip
@@ -173,7 +173,7 @@ _EMOJI_SMALL = Preset(
         ),
     ),
     prior=replace(
-        _EMOJI.prior, width=64, layers=2, sampling_steps=4,
+        _EMOJI.prior, width=64, layers=2,
         training=TrainingSettings(
             steps=120, batch_size=32, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
             checkpoint_every=30, evaluate_every=60,

@@ -38,12 +38,14 @@ def demo(settings: Settings) -> int:
 
 def _refresh(settings: Settings, console: Console) -> tuple[int, float]:
     with console.status("starting"):
-        from orchestration.refresh import all_steps, refresh
+        from orchestration.definitions import defs
+        from orchestration.refresh import Refresh
 
-        instance, steps = open_instance(settings), all_steps()
+        refresh = Refresh(defs.get_repository_def(), open_instance(settings))
+        steps = refresh.all_steps()
     console.print(f"Workspace [bold]{settings.workspace}[/bold], {len(steps)} steps")
     with StepDisplay.on(console, len(steps)) as display:
-        return refresh(instance, steps, display), display.seconds
+        return refresh.run(steps, display), display.seconds
 
 
 def _first_line(error: Exception) -> str:

@@ -35,9 +35,10 @@ class _Log:
 @dg.op
 def bring_up_to_date(context: dg.OpExecutionContext) -> None:
     """Materialise what is missing or out of date, stage by stage, as `corgi demo` does."""
-    from orchestration.refresh import all_steps, refresh
+    from orchestration.refresh import Refresh
 
-    refresh(context.instance, all_steps(), _Log(context.log))
+    refresh = Refresh(context.repository_def, context.instance)
+    refresh.run(refresh.all_steps(), _Log(context.log))
 
 
 @dg.job(description="Bring all assets up to date: what is done and unchanged is not done again.")

@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 import dagster as dg
@@ -48,51 +47,6 @@ class Step:
         return name if self.partition is None else f"{name} {self.partition.replace('|', ' ')}"
 
 
-def all_steps() -> list[Step]:
-    """Every partition of every asset, each after all that it is made from."""
-    steps = []
-    for asset in _graph().toposorted_asset_keys:
-        definition = _graph().get(asset).partitions_def
-        partitions = definition.get_partition_keys() if definition else [None]
-        steps += [Step(asset, partition) for partition in partitions]
-    return steps
-
-
-def reason_to_run(step: Step, instance: dg.DagsterInstance) -> str | None:
-    """Why the step must be done (again); None when it is up to date."""
-    if reason := staleness(_graph(), step.asset, step.partition, instance):
-        return reason
-    if step.asset == RAW_DATA and _data_changed(instance, settings()):
-        return "the data have changed"
-    if not _is_kept(step, settings()):
-        return "its files are gone"
-    if not checks_hold(_graph(), step.asset, instance):
-        return "a check has not passed"
-    return None
-
-
-def materialize(step: Step, instance: dg.DagsterInstance) -> None:
-    """Materialise the step with its checks; raises what the asset raised.
-
-    A check that does not pass is a CorgiError: nothing is made from such an asset.
-    """
-    try:
-        _job().execute_in_process(
-            instance=instance,
-            asset_selection=[step.asset],
-            partition_key=step.partition,
-            run_config=TO_FILE_ONLY,
-            tags=TAG,
-        )
-    except DagsterExecutionInterruptedError as interrupted:
-        raise KeyboardInterrupt from interrupted
-    except DagsterAssetCheckFailedError as error:
-        raise CorgiError(
-            f"{step.title} does not pass its checks: {failures(_graph(), step.asset, instance)}",
-            "mend the data and run again; `corgi ui` shows the checks' tables",
-        ) from error
-
-
 class Watcher(Protocol):
     """Whoever wants to know how a refresh goes."""
 
@@ -103,23 +57,77 @@ class Watcher(Protocol):
         """A step that must be done, and why; the block is entered before and left after it."""
 
 
-def refresh(instance: dg.DagsterInstance, steps: Iterable[Step], watcher: Watcher) -> int:
-    """Do those of `steps` that must be done, in their order; returns how many they were."""
-    done = 0
-    with only_one(instance):
-        for step in steps:
-            reason = reason_to_run(step, instance)
-            if reason is None:
-                watcher.unchanged(step.title)
-                continue
-            with watcher.doing(step.title, reason):
-                materialize(step, instance)
-            done += 1
-    return done
+@dataclass(frozen=True)
+class Refresh:
+    """The repository's assets in one workspace, whose history is in `instance`."""
+
+    repository: dg.RepositoryDefinition
+    instance: dg.DagsterInstance
+
+    def run(self, steps: Iterable[Step], watcher: Watcher) -> int:
+        """Do those of `steps` that must be done, in their order; returns how many they were."""
+        done = 0
+        with _only_one(self.instance):
+            for step in steps:
+                reason = self.reason_to_run(step)
+                if reason is None:
+                    watcher.unchanged(step.title)
+                    continue
+                with watcher.doing(step.title, reason):
+                    self.materialize(step)
+                done += 1
+        return done
+
+    def all_steps(self) -> list[Step]:
+        """Every partition of every asset, each after all that it is made from."""
+        steps = []
+        for asset in self._graph.toposorted_asset_keys:
+            definition = self._graph.get(asset).partitions_def
+            partitions = definition.get_partition_keys() if definition else [None]
+            steps += [Step(asset, partition) for partition in partitions]
+        return steps
+
+    def reason_to_run(self, step: Step) -> str | None:
+        """Why the step must be done (again); None when it is up to date."""
+        if reason := staleness(self._graph, step.asset, step.partition, self.instance):
+            return reason
+        if step.asset == RAW_DATA and _data_changed(self.instance, settings()):
+            return "the data have changed"
+        if not _is_kept(step, settings()):
+            return "its files are gone"
+        if not checks_hold(self._graph, step.asset, self.instance):
+            return "a check has not passed"
+        return None
+
+    def materialize(self, step: Step) -> None:
+        """Materialise the step with its checks; raises what the asset raised.
+
+        A check that does not pass is a CorgiError: nothing is made from such an asset.
+        """
+        try:
+            self.repository.get_implicit_global_asset_job_def().execute_in_process(
+                instance=self.instance,
+                asset_selection=[step.asset],
+                partition_key=step.partition,
+                run_config=TO_FILE_ONLY,
+                tags=TAG,
+            )
+        except DagsterExecutionInterruptedError as interrupted:
+            raise KeyboardInterrupt from interrupted
+        except DagsterAssetCheckFailedError as error:
+            failed = failures(self._graph, step.asset, self.instance)
+            raise CorgiError(
+                f"{step.title} does not pass its checks: {failed}",
+                "mend the data and run again; `corgi ui` shows the checks' tables",
+            ) from error
+
+    @property
+    def _graph(self) -> AssetGraph:
+        return self.repository.asset_graph
 
 
 @contextmanager
-def only_one(instance: dg.DagsterInstance) -> Iterator[None]:
+def _only_one(instance: dg.DagsterInstance) -> Iterator[None]:
     """Hold the workspace's lock; what a killed refresh left running in Dagster's eyes is ended."""
     path = settings().state / "refresh.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,17 +169,3 @@ def _is_kept(step: Step, settings: Settings) -> bool:
         except CorgiError:
             return False
     return Workspace.of(settings).place_of(asset, step.partition).exists()
-
-
-@cache
-def _job() -> dg.JobDefinition:
-    from orchestration.definitions import defs
-
-    return defs.resolve_implicit_global_asset_job_def()
-
-
-@cache
-def _graph() -> AssetGraph:
-    from orchestration.definitions import defs
-
-    return defs.resolve_asset_graph()

@@ -22,6 +22,7 @@ from dagster_ray import LocalRay
 from pydantic import Field
 
 from corgi_core import progress
+from corgi_core.files import is_running
 from orchestration.training import fit, worker_shape
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
+
+SESSIONS, SESSION = Path("/tmp"), "corgi-ray-"  # where sessions' folders lie, and their prefix
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +144,14 @@ class RayTraining(LocalRay):
 
 
 def _session_folder() -> str:
-    """A private folder for Ray's session, removed with the process; sockets need a short path."""
-    folder = tempfile.mkdtemp(prefix="corgi-ray-", dir="/tmp")
+    """A private folder for Ray's session, removed with the process; sockets need a short path.
+
+    What killed processes left of theirs is removed too.
+    """
+    for left_over in SESSIONS.glob(f"{SESSION}*"):
+        owner = left_over.name.removeprefix(SESSION).partition("-")[0]
+        if owner.isdecimal() and not is_running(int(owner)):
+            shutil.rmtree(left_over, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=f"{SESSION}{os.getpid()}-", dir=SESSIONS)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

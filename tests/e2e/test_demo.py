@@ -13,6 +13,7 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.presets import CAPTION_SUBSETS, VARIANTS, preset_named
 
 PRESET = preset_named("emoji-small")
+AGAIN = [("gaussian_bank", "shifted-k16"), ("prior", "1.7%|baseline")]
 
 
 def test_embedding_went_on_from_the_whole_shards(workspace):
@@ -77,19 +78,30 @@ def test_running_again_does_nothing(workspace):
     assert after == before
 
 
-def test_dagster_materialises_the_same_artefact(workspace):
+@pytest.mark.parametrize(("asset", "partition"), AGAIN)
+def test_dagster_materialises_the_same_artefact(workspace, asset, partition):
     """`dagster asset materialize` in a process of its own gives the bytes of `corgi demo`."""
-    bank = workspace.state / "storage" / "gaussian_bank" / "shifted-k16" / "model.safetensors"
-    before = bank.read_bytes()
-    bank.unlink()
+    before = workspace.forget(asset, partition)
     done = workspace.run(
         [
             sys.executable, "-m", "dagster", "asset", "materialize", "-m",
-            "orchestration.definitions", "--select", "gaussian_bank", "--partition", "shifted-k16",
+            "orchestration.definitions", "--select", asset, "--partition", partition,
         ]
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert bank.read_bytes() == before
+    assert workspace.bytes_of(asset, partition) == before
+
+
+def test_the_job_behind_the_sensor_does_what_is_missing(workspace):
+    """What the sensor on DVC's data version starts, in a process of its own."""
+    before = workspace.forget("gaussian_bank", "shifted-k1")
+    job = ["job", "execute", "-m", "orchestration.definitions", "-j", "everything"]
+    done = workspace.run([sys.executable, "-m", "dagster", *job])
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log
+    assert "materialising gaussian_bank shifted-k1: its files are gone" in log
+    assert log.count("materialising ") == 1
+    assert workspace.bytes_of("gaussian_bank", "shifted-k1") == before
 
 
 @pytest.fixture(scope="module")

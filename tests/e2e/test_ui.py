@@ -67,17 +67,26 @@ def ask(page: str, query: str, **variables: object) -> dict:
         return json.load(answer)["data"]
 
 
-def test_a_graphql_launch_materialises(pages):
-    """What the "Materialize" button sends, for one partition of the Gaussian bank."""
+@pytest.mark.parametrize(
+    ("asset", "partition"), [("gaussian_bank", "shifted-k1"), ("prior", "1.7%|shifted-k1")]
+)
+def test_a_graphql_launch_materialises_the_same_artefact(pages, workspace, asset, partition):
+    """What the "Materialize" button sends, for one partition, gives the bytes of `corgi demo`."""
+    before = workspace.forget(asset, partition)
     (repository,) = ask(pages["Dagster"], REPOSITORIES)["repositoriesOrError"]["nodes"]
+    dimensions = partition.split("|")
+    tags = {"dagster/partition": partition}
+    if len(dimensions) == 2:
+        names = ("caption_subset", "variant")
+        tags |= {f"dagster/partition/{n}": d for n, d in zip(names, dimensions, strict=True)}
     params = {
         "selector": {
             "repositoryName": repository["name"],
             "repositoryLocationName": repository["location"]["name"],
             "pipelineName": "__ASSET_JOB",
-            "assetSelection": [{"path": ["gaussian_bank"]}],
+            "assetSelection": [{"path": [asset]}],
         },
-        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "shifted-k1"}]},
+        "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
         "mode": "default",
         "runConfigData": {},
     }
@@ -91,7 +100,8 @@ def test_a_graphql_launch_materialises(pages):
         assert time.monotonic() < until, run
         time.sleep(1)
     assert run["status"] == "SUCCESS"
-    assert [m["assetKey"]["path"] for m in run["assetMaterializations"]] == [["gaussian_bank"]]
+    assert [m["assetKey"]["path"] for m in run["assetMaterializations"]] == [[asset]]
+    assert workspace.bytes_of(asset, partition) == before
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ PRESET = "emoji-small"
 REFRESH = """
 import json
 from contextlib import contextmanager
+from orchestration.definitions import defs
 from orchestration.instance import open_instance
-from orchestration.refresh import RAW_DATA, all_steps, refresh
+from orchestration.refresh import RAW_DATA, Refresh
 from orchestration.settings import settings
 
 class Done(list):
@@ -29,8 +30,9 @@ class Done(list):
         self.append(title)
 
 instance, done = open_instance(settings()), Done()
-steps = [s for s in all_steps() if s.asset.to_user_string() in ("raw_images", "images")]
-refresh(instance, steps, done)
+refresh = Refresh(defs.get_repository_def(), instance)
+steps = [s for s in refresh.all_steps() if s.asset.to_user_string() in ("raw_images", "images")]
+refresh.run(steps, done)
 version = instance.get_latest_materialization_event(RAW_DATA).asset_materialization.tags
 print(json.dumps([done, version["dagster/data_version"]]))
 """

@@ -20,8 +20,9 @@ SERVER = """
 import json, sys
 from contextlib import contextmanager
 from orchestration.cli import cli
+from orchestration.definitions import defs
 from orchestration.instance import open_instance
-from orchestration.refresh import all_steps, refresh
+from orchestration.refresh import Refresh
 from orchestration.settings import settings
 
 ASSETS = ("raw_images", "images", "caption_subset")
@@ -37,8 +38,9 @@ class Reasons(dict):
 
 def refreshed():
     done = Reasons()
-    steps = [step for step in all_steps() if step.asset.to_user_string() in ASSETS]
-    assert refresh(instance, steps, done) == len(done)
+    refresh = Refresh(defs.get_repository_def(), instance)
+    steps = [step for step in refresh.all_steps() if step.asset.to_user_string() in ASSETS]
+    assert refresh.run(steps, done) == len(done)
     return done
 
 instance = open_instance(settings())

@@ -20,6 +20,7 @@ from corgi_core import progress
 from corgi_core.errors import CorgiError
 from corgi_core.training.journal import Entry, read_journal
 from corgi_core.training.loop import train
+from orchestration.resources import ray as ray_resource
 from orchestration.resources.ray import RayTraining
 from orchestration.training import WorkerShape, worker_shape
 
@@ -51,6 +52,19 @@ def test_too_many_workers_for_this_machine_fail_at_once(tmp_path: Path) -> None:
             TinyTask(), replace(SETTINGS, batch_size=8 * 512), tmp_path / "run", "tiny"
         )
     assert time.monotonic() - began < 5
+
+
+def test_sessions_of_killed_processes_are_cleared_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_resource, "SESSIONS", tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f"corgi-ray-{gone.pid}-abcd").mkdir()
+    mine, others = tmp_path / f"corgi-ray-{os.getpid()}-abcd", tmp_path / "corgi-raytracer"
+    mine.mkdir(), others.mkdir()
+    folder = Path(ray_resource._session_folder())
+    assert set(tmp_path.iterdir()) == {mine, others, folder}
 
 
 def test_without_workers_the_loop_runs_here(tmp_path: Path) -> None:
@@ -149,6 +163,7 @@ def _start_job(folder: Path, pause: float) -> subprocess.Popen[bytes]:
 import sys; sys.path.insert(0, {HERE!r})
 from pathlib import Path
 from tiny import SETTINGS, TinyTask
+from orchestration.resources import ray as ray_resource
 from orchestration.resources.ray import RayTraining
 task = TinyTask(pause={pause})
 RayTraining(num_workers=1).train(task, SETTINGS, Path({str(folder)!r}) / "run", "tiny")
