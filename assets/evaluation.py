@@ -77,9 +77,9 @@ def evaluation(
     shown: dict[str, Any] = {
         "mlflow_run": link(url),
         "best_prior": f"{variant}, {subset} of the captions",
-        "priors": table(report.prior_table()),
-        "pictures": table(report.picture_table()),
         **{name: picture(image) for name, image in report.pictures.items()},
+        "pictures": table(report.picture_table()),
+        "priors": table(report.prior_table()),
     }
     return materialized(report, **shown)
 

@@ -121,7 +121,7 @@ def decoder(
     finished = model.DecoderModel(
         trained_network, preset.decoder, image_embeddings.spec, trained.card
     )
-    return materialized(finished, images=denoising.rows, **trained.metadata)
+    return materialized(finished, images=len(denoising.train_keys), **trained.metadata)
 
 
 def keys_of(images: Dataset, split: str) -> tuple[str, ...]:

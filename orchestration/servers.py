@@ -18,7 +18,7 @@ import typer
 
 from corgi_core.errors import CorgiError
 from orchestration.instance import prepare_home
-from orchestration.settings import HOST, Settings
+from orchestration.settings import AS_TRAINING, HOST, Settings
 
 PATIENCE = 90  # seconds until a server answers
 FAREWELL = 15  # seconds until a server that was asked to stop is killed
@@ -36,13 +36,11 @@ def serve(settings: Settings) -> int:
                 log = settings.state / f"{name}.log"
                 running[log] = _start(command, log)
             typer.echo(f"Workspace {settings.workspace}; starting, this takes a moment …")
-            pages = {"Dagster": settings.dagster_page}
-            _wait_for(f"{pages['Dagster']}/server_info", running)
+            pages = {"Dagster": settings.dagster_page, "MLflow": settings.tracking_uri}
+            _wait_for(f"{settings.dagster_page}/server_info", running)
             if len(running) > 1:
-                pages["MLflow"] = settings.mlflow_page
-                _wait_for(f"{pages['MLflow']}/health", running)
-            else:
-                pages["MLflow"] = settings.tracking_uri
+                pages["MLflow"] = f"{settings.mlflow_page}/#/?{AS_TRAINING}"
+                _wait_for(f"{settings.mlflow_page}/health", running)
             for name, page in pages.items():
                 typer.echo(f"{name:8} {page}")
             typer.echo("Ctrl-C stops both.")

@@ -29,6 +29,9 @@ from corgi_core.errors import CorgiError
 from corgi_core.presets import Preset, preset_named
 
 HOST = "127.0.0.1"  # pages are served to this machine alone
+AS_TRAINING = (
+    "workflowType=machine_learning"  # else MLflow's pages look for language models' traces
+)
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from corgi_core.decoders.network import DecoderNetwork, DecoderShape
 from corgi_core.decoders.noise import T, blurred_embedding, denoising_loss, forward_process
 from corgi_core.errors import CorgiError
 from corgi_core.presets import DecoderSettings
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.loop import StepRandom, Task
 
 HELD_OUT_IMAGES = 256
 
 
 @dataclass
-class DecoderTask:
+class DecoderTask(Task):
     """Training of the decoder (a `Task` of the training loop). Captions play no part.
 
     `pixels` holds "pixels", uint8 [n, 3, s, s]; `embeddings` holds "image", [n, d].
@@ -59,15 +59,18 @@ class DecoderTask:
 
     def build(self) -> nn.Module:
         s = self.settings
-        network = DecoderNetwork(
+        return DecoderNetwork(
             DecoderShape(
                 self.embeddings.spec["width"], s.image_size, s.components, s.width, s.vectors,
                 s.vector_width,
             )
         )  # fmt: skip
-        network.components.load_state_dict(self._components.state_dict())
-        network.whiten_for(self._training[1])
-        return network
+
+    def prepare(self, model: nn.Module) -> None:
+        """The components of the training pictures, and the whitening of their embeddings."""
+        assert isinstance(model, DecoderNetwork)
+        model.components.load_state_dict(self._components.state_dict())
+        model.whiten_for(self._embeddings_of(self.train_keys))
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """One (t, noise) a picture, its embedding blurred now and then. rows [b] → mean loss."""
@@ -107,30 +110,35 @@ class DecoderTask:
     @cached_property
     def _components(self) -> PrincipalComponents:
         components = PrincipalComponents(self.settings.image_size, self.settings.components)
-        components.fit(_in_range(self._read(self.train_keys)[0]))
+        components.fit(_in_range(self._pixels_of(self.train_keys)))
         return components
 
     @cached_property
     def _training(self) -> tuple[Tensor, Tensor]:
         """Coordinates [n, k] and embeddings [n, d]."""
-        pixels, z = self._read(self.train_keys)
-        return self._components.coordinates(_in_range(pixels)), z
+        pictures = _in_range(self._pixels_of(self.train_keys))
+        return self._components.coordinates(pictures), self._embeddings_of(self.train_keys)
 
     @cached_property
     def _order(self) -> Tensor:
         """Rows of `_training`, those of pictures without near twins more often."""
-        return torch.from_numpy(balanced_rows(self._training[1].numpy()))
+        return torch.from_numpy(balanced_rows(self._embeddings_of(self.train_keys).numpy()))
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
+        """Pixels [n, 3, s, s] and embeddings [n, d]."""
         spaced = np.linspace(0, len(self.test_keys) - 1, HELD_OUT_IMAGES).astype(int)
-        return self._read([tuple(self.test_keys)[i] for i in np.unique(spaced)])
+        keys = [tuple(self.test_keys)[i] for i in np.unique(spaced)]
+        return self._pixels_of(keys), self._embeddings_of(keys)
 
-    def _read(self, keys: Collection[str]) -> tuple[Tensor, Tensor]:
-        """Pixels uint8 [n, 3, s, s] and embeddings float32 [n, d] of the images `keys`."""
-        pixels = self.pixels.read("pixels")[self.pixels.rows_of(keys)]
+    def _pixels_of(self, keys: Collection[str]) -> Tensor:
+        """uint8 [n, 3, s, s] of the images `keys`."""
+        return torch.from_numpy(self.pixels.read("pixels")[self.pixels.rows_of(keys)])
+
+    def _embeddings_of(self, keys: Collection[str]) -> Tensor:
+        """float32 [n, d] of the images `keys`."""
         z = self.embeddings.read("image")[self.embeddings.rows_of(keys)]
-        return torch.from_numpy(pixels), torch.from_numpy(z.astype(np.float32))
+        return torch.from_numpy(z.astype(np.float32))
 
 
 def _error(pictures: Tensor, pixels: Tensor) -> float:

@@ -36,7 +36,7 @@ from corgi_core.encoders.text import (
 )
 from corgi_core.errors import CorgiError
 from corgi_core.presets import EncoderSettings
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.loop import StepRandom, Task
 
 # White is 0, so the convolutions' zero padding continues the background.
 MEAN, DEVIATION = (1.0, 1.0, 1.0), (0.5, 0.5, 0.5)
@@ -81,7 +81,7 @@ class Pairs:
 
 
 @dataclass
-class ClipTask:
+class ClipTask(Task):
     """Training of a small open_clip model (a `Task` of the training loop).
 
     A row is a caption of a training image. `pixels` are the images at `settings.image_size`.

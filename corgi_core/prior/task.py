@@ -18,7 +18,7 @@ from corgi_core.gaussians import GaussianBank
 from corgi_core.presets import PriorSettings
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.loop import StepRandom, Task
 
 HELD_OUT_STEPS = 4  # of the sampler, for the cosine logged while training
 HELD_OUT_CAPTIONS = 512
@@ -70,7 +70,7 @@ class Captions:
 
 
 @dataclass
-class PriorTask:
+class PriorTask(Task):
     """Training of one prior (a `Task` of the training loop)."""
 
     settings: PriorSettings
@@ -90,13 +90,7 @@ class PriorTask:
 
     @cached_property
     def training(self) -> Captions:
-        captions = Captions.read(self.images, self.texts, set(self.captioned.keys))
-        if not len(captions):
-            raise CorgiError(
-                "no training image of this caption subset has a caption",
-                "choose a larger caption subset, or ingest captions",
-            )
-        return captions
+        return Captions.read(self.images, self.texts, set(self.captioned.keys))
 
     @cached_property
     def held_out(self) -> Captions:
@@ -104,7 +98,13 @@ class PriorTask:
 
     @property
     def rows(self) -> int:
-        return len(self.training)
+        count = int(np.isin(self.texts.keys, list(self.captioned.keys)).sum())
+        if not count:
+            raise CorgiError(
+                "no training image of this caption subset has a caption",
+                "choose a larger caption subset, or ingest captions",
+            )
+        return count
 
     def shape(self) -> PriorShape:
         settings, spec = self.settings, self.texts.spec

@@ -32,7 +32,7 @@ from corgi_core.training.checkpoint import (
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.identity import locked
 from corgi_core.training.journal import Entry, Journal, headline
-from corgi_core.training.precision import autocast
+from corgi_core.training.precision import InPrecision
 from corgi_core.training.randomness import BatchOrder, StepRandom, seed_of
 from corgi_core.training.run_folder import (
     TrainingResult,
@@ -111,11 +111,16 @@ def _train(
         return finished
 
     torch.manual_seed(settings.seed)
-    model = task.build().to(device)
+    model = task.build()
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is None:
+        task.prepare(model)
+    model.to(device)
     average = MovingAverage(model, settings.ema_decay)
     optimizer = AdamW(model, settings)
-    counters = _resume(folder, model, average, optimizer)
+    counters = _resumed(checkpoint, model, average, optimizer)
     network = model if world_size == 1 else _distributed(model, counters.step)
+    network = InPrecision(network, settings.precision, device)
     order = BatchOrder(task.rows, settings.batch_size, settings.seed)
     local_batch = settings.batch_size // world_size
     local = slice(rank * local_batch, (rank + 1) * local_batch)
@@ -132,8 +137,7 @@ def _train(
         torch.manual_seed(seed_of("layers", settings.seed, step, rank))  # dropout, if any
         random = StepRandom(settings.seed, step, settings.batch_size, rank, world_size, device)
         rate = learning_rate(settings, step)
-        with autocast(settings.precision, device):
-            losses = task.loss(network, order.rows_of(step)[local], random)
+        losses = task.loss(network, order.rows_of(step)[local], random)
         optimizer.zero_grad()
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
@@ -209,11 +213,12 @@ def _skip(counters: _Counters, settings: TrainingSettings, step: int) -> None:
         )
 
 
-def _resume(folder: Path, model: nn.Module, average: MovingAverage, optimizer: AdamW) -> _Counters:
-    checkpoint = load_checkpoint(folder)
+def _resumed(
+    checkpoint: Checkpoint | None, model: nn.Module, average: MovingAverage, optimizer: AdamW
+) -> _Counters:
     if checkpoint is None:
         return _Counters()
-    log.info("the run in %s continues from step %d", folder, checkpoint.step)
+    log.info("the run continues from step %d", checkpoint.step)
     model.load_state_dict(checkpoint.parts["model"])
     average.model.load_state_dict(checkpoint.parts["ema"])
     optimizer.load_tensors(checkpoint.parts["optimizer"])

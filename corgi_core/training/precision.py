@@ -1,8 +1,11 @@
-"""Which precision a training computes in."""
+"""Which precision a model computes in while it is trained; all around it is float32."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
 
 from corgi_core.errors import CorgiError
 
@@ -10,7 +13,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def autocast(precision: str, device: torch.device | str) -> torch.autocast:
-    """The context in which losses are computed: bfloat16 for matrix products, or float32.
+    """The context in which a model computes: bfloat16 for matrix products, or float32.
 
     "auto" is bf16 where the device multiplies bfloat16 matrices in hardware of their own (AMX on a
     CPU, any GPU that knows the type), else fp32: without such hardware bfloat16 is slower.
@@ -22,6 +25,22 @@ def autocast(precision: str, device: torch.device | str) -> torch.autocast:
     kind = torch.device(device).type
     half = precision == "bf16" or (precision == "auto" and _pays(kind))
     return torch.autocast(kind, torch.bfloat16, enabled=half)
+
+
+class InPrecision(nn.Module):
+    """A model that computes in a precision of its own.
+
+    Only the call is affected: data that a task loads or derives meanwhile stay float32.
+    """
+
+    def __init__(self, model: nn.Module, precision: str, device: torch.device | str) -> None:
+        super().__init__()
+        self.model = model
+        self._autocast = autocast(precision, device)
+
+    def forward(self, *inputs: Any) -> Any:
+        with self._autocast:
+            return self.model(*inputs)
 
 
 def _pays(kind: str) -> bool:

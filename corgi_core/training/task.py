@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
 
 from corgi_core.training.randomness import StepRandom
 
 
-class Task(Protocol):
-    """What is trained, on what: a picklable dataclass of settings and folder-backed inputs.
+class Task(ABC):
+    """What is trained, on what: a dataclass of settings and folder-backed inputs.
 
-    Inputs count towards the run's identity by their `digest`. Heavy things are loaded lazily.
+    Inputs count towards the run's identity by their `digest`. Heavy things are loaded lazily, by
+    the worker that needs them: a task travels to workers as its fields, without what it has cached.
     """
 
     @property
+    @abstractmethod
     def rows(self) -> int:
         """Number of training samples."""
 
+    @abstractmethod
     def build(self) -> nn.Module:
         """The freshly initialised model; torch has been seeded."""
 
+    def prepare(self, model: nn.Module) -> None:  # noqa: B027 (most tasks have nothing to do)
+        """Set what is computed from the data, not learned. Before the first step only: afterwards
+        it is part of the saved weights."""
+
+    @abstractmethod
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """Scalars to log, among them "loss", the mean over the samples `rows` (long [b], CPU).
 
@@ -29,5 +39,10 @@ class Task(Protocol):
         come from `random` alone; `random.device` is where the model is.
         """
 
+    @abstractmethod
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Held-out metrics of the averaged model; called without gradients, in eval mode."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # subclasses are dataclasses
+        return {field.name: getattr(self, field.name) for field in fields}

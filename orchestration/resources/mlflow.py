@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from orchestration.resources.outbox import Message, Outbox, deliver_left_over
-from orchestration.settings import Settings
+from orchestration.settings import AS_TRAINING, Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 SERVER_TIMEOUT = 10  # seconds for one answer; tried once, the outbox tries again
 PATIENCE = 30.0  # seconds to wait for the last messages when a run ends
 METRICS_AT_ONCE = 1000  # MLflow's limit
-# MLflow's pages open such an experiment as training runs, not as traces of language models.
-KIND_TAG, MODEL_TRAINING = "mlflow.experimentKind", "custom_model_development"
 RUN_TAG, IDENTITY_TAG = "dagster.run_id", "corgi.identity"
 
 
@@ -66,7 +64,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         if found is not None:
             return str(found.experiment_id)
         place = f"{self.artifacts}/{self.experiment}" if self.artifacts else None
-        return str(client.create_experiment(self.experiment, place, {KIND_TAG: MODEL_TRAINING}))
+        return str(client.create_experiment(self.experiment, place))
 
     @contextmanager
     def run(
@@ -143,7 +141,8 @@ class TrackedRun:
         if self.run_id is None:
             return None
         experiment = self._receiver.experiment_id
-        return f"{self._mlflow.address}/#/experiments/{experiment}/runs/{self.run_id}"
+        page = f"experiments/{experiment}/runs/{self.run_id}?{AS_TRAINING}"
+        return f"{self._mlflow.address}/#/{page}"
 
     def end(self, status: str) -> None:
         self._send("end", status=status, moment=int(1000 * time.time()))

@@ -12,6 +12,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from orchestration.settings import AS_TRAINING
+
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
   launchPipelineExecution(executionParams: $params) {
@@ -153,7 +155,8 @@ def test_an_mlflow_run_shows_its_metrics(browser, pages, workspace):
     experiment = store.get_experiment_by_name("emoji-small")
     runs = store.search_runs([experiment.experiment_id], max_results=200)
     run = next(run for run in runs if "prior" in run.info.run_name)
-    browser.get(
-        f"{pages['MLflow']}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
-    )
+    runs_page = f"{pages['MLflow']}/#/experiments/{experiment.experiment_id}"
+    browser.get(f"{runs_page}?{AS_TRAINING}")
+    wait_for_words(browser, "evaluation", "decoder", "prior-shifted-k16-100pc")
+    browser.get(f"{runs_page}/runs/{run.info.run_id}?{AS_TRAINING}")
     wait_for_words(browser, "held_out_cosine", "learning_rate")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from corgi_core.errors import CorgiError
-from corgi_core.training.precision import autocast
+from corgi_core.training.precision import InPrecision, autocast
 
 
 def product_dtype(precision: str) -> torch.dtype:
@@ -28,3 +28,9 @@ def test_auto_asks_for_matrix_units(
 def test_other_names_are_refused() -> None:
     with pytest.raises(CorgiError, match="'half'"):
         autocast("half", "cpu")
+
+
+def test_only_the_models_own_call_is_affected() -> None:
+    model = InPrecision(torch.nn.Linear(2, 2), "bf16", "cpu")
+    assert model(torch.ones(1, 2)).dtype == torch.bfloat16
+    assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32

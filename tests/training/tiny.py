@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from corgi_core.presets import TrainingSettings
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.loop import StepRandom, Task
 
 SETTINGS = TrainingSettings(
     steps=60, batch_size=8, learning_rate=1e-2, warmup_steps=10, ema_decay=0.9,
@@ -46,7 +46,7 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True)
-class TinyTask:
+class TinyTask(Task):
     """Images of noise → functions of their channel means. Its process may be told to die once."""
 
     rows: int = 100
