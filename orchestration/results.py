@@ -9,7 +9,7 @@ from rich.table import Table
 
 from corgi_core.errors import CorgiError
 from corgi_core.files import read_json
-from orchestration.settings import Settings
+from orchestration.settings import DEFAULT_PRESET, Settings
 
 
 def show_results(settings: Settings, console: Console) -> None:
@@ -24,10 +24,19 @@ def show_results(settings: Settings, console: Console) -> None:
     console.print(picture_table(metrics))
     console.print(f"Pictures and numbers: {settings.reports}")
     console.print("Next:")
-    console.print('  [bold]corgi generate "a red apple, noto style" -n 4 --out apple.png[/bold]')
-    console.print("  [bold]corgi ui[/bold]  the lineage in Dagster, the runs in MLflow")
+    draw = f'corgi generate{_options(settings)} "a red apple, noto style" -n 4 --out apple.png'
+    console.print(f"  [bold]{draw}[/bold]")
+    console.print(
+        f"  [bold]corgi ui{_options(settings)}[/bold]  lineage in Dagster, runs in MLflow"
+    )
     if settings.under_dvc:
         console.print("  [bold]dvc metrics show[/bold]")
+
+
+def _options(settings: Settings) -> str:
+    """What names this workspace on the command line; nothing for the default one."""
+    preset = "" if settings.preset.name == DEFAULT_PRESET else f" --preset {settings.preset.name}"
+    return preset + (f" --dataset {settings.own_dataset}" if settings.own_dataset else "")
 
 
 def prior_table(metrics: dict[str, Any]) -> Table:

@@ -28,6 +28,7 @@ from upath import UPath
 from corgi_core.errors import CorgiError
 from corgi_core.presets import Preset, preset_named
 
+DEFAULT_PRESET = "emoji"
 HOST = "127.0.0.1"  # pages are served to this machine alone
 AS_TRAINING = (
     "workflowType=machine_learning"  # else MLflow's pages look for language models' traces
@@ -52,7 +53,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        preset = preset_named(environment.get("CORGI_PRESET") or "emoji")
+        preset = preset_named(environment.get("CORGI_PRESET") or DEFAULT_PRESET)
         home = Path(environment.get("CORGI_HOME") or ".corgi").absolute()
         weights = environment.get("CORGI_INCEPTION_WEIGHTS")
         if weights and not Path(weights).is_file():

@@ -74,6 +74,7 @@ def test_running_again_does_nothing(workspace):
     again = workspace.corgi("demo")
     assert again.returncode == 0, again.stderr
     assert "0 steps done" in again.stdout
+    assert "corgi generate --preset emoji-small" in again.stdout  # what to do next
     after = {path: path.stat().st_mtime_ns for path in (workspace.state / "storage").rglob("*")}
     assert after == before
 
