@@ -11,6 +11,7 @@ import pytest
 import torch
 from shapes import SHAPES, SIDE, TINY, WIDTH, a_task, embeddings_of
 from torch import Tensor
+from torch.nn import Module
 
 from corgi_core.decoders.model import DecoderModel
 from corgi_core.decoders.noise import blurred_embedding
@@ -180,6 +181,33 @@ def test_a_task_travels_to_a_worker_as_the_same_training(task: DecoderTask) -> N
     settings = task.settings.training
     assert identity_of(there, settings) == identity_of(task, settings)
     assert there.rows == task.rows
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+class StoppedTask(DecoderTask):
+    def loss(self, model: Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        if random.step == 25:
+            raise StoppedError
+        return super().loss(model, rows, random)
+
+
+StoppedTask.__qualname__ = DecoderTask.__qualname__  # the same training
+
+
+def test_a_resumed_decoder_is_the_uninterrupted_one(task: DecoderTask, tmp_path: Path) -> None:
+    """Its components and whitening come with the checkpoint."""
+    training = replace(TINY.training, steps=40, checkpoint_every=10)
+    settings = replace(TINY, training=training)
+    fields = (task.pixels, task.embeddings, task.train_keys, task.test_keys)
+    with pytest.raises(StoppedError):
+        train(StoppedTask(settings, *fields), training, tmp_path / "stopped")
+    resumed = train(DecoderTask(settings, *fields), training, tmp_path / "stopped").model
+    straight = train(DecoderTask(settings, *fields), training, tmp_path / "straight").model
+    for name, tensor in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
 
 
 def test_the_order_in_which_keys_are_given_is_no_part_of_the_training(tmp_path: Path) -> None:

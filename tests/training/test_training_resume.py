@@ -110,6 +110,31 @@ def test_a_damaged_checkpoint_is_passed_over(
         assert caplog.text.count("is damaged") == damaged
 
 
+class PreparedTask(TinyTask):
+    """Its first bias is computed from the data, not learned from zero."""
+
+    def prepare(self, model: torch.nn.Module) -> None:
+        torch.nn.init.constant_(model.first.bias, 0.5)
+
+
+PreparedTask.__qualname__ = TinyTask.__qualname__
+
+
+def test_what_is_computed_from_data_is_set_before_the_first_step_only(tmp_path: Path) -> None:
+    """Setting it again on resuming would throw away what was learned since."""
+
+    class StoppedPreparedTask(PreparedTask, StoppedTask):
+        pass
+
+    StoppedPreparedTask.__qualname__ = TinyTask.__qualname__
+    with pytest.raises(StoppedError):
+        train(StoppedPreparedTask(), SETTINGS, tmp_path / "stopped")
+    resumed = train(PreparedTask(), SETTINGS, tmp_path / "stopped")
+    straight = train(PreparedTask(), SETTINGS, tmp_path / "straight")
+    assert same(resumed.model, straight.model)
+    assert not same(straight.model, train(TinyTask(), SETTINGS, tmp_path / "unprepared").model)
+
+
 def _damage(checkpoint: Path, damage: str) -> None:
     weights = checkpoint / "optimizer.safetensors"
     content = weights.read_bytes()
