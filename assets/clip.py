@@ -42,7 +42,7 @@ def clip_encoder(
     trained = train(
         context, task, encoders.training, "clip", inputs, workspace, ray_training, mlflow
     )
-    ensemble = task.ensemble(trained.result.model)
+    ensemble = task.ensemble(trained.result.model, trained.card)
     return materialized(
         ensemble, encoders=list(ensemble.names), width=ensemble.width, **trained.metadata
     )

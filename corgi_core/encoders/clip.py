@@ -6,10 +6,10 @@ right baseline for a prior over them (the scaling of DALL-E 2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +20,19 @@ from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
 from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of, read_json, whole_folder, write_json
+from corgi_core.model_folder import CARD
 
 ENSEMBLE = "ensemble.json"
 
 
 class ClipEnsemble(nn.Module):
-    """B frozen open_clip encoders; d = Σ d_b."""
+    """B frozen open_clip encoders; d = Σ d_b. `card` says where trained ones come from."""
 
-    def __init__(self, encoders: Sequence[OpenClipModel]) -> None:
+    def __init__(
+        self, encoders: Sequence[OpenClipModel], card: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
+        self.card = dict(card or {})
         if not encoders:
             raise CorgiError("an ensemble needs at least one CLIP encoder", "name one")
         self.encoders = nn.ModuleList(encoders)
@@ -90,6 +94,7 @@ class ClipEnsemble(nn.Module):
                 local / ENSEMBLE,
                 {"names": self.names, "blocks": self.widths, "digest": self.digest},
             )
+            write_json(local / CARD, self.card)
 
     @classmethod
     def load(cls, source: Path | UPath | Sequence[str]) -> Self:
@@ -114,7 +119,8 @@ class ClipEnsemble(nn.Module):
         saved = read_json(folder / ENSEMBLE)
         with local_folder(folder) as local:
             ensemble = cls(
-                [OpenClipModel.load(local / str(i), name) for i, name in enumerate(saved["names"])]
+                [OpenClipModel.load(local / str(i), name) for i, name in enumerate(saved["names"])],
+                read_json(local / CARD),
             )
         if ensemble.digest != saved["digest"] or list(ensemble.widths) != saved["blocks"]:
             raise CorgiError(

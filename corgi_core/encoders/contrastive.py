@@ -8,6 +8,7 @@ from scratch. The loss is CLIP's, over the global batch.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -168,7 +169,7 @@ class ClipTask(Task):
             "modality_gap": float((text.mean(dim=0) - image.mean(dim=0)).norm()),
         }
 
-    def ensemble(self, model: nn.Module) -> ClipEnsemble:
+    def ensemble(self, model: nn.Module, card: Mapping[str, Any]) -> ClipEnsemble:
         """The trained parts put back into an open_clip model, as an ensemble of one."""
         assert isinstance(model, DualEncoder)
         clip = _open_clip(self.settings, pretrained_text=True)
@@ -179,7 +180,8 @@ class ClipTask(Task):
             transformers_source(self.settings.text), context_length=self.settings.text_tokens
         )
         name = f"resnet{self.settings.tower_channels}-{self.settings.image_size}px"
-        return ClipEnsemble([OpenClipModel(name, clip, architecture(self.settings), tokenizer)])
+        encoder = OpenClipModel(name, clip, architecture(self.settings), tokenizer)
+        return ClipEnsemble([encoder], card)
 
 
 def architecture(settings: EncoderSettings) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def untrained(drawn: Dataset, drawn_pixels: ArrayStore) -> ClipEnsemble:
     """The kind of encoder that Corgi trains, with random image tower and projection."""
     torch.manual_seed(0)
     task = ClipTask(SMALL, drawn, drawn_pixels)
-    return task.ensemble(task.build())
+    return task.ensemble(task.build(), card={})
 
 
 @pytest.fixture(scope="session")

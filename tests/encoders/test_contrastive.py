@@ -49,8 +49,10 @@ def test_training_finds_colour_and_place_of_held_out_squares(
 def test_what_is_trained_is_what_open_clip_computes(
     task: ClipTask, trained: DualEncoder, tmp_path: Path
 ) -> None:
-    task.ensemble(trained).save(tmp_path / "ensemble")
-    model = ClipEnsemble.load(tmp_path / "ensemble").encoders[0].model
+    task.ensemble(trained, {"training": "abc"}).save(tmp_path / "ensemble")
+    loaded = ClipEnsemble.load(tmp_path / "ensemble")
+    assert loaded.card == {"training": "abc"}
+    model = loaded.encoders[0].model
     assert isinstance(model, open_clip.CustomTextCLIP)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'ensemble' / '0'}")
     captions = [texts[0] for texts in task.images.manifest["captions"] if texts][:4]
