@@ -90,16 +90,17 @@ class DecoderTask(Task):
         if not self.test_keys:
             return {}
         assert isinstance(model, DecoderNetwork)
-        pixels, z = self._held_out
-        random = StepRandom(0, 0, len(z))
-        t = torch.linspace(0, T - 1, len(z)).long()
-        x_0 = self._components.coordinates(_in_range(pixels))
-        x_t = self._process.add_noise(x_0, random.normal(x_0.shape[1]), t.int())  # type: ignore[arg-type]
-        predicted = model(x_t, t, z, torch.zeros(len(z), dtype=torch.bool))
-        alpha_bar, values = self._process.alphas_cumprod[t], pixels[0].numel()
+        device = model.centre.device
+        pixels, z = (tensor.to(device) for tensor in self._held_out)
+        t = torch.linspace(0, T - 1, len(z), device=device).long()
+        x_0 = model.components.coordinates(_in_range(pixels))
+        noise = StepRandom(0, 0, len(z), device=device).normal(x_0.shape[1])
+        x_t = self._process.add_noise(x_0, noise, t.int())  # type: ignore[arg-type]
+        predicted = model(x_t, t, z, torch.zeros(len(z), dtype=torch.bool, device=device))
+        alpha_bar = self._process.alphas_cumprod.to(device)[t]
         decoded = DecoderModel(model, self.settings, self.embeddings.spec, card={}).decode(z)
         return {
-            "held_out_loss": float(denoising_loss(x_0, predicted, alpha_bar, values)),
+            "held_out_loss": float(denoising_loss(x_0, predicted, alpha_bar, pixels[0].numel())),
             "held_out_pixel_error": _error(decoded, pixels),
         }
 

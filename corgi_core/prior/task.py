@@ -119,12 +119,12 @@ class PriorTask(Task):
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """Equation (4) for `draws` independent (t, noise) per caption. rows [b] → mean loss."""
-        tokens, mask, text, z_0 = self.training.batch(rows)
-        draws, schedule = self.settings.draws, self._schedule
-        c = self.bank.choose(text)
-        u_0 = self.bank.whiten(z_0, c).unsqueeze(1)
+        tokens, mask, text, z_0 = (x.to(random.device) for x in self.training.batch(rows))
+        draws, schedule, bank = self.settings.draws, self._schedule, self.bank.to(random.device)
+        c = bank.choose(text)
+        u_0 = bank.whiten(z_0, c).unsqueeze(1)
         t = random.integers(len(schedule.betas), draws)
-        u_t = schedule.add_noise(u_0, random.normal(draws, self.bank.width), t)
+        u_t = schedule.add_noise(u_0, random.normal(draws, bank.width), t)
         dropped = random.uniform() < self.settings.text_dropout
         predicted = model(tokens, mask, text, dropped, u_t, t, c).float()
         weights = schedule.p2_weights(t, self.settings.p2_gamma)
@@ -135,8 +135,9 @@ class PriorTask(Task):
         if not len(self.held_out):
             return {}
         assert isinstance(model, PriorNetwork)
-        prior = PriorModel(model, self.bank, self.settings, self.texts.spec, card={})
+        device = model.final.device
+        prior = PriorModel(model, self.bank.to(device), self.settings, self.texts.spec, card={})
         rows = torch.arange(min(HELD_OUT_CAPTIONS, len(self.held_out)))
-        tokens, mask, text, image = self.held_out.batch(rows)
+        tokens, mask, text, image = (x.to(device) for x in self.held_out.batch(rows))
         sampled = prior.sample(tokens, mask, text, steps=HELD_OUT_STEPS)
         return {"held_out_cosine": float(blockwise_cosine(sampled, image, self.bank.blocks).mean())}

@@ -119,7 +119,7 @@ def _train(
     average = MovingAverage(model, settings.ema_decay)
     optimizer = AdamW(model, settings)
     counters = _resumed(checkpoint, model, average, optimizer)
-    network = model if world_size == 1 else _distributed(model, counters.step)
+    network = model if world_size == 1 else _distributed(model, counters.step, device)
     network = InPrecision(network, settings.precision, device)
     order = BatchOrder(task.rows, settings.batch_size, settings.seed)
     local_batch = settings.batch_size // world_size
@@ -183,9 +183,9 @@ def _train(
     return result
 
 
-def _distributed(model: nn.Module, step: int) -> nn.Module:
+def _distributed(model: nn.Module, step: int, device: torch.device | str) -> nn.Module:
     """The model with gradients averaged over the workers, which must all start at `step`."""
-    steps = torch.tensor([step, -step])
+    steps = torch.tensor([step, -step], device=device)
     torch.distributed.all_reduce(steps, torch.distributed.ReduceOp.MAX)
     if steps[0] != -steps[1]:
         raise CorgiError(
