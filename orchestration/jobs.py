@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from orchestration.partitions import priors
+from orchestration.refresh import Refresh
 
 semi_supervised_priors = dg.define_asset_job(
     "semi_supervised_priors",
@@ -35,8 +36,6 @@ class _Log:
 @dg.op
 def bring_up_to_date(context: dg.OpExecutionContext) -> None:
     """Materialise what is missing or out of date, stage by stage, as `corgi demo` does."""
-    from orchestration.refresh import Refresh
-
     refresh = Refresh(context.repository_def, context.instance)
     refresh.run(refresh.all_steps(), _Log(context.log))
 

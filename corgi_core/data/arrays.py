@@ -111,6 +111,10 @@ class ArrayStore:
             )
         return np.array([row for key in wanted for row in self._rows[key]], dtype=np.int64)
 
+    def rows_among(self, keys: Iterable[str]) -> np.ndarray:
+        """The rows, [n] of int64, whose key is one of `keys`, in the store's order."""
+        return np.flatnonzero(np.isin(self.keys, list(keys)))
+
     @cached_property
     def _rows(self) -> dict[str, list[int]]:
         rows: dict[str, list[int]] = {}

@@ -70,7 +70,7 @@ class DecoderTask(Task):
         """The components of the training pictures, and the whitening of their embeddings."""
         assert isinstance(model, DecoderNetwork)
         model.components.load_state_dict(self._components.state_dict())
-        model.whiten_for(self._embeddings_of(self.train_keys))
+        model.whiten_for(self._training_embeddings)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """One (t, noise) a picture, its embedding blurred now and then. rows [b] → mean loss."""
@@ -118,12 +118,16 @@ class DecoderTask(Task):
     def _training(self) -> tuple[Tensor, Tensor]:
         """Coordinates [n, k] and embeddings [n, d]."""
         pictures = _in_range(self._pixels_of(self.train_keys))
-        return self._components.coordinates(pictures), self._embeddings_of(self.train_keys)
+        return self._components.coordinates(pictures), self._training_embeddings
+
+    @cached_property
+    def _training_embeddings(self) -> Tensor:
+        return self._embeddings_of(self.train_keys)
 
     @cached_property
     def _order(self) -> Tensor:
         """Rows of `_training`, those of pictures without near twins more often."""
-        return torch.from_numpy(balanced_rows(self._embeddings_of(self.train_keys).numpy()))
+        return torch.from_numpy(balanced_rows(self._training_embeddings.numpy()))
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:

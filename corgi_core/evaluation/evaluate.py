@@ -63,7 +63,7 @@ def evaluate(
         by_steps.setdefault(variant, {})[subset] = scores
 
     rows = _evenly_spaced(len(held_out), settings.images)
-    chosen_keys = texts.keys[np.flatnonzero(np.isin(texts.keys, list(test_keys)))][rows]
+    chosen_keys = texts.keys[texts.rows_among(test_keys)][rows]
     real = torch.from_numpy(pixels.read("pixels")[pixels.rows_of(chosen_keys)]).float() / 255
     inception = (
         InceptionFeatures(settings.inception_weights) if settings.inception_weights else None

@@ -178,15 +178,13 @@ class PriorNetwork(nn.Module):
         ]
         x = torch.stack(suffix, dim=2) + self.suffix_positions  # [n, M, 4, width]
         causal = torch.ones(SUFFIX, SUFFIX, dtype=torch.bool, device=x.device).tril()
-        for block, *kept in zip(self._layers, prefix.keys, prefix.values, strict=True):
+        for block, k, v in zip(self._layers, prefix.keys, prefix.values, strict=True):
             own = block.keys_and_values(x)
             if block is self.blocks[-1]:  # only the final positions' output is wanted
                 x, causal = x[:, :, -1:], causal[-1:]
             x = block(
                 x,
-                attend_to_prefix_and_own(
-                    block.queries(x), (kept[0], kept[1]), own, prefix.visible, causal
-                ),
+                attend_to_prefix_and_own(block.queries(x), (k, v), own, prefix.visible, causal),
             )
         return self.head(self.norm(x.squeeze(2)))
 

@@ -45,7 +45,7 @@ class Captions:
                 f"captions by {texts.spec['encoder']}",
                 "materialise image_embeddings and text_embeddings with the same clip_encoder",
             )
-        rows = np.flatnonzero(np.isin(texts.keys, list(keys)))
+        rows = texts.rows_among(keys)
         image_rows = images.rows_of(texts.keys[rows])
         return cls(
             tokens=torch.from_numpy(texts.read("tokens")[rows]),
@@ -98,7 +98,7 @@ class PriorTask(Task):
 
     @property
     def rows(self) -> int:
-        count = int(np.isin(self.texts.keys, list(self.captioned.keys)).sum())
+        count = len(self.texts.rows_among(self.captioned.keys))
         if not count:
             raise CorgiError(
                 "no training image of this caption subset has a caption",

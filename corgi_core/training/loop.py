@@ -118,7 +118,7 @@ def _train(
     model.to(device)
     average = MovingAverage(model, settings.ema_decay)
     optimizer = AdamW(model, settings)
-    counters = _resumed(checkpoint, model, average, optimizer)
+    counters = _resumed(folder, checkpoint, model, average, optimizer)
     network = model if world_size == 1 else _distributed(model, counters.step, device)
     network = InPrecision(network, settings.precision, device)
     order = BatchOrder(task.rows, settings.batch_size, settings.seed)
@@ -214,11 +214,15 @@ def _skip(counters: _Counters, settings: TrainingSettings, step: int) -> None:
 
 
 def _resumed(
-    checkpoint: Checkpoint | None, model: nn.Module, average: MovingAverage, optimizer: AdamW
+    folder: Path,
+    checkpoint: Checkpoint | None,
+    model: nn.Module,
+    average: MovingAverage,
+    optimizer: AdamW,
 ) -> _Counters:
     if checkpoint is None:
         return _Counters()
-    log.info("the run continues from step %d", checkpoint.step)
+    log.info("the run in %s continues from step %d", folder, checkpoint.step)
     model.load_state_dict(checkpoint.parts["model"])
     average.model.load_state_dict(checkpoint.parts["ema"])
     optimizer.load_tensors(checkpoint.parts["optimizer"])

@@ -11,30 +11,22 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+HERE = str(Path(__file__).parent)
 PRESET = "emoji-small"
-REFRESH = """
-import json
-from contextlib import contextmanager
+REFRESH = f"""
+import json, sys; sys.path.insert(0, {HERE!r})
+from watching import Done
 from orchestration.definitions import defs
 from orchestration.instance import open_instance
 from orchestration.refresh import RAW_DATA, Refresh
 from orchestration.settings import settings
-
-class Done(list):
-    def unchanged(self, title):
-        pass
-
-    @contextmanager
-    def doing(self, title, reason):
-        yield
-        self.append(title)
 
 instance, done = open_instance(settings()), Done()
 refresh = Refresh(defs.get_repository_def(), instance)
 steps = [s for s in refresh.all_steps() if s.asset.to_user_string() in ("raw_images", "images")]
 refresh.run(steps, done)
 version = instance.get_latest_materialization_event(RAW_DATA).asset_materialization.tags
-print(json.dumps([done, version["dagster/data_version"]]))
+print(json.dumps([list(done), version["dagster/data_version"]]))
 """
 
 

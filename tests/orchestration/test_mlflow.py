@@ -69,7 +69,7 @@ def test_a_training_is_a_run_with_links_both_ways(tmp_path: Path) -> None:
     assert run.data.params == {"width": "64"}
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(s, 1 / s) for s in range(1, STEPS + 1)]
-    assert f"/runs/{run.info.run_id}?" in url_of(result)
+    assert url_of(result).endswith(f"/runs/{run.info.run_id}?workflowType=machine_learning")
     assert run.info.artifact_uri.startswith((tmp_path / ".corgi" / "mlflow").as_uri())
     assert not list((tmp_path / ".corgi" / "emoji" / "outbox").glob("*"))
 

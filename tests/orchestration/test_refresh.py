@@ -15,10 +15,11 @@ import pytest
 from small import PNGS
 
 ROOT = Path(__file__).parents[2]
+HERE = str(Path(__file__).parent)
 CORGI = "from orchestration.cli import app; app()"
-SERVER = """
-import json, sys
-from contextlib import contextmanager
+SERVER = f"""
+import json, sys; sys.path.insert(0, {HERE!r})
+from watching import Done
 from orchestration.cli import cli
 from orchestration.definitions import defs
 from orchestration.instance import open_instance
@@ -27,17 +28,8 @@ from orchestration.settings import settings
 
 ASSETS = ("raw_images", "images", "caption_subset")
 
-class Reasons(dict):
-    def unchanged(self, title):
-        pass
-
-    @contextmanager
-    def doing(self, title, reason):
-        yield
-        self[title] = reason
-
 def refreshed():
-    done = Reasons()
+    done = Done()
     refresh = Refresh(defs.get_repository_def(), instance)
     steps = [step for step in refresh.all_steps() if step.asset.to_user_string() in ASSETS]
     assert refresh.run(steps, done) == len(done)

@@ -163,7 +163,6 @@ def _start_job(folder: Path, pause: float) -> subprocess.Popen[bytes]:
 import sys; sys.path.insert(0, {HERE!r})
 from pathlib import Path
 from tiny import SETTINGS, TinyTask
-from orchestration.resources import ray as ray_resource
 from orchestration.resources.ray import RayTraining
 task = TinyTask(pause={pause})
 RayTraining(num_workers=1).train(task, SETTINGS, Path({str(folder)!r}) / "run", "tiny")
