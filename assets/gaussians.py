@@ -16,7 +16,7 @@ from orchestration.settings import settings
     owners=OWNERS,
     kinds={"faiss", "pytorch"},
     partitions_def=variants,
-    code_version=version(settings().preset.digest("prior", "seed"), revision=1),
+    code_version=version(settings().preset.digest("gaussians", "seed"), revision=2),
 )
 def gaussian_bank(
     context: dg.AssetExecutionContext,
@@ -36,7 +36,7 @@ def gaussian_bank(
         bank = gaussians.GaussianBank.standard(blocks)
     else:
         preset = workspace.preset
-        bank = gaussians.fit_bank(embeddings, k, blocks, preset.prior.kappa, preset.seed)
+        bank = gaussians.fit_bank(embeddings, k, blocks, preset.gaussians.kappa, preset.seed)
     return materialized(
         bank,
         gaussians=bank.k,

@@ -15,13 +15,24 @@ from corgi_core.files import digest_of
 
 S = TypeVar("S")
 
-VARIANTS = ("baseline", "shifted-k1", "shifted-k16")
+BASELINE, LEARNED = "baseline", "-learned"
+VARIANTS = (
+    BASELINE, "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
+    f"shifted-k1024{LEARNED}",
+)  # fmt: skip
 CAPTION_SUBSETS = ("1.7%", "10%", "100%")
 
 
 def clusters_of(variant: str) -> int | None:
     """Number of Gaussians of a variant's bank; None for the baseline, which starts from N(0, I)."""
-    return None if variant == "baseline" else int(variant.removeprefix("shifted-k"))
+    if variant == BASELINE:
+        return None
+    return int(variant.removeprefix("shifted-k").removesuffix(LEARNED))
+
+
+def is_learned(variant: str) -> bool:
+    """Whether the variant's bank is learned by equation (5), after it was fitted."""
+    return variant.endswith(LEARNED)
 
 
 def fraction_of(caption_subset: str) -> float:
@@ -45,6 +56,8 @@ class TrainingSettings:
     precision: str = (
         "auto"  # "bf16" (autocast) where the hardware has matrix units for it, or "fp32"
     )
+    accumulation: int = 1  # pieces in which a worker computes its batch, to save memory
+    compile: bool = False  # torch.compile the model: a slow first step, faster ones after it
     checkpoint_every: int = 200
     evaluate_every: int = 200
     seed: int = 0
@@ -77,6 +90,21 @@ class EncoderSettings:
 
 
 @dataclass(frozen=True)
+class GaussianSettings:
+    """The banks of Gaussians that the shifted priors start from."""
+
+    kappa: float = 1.0  # scale of the fitted deviations
+    choice: str = "means"  # a caption's Gaussian is the nearest mean, or by "expectation" over …
+    choice_draws: int = 64  # … so many draws from each Gaussian
+    points_per_gaussian: int = 32  # with fewer embeddings than k times this, k is scaled down
+    xi: float = 0.1  # ξ of equation (5): how strongly a learned bank's means are kept apart
+    learning: TrainingSettings = TrainingSettings(  # of a learned bank
+        steps=300, batch_size=256, learning_rate=1e-2, weight_decay=0.0, ema_decay=0.99,
+        precision="fp32",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class PriorSettings:
     width: int
     layers: int
@@ -84,10 +112,12 @@ class PriorSettings:
     draws: int  # independent (t, noise) draws that share one text prefix
     text_dropout: float  # probability of dropping the text, for classifier-free guidance
     p2_gamma: float  # of the P2 weights, equation (4)
-    kappa: float  # scale of the Gaussians' deviations
     guidance: float
     sampling_steps: int
     training: TrainingSettings
+    loss: str = "simplified"  # equation (4), or "kl": the divergence that it simplifies
+    sampler: str = "ddpm"
+    checkpoint_activations: bool = False  # compute activations again in the backward pass
 
 
 @dataclass(frozen=True)
@@ -122,7 +152,9 @@ class Preset:
     encoders: EncoderSettings
     prior: PriorSettings
     decoder: DecoderSettings
+    gaussians: GaussianSettings = field(default_factory=GaussianSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    variants: tuple[str, ...] = VARIANTS[:3]  # of the priors that `corgi demo` trains
     workers: int = 1  # of Ray Train
     seed: int = 0
 
@@ -144,7 +176,7 @@ _EMOJI = Preset(
         ),
     ),
     prior=PriorSettings(
-        width=256, layers=1, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0, kappa=1.0,
+        width=256, layers=1, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0,
         guidance=1.0, sampling_steps=4,
         training=TrainingSettings(
             steps=1000, batch_size=128, learning_rate=3e-3, ema_decay=0.99,

@@ -14,7 +14,7 @@ from corgi_core.prior.network import PriorNetwork, PriorShape
 
 D, T, W = 8, 6, 10
 SETTINGS = PriorSettings(
-    width=32, layers=2, heads=4, draws=3, text_dropout=0.1, p2_gamma=1.0, kappa=1.0, guidance=1.0,
+    width=32, layers=2, heads=4, draws=3, text_dropout=0.1, p2_gamma=1.0, guidance=1.0,
     sampling_steps=4, training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3),
 )  # fmt: skip
 ENCODERS = {"encoder": "abc", "blocks": [D], "names": ["tiny"], "width": D}
