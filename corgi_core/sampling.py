@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corgi_core.diffusion import BETA_END, BETA_START, Schedule, respaced
+from corgi_core.diffusion import BETA_END, BETA_START, TIMESTEPS, Schedule, respaced
 from corgi_core.errors import CorgiError
 
 Denoiser = Callable[[Tensor, int], Tensor]
@@ -37,6 +37,19 @@ def _sample_seed(seed: int, sample: int) -> int:
     return (seed * 1_000_003 + sample) % 2**63
 
 
+def timesteps_of(sampler: str, steps: int) -> list[int]:
+    """The timesteps at which `sample` will ask its denoiser, in their order.
+
+    Raises CorgiError for an unknown sampler or an impossible number of steps.
+    """
+    if sampler not in SAMPLERS:
+        raise CorgiError(f"there is no sampler {sampler!r}", f"choose one of {', '.join(SAMPLERS)}")
+    timesteps = respaced(TIMESTEPS, steps)
+    if sampler != "ddpm":
+        timesteps = [int(t) for t in _diffusers_scheduler(sampler, steps).timesteps]
+    return timesteps
+
+
 def sample(
     denoiser: Denoiser,
     noise: Tensor,
@@ -45,28 +58,21 @@ def sample(
 ) -> Tensor:
     """Draw u_0 [n, d] from noise [n, steps, d], whose first slice is u_T and the rest the chain's.
 
-    Raises CorgiError for an unknown sampler or an impossible number of steps.
+    Raises CorgiError as `timesteps_of` does.
     """
-    if sampler not in SAMPLERS:
-        raise CorgiError(f"there is no sampler {sampler!r}", f"choose one of {', '.join(SAMPLERS)}")
+    timesteps = timesteps_of(sampler, steps)
     if sampler == "ddpm":
-        return _ancestral(denoiser, noise, steps)
+        return _ancestral(denoiser, noise, timesteps)
     scheduler = _diffusers_scheduler(sampler, steps)
     u = noise[:, 0]
-    for t in scheduler.timesteps:
-        u_0 = denoiser(u, int(t))
-        u = scheduler.step(u_0, t, u).prev_sample
+    for t in timesteps:
+        u = scheduler.step(denoiser(u, t), t, u).prev_sample
     return u
 
 
-def _ancestral(
-    denoiser: Denoiser,
-    noise: Tensor,
-    steps: int,
-) -> Tensor:
-    """Equation (3), respaced to `steps` of the T timesteps."""
+def _ancestral(denoiser: Denoiser, noise: Tensor, timesteps: list[int]) -> Tensor:
+    """Equation (3), respaced: from each timestep to the next, at last to −1, where u is u_0."""
     schedule = Schedule.linear()
-    timesteps = respaced(len(schedule.betas), steps)
     u = noise[:, 0]
     for i, (t, t_next) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True), start=1):
         u_0 = denoiser(u, t)

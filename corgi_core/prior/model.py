@@ -17,8 +17,9 @@ from corgi_core.errors import CorgiError
 from corgi_core.gaussians import GaussianBank
 from corgi_core.model_folder import digest_of_tensors, read_model_folder, write_model_folder
 from corgi_core.presets import PriorSettings, settings_from
-from corgi_core.prior.network import Prefix, PriorNetwork, PriorShape
-from corgi_core.sampling import noise_for, sample
+from corgi_core.prior.network import PriorNetwork, PriorShape
+from corgi_core.prior.stepping import Stepping
+from corgi_core.sampling import noise_for, sample, timesteps_of
 
 KIND = "prior"
 CAPTIONS_AT_ONCE = 256
@@ -54,57 +55,39 @@ class PriorModel:
         *,
         steps: int | None = None,
         guidance: float | None = None,
-        sampler: str = "ddpm",
+        sampler: str | None = None,
         seed: int = 0,
         trajectory: Trajectory | None = None,
     ) -> Tensor:
         """Image embeddings ẑ_0 [n, d] for n captions, every block scaled to norm √d_b.
 
-        tokens [n, T, w], mask [n, T] and CLIP text embeddings text [n, d]; `steps` and `guidance`
-        default to the model's settings, guidance 1 is none. Row i depends on (seed, i) and its own
-        caption only. `trajectory(t, ẑ_0)` sees every prediction, unscaled.
+        tokens [n, T, w], mask [n, T] and CLIP text embeddings text [n, d]; `steps`, `guidance`
+        and `sampler` default to the model's settings, guidance 1 is none. Row i depends on
+        (seed, i) and its own caption only. `trajectory(t, ẑ_0)` sees every prediction, unscaled.
         """
         steps = self.settings.sampling_steps if steps is None else steps
         guidance = self.settings.guidance if guidance is None else guidance
+        sampler = self.settings.sampler if sampler is None else sampler
         self._check(text, guidance)
         pieces = []
         for first in range(0, len(text), CAPTIONS_AT_ONCE):
             rows = slice(first, first + CAPTIONS_AT_ONCE)
-            denoiser, c = self._denoiser(tokens[rows], mask[rows], text[rows], guidance, trajectory)
+            c = self.bank.choose(text[rows])
+            shown = torch.zeros(len(c), dtype=torch.bool, device=text.device)
+            prefix = self.network.encode_prefix(tokens[rows].float(), mask[rows], text[rows], shown)
+            stepping = Stepping(self.network, prefix, c, timesteps_of(sampler, steps), guidance)
+
+            def denoiser(
+                u_t: Tensor, t: int, stepping: Stepping = stepping, c: Tensor = c
+            ) -> Tensor:
+                z_0 = stepping(u_t, t)
+                if trajectory is not None:
+                    trajectory(t, z_0)
+                return self.bank.whiten(z_0, c)
+
             noise = noise_for(seed, first, len(c), (steps, self.bank.width)).to(text.device)
             pieces.append(self.bank.unwhiten(sample(denoiser, noise, steps, sampler), c))
         return scale_blocks(torch.cat(pieces), self.bank.blocks)
-
-    def _denoiser(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        text: Tensor,
-        guidance: float,
-        trajectory: Trajectory | None,
-    ) -> tuple[Callable[[Tensor, int], Tensor], Tensor]:
-        """û_0(u_t, t), the text's keys and values computed once, and the captions' Gaussians."""
-        c = self.bank.choose(text)
-        shown = torch.zeros(len(text), dtype=torch.bool, device=text.device)
-        with_text = self.network.encode_prefix(tokens.float(), mask, text, shown)
-        without = None
-        if guidance != 1:
-            without = self.network.encode_prefix(tokens.float(), mask, text, ~shown)
-
-        def predict(prefix: Prefix, u_t: Tensor, t: int) -> Tensor:
-            timesteps = torch.full((len(u_t), 1), t, device=u_t.device)
-            return self.network.denoise(prefix, u_t.unsqueeze(1), timesteps, c).squeeze(1)
-
-        def denoiser(u_t: Tensor, t: int) -> Tensor:
-            z_0 = predict(with_text, u_t, t)
-            if without is not None:  # classifier-free guidance, over all dimensions
-                unguided = predict(without, u_t, t)
-                z_0 = unguided + guidance * (z_0 - unguided)
-            if trajectory is not None:
-                trajectory(t, z_0)
-            return self.bank.whiten(z_0, c)
-
-        return denoiser, c
 
     def _check(self, text: Tensor, guidance: float) -> None:
         if text.shape[-1] != self.bank.width:

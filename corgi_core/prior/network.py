@@ -2,19 +2,23 @@
 
 The sequence is [text tokens · CLIP text embedding | timestep · Gaussian · noisy embedding · final],
 the last position projected to ẑ_0. Attention is causal and the text comes first, so the text's keys
-and values depend neither on the timestep nor on the noise: `encode_prefix` computes them once, and
-`denoise` runs the four positions of the suffix only: at every sampling step, and in training for
-several independent (t, noise) draws side by side, each of which sees the prefix and itself only.
+and values depend neither on the timestep nor on the noise: `encode_prefix` computes them once. In
+training `denoise` runs the four positions of the suffix for several independent (t, noise) draws
+side by side, each of which sees the prefix and itself only; sampling goes further (`stepping`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from corgi_core.prior.block import Block, attend_to_prefix_and_own
 from corgi_core.timesteps import timestep_features
 
 SUFFIX = 4  # timestep, Gaussian, noisy embedding, final
@@ -45,77 +49,18 @@ class Prefix:
     visible: Tensor
 
 
-class Block(nn.Module):
-    """A pre-norm transformer block that leaves to its caller who attends to what.
-
-    So keys and values can be kept, and only positions whose output is wanted need ask.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
-
-    def queries(self, x: Tensor) -> Tensor:
-        """x [n, …, s, width] → [n, heads, …, s, width/heads]."""
-        return self._by_head(self.query(self.attention_norm(x)))
-
-    def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [n, …, s, width] → keys and values, each [n, heads, …, s, width/heads]."""
-        keys, values = self.key_value(self.attention_norm(x)).chunk(2, dim=-1)
-        return self._by_head(keys), self._by_head(values)
-
-    def forward(self, x: Tensor, attended: Tensor) -> Tensor:
-        """x [n, …, s, width] and what its queries found [n, heads, …, s, width/heads] → x."""
-        x = x + self.out(attended.movedim(1, -2).flatten(-2))
-        return x + self.mlp(self.mlp_norm(x))
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).movedim(-2, 1)
-
-
-def attend_to_prefix_and_own(
-    queries: Tensor,
-    prefix: tuple[Tensor, Tensor],
-    own: tuple[Tensor, Tensor],
-    visible: Tensor,
-    causal: Tensor,
-) -> Tensor:
-    """One softmax over the prefix, which all M draws share, and a draw's own positions.
-
-    queries [n, h, M, q, w]; prefix keys and values [n, h, P, w], of which `visible` [n, P] are
-    seen; own ones [n, h, M, s, w], seen as `causal` [q, s] says → [n, h, M, q, w].
-    """
-    (prefix_keys, prefix_values), (keys, values) = prefix, own
-    draws, asking = queries.shape[2:4]
-    unfolded = (draws, asking)
-    to_prefix = (queries.flatten(2, 3) @ prefix_keys.mT).unflatten(2, unfolded)
-    to_prefix = to_prefix.masked_fill(~visible[:, None, None, None, :], -torch.inf)
-    to_own = (queries @ keys.mT).masked_fill(~causal, -torch.inf)
-    scores = torch.cat([to_prefix, to_own], dim=-1) / queries.shape[-1] ** 0.5
-    shares = scores.softmax(dim=-1).to(values.dtype)
-    prefix_shares, own_shares = shares.split([prefix_keys.shape[2], keys.shape[3]], dim=-1)
-    found = (prefix_shares.flatten(2, 3) @ prefix_values).unflatten(2, unfolded)
-    return found + own_shares @ values
-
-
 class PriorNetwork(nn.Module):
     """Predicts ẑ_0(u_t, t, c, y), in the embeddings' own coordinates.
 
     The noisy embedding comes in whitened, so that every bank gives the network inputs of the same
-    scale; the prediction is z_0 itself.
+    scale; the prediction is z_0 itself. With `checkpoint_activations` a block's activations are
+    computed again in the backward pass instead of being kept.
     """
 
-    def __init__(self, shape: PriorShape) -> None:
+    def __init__(self, shape: PriorShape, checkpoint_activations: bool = False) -> None:
         super().__init__()
         self.shape = shape
+        self.checkpoint_activations = checkpoint_activations
         width = shape.width
         self.text_tokens = nn.Sequential(
             nn.LayerNorm(shape.text_width), nn.Linear(shape.text_width, width)
@@ -137,7 +82,8 @@ class PriorNetwork(nn.Module):
         nn.init.normal_(self.gaussian.weight, std=0.02)
 
     @property
-    def _layers(self) -> list[Block]:
+    def layers(self) -> list[Block]:
+        """The blocks, first to last."""
         return [block for block in self.blocks if isinstance(block, Block)]
 
     def encode_prefix(self, tokens: Tensor, mask: Tensor, text: Tensor, dropped: Tensor) -> Prefix:
@@ -158,35 +104,37 @@ class PriorNetwork(nn.Module):
         itself = torch.eye(length + 1, dtype=torch.bool, device=x.device)
         seen = (causal & visible[:, None, :] | itself).unsqueeze(1)
         keys, values = [], []
-        for block in self._layers:
-            k, v = block.keys_and_values(x)
+        for block in self.layers[:-1]:
+            x, k, v = self._run(_prefix_through, block, x, seen)
             keys.append(k)
             values.append(v)
-            if block is not self.blocks[-1]:  # whose keys and values are all that is wanted
-                found = F.scaled_dot_product_attention(block.queries(x), k, v, attn_mask=seen)
-                x = block(x, found)
-        return Prefix(tuple(keys), tuple(values), visible)
+        k, v = self.layers[-1].keys_and_values(x)  # all that is wanted of the last block
+        return Prefix((*keys, k), (*values, v), visible)
 
     def denoise(self, prefix: Prefix, u_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
         """ẑ_0 [n, M, d] for M draws per caption: u_t [n, M, d] whitened, t [n, M], c [n]."""
-        final = self.final.expand(*u_t.shape[:2], -1)
-        suffix = [
-            self.timestep(timestep_features(t, self.shape.width).to(final.dtype)),
-            self.gaussian(c).unsqueeze(1).expand_as(final),
-            self.noisy(u_t),
-            final,
-        ]
-        x = torch.stack(suffix, dim=2) + self.suffix_positions  # [n, M, 4, width]
-        causal = torch.ones(SUFFIX, SUFFIX, dtype=torch.bool, device=x.device).tril()
-        for block, k, v in zip(self._layers, prefix.keys, prefix.values, strict=True):
-            own = block.keys_and_values(x)
-            if block is self.blocks[-1]:  # only the final positions' output is wanted
-                x, causal = x[:, :, -1:], causal[-1:]
-            x = block(
-                x,
-                attend_to_prefix_and_own(block.queries(x), (k, v), own, prefix.visible, causal),
-            )
-        return self.head(self.norm(x.squeeze(2)))
+        x = torch.cat([self.embed_steps(t, c), self.embed_noisy(u_t)], dim=2)
+        last = len(self.layers) - 1
+        for i, block in enumerate(self.layers):
+            asking = 1 if i == last else SUFFIX  # of the last block only the final position
+            own = prefix.keys[i], prefix.values[i], prefix.visible
+            x = self._run(_suffix_through, block, x, *own, asking)
+        return self.project(x.squeeze(2))
+
+    def embed_steps(self, t: Tensor, c: Tensor) -> Tensor:
+        """The suffix' first two positions. t [n, M], c [n] → [n, M, 2, width]."""
+        timestep = self.timestep(timestep_features(t, self.shape.width).to(self.final.dtype))
+        gaussian = self.gaussian(c).unsqueeze(1).expand_as(timestep)
+        return torch.stack([timestep, gaussian], dim=2) + self.suffix_positions[:2]
+
+    def embed_noisy(self, u_t: Tensor) -> Tensor:
+        """The suffix' last two positions. u_t [n, M, d] whitened → [n, M, 2, width]."""
+        noisy = self.noisy(u_t)
+        return torch.stack([noisy, self.final.expand_as(noisy)], dim=2) + self.suffix_positions[2:]
+
+    def project(self, final: Tensor) -> Tensor:
+        """The final position's output [..., width] → ẑ_0 [..., d]."""
+        return self.head(self.norm(final))
 
     def forward(
         self,
@@ -200,3 +148,30 @@ class PriorNetwork(nn.Module):
     ) -> Tensor:
         """One prefix and M draws per caption: `denoise(encode_prefix(…), …)`."""
         return self.denoise(self.encode_prefix(tokens, mask, text, dropped), u_t, t, c)
+
+    def _run(self, through: Callable[..., Any], *inputs: Any) -> Any:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            return checkpoint(through, *inputs, use_reentrant=False)
+        return through(*inputs)
+
+
+def _prefix_through(block: Block, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x [n, P, width] after the block, and the block's keys and values of x."""
+    queries, keys, values = block.queries_keys_values(x, asking=x.shape[1])
+    found = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
+    return block(x, found), keys, values
+
+
+def _suffix_through(
+    block: Block,
+    x: Tensor,
+    prefix_keys: Tensor,
+    prefix_values: Tensor,
+    visible: Tensor,
+    asking: int,
+) -> Tensor:
+    """The last `asking` positions of x [n, M, s, width] after the block."""
+    queries, keys, values = block.queries_keys_values(x, asking)
+    prefix = prefix_keys, prefix_values
+    found = attend_to_prefix_and_own(queries, prefix, (keys, values), visible)
+    return block(x[:, :, -asking:], found)

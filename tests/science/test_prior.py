@@ -69,7 +69,7 @@ def uncached(network, tokens, mask, text, u, t, c):
     seen = seen | torch.eye(total, dtype=torch.bool)
     for block in network.blocks:
         found = torch.nn.functional.scaled_dot_product_attention(
-            block.queries(x), *block.keys_and_values(x), attn_mask=seen.unsqueeze(1)
+            *block.queries_keys_values(x, total), attn_mask=seen.unsqueeze(1)
         )
         x = block(x, found)
     return network.head(network.norm(x[:, -1]))

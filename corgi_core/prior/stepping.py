@@ -1,0 +1,125 @@
+"""A sampling step in two positions: whatever does not depend on u_t is computed beforehand.
+
+Attention is causal, so of the suffix [timestep · Gaussian · noisy embedding · final] the first two
+positions know nothing of u_t either. Their keys and values are computed for many timesteps in one
+pass, and a step runs the last two positions only, for both branches of the guidance at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from corgi_core.prior.block import attend_to_prefix_and_own
+from corgi_core.prior.network import Prefix, PriorNetwork
+
+AHEAD_BYTES = 2**28  # at most so much memory for the keys and values of timesteps to come
+
+
+class Stepping:
+    """ẑ_0(u_t, t) of given captions, for the given timesteps in their order.
+
+    `prefix` is the captions' [n], c [n] their Gaussians. With guidance w ≠ 1 (Ho and Salimans,
+    2022) the prediction is ẑ_0(∅) + w (ẑ_0(y) − ẑ_0(∅)), over all dimensions.
+    """
+
+    def __init__(
+        self,
+        network: PriorNetwork,
+        prefix: Prefix,
+        c: Tensor,
+        timesteps: Sequence[int],
+        guidance: float = 1.0,
+    ) -> None:
+        self._network, self._timesteps, self._guidance = network, list(timesteps), guidance
+        if guidance != 1:
+            prefix, c = _with_hidden_text(network, prefix), c.repeat(2)
+        self._prefix, self._c = prefix, c
+        length = prefix.visible.shape[1]
+        # Keys and values of [prefix · timestep · Gaussian · noisy · final]; the last four change.
+        self._keys = [F.pad(k, (0, 0, 0, 4)) for k in prefix.keys]
+        self._values = [F.pad(v, (0, 0, 0, 4)) for v in prefix.values]
+        self._step, self._own = slice(length, length + 2), slice(length + 2, length + 4)
+        causal = torch.tensor([[True, True, True, False], [True] * 4], device=c.device)
+        visible = prefix.visible[:, None, :].expand(-1, 2, -1)
+        self._seen = torch.cat([visible, causal.expand(len(c), 2, 4)], dim=2).unsqueeze(1)
+        self._ahead: dict[int, int] = {}  # timestep -> its place in what was computed ahead
+        self._ahead_keys: list[Tensor] = []
+        self._ahead_values: list[Tensor] = []
+
+    def __call__(self, u_t: Tensor, t: int) -> Tensor:
+        """ẑ_0 [n, d]. u_t [n, d] whitened, t one of the timesteps."""
+        if t not in self._ahead:
+            self._look_ahead(t)
+        if self._guidance == 1:
+            return self._denoise(u_t, t)
+        shown, hidden = self._denoise(u_t.repeat(2, 1), t).chunk(2)
+        return hidden + self._guidance * (shown - hidden)
+
+    def _denoise(self, u_t: Tensor, t: int) -> Tensor:
+        network, place = self._network, self._ahead[t]
+        x = network.embed_noisy(u_t.unsqueeze(1)).squeeze(1)  # [n, 2, width]
+        for i, block in enumerate(network.layers):
+            asking = 1 if i == len(network.layers) - 1 else 2
+            queries, keys, values = block.queries_keys_values(x, asking)
+            self._keys[i][:, :, self._step] = self._ahead_keys[i][:, :, place]
+            self._values[i][:, :, self._step] = self._ahead_values[i][:, :, place]
+            self._keys[i][:, :, self._own] = keys
+            self._values[i][:, :, self._own] = values
+            found = F.scaled_dot_product_attention(
+                queries, self._keys[i], self._values[i], attn_mask=self._seen[:, :, -asking:]
+            )
+            x = block(x[:, -asking:], found)
+        return network.project(x.squeeze(1))
+
+    def _look_ahead(self, t: int) -> None:
+        """Keys and values of [timestep · Gaussian] at `t` and at those after it, as memory allows."""
+        network, shape = self._network, self._network.shape
+        one = 2 * 2 * shape.width * shape.layers * len(self._c) * self._keys[0].element_size()
+        first = self._timesteps.index(t)
+        coming = self._timesteps[first : first + max(1, AHEAD_BYTES // one)]
+        self._ahead = {timestep: place for place, timestep in enumerate(coming)}
+        timesteps = torch.tensor(coming, device=self._c.device).expand(len(self._c), -1)
+        x = network.embed_steps(timesteps, self._c)
+        self._ahead_keys, self._ahead_values = [], []
+        for i, block in enumerate(network.layers):
+            queries, keys, values = block.queries_keys_values(x, asking=2)
+            self._ahead_keys.append(keys)
+            self._ahead_values.append(values)
+            if i < len(network.layers) - 1:
+                x = block(x, self._attended(i, queries, keys, values))
+
+    def _attended(self, i: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        prefix = self._prefix.keys[i], self._prefix.values[i]
+        return attend_to_prefix_and_own(queries, prefix, (keys, values), self._prefix.visible)
+
+
+def _with_hidden_text(network: PriorNetwork, prefix: Prefix) -> Prefix:
+    """The captions' prefix [n] followed by that of n hidden captions, which are all alike.
+
+    A hidden caption shows one position, the learned vector; it is computed for one of them.
+    """
+    shape, device = network.shape, prefix.visible.device
+    n, length = prefix.visible.shape
+    hidden = network.encode_prefix(
+        tokens=torch.zeros(1, 1, shape.text_width, device=device),
+        mask=torch.zeros(1, 1, dtype=torch.bool, device=device),
+        text=torch.zeros(1, shape.embedding_width, device=device),
+        dropped=torch.ones(1, dtype=torch.bool, device=device),
+    )
+
+    def joined(shown: tuple[Tensor, ...], one: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(
+            torch.cat([s, F.pad(h[:, :, -1:], (0, 0, length - 1, 0)).expand(n, -1, -1, -1)])
+            for s, h in zip(shown, one, strict=True)
+        )
+
+    visible = F.pad(hidden.visible[:, -1:], (length - 1, 0), value=False).expand(n, -1)
+    return Prefix(
+        joined(prefix.keys, hidden.keys),
+        joined(prefix.values, hidden.values),
+        torch.cat([prefix.visible, visible]),
+    )
