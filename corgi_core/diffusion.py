@@ -59,10 +59,26 @@ class Schedule:
         """w_t = (1 + SNR_t)^{−γ} = (1 − ᾱ_t)^γ of equation (4), for t of any shape."""
         return (1 - self.alphas_cumprod.to(t.device)[t]).pow(gamma).float()
 
+    def kl_weights(self, t: Tensor) -> Tensor:
+        """½ (SNR_{t−1} − SNR_t), for t of any shape; 1 / (2 β_1) at the paper's t = 1.
 
-def simplified_loss(z_0: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
-    """Equation (4): mean of w_t ‖z_0 − ẑ_0‖² / d. z_0, predicted [n, …, d]; weights [n, …]."""
-    return (weights * (z_0 - predicted).square().mean(dim=-1)).mean()
+        The divergence of equation (3) from the same with û_0 is this times ‖u_0 − û_0‖², for its
+        means differ by a (u_0 − û_0) and a² / β̃_t = SNR_{t−1} − SNR_t (Kingma et al., 2021). At
+        t = 1 it is the negative log-likelihood of u_0 under N(û_0, β_1), less its constant.
+        """
+        snr = self.alphas_cumprod / (1 - self.alphas_cumprod)
+        weights = (snr[:-1] - snr[1:]) / 2
+        first = 1 / (2 * self.betas[:1])
+        return torch.cat([first, weights]).to(t.device)[t].float()
+
+
+def weighted_error(x_0: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
+    """Mean of w_t ‖x_0 − x̂_0‖² / d. x_0, predicted [n, …, d]; weights [n, …].
+
+    With z and the P2 weights it is equation (4); with u and `kl_weights` the divergence that (4)
+    simplifies, in nats a coordinate.
+    """
+    return (weights * (x_0 - predicted).square().mean(dim=-1)).mean()
 
 
 def respaced(timesteps: int, steps: int) -> list[int]:

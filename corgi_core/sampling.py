@@ -83,10 +83,12 @@ def _ancestral(denoiser: Denoiser, noise: Tensor, timesteps: list[int]) -> Tenso
 
 
 def _diffusers_scheduler(sampler: str, steps: int) -> Any:
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+    from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
-        "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
+        # DDIM is the solver's first order. (diffusers' DDIMScheduler steps by ⌊T/steps⌋ from
+        # wherever it is, which misses the next timestep when steps do not divide T.)
+        "ddim": (DPMSolverMultistepScheduler, {"solver_order": 1}),
         "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
         "unipc": (UniPCMultistepScheduler, {}),
     }

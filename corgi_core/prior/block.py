@@ -24,42 +24,37 @@ class Block(nn.Module):
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
-    def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [n, …, s, width] → keys and values, each [n, heads, …, s, width/heads]."""
+    def keys_and_values(self, x: Tensor) -> Tensor:
+        """x [n, …, s, width] → keys and values [2, n, heads, …, s, width/heads]."""
         return self._keys_and_values(self.attention_norm(x))
 
-    def queries_keys_values(self, x: Tensor, asking: int) -> tuple[Tensor, Tensor, Tensor]:
+    def queries_keys_values(self, x: Tensor, asking: int) -> tuple[Tensor, Tensor]:
         """The last `asking` positions' queries, and the keys and values of all.
 
-        x [n, …, s, width] → [n, heads, …, asking, width/heads], and twice [n, heads, …, s, …].
+        x [n, …, s, width] → [n, heads, …, asking, width/heads], [2, n, heads, …, s, width/heads].
         """
         normed = self.attention_norm(x)
-        queries = self._by_head(self.query(normed[..., -asking:, :]))
-        return (queries, *self._keys_and_values(normed))
+        queries = self.query(normed[..., -asking:, :]).unflatten(-1, (self.heads, -1))
+        return queries.movedim(-2, 1), self._keys_and_values(normed)
 
     def forward(self, x: Tensor, attended: Tensor) -> Tensor:
         """x [n, …, s, width] and what its queries found [n, heads, …, s, width/heads] → x."""
         x = x + self.out(attended.movedim(1, -2).flatten(-2))
         return x + self.mlp(self.mlp_norm(x))
 
-    def _keys_and_values(self, normed: Tensor) -> tuple[Tensor, Tensor]:
-        keys, values = self.key_value(normed).chunk(2, dim=-1)
-        return self._by_head(keys), self._by_head(values)
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).movedim(-2, 1)
+    def _keys_and_values(self, normed: Tensor) -> Tensor:
+        by_head = self.key_value(normed).unflatten(-1, (2, self.heads, -1))
+        return by_head.movedim((-3, -2), (0, 2))
 
 
 def attend_to_prefix_and_own(
-    queries: Tensor,
-    prefix: tuple[Tensor, Tensor],
-    own: tuple[Tensor, Tensor],
-    visible: Tensor,
+    queries: Tensor, prefix: Tensor, own: Tensor, visible: Tensor
 ) -> Tensor:
     """One softmax over the prefix, which all M draws share, and a draw's own positions, causally.
 
-    queries [n, h, M, q, w], of the last q of s positions; prefix keys and values [n, h, P, w], of
-    which `visible` [n, P] are seen; own ones [n, h, M, s, w] → [n, h, M, q, w].
+    queries [n, h, M, q, w], of the last q of s positions; the prefix' keys and values
+    [2, n, h, P, w], of which `visible` [n, P] are seen; own ones [2, n, h, M, s, w]
+    → [n, h, M, q, w].
     """
     (prefix_keys, prefix_values), (keys, values) = prefix, own
     unfolded = queries.shape[2:4]

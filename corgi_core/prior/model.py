@@ -82,7 +82,7 @@ class PriorModel:
             ) -> Tensor:
                 z_0 = stepping(u_t, t)
                 if trajectory is not None:
-                    trajectory(t, z_0)
+                    trajectory(t, z_0.clone())
                 return self.bank.whiten(z_0, c)
 
             noise = noise_for(seed, first, len(c), (steps, self.bank.width)).to(text.device)

@@ -39,13 +39,12 @@ class PriorShape:
 
 @dataclass(frozen=True)
 class Prefix:
-    """A caption batch's keys and values, layer by layer, each [n, heads, P, width/heads].
+    """A caption batch's keys and values, layer by layer, each [2, n, heads, P, width/heads].
 
     `visible` [n, P] is False at padding.
     """
 
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+    keys_and_values: tuple[Tensor, ...]
     visible: Tensor
 
 
@@ -103,13 +102,12 @@ class PriorNetwork(nn.Module):
         # A position always sees itself, so that no softmax runs over nothing.
         itself = torch.eye(length + 1, dtype=torch.bool, device=x.device)
         seen = (causal & visible[:, None, :] | itself).unsqueeze(1)
-        keys, values = [], []
+        kept = []
         for block in self.layers[:-1]:
-            x, k, v = self._run(_prefix_through, block, x, seen)
-            keys.append(k)
-            values.append(v)
-        k, v = self.layers[-1].keys_and_values(x)  # all that is wanted of the last block
-        return Prefix((*keys, k), (*values, v), visible)
+            x, keys_and_values = self._run(_prefix_through, block, x, seen)
+            kept.append(keys_and_values)
+        kept.append(self.layers[-1].keys_and_values(x))  # all that is wanted of the last block
+        return Prefix(tuple(kept), visible)
 
     def denoise(self, prefix: Prefix, u_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
         """ẑ_0 [n, M, d] for M draws per caption: u_t [n, M, d] whitened, t [n, M], c [n]."""
@@ -117,8 +115,8 @@ class PriorNetwork(nn.Module):
         last = len(self.layers) - 1
         for i, block in enumerate(self.layers):
             asking = 1 if i == last else SUFFIX  # of the last block only the final position
-            own = prefix.keys[i], prefix.values[i], prefix.visible
-            x = self._run(_suffix_through, block, x, *own, asking)
+            there = prefix.keys_and_values[i], prefix.visible
+            x = self._run(_suffix_through, block, x, *there, asking)
         return self.project(x.squeeze(2))
 
     def embed_steps(self, t: Tensor, c: Tensor) -> Tensor:
@@ -155,23 +153,19 @@ class PriorNetwork(nn.Module):
         return through(*inputs)
 
 
-def _prefix_through(block: Block, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _prefix_through(block: Block, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """x [n, P, width] after the block, and the block's keys and values of x."""
-    queries, keys, values = block.queries_keys_values(x, asking=x.shape[1])
-    found = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
-    return block(x, found), keys, values
+    queries, keys_and_values = block.queries_keys_values(x, asking=x.shape[1])
+    found = F.scaled_dot_product_attention(
+        queries, keys_and_values[0], keys_and_values[1], attn_mask=seen
+    )
+    return block(x, found), keys_and_values
 
 
 def _suffix_through(
-    block: Block,
-    x: Tensor,
-    prefix_keys: Tensor,
-    prefix_values: Tensor,
-    visible: Tensor,
-    asking: int,
+    block: Block, x: Tensor, prefix: Tensor, visible: Tensor, asking: int
 ) -> Tensor:
     """The last `asking` positions of x [n, M, s, width] after the block."""
-    queries, keys, values = block.queries_keys_values(x, asking)
-    prefix = prefix_keys, prefix_values
-    found = attend_to_prefix_and_own(queries, prefix, (keys, values), visible)
+    queries, own = block.queries_keys_values(x, asking)
+    found = attend_to_prefix_and_own(queries, prefix, own, visible)
     return block(x[:, :, -asking:], found)

@@ -40,19 +40,18 @@ class Stepping:
         self._prefix, self._c = prefix, c
         length = prefix.visible.shape[1]
         # Keys and values of [prefix · timestep · Gaussian · noisy · final]; the last four change.
-        self._keys = [F.pad(k, (0, 0, 0, 4)) for k in prefix.keys]
-        self._values = [F.pad(v, (0, 0, 0, 4)) for v in prefix.values]
+        self._kept = [F.pad(there, (0, 0, 0, 4)) for there in prefix.keys_and_values]
         self._step, self._own = slice(length, length + 2), slice(length + 2, length + 4)
         causal = torch.tensor([[True, True, True, False], [True] * 4], device=c.device)
         visible = prefix.visible[:, None, :].expand(-1, 2, -1)
         self._seen = torch.cat([visible, causal.expand(len(c), 2, 4)], dim=2).unsqueeze(1)
-        self._ahead: dict[int, int] = {}  # timestep -> its place in what was computed ahead
-        self._ahead_keys: list[Tensor] = []
-        self._ahead_values: list[Tensor] = []
+        self._place: dict[int, int] = {}  # of a timestep in what was computed ahead
+        self._ahead: list[Tensor] = []  # layer by layer [2, n, heads, timesteps, 2, width/heads]
 
+    @torch.inference_mode()
     def __call__(self, u_t: Tensor, t: int) -> Tensor:
         """ẑ_0 [n, d]. u_t [n, d] whitened, t one of the timesteps."""
-        if t not in self._ahead:
+        if t not in self._place:
             self._look_ahead(t)
         if self._guidance == 1:
             return self._denoise(u_t, t)
@@ -60,41 +59,34 @@ class Stepping:
         return hidden + self._guidance * (shown - hidden)
 
     def _denoise(self, u_t: Tensor, t: int) -> Tensor:
-        network, place = self._network, self._ahead[t]
+        network, place = self._network, self._place[t]
         x = network.embed_noisy(u_t.unsqueeze(1)).squeeze(1)  # [n, 2, width]
-        for i, block in enumerate(network.layers):
+        for i, (block, kept) in enumerate(zip(network.layers, self._kept, strict=True)):
             asking = 1 if i == len(network.layers) - 1 else 2
-            queries, keys, values = block.queries_keys_values(x, asking)
-            self._keys[i][:, :, self._step] = self._ahead_keys[i][:, :, place]
-            self._values[i][:, :, self._step] = self._ahead_values[i][:, :, place]
-            self._keys[i][:, :, self._own] = keys
-            self._values[i][:, :, self._own] = values
-            found = F.scaled_dot_product_attention(
-                queries, self._keys[i], self._values[i], attn_mask=self._seen[:, :, -asking:]
-            )
+            queries, own = block.queries_keys_values(x, asking)
+            kept[..., self._step, :] = self._ahead[i][..., place, :, :]
+            kept[..., self._own, :] = own
+            seen = self._seen[:, :, -asking:]
+            found = F.scaled_dot_product_attention(queries, kept[0], kept[1], attn_mask=seen)
             x = block(x[:, -asking:], found)
         return network.project(x.squeeze(1))
 
     def _look_ahead(self, t: int) -> None:
-        """Keys and values of [timestep · Gaussian] at `t` and at those after it, as memory allows."""
+        """Keys and values of [timestep · Gaussian] at `t` and after it, as far as memory allows."""
         network, shape = self._network, self._network.shape
-        one = 2 * 2 * shape.width * shape.layers * len(self._c) * self._keys[0].element_size()
+        one = 2 * 2 * shape.width * shape.layers * len(self._c) * self._kept[0].element_size()
         first = self._timesteps.index(t)
         coming = self._timesteps[first : first + max(1, AHEAD_BYTES // one)]
-        self._ahead = {timestep: place for place, timestep in enumerate(coming)}
+        self._place = {timestep: place for place, timestep in enumerate(coming)}
         timesteps = torch.tensor(coming, device=self._c.device).expand(len(self._c), -1)
         x = network.embed_steps(timesteps, self._c)
-        self._ahead_keys, self._ahead_values = [], []
-        for i, block in enumerate(network.layers):
-            queries, keys, values = block.queries_keys_values(x, asking=2)
-            self._ahead_keys.append(keys)
-            self._ahead_values.append(values)
-            if i < len(network.layers) - 1:
-                x = block(x, self._attended(i, queries, keys, values))
-
-    def _attended(self, i: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        prefix = self._prefix.keys[i], self._prefix.values[i]
-        return attend_to_prefix_and_own(queries, prefix, (keys, values), self._prefix.visible)
+        self._ahead = []
+        for block, prefix in zip(network.layers, self._prefix.keys_and_values, strict=True):
+            queries, own = block.queries_keys_values(x, asking=2)
+            self._ahead.append(own)
+            if block is not network.layers[-1]:
+                found = attend_to_prefix_and_own(queries, prefix, own, self._prefix.visible)
+                x = block(x, found)
 
 
 def _with_hidden_text(network: PriorNetwork, prefix: Prefix) -> Prefix:
@@ -111,15 +103,10 @@ def _with_hidden_text(network: PriorNetwork, prefix: Prefix) -> Prefix:
         dropped=torch.ones(1, dtype=torch.bool, device=device),
     )
 
-    def joined(shown: tuple[Tensor, ...], one: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(
-            torch.cat([s, F.pad(h[:, :, -1:], (0, 0, length - 1, 0)).expand(n, -1, -1, -1)])
-            for s, h in zip(shown, one, strict=True)
-        )
-
+    alone = (F.pad(there[:, :, :, -1:], (0, 0, length - 1, 0)) for there in hidden.keys_and_values)
+    both = zip(prefix.keys_and_values, alone, strict=True)
     visible = F.pad(hidden.visible[:, -1:], (length - 1, 0), value=False).expand(n, -1)
     return Prefix(
-        joined(prefix.keys, hidden.keys),
-        joined(prefix.values, hidden.values),
+        tuple(torch.cat([shown, one.expand(-1, n, -1, -1, -1)], dim=1) for shown, one in both),
         torch.cat([prefix.visible, visible]),
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.subsets import CaptionSubset
-from corgi_core.diffusion import Schedule, simplified_loss
+from corgi_core.diffusion import Schedule, weighted_error
 from corgi_core.encoders.similarity import blockwise_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians import GaussianBank
@@ -20,6 +20,7 @@ from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.training.loop import StepRandom, Task
 
+LOSSES = ("simplified", "kl")
 HELD_OUT_STEPS = 4  # of the sampler, for the cosine logged while training
 HELD_OUT_CAPTIONS = 512
 
@@ -82,6 +83,11 @@ class PriorTask(Task):
     _schedule: Schedule = field(default_factory=Schedule.linear, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.settings.loss not in LOSSES:
+            raise CorgiError(
+                f"there is no loss {self.settings.loss!r} of a prior",
+                f"set prior.loss to one of {', '.join(LOSSES)}",
+            )
         if sum(self.images.spec["blocks"]) != self.bank.width:
             raise CorgiError(
                 f"the bank is {self.bank.width} wide, the embeddings {self.images.spec['width']}",
@@ -115,7 +121,7 @@ class PriorTask(Task):
         )  # fmt: skip
 
     def build(self) -> nn.Module:
-        return PriorNetwork(self.shape())
+        return PriorNetwork(self.shape(), self.settings.checkpoint_activations)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """Equation (4) for `draws` independent (t, noise) per caption. rows [b] → mean loss."""
@@ -127,8 +133,11 @@ class PriorTask(Task):
         u_t = schedule.add_noise(u_0, random.normal(draws, bank.width), t)
         dropped = random.uniform() < self.settings.text_dropout
         predicted = model(tokens, mask, text, dropped, u_t, t, c).float()
+        if self.settings.loss == "kl":
+            u_predicted = bank.whiten(predicted, c.unsqueeze(1))
+            return {"loss": weighted_error(u_0, u_predicted, schedule.kl_weights(t))}
         weights = schedule.p2_weights(t, self.settings.p2_gamma)
-        return {"loss": simplified_loss(z_0.unsqueeze(1), predicted, weights)}
+        return {"loss": weighted_error(z_0.unsqueeze(1), predicted, weights)}
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Held-out cosine of sampled against true embeddings, per block averaged."""

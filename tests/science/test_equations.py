@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corgi_core.diffusion import Schedule, respaced, simplified_loss
+from corgi_core.diffusion import Schedule, respaced, weighted_error
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians import GaussianBank
 from corgi_core.sampling import SAMPLERS, noise_for, sample
@@ -198,11 +198,28 @@ def test_p2_weights_are_the_inverse_of_one_plus_snr():
         torch.testing.assert_close(schedule.p2_weights(t, gamma), expected)
 
 
-def test_simplified_loss_by_hand():
+@given(z_0=value, predicted=value, z_t=value, mu=shift, sigma=scale, t=st.integers(2, T))
+def test_kl_weights_give_the_divergence_of_equation_3(z_0, predicted, z_t, mu, sigma, t):
+    """KL between (3) given z_0 and (3) given ẑ_0: two Gaussians of one deviation."""
+    mean, deviation = equation_3(z_t, z_0, mu, sigma, t)
+    other, _ = equation_3(z_t, predicted, mu, sigma, t)
+    divergence = (mean - other) ** 2 / (2 * deviation**2)
+    weight = Schedule.linear().kl_weights(torch.tensor(t - 1))
+    u_0, u_predicted = (torch.tensor([(z - mu) / sigma]) for z in (z_0, predicted))
+    ours = weighted_error(u_0.double(), u_predicted.double(), weight.double())
+    np.testing.assert_allclose(ours.item(), divergence, rtol=1e-3, atol=1e-6)
+
+
+def test_the_first_kl_weight_is_a_likelihood():
+    """At the paper's t = 1 the chain ends in N(û_0, β_1): its NLL less the constant."""
+    assert Schedule.linear().kl_weights(torch.tensor(0)).item() == pytest.approx(1 / (2 * 1e-4))
+
+
+def test_weighted_error_by_hand():
     z_0 = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]]])
     predicted = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])
     weights = torch.tensor([[0.5], [2.0]])
-    assert simplified_loss(z_0, predicted, weights).item() == pytest.approx((0.5 * 2 + 2 * 1) / 2)
+    assert weighted_error(z_0, predicted, weights).item() == pytest.approx((0.5 * 2 + 2 * 1) / 2)
 
 
 def test_noise_depends_on_the_sample_number_only():

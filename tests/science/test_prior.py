@@ -9,6 +9,7 @@ from upath import UPath
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians import GaussianBank
 from corgi_core.presets import PriorSettings, TrainingSettings
+from corgi_core.prior import stepping
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 
@@ -68,8 +69,9 @@ def uncached(network, tokens, mask, text, u, t, c):
     seen = torch.ones(total, total, dtype=torch.bool).tril() & visible[:, None, :]
     seen = seen | torch.eye(total, dtype=torch.bool)
     for block in network.blocks:
+        queries, (keys, values) = block.queries_keys_values(x, total)
         found = torch.nn.functional.scaled_dot_product_attention(
-            *block.queries_keys_values(x, total), attn_mask=seen.unsqueeze(1)
+            queries, keys, values, attn_mask=seen.unsqueeze(1)
         )
         x = block(x, found)
     return network.head(network.norm(x[:, -1]))
@@ -82,6 +84,50 @@ def test_prefix_and_suffix_are_one_causal_transformer(network, captions):
     torch.testing.assert_close(
         ours, uncached(network, tokens, mask, text, u, t, c), rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("ahead", [2**28, 1])  # all timesteps computed ahead, or one by one
+def test_stepping_is_the_uncached_network(network, captions, guidance, ahead, monkeypatch):
+    monkeypatch.setattr(stepping, "AHEAD_BYTES", ahead)
+    tokens, mask, text = captions
+    c = torch.tensor([0, 1, 0, 1, 1])
+    timesteps = [999, 600, 599, 20, 0]
+    prefix = network.encode_prefix(tokens, mask, text, shown(5))
+    denoise = stepping.Stepping(network, prefix, c, timesteps, guidance)
+    for t in timesteps:
+        u, times = torch.randn(5, D), torch.full((5,), t)
+        with torch.no_grad():
+            expected = uncached(network, tokens, mask, text, u, times, c)
+            if guidance != 1:
+                hidden = network(tokens, mask, text, ~shown(5), u[:, None], times[:, None], c)[:, 0]
+                expected = hidden + guidance * (expected - hidden)
+        torch.testing.assert_close(denoise(u, t), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, captions):
+    tokens, mask, text = captions
+    u, t, c = torch.randn(5, 3, D), torch.randint(1000, (5, 3)), torch.ones(5, dtype=torch.long)
+
+    def gradient_and_bytes():
+        network.zero_grad()
+        kept = 0
+
+        def keep(tensor):
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = network(tokens, mask, text, shown(5), u, t, c).square().mean()
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters()]), kept
+
+    plain, kept = gradient_and_bytes()
+    network.checkpoint_activations = True
+    again, kept_checkpointed = gradient_and_bytes()
+    torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-7)
+    assert kept_checkpointed < kept / 2
 
 
 def test_draws_that_share_a_prefix_do_not_see_each_other(network, captions):
