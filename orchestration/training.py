@@ -157,7 +157,7 @@ def _trainer_class() -> Any:
         """Ray's trainer (of which its TorchTrainer is a case) without three of its habits."""
 
         def _initialize_and_run_controller(self, **arguments: Any) -> Any:
-            policy = DeadWorkersOnly(self.run_config.failure_config)
+            policy = DeadWorkersOnly(arguments["failure_policy"].failure_config)
             return super()._initialize_and_run_controller(**arguments | {"failure_policy": policy})
 
         def _create_default_callbacks(self) -> list[Any]:

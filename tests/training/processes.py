@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -79,6 +80,24 @@ def watch_files(folder: Path, heard: Callable[[Moment], None]) -> None:
                 heard((event, path.removeprefix(inside)))
 
     sys.addaudithook(hook)
+
+
+def moments_of(task: Task, settings: TrainingSettings, folder: Path) -> list[Moment]:
+    """The operations on files in its folder, in order, of an undisturbed training there."""
+    receiver, sender = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_watched, args=(task, settings, folder, sender))
+    process.start()
+    moments: list[Moment] = receiver.recv()
+    process.join()
+    return moments
+
+
+def _watched(task: Task, settings: TrainingSettings, folder: Path, sender: Connection) -> None:
+    torch.set_num_threads(1)
+    moments: list[Moment] = []
+    watch_files(folder, moments.append)
+    train(task, settings, folder)
+    sender.send(moments)
 
 
 def _work(
