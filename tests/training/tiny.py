@@ -67,6 +67,7 @@ class TinyTask(Task):
     fill_at: int = -1  # step at which somebody fills the disk …
     ballast: Path | None = field(default=None, compare=False)  # … with this file …
     left: int = field(default=0, compare=False)  # … but for so many bytes
+    attempts: Path | None = field(default=None, compare=False)  # a dot for every model built
     pause: float = field(default=0.0, compare=False)  # seconds a step, to be killed in
 
     @cached_property
@@ -78,6 +79,9 @@ class TinyTask(Task):
         return images, torch.cat([means.sin(), means.square()], dim=1)
 
     def build(self) -> nn.Module:
+        if self.attempts:
+            with self.attempts.open("a") as file:
+                file.write(".")
         return Network(self.plain)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
