@@ -7,7 +7,7 @@ changing a number here marks exactly what depends on it as stale.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
 from corgi_core.errors import CorgiError
@@ -56,8 +56,9 @@ class TrainingSettings:
     precision: str = (
         "auto"  # "bf16" (autocast) where the hardware has matrix units for it, or "fp32"
     )
-    accumulation: int = 1  # pieces in which a worker computes its batch, to save memory
-    compile: bool = False  # torch.compile the model: a slow first step, faster ones after it
+    # How it is computed, like the number of workers: no part of a run's identity.
+    accumulation: int = field(default=1, compare=False)  # pieces of a worker's batch, for memory
+    compile: bool = field(default=False, compare=False)  # torch.compile: slow first, then faster
     checkpoint_every: int = 200
     evaluate_every: int = 200
     seed: int = 0
@@ -160,8 +161,16 @@ class Preset:
 
     def digest(self, *sections: str) -> str:
         """A digest of the named sections (all by default), for code versions and run names."""
-        values = asdict(self)
+        values = _deciding(self)
         return digest_of({section: values[section] for section in sections or values})
+
+
+def _deciding(value: Any) -> Any:
+    """Settings as plain values, without those that decide only how a result is computed."""
+    if is_dataclass(value):
+        kept = (field.name for field in fields(value) if field.compare)
+        return {name: _deciding(getattr(value, name)) for name in kept}
+    return value
 
 
 _EMOJI = Preset(

@@ -91,7 +91,7 @@ def fit(
         ),
     )  # fmt: skip
     try:
-        refusal = trainer.fit().return_value
+        trainer.fit()
     except TrainingFailedError as failure:
         raise _cause_of(failure) from failure
     except BaseException:
@@ -99,16 +99,10 @@ def fit(
         raise
     finally:
         remove_folder(storage)
-    if refusal:
-        raise refusal
 
 
-def train_on_worker(config: dict[str, Any]) -> CorgiError | None:
-    """What every worker runs: the core's loop with its rank, its device and its threads.
-
-    A lone worker returns a CorgiError, for raising it would make Ray try again. Of several, the
-    others may wait for the one that has it; there it is raised, which ends them all.
-    """
+def train_on_worker(config: dict[str, Any]) -> None:
+    """What every worker runs: the core's loop with its rank, its device and its threads."""
     import torch
     from ray.train import get_context
 
@@ -121,21 +115,15 @@ def train_on_worker(config: dict[str, Any]) -> CorgiError | None:
         from ray.train.torch import get_device
 
         device = get_device()
-    try:
-        train(
-            config["task"],
-            config["settings"],
-            config["folder"],
-            rank=get_context().get_world_rank(),
-            world_size=shape.workers,
-            device=device,
-            name=config["name"],
-        )
-    except CorgiError as refusal:
-        if shape.workers > 1:
-            raise
-        return refusal
-    return None
+    train(
+        config["task"],
+        config["settings"],
+        config["folder"],
+        rank=get_context().get_world_rank(),
+        world_size=shape.workers,
+        device=device,
+        name=config["name"],
+    )
 
 
 def _process_group(shape: WorkerShape) -> Any:
@@ -151,10 +139,26 @@ def _trainer_class() -> Any:
     from ray.train.v2._internal.callbacks.placement_group_callback import (
         PlacementGroupCleanerCallback,
     )
+    from ray.train.v2._internal.execution.failure_handling import (
+        DefaultFailurePolicy,
+        FailureDecision,
+    )
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+    class DeadWorkersOnly(DefaultFailurePolicy):
+        """What a person has to mend is not tried again."""
+
+        def make_decision(self, training_failed_error: Any) -> FailureDecision:
+            if isinstance(_cause_of(training_failed_error), CorgiError):
+                return FailureDecision.RAISE
+            return super().make_decision(training_failed_error)
+
     class Trainer(DataParallelTrainer):
-        """Ray's trainer (of which its TorchTrainer is a case) without two of its habits."""
+        """Ray's trainer (of which its TorchTrainer is a case) without three of its habits."""
+
+        def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+            policy = DeadWorkersOnly(arguments["failure_policy"].failure_config)
+            return super()._initialize_and_run_controller(**arguments | {"failure_policy": policy})
 
         def _create_default_callbacks(self) -> list[Any]:
             # A process of its own, 3 s a training, to clean up after a controller that dies

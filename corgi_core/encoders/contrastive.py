@@ -88,6 +88,8 @@ class ClipTask(Task):
     A row is a caption of a training image. `pixels` are the images at `settings.image_size`.
     """
 
+    compares_samples = True
+
     settings: EncoderSettings
     images: Dataset
     pixels: ArrayStore

@@ -70,6 +70,11 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint under `folder`; 0 without one."""
+    return max(map(_step_of, _newest_first(folder)), default=0)
+
+
 def clear_checkpoints(folder: Path, after: int = -1) -> None:
     """Remove the checkpoints beyond step `after`, and what a killed run left half-written."""
     for path in _newest_first(folder):

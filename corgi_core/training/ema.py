@@ -30,3 +30,9 @@ class MovingAverage:
         )
         for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(buffer)
+
+    @torch.no_grad()
+    def restore_buffers(self, model: nn.Module) -> None:
+        """Give `model` the buffers of the last update: a skipped step's NaN lives on in none."""
+        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            buffer.copy_(average)

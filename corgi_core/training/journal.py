@@ -1,9 +1,10 @@
 """A run's metrics as they come: one JSON object a line in metrics.jsonl, written by one worker.
 
-    {"step": 200, "time": 1767225600.0, "loss": 0.31, "learning_rate": 0.0007, …}
+    {"step": 200, "time": 1767225600.0, "seconds": 9.4, "loss": 0.31, "learning_rate": 0.0007, …}
 
-`step` counts finished steps, `time` is in seconds since 1970. Whoever shows or logs the metrics
-follows the file, so that nothing outside can slow a training down or fail it.
+`step` counts finished steps, `time` is in seconds since 1970. `seconds` is the time spent in those
+steps, without evaluations, checkpoints and what a killed run had to do again. Whoever shows or logs
+the metrics follows the file, so that nothing outside can slow a training down or fail it.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 from upath import UPath
 
 from corgi_core import progress
@@ -30,12 +30,13 @@ from corgi_core.training.checkpoint import (
     save_checkpoint,
 )
 from corgi_core.training.ema import MovingAverage
+from corgi_core.training.gradient import BatchGradient
 from corgi_core.training.identity import locked
 from corgi_core.training.journal import Entry, Journal, headline
-from corgi_core.training.precision import InPrecision
-from corgi_core.training.randomness import BatchOrder, StepRandom, seed_of
+from corgi_core.training.randomness import StepRandom, seed_of
 from corgi_core.training.run_folder import (
     TrainingResult,
+    explaining_a_full_disk,
     finish,
     finished_training,
     prepared_folder,
@@ -90,11 +91,14 @@ def train(
     Progress is reported under `name`.
 
     Raises CorgiError: the folder belongs to another training, another process trains there, there
-    are no samples, the batch cannot be divided by the workers, or losses are not finite for
-    several steps in a row.
+    are no samples, the batch cannot be divided as it should be, the disk is full, the model cannot
+    be compiled, or losses are not finite for several steps in a row.
     """
     folder = prepared_folder(task, settings, folder, world_size, write=rank == 0)
-    with locked(folder) if rank == 0 else nullcontext():
+    device = torch.device(device)
+    with explaining_a_full_disk(folder), locked(folder) if rank == 0 else nullcontext():
+        if world_size > 1:  # nobody looks at the folder before it is this training's alone
+            torch.distributed.all_reduce(torch.zeros(1, device=device))
         return _train(task, settings, folder, rank, world_size, device, name)
 
 
@@ -104,7 +108,7 @@ def _train(
     folder: Path,
     rank: int,
     world_size: int,
-    device: torch.device | str,
+    device: torch.device,
     name: str,
 ) -> TrainingResult:
     if finished := finished_training(task, folder, device):
@@ -119,11 +123,9 @@ def _train(
     average = MovingAverage(model, settings.ema_decay)
     optimizer = AdamW(model, settings)
     counters = _resumed(folder, checkpoint, model, average, optimizer)
-    network = model if world_size == 1 else _distributed(model, counters.step, device)
-    network = InPrecision(network, settings.precision, device)
-    order = BatchOrder(task.rows, settings.batch_size, settings.seed)
-    local_batch = settings.batch_size // world_size
-    local = slice(rank * local_batch, (rank + 1) * local_batch)
+    if world_size > 1:
+        _expect_all_at(counters.step, device)
+    gradient = BatchGradient(task, model, settings, rank, world_size, device)
 
     if rank == 0:
         clear_checkpoints(folder, after=counters.step)
@@ -131,25 +133,22 @@ def _train(
     model.train()
     means = _Means()
     metrics: dict[str, float] = {}
-    began = time.monotonic() - counters.seconds
 
     for step in range(counters.step, settings.steps):
-        torch.manual_seed(seed_of("layers", settings.seed, step, rank))  # dropout, if any
-        random = StepRandom(settings.seed, step, settings.batch_size, rank, world_size, device)
+        began = time.monotonic()
         rate = learning_rate(settings, step)
-        losses = task.loss(network, order.rows_of(step)[local], random)
         optimizer.zero_grad()
-        losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        values = _averaged_over_workers(losses, world_size)
-        if math.isfinite(norm.item()) and all(map(math.isfinite, values.values())):
+        losses = gradient.compute(step)
+        if losses is None:
+            average.restore_buffers(model)
+            _skip(counters, settings, step)
+        else:
             optimizer.step(rate)
             average.update(model)
-            means.add(values, settings.batch_size)
             counters.skipped_in_a_row = 0
-        else:
-            _skip(counters, settings, step)
         counters.step = done = step + 1
+        counters.seconds += (seconds := time.monotonic() - began)
+        means.add(losses, settings.batch_size, seconds)
 
         if rank > 0:
             continue
@@ -157,25 +156,24 @@ def _train(
         evaluating = last or done % settings.evaluate_every == 0
         saving = not last and done % settings.checkpoint_every == 0
         if evaluating or saving or done % JOURNAL_EVERY == 0:
-            entry: Entry = {"step": done, "time": time.time(), "learning_rate": rate}
-            entry |= means.taken() | {"skipped": counters.skipped}
+            entry: Entry = {"step": done, "time": time.time(), "seconds": counters.seconds}
+            trained, per_second = means.taken()
+            entry |= trained | {"learning_rate": rate, "skipped": counters.skipped}
+            entry |= {"samples_per_second": per_second}
             if evaluating:
                 torch.manual_seed(seed_of("evaluate", settings.seed))
                 with torch.no_grad():
                     held_out = task.evaluate(average.model)
-                metrics = {name: entry[name] for name in values if name in entry} | held_out
+                metrics = trained | held_out
                 entry |= held_out
             journal.write(entry)
             progress.report(headline(name, entry), done, settings.steps)
         if saving:
-            counters.updates, counters.seconds = average.updates, time.monotonic() - began
+            counters.updates = average.updates
             save_checkpoint(folder, _checkpoint(model, average, optimizer, counters))
-        if evaluating or saving:
-            means.restart_clock()
 
-    seconds = time.monotonic() - began
     result = TrainingResult(
-        average.model, settings.steps, metrics, folder / "metrics.jsonl", seconds,
+        average.model, settings.steps, metrics, folder / "metrics.jsonl", counters.seconds,
         counters.skipped, already_finished=False,
     )  # fmt: skip
     if rank == 0:
@@ -183,8 +181,8 @@ def _train(
     return result
 
 
-def _distributed(model: nn.Module, step: int, device: torch.device | str) -> nn.Module:
-    """The model with gradients averaged over the workers, which must all start at `step`."""
+def _expect_all_at(step: int, device: torch.device) -> None:
+    """CorgiError unless all workers start at the same step."""
     steps = torch.tensor([step, -step], device=device)
     torch.distributed.all_reduce(steps, torch.distributed.ReduceOp.MAX)
     if steps[0] != -steps[1]:
@@ -192,15 +190,6 @@ def _distributed(model: nn.Module, step: int, device: torch.device | str) -> nn.
             "the workers do not see the same checkpoints",
             "put the run folder on a file system that all of them share",
         )
-    return DistributedDataParallel(model)
-
-
-def _averaged_over_workers(losses: dict[str, Tensor], world_size: int) -> dict[str, float]:
-    values = torch.stack([value.detach().float() for value in losses.values()])
-    if world_size > 1:
-        torch.distributed.all_reduce(values)
-        values /= world_size
-    return dict(zip(losses, values.tolist(), strict=True))
 
 
 def _skip(counters: _Counters, settings: TrainingSettings, step: int) -> None:
@@ -246,25 +235,26 @@ def _checkpoint(
 
 
 class _Means:
-    """Mean losses and samples per second since they were last taken."""
+    """Mean losses and samples per second since they were last taken; a skipped step has none."""
 
     def __init__(self) -> None:
+        self._forget()
+
+    def add(self, losses: Mapping[str, float] | None, samples: int, seconds: float) -> None:
+        for name, value in (losses or {}).items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        if losses is not None:
+            self._steps += 1
+            self._samples += samples
+        self._seconds += seconds
+
+    def taken(self) -> tuple[dict[str, float], float]:
+        means = {name: total / self._steps for name, total in self._sums.items()}
+        per_second = self._samples / max(self._seconds, 1e-9)
+        self._forget()
+        return means, per_second
+
+    def _forget(self) -> None:
         self._sums: dict[str, float] = {}
         self._steps = self._samples = 0
-        self.restart_clock()
-
-    def add(self, values: dict[str, float], samples: int) -> None:
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._steps += 1
-        self._samples += samples
-
-    def taken(self) -> dict[str, float]:
-        means = {name: total / self._steps for name, total in self._sums.items()}
-        rate = self._samples / max(time.monotonic() - self._clock, 1e-9)
-        self._sums, self._steps, self._samples = {}, 0, 0
-        self.restart_clock()
-        return means | {"samples_per_second": rate}
-
-    def restart_clock(self) -> None:
-        self._clock = time.monotonic()
+        self._seconds = 0.0

@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from upath import UPath
@@ -17,7 +22,7 @@ from upath import UPath
 from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of_file, is_local, read_json, whole_file, write_json
 from corgi_core.presets import TrainingSettings
-from corgi_core.training.checkpoint import clear_checkpoints, plain
+from corgi_core.training.checkpoint import clear_checkpoints, newest_step, plain
 from corgi_core.training.identity import claim, identity_of
 from corgi_core.training.task import Task
 
@@ -32,7 +37,7 @@ class TrainingResult:
     steps: int
     metrics: dict[str, float]  # the last training losses and held-out metrics
     journal: Path
-    seconds: float  # of training, all attempts that counted together
+    seconds: float  # spent in the steps that count, over all attempts; no evaluation
     skipped: int  # steps left out because their loss or gradients were not finite
     already_finished: bool  # nothing was trained now: the run had been finished before
     undelivered: int = 0  # journal entries that whoever followed the run could not be given
@@ -54,14 +59,47 @@ def prepared_folder(
         )
     if task.rows < 1:
         raise CorgiError("there are no samples to train on", "check the dataset and its split")
-    if settings.batch_size % workers:
-        raise CorgiError(
-            f"a batch of {settings.batch_size} cannot be divided among {workers} workers",
-            "set batch_size to a multiple of the workers",
-        )
+    _check_parts(task, settings, workers)
     folder = Path(str(folder))
-    claim(folder, identity_of(task, settings), write=write)
+    with explaining_a_full_disk(folder):
+        claim(folder, identity_of(task, settings), write=write)
     return folder
+
+
+def _check_parts(task: Task, settings: TrainingSettings, workers: int) -> None:
+    pieces, batch = settings.accumulation, settings.batch_size
+    if pieces < 1:
+        raise CorgiError(f"accumulation is {pieces}", "set it to 1 piece or more")
+    if pieces > 1 and task.compares_samples:
+        raise CorgiError(
+            f"this loss compares the samples of a batch: it cannot be computed in {pieces} pieces",
+            "set accumulation to 1, and more workers or a smaller batch_size to save memory",
+        )
+    if batch % (workers * pieces):
+        raise CorgiError(
+            f"a batch of {batch} cannot be divided among {workers} workers in {pieces} pieces each",
+            f"set batch_size to a multiple of {workers * pieces} (workers times accumulation)",
+        )
+
+
+@contextmanager
+def explaining_a_full_disk(folder: Path) -> Iterator[None]:
+    """A CorgiError for a full disk; the half-written file is gone, the checkpoints are there."""
+    try:
+        yield
+    except (OSError, SafetensorError) as failure:
+        if not _is_full_disk(failure):
+            raise
+        raise CorgiError(
+            f"the disk of {folder} is full",
+            f"free space there and train again; the run goes on from step {newest_step(folder)}",
+        ) from failure
+
+
+def _is_full_disk(failure: OSError | SafetensorError) -> bool:
+    if isinstance(failure, OSError):
+        return failure.errno in (errno.ENOSPC, errno.EDQUOT)
+    return os.strerror(errno.ENOSPC) in str(failure) or os.strerror(errno.EDQUOT) in str(failure)
 
 
 def finished_training(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -17,6 +17,8 @@ class Task(ABC):
     Inputs count towards the run's identity by their `digest`. Heavy things are loaded lazily, by
     the worker that needs them: a task travels to workers as its fields, without what it has cached.
     """
+
+    compares_samples: ClassVar[bool] = False  # the loss is no mean over samples, as in CLIP's
 
     @property
     @abstractmethod

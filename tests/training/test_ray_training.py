@@ -24,7 +24,8 @@ from orchestration.resources import ray as ray_resource
 from orchestration.resources.ray import RayTraining
 from orchestration.training import WorkerShape, worker_shape
 
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parent)  # where workers find the task
+PYTHONPATH = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
 
 
 def test_workers_share_the_cpus_of_every_node() -> None:
@@ -96,7 +97,7 @@ def test_a_step_starts_no_ray_by_itself() -> None:
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = HERE  # where the workers find the task
+    os.environ["PYTHONPATH"] = PYTHONPATH
     yield
     ray.shutdown()
     if before is None:
@@ -127,14 +128,33 @@ def test_a_killed_worker_is_replaced_and_nothing_shows(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is interrupt
     run_a_step_that_trains_nothing()
     assert ray.is_initialized()  # kept for the next training
+    with pytest.raises(CorgiError, match="another training"):
+        RayTraining(num_workers=1).train(TinyTask(rows=50), SETTINGS, tmp_path / "killed", "tiny")
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_workers_refusal_comes_back_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_workers_refusal_comes_back_as_it_is_and_at_once(tmp_path: Path, workers: int) -> None:
+    task = TinyTask(spoil_from=20, attempts=tmp_path / "attempts")
     with pytest.raises(CorgiError, match="not finite for 10 steps up to 29"):
-        RayTraining(num_workers=1).train(
-            TinyTask(spoil_from=20), SETTINGS, tmp_path / "spoilt", "tiny"
-        )
+        RayTraining(num_workers=workers).train(task, SETTINGS, tmp_path / "spoilt", "tiny")
+    assert len((tmp_path / "attempts").read_text()) == workers  # one each
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_full_disk_comes_back_as_it_is(tmp_path: Path, small_disk: Path) -> None:
+    """Of two workers one alone meets it, while the other waits."""
+    task = TinyTask(
+        plain=True, fill_at=25, ballast=small_disk / "ballast", attempts=tmp_path / "attempts"
+    )
+    training = RayTraining(num_workers=2)
+    for attempts in (1, 2):  # the second finds the disk full from the start
+        with pytest.raises(CorgiError, match=r"full\. free space .* goes on from step 20"):
+            training.train(task, SETTINGS, small_disk / "run", "tiny")
+        assert len((tmp_path / "attempts").read_text()) == 2 * attempts
+    (small_disk / "ballast").unlink()
+    resumed = train(replace(task, ballast=None), SETTINGS, small_disk / "run")
+    assert resumed.steps == SETTINGS.steps
 
 
 def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
@@ -167,4 +187,6 @@ from orchestration.resources.ray import RayTraining
 task = TinyTask(pause={pause})
 RayTraining(num_workers=1).train(task, SETTINGS, Path({str(folder)!r}) / "run", "tiny")
 """
-    return subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": HERE})
+    return subprocess.Popen(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": PYTHONPATH}
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from tiny import SETTINGS, TinyTask, same
@@ -90,7 +90,9 @@ class StoppedTask(TinyTask):
 StoppedTask.__qualname__ = TinyTask.__qualname__  # the same training
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "state", "missing", "half-written"])
+@pytest.mark.parametrize(
+    "damage", ["truncate", "flip", "state", "no state", "missing", "half-written"]
+)
 @pytest.mark.parametrize("damaged", [1, 2])
 def test_a_damaged_checkpoint_is_passed_over(
     tmp_path: Path, damage: str, damaged: int, caplog: pytest.LogCaptureFixture
@@ -144,27 +146,16 @@ def _damage(checkpoint: Path, damage: str) -> None:
         weights.write_bytes(content[:-3] + bytes([content[-3] ^ 64]) + content[-2:])
     elif damage == "state":
         (checkpoint / "state.json").write_text("{")
+    elif damage == "no state":
+        (checkpoint / "state.json").unlink()
     elif damage == "missing":
         (checkpoint / "model.safetensors").unlink()
     else:  # killed before the renaming of the folder
         checkpoint.rename(checkpoint.parent / f".{checkpoint.name}.0123abcd.tmp")
 
 
-def _worker(rank: int, folder: str, port: int) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    train(TinyTask(plain=True), SETTINGS, Path(folder), rank=rank, world_size=2)
-    torch.distributed.destroy_process_group()
-
-
 def test_two_workers_train_as_one(tmp_path: Path) -> None:
-    from socket import socket
-
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_worker, (str(tmp_path / "two"), port), nprocs=2)
+    processes.run(TinyTask(plain=True), SETTINGS, tmp_path / "two", workers=2)
     two = train(TinyTask(plain=True), SETTINGS, tmp_path / "two")
     one = train(TinyTask(plain=True), SETTINGS, tmp_path / "one")
     assert two.already_finished

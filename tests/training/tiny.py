@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,14 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def fill_disk(ballast: Path, left: int) -> None:
+    """Write `ballast` until its disk is full, then give `left` bytes back."""
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)) == 4096:
+            pass
+    os.truncate(ballast, max(0, ballast.stat().st_size - left))
+
+
 class Network(nn.Module):
     """A convolution in channels_last, tied weights and, unless `plain`, dropout and buffers."""
 
@@ -47,13 +56,18 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class TinyTask(Task):
-    """Images of noise → functions of their channel means. Its process may be told to die once."""
+    """Images of noise → functions of their channel means. Faults happen to it as it is told."""
 
     rows: int = 100
     plain: bool = False  # nothing that depends on how the batch is shared among workers
     spoil_from: int = 10**9  # the loss is infinite from this step on
     die_at: int = -1  # step at which the process kills itself with SIGKILL …
     died: Path | None = field(default=None, compare=False)  # … unless this file is there
+    spoilt_row: int = -1  # the image that is not a number
+    fill_at: int = -1  # step at which somebody fills the disk …
+    ballast: Path | None = field(default=None, compare=False)  # … with this file …
+    left: int = field(default=0, compare=False)  # … but for so many bytes
+    attempts: Path | None = field(default=None, compare=False)  # a dot for every model built
     pause: float = field(default=0.0, compare=False)  # seconds a step, to be killed in
 
     @cached_property
@@ -61,15 +75,21 @@ class TinyTask(Task):
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(self.rows + 20, 3, 4, 4, generator=generator)
         means = images.mean(dim=(2, 3))
+        images[self.spoilt_row : self.spoilt_row + 1] = torch.nan
         return images, torch.cat([means.sin(), means.square()], dim=1)
 
     def build(self) -> nn.Module:
+        if self.attempts:
+            with self.attempts.open("a") as file:
+                file.write(".")
         return Network(self.plain)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         if random.step == self.die_at and self.died and not self.died.exists():
             self.died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if random.step == self.fill_at and self.ballast and not self.ballast.exists():
+            fill_disk(self.ballast, self.left)
         time.sleep(self.pause)
         images, targets = (values[rows] for values in self._data)
         images = images + 0.1 * random.normal(3, 4, 4)

@@ -1,0 +1,92 @@
+"""The gradient of one step: every worker's share of the batch, in pieces, averaged over workers.
+
+W workers that accumulate A pieces each are W·A parts of the batch: piece i of worker r has the rows
+and the random numbers of worker r·A + i of W·A. So neither number changes more than rounding,
+except through layers that look at the whole batch or draw by themselves (batch norm, dropout).
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from corgi_core.presets import TrainingSettings
+from corgi_core.training.compiled import Compiled
+from corgi_core.training.precision import InPrecision
+from corgi_core.training.randomness import BatchOrder, StepRandom, seed_of
+from corgi_core.training.task import Task
+
+
+class BatchGradient:
+    """Leaves ∇ of the mean loss over a step's global batch in the model's parameters."""
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        settings: TrainingSettings,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+    ) -> None:
+        self._task, self._model, self._settings = task, model, settings
+        self._rank, self._world, self._device = rank, world_size, device
+        self._order = BatchOrder(task.rows, settings.batch_size, settings.seed)
+        network, self._synchronised = model, None
+        if world_size > 1:
+            network = self._synchronised = DistributedDataParallel(model)
+        if settings.compile:
+            network = Compiled(network)
+        self._network = InPrecision(network, settings.precision, device)
+
+    def compute(self, step: int) -> dict[str, float] | None:
+        """The losses' means over the batch, the same on all workers, after clipping the gradient.
+
+        None, again on all workers, if a loss or the gradient is not finite anywhere.
+        """
+        pieces = self._settings.accumulation
+        losses: dict[str, Tensor] = {}
+        for piece in range(pieces):
+            with self._accumulating(last=piece == pieces - 1):
+                parts = self._losses_of(step, self._rank * pieces + piece)
+                (parts["loss"] / pieces).backward()
+            for name, value in parts.items():
+                losses[name] = losses.get(name, 0) + value.detach().float() / pieces
+        gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        values = torch.stack([*losses.values(), norm])
+        if self._synchronised is not None:
+            torch.distributed.all_reduce(values)
+            values /= self._world
+        *means, length = values.tolist()  # the step's one wait for the device
+        if not all(map(math.isfinite, (*means, length))):
+            return None
+        if length > 0.99 * self._settings.clip_norm:  # else it multiplies by 1
+            nn.utils.clip_grads_with_norm_(self._model.parameters(), self._settings.clip_norm, norm)
+        return dict(zip(losses, means, strict=True))
+
+    def _losses_of(self, step: int, part: int) -> dict[str, Tensor]:
+        settings, parts = self._settings, self._world * self._settings.accumulation
+        _seed(self._device, seed_of("layers", settings.seed, step, part))  # dropout, if any
+        random = StepRandom(settings.seed, step, settings.batch_size, part, parts, self._device)
+        size = settings.batch_size // parts
+        rows = self._order.rows_of(step)[part * size : (part + 1) * size]
+        return self._task.loss(self._network, rows, random)
+
+    def _accumulating(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged over the workers once, with those of the last piece."""
+        if last or self._synchronised is None:
+            return nullcontext()
+        return self._synchronised.no_sync()
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """As torch.manual_seed, which on a CPU spends most of its time on devices that are not used."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
