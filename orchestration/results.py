@@ -1,4 +1,4 @@
-"""The tables of an evaluation, as the terminal shows them."""
+"""The tables of an evaluation and of a study, as the terminal shows them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from rich.table import Table
 from corgi_core.errors import CorgiError
 from corgi_core.files import read_json
 from orchestration.settings import DEFAULT_PRESET, Settings
+
+STUDY_TABLES = {
+    "steps": "Held-out quality by sampling steps",
+    "gaussians": "One Gaussian or many",
+    "shift_and_scale": "The shift and the scale, each alone and both",
+    "contributions": "What each brings, paired by seed",
+}
 
 
 def show_results(settings: Settings, console: Console) -> None:
@@ -31,6 +38,17 @@ def show_results(settings: Settings, console: Console) -> None:
     )
     if settings.under_dvc:
         console.print("  [bold]dvc metrics show[/bold]")
+
+
+def show_study(settings: Settings, console: Console) -> None:
+    """The study's main tables, and where all of them and the pictures are."""
+    from rich.markdown import Markdown
+
+    folder = settings.reports / "study"
+    for name, title in STUDY_TABLES.items():
+        console.print(f"\n[bold]{title}[/bold] (mean over seeds ± half the 95 % interval)")
+        console.print(Markdown((folder / "tables" / f"{name}.md").read_text(encoding="utf-8")))
+    console.print(f"All tables, pictures and numbers: {folder}")
 
 
 def _options(settings: Settings) -> str:
