@@ -116,7 +116,7 @@ def by_width(report: StudyReport, preset: Preset) -> Figure:
     }
     steps = preset.study.main_steps
     figure, panels = new_figure(
-        "The start's width decides, then its place", len(QUALITY_AND_SPREAD), len(steps),
+        "The start's width and its place, each for itself", len(QUALITY_AND_SPREAD), len(steps),
         sharex=True,
     )  # fmt: skip
     for metric, in_row in zip(QUALITY_AND_SPREAD, panels, strict=True):

@@ -19,6 +19,7 @@ from torch import Tensor
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.subsets import caption_subset
+from corgi_core.diffusion import TIMESTEPS
 from corgi_core.files import digest_of, read_json, write_json
 from corgi_core.gaussians import GaussianBank
 from corgi_core.presets import Preset
@@ -156,8 +157,8 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
     seed = plan.arm.seed
     c = prior.bank.choose(study.held_out.text)
     random = torch.Generator().manual_seed(seed)
-    z_T = prior.bank.unwhiten(torch.randn(len(c), prior.bank.width, generator=random), c)  # noqa: N806
-    yield {"of": START, "timestep": 1000, "cosine": study.judge.cosine(z_T)}
+    start = prior.bank.unwhiten(torch.randn(len(c), prior.bank.width, generator=random), c)
+    yield {"of": START, "timestep": TIMESTEPS, "cosine": study.judge.cosine(start)}
     predictions: dict[int, list[Tensor]] = {}  # by timestep, in pieces of the captions
     _drawn(
         study, prior, Sampling(study.preset.study.steps[-1]), seed,

@@ -39,6 +39,8 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
         },
         [],
     ),
+    "prior_study": ("study", {"images", "image_embeddings", "text_embeddings"}, ["0", "1", "2"]),
+    "study_figures": ("study", {"prior_study"}, []),
     "registered_models": ("registry", {"evaluation", "prior", "decoder", "clip_encoder"}, []),
 }  # fmt: skip
 
@@ -91,7 +93,7 @@ def test_trainings_share_the_one_place_of_the_device(definitions: dg.Definitions
         for asset in definitions.assets or []
         if isinstance(asset, dg.AssetsDefinition) and asset.op.pool
     }
-    assert pools == dict.fromkeys(("clip_encoder", "prior", "decoder"), "device")
+    assert pools == dict.fromkeys(("clip_encoder", "prior", "decoder", "prior_study"), "device")
 
 
 def test_automations_are_off(definitions: dg.Definitions) -> None:
