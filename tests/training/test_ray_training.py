@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import ray
-from tiny import SETTINGS, TinyTask, same
+from tiny import SETTINGS, TinyTask, numbered, same
 
 from corgi_core import progress
 from corgi_core.errors import CorgiError
@@ -170,20 +170,13 @@ RayTraining(num_workers=1).train(task, SETTINGS, Path({str(folder)!r}) / "run", 
     return subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": HERE})
 
 
-def _numbered(kept: dict[str, int], item: int) -> tuple[int, int, int]:
-    """(item, the worker, how many items it has had); some items are refused."""
-    if item < 0:
-        raise CorgiError(f"{item} is negative", "count upwards")
-    kept["items"] = kept.get("items", 0) + 1
-    return item, os.getpid(), kept["items"]
-
-
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_items_are_shared_among_workers_that_keep_what_they_loaded(workers: int) -> None:
     heard: list[tuple[str, int, int]] = []
     training = RayTraining(num_workers=workers)
     with progress.listening(lambda *report: heard.append(report)):
-        results = list(training.map(_numbered, {}, range(8), "numbers"))
+        results = list(training.map(numbered, {}, range(8), "numbers"))
     assert sorted(item for item, _, _ in results) == list(range(8))
     by_worker: dict[int, list[int]] = {}
     for _, worker, had in results:
@@ -193,7 +186,8 @@ def test_items_are_shared_among_workers_that_keep_what_they_loaded(workers: int)
     assert heard[-1] == ("numbers", 8, 8)
 
 
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_items_refusal_is_the_callers(workers: int) -> None:
     with pytest.raises(CorgiError, match="-3 is negative"):
-        list(RayTraining(num_workers=workers).map(_numbered, {}, [1, 2, -3], "numbers"))
+        list(RayTraining(num_workers=workers).map(numbered, {}, [1, 2, -3], "numbers"))
