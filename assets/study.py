@@ -40,7 +40,7 @@ def prior_study(
 
     Finished arms are taken as they are, so a killed study goes on, and a longer one adds to it.
     """
-    from corgi_core.study import measure, questions, report
+    from corgi_core.study import measure, questions, references, report
 
     preset, seed = workspace.preset, int(context.partition_key)
     inputs = {
@@ -59,6 +59,7 @@ def prior_study(
             for entry in report.metrics_by_step(found):
                 run.log_metrics(entry)
         measurements.append(found)
+    measurements.append(references.references(study, seed))
     result = report.StudyReport.joined(measurements)
     return materialized(result, arms=len(plans), samples=table(result.frame("samples")))
 

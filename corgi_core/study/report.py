@@ -27,8 +27,11 @@ TIMES = ("seconds",)  # differ from one measuring to the next
 
 @dataclass
 class StudyReport:
-    """`rows` by table ("samples", "timesteps", "training"), each row one arm, seed and sampling (or
-    timestep, or training step) with its values; `pictures` and Markdown `tables` by name."""
+    """`rows` by table; `pictures` and Markdown `tables` by name.
+
+    A row is one arm and seed with the values of one sampling ("samples"), timestep ("timesteps")
+    or evaluation while training ("training"); or what needs no prior, for one seed ("references").
+    """
 
     rows: dict[str, list[dict[str, Any]]]
     pictures: dict[str, Image.Image] = field(default_factory=dict)

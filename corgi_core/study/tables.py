@@ -32,7 +32,17 @@ def tables_of(report: StudyReport, preset: Preset) -> dict[str, str]:
         for question in questions_of(preset)
         if question.samplings
     }
-    return {"contributions": contributions(samples, preset), **tables}
+    references = _references(report.frame("references"))
+    return {"references": references, "contributions": contributions(samples, preset), **tables}
+
+
+def _references(rows: pd.DataFrame) -> str:
+    metrics = [metric for metric in METRICS if metric in rows]
+    lines = [
+        [label, *(_cell(over_seeds(found, ["label"], metric)) for metric in metrics)]
+        for label, found in rows.groupby("label", sort=False)
+    ]
+    return markdown(["instead of a prior", *(METRICS[metric] for metric in metrics)], lines)
 
 
 def contributions(samples: pd.DataFrame, preset: Preset) -> str:

@@ -16,6 +16,7 @@ from corgi_core.study.compose import composed
 from corgi_core.study.figures import FIGURES, by_sampler, by_steps, by_timestep, by_width
 from corgi_core.study.intervals import mean_and_half_width
 from corgi_core.study.questions import plans_of, questions_of
+from corgi_core.study.references import MEAN, REAL, TEXT
 from corgi_core.study.report import StudyReport, metrics_by_step
 
 SEEDS = PRESET.study.seeds
@@ -44,6 +45,10 @@ def part(seed):
         for step in (6, 12):
             row = {"step": step, "seconds": step / 2, "held_out_cosine": value(plan.arm, step)}
             rows["training"].append(about | row)
+    rows["references"] = [
+        {"label": name, "start": name, "seed": seed, **{m: value(name, seed, m) for m in METRICS}}
+        for name in (MEAN, TEXT, REAL)
+    ]
     return rows
 
 
@@ -132,6 +137,8 @@ def test_every_figure_says_what_is_seen_and_every_panel_has_data(report):
 
 def test_tables_write_the_means_and_what_each_idea_brings(report):
     tables = composed([report], PRESET).tables
+    mean, half = mean_and_half_width([value(TEXT, seed, "frechet") for seed in SEEDS])
+    assert f"{mean:.4f} ± {half:.4f}" in tables["references"]
     mean, half = means(report, shifted(1.0, 2), "recall_at_5", 3)
     (row,) = [
         line for line in tables["gaussians"].splitlines() if "k = 2" in line and "| 3 |" in line

@@ -15,6 +15,7 @@ from small_study import IMAGES, PRESET, measure_two_arms, small_study
 from corgi_core.study.arms import BASELINE, Arm
 from corgi_core.study.measure import START, measured, trained
 from corgi_core.study.questions import Plan, Sampling, plans_of, questions_of
+from corgi_core.study.references import MEAN, REAL, TEXT, references
 
 HERE = str(Path(__file__).parent)
 PLAN = Plan(Arm(BASELINE), (Sampling(1), Sampling(3, guidance=2.0)), (Sampling(1),), timesteps=True)
@@ -48,6 +49,15 @@ def test_held_out_captions_are_the_first_of_each_image(study):
     assert len(set(every)) == 20
     train = {tuple(row.tolist()) for row in torch.from_numpy(study.real)}
     assert not train & set(every)
+
+
+def test_what_needs_no_prior(study):
+    rows = {row["label"]: row for row in references(study, 0)["references"]}
+    assert rows[MEAN]["cosine"] == pytest.approx(rows[MEAN]["shuffled_cosine"], abs=0.05)
+    assert rows[MEAN]["recall_at_5"] == pytest.approx(5 / 20)
+    assert rows[TEXT]["cosine"] > rows[TEXT]["shuffled_cosine"] + 0.3  # the caption tells much
+    assert rows[TEXT]["recall_at_5"] > rows[MEAN]["recall_at_5"]
+    assert rows[REAL]["frechet"] < rows[MEAN]["frechet"]
 
 
 def test_a_measurement_is_taken_once(study, monkeypatch):
