@@ -39,7 +39,7 @@ def tables_of(report: StudyReport, preset: Preset) -> dict[str, str]:
 def _references(rows: pd.DataFrame) -> str:
     metrics = [metric for metric in METRICS if metric in rows]
     lines = [
-        [label, *(_cell(over_seeds(found, ["label"], metric)) for metric in metrics)]
+        [str(label), *(_cell(over_seeds(found, ["label"], metric)) for metric in metrics)]
         for label, found in rows.groupby("label", sort=False)
     ]
     return markdown(["instead of a prior", *(METRICS[metric] for metric in metrics)], lines)
