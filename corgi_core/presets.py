@@ -147,6 +147,28 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
+class StudySettings:
+    """The study of the prior: what is varied, one thing at a time, and how it is measured."""
+
+    training: TrainingSettings = TrainingSettings(  # of every arm; the seed is the arm's
+        steps=300, batch_size=128, learning_rate=3e-3, ema_decay=0.99,
+        checkpoint_every=150, evaluate_every=50,
+    )  # fmt: skip
+    seeds: tuple[int, ...] = (0, 1, 2)
+    gaussians: tuple[int, ...] = (1, 16, 128, 1024)
+    kappas: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 5.0)
+    guidances: tuple[float, ...] = (1.0, 1.5, 2.0, 4.0)
+    captions: tuple[float, ...] = (0.017, 0.05, 0.1, 0.3, 1.0)  # shares that are kept
+    samplers: tuple[str, ...] = ("ddpm", "ddim", "dpm++", "unipc")
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16, 64)
+    main_steps: tuple[int, ...] = (1, 4, 64)  # those of `steps` at which most arms are sampled
+    guided_steps: int = 16
+    held_out: int = 1000  # held-out images to measure on, at most, by their first captions
+    spread_captions: int = 128  # of them, for the samples' spread per caption …
+    spread_samples: int = 8  # … from so many samples of each
+
+
+@dataclass(frozen=True)
 class Preset:
     name: str
     data: DataSettings
@@ -155,6 +177,7 @@ class Preset:
     decoder: DecoderSettings
     gaussians: GaussianSettings = field(default_factory=GaussianSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    study: StudySettings = field(default_factory=StudySettings)
     variants: tuple[str, ...] = VARIANTS[:3]  # of the priors that `corgi demo` trains
     workers: int = 1  # of Ray Train
     seed: int = 0
@@ -228,6 +251,15 @@ _EMOJI_SMALL = Preset(
         ),
     ),
     evaluation=EvaluationSettings(images=24, grid_rows=6),
+    study=StudySettings(
+        training=TrainingSettings(
+            steps=40, batch_size=32, learning_rate=2e-3, warmup_steps=10, ema_decay=0.9,
+            checkpoint_every=20, evaluate_every=20,
+        ),
+        seeds=(0, 1), gaussians=(1, 16), kappas=(1.0, 3.0), guidances=(1.0, 2.0),
+        captions=(0.1, 1.0), samplers=("ddpm", "dpm++"), steps=(1, 4, 8), main_steps=(1, 8),
+        guided_steps=4, spread_captions=30, spread_samples=4,
+    ),
 )  # fmt: skip
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_EMOJI, _EMOJI_SMALL)}

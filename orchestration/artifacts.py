@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from corgi_core.evaluation.report import Evaluation as Evaluation
     from corgi_core.gaussians import GaussianBank as GaussianBank
     from corgi_core.prior.model import PriorModel as PriorModel
+    from corgi_core.study.report import StudyReport as StudyReport
 else:
     ArrayStore = Artifact("corgi_core.data.arrays:ArrayStore")
     CaptionSubset = Artifact("corgi_core.data.subsets:CaptionSubset")
@@ -68,3 +69,4 @@ else:
     Evaluation = Artifact("corgi_core.evaluation.report:Evaluation")
     GaussianBank = Artifact("corgi_core.gaussians:GaussianBank")
     PriorModel = Artifact("corgi_core.prior.model:PriorModel")
+    StudyReport = Artifact("corgi_core.study.report:StudyReport")

@@ -59,6 +59,15 @@ def demo(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
 
 
 @cli.command()
+def study(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+    """Compare many small priors: the paper's figures, sweeps and controls, over several seeds."""
+    settings = _settings(preset, dataset)
+    from orchestration.demo import study
+
+    raise typer.Exit(study(settings))
+
+
+@cli.command()
 def results(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
     """Show the tables of the last evaluation again."""
     settings = _settings(preset, dataset)

@@ -1,25 +1,44 @@
-"""`corgi demo`: everything from raw data to pictures and a table, resumable at any point."""
+"""`corgi demo` and `corgi study`: what is missing or stale is done, resumable at any point."""
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from corgi_core.errors import CorgiError
 from orchestration.instance import open_instance
 from orchestration.logs import LOG_FILE
-from orchestration.results import show_results
+from orchestration.results import show_results, show_study
 from orchestration.screen import StepDisplay, own_screen
 from orchestration.settings import Settings
 
+if TYPE_CHECKING:
+    from orchestration.refresh import Refresh, Step
+
+Show = Callable[[Settings, Console], None]
+
 
 def demo(settings: Settings) -> int:
-    """Do what is missing or stale, then show the results; returns the exit code."""
+    """Everything from raw data to pictures and a table; returns the exit code."""
+    return _brought_up_to_date(settings, lambda refresh: refresh.all_steps(), show_results)
+
+
+def study(settings: Settings) -> int:
+    """The study of the prior, with its figures and tables; returns the exit code."""
+    return _brought_up_to_date(settings, lambda refresh: refresh.study_steps(), show_study)
+
+
+def _brought_up_to_date(
+    settings: Settings, steps_of: Callable[[Refresh], list[Step]], show: Show
+) -> int:
+    """Do those of the steps that are missing or stale, then show what came out."""
     log = settings.state / LOG_FILE
     with own_screen(log) as console:
         try:
-            done, seconds = _refresh(settings, console)
+            done, seconds = _refresh(settings, steps_of, console)
         except CorgiError as error:
             console.print(f"[red]Error:[/red] {error.problem}. To mend it: {error.remedy}.")
             return 2
@@ -32,17 +51,19 @@ def demo(settings: Settings) -> int:
             console.print(f"The details are in {log}")
             return 1
         console.print(f"\n{done} steps done in {seconds:.0f} s, the rest was unchanged.\n")
-        show_results(settings, console)
+        show(settings, console)
     return 0
 
 
-def _refresh(settings: Settings, console: Console) -> tuple[int, float]:
+def _refresh(
+    settings: Settings, steps_of: Callable[[Refresh], list[Step]], console: Console
+) -> tuple[int, float]:
     with console.status("starting"):
         from orchestration.definitions import defs
         from orchestration.refresh import Refresh
 
         refresh = Refresh(defs.get_repository_def(), open_instance(settings))
-        steps = refresh.all_steps()
+        steps = steps_of(refresh)
     console.print(f"Workspace [bold]{settings.workspace}[/bold], {len(steps)} steps")
     with StepDisplay.on(console, len(steps)) as display:
         return refresh.run(steps, display), display.seconds

@@ -1,16 +1,20 @@
-"""The two dimensions that priors are partitioned by: named variant and caption subset."""
+"""What assets are partitioned by: priors by variant and caption subset, the study by seed."""
 
 from __future__ import annotations
 
 import dagster as dg
 
 from corgi_core.presets import CAPTION_SUBSETS, VARIANTS
+from orchestration.settings import settings
 
 VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
 
 variants = dg.StaticPartitionsDefinition(VARIANTS)
 caption_subsets = dg.StaticPartitionsDefinition(CAPTION_SUBSETS)
 priors = dg.MultiPartitionsDefinition({VARIANT: variants, CAPTION_SUBSET: caption_subsets})
+
+STUDY = "study"  # the group of the study's assets
+study_seeds = dg.StaticPartitionsDefinition([str(seed) for seed in settings().preset.study.seeds])
 
 SEMI_SUPERVISED = [
     dg.MultiPartitionKey({VARIANT: variant, CAPTION_SUBSET: subset})

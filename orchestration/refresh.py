@@ -21,6 +21,7 @@ from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionI
 from corgi_core.errors import CorgiError
 from orchestration.champions import champion_folder
 from orchestration.logs import TO_FILE_ONLY
+from orchestration.partitions import STUDY
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings, settings
@@ -79,9 +80,18 @@ class Refresh:
         return done
 
     def all_steps(self) -> list[Step]:
-        """Every partition of every asset, each after all that it is made from."""
-        steps = []
+        """Every partition of every asset but the study's, each after all that it is made from."""
+        return self._steps(dg.AssetSelection.all() - dg.AssetSelection.groups(STUDY))
+
+    def study_steps(self) -> list[Step]:
+        """The study and all that it is made from."""
+        return self._steps(dg.AssetSelection.groups(STUDY).upstream())
+
+    def _steps(self, selection: dg.AssetSelection) -> list[Step]:
+        selected, steps = selection.resolve(self._graph), []
         for asset in self._graph.toposorted_asset_keys:
+            if asset not in selected:
+                continue
             definition = self._graph.get(asset).partitions_def
             partitions = definition.get_partition_keys() if definition else [None]
             steps += [Step(asset, partition) for partition in partitions]

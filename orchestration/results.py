@@ -1,15 +1,24 @@
-"""The tables of an evaluation, as the terminal shows them."""
+"""The tables of an evaluation and of a study, as the terminal shows them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from corgi_core.errors import CorgiError
 from corgi_core.files import read_json
 from orchestration.settings import DEFAULT_PRESET, Settings
+
+STUDY_WIDTH = 150  # columns of the study's tables; a narrower terminal breaks their lines
+STUDY_TABLES = {
+    "steps": "Held-out quality by sampling steps",
+    "gaussians": "One Gaussian or many",
+    "shift_and_scale": "The shift and the scale, each alone and both",
+    "contributions": "What each brings, paired by seed",
+}
 
 
 def show_results(settings: Settings, console: Console) -> None:
@@ -31,6 +40,26 @@ def show_results(settings: Settings, console: Console) -> None:
     )
     if settings.under_dvc:
         console.print("  [bold]dvc metrics show[/bold]")
+
+
+def show_study(settings: Settings, console: Console) -> None:
+    """The study's main tables, and where all of them and the pictures are."""
+    folder = settings.reports / "study"
+    wide = Console(file=console.file, width=STUDY_WIDTH, highlight=False)
+    for name, title in STUDY_TABLES.items():
+        markdown = (folder / "tables" / f"{name}.md").read_text(encoding="utf-8")
+        wide.print(_table(f"\n{title}, ± half the 95 % interval", markdown))
+    console.print(f"All tables, pictures and numbers: {folder}")
+
+
+def _table(title: str, markdown: str) -> Table:
+    heads, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _options(settings: Settings) -> str:

@@ -126,6 +126,23 @@ def train_on_worker(config: dict[str, Any]) -> None:
     )
 
 
+_kept: dict[str, Any] = {}  # what several tasks of this worker have in common
+
+
+def apply_on_worker(function: Any, common: list[Any], item: Any) -> Any:
+    """function(common, item) on one thread. `common` is a reference in a list, which Ray leaves
+    alone: what it names is fetched by a worker's first task and kept for the next ones."""
+    import ray
+    import torch
+
+    torch.set_num_threads(1)
+    (reference,) = common
+    if reference.hex() not in _kept:
+        _kept.clear()
+        _kept[reference.hex()] = ray.get(reference)
+    return function(_kept[reference.hex()], item)
+
+
 def _process_group(shape: WorkerShape) -> Any:
     """Torch's process group; one worker needs none, and Ray's controller then loads no torch."""
     if shape.workers == 1:

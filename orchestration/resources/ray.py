@@ -11,11 +11,11 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import dagster as dg
 from dagster_ray import LocalRay
@@ -23,7 +23,7 @@ from pydantic import Field
 
 from corgi_core import progress
 from corgi_core.files import is_running
-from orchestration.training import fit, worker_shape
+from orchestration.training import apply_on_worker, fit, worker_shape
 
 if TYPE_CHECKING:
     from corgi_core.presets import TrainingSettings
@@ -45,6 +45,10 @@ LOCAL_ENVIRONMENT = {
 }
 
 SESSIONS, SESSION = Path("/tmp"), "corgi-ray-"  # where sessions' folders lie, and their prefix
+
+Common = TypeVar("Common")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +134,36 @@ class RayTraining(LocalRay):
                 result = replace(trained, already_finished=False)
         return replace(result, undelivered=following.undelivered)
 
+    def map(
+        self,
+        function: Callable[[Common, Item], Result],
+        common: Common,
+        items: Sequence[Item],
+        what: str,
+    ) -> Iterator[Result]:
+        """function(common, item) of every item, each on one CPU, as they come and in any order.
+
+        `function` is a top-level one. `common` is sent once to every worker, which keeps it, with
+        all that it has loaded, for its next items. Progress is reported as `what`. With
+        `num_workers` 0 the items are done here, one after the other.
+
+        Raises what `function` raises. Whoever stops asking for results stops the work.
+        """
+        if self.num_workers == 0:
+            yield from progress.track((function(common, item) for item in items), what, len(items))
+            return
+        import ray
+
+        self.connect()
+        try:
+            kept = ray.put(common)
+            remote = ray.remote(num_cpus=1)(apply_on_worker)
+            running = [remote.remote(function, [kept], item) for item in items]
+            yield from progress.track(_as_they_come(running), what, len(items))
+        except BaseException:
+            ray.shutdown()  # nothing may go on unseen
+            raise
+
     def _nodes(self) -> list[Mapping[str, float]]:
         """The resources of each node; of this machine where no Ray runs yet."""
         import ray
@@ -141,6 +175,18 @@ class RayTraining(LocalRay):
         import torch
 
         return [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
+
+
+def _as_they_come(running: list[Any]) -> Iterator[Any]:
+    """The results of Ray's tasks in the order in which they end; the first failure is raised."""
+    import ray
+
+    while running:
+        (done,), running = ray.wait(running, num_returns=1)
+        try:
+            yield ray.get(done)
+        except ray.exceptions.RayTaskError as failure:
+            raise failure.cause from failure
 
 
 def _session_folder() -> str:

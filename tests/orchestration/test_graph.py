@@ -11,6 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from orchestration.refresh import Refresh
+
 VARIANTS = ["baseline", "shifted-k1", "shifted-k16"]
 SUBSETS = ["1.7%", "10%", "100%"]
 PRIORS = [f"{subset}|{variant}" for subset in SUBSETS for variant in VARIANTS]
@@ -39,6 +41,8 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
         },
         [],
     ),
+    "prior_study": ("study", {"images", "image_embeddings", "text_embeddings"}, ["0", "1", "2"]),
+    "study_figures": ("study", {"prior_study"}, []),
     "registered_models": ("registry", {"evaluation", "prior", "decoder", "clip_encoder"}, []),
 }  # fmt: skip
 
@@ -91,7 +95,23 @@ def test_trainings_share_the_one_place_of_the_device(definitions: dg.Definitions
         for asset in definitions.assets or []
         if isinstance(asset, dg.AssetsDefinition) and asset.op.pool
     }
-    assert pools == dict.fromkeys(("clip_encoder", "prior", "decoder"), "device")
+    assert pools == dict.fromkeys(("clip_encoder", "prior", "decoder", "prior_study"), "device")
+
+
+def test_the_study_is_brought_up_to_date_by_itself(definitions: dg.Definitions) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        refresh = Refresh(definitions.get_repository_def(), instance)
+        everything, study = (
+            [step.asset.to_user_string() for step in steps]
+            for steps in (refresh.all_steps(), refresh.study_steps())
+        )
+    of_study = {"prior_study", "study_figures"}
+    assert set(everything) == GRAPH.keys() - of_study
+    embeddings = {
+        "raw_images", "images", "pixels", "clip_encoder", "image_embeddings", "text_embeddings",
+    }  # fmt: skip
+    assert set(study) == embeddings | of_study
+    assert study[-4:] == ["prior_study"] * 3 + ["study_figures"]
 
 
 def test_automations_are_off(definitions: dg.Definitions) -> None:

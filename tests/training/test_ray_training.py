@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import ray
-from tiny import SETTINGS, TinyTask, same
+from tiny import SETTINGS, TinyTask, numbered, same
 
 from corgi_core import progress
 from corgi_core.errors import CorgiError
@@ -190,3 +190,26 @@ RayTraining(num_workers=1).train(task, SETTINGS, Path({str(folder)!r}) / "run", 
     return subprocess.Popen(
         [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": PYTHONPATH}
     )
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_items_are_shared_among_workers_that_keep_what_they_loaded(workers: int) -> None:
+    heard: list[tuple[str, int, int]] = []
+    training = RayTraining(num_workers=workers)
+    with progress.listening(lambda *report: heard.append(report)):
+        results = list(training.map(numbered, {}, range(8), "numbers"))
+    assert sorted(item for item, _, _ in results) == list(range(8))
+    by_worker: dict[int, list[int]] = {}
+    for _, worker, had in results:
+        by_worker.setdefault(worker, []).append(had)
+    assert (os.getpid() in by_worker) == (workers == 0)
+    assert all(sorted(had) == list(range(1, len(had) + 1)) for had in by_worker.values())
+    assert heard[-1] == ("numbers", 8, 8)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_items_refusal_is_the_callers(workers: int) -> None:
+    with pytest.raises(CorgiError, match="-3 is negative"):
+        list(RayTraining(num_workers=workers).map(numbered, {}, [1, 2, -3], "numbers"))

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from corgi_core.errors import CorgiError
 from corgi_core.presets import TrainingSettings
 from corgi_core.training.loop import StepRandom, Task
 
@@ -101,3 +102,11 @@ class TinyTask(Task):
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         images, targets = (values[self.rows :] for values in self._data)
         return {"held_out": (model(images) - targets).square().mean().item()}
+
+
+def numbered(kept: dict[str, int], item: int) -> tuple[int, int, int]:
+    """(item, the process, how many items it has had); negative ones are refused."""
+    if item < 0:
+        raise CorgiError(f"{item} is negative", "count upwards")
+    kept["items"] = kept.get("items", 0) + 1
+    return item, os.getpid(), kept["items"]

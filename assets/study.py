@@ -1,0 +1,95 @@
+"""The study of the prior: many small trainings that differ in one thing, and figures of them."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets.metadata import OWNERS, link, materialized, picture, table
+from assets.trained import DEVICE
+from assets.versions import code_version, version
+from corgi_core.files import digest_of
+from orchestration.artifacts import ArrayStore, Dataset, StudyReport
+from orchestration.partitions import STUDY, study_seeds
+from orchestration.resources.mlflow import MLflow
+from orchestration.resources.ray import RayTraining
+from orchestration.resources.workspace import Workspace
+from orchestration.settings import settings
+
+PRESET = settings().preset
+REVISION = 1  # of the trainings: another one trains every arm anew
+
+
+@dg.asset(
+    group_name=STUDY,
+    owners=OWNERS,
+    kinds={"pytorch", "ray", "mlflow"},
+    pool=DEVICE,
+    partitions_def=study_seeds,
+    code_version=version(PRESET.digest("study", "prior", "gaussians"), revision=REVISION),
+)
+def prior_study(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    workspace: Workspace,
+    ray_training: RayTraining,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[StudyReport]:
+    """Every arm of one seed, trained and measured on held-out captions: one prior a CPU at a time.
+
+    Finished arms are taken as they are, so a killed study goes on, and a longer one adds to it.
+    """
+    from corgi_core.study import measure, questions, references, report
+
+    preset, seed = workspace.preset, int(context.partition_key)
+    inputs = {
+        "images": images.digest,
+        "image_embeddings": image_embeddings.digest,
+        "text_embeddings": text_embeddings.digest,
+    }
+    folder = workspace.work_folder(context, digest_of(inputs, REVISION))
+    study = measure.Study(images, image_embeddings, text_embeddings, preset, folder)
+    plans = questions.plans_of(questions.questions_of(preset), seed, preset.study.steps[-1])
+    measurements = []
+    for found in ray_training.map(measure.measured, study, plans, f"arms of seed {seed}"):
+        about, *_ = found["training"]
+        identity = digest_of(code_version(context), inputs, found)
+        with mlflow.run(context, f"study-{about['arm']}", identity, inputs, about) as run:
+            for entry in report.metrics_by_step(found):
+                run.log_metrics(entry)
+        measurements.append(found)
+    measurements.append(references.references(study, seed))
+    result = report.StudyReport.joined(measurements)
+    return materialized(result, arms=len(plans), samples=table(result.frame("samples")))
+
+
+@dg.asset(
+    group_name=STUDY,
+    owners=OWNERS,
+    kinds={"matplotlib", "mlflow"},
+    code_version=version(PRESET.digest("study", "gaussians"), revision=1),
+)
+def study_figures(
+    context: dg.AssetExecutionContext,
+    prior_study: dict[str, StudyReport],
+    workspace: Workspace,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[StudyReport]:
+    """Means over the seeds with 95 % intervals: the paper's figures, sweeps, controls, tables."""
+    from corgi_core.study.compose import composed
+
+    result = composed(prior_study.values(), workspace.preset)
+    folder = workspace.reports_folder / STUDY
+    result.save(folder)
+    inputs = {f"prior_study.{seed}": part.digest for seed, part in prior_study.items()}
+    identity = digest_of(code_version(context), inputs)
+    with mlflow.run(context, STUDY, identity, inputs, vars(workspace.preset.study)) as run:
+        run.log_artifacts(folder, STUDY)
+        url = run.url
+    shown: dict[str, Any] = {
+        "mlflow_run": link(url),
+        **{name: picture(image) for name, image in result.pictures.items()},
+        **{f"{name}_table": dg.MetadataValue.md(text) for name, text in result.tables.items()},
+    }
+    return materialized(result, **shown)

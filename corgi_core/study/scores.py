@@ -1,0 +1,82 @@
+"""What is measured of samples: nearness, the shuffled control, retrieval, Fréchet, and spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from corgi_core.encoders.similarity import blockwise_cosine, recall_at
+from corgi_core.errors import CorgiError
+from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
+
+RANKS = (1, 5)
+SHUFFLE_SEED = 0  # one derangement for every arm
+
+
+class Judge:
+    """Scores embeddings against the held-out images' real ones, real [n, d], n ≥ 2."""
+
+    def __init__(self, real: Tensor, blocks: Sequence[int]) -> None:
+        if len(real) < 2:
+            raise CorgiError(
+                f"{len(real)} held-out captioned images are too few to measure on",
+                "ingest more captioned images, or raise test_fraction",
+            )
+        self.real, self.blocks = real, tuple(blocks)
+        self._strangers = real[derangement(len(real), SHUFFLE_SEED)]
+
+    @cached_property
+    def _statistics(self) -> FeatureStatistics:
+        return _unit_statistics(self.real)
+
+    def scores(self, z: Tensor) -> dict[str, float]:
+        """Of embeddings z [n, d], row i from caption i.
+
+        `shuffled_cosine` is to the image of another caption: what is gained without reading the
+        text. `frechet` is on the embeddings scaled to norm 1.
+        """
+        recalls = recall_at(z, self.real, RANKS, self.blocks)
+        return {
+            "cosine": self.cosine(z),
+            "shuffled_cosine": float(blockwise_cosine(z, self._strangers, self.blocks).mean()),
+            **{f"recall_at_{rank}": recall for rank, recall in recalls.items()},
+            "frechet": frechet_distance(_unit_statistics(z), self._statistics),
+        }
+
+    def cosine(self, z: Tensor) -> float:
+        """Mean cosine of embeddings z [n, d] to the real ones of the same rows."""
+        return float(blockwise_cosine(z, self.real, self.blocks).mean())
+
+
+def spread(samples: Tensor, real: Tensor) -> dict[str, float]:
+    """How far a caption's samples lie apart: `variance`, and `spread`, that over the right one.
+
+    samples [S, n, d], S ≥ 2 of each of n captions; real [n, d], the captions' true embeddings.
+    For a calibrated sampler z_0 is exchangeable with its samples, so E‖z_0 − z̄‖² is
+    (1 + 1/S) times their variance: `spread` is then 1. It is 0 for a sampler that knows one answer
+    to every caption. Variances are summed over coordinates and divided by d.
+    """
+    count, _, width = samples.shape
+    if count < 2:
+        raise CorgiError("one sample has no spread", "set spread_samples to 2 or more")
+    variance = samples.var(dim=0).sum(dim=1).mean() / width
+    missed = (real - samples.mean(dim=0)).square().sum(dim=1).mean() / width
+    return {
+        "variance": float(variance),
+        "spread": float(variance / (missed * count / (count + 1))),
+    }
+
+
+def derangement(n: int, seed: int) -> Tensor:
+    """A permutation [n] of 0 … n−1 that leaves nothing in its place: one random cycle; n ≥ 2."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    permutation = torch.empty_like(order)
+    permutation[order] = order.roll(1)
+    return permutation
+
+
+def _unit_statistics(z: Tensor) -> FeatureStatistics:
+    return FeatureStatistics.of((z / z.norm(dim=1, keepdim=True)).cpu().numpy())
