@@ -9,7 +9,9 @@ from sklearn.cluster import KMeans
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians import GaussianBank, effective_rank, fit_bank, modality_gap
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.diagnostics import effective_rank, modality_gap
+from corgi_core.gaussians.fit import fit_bank
 
 
 def three_cones(per_cone=(400, 300, 200), d=8, seed=0):
