@@ -26,25 +26,27 @@ def gaussian_bank(
     workspace: Workspace,
 ) -> dg.MaterializeResult[GaussianBank]:
     """k Gaussians fitted to the training images' embeddings; N(0, I) for the baseline."""
-    from corgi_core import gaussians
+    from corgi_core.gaussians import bank as banks
+    from corgi_core.gaussians.diagnostics import effective_rank, modality_gap
+    from corgi_core.gaussians.fit import fit_bank
 
     manifest, blocks = images.manifest, image_embeddings.spec["blocks"]
     train = manifest.loc[manifest["split"] == "train", "key"]
     embeddings = image_embeddings.read("image")[image_embeddings.rows_of(train)]
     k = clusters_of(context.partition_key)
     if k is None:
-        bank = gaussians.GaussianBank.standard(blocks)
+        bank = banks.GaussianBank.standard(blocks)
     else:
         preset = workspace.preset
-        bank = gaussians.fit_bank(embeddings, k, blocks, preset.gaussians.kappa, preset.seed)
+        bank = fit_bank(embeddings, k, blocks, preset.gaussians.kappa, preset.seed)
     return materialized(
         bank,
         gaussians=bank.k,
         cluster_sizes=sorted(bank.sizes.tolist(), reverse=True),
         mean_deviation=float(bank.deviations.mean()),
-        effective_rank=gaussians.effective_rank(embeddings),
+        effective_rank=effective_rank(embeddings),
         width=bank.width,
-        modality_gap=gaussians.modality_gap(
+        modality_gap=modality_gap(
             image_embeddings.read("image"), text_embeddings.read("text"), blocks
         ),
     )

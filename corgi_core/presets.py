@@ -101,7 +101,7 @@ class GaussianSettings:
     xi: float = 0.1  # ξ of equation (5): how strongly a learned bank's means are kept apart
     learning: TrainingSettings = TrainingSettings(  # of a learned bank
         steps=300, batch_size=256, learning_rate=1e-2, weight_decay=0.0, ema_decay=0.99,
-        precision="fp32",
+        epsilon=1e-12, precision="fp32",  # a mean that few captions choose has tiny gradients
     )  # fmt: skip
 
 

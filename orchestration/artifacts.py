@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from corgi_core.decoders.model import DecoderModel as DecoderModel
     from corgi_core.encoders.clip import ClipEnsemble as ClipEnsemble
     from corgi_core.evaluation.report import Evaluation as Evaluation
-    from corgi_core.gaussians import GaussianBank as GaussianBank
+    from corgi_core.gaussians.bank import GaussianBank as GaussianBank
     from corgi_core.prior.model import PriorModel as PriorModel
     from corgi_core.study.report import StudyReport as StudyReport
 else:
@@ -67,6 +67,6 @@ else:
     Dataset = Artifact("corgi_core.data.dataset:Dataset")
     DecoderModel = Artifact("corgi_core.decoders.model:DecoderModel")
     Evaluation = Artifact("corgi_core.evaluation.report:Evaluation")
-    GaussianBank = Artifact("corgi_core.gaussians:GaussianBank")
+    GaussianBank = Artifact("corgi_core.gaussians.bank:GaussianBank")
     PriorModel = Artifact("corgi_core.prior.model:PriorModel")
     StudyReport = Artifact("corgi_core.study.report:StudyReport")

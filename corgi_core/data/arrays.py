@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -90,15 +90,25 @@ class ArrayStore:
 
     def read_shard(self, shard: str, name: str) -> np.ndarray:
         """One shard's rows of the array `name` (or "keys"); a CorgiError if its file is damaged."""
+        return self._read(shard, name)[0]
+
+    def pieces(self, name: str, keys: Container[str] | None = None) -> Iterator[np.ndarray]:
+        """The array `name` a shard at a time, [rows, …] each, in the store's order; no more than
+        one shard is in memory. With `keys`, a set, only rows whose key is one of them."""
+        for shard in self.shards:
+            array, named = self._read(shard, name, _KEYS)
+            yield array if keys is None else array[[key in keys for key in named.tolist()]]
+
+    def _read(self, shard: str, *names: str) -> list[np.ndarray]:
         path = self.folder / f"{shard}.safetensors"
         content = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(content).hexdigest() != self._index["shards"][shard]["sha256"]:
             raise CorgiError(f"{path} is damaged: its SHA-256 is wrong", "compute the arrays again")
         arrays = safetensors.numpy.load(content)
-        if name not in arrays:
-            names = ", ".join(sorted(set(arrays) - {_KEYS}))
-            raise CorgiError(f"{self.folder} has no array {name!r}", f"choose one of {names}")
-        return _read_keys(arrays[name]) if name == _KEYS else arrays[name]
+        if absent := [name for name in names if name not in arrays]:
+            known = ", ".join(sorted(set(arrays) - {_KEYS}))
+            raise CorgiError(f"{self.folder} has no array {absent[0]!r}", f"choose one of {known}")
+        return [_read_keys(arrays[n]) if n == _KEYS else arrays[n] for n in names]
 
     def rows_of(self, keys: Iterable[str]) -> np.ndarray:
         """The rows, [n] of int64, of `keys` in their order; all of a key's rows, in row order."""

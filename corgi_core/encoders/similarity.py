@@ -36,6 +36,14 @@ def blockwise_cosine(a: Tensor, b: Tensor, blocks: Sequence[int]) -> Tensor:
     return cosine_by_block(a, b, blocks).mean(dim=-1)
 
 
+def unit_blocks(z: Tensor, blocks: Sequence[int]) -> Tensor:
+    """Every block scaled to norm 1. z [..., d] → [..., d].
+
+    Of two such vectors the inner product is the sum of the blocks' cosines.
+    """
+    return torch.cat([F.normalize(block, dim=-1) for block in _split(z, blocks)], dim=-1)
+
+
 def scale_blocks(z: Tensor, blocks: Sequence[int]) -> Tensor:
     """Every block scaled to norm √d_b. z [..., d] → [..., d].
 

@@ -14,7 +14,7 @@ from upath import UPath
 
 from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.model_folder import digest_of_tensors, read_model_folder, write_model_folder
 from corgi_core.presets import PriorSettings, settings_from
 from corgi_core.prior.network import PriorNetwork, PriorShape

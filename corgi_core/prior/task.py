@@ -14,7 +14,7 @@ from corgi_core.data.subsets import CaptionSubset
 from corgi_core.diffusion import Schedule, weighted_error
 from corgi_core.encoders.similarity import blockwise_cosine
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.presets import PriorSettings
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape

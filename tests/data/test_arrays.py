@@ -57,6 +57,19 @@ def test_what_is_computed_is_read(tmp_path):
     assert store.spec == {"encoder": "e1", "width": 3, "blocks": [1, 2]}
 
 
+def test_pieces_are_the_rows_a_shard_at_a_time(tmp_path):
+    store = ArrayStore.load(store_of(dataset_at(tmp_path / "set"), tmp_path / "store").folder)
+    assert [len(piece) for piece in store.pieces("half")] == [7, 7, 3]
+    assert (np.concatenate(list(store.pieces("half"))) == store.read("half")).all()
+    some = {"0009", "0001", "0005", "not there"}
+    chosen = list(store.pieces("half", some))
+    assert [len(piece) for piece in chosen] == [2, 2, 2]
+    assert (np.concatenate(chosen) == store.read("half")[store.rows_among(some)]).all()
+    assert [piece.shape for piece in store.pieces("half", set())] == [(0, 3)] * 3
+    with pytest.raises(CorgiError, match="no array 'z'"):
+        next(store.pieces("z"))
+
+
 def test_only_what_is_missing_is_computed(tmp_path):
     dataset, folder = dataset_at(tmp_path / "set"), tmp_path / "store"
     first = store_of(dataset, folder)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from corgi_core.diffusion import Schedule, respaced, weighted_error
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.sampling import SAMPLERS, noise_for, sample
 
 T = 1000

@@ -13,7 +13,7 @@ from corgi_core.decoders.network import DecoderNetwork, DecoderShape
 from corgi_core.encoders.text import TokenEncoder, mean_pooled
 from corgi_core.encoders.text_tower import ClipTextTower
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.generate import LONGEST_PROMPT, MOST_IMAGES, TextToImage, check_prompt
 from corgi_core.presets import preset_named
 from corgi_core.prior.model import PriorModel

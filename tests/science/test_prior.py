@@ -7,7 +7,7 @@ import torch
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.presets import PriorSettings, TrainingSettings
 from corgi_core.prior import stepping
 from corgi_core.prior.model import PriorModel

@@ -1,0 +1,1 @@
+"""The bank of Gaussians that the shifted diffusion starts from: held, fitted, learned, measured."""

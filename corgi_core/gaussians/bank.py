@@ -1,0 +1,171 @@
+"""The bank of Gaussians N(μᵢ, (κσᵢ)²) from which the shifted diffusion starts.
+
+The bank owns the one change of variables that turns the shifted diffusion into the standard one:
+u = (z − μ_c)/(κσ_c). The DALL-E 2 baseline is the bank with μ = 0 and κσ = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from upath import UPath
+
+from corgi_core.encoders.similarity import unit_blocks
+from corgi_core.errors import CorgiError
+from corgi_core.files import digest_of
+from corgi_core.model_folder import digest_of_tensors, read_model_folder, write_model_folder
+
+KIND = "gaussian-bank"
+MEANS, EXPECTATION = "means", "expectation"  # the choices
+
+
+class GaussianBank(nn.Module):
+    """k Gaussians with diagonal deviations.
+
+    Buffers: means [k, d]; deviations [k, d], already scaled by κ, all positive. `blocks` are the
+    widths of the CLIP encoders, Σ blocks = d. `sizes` [k] counts the points behind each Gaussian.
+    A caption's Gaussian is chosen by the means, or by the "expectation" over `draws` draws.
+    """
+
+    means: Tensor
+    deviations: Tensor
+    sizes: Tensor
+    _directions: Tensor | None
+
+    def __init__(
+        self,
+        means: Tensor,
+        deviations: Tensor,
+        sizes: Tensor,
+        blocks: Sequence[int],
+        kappa: float,
+        choice: str = MEANS,
+        draws: int = 64,
+    ) -> None:
+        super().__init__()
+        if means.shape != deviations.shape or means.shape[1] != sum(blocks):
+            raise CorgiError(
+                f"a bank's means {tuple(means.shape)} and deviations {tuple(deviations.shape)} "
+                f"must both be [k, {sum(blocks)}]",
+                "fit the bank again on embeddings of these encoders",
+            )
+        if not bool((deviations > 0).all()):
+            raise CorgiError("a Gaussian's deviation is not positive", "fit the bank again")
+        if choice not in (MEANS, EXPECTATION) or draws < 1:
+            raise CorgiError(
+                f"Gaussians cannot be chosen by {choice!r} with {draws} draws",
+                f"set gaussians.choice to {MEANS} or {EXPECTATION}, choice_draws to 1 or more",
+            )
+        self.register_buffer("means", means.detach().float())
+        self.register_buffer("deviations", deviations.detach().float())
+        self.register_buffer("sizes", sizes.long())
+        self.register_buffer("_directions", None, persistent=False)
+        self.blocks = tuple(int(b) for b in blocks)
+        self.kappa = float(kappa)
+        self.choice, self.draws = choice, draws
+
+    @property
+    def k(self) -> int:
+        return self.means.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.means.shape[1]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "blocks": list(self.blocks), "kappa": self.kappa,
+            "choice": self.choice, "draws": self.draws,
+        }  # fmt: skip
+
+    @property
+    def digest(self) -> str:
+        """Names the tensors and how a Gaussian is chosen among them."""
+        return digest_of(self.config, digest_of_tensors(self.state_dict()))
+
+    @classmethod
+    def standard(cls, blocks: Sequence[int], deviation: float = 1.0) -> Self:
+        """N(0, deviation² I): with it the shifted diffusion is the DALL-E 2 baseline.
+
+        Our embeddings have coordinates of root mean square 1, as DALL-E 2 scales its own. Without
+        that scaling embeddings have norm 1 under N(0, I), which is a deviation of √d here.
+        """
+        width = sum(blocks)
+        means, deviations = torch.zeros(1, width), torch.full((1, width), float(deviation))
+        return cls(means, deviations, torch.zeros(1), blocks, kappa=1.0)
+
+    def with_kappa(self, kappa: float) -> Self:
+        """The same Gaussians, their deviations σ scaled by another κ."""
+        return self._with(self.means, self.deviations * (kappa / self.kappa), kappa)
+
+    def shift_only(self) -> Self:
+        """N(μᵢ, I): the first of the two things that set the bank apart from the baseline."""
+        return self._with(self.means, torch.ones_like(self.deviations), kappa=1.0)
+
+    def scale_only(self) -> Self:
+        """N(0, (κσ)²): the second. Of one Gaussian, as a caption chooses among several by μ."""
+        if self.k > 1:
+            raise CorgiError(
+                f"without their means a caption cannot choose among {self.k} Gaussians",
+                "take the bank of one Gaussian",
+            )
+        return self._with(torch.zeros_like(self.means), self.deviations, self.kappa)
+
+    def _with(self, means: Tensor, deviations: Tensor, kappa: float) -> Self:
+        return type(self)(
+            means, deviations, self.sizes, self.blocks, kappa, self.choice, self.draws
+        )
+
+    def choose(self, text: Tensor) -> Tensor:
+        """c(y) from the caption alone. text [n, d] → [n], long.
+
+        argmaxᵢ cos(μᵢ, f_txt(y)), or argmaxᵢ E_{z∼N(μᵢ, (κσᵢ)²)} cos(z, f_txt(y)). The cosine is
+        linear in the text's unit vectors, so its expectation is their inner product with a
+        direction that each Gaussian has once and for all: the mean of its draws' unit vectors.
+        """
+        if self.k == 1:
+            return torch.zeros(len(text), dtype=torch.long, device=text.device)
+        if self._directions is None:
+            self._directions = self._expected_directions()
+        return (unit_blocks(text.float(), self.blocks) @ self._directions.T).argmax(dim=1)
+
+    @torch.no_grad()
+    def _expected_directions(self) -> Tensor:
+        """[k, d]. All Gaussians share the same draws, so that chance favours none of them."""
+        if self.choice == MEANS:
+            return unit_blocks(self.means, self.blocks)
+        noise = torch.randn(self.draws, self.width, generator=torch.Generator().manual_seed(0))
+        total = torch.zeros_like(self.means)
+        for draw in noise.to(self.means.device):
+            total += unit_blocks(self.means + self.deviations * draw, self.blocks)
+        return total / self.draws
+
+    def whiten(self, z: Tensor, c: Tensor) -> Tensor:
+        """u = (z − μ_c)/(κσ_c). z [n, d], c [n] → u [n, d]."""
+        return (z - self.means[c]) / self.deviations[c]
+
+    def unwhiten(self, u: Tensor, c: Tensor) -> Tensor:
+        """z = μ_c + κσ_c u, the inverse of `whiten`."""
+        return self.means[c] + self.deviations[c] * u
+
+    def save(self, folder: Path | UPath) -> None:
+        write_model_folder(folder, KIND, self.config, self.state_dict(), card={})
+
+    @classmethod
+    def load(cls, folder: Path | UPath) -> Self:
+        saved = read_model_folder(folder, KIND)
+        return cls.from_parts(saved.tensors, saved.config)
+
+    @classmethod
+    def from_parts(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Self:
+        """A bank from its state dict and its `config`, as models that hold one keep it."""
+        return cls(
+            tensors["means"], tensors["deviations"], tensors["sizes"],
+            config["blocks"], config["kappa"],
+            config.get("choice", MEANS), config.get("draws", 64),  # absent in older models
+        )  # fmt: skip

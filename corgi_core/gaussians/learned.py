@@ -1,0 +1,143 @@
+"""A learned bank: equation (5), by a training of its own.
+
+    L_p = − E cos(z_0, z_T ∼ p_{c(y)}) + ξ · mean_{i≠j} cos(μᵢ, μⱼ)
+
+L_p does not depend on the denoiser, and no gradient of its loss (4) reaches the bank. So a bank
+that is learned first and then held still is the bank that learning both at once would end with;
+and the prior has a target that does not move under it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.encoders.similarity import blockwise_cosine, unit_blocks
+from corgi_core.errors import CorgiError
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.presets import GaussianSettings
+from corgi_core.training.loop import StepRandom, Task
+
+# A deviation stays within a factor of 10 of the fitted one. The first term of L_p alone would have
+# every Gaussian shrink to a point. Whitened by a tenth of their deviation, embeddings have a root
+# mean square of 10, of which √ᾱ_T = 0.0064 is left at t = T: against noise of 1 still nothing, so
+# that sampling may start from pure noise. By a hundredth it would not be.
+MOST_SCALING = 10.0
+
+
+class LearnedBank(nn.Module):
+    """The bank with means μ and deviations σ exp(log 10 · tanh λ) to learn, σ the fitted ones.
+
+    Parameters: means [k, d] and log_scales λ [k, d], 0 at first. Deviations are positive and
+    within [σ/10, 10 σ] whatever λ is. κ is part of σ.
+    """
+
+    fitted_deviations: Tensor
+    sizes: Tensor
+
+    def __init__(self, fitted: GaussianBank) -> None:
+        super().__init__()
+        self.means = nn.Parameter(fitted.means.clone())
+        self.log_scales = nn.Parameter(torch.zeros_like(fitted.deviations))
+        self.register_buffer("fitted_deviations", fitted.deviations.clone())
+        self.register_buffer("sizes", fitted.sizes.clone())
+        self._config = fitted.config
+
+    @property
+    def deviations(self) -> Tensor:
+        return self.fitted_deviations * MOST_SCALING ** self.log_scales.tanh()
+
+    @torch.no_grad()
+    def bank(self) -> GaussianBank:
+        """The present Gaussians, detached."""
+        tensors = {"means": self.means, "deviations": self.deviations, "sizes": self.sizes}
+        return GaussianBank.from_parts(tensors, self._config)
+
+    def forward(self, z_0: Tensor, text: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """E cos(z_0, z_T) and mean_{i≠j} cos(μᵢ, μⱼ), both scalars. z_0, text, noise [n, d].
+
+        z_T = μ_c + κσ_c ε, so gradients reach both; none goes through the choice c(y).
+        """
+        c = self.bank().choose(text)
+        drawn = self.means[c] + self.deviations[c] * noise
+        blocks = self._config["blocks"]
+        return blockwise_cosine(z_0, drawn, blocks).mean(), mean_overlap(self.means, blocks)
+
+
+def mean_overlap(means: Tensor, blocks: list[int]) -> Tensor:
+    """mean_{i≠j} cos(μᵢ, μⱼ) per block, averaged; 0 for one Gaussian. means [k, d] → scalar.
+
+    In O(k d): for unit vectors, Σ_{i≠j} ⟨μ̂ᵢ, μ̂ⱼ⟩ = ‖Σ μ̂ᵢ‖² − k.
+    """
+    k = len(means)
+    if k == 1:
+        return means.sum() * 0
+    return (unit_blocks(means, blocks).sum(dim=0).square().sum() / len(blocks) - k) / (k * (k - 1))
+
+
+@dataclass
+class BankTask(Task):
+    """Learning of one bank (a `Task` of the training loop) from captioned training images."""
+
+    settings: GaussianSettings
+    images: ArrayStore
+    texts: ArrayStore
+    train_keys: tuple[str, ...]  # those without a caption are passed over
+    test_keys: tuple[str, ...]
+    fitted: GaussianBank
+
+    @property
+    def rows(self) -> int:
+        if not (count := len(self._training[0])):
+            raise CorgiError(
+                "no training image has a caption, so no Gaussian is ever chosen",
+                "ingest captions, or take a variant whose bank is not learned",
+            )
+        return count
+
+    def build(self) -> nn.Module:
+        return LearnedBank(self.fitted)
+
+    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        """Equation (5), one z_T a caption. rows [b] → the loss and its two terms."""
+        z_0, text = (pairs[rows].to(random.device).float() for pairs in self._training)
+        cosine, overlap = model(z_0, text, random.normal(z_0.shape[1]))
+        return {
+            "loss": -cosine + self.settings.xi * overlap,
+            "cosine": cosine,
+            "overlap": overlap,
+        }
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """E cos(z_0, z_T) on held-out captions, of the learned and of the fitted bank."""
+        assert isinstance(model, LearnedBank)
+        z_0, text = (pairs.to(model.means.device).float() for pairs in self._held_out)
+        if not len(z_0):
+            return {}
+        noise = StepRandom(0, 0, len(z_0), device=z_0.device).normal(z_0.shape[1])
+        fitted = LearnedBank(self.fitted).to(z_0.device)
+        return {
+            "held_out_cosine": float(model(z_0, text, noise)[0]),
+            "held_out_cosine_fitted": float(fitted(z_0, text, noise)[0]),
+            "gaussians_chosen": float(len(model.bank().choose(text).unique())),
+        }
+
+    @cached_property
+    def _training(self) -> tuple[Tensor, Tensor]:
+        return self._pairs(self.train_keys)
+
+    @cached_property
+    def _held_out(self) -> tuple[Tensor, Tensor]:
+        return self._pairs(self.test_keys)
+
+    def _pairs(self, keys: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """Image and text embeddings of all captions of the images `keys`, [n, d] as stored."""
+        rows = self.texts.rows_among(keys)
+        text = list(self.texts.pieces("text", frozenset(keys)))
+        image = self.images.read("image")[self.images.rows_of(self.texts.keys[rows])]
+        return torch.from_numpy(image), torch.from_numpy(np.concatenate(text))
