@@ -21,6 +21,7 @@ from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionI
 from corgi_core.errors import CorgiError
 from orchestration.champions import champion_folder
 from orchestration.logs import TO_FILE_ONLY
+from orchestration.partitions import is_kept_up_to_date
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings, settings
@@ -79,12 +80,15 @@ class Refresh:
         return done
 
     def all_steps(self) -> list[Step]:
-        """Every partition of every asset, each after all that it is made from."""
-        steps = []
+        """The preset's partitions of every asset, each after all that it is made from."""
+        preset, steps = settings().preset, []
         for asset in self._graph.toposorted_asset_keys:
             definition = self._graph.get(asset).partitions_def
-            partitions = definition.get_partition_keys() if definition else [None]
-            steps += [Step(asset, partition) for partition in partitions]
+            if definition is None:
+                steps.append(Step(asset))
+                continue
+            keys = definition.get_partition_keys()
+            steps += [Step(asset, key) for key in keys if is_kept_up_to_date(key, preset)]
         return steps
 
     def reason_to_run(self, step: Step) -> str | None:

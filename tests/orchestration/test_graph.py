@@ -11,7 +11,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-VARIANTS = ["baseline", "shifted-k1", "shifted-k16"]
+from orchestration.refresh import Refresh
+from orchestration.settings import settings
+
+VARIANTS = [
+    "baseline", "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
+    "shifted-k1024-learned",
+]  # fmt: skip
 SUBSETS = ["1.7%", "10%", "100%"]
 PRIORS = [f"{subset}|{variant}" for subset in SUBSETS for variant in VARIANTS]
 
@@ -91,7 +97,24 @@ def test_trainings_share_the_one_place_of_the_device(definitions: dg.Definitions
         for asset in definitions.assets or []
         if isinstance(asset, dg.AssetsDefinition) and asset.op.pool
     }
-    assert pools == dict.fromkeys(("clip_encoder", "prior", "decoder"), "device")
+    assert pools == dict.fromkeys(("clip_encoder", "gaussian_bank", "prior", "decoder"), "device")
+
+
+def test_a_refresh_makes_the_partitions_of_the_presets_variants(
+    definitions: dg.Definitions,
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        steps = Refresh(definitions.get_repository_def(), instance).all_steps()
+    made: dict[str, set[str | None]] = {}
+    for step in steps:
+        made.setdefault(step.asset.to_user_string(), set()).add(step.partition)
+    own = settings().preset.variants
+    assert own == tuple(VARIANTS[:3])
+    assert made.keys() == GRAPH.keys()
+    assert made["gaussian_bank"] == set(own)
+    assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS for variant in own}
+    assert made["caption_subset"] == set(SUBSETS)
+    assert made["evaluation"] == made["decoder"] == {None}
 
 
 def test_automations_are_off(definitions: dg.Definitions) -> None:
