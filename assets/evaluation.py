@@ -1,6 +1,6 @@
 """All priors and the decoder under one protocol: numbers for DVC, pictures for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ import dagster as dg
 
 from assets.metadata import OWNERS, link, materialized, picture, table
 from assets.versions import code_version, version
+from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of, digest_of_file, whole_file, write_json
 from orchestration.artifacts import (
     ArrayStore,
@@ -18,6 +19,7 @@ from orchestration.artifacts import (
     Evaluation,
     PriorModel,
 )
+from orchestration.io_managers import MISSING_ALLOWED
 from orchestration.partitions import prior_of
 from orchestration.resources.mlflow import MLflow
 from orchestration.resources.workspace import Workspace
@@ -25,14 +27,16 @@ from orchestration.settings import settings
 
 if TYPE_CHECKING:
     from corgi_core.evaluation.report import Evaluation as Report
+    from corgi_core.presets import PriorSettings
 
 
 @dg.asset(
     group_name="evaluation",
     owners=OWNERS,
     kinds={"pytorch", "mlflow", "dvc"},
+    ins={"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})},
     code_version=version(
-        digest_of(settings().preset.digest("evaluation"), settings().inception_weights), revision=1
+        digest_of(settings().preset.digest("evaluation"), settings().inception_weights), revision=2
     ),
 )
 def evaluation(
@@ -47,7 +51,10 @@ def evaluation(
     workspace: Workspace,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:
-    """Held-out cosine and recall by steps, Fréchet distance and CLIP similarity, picture grids."""
+    """Held-out cosine and recall by steps, Fréchet distance and CLIP similarity, picture grids.
+
+    Of every prior that is there: the preset's variants, and others that somebody materialised.
+    """
     from corgi_core.evaluation.evaluate import evaluate
 
     manifest = images.manifest[images.manifest["split"] == "test"]
@@ -55,7 +62,8 @@ def evaluation(
     measuring, weights = workspace.preset.evaluation, workspace.inception_weights
     if weights:
         measuring = replace(measuring, inception_weights=weights)
-    models = {prior_of(key): model for key, model in prior.items()}
+    models = comparable(prior, workspace.preset.prior, text_embeddings.spec)
+    left_out = [key for key in prior if prior_of(key) not in models]
     inputs = {f"prior.{v}.{s.removesuffix('%')}pc": m.digest for (v, s), m in models.items()}
     inputs |= {"decoder": decoder.digest, "images": images.digest}
     if measuring.inception_weights:
@@ -77,11 +85,32 @@ def evaluation(
     shown: dict[str, Any] = {
         "mlflow_run": link(url),
         "best_prior": f"{variant}, {subset} of the captions",
+        "priors_left_out": "; ".join(left_out) or None,
         **{name: picture(image) for name, image in report.pictures.items()},
         "pictures": table(report.picture_table()),
         "priors": table(report.prior_table()),
     }
     return materialized(report, **shown)
+
+
+def comparable(
+    priors: "Mapping[str, PriorModel]", settings: "PriorSettings", encoders: Mapping[str, Any]
+) -> "dict[tuple[str, str], PriorModel]":
+    """By (variant, caption subset), the priors of the present settings and encoders.
+
+    A variant that is not the preset's own is not kept up to date: it is left out when it has become
+    stale, until somebody materialises it again.
+    """
+    models = {
+        prior_of(key): model for key, model in priors.items()
+        if model.settings == settings and model.encoders == encoders
+    }  # fmt: skip
+    if not models:
+        raise CorgiError(
+            f"none of {len(priors)} priors was trained with the present settings and encoders",
+            "materialise the priors of the preset's variants first",
+        )
+    return models
 
 
 def publish(report: "Report", folder: Path) -> None:

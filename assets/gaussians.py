@@ -1,22 +1,32 @@
 """The Gaussians that the shifted diffusion starts from."""
 
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized
+from assets.models import keys_of
+from assets.trained import DEVICE, train
 from assets.versions import version
-from corgi_core.presets import clusters_of
+from corgi_core.presets import clusters_of, is_learned
 from orchestration.artifacts import ArrayStore, Dataset, GaussianBank
 from orchestration.partitions import variants
+from orchestration.resources.mlflow import MLflow
+from orchestration.resources.ray import RayTraining
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
+
+if TYPE_CHECKING:
+    from corgi_core.gaussians.fit import BankFit
 
 
 @dg.asset(
     group_name="gaussians",
     owners=OWNERS,
-    kinds={"faiss", "pytorch"},
+    kinds={"faiss", "pytorch", "ray", "mlflow"},
+    pool=DEVICE,
     partitions_def=variants,
-    code_version=version(settings().preset.digest("gaussians", "seed"), revision=2),
+    code_version=version(settings().preset.digest("gaussians", "seed"), revision=3),
 )
 def gaussian_bank(
     context: dg.AssetExecutionContext,
@@ -24,29 +34,64 @@ def gaussian_bank(
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     workspace: Workspace,
+    ray_training: RayTraining,
+    mlflow: MLflow,
 ) -> dg.MaterializeResult[GaussianBank]:
-    """k Gaussians fitted to the training images' embeddings; N(0, I) for the baseline."""
-    from corgi_core.gaussians import bank as banks
-    from corgi_core.gaussians.diagnostics import effective_rank, modality_gap
-    from corgi_core.gaussians.fit import fit_bank
+    """k Gaussians fitted to the training images' embeddings; N(0, I) for the baseline.
 
-    manifest, blocks = images.manifest, image_embeddings.spec["blocks"]
-    train = manifest.loc[manifest["split"] == "train", "key"]
-    embeddings = image_embeddings.read("image")[image_embeddings.rows_of(train)]
-    k = clusters_of(context.partition_key)
+    A learned bank starts from the fitted one and goes on by equation (5), on all captioned
+    training images: a bank is shared by the caption subsets, and takes from captions c(y) alone.
+    """
+    from corgi_core.gaussians import bank as banks
+    from corgi_core.gaussians import diagnostics, fit, learned, points
+
+    variant, chosen = context.partition_key, workspace.preset.gaussians
+    blocks, train_keys = image_embeddings.spec["blocks"], keys_of(images, "train")
+    among = frozenset(train_keys)
+    training = points.Points(len(among), lambda: image_embeddings.pieces("image", among))
+    shown: dict[str, Any] = {}
+    k = clusters_of(variant)
     if k is None:
         bank = banks.GaussianBank.standard(blocks)
     else:
-        preset = workspace.preset
-        bank = fit_bank(embeddings, k, blocks, preset.gaussians.kappa, preset.seed)
+        bank, fitted = fit.fit_bank(training, k, blocks, chosen, workspace.preset.seed)
+        shown |= fit_metadata(fitted)
+    if is_learned(variant):
+        task = learned.BankTask(
+            chosen, image_embeddings, text_embeddings, train_keys, keys_of(images, "test"), bank
+        )
+        inputs = {
+            "image_embeddings": image_embeddings.digest, "text_embeddings": text_embeddings.digest
+        }  # fmt: skip
+        trained = train(
+            context, task, chosen.learning, f"bank-{variant}", inputs,
+            workspace, ray_training, mlflow,
+        )  # fmt: skip
+        assert isinstance(trained.result.model, learned.LearnedBank)
+        bank = trained.result.model.bank()
+        shown |= trained.metadata
+    every_image = points.Points(len(image_embeddings), lambda: image_embeddings.pieces("image"))
+    every_text = points.Points(len(text_embeddings), lambda: text_embeddings.pieces("text"))
     return materialized(
         bank,
         gaussians=bank.k,
         cluster_sizes=sorted(bank.sizes.tolist(), reverse=True),
         mean_deviation=float(bank.deviations.mean()),
-        effective_rank=effective_rank(embeddings),
+        choice=bank.choice,
         width=bank.width,
-        modality_gap=modality_gap(
-            image_embeddings.read("image"), text_embeddings.read("text"), blocks
-        ),
+        effective_rank=diagnostics.effective_rank(training),
+        modality_gap=diagnostics.modality_gap(every_image, every_text, blocks),
+        **shown,
     )
+
+
+def fit_metadata(fitted: "BankFit") -> dict[str, Any]:
+    """What a fit reports of itself."""
+    return {
+        "remarks": "; ".join(fitted.remarks) or None,
+        "points": fitted.points,
+        "clustering_sample": fitted.sample,
+        "small_clusters": fitted.small_clusters,
+        "clustering_seconds": round(fitted.clustering_seconds, 2),
+        "pass_seconds": round(fitted.pass_seconds, 2),
+    }

@@ -5,12 +5,19 @@ import dagster as dg
 from assets.metadata import OWNERS, table
 from orchestration.artifacts import ClipEnsemble, DecoderModel, Evaluation, PriorModel
 from orchestration.champions import CHAMPION
+from orchestration.io_managers import MISSING_ALLOWED
 from orchestration.partitions import prior_of
 from orchestration.registry import Registry
 from orchestration.resources.mlflow import MLflow
 
 
-@dg.asset(group_name="registry", owners=OWNERS, kinds={"mlflow"}, code_version="1")
+@dg.asset(
+    group_name="registry",
+    owners=OWNERS,
+    kinds={"mlflow"},
+    ins={"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})},
+    code_version="2",
+)
 def registered_models(
     context: dg.AssetExecutionContext,
     evaluation: Evaluation,
@@ -19,7 +26,7 @@ def registered_models(
     clip_encoder: ClipEnsemble,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[None]:
-    """Every prior, the decoder and the CLIP encoders as model folders, each digest once.
+    """Every evaluated prior, the decoder and the CLIP encoders as model folders, each digest once.
 
     The champion among the priors has the highest held-out cosine at the preset's sampling steps.
     """
@@ -32,6 +39,8 @@ def registered_models(
     for key, model in prior.items():
         variant, subset = prior_of(key)
         score = scores.query("variant == @variant and captions == @subset and steps == @steps")
+        if score.empty:  # stale, so the evaluation left it out
+            continue
         versions[variant, subset] = registry.register(
             "prior",
             model,

@@ -159,6 +159,7 @@ class StudySettings:
     kappas: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 5.0)
     guidances: tuple[float, ...] = (1.0, 1.5, 2.0, 4.0)
     captions: tuple[float, ...] = (0.017, 0.05, 0.1, 0.3, 1.0)  # shares that are kept
+    p2_gammas: tuple[float, ...] = (0.0, 1.0)  # of the loss' weights
     samplers: tuple[str, ...] = ("ddpm", "ddim", "dpm++", "unipc")
     steps: tuple[int, ...] = (1, 2, 4, 8, 16, 64)
     main_steps: tuple[int, ...] = (1, 4, 64)  # those of `steps` at which most arms are sampled
@@ -208,7 +209,7 @@ _EMOJI = Preset(
         ),
     ),
     prior=PriorSettings(
-        width=256, layers=1, heads=4, draws=4, text_dropout=0.1, p2_gamma=1.0,
+        width=256, layers=1, heads=4, draws=4, text_dropout=0.1, p2_gamma=0.0,
         guidance=1.0, sampling_steps=4,
         training=TrainingSettings(
             steps=1000, batch_size=128, learning_rate=3e-3, ema_decay=0.99,

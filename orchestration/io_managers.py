@@ -7,12 +7,15 @@ from upath import UPath
 
 from orchestration.artifacts import Artifact, FolderBacked
 
+MISSING_ALLOWED = "allow_missing_partitions"  # an input's metadata, as Dagster names it
+
 
 class ArtifactIOManager(dg.UPathIOManager):
     """Keeps an asset under `<root>/<asset key>[/<partition>…]`.
 
     An artefact writes and reads itself; the input's declared type says which class reads. Several
-    partitions at once are a dict by partition key. An artefact that was computed in its own place,
+    partitions at once are a dict by partition key, which holds those that are there if the input
+    says so. An artefact that was computed in its own place,
     shard by shard, is there already, and its `save` copies nothing.
     """
 
@@ -29,4 +32,6 @@ class ArtifactIOManager(dg.UPathIOManager):
             raise TypeError(
                 f"input {context.name!r} is declared {declared.display_name}, no Artifact"
             )
+        if (context.definition_metadata or {}).get(MISSING_ALLOWED) and not path.exists():
+            raise FileNotFoundError(path)  # which the base class passes over
         return artifact.load(path)

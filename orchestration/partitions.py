@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from corgi_core.presets import CAPTION_SUBSETS, VARIANTS
+from corgi_core.presets import CAPTION_SUBSETS, VARIANTS, Preset
 from orchestration.settings import settings
 
 VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
@@ -16,12 +16,22 @@ priors = dg.MultiPartitionsDefinition({VARIANT: variants, CAPTION_SUBSET: captio
 STUDY = "study"  # the group of the study's assets
 study_seeds = dg.StaticPartitionsDefinition([str(seed) for seed in settings().preset.study.seeds])
 
-SEMI_SUPERVISED = [
-    dg.MultiPartitionKey({VARIANT: variant, CAPTION_SUBSET: subset})
-    for subset in CAPTION_SUBSETS
-    if subset != "100%"
-    for variant in VARIANTS
-]
+
+def is_kept_up_to_date(partition_key: str, preset: Preset) -> bool:
+    """Whether the preset's own commands make this partition of an asset.
+
+    Every variant can be made by name; those of `preset.variants` are made without being asked for.
+    """
+    dimensions = set(partition_key.split("|"))
+    return not dimensions & (set(VARIANTS) - set(preset.variants))
+
+
+def semi_supervised(preset: Preset) -> list[str]:
+    """The partitions of the preset's priors that see some of the captions only."""
+    return [
+        key for key in priors.get_partition_keys()
+        if prior_of(key)[1] != "100%" and is_kept_up_to_date(key, preset)
+    ]  # fmt: skip
 
 
 def prior_of(partition_key: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionI
 from corgi_core.errors import CorgiError
 from orchestration.champions import champion_folder
 from orchestration.logs import TO_FILE_ONLY
-from orchestration.partitions import STUDY
+from orchestration.partitions import STUDY, is_kept_up_to_date
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings, settings
@@ -80,7 +80,7 @@ class Refresh:
         return done
 
     def all_steps(self) -> list[Step]:
-        """Every partition of every asset but the study's, each after all that it is made from."""
+        """The preset's partitions of all assets but the study's, each after its inputs."""
         return self._steps(dg.AssetSelection.all() - dg.AssetSelection.groups(STUDY))
 
     def study_steps(self) -> list[Step]:
@@ -88,13 +88,16 @@ class Refresh:
         return self._steps(dg.AssetSelection.groups(STUDY).upstream())
 
     def _steps(self, selection: dg.AssetSelection) -> list[Step]:
-        selected, steps = selection.resolve(self._graph), []
+        selected, preset, steps = selection.resolve(self._graph), settings().preset, []
         for asset in self._graph.toposorted_asset_keys:
             if asset not in selected:
                 continue
             definition = self._graph.get(asset).partitions_def
-            partitions = definition.get_partition_keys() if definition else [None]
-            steps += [Step(asset, partition) for partition in partitions]
+            if definition is None:
+                steps.append(Step(asset))
+                continue
+            keys = definition.get_partition_keys()
+            steps += [Step(asset, key) for key in keys if is_kept_up_to_date(key, preset)]
         return steps
 
     def reason_to_run(self, step: Step) -> str | None:

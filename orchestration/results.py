@@ -80,7 +80,8 @@ def prior_table(metrics: dict[str, Any]) -> Table:
     text = metrics["text_embedding"]["cosine"]
     table.add_row("(text embedding)", *(f"{text:.4f}" for _ in subsets))
     for variant, found in by_variant.items():
-        table.add_row(variant, *(f"{found[s][str(steps)]['cosine']:.4f}" for s in subsets))
+        cosines = [found[s][str(steps)]["cosine"] if s in found else None for s in subsets]
+        table.add_row(variant, *("–" if c is None else f"{c:.4f}" for c in cosines))
     return table
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import dagster as dg
 
 from orchestration.jobs import semi_supervised_priors
-from orchestration.partitions import SEMI_SUPERVISED
+from orchestration.partitions import semi_supervised
+from orchestration.settings import settings
 
 
 @dg.schedule(
@@ -18,5 +19,5 @@ def weekly_semi_supervised_retrain(
 ) -> Iterator[dg.RunRequest]:
     """Retrains the priors that see few captions, one run a partition, once a week."""
     week = context.scheduled_execution_time.strftime("%G-W%V")
-    for partition in SEMI_SUPERVISED:
+    for partition in semi_supervised(settings().preset):
         yield dg.RunRequest(run_key=f"{week} {partition}", partition_key=partition)

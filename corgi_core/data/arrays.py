@@ -96,8 +96,11 @@ class ArrayStore:
         """The array `name` a shard at a time, [rows, …] each, in the store's order; no more than
         one shard is in memory. With `keys`, a set, only rows whose key is one of them."""
         for shard in self.shards:
+            if keys is None:
+                yield self.read_shard(shard, name)
+                continue
             array, named = self._read(shard, name, _KEYS)
-            yield array if keys is None else array[[key in keys for key in named.tolist()]]
+            yield array[np.array([key in keys for key in named.tolist()], dtype=bool)]
 
     def _read(self, shard: str, *names: str) -> list[np.ndarray]:
         path = self.folder / f"{shard}.safetensors"

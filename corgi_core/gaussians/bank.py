@@ -89,14 +89,17 @@ class GaussianBank(nn.Module):
         return digest_of(self.config, digest_of_tensors(self.state_dict()))
 
     @classmethod
-    def standard(cls, blocks: Sequence[int], deviation: float = 1.0) -> Self:
-        """N(0, deviation² I): with it the shifted diffusion is the DALL-E 2 baseline.
+    def standard(cls, blocks: Sequence[int], *, scaled: bool = True) -> Self:
+        """N(0, I): with it the shifted diffusion is the DALL-E 2 baseline.
 
         Our embeddings have coordinates of root mean square 1, as DALL-E 2 scales its own. Without
-        that scaling embeddings have norm 1 under N(0, I), which is a deviation of √d here.
+        that scaling (`scaled` False) embeddings have norm 1 in each block under N(0, I), which is a
+        deviation of √d_b here.
         """
-        width = sum(blocks)
-        means, deviations = torch.zeros(1, width), torch.full((1, width), float(deviation))
+        widths = torch.tensor(blocks)
+        each = torch.ones(len(blocks)) if scaled else widths.float().sqrt()
+        deviations = each.repeat_interleave(widths).unsqueeze(0)
+        means = torch.zeros_like(deviations)
         return cls(means, deviations, torch.zeros(1), blocks, kappa=1.0)
 
     def with_kappa(self, kappa: float) -> Self:

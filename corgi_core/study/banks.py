@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from corgi_core.gaussians import GaussianBank, fit_bank
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.fit import fit_bank
 from corgi_core.presets import GaussianSettings
-from corgi_core.study.arms import FITTED, RAW, Start
+from corgi_core.study.arms import FITTED, RAW, UNIT, Start
 
 
 def bank_of(
@@ -21,18 +22,14 @@ def bank_of(
     settings: GaussianSettings,
     seed: int,
 ) -> GaussianBank:
-    """The start's bank, fitted to the training images' embeddings [n, d].
+    """The start's bank, fitted to the training images' embeddings [n, d]; not yet learned.
 
     k is scaled down so that a Gaussian has `settings.points_per_gaussian` points on average.
     """
-    k = max(1, min(start.gaussians, len(embeddings) // settings.points_per_gaussian))
-    fitted = fit_bank(embeddings, k, blocks, kappa=1.0, seed=seed)
-    means = fitted.means if start.shift else torch.zeros_like(fitted.means)
-    widths = torch.tensor(blocks, dtype=torch.float32)
-    if start.scale == FITTED:
-        deviations = start.kappa * fitted.deviations
-    elif start.scale == RAW:
-        deviations = widths.sqrt().repeat_interleave(widths.long()).expand_as(means)
-    else:
-        deviations = torch.ones_like(means)
-    return GaussianBank(means, deviations, fitted.sizes, blocks, kappa=start.kappa)
+    if not start.shift and start.scale != FITTED:
+        return GaussianBank.standard(blocks, scaled=start.scale != RAW)
+    fitted, _ = fit_bank(embeddings, start.gaussians, blocks, replace(settings, kappa=1.0), seed)
+    if start.scale == UNIT:
+        return fitted.shift_only()
+    scaled = fitted.with_kappa(start.kappa)
+    return scaled if start.shift else scaled.scale_only()

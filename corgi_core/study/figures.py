@@ -87,10 +87,11 @@ def by_timestep(report: StudyReport, preset: Preset) -> Figure:
 
 
 def by_gaussians(report: StudyReport, preset: Preset) -> Figure:
-    """The paper's Figure 13: one Gaussian or many."""
+    """The paper's Figure 13: one Gaussian or many, fitted or learned."""
     rows = _plain(report.frame("samples"))
     clusters = rows[_is_shifted(rows) & (rows["kappa"] == preset.gaussians.kappa)]
-    clusters = clusters[clusters["captions"] == 1]
+    clusters = clusters[(clusters["captions"] == 1) & clusters["p2_gamma"].isna()]
+    learned, clusters = clusters[clusters["learned"]], clusters[~clusters["learned"]]
     # of arms that small data scaled down to the same k, one is enough
     clusters = clusters.drop_duplicates(["k", "seed", "steps"])
     figure, panels = new_figure("One Gaussian or many", 1, len(QUALITY_AND_SPREAD))
@@ -98,10 +99,15 @@ def by_gaussians(report: StudyReport, preset: Preset) -> Figure:
         for steps, colour in zip(preset.study.main_steps, COLOURS[1:], strict=False):
             at = clusters[clusters["steps"] == steps]
             line(panel, at, "k", metric, f"{steps} steps", colour)
+            if not learned.empty:
+                at = learned[learned["steps"] == steps]
+                point(panel, at, "k", metric, "_learned", colour, "*")
             baseline = _of(rows, BASELINE).query("steps == @steps")
             panel.axhline(baseline[metric].mean(), color=colour, linestyle=":", linewidth=1)
         panel.set_title(TITLES[metric], fontsize=10)
-        count_axis(panel, sorted(clusters["k"].unique()), "Gaussians k (dotted: baseline)")
+        count_axis(
+            panel, sorted(clusters["k"].unique()), "Gaussians k (★ learned, dotted: baseline)"
+        )
     label_lines(panels[0][-1])
     return figure
 
@@ -109,7 +115,8 @@ def by_gaussians(report: StudyReport, preset: Preset) -> Figure:
 def by_width(report: StudyReport, preset: Preset) -> Figure:
     """Shift and scale apart, at equal scale: how wide the start is, at μ or at 0."""
     rows = _plain(report.frame("samples"))
-    rows = rows[(rows["captions"] == 1) & (rows["gaussians"] == 1)]
+    rows = rows[(rows["captions"] == 1) & (rows["gaussians"] == 1) & ~rows["learned"]]
+    rows = rows[rows["p2_gamma"].isna()]
     lines = {
         "at μ: shifted, κσ": (rows[_is_shifted(rows)], BLUE),
         "at 0: scale only, κσ": (rows[~rows["shift"] & (rows["scale"] == FITTED)], ORANGE),

@@ -21,7 +21,8 @@ from corgi_core.data.dataset import Dataset
 from corgi_core.data.subsets import caption_subset
 from corgi_core.diffusion import TIMESTEPS
 from corgi_core.files import digest_of, read_json, write_json
-from corgi_core.gaussians import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.learned import BankTask, LearnedBank
 from corgi_core.presets import Preset
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork
@@ -116,8 +117,13 @@ def trained(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult]:
     """The arm's prior; a finished training is taken as it is, a killed one goes on."""
     preset = study.preset
     bank = bank_of(arm.start, study.real, study.images.spec["blocks"], preset.gaussians, arm.seed)
+    if arm.start.learned:
+        bank = _learned(study, bank, arm)
+    prior = preset.prior
+    if arm.p2_gamma is not None:
+        prior = replace(prior, p2_gamma=arm.p2_gamma)
     task = PriorTask(
-        settings=preset.prior,
+        settings=prior,
         images=study.images,
         texts=study.texts,
         captioned=caption_subset(study.dataset.manifest, arm.captions, arm.seed),
@@ -127,7 +133,18 @@ def trained(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult]:
     settings = replace(preset.study.training, seed=arm.seed)
     result = train(task, settings, study.place(arm), name=arm.name)
     assert isinstance(result.model, PriorNetwork)
-    return PriorModel(result.model, bank, preset.prior, study.texts.spec, card={}), result
+    return PriorModel(result.model, bank, prior, study.texts.spec, card={}), result
+
+
+def _learned(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
+    """The bank after equation (5), on all captioned training images."""
+    gaussians = study.preset.gaussians
+    train_keys, test_keys = study.keys("train"), study.keys("test")
+    task = BankTask(gaussians, study.images, study.texts, train_keys, test_keys, fitted)
+    settings = replace(gaussians.learning, seed=arm.seed)
+    result = train(task, settings, study.place(arm) / "bank", name=f"{arm.name}'s bank")
+    assert isinstance(result.model, LearnedBank)
+    return result.model.bank()
 
 
 def width_of(bank: GaussianBank, real: np.ndarray) -> float:
@@ -170,15 +187,9 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
 
 def _training_rows(result: TrainingResult) -> Iterator[Row]:
     """Held-out cosine against training steps and seconds."""
-    entries = read_journal(result.journal)
-    for entry in entries:
+    for entry in read_journal(result.journal):
         if "held_out_cosine" in entry:
-            seconds = entry.get("seconds", entry["time"] - entries[0]["time"])
-            yield {
-                "step": entry["step"],
-                "seconds": seconds,
-                "held_out_cosine": entry["held_out_cosine"],
-            }
+            yield {name: entry[name] for name in ("step", "seconds", "held_out_cosine")}
 
 
 def _drawn(

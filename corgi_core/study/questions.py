@@ -51,13 +51,17 @@ def questions_of(preset: Preset) -> tuple[Question, ...]:
     main = tuple(Sampling(steps) for steps in study.main_steps)
     pair = (Arm(BASELINE), Arm(shifted(kappa)))
     paper = Arm(shifted(PAPER_KAPPA))
+    others = [gamma for gamma in study.p2_gammas if gamma != preset.prior.p2_gamma]
     widths = [Arm(start(k)) for k in study.kappas for start in (shifted, scale_only)]
     return (
         Question("steps", (*pair, paper), all_steps),  # the paper's Figure 10
         Question("timesteps", (*pair, paper, Arm(BASELINE_RAW)), timesteps=True),  # Figure 12
         Question(  # Figure 13
             "gaussians",
-            (Arm(BASELINE), *(Arm(shifted(kappa, k)) for k in study.gaussians)),
+            (
+                Arm(BASELINE), *(Arm(shifted(kappa, k)) for k in study.gaussians),
+                Arm(shifted(kappa, study.gaussians[-1], learned=True)),
+            ),
             main, spread=True,
         ),
         Question("kappa", (*widths, Arm(BASELINE), Arm(SHIFT_ONLY)), main, spread=True),
@@ -80,6 +84,11 @@ def questions_of(preset: Preset) -> tuple[Question, ...]:
         Question(
             "samplers", pair,
             tuple(Sampling(steps, s) for s in study.samplers for steps in study.steps),
+        ),
+        Question(
+            "loss_weights",
+            (*pair, *(replace(arm, p2_gamma=gamma) for gamma in others for arm in pair)),
+            main, spread=True,
         ),
         Question("wall_time", pair),
     )  # fmt: skip

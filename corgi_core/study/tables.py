@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from corgi_core.presets import Preset
-from corgi_core.study.arms import BASELINE, SHIFT_ONLY, Start, scale_only, shifted
+from corgi_core.study.arms import BASELINE, SHIFT_ONLY, Arm, Start, scale_only, shifted
 from corgi_core.study.intervals import HALF, MEAN, over_seeds, paired
 from corgi_core.study.questions import Question, questions_of
 from corgi_core.study.report import StudyReport
@@ -78,21 +78,21 @@ def _table(samples: pd.DataFrame, question: Question) -> str:
     for arm in question.arms:
         for s in question.samplings:
             found = samples[
-                (samples["start"] == arm.start.name) & (samples["captions"] == arm.captions)
+                (samples["start"] == arm.family) & (samples["captions"] == arm.captions)
                 & (samples["sampler"] == s.sampler) & (samples["steps"] == s.steps)
                 & (samples["guidance"] == s.guidance)
             ]  # fmt: skip
             cells = [_cell(over_seeds(found, KEYS, metric)) for metric in METRICS]
             about = [f"{100 * arm.captions:g} %", s.sampler, f"{s.guidance:g}", f"{s.steps}"]
-            lines.append([_label(arm.start, found), *about, *cells])
+            lines.append([_label(arm, found), *about, *cells])
     heads = ["start", "captions", "sampler", "guidance", "steps", *METRICS.values()]
     return markdown(*_without_constants(heads, lines))
 
 
-def _label(start: Start, found: pd.DataFrame) -> str:
-    """The start's label; with the k that the data bear, where that is less than was asked for."""
+def _label(arm: Arm, found: pd.DataFrame) -> str:
+    """The arm's label; with the k that the data bear, where that is less than was asked for."""
     k = int(found["k"].iloc[0])
-    return start.label if k == start.gaussians else f"{start.label} (fitted: {k})"
+    return arm.label if k == arm.start.gaussians else f"{arm.label} (fitted: {k})"
 
 
 def _without_constants(

@@ -10,7 +10,7 @@ from PIL import Image
 from upath import UPath
 
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.presets import CAPTION_SUBSETS, VARIANTS, preset_named
+from corgi_core.presets import CAPTION_SUBSETS, preset_named
 
 PRESET = preset_named("emoji-small")
 AGAIN = [("gaussian_bank", "shifted-k16"), ("prior", "1.7%|baseline")]
@@ -41,7 +41,7 @@ def test_training_went_on_from_the_checkpoint(workspace):
 def test_the_report_has_every_variant_subset_and_step(workspace):
     metrics = workspace.metrics
     steps = {str(count) for count in (1, 2, 4, 8, 16, 64)}
-    assert set(metrics["priors"]) == set(VARIANTS)
+    assert set(metrics["priors"]) == set(PRESET.variants)
     for by_subset in metrics["priors"].values():
         assert set(by_subset) == set(CAPTION_SUBSETS)
         for by_steps in by_subset.values():
@@ -50,7 +50,7 @@ def test_the_report_has_every_variant_subset_and_step(workspace):
                 assert -1 <= scores["cosine"] <= 1
                 assert scores["count"] == metrics["protocol"]["held_out_captions"]
                 assert scores["seconds"] >= 0
-    assert set(metrics["pictures"]) == {"real embedding", *VARIANTS}
+    assert set(metrics["pictures"]) == {"real embedding", *PRESET.variants}
     for by_subset in metrics["pictures"].values():
         for scores in by_subset.values():
             assert scores["frechet_distance_clip"] >= 0
@@ -64,7 +64,7 @@ def test_the_report_has_every_variant_subset_and_step(workspace):
 def test_a_prior_that_reads_captions_beats_the_text_embedding(workspace):
     metrics = workspace.metrics
     steps = str(metrics["protocol"]["prior_steps"])
-    for variant in VARIANTS:
+    for variant in PRESET.variants:
         cosine = metrics["priors"][variant]["100%"][steps]["cosine"]
         assert cosine > metrics["text_embedding"]["cosine"]
 
@@ -114,7 +114,7 @@ def test_every_training_and_the_evaluation_are_runs(workspace, store):
     experiments = store.search_experiments()
     runs = store.search_runs([e.experiment_id for e in experiments], max_results=200)
     names = [run.info.run_name for run in runs]
-    assert sum("prior" in name for name in names) == len(VARIANTS) * len(CAPTION_SUBSETS)
+    assert sum("prior" in name for name in names) == len(PRESET.variants) * len(CAPTION_SUBSETS)
     assert names.count("decoder") == names.count("evaluation") == names.count("clip") == 1
     assert all(run.info.status == "FINISHED" for run in runs), names
     prior = next(run for run in runs if "prior" in run.info.run_name)
@@ -128,7 +128,7 @@ def test_the_registry_names_champions(store):
     models = {model.name for model in store.search_registered_models()}
     assert models == {"emoji-small-prior", "emoji-small-decoder", "emoji-small-clip"}
     priors = store.search_model_versions("name = 'emoji-small-prior'")
-    assert len(priors) == len(VARIANTS) * len(CAPTION_SUBSETS)
+    assert len(priors) == len(PRESET.variants) * len(CAPTION_SUBSETS)
     for name in models:
         assert store.get_model_version_by_alias(name, "champion").version
 
@@ -168,3 +168,25 @@ def test_bad_requests_end_with_one_sentence_and_code_2(workspace, words, message
     assert "Traceback" not in done.stderr
     assert not (workspace.folder / "x.png").exists()
     assert not (workspace.folder / "data" / "n").exists()
+
+
+def test_a_variant_that_somebody_trained_joins_the_evaluation(workspace):
+    """Last, as it adds to the workspace: a learned bank, its prior, and what becomes stale."""
+    variant = "shifted-k1024-learned"
+    for asset, partition in (("gaussian_bank", variant), ("prior", f"100%|{variant}")):
+        done = workspace.run(
+            [
+                sys.executable, "-m", "dagster", "asset", "materialize", "-m",
+                "orchestration.definitions", "--select", asset, "--partition", partition,
+            ]
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    again = workspace.corgi("demo")
+    assert again.returncode == 0, again.stderr
+    assert "2 steps done" in again.stdout  # the evaluation and the registry
+    metrics = json.loads((workspace.state / "reports" / "metrics.json").read_text())
+    assert set(metrics["priors"]) == {*PRESET.variants, variant}
+    assert set(metrics["priors"][variant]) == {"100%"}
+    table = workspace.corgi("results").stdout
+    assert next(line for line in table.splitlines() if variant in line).count("–") == 2
+    assert "0 steps done" in workspace.corgi("demo").stdout

@@ -12,6 +12,7 @@ import yaml
 from orchestration.partitions import priors
 from orchestration.schedules import weekly_semi_supervised_retrain
 from orchestration.sensors import new_data_version
+from orchestration.settings import settings
 
 
 def requests_at(moment: datetime) -> list[dg.RunRequest]:
@@ -27,8 +28,9 @@ def requests_at(moment: datetime) -> list[dg.RunRequest]:
 def test_the_weekly_retrain_covers_the_scarce_captions() -> None:
     requests = requests_at(datetime(2026, 1, 5, 3, tzinfo=UTC))
     asked = {request.partition_key for request in requests}
-    assert asked == {key for key in priors.get_partition_keys() if not key.startswith("100%")}
-    assert len(asked) == 6
+    variants = settings().preset.variants
+    assert asked == {f"{subset}|{variant}" for subset in ("1.7%", "10%") for variant in variants}
+    assert asked < set(priors.get_partition_keys())
 
 
 def test_a_week_is_trained_once_and_the_next_one_again() -> None:

@@ -12,8 +12,12 @@ import dagster as dg
 import pytest
 
 from orchestration.refresh import Refresh
+from orchestration.settings import settings
 
-VARIANTS = ["baseline", "shifted-k1", "shifted-k16"]
+VARIANTS = [
+    "baseline", "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
+    "shifted-k1024-learned",
+]  # fmt: skip
 SUBSETS = ["1.7%", "10%", "100%"]
 PRIORS = [f"{subset}|{variant}" for subset in SUBSETS for variant in VARIANTS]
 
@@ -95,23 +99,26 @@ def test_trainings_share_the_one_place_of_the_device(definitions: dg.Definitions
         for asset in definitions.assets or []
         if isinstance(asset, dg.AssetsDefinition) and asset.op.pool
     }
-    assert pools == dict.fromkeys(("clip_encoder", "prior", "decoder", "prior_study"), "device")
+    assert pools == dict.fromkeys(
+        ("clip_encoder", "gaussian_bank", "prior", "decoder", "prior_study"), "device"
+    )
 
 
-def test_the_study_is_brought_up_to_date_by_itself(definitions: dg.Definitions) -> None:
+def test_a_refresh_makes_the_partitions_of_the_presets_variants(
+    definitions: dg.Definitions,
+) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        refresh = Refresh(definitions.get_repository_def(), instance)
-        everything, study = (
-            [step.asset.to_user_string() for step in steps]
-            for steps in (refresh.all_steps(), refresh.study_steps())
-        )
-    of_study = {"prior_study", "study_figures"}
-    assert set(everything) == GRAPH.keys() - of_study
-    embeddings = {
-        "raw_images", "images", "pixels", "clip_encoder", "image_embeddings", "text_embeddings",
-    }  # fmt: skip
-    assert set(study) == embeddings | of_study
-    assert study[-4:] == ["prior_study"] * 3 + ["study_figures"]
+        steps = Refresh(definitions.get_repository_def(), instance).all_steps()
+    made: dict[str, set[str | None]] = {}
+    for step in steps:
+        made.setdefault(step.asset.to_user_string(), set()).add(step.partition)
+    own = settings().preset.variants
+    assert own == tuple(VARIANTS[:3])
+    assert made.keys() == GRAPH.keys() - {"prior_study", "study_figures"}
+    assert made["gaussian_bank"] == set(own)
+    assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS for variant in own}
+    assert made["caption_subset"] == set(SUBSETS)
+    assert made["evaluation"] == made["decoder"] == {None}
 
 
 def test_automations_are_off(definitions: dg.Definitions) -> None:

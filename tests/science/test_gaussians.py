@@ -259,10 +259,11 @@ def test_the_two_ideas_apart():
     assert torch.equal(scaled.deviations, bank.deviations)
     with pytest.raises(CorgiError, match="among 3 Gaussians"):
         fit_bank(points, 3, (8,))[0].scale_only()
-    unscaled = GaussianBank.standard((3, 5), deviation=8**0.5)
+    unscaled = GaussianBank.standard((3, 5), scaled=False)
     c = torch.zeros(4, dtype=torch.long)
     z = torch.randn(4, 8)
-    torch.testing.assert_close(unscaled.whiten(z, c), z / 8**0.5)
+    widths = torch.tensor([3.0] * 3 + [5.0] * 5)
+    torch.testing.assert_close(unscaled.whiten(z, c), z / widths.sqrt())
 
 
 def test_a_bank_survives_saving(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from corgi_core.gaussians import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.presets import GaussianSettings
 from corgi_core.study.arms import BASELINE, BASELINE_RAW, SHIFT_ONLY, scale_only, shifted
 from corgi_core.study.banks import bank_of

@@ -141,7 +141,7 @@ def test_tables_write_the_means_and_what_each_idea_brings(report):
     assert f"{mean:.4f} ± {half:.4f}" in tables["references"]
     mean, half = means(report, shifted(1.0, 2), "recall_at_5", 3)
     (row,) = [
-        line for line in tables["gaussians"].splitlines() if "k = 2" in line and "| 3 |" in line
+        line for line in tables["gaussians"].splitlines() if "k = 2," in line and "| 3 |" in line
     ]
     assert f"{mean:.4f} ± {half:.4f}" in row
     one, other = (

@@ -10,7 +10,7 @@ import torch
 
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.subsets import CaptionSubset
-from corgi_core.gaussians import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.presets import PriorSettings, TrainingSettings
 from corgi_core.prior.task import PriorTask
 
