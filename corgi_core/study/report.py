@@ -92,9 +92,10 @@ def metrics_by_step(rows: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str,
     """One arm's measurement as entries {"step": …, metric: value} for charts over the steps.
 
     The steps are the sampler's, but for "training/held_out_cosine", where they are the training's.
+    "dpm++" is "dpmpp" there: MLflow's names know no plus.
     """
     for row in rows["samples"]:
-        way = f"{row['sampler']}-guidance{row['guidance']:g}"
+        way = f"{row['sampler'].replace('+', 'p')}-guidance{row['guidance']:g}"
         yield {"step": row["steps"], **{f"{way}/{m}": row[m] for m in METRICS if m in row}}
     for row in rows["training"]:
         yield {"step": row["step"], "training/held_out_cosine": row["held_out_cosine"]}
