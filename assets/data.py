@@ -81,7 +81,7 @@ def images(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors"},
-    code_version=version(digest_of(PRESET.decoder.image_size), revision=1),
+    code_version=version(digest_of(PRESET.decoder and PRESET.decoder.image_size), revision=1),
 )
 def pixels(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace
@@ -89,6 +89,7 @@ def pixels(
     """Every image as a white-padded square of the preset's size, uint8; missing shards only."""
     from corgi_core.data import pixels as squares
 
+    assert workspace.preset.decoder is not None
     size = workspace.preset.decoder.image_size
     store = squares.pixels(images, workspace.place(context), size)
     return materialized(store, images=len(store), size=size, shards_computed=store.recomputed)

@@ -97,9 +97,10 @@ def decoder(
     """CLIP image embedding → picture, by diffusion; trained on all training images, no captions."""
     from corgi_core.decoders import model, network, task
 
-    preset = workspace.preset
+    settings = workspace.preset.decoder
+    assert settings is not None
     denoising = task.DecoderTask(
-        settings=preset.decoder,
+        settings=settings,
         pixels=pixels,
         embeddings=image_embeddings,
         train_keys=keys_of(images, "train"),
@@ -109,7 +110,7 @@ def decoder(
     trained = train(
         context,
         denoising,
-        preset.decoder.training,
+        settings.training,
         "decoder",
         inputs,
         workspace,
@@ -118,9 +119,7 @@ def decoder(
     )
     trained_network = trained.result.model
     assert isinstance(trained_network, network.DecoderNetwork)
-    finished = model.DecoderModel(
-        trained_network, preset.decoder, image_embeddings.spec, trained.card
-    )
+    finished = model.DecoderModel(trained_network, settings, image_embeddings.spec, trained.card)
     return materialized(finished, images=len(denoising.train_keys), **trained.metadata)
 
 

@@ -175,7 +175,7 @@ class Preset:
     data: DataSettings
     encoders: EncoderSettings
     prior: PriorSettings
-    decoder: DecoderSettings
+    decoder: DecoderSettings | None  # None for data without pictures, which has embeddings only
     gaussians: GaussianSettings = field(default_factory=GaussianSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     study: StudySettings = field(default_factory=StudySettings)
@@ -197,6 +197,16 @@ def _deciding(value: Any) -> Any:
     return value
 
 
+_EMOJI_DECODER = DecoderSettings(
+    image_size=64, components=1024, width=1024, vectors=8, vector_width=256,
+    blurred=0.5, least_cosine=0.7, noise_shift=-3.0, embedding_dropout=0.1, guidance=1.0,
+    sampling_steps=12,
+    training=TrainingSettings(
+        steps=1000, batch_size=512, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
+        evaluate_every=250, checkpoint_every=250,
+    ),
+)  # fmt: skip
+
 _EMOJI = Preset(
     name="emoji",
     data=DataSettings(),
@@ -216,15 +226,7 @@ _EMOJI = Preset(
             checkpoint_every=250, evaluate_every=250,
         ),
     ),
-    decoder=DecoderSettings(
-        image_size=64, components=1024, width=1024, vectors=8, vector_width=256,
-        blurred=0.5, least_cosine=0.7, noise_shift=-3.0, embedding_dropout=0.1, guidance=1.0,
-        sampling_steps=12,
-        training=TrainingSettings(
-            steps=1000, batch_size=512, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
-            evaluate_every=250, checkpoint_every=250,
-        ),
-    ),
+    decoder=_EMOJI_DECODER,
 )  # fmt: skip
 
 # The same graph in minutes, for the tests: fewer and smaller of everything.
@@ -245,7 +247,7 @@ _EMOJI_SMALL = Preset(
         ),
     ),
     decoder=replace(
-        _EMOJI.decoder, image_size=32, components=256, width=256, vector_width=64,
+        _EMOJI_DECODER, image_size=32, components=256, width=256, vector_width=64,
         sampling_steps=8,
         training=TrainingSettings(
             steps=200, batch_size=128, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
@@ -263,7 +265,36 @@ _EMOJI_SMALL = Preset(
     ),
 )  # fmt: skip
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_EMOJI, _EMOJI_SMALL)}
+# Image embeddings that somebody else computed, with captions: the priors alone.
+_EMBEDDINGS = Preset(
+    name="embeddings",
+    data=DataSettings(source="embeddings", shard_size=2000),
+    encoders=replace(  # text towers are fitted to the embeddings
+        _EMOJI.encoders, text_tokens=32,
+        training=TrainingSettings(
+            steps=1500, batch_size=512, learning_rate=1e-3, weight_decay=0.1, ema_decay=0.99,
+            checkpoint_every=500, evaluate_every=250,
+        ),
+    ),
+    prior=replace(
+        _EMOJI.prior,
+        training=TrainingSettings(
+            steps=600, batch_size=256, learning_rate=2e-3, ema_decay=0.99,
+            checkpoint_every=200, evaluate_every=200,
+        ),
+    ),
+    decoder=None,
+    gaussians=GaussianSettings(kappa=3.0),
+    study=StudySettings(
+        training=TrainingSettings(
+            steps=300, batch_size=128, learning_rate=2e-3, ema_decay=0.99,
+            checkpoint_every=150, evaluate_every=50,
+        ),
+    ),
+    variants=VARIANTS,
+)  # fmt: skip
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_EMOJI, _EMOJI_SMALL, _EMBEDDINGS)}
 
 
 def settings_from(kind: type[S], values: Mapping[str, Any]) -> S:

@@ -111,7 +111,7 @@ def ingest(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option("--format", help="emoji, imagefolder or webdataset."),
+        typer.Option("--format", help="emoji, imagefolder, webdataset or embeddings."),
     ] = None,
     name: Annotated[
         str | None,
@@ -123,11 +123,15 @@ def ingest(
     ] = None,
     preset: PresetOption = None,
 ) -> None:
-    """Read images and captions into shards and a manifest, bytes untouched."""
+    """Read images and captions into shards and a manifest, bytes untouched.
+
+    Embeddings that CLIP encoders made already (Parquet with a key and lists of floats, or .npy
+    with keys beside it) come in by --format embeddings, with --preset embeddings.
+    """
     if path is not None and (format is None or name is None):
         raise CorgiError(
             f"how to read {path} is not said",
-            "add --format imagefolder or --format webdataset, and --name NAME",
+            "add --format imagefolder, webdataset or embeddings, and --name NAME",
         )
     settings = _settings(preset, name)
     from corgi_core.data.ingest import ingest
@@ -145,7 +149,8 @@ def ingest(
         raise
     typer.echo(f"{folder}: {len(raw):,} images")
     if name is not None:
-        typer.echo(f"Next: corgi demo --dataset {name}")
+        at = "" if preset is None else f" --preset {preset}"
+        typer.echo(f"Next: corgi demo{at} --dataset {name}")
 
 
 @cli.command()
@@ -207,9 +212,11 @@ def presets() -> None:
             name,
             preset.data.source,
             ", ".join(preset.encoders.clip),
-            str(decoder.image_size),
+            str(decoder.image_size) if decoder else "–",
             f"{prior.layers} × {prior.width}, {prior.training.steps:,} steps",
-            f"{decoder.vectors} × {decoder.width}, {decoder.training.steps:,} steps",
+            f"{decoder.vectors} × {decoder.width}, {decoder.training.steps:,} steps"
+            if decoder
+            else "–",
             str(preset.workers),
         )
     Console().print(table)

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import dagster as dg
 
-import assets
+from assets import (
+    captions,
+    checks,
+    clip,
+    data,
+    embeddings,
+    evaluation,
+    gaussians,
+    models,
+    ready_made,
+    registry,
+    study,
+)
+from corgi_core.presets import Preset
 from orchestration.io_managers import ArtifactIOManager
 from orchestration.jobs import everything, semi_supervised_priors
 from orchestration.logs import log_file
@@ -15,6 +28,21 @@ from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
 from orchestration.schedules import weekly_semi_supervised_retrain
 from orchestration.sensors import new_data_version
 from orchestration.settings import Settings, settings
+
+OF_PICTURES = (
+    "pixels", "clip_encoder", "image_embeddings", "decoder", "evaluation", "registered_models",
+)  # fmt: skip
+
+
+def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
+    """The lineage; without pictures, the embeddings that came ready-made stand in their place."""
+    modules = [captions, clip, data, embeddings, evaluation, gaussians, models, registry, study]
+    every = [a for a in dg.load_assets_from_modules(modules) if isinstance(a, dg.AssetsDefinition)]
+    if preset.decoder is not None:
+        return every
+    kept = [asset for asset in every if asset.key.to_user_string() not in OF_PICTURES]
+    ready = dg.load_assets_from_modules([ready_made])
+    return kept + [asset for asset in ready if isinstance(asset, dg.AssetsDefinition)]
 
 
 def resources(settings: Settings) -> dict[str, object]:
@@ -30,8 +58,8 @@ def resources(settings: Settings) -> dict[str, object]:
 
 
 defs = dg.Definitions(
-    assets=dg.load_assets_from_package_module(assets),
-    asset_checks=dg.load_asset_checks_from_package_module(assets),
+    assets=assets_of(settings().preset),
+    asset_checks=dg.load_asset_checks_from_modules([checks]),
     jobs=[everything, semi_supervised_priors],
     schedules=[weekly_semi_supervised_retrain],
     sensors=[new_data_version],

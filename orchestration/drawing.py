@@ -54,6 +54,11 @@ def draw(
 
 def champions(settings: Settings) -> TextToImage:
     """The workspace's champions, put together; a CorgiError where one is missing or misfits."""
+    if settings.preset.decoder is None:
+        raise CorgiError(
+            f"the preset {settings.preset.name} has embeddings only, and no decoder to draw with",
+            "generate in a workspace whose data are pictures",
+        )
     folders = {part: champion_folder(settings, part) for part in ("prior", "decoder", "clip")}
     from corgi_core.decoders.model import DecoderModel
     from corgi_core.encoders.text import TokenEncoder

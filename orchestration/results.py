@@ -23,6 +23,10 @@ STUDY_TABLES = {
 
 def show_results(settings: Settings, console: Console) -> None:
     """The comparison, where the pictures are, and what to do next."""
+    if settings.preset.decoder is None:
+        console.print("The priors are trained. Nothing is drawn from them without a decoder.")
+        console.print(f"Next: [bold]corgi study{_options(settings)}[/bold] compares priors")
+        return
     path = settings.reports / "metrics.json"
     if not path.exists():
         raise CorgiError(

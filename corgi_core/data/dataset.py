@@ -29,7 +29,7 @@ MANIFEST = pa.schema(
         ("key", pa.string()),
         ("shard", pa.string()),  # "00000"
         ("sha256", pa.string()),  # of the image file as stored
-        ("width", pa.int32()),  # pixels; null where the file's header cannot be read
+        ("width", pa.int32()),  # pixels; null where no header says it, or the file is an embedding
         ("height", pa.int32()),
         ("captions", pa.list_(pa.string())),  # null: image-only
         ("split", pa.string()),  # "train" or "test"

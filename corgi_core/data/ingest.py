@@ -35,7 +35,9 @@ def ingest(
         raise CorgiError(f"there is no format {source!r}", f"choose one of {', '.join(READERS)}")
     place = None if path is None else UPath(path)
     if place is None and source != "emoji":
-        raise CorgiError(f"the format {source} needs a path", "name the folder or file to read")
+        raise CorgiError(
+            f"the format {source} needs a path", "name what to read: corgi ingest PATH --format …"
+        )
     kept = None if settings.limit is None else _chosen(source, place, settings.limit, seed)
     with whole_folder(folder) as temporary:
         samples = (

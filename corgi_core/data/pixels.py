@@ -11,10 +11,19 @@ from upath import UPath
 
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
+from corgi_core.errors import CorgiError
 
 
 def pixels(images: Dataset, folder: Path | UPath, size: int) -> ArrayStore:
-    """The gated `images` as the array "pixels", uint8 [n, 3, size, size] in 0..255."""
+    """The gated `images` as the array "pixels", uint8 [n, 3, size, size] in 0..255.
+
+    CorgiError where the dataset holds ready-made embeddings.
+    """
+    if not images.manifest["width"].notna().any():
+        raise CorgiError(
+            f"{images.folder} holds embeddings, not pictures",
+            "use a preset for ready-made embeddings, such as --preset embeddings",
+        )
 
     def compute(shard: str) -> dict[str, np.ndarray]:
         keys, squares = zip(*((k, square(i, size)) for k, i in images.images(shard)), strict=True)

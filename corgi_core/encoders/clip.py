@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from upath import UPath
 
+from corgi_core.encoders.fitted_text import CONFIG as FITTED
+from corgi_core.encoders.fitted_text import FittedTextTower
 from corgi_core.encoders.local import local_folder
 from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
 from corgi_core.encoders.similarity import scale_blocks
@@ -23,14 +25,16 @@ from corgi_core.files import digest_of, read_json, whole_folder, write_json
 from corgi_core.model_folder import CARD
 
 ENSEMBLE = "ensemble.json"
+Encoder = OpenClipModel | FittedTextTower
 
 
 class ClipEnsemble(nn.Module):
-    """B frozen open_clip encoders; d = Σ d_b. `card` says where trained ones come from."""
+    """B frozen encoders; d = Σ d_b. `card` says where trained ones come from.
 
-    def __init__(
-        self, encoders: Sequence[OpenClipModel], card: Mapping[str, Any] | None = None
-    ) -> None:
+    They are open_clip's, or, for image embeddings that came ready-made, text towers fitted to them.
+    """
+
+    def __init__(self, encoders: Sequence[Encoder], card: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.card = dict(card or {})
         if not encoders:
@@ -62,8 +66,14 @@ class ClipEnsemble(nn.Module):
         return digest_of([encoder.digest for encoder in self._models])
 
     @property
-    def _models(self) -> list[OpenClipModel]:
-        return [encoder for encoder in self.encoders if isinstance(encoder, OpenClipModel)]
+    def space(self) -> str:
+        """Names the space of the embeddings: towers fitted to one are not the encoders it is of."""
+        spaces = {encoder.space for encoder in self._models if isinstance(encoder, FittedTextTower)}
+        return spaces.pop() if spaces else self.digest
+
+    @property
+    def _models(self) -> list[Encoder]:
+        return [encoder for encoder in self.encoders if isinstance(encoder, Encoder)]
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -119,7 +129,7 @@ class ClipEnsemble(nn.Module):
         saved = read_json(folder / ENSEMBLE)
         with local_folder(folder) as local:
             ensemble = cls(
-                [OpenClipModel.load(local / str(i), name) for i, name in enumerate(saved["names"])],
+                [_saved(local / str(i), name) for i, name in enumerate(saved["names"])],
                 read_json(local / CARD),
             )
         if ensemble.digest != saved["digest"] or list(ensemble.widths) != saved["blocks"]:
@@ -128,6 +138,11 @@ class ClipEnsemble(nn.Module):
                 "materialise clip_encoder again",
             )
         return ensemble
+
+
+def _saved(folder: Path, name: str) -> Encoder:
+    fitted = (folder / FITTED).exists()
+    return FittedTextTower.load(folder, name) if fitted else OpenClipModel.load(folder, name)
 
 
 def _encoder(name: str) -> OpenClipModel:

@@ -70,6 +70,20 @@ class DualEncoder(nn.Module):
         return F.normalize(self.projection(pooled).float(), dim=-1)
 
 
+def global_clip_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's symmetric cross-entropy over the global batch. Unit vectors [n, d] twice, scale [].
+
+    Each worker computes the whole batch's loss from gathered features; gradients flow through the
+    gathering, so that averaging them over workers gives the loss's gradient.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    workers = torch.distributed.get_world_size() if distributed else 1
+    rank = torch.distributed.get_rank() if distributed else 0
+    loss = ClipLoss(gather_with_grad=True, rank=rank, world_size=workers)
+    value: Tensor = loss(image, text, scale)
+    return value
+
+
 @dataclass
 class Pairs:
     """Images and captions in memory: pixels uint8 [n, 3, s, s]; pooled text float32 [n, w]."""
@@ -145,13 +159,7 @@ class ClipTask(Task):
         pixels = pairs.pixels[rows].to(random.device) / 255
         pixels = jittered(pixels, random.uniform(NUMBERS))
         image, text, scale = model(pixels, pairs.pooled[rows].to(random.device))
-        # Each worker computes the whole batch's loss from gathered features; gradients flow
-        # through the gathering, so that averaging them over workers gives the loss's gradient.
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        workers = torch.distributed.get_world_size() if distributed else 1
-        rank = torch.distributed.get_rank() if distributed else 0
-        loss = ClipLoss(gather_with_grad=True, rank=rank, world_size=workers)
-        return {"loss": loss(image, text, scale), "logit_scale": scale}
+        return {"loss": global_clip_loss(image, text, scale), "logit_scale": scale}
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:

@@ -17,9 +17,12 @@ from upath import UPath
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.pixels import square
+from corgi_core.data.vectors import read_vector
 from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.encoders.text import TokenEncoder
 from corgi_core.errors import CorgiError
+from corgi_core.files import digest_of
 
 _BATCH = 128
 
@@ -47,6 +50,25 @@ def embed_images(
     return compute_missing(folder, images, encoder_spec(clip), compute, "image embeddings")
 
 
+def ready_made(images: Dataset, folder: Path | UPath) -> ArrayStore:
+    """The embeddings that a dataset came with, as `embed_images` would have stored them."""
+    shards = iter(images.shards)
+    space, _ = read_vector(next(content for _, content in images.images(next(shards))))
+    spec = {
+        "encoder": digest_of(space.names, space.blocks, images.digest),
+        "names": list(space.names),
+        "blocks": list(space.blocks),
+        "width": sum(space.blocks),
+    }
+
+    def compute(shard: str) -> dict[str, np.ndarray]:
+        keys, files = zip(*images.images(shard), strict=True)
+        z = torch.from_numpy(np.stack([read_vector(file)[1] for file in files]))
+        return {"keys": np.array(keys), "image": scale_blocks(z, space.blocks).half().numpy()}
+
+    return compute_missing(folder, images, spec, compute, "image embeddings")
+
+
 def embed_texts(
     clip: ClipEnsemble, tokens: TokenEncoder, images: Dataset, folder: Path | UPath
 ) -> ArrayStore:
@@ -58,6 +80,8 @@ def embed_texts(
         "text_width": tokens.width,
         "text_tokens": tokens.max_tokens,
     }
+    if clip.space != clip.digest:
+        spec["text_tower"] = clip.digest
 
     def compute(shard: str) -> dict[str, np.ndarray]:
         rows = images.rows(shard)
@@ -78,7 +102,7 @@ def embed_texts(
 def encoder_spec(clip: ClipEnsemble) -> dict[str, Any]:
     """Which encoders made an embedding; two that differ here do not go together."""
     return {
-        "encoder": clip.digest,
+        "encoder": clip.space,
         "names": clip.names,
         "blocks": list(clip.widths),
         "width": clip.width,

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from upath import UPath
 
-from corgi_core.data.readers import emoji, image_folder, webdataset_shards
+from corgi_core.data.readers import embeddings, emoji, image_folder, webdataset_shards
 from corgi_core.data.shards import Sample
 
 
@@ -21,6 +21,7 @@ class Reader(Protocol):
 
 
 READERS: dict[str, Reader] = {
+    "embeddings": embeddings.read,
     "emoji": emoji.read,
     "imagefolder": image_folder.read,
     "webdataset": webdataset_shards.read,

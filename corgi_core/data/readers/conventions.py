@@ -30,4 +30,5 @@ def captions_in(record: Mapping[str, Any], column: str) -> list[str] | None:
     value = record.get(column)
     if value is None:
         return None
-    return [str(caption) for caption in value] if isinstance(value, list) else [str(value)]
+    texts = value if isinstance(value, list) else [value]
+    return [str(caption) for caption in texts if caption is not None]

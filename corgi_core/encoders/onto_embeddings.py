@@ -1,0 +1,134 @@
+"""Fits text towers to ready-made image embeddings, by CLIP's loss, on the training captions.
+
+Captions of one image that meet in a batch count as each other's rivals; in a batch of 512 out of
+thousands of images few do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.contrastive import LARGEST_SCALE, global_clip_loss
+from corgi_core.encoders.fitted_text import FittedTextTower, projection
+from corgi_core.encoders.similarity import blockwise_cosine, recall_at, unit_blocks
+from corgi_core.encoders.text import TokenEncoder
+from corgi_core.errors import CorgiError
+from corgi_core.presets import EncoderSettings
+from corgi_core.training.loop import StepRandom, Task
+
+FIRST_SCALE = math.log(1 / 0.07)  # of the logits, as in CLIP
+
+
+class TextHeads(nn.Module):
+    """One projection for each encoder's block, and the logits' scale."""
+
+    def __init__(self, text_width: int, blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(projection(text_width, width) for width in blocks)
+        self.logit_scale = nn.Parameter(torch.tensor(FIRST_SCALE))
+
+    def forward(self, pooled: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Pooled text [n, w] → unit vectors [n, d_b] of every block, and the scale []."""
+        texts = [F.normalize(head(pooled).float(), dim=-1) for head in self.heads]
+        return texts, self.logit_scale.clamp(max=LARGEST_SCALE).exp()
+
+
+@dataclass
+class TextTowerTask(Task):
+    """Training of the text towers (a `Task` of the training loop). A row is a training caption."""
+
+    settings: EncoderSettings
+    images: Dataset
+    embeddings: ArrayStore
+
+    compares_samples: ClassVar[bool] = True
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        return tuple(self.embeddings.spec["blocks"])
+
+    @cached_property
+    def _text(self) -> TokenEncoder:
+        return TokenEncoder.load(self.settings.text, self.settings.text_tokens)
+
+    @cached_property
+    def _captions(self) -> dict[str, list[tuple[str, str]]]:
+        """(key, caption) by split; of a held-out image the first caption alone."""
+        captions: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
+        manifest = self.images.manifest
+        columns = (manifest[column] for column in ("key", "captions", "split"))
+        for key, texts, split in zip(*columns, strict=True):
+            kept = (texts or [])[: None if split == "train" else 1]
+            captions[split].extend((key, text) for text in kept)
+        if not captions["train"]:
+            raise CorgiError(
+                "no training embedding has a caption, so no text tower can be fitted to them",
+                "ingest captions with the embeddings (--caption-column names their column)",
+            )
+        return captions
+
+    @cached_property
+    def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Pooled text [n, w] and unit image blocks [n, d] by split."""
+        image = torch.from_numpy(self.embeddings.read("image")).float()
+        image = unit_blocks(image, self.blocks)
+        pairs = {}
+        for split, captions in self._captions.items():
+            rows = self.embeddings.rows_of(key for key, _ in captions)
+            pooled = self._text.pooled([caption for _, caption in captions])
+            pairs[split] = pooled, image[torch.from_numpy(rows)]
+        return pairs
+
+    @property
+    def rows(self) -> int:
+        return len(self._captions["train"])
+
+    def build(self) -> nn.Module:
+        return TextHeads(self._text.width, self.blocks)
+
+    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        """CLIP's symmetric cross-entropy under every encoder, averaged."""
+        pooled, image = (part[rows].to(random.device) for part in self._pairs["train"])
+        texts, scale = model(pooled)
+        images = image.split(list(self.blocks), dim=1)
+        losses = [global_clip_loss(i, t, scale) for i, t in zip(images, texts, strict=True)]
+        return {"loss": torch.stack(losses).mean(), "logit_scale": scale}
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Held-out retrieval: caption i belongs to image i, of all held-out images."""
+        assert isinstance(model, TextHeads)
+        pooled, image = (part.to(model.logit_scale.device) for part in self._pairs["test"])
+        if not len(image):
+            return {}
+        text = torch.cat(model(pooled)[0], dim=1)
+        recalls = recall_at(text, image, (1, 5), self.blocks)
+        gaps = (text.mean(dim=0) - image.mean(dim=0)).split(list(self.blocks))
+        return {
+            "held_out_images": float(len(image)),
+            **{f"recall_at_{rank}": value for rank, value in recalls.items()},
+            "held_out_cosine": float(blockwise_cosine(text, image, self.blocks).mean()),
+            "modality_gap": float(torch.stack([gap.norm() for gap in gaps]).mean()),
+        }
+
+    def ensemble(self, model: nn.Module, card: Mapping[str, Any]) -> ClipEnsemble:
+        """The fitted text towers as the ensemble that the embeddings belong to."""
+        assert isinstance(model, TextHeads)
+        spec = self.embeddings.spec
+        towers = []
+        for name, width, head in zip(spec["names"], self.blocks, model.heads, strict=True):
+            fitted = projection(self._text.width, width)
+            fitted.load_state_dict(head.state_dict())
+            towers.append(FittedTextTower(name, self._text, fitted, spec["encoder"]))
+        return ClipEnsemble(towers, card)
