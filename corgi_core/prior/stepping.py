@@ -44,7 +44,11 @@ class Stepping:
         self._step, self._own = slice(length, length + 2), slice(length + 2, length + 4)
         causal = torch.tensor([[True, True, True, False], [True] * 4], device=c.device)
         visible = prefix.visible[:, None, :].expand(-1, 2, -1)
-        self._seen = torch.cat([visible, causal.expand(len(c), 2, 4)], dim=2).unsqueeze(1)
+        seen = torch.cat([visible, causal.expand(len(c), 2, 4)], dim=2).unsqueeze(1)
+        # Added to the scores: a mask of booleans would be turned into this at every call.
+        self._unseen = torch.zeros_like(seen, dtype=self._kept[0].dtype).masked_fill(
+            ~seen, -torch.inf
+        )
         self._place: dict[int, int] = {}  # of a timestep in what was computed ahead
         self._ahead: list[Tensor] = []  # layer by layer [2, n, heads, timesteps, 2, width/heads]
 
@@ -66,8 +70,8 @@ class Stepping:
             queries, own = block.queries_keys_values(x, asking)
             kept[..., self._step, :] = self._ahead[i][..., place, :, :]
             kept[..., self._own, :] = own
-            seen = self._seen[:, :, -asking:]
-            found = F.scaled_dot_product_attention(queries, kept[0], kept[1], attn_mask=seen)
+            unseen = self._unseen[:, :, -asking:]
+            found = F.scaled_dot_product_attention(queries, kept[0], kept[1], attn_mask=unseen)
             x = block(x[:, -asking:], found)
         return network.project(x.squeeze(1))
 
