@@ -124,7 +124,8 @@ def errors(store: ArrayStore, count: int, k: int, bank_folder: Path) -> dict[str
         deviation_error = max(deviation_error, float(off.max()))
     return {
         "components_found": len(found), "components_checked": len(members),
-        "mean_error_in_deviations": mean_error, "deviation_error_relative": deviation_error,
+        "mean_error_in_deviations": mean_error if members else None,
+        "deviation_error_relative": deviation_error if members else None,
     }  # fmt: skip
 
 

@@ -1,0 +1,25 @@
+"""The benchmark of fitting at a small size: it runs, and the moments that it reports are exact."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_it_measures_a_quarter_and_all(tmp_path):
+    report = tmp_path / "rows.json"
+    size = ["--count", "80000", "--width", "64", "--k", "16"]
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.gaussians", *size, "--json", str(report)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    quarter, whole = json.loads(report.read_text())
+    assert (quarter["count"], whole["count"]) == (20_000, 80_000)
+    for row in (quarter, whole):
+        assert row["sample"] == 16 * 256
+        assert row["components_checked"] > 0
+        assert row["mean_error_in_deviations"] < 1e-5
+        assert row["deviation_error_relative"] < 1e-5
+        assert 0 < row["peak_gb"] < 3
