@@ -55,10 +55,13 @@ def sampling_multiply_adds(case: Case) -> tuple[int, int]:
 
 
 def training_multiply_adds(case: Case) -> int:
-    """Forward and backward of one step: the backward pass is two products for each."""
+    """Forward and backward of one step. A product's backward pass is two, less the gradient with
+    respect to what is no parameter's doing: text embedding, noisy embedding, timestep."""
+    w = case.width
     prefix = prefix_multiply_adds(case, case.text_tokens + 1)
     suffix = suffix_multiply_adds(case, case.text_tokens + 1)
-    return 3 * case.batch * (prefix + case.draws * suffix)
+    given = case.dim * w + case.draws * (case.dim * w + w * w)
+    return case.batch * (3 * (prefix + case.draws * suffix) - given)
 
 
 def weights(case: Case) -> int:

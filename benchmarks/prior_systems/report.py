@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 GOALS = {"sampling": 10.0, "training": 4.0}  # times the best peer's rate
-UNITS = {"sampling": "captions/s", "training": "noise draws/s"}
+UNITS = "Captions sampled, noise draws trained on, per second"
 
 Row = dict[str, Any]
 
@@ -25,22 +26,18 @@ def ratio_to_best_peer(rows: Sequence[Row], ours: Row) -> float | None:
 
 
 def speed_table(rows: Sequence[Row]) -> Table:
-    """Cases down, systems across; each rate with its slowest and fastest round."""
+    """Cases down, systems across; each rate with half its spread over the rounds."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
-    table = Table(title="Items per second: median (slowest – fastest round)")
-    for column in ("task", "d", "batch"):
-        table.add_column(column)
-    for column in (*systems, "× best peer", "goal", "time / floor"):
-        table.add_column(column, justify="right")
-    cases = dict.fromkeys((r["task"], r["dim"], r["batch"]) for r in rows)
-    for task, dim, batch in cases:
-        found = {
-            r["system"]: r for r in rows if (r["task"], r["dim"], r["batch"]) == (task, dim, batch)
-        }
+    table = Table(title=f"{UNITS}; median ± half the spread", box=box.SIMPLE_HEAD)
+    for column in ("task", "d", "batch", *systems, "× peer", "goal", "× floor"):
+        table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
+    for task, dim, batch in dict.fromkeys((r["task"], r["dim"], r["batch"]) for r in rows):
+        same = [r for r in rows if (r["task"], r["dim"], r["batch"]) == (task, dim, batch)]
+        found = {row["system"]: row for row in same}
         ours = found.get("corgi")
         ratio = ratio_to_best_peer(rows, ours) if ours else None
         table.add_row(
-            f"{task}, {UNITS[task]}", str(dim), str(batch),
+            task, str(dim), str(batch),
             *(_rate(found.get(system)) for system in systems),
             "" if ratio is None else f"{ratio:.1f}", _goal(task, ratio),
             f"{1 / ours['floor_fraction']:.1f}" if ours else "",
@@ -51,7 +48,8 @@ def speed_table(rows: Sequence[Row]) -> Table:
 def _rate(row: Row | None) -> str:
     if row is None:
         return ""
-    return f"{row['per_second']:.3g} ({row['slowest']:.3g} – {row['fastest']:.3g})"
+    spread = (row["fastest"] - row["slowest"]) / 2 / row["per_second"]
+    return f"{row['per_second']:.3g} ±{spread:.0%}"
 
 
 def _goal(task: str, ratio: float | None) -> str:
@@ -63,7 +61,9 @@ def _goal(task: str, ratio: float | None) -> str:
 
 def loss_table(rows: Iterable[Row]) -> Table:
     """Each system at its best learning rate first, its others below."""
-    table = Table(title="Held-out ‖z_0 − ẑ_0‖²/d after the same seconds of training")
+    table = Table(
+        title="Held-out ‖z_0 − ẑ_0‖²/d after the same seconds of training", box=box.SIMPLE_HEAD
+    )
     for column in ("system", "learning rate", "loss", "± s.e.", "steps", "seconds"):
         table.add_column(column, justify="left" if column == "system" else "right")
     for row in sorted(rows, key=lambda row: row["loss"]):
