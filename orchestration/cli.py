@@ -201,11 +201,13 @@ def ui(
 def presets() -> None:
     """The presets side by side: what they are for and how large their parts are."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from corgi_core.presets import PRESETS
 
-    table = Table("preset", "source", "CLIP", "pixels", "prior", "decoder", "workers")
+    table = Table(
+        Column("preset", no_wrap=True), "source", "CLIP", "pixels", "prior", "decoder", "workers"
+    )
     for name, preset in PRESETS.items():
         prior, decoder = preset.prior, preset.decoder
         table.add_row(
