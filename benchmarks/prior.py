@@ -33,7 +33,7 @@ from corgi_core.files import write_json
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
-QUICK = {"steps": 8, "text_tokens": 16, "layers": 2, "held_out": 64}
+QUICK = {"steps": 8, "text_tokens": 32, "layers": 2, "held_out": 64}
 Row = dict[str, Any]
 
 
