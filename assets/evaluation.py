@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     kinds={"pytorch", "mlflow", "dvc"},
     ins={"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})},
     code_version=version(
-        digest_of(settings().preset.digest("evaluation"), settings().inception_weights), revision=2
+        digest_of(settings().preset.digest("evaluation"), settings().inception_weights), revision=3
     ),
 )
 def evaluation(

@@ -58,21 +58,25 @@ def scale_blocks(z: Tensor, blocks: Sequence[int]) -> Tensor:
 
 
 def recall_at(
-    queries: Tensor, images: Tensor, ranks: Sequence[int], blocks: Sequence[int]
+    queries: Tensor,
+    images: Tensor,
+    ranks: Sequence[int],
+    blocks: Sequence[int],
+    own: Tensor | None = None,
 ) -> dict[int, float]:
     """Share of queries whose own image is among the k nearest of all images, for each k of `ranks`.
 
-    queries, images [n, d]; query i belongs to image i. Images that are as near as the own one
-    count as nearer, so ties and collapsed embeddings do not flatter.
+    queries [m, d], images [n, d]; query i belongs to image own[i], or to image i. Images that are
+    as near as the own one count as nearer, so ties and collapsed embeddings do not flatter.
     """
-    if queries.shape != images.shape:
+    own = torch.arange(len(images), device=images.device) if own is None else own
+    if len(queries) != len(own) or queries.shape[1] != images.shape[1]:
         raise CorgiError(
             f"{tuple(queries.shape)} queries do not match {tuple(images.shape)} images",
-            "give one image embedding for each query, in the same order",
+            "give one image embedding for each query, in the same order, or say whose it is",
         )
     pairs = zip(_split(queries.double(), blocks), _split(images.double(), blocks), strict=True)
     similarity = sum(F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T for x, y in pairs)
     assert isinstance(similarity, Tensor)
-    own = similarity.diagonal().unsqueeze(1)
-    nearer = (similarity >= own).sum(dim=1) - 1  # itself is not a rival
+    nearer = (similarity >= similarity.gather(1, own.unsqueeze(1))).sum(dim=1) - 1  # not itself
     return {rank: (nearer < rank).double().mean().item() for rank in ranks}

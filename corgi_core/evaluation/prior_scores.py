@@ -23,10 +23,12 @@ def embedding_scores(
     """How near embeddings [n, d] come to the true ones of the same rows.
 
     The cosine, per CLIP encoder and averaged; and, because the cosine alone rewards predicting the
-    mean, the recall of the true image among all held-out ones.
+    mean, the recall of the true image among all held-out ones, each counted once however many
+    captions it has.
     """
     by_encoder = cosine_by_block(predicted, captions.image, blocks).mean(dim=0).tolist()
-    recalls = recall_at(predicted, captions.image, RECALL_RANKS, blocks)
+    images, own = torch.unique(captions.image, dim=0, return_inverse=True)
+    recalls = recall_at(predicted, images, RECALL_RANKS, blocks, own)
     return {
         "cosine": sum(by_encoder) / len(by_encoder),
         "cosine_by_encoder": dict(zip(names, by_encoder, strict=True)),

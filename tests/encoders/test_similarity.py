@@ -73,6 +73,12 @@ def test_collapsed_embeddings_recall_nothing() -> None:
     assert recall_at(torch.ones(9, 10), torch.ones(9, 10), (1, 5), BLOCKS) == {1: 0.0, 5: 0.0}
 
 
+def test_the_captions_of_one_image_are_no_rivals() -> None:
+    images, own = torch.eye(10)[:6], torch.tensor([3, 0, 3, 3, 5])
+    assert recall_at(images[own], images, (1, 5), (10,), own) == {1: 1.0, 5: 1.0}
+    assert recall_at(images[own], images, (1,), (10,), own.roll(1)) == {1: 1 / 5}
+
+
 def test_a_wrong_width_is_named() -> None:
     with pytest.raises(CorgiError, match=r"11 wide.*\(3, 5, 2\)"):
         blockwise_cosine(torch.ones(2, 11), torch.ones(2, 11), BLOCKS)

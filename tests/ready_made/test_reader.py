@@ -48,6 +48,19 @@ def test_a_matrix_with_its_keys_beside_it(tmp_path: Path, suffix: str) -> None:
     assert [sample.captions for sample in found] == [None] * 3
 
 
+def test_keys_become_legal_and_stay_apart(tmp_path: Path) -> None:
+    keys = ["a.b", "a_b", "/photos//1.2.jpg", "x/y.png"]
+    np.save(tmp_path / "z.npy", np.array([[1, 2], [1, 1e300], [3, 4], [5, 6]]))
+    (tmp_path / "z.txt").write_text("\n".join(keys), encoding="utf-8")
+    found = list(read(UPath(tmp_path / "z.npy")))
+    first, second, *others = (sample.key for sample in found)
+    assert (first, others) == ("a_b", ["photos/1_2", "x/y"])
+    assert second.startswith("a_b-")
+    assert found[0].group == found[1].group
+    _, z = read_vector(found[1].image)
+    assert np.isinf(z[1])  # more than float32 holds: the gate's business
+
+
 def faulty(tmp_path: Path, fault: str) -> Path:
     path = tmp_path / "e.parquet"
     records = [dict(record) for record in ROWS[:3]]
@@ -62,6 +75,13 @@ def faulty(tmp_path: Path, fault: str) -> Path:
     elif fault == "torn":
         write_parquet(path, records)
         path.write_bytes(path.read_bytes()[:-20])
+        return path
+    elif fault == "missing":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        vectors = pa.array([[1.0, 2.0], None], pa.list_(pa.float16(), 2))
+        pq.write_table(pa.table({"key": ["a", "b"], "clip": vectors}), path)
         return path
     elif fault == "unequal":
         np.save(tmp_path / "z.npy", np.ones((3, 4), dtype=np.float32))
@@ -82,6 +102,7 @@ def faulty(tmp_path: Path, fault: str) -> Path:
         ("twice", "has the key 'red_apple.0', which was there before"),
         ("no vectors", "no column of embeddings; it has key"),
         ("torn", "no whole Parquet file"),
+        ("missing", "lacks an embedding"),
         ("unequal", r"z.npy has more rows than .*z.txt, which has 2"),
         ("integers", "float16 or float32|holds int64"),
     ],

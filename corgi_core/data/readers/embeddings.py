@@ -244,19 +244,21 @@ def _matrix(file: Path | UPath) -> Iterator[NDArray[np.floating[Any]]]:
 
 
 def _plain_floats(numbers: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    return numbers if numbers.dtype == np.float16 else numbers.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, for the gate to see
+        return numbers if numbers.dtype == np.float16 else numbers.astype(np.float32)
 
 
 @contextmanager
 def _parquet(file: Path | UPath) -> Iterator[pq.ParquetFile]:
+    """The open table; what Arrow says against it while it is read becomes a CorgiError."""
     with file.open("rb") as opened:
         try:
-            table = pq.ParquetFile(opened)
+            yield pq.ParquetFile(opened)
         except pa.ArrowInvalid as error:
             raise CorgiError(
-                f"{file} is no whole Parquet file ({error})", "copy or download it again"
+                f"{file} is no whole Parquet file, or lacks an embedding ({error})",
+                "copy or write it again, with an embedding in every row",
             ) from error
-        yield table
 
 
 def _parquet_records(file: Path | UPath) -> tuple[list[str], Iterator[Record]]:
