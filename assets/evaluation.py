@@ -1,6 +1,6 @@
 """All priors and the decoder under one protocol: numbers for DVC, pictures for people."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,10 @@ from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from corgi_core.evaluation.report import Evaluation as Report
-    from corgi_core.presets import PriorSettings
+    from corgi_core.presets import EvaluationSettings, PriorSettings
 
 
 @dg.asset(
@@ -57,40 +59,67 @@ def evaluation(
     """
     from corgi_core.evaluation.evaluate import evaluate
 
-    manifest = images.manifest[images.manifest["split"] == "test"]
-    captioned = manifest[manifest["captions"].notna()]
+    captioned = held_out_captioned(images)
     measuring, weights = workspace.preset.evaluation, workspace.inception_weights
     if weights:
         measuring = replace(measuring, inception_weights=weights)
     models = comparable(prior, workspace.preset.prior, text_embeddings.spec)
-    left_out = [key for key in prior if prior_of(key) not in models]
-    inputs = {f"prior.{v}.{s.removesuffix('%')}pc": m.digest for (v, s), m in models.items()}
-    inputs |= {"decoder": decoder.digest, "images": images.digest}
+    inputs = {"decoder": decoder.digest, "images": images.digest}
     if measuring.inception_weights:
         inputs["inception_weights"] = digest_of_file(Path(measuring.inception_weights))
-    identity = digest_of(code_version(context), inputs, vars(measuring))
-    with mlflow.run(context, "evaluation", identity, inputs, vars(measuring)) as run:
-        report = evaluate(
+
+    def measure() -> "Report":
+        return evaluate(
             models, decoder, clip_encoder, image_embeddings, text_embeddings, pixels,
             captions_of=dict(zip(captioned["key"], captioned["captions"].str[0], strict=True)),
             test_keys=set(captioned["key"]),
             settings=measuring,
         )  # fmt: skip
+
+    return evaluated(context, measure, measuring, models, prior, inputs, workspace, mlflow)
+
+
+def evaluated(
+    context: dg.AssetExecutionContext,
+    measure: "Callable[[], Report]",
+    measuring: "EvaluationSettings",
+    models: "Mapping[tuple[str, str], PriorModel]",
+    partitions: Collection[str],
+    inputs: Mapping[str, str],
+    workspace: Workspace,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[Evaluation]:
+    """Measure in a run of MLflow; `inputs` are the data versions of all but the priors.
+
+    `partitions` are the priors that are there, `models` those of them that are measured.
+    """
+    priors = {f"prior.{v}.{s.removesuffix('%')}pc": m.digest for (v, s), m in models.items()}
+    versions = {**priors, **inputs}
+    identity = digest_of(code_version(context), versions, vars(measuring))
+    with mlflow.run(context, "evaluation", identity, versions, vars(measuring)) as run:
+        report = measure()
         publish(report, workspace.reports_folder)
         for entry in scores_by_steps(report):
             run.log_metrics(entry)
         run.log_artifacts(workspace.reports_folder, "report")
         url = run.url
     variant, subset = report.best_prior()
+    drawn = report.picture_table()
     shown: dict[str, Any] = {
         "mlflow_run": link(url),
         "best_prior": f"{variant}, {subset} of the captions",
-        "priors_left_out": "; ".join(left_out) or None,
+        "priors_left_out": "; ".join(k for k in partitions if prior_of(k) not in models) or None,
         **{name: picture(image) for name, image in report.pictures.items()},
-        "pictures": table(report.picture_table()),
+        "pictures": None if drawn.empty else table(drawn),
         "priors": table(report.prior_table()),
     }
     return materialized(report, **shown)
+
+
+def held_out_captioned(images: Dataset) -> "pd.DataFrame":
+    """The manifest's rows of held-out images with captions."""
+    manifest = images.manifest
+    return manifest[(manifest["split"] == "test") & manifest["captions"].notna()]
 
 
 def comparable(

@@ -1,17 +1,21 @@
-"""What datasets of ready-made embeddings have in the place of pictures, pixels and a CLIP."""
+"""The assets that differ for ready-made embeddings: no pixels, no image tower, no decoder."""
 
 import dagster as dg
 
+from assets.evaluation import comparable, evaluated, held_out_captioned
 from assets.metadata import OWNERS, materialized
+from assets.registry import registered
 from assets.trained import DEVICE, train
 from assets.versions import version
-from orchestration.artifacts import ArrayStore, ClipEnsemble, Dataset
+from orchestration.artifacts import ArrayStore, ClipEnsemble, Dataset, Evaluation, PriorModel
+from orchestration.io_managers import MISSING_ALLOWED
 from orchestration.resources.mlflow import MLflow
 from orchestration.resources.ray import RayTraining
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 
 GROUP = "embeddings"
+PRIORS_THERE = {"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
 
 
 @dg.asset(
@@ -62,3 +66,52 @@ def clip_encoder(
     return materialized(
         ensemble, encoders=list(ensemble.names), width=ensemble.width, **trained.metadata
     )
+
+
+@dg.asset(
+    group_name="evaluation",
+    owners=OWNERS,
+    kinds={"pytorch", "mlflow"},
+    ins=PRIORS_THERE,
+    code_version=version(settings().preset.digest("evaluation"), revision=1),
+)
+def evaluation(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    prior: dict[str, PriorModel],
+    workspace: Workspace,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[Evaluation]:
+    """Held-out cosine and recall of every prior that is there, by steps; nothing is drawn."""
+    from corgi_core.evaluation.evaluate import evaluate_priors
+
+    preset = workspace.preset
+    models = comparable(prior, preset.prior, text_embeddings.spec)
+    test_keys = set(held_out_captioned(images)["key"])
+    inputs = {"images": images.digest, "image_embeddings": image_embeddings.digest}
+    return evaluated(
+        context,
+        lambda: evaluate_priors(
+            models, image_embeddings, text_embeddings, test_keys, preset.evaluation
+        ),
+        preset.evaluation, models, prior, inputs, workspace, mlflow,
+    )  # fmt: skip
+
+
+@dg.asset(
+    group_name="registry", owners=OWNERS, kinds={"mlflow"}, ins=PRIORS_THERE, code_version="1"
+)
+def registered_models(
+    context: dg.AssetExecutionContext,
+    evaluation: Evaluation,
+    prior: dict[str, PriorModel],
+    clip_encoder: ClipEnsemble,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[None]:
+    """Every evaluated prior and the fitted text towers as model folders, each digest once.
+
+    The champion among the priors has the highest held-out cosine at the preset's sampling steps.
+    """
+    return registered(evaluation, prior, {"clip": clip_encoder}, mlflow)

@@ -1,14 +1,26 @@
 """The models in MLflow's registry; the alias `champion` decides what generates."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from assets.metadata import OWNERS, table
-from orchestration.artifacts import ClipEnsemble, DecoderModel, Evaluation, PriorModel
+from orchestration.artifacts import (
+    ClipEnsemble,
+    DecoderModel,
+    Evaluation,
+    FolderBacked,
+    PriorModel,
+)
 from orchestration.champions import CHAMPION
 from orchestration.io_managers import MISSING_ALLOWED
 from orchestration.partitions import prior_of
 from orchestration.registry import Registry
 from orchestration.resources.mlflow import MLflow
+
+if TYPE_CHECKING:
+    from corgi_core.evaluation.report import Evaluation as Report
 
 
 @dg.asset(
@@ -30,13 +42,23 @@ def registered_models(
 
     The champion among the priors has the highest held-out cosine at the preset's sampling steps.
     """
+    return registered(evaluation, prior, {"decoder": decoder, "clip": clip_encoder}, mlflow)
+
+
+def registered(
+    evaluation: "Report",
+    priors: "Mapping[str, PriorModel]",
+    others: Mapping[str, FolderBacked],
+    mlflow: MLflow,
+) -> dg.MaterializeResult[None]:
+    """The evaluated ones of `priors`, by partition, and the `others`, each the only one of its."""
     import pandas as pd
 
     registry = Registry(mlflow)
     best, scores = evaluation.best_prior(), evaluation.prior_table()
     steps = evaluation.metrics["protocol"]["prior_steps"]
     versions = {}
-    for key, model in prior.items():
+    for key, model in priors.items():
         variant, subset = prior_of(key)
         score = scores.query("variant == @variant and captions == @subset and steps == @steps")
         if score.empty:  # stale, so the evaluation left it out
@@ -49,7 +71,7 @@ def registered_models(
             f"{score['cosine'].item():.4f} at {steps} sampling steps.",
         )
     registry.promote("prior", versions[best], f"highest held-out cosine at {steps} steps")
-    for name, artifact in (("decoder", decoder), ("clip", clip_encoder)):
+    for name, artifact in others.items():
         version = registry.register(name, artifact, {}, f"The {name} of {mlflow.experiment}.")
         registry.promote(name, version, "the only one of this preset and data")
     shown = [

@@ -23,10 +23,6 @@ STUDY_TABLES = {
 
 def show_results(settings: Settings, console: Console) -> None:
     """The comparison, where the pictures are, and what to do next."""
-    if settings.preset.decoder is None:
-        console.print("The priors are trained. Nothing is drawn from them without a decoder.")
-        console.print(f"Next: [bold]corgi study{_options(settings)}[/bold] compares priors")
-        return
     path = settings.reports / "metrics.json"
     if not path.exists():
         raise CorgiError(
@@ -34,14 +30,18 @@ def show_results(settings: Settings, console: Console) -> None:
         )
     metrics = read_json(path)
     console.print(prior_table(metrics))
-    console.print(picture_table(metrics))
-    console.print(f"Pictures and numbers: {settings.reports}")
-    console.print("Next:")
-    draw = f'corgi generate{_options(settings)} "a red apple, noto style" -n 4 --out apple.png'
-    console.print(f"  [bold]{draw}[/bold]")
-    console.print(
-        f"  [bold]corgi ui{_options(settings)}[/bold]  lineage in Dagster, runs in MLflow"
-    )
+    options = _options(settings)
+    if settings.preset.decoder is None:
+        console.print(f"Curves and numbers: {settings.reports}")
+        console.print("Next:")
+        console.print(f"  [bold]corgi study{options}[/bold]  many small priors compared")
+    else:
+        console.print(picture_table(metrics))
+        console.print(f"Pictures and numbers: {settings.reports}")
+        console.print("Next:")
+        draw = f'corgi generate{options} "a red apple, noto style" -n 4 --out apple.png'
+        console.print(f"  [bold]{draw}[/bold]")
+    console.print(f"  [bold]corgi ui{options}[/bold]  lineage in Dagster, runs in MLflow")
     if settings.under_dvc:
         console.print("  [bold]dvc metrics show[/bold]")
 

@@ -1,4 +1,4 @@
-"""One evaluation of all priors and the decoder, under one protocol."""
+"""One evaluation of all priors, and of the decoder where there is one, under one protocol."""
 
 from __future__ import annotations
 
@@ -47,21 +47,8 @@ def evaluate(
     same for all priors: an evenly spaced `settings.images` of the held-out ones.
     """
     started = time.perf_counter()
-    held_out = Captions.read(images, texts, set(test_keys))
-    if len(held_out) < 2:
-        raise CorgiError(
-            f"{len(held_out)} held-out captions are too few to evaluate on",
-            "ingest more captioned images, or raise test_fraction",
-        )
-    settled = _settled_steps(priors)
-    by_steps: dict[str, dict[str, Any]] = {}
-    for (variant, subset), prior in priors.items():
-        what = f"{variant} · {subset}"
-        scores = prior_scores(
-            prior, held_out, sorted({*settings.steps, settled}), settings.seed, what
-        )
-        by_steps.setdefault(variant, {})[subset] = scores
-
+    held_out = _held_out(images, texts, test_keys)
+    metrics = _prior_metrics(priors, held_out, texts.spec, settings)
     rows = _evenly_spaced(len(held_out), settings.images)
     chosen_keys = texts.keys[texts.rows_among(test_keys)][rows]
     real = torch.from_numpy(pixels.read("pixels")[pixels.rows_of(chosen_keys)]).float() / 255
@@ -81,26 +68,70 @@ def evaluate(
         picture_scores.setdefault(variant, {})[subset] = scores
         report("decoding held-out pictures", done, len(embeddings))
 
-    metrics = {
+    metrics["protocol"] |= {
+        "decoded_images": len(rows),
+        "decoder_steps": decoder.settings.sampling_steps,
+        "decoder_guidance": decoder.settings.guidance,
+        "features": f"Inception {inception.digest}" if inception else "the preset's CLIP",
+    }
+    metrics["pictures"] = picture_scores
+    metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
+    grids = _grids([captions_of[key] for key in chosen_keys], real, pictures, settings.grid_rows)
+    return Evaluation(metrics, {"cosine_by_steps": cosine_curves(metrics), **grids})
+
+
+def evaluate_priors(
+    priors: Mapping[Name, PriorModel],
+    images: ArrayStore,
+    texts: ArrayStore,
+    test_keys: Collection[str],
+    settings: EvaluationSettings,
+) -> Evaluation:
+    """Scores of every prior on all held-out captions, where no decoder draws pictures."""
+    started = time.perf_counter()
+    held_out = _held_out(images, texts, test_keys)
+    metrics = _prior_metrics(priors, held_out, texts.spec, settings)
+    metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
+    return Evaluation(metrics, {"cosine_by_steps": cosine_curves(metrics)})
+
+
+def _held_out(images: ArrayStore, texts: ArrayStore, test_keys: Collection[str]) -> Captions:
+    held_out = Captions.read(images, texts, set(test_keys))
+    if len(held_out) < 2:
+        raise CorgiError(
+            f"{len(held_out)} held-out captions are too few to evaluate on",
+            "ingest more captioned images, or raise test_fraction",
+        )
+    return held_out
+
+
+def _prior_metrics(
+    priors: Mapping[Name, PriorModel],
+    held_out: Captions,
+    encoders: dict[str, Any],
+    settings: EvaluationSettings,
+) -> dict[str, Any]:
+    """The protocol, the text embedding's scores, and every prior's by number of steps."""
+    settled = _settled_steps(priors)
+    by_steps: dict[str, dict[str, Any]] = {}
+    for (variant, subset), prior in priors.items():
+        what = f"{variant} · {subset}"
+        scores = prior_scores(
+            prior, held_out, sorted({*settings.steps, settled}), settings.seed, what
+        )
+        by_steps.setdefault(variant, {})[subset] = scores
+    return {
         "protocol": {
             "held_out_captions": len(held_out),
-            "decoded_images": len(rows),
             "prior_steps": settled,
             "prior_sampler": "ddpm",
             "prior_guidance": next(iter(priors.values())).settings.guidance,
-            "decoder_steps": decoder.settings.sampling_steps,
-            "decoder_guidance": decoder.settings.guidance,
             "seed": settings.seed,
-            "encoders": list(images.spec["names"]),
-            "features": f"Inception {inception.digest}" if inception else "the preset's CLIP",
+            "encoders": list(encoders["names"]),
         },
-        "text_embedding": text_embedding_scores(held_out, texts.spec),
+        "text_embedding": text_embedding_scores(held_out, encoders),
         "priors": by_steps,
-        "pictures": picture_scores,
-        "wall_seconds": round(time.perf_counter() - started, 1),
     }
-    grids = _grids([captions_of[key] for key in chosen_keys], real, pictures, settings.grid_rows)
-    return Evaluation(metrics, {"cosine_by_steps": cosine_curves(metrics), **grids})
 
 
 def _settled_steps(priors: Mapping[Name, PriorModel]) -> int:

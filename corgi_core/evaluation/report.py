@@ -62,12 +62,12 @@ class Evaluation:
         return pd.DataFrame(rows)
 
     def picture_table(self) -> pd.DataFrame:
-        """One row a source of embeddings: the real images', then each prior's."""
+        """One row a source of embeddings, the real images' first; empty where nothing was drawn."""
         import pandas as pd
 
         rows = [
             {"embeddings": source, "captions": subset, **_numbers(scores)}
-            for source, subsets in self.metrics["pictures"].items()
+            for source, subsets in self.metrics.get("pictures", {}).items()
             for subset, scores in subsets.items()
         ]
         return pd.DataFrame(rows)

@@ -111,10 +111,12 @@ print(json.dumps({k.to_user_string(): sorted(p.to_user_string() for p in graph.g
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     graph = json.loads(done.stdout.strip().splitlines()[-1])
-    assert not {"pixels", "decoder", "evaluation", "registered_models"} & graph.keys()
+    assert not {"pixels", "decoder"} & graph.keys()
     assert graph["image_embeddings"] == ["images"]
     assert graph["clip_encoder"] == ["image_embeddings", "images"]
     assert graph["text_embeddings"] == ["clip_encoder", "images"]
+    assert graph["evaluation"] == ["image_embeddings", "images", "prior", "text_embeddings"]
+    assert graph["registered_models"] == ["clip_encoder", "evaluation", "prior"]
     assert {"gaussian_bank", "prior", "prior_study", "study_figures"} <= graph.keys()
 
 
