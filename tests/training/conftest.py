@@ -18,4 +18,4 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if subprocess.run(mounting, capture_output=True).returncode:
         pytest.skip("only root may mount a small disk")
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)  # a worker may be leaving yet
