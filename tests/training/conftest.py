@@ -1,4 +1,4 @@
-"""A disk that is soon full, for the trainings that fill it."""
+"""What trainings that are stopped need: as many threads as their workers have, a disk soon full."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """This process on one thread, as the workers are: the bits of a sum depend on how many share
+    it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

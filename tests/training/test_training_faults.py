@@ -22,6 +22,8 @@ from corgi_core.errors import CorgiError
 from corgi_core.presets import TrainingSettings
 from corgi_core.training.loop import TrainingResult, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHORT = replace(SETTINGS, steps=20, checkpoint_every=5, evaluate_every=10)
 
 
