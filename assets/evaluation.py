@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from corgi_core.evaluation.report import Evaluation as Report
     from corgi_core.presets import EvaluationSettings, PriorSettings
 
+PRIORS_THERE = {"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
+
 
 @dg.asset(
     group_name="evaluation",
     owners=OWNERS,
     kinds={"pytorch", "mlflow", "dvc"},
-    ins={"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})},
+    ins=PRIORS_THERE,
     code_version=version(
         digest_of(settings().preset.digest("evaluation"), settings().inception_weights), revision=3
     ),

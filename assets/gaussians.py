@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized
-from assets.models import keys_of
 from assets.trained import DEVICE, train
 from assets.versions import version
 from corgi_core.presets import clusters_of, is_learned
@@ -46,7 +45,7 @@ def gaussian_bank(
     from corgi_core.gaussians import diagnostics, fit, learned, points
 
     variant, chosen = context.partition_key, workspace.preset.gaussians
-    blocks, train_keys = image_embeddings.spec["blocks"], keys_of(images, "train")
+    blocks, train_keys = image_embeddings.spec["blocks"], images.keys("train")
     among = frozenset(train_keys)
     training = points.Points(len(among), lambda: image_embeddings.pieces("image", among))
     shown: dict[str, Any] = {}
@@ -58,7 +57,7 @@ def gaussian_bank(
         shown |= fit_metadata(fitted)
     if is_learned(variant):
         task = learned.BankTask(
-            chosen, image_embeddings, text_embeddings, train_keys, keys_of(images, "test"), bank
+            chosen, image_embeddings, text_embeddings, train_keys, images.keys("test"), bank
         )
         inputs = {
             "image_embeddings": image_embeddings.digest, "text_embeddings": text_embeddings.digest

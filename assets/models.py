@@ -56,7 +56,7 @@ def prior(
         images=image_embeddings,
         texts=text_embeddings,
         captioned=caption_subset,
-        test_keys=keys_of(images, "test"),
+        test_keys=images.keys("test"),
         bank=gaussian_bank,
     )
     inputs = {
@@ -103,8 +103,8 @@ def decoder(
         settings=settings,
         pixels=pixels,
         embeddings=image_embeddings,
-        train_keys=keys_of(images, "train"),
-        test_keys=keys_of(images, "test"),
+        train_keys=images.keys("train"),
+        test_keys=images.keys("test"),
     )
     inputs = {"pixels": pixels.digest, "image_embeddings": image_embeddings.digest}
     trained = train(
@@ -121,9 +121,3 @@ def decoder(
     assert isinstance(trained_network, network.DecoderNetwork)
     finished = model.DecoderModel(trained_network, settings, image_embeddings.spec, trained.card)
     return materialized(finished, images=len(denoising.train_keys), **trained.metadata)
-
-
-def keys_of(images: Dataset, split: str) -> tuple[str, ...]:
-    """The keys of one split, sorted."""
-    manifest = images.manifest
-    return tuple(sorted(manifest.loc[manifest["split"] == split, "key"]))

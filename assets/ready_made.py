@@ -2,20 +2,19 @@
 
 import dagster as dg
 
-from assets.evaluation import comparable, evaluated, held_out_captioned
+from assets.clip import trained_ensemble
+from assets.evaluation import PRIORS_THERE, comparable, evaluated, held_out_captioned
 from assets.metadata import OWNERS, materialized
 from assets.registry import registered
-from assets.trained import DEVICE, train
+from assets.trained import DEVICE
 from assets.versions import version
 from orchestration.artifacts import ArrayStore, ClipEnsemble, Dataset, Evaluation, PriorModel
-from orchestration.io_managers import MISSING_ALLOWED
 from orchestration.resources.mlflow import MLflow
 from orchestration.resources.ray import RayTraining
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 
 GROUP = "embeddings"
-PRIORS_THERE = {"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
 
 
 @dg.asset(
@@ -59,12 +58,8 @@ def clip_encoder(
     assert encoders.training is not None
     task = onto_embeddings.TextTowerTask(encoders, images, image_embeddings)
     inputs = {"images": images.digest, "image_embeddings": image_embeddings.digest}
-    trained = train(
+    return trained_ensemble(
         context, task, encoders.training, "text-towers", inputs, workspace, ray_training, mlflow
-    )
-    ensemble = task.ensemble(trained.result.model, trained.card)
-    return materialized(
-        ensemble, encoders=list(ensemble.names), width=ensemble.width, **trained.metadata
     )
 
 

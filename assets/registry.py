@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.evaluation import PRIORS_THERE
 from assets.metadata import OWNERS, table
 from orchestration.artifacts import (
     ClipEnsemble,
@@ -14,7 +15,6 @@ from orchestration.artifacts import (
     PriorModel,
 )
 from orchestration.champions import CHAMPION
-from orchestration.io_managers import MISSING_ALLOWED
 from orchestration.partitions import prior_of
 from orchestration.registry import Registry
 from orchestration.resources.mlflow import MLflow
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     group_name="registry",
     owners=OWNERS,
     kinds={"mlflow"},
-    ins={"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})},
+    ins=PRIORS_THERE,
     code_version="2",
 )
 def registered_models(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +75,8 @@ def train(
 def loss_curve(journal: Path) -> Image:
     """Loss over the steps, and the learning rate below it, from a training's journal."""
     from matplotlib.figure import Figure
-    from PIL import Image
+
+    from corgi_core.pictures import drawn
 
     entries = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(6, 3.2), layout="constrained")
@@ -86,6 +86,4 @@ def loss_curve(journal: Path) -> Image:
         panel.plot(*zip(*points, strict=True) if points else ((), ()), linewidth=1)
         panel.set_ylabel(name.replace("_", " "))
     panels[-1].set_xlabel("step")
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=90)
-    return Image.open(content)
+    return drawn(figure, dpi=90)

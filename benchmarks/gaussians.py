@@ -9,7 +9,6 @@ resident memory, and the error of moments against the exact ones of components t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import tempfile
@@ -25,6 +24,7 @@ import numpy as np
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import write_dataset
 from corgi_core.data.shards import Sample
+from corgi_core.files import write_json
 from corgi_core.progress import listening
 
 SHARD = 20_000  # embeddings
@@ -155,7 +155,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows = measure(asked.count, asked.width, asked.k)
     if asked.json:
-        asked.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        write_json(asked.json, rows)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.files import whole_file
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 MARGIN = 6  # pixels between pictures
@@ -106,6 +108,26 @@ def save_png(image: Image.Image, path: Path | UPath, metadata: Mapping[str, Any]
     text.add_itxt("corgi", json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False))
     with whole_file(path) as temporary, temporary.open("wb") as file:
         image.save(file, format="PNG", pnginfo=text)
+
+
+def save_pictures(folder: Path | UPath, pictures: Mapping[str, Image.Image]) -> None:
+    """A PNG of every picture, by name, in `folder`, which exists (the caller makes it whole)."""
+    for name, image in pictures.items():
+        content = BytesIO()
+        image.save(content, format="PNG")
+        (folder / f"{name}.png").write_bytes(content.getvalue())
+
+
+def load_pictures(folder: Path | UPath) -> dict[str, Image.Image]:
+    """What `save_pictures` wrote, by name."""
+    return {path.stem: Image.open(BytesIO(path.read_bytes())) for path in folder.glob("*.png")}
+
+
+def drawn(figure: Figure, dpi: int = 110) -> Image.Image:
+    """A matplotlib figure as a picture."""
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
+    return Image.open(content)
 
 
 def _wrapped(text: str, width: int, font: Font) -> list[str]:

@@ -42,12 +42,9 @@ def timesteps_of(sampler: str, steps: int) -> list[int]:
 
     Raises CorgiError for an unknown sampler or an impossible number of steps.
     """
-    if sampler not in SAMPLERS:
-        raise CorgiError(f"there is no sampler {sampler!r}", f"choose one of {', '.join(SAMPLERS)}")
-    timesteps = respaced(TIMESTEPS, steps)
-    if sampler != "ddpm":
-        timesteps = [int(t) for t in _diffusers_scheduler(sampler, steps).timesteps]
-    return timesteps
+    if sampler == "ddpm":
+        return respaced(TIMESTEPS, steps)
+    return list(map(int, _diffusers_scheduler(sampler, steps).timesteps))
 
 
 def sample(
@@ -60,12 +57,11 @@ def sample(
 
     Raises CorgiError as `timesteps_of` does.
     """
-    timesteps = timesteps_of(sampler, steps)
     if sampler == "ddpm":
-        return _ancestral(denoiser, noise, timesteps)
+        return _ancestral(denoiser, noise, timesteps_of(sampler, steps))
     scheduler = _diffusers_scheduler(sampler, steps)
     u = noise[:, 0]
-    for t in timesteps:
+    for t in map(int, scheduler.timesteps):
         u = scheduler.step(denoiser(u, t), t, u).prev_sample
     return u
 
@@ -83,6 +79,9 @@ def _ancestral(denoiser: Denoiser, noise: Tensor, timesteps: list[int]) -> Tenso
 
 
 def _diffusers_scheduler(sampler: str, steps: int) -> Any:
+    if sampler not in SAMPLERS:
+        raise CorgiError(f"there is no sampler {sampler!r}", f"choose one of {', '.join(SAMPLERS)}")
+    respaced(TIMESTEPS, steps)  # refuses what diffusers would stumble over
     from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import dagster as dg
 
 from assets import (
@@ -29,20 +31,23 @@ from orchestration.schedules import weekly_semi_supervised_retrain
 from orchestration.sensors import new_data_version
 from orchestration.settings import Settings, settings
 
-OF_PICTURES = (
-    "pixels", "clip_encoder", "image_embeddings", "decoder", "evaluation", "registered_models",
-)  # fmt: skip
+OF_PICTURES_ALONE = {dg.AssetKey("pixels"), dg.AssetKey("decoder")}
 
 
 def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
     """The lineage; without pictures, the embeddings that came ready-made stand in their place."""
     modules = [captions, clip, data, embeddings, evaluation, gaussians, models, registry, study]
-    every = [a for a in dg.load_assets_from_modules(modules) if isinstance(a, dg.AssetsDefinition)]
+    every = _assets_in(modules)
     if preset.decoder is not None:
         return every
-    kept = [asset for asset in every if asset.key.to_user_string() not in OF_PICTURES]
-    ready = dg.load_assets_from_modules([ready_made])
-    return kept + [asset for asset in ready if isinstance(asset, dg.AssetsDefinition)]
+    ready = _assets_in([ready_made])
+    left_out = OF_PICTURES_ALONE | {asset.key for asset in ready}
+    return [asset for asset in every if asset.key not in left_out] + ready
+
+
+def _assets_in(modules: list[ModuleType]) -> list[dg.AssetsDefinition]:
+    loaded = dg.load_assets_from_modules(modules)
+    return [asset for asset in loaded if isinstance(asset, dg.AssetsDefinition)]
 
 
 def resources(settings: Settings) -> dict[str, object]:

@@ -83,6 +83,11 @@ class Dataset:
             sha.update(json.dumps(row).encode())
         return sha.hexdigest()[:DIGEST_LENGTH]
 
+    def keys(self, split: str) -> tuple[str, ...]:
+        """The keys of one split, "train" or "test", sorted."""
+        manifest = self.manifest
+        return tuple(sorted(manifest.loc[manifest["split"] == split, "key"]))
+
     def rows(self, shard: str) -> pd.DataFrame:
         """The manifest's rows of one shard."""
         return self._by_shard[shard]

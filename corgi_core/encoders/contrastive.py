@@ -26,9 +26,9 @@ from torch.nn import functional as F
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.encoders.augment import NUMBERS, jittered
+from corgi_core.encoders.captioned import captions_by_split, held_out_retrieval
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.open_clip_model import OpenClipModel
-from corgi_core.encoders.similarity import blockwise_cosine, recall_at
 from corgi_core.encoders.text import (
     TokenEncoder,
     portable_name,
@@ -118,13 +118,7 @@ class ClipTask(Task):
 
     @cached_property
     def _captions(self) -> dict[str, list[tuple[str, str]]]:
-        """(key, caption) by split; of a held-out image the first caption alone."""
-        captions: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
-        manifest = self.images.manifest
-        columns = (manifest[column] for column in ("key", "captions", "split"))
-        for key, texts, split in zip(*columns, strict=True):
-            kept = (texts or [])[: None if split == "train" else 1]
-            captions[split].extend((key, text) for text in kept)
+        captions = captions_by_split(self.images)
         if not captions["train"]:
             raise CorgiError(
                 "no training image has a caption, so no CLIP model can be trained",
@@ -171,13 +165,7 @@ class ClipTask(Task):
         batches = pairs.pixels.split(_BATCH)
         image = torch.cat([model.encode_images(batch.to(device) / 255) for batch in batches])
         text = model.encode_texts(pairs.pooled.to(device))
-        recalls = recall_at(text, image, (1, 5), [image.shape[1]])
-        return {
-            "held_out_images": float(len(pairs)),
-            **{f"recall_at_{rank}": value for rank, value in recalls.items()},
-            "held_out_cosine": float(blockwise_cosine(text, image, [image.shape[1]]).mean()),
-            "modality_gap": float((text.mean(dim=0) - image.mean(dim=0)).norm()),
-        }
+        return held_out_retrieval(text, image, [image.shape[1]])
 
     def ensemble(self, model: nn.Module, card: Mapping[str, Any]) -> ClipEnsemble:
         """The trained parts put back into an open_clip model, as an ensemble of one."""

@@ -5,7 +5,7 @@ Stored in float16; a shard that is there already is not computed again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,10 @@ def embed_images(
 
 def ready_made(images: Dataset, folder: Path | UPath) -> ArrayStore:
     """The embeddings that a dataset came with, as `embed_images` would have stored them."""
-    shards = iter(images.shards)
-    space, _ = read_vector(next(content for _, content in images.images(next(shards))))
-    spec = {
-        "encoder": digest_of(space.names, space.blocks, images.digest),
-        "names": list(space.names),
-        "blocks": list(space.blocks),
-        "width": sum(space.blocks),
-    }
+    _, first = next(images.images(images.shards[0]))
+    space, _ = read_vector(first)
+    encoder = digest_of(space.names, space.blocks, images.digest)
+    spec = _space_spec(encoder, space.names, space.blocks)
 
     def compute(shard: str) -> dict[str, np.ndarray]:
         keys, files = zip(*images.images(shard), strict=True)
@@ -101,11 +97,15 @@ def embed_texts(
 
 def encoder_spec(clip: ClipEnsemble) -> dict[str, Any]:
     """Which encoders made an embedding; two that differ here do not go together."""
+    return _space_spec(clip.space, clip.names, clip.widths)
+
+
+def _space_spec(encoder: str, names: Sequence[str], blocks: Sequence[int]) -> dict[str, Any]:
     return {
-        "encoder": clip.space,
-        "names": clip.names,
-        "blocks": list(clip.widths),
-        "width": clip.width,
+        "encoder": encoder,
+        "names": list(names),
+        "blocks": list(blocks),
+        "width": sum(blocks),
     }
 
 

@@ -18,10 +18,11 @@ from torch.nn import functional as F
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.encoders.captioned import captions_by_split, held_out_retrieval
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import LARGEST_SCALE, global_clip_loss
 from corgi_core.encoders.fitted_text import FittedTextTower, projection
-from corgi_core.encoders.similarity import blockwise_cosine, recall_at, unit_blocks
+from corgi_core.encoders.similarity import unit_blocks
 from corgi_core.encoders.text import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.presets import EncoderSettings
@@ -64,13 +65,7 @@ class TextTowerTask(Task):
 
     @cached_property
     def _captions(self) -> dict[str, list[tuple[str, str]]]:
-        """(key, caption) by split; of a held-out image the first caption alone."""
-        captions: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
-        manifest = self.images.manifest
-        columns = (manifest[column] for column in ("key", "captions", "split"))
-        for key, texts, split in zip(*columns, strict=True):
-            kept = (texts or [])[: None if split == "train" else 1]
-            captions[split].extend((key, text) for text in kept)
+        captions = captions_by_split(self.images)
         if not captions["train"]:
             raise CorgiError(
                 "no training embedding has a caption, so no text tower can be fitted to them",
@@ -113,22 +108,14 @@ class TextTowerTask(Task):
         if not len(image):
             return {}
         text = torch.cat(model(pooled)[0], dim=1)
-        recalls = recall_at(text, image, (1, 5), self.blocks)
-        gaps = (text.mean(dim=0) - image.mean(dim=0)).split(list(self.blocks))
-        return {
-            "held_out_images": float(len(image)),
-            **{f"recall_at_{rank}": value for rank, value in recalls.items()},
-            "held_out_cosine": float(blockwise_cosine(text, image, self.blocks).mean()),
-            "modality_gap": float(torch.stack([gap.norm() for gap in gaps]).mean()),
-        }
+        return held_out_retrieval(text, image, self.blocks)
 
     def ensemble(self, model: nn.Module, card: Mapping[str, Any]) -> ClipEnsemble:
         """The fitted text towers as the ensemble that the embeddings belong to."""
         assert isinstance(model, TextHeads)
         spec = self.embeddings.spec
         towers = []
-        for name, width, head in zip(spec["names"], self.blocks, model.heads, strict=True):
-            fitted = projection(self._text.width, width)
-            fitted.load_state_dict(head.state_dict())
-            towers.append(FittedTextTower(name, self._text, fitted, spec["encoder"]))
+        for name, head in zip(spec["names"], model.heads, strict=True):
+            assert isinstance(head, nn.Sequential)
+            towers.append(FittedTextTower(name, self._text, head, spec["encoder"]))
         return ClipEnsemble(towers, card)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Any
 
 from PIL import Image
+
+from corgi_core.pictures import drawn
 
 
 def cosine_curves(metrics: dict[str, Any]) -> Image.Image:
@@ -30,6 +31,4 @@ def cosine_curves(metrics: dict[str, Any]) -> Image.Image:
         panel.set_xlabel("sampling steps")
     panels[0].set_ylabel("held-out cosine")
     panels[-1].legend(fontsize="small")
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    return Image.open(content)
+    return drawn(figure)

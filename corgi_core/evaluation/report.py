@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +11,7 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of, read_json, whole_folder, write_json
+from corgi_core.pictures import load_pictures, save_pictures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,19 +35,13 @@ class Evaluation:
     def save(self, folder: Path | UPath) -> None:
         with whole_folder(folder) as temporary:
             write_json(temporary / METRICS, self.metrics)
-            for name, picture in self.pictures.items():
-                content = BytesIO()
-                picture.save(content, format="PNG")
-                (temporary / f"{name}.png").write_bytes(content.getvalue())
+            save_pictures(temporary, self.pictures)
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
         if not (folder / METRICS).exists():
             raise CorgiError(f"{folder} holds no evaluation", "materialise `evaluation`")
-        pictures: dict[str, Image.Image] = {
-            path.stem: Image.open(BytesIO(path.read_bytes())) for path in folder.glob("*.png")
-        }
-        return cls(read_json(folder / METRICS), pictures)
+        return cls(read_json(folder / METRICS), load_pictures(folder))
 
     def prior_table(self) -> pd.DataFrame:
         """One row a prior and number of steps: variant, captions, steps, cosine, recalls."""

@@ -69,13 +69,14 @@ class PriorModel:
         guidance = self.settings.guidance if guidance is None else guidance
         sampler = self.settings.sampler if sampler is None else sampler
         self._check(text, guidance)
+        timesteps = timesteps_of(sampler, steps)
         pieces = []
         for first in range(0, len(text), CAPTIONS_AT_ONCE):
             rows = slice(first, first + CAPTIONS_AT_ONCE)
             c = self.bank.choose(text[rows])
             shown = torch.zeros(len(c), dtype=torch.bool, device=text.device)
             prefix = self.network.encode_prefix(tokens[rows].float(), mask[rows], text[rows], shown)
-            stepping = Stepping(self.network, prefix, c, timesteps_of(sampler, steps), guidance)
+            stepping = Stepping(self.network, prefix, c, timesteps, guidance)
 
             def denoiser(
                 u_t: Tensor, t: int, stepping: Stepping = stepping, c: Tensor = c

@@ -56,14 +56,14 @@ class Study:
     @cached_property
     def real(self) -> np.ndarray:
         """The training images' embeddings [n, d], to which banks are fitted."""
-        rows = self.images.rows_of(self.keys("train"))
+        rows = self.images.rows_of(self.dataset.keys("train"))
         return self.images.read("image")[rows].astype(np.float32)
 
     @cached_property
     def held_out(self) -> Captions:
         """The first captions of at most `held_out` held-out images."""
-        captions = Captions.read(self.images, self.texts, set(self.keys("test")))
-        keys = self.texts.keys[self.texts.rows_among(self.keys("test"))]
+        captions = Captions.read(self.images, self.texts, set(self.dataset.keys("test")))
+        keys = self.texts.keys[self.texts.rows_among(self.dataset.keys("test"))]
         first = np.sort(np.unique(keys, return_index=True)[1])
         few = np.linspace(0, len(first) - 1, min(len(first), self.preset.study.held_out))
         rows = first[few.round().astype(np.int64)]
@@ -74,10 +74,6 @@ class Study:
     @cached_property
     def judge(self) -> Judge:
         return Judge(self.held_out.image, self.images.spec["blocks"])
-
-    def keys(self, split: str) -> tuple[str, ...]:
-        manifest = self.dataset.manifest
-        return tuple(sorted(manifest.loc[manifest["split"] == split, "key"]))
 
     def place(self, arm: Arm) -> Path:
         """The arm's run folder, named by all that its training depends on."""
@@ -127,7 +123,7 @@ def trained(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult]:
         images=study.images,
         texts=study.texts,
         captioned=caption_subset(study.dataset.manifest, arm.captions, arm.seed),
-        test_keys=study.keys("test"),
+        test_keys=study.dataset.keys("test"),
         bank=bank,
     )
     settings = replace(preset.study.training, seed=arm.seed)
@@ -139,7 +135,7 @@ def trained(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult]:
 def _learned(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
     """The bank after equation (5), on all captioned training images."""
     gaussians = study.preset.gaussians
-    train_keys, test_keys = study.keys("train"), study.keys("test")
+    train_keys, test_keys = study.dataset.keys("train"), study.dataset.keys("test")
     task = BankTask(gaussians, study.images, study.texts, train_keys, test_keys, fitted)
     settings = replace(gaussians.learning, seed=arm.seed)
     result = train(task, settings, study.place(arm) / "bank", name=f"{arm.name}'s bank")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
-
-from PIL import Image
 
 from corgi_core.study.intervals import HALF, MEAN, over_seeds
 
@@ -91,10 +88,3 @@ def count_axis(panel: Axes, ticks: Sequence[float], label: str) -> None:
     panel.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
     panel.set_xlabel(label)
-
-
-def picture(figure: Figure) -> Image.Image:
-    """The figure as a PNG."""
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    return Image.open(content)

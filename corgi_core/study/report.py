@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +12,7 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of, read_json, whole_folder, write_json
+from corgi_core.pictures import load_pictures, save_pictures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,10 +66,7 @@ class StudyReport:
         """measurements.json, a PNG of every picture, and tables/NAME.md."""
         with whole_folder(folder) as temporary:
             write_json(temporary / ROWS, self.rows)
-            for name, picture in self.pictures.items():
-                content = BytesIO()
-                picture.save(content, format="PNG")
-                (temporary / f"{name}.png").write_bytes(content.getvalue())
+            save_pictures(temporary, self.pictures)
             (temporary / TABLES).mkdir()
             for name, text in self.tables.items():
                 (temporary / TABLES / f"{name}.md").write_text(text, encoding="utf-8")
@@ -78,14 +75,11 @@ class StudyReport:
     def load(cls, folder: Path | UPath) -> Self:
         if not (folder / ROWS).exists():
             raise CorgiError(f"{folder} holds no study", "run `corgi study`")
-        pictures: dict[str, Image.Image] = {
-            path.stem: Image.open(BytesIO(path.read_bytes())) for path in folder.glob("*.png")
-        }
         tables = {
             path.stem: path.read_text(encoding="utf-8")
             for path in sorted(UPath(folder / TABLES).glob("*.md"))
         }
-        return cls(read_json(folder / ROWS), pictures, tables)
+        return cls(read_json(folder / ROWS), load_pictures(folder), tables)
 
 
 def metrics_by_step(rows: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
