@@ -30,7 +30,7 @@ def shape_of(case: Case) -> PriorShape:
 
 
 class Corgi(System):
-    """Sampling through PriorModel, training as PriorTask does it, with the default weights."""
+    """Sampling through a compiled PriorModel, training as PriorTask does it, default weights."""
 
     def __init__(self, case: Case) -> None:
         blocks = (BLOCK,) * (case.dim // BLOCK) if case.dim % BLOCK == 0 else (case.dim,)
@@ -41,7 +41,7 @@ class Corgi(System):
             width=case.width, layers=case.layers, heads=case.heads, draws=case.draws,
             text_dropout=TEXT_DROPOUT, guidance=case.guidance, sampling_steps=case.steps,
         )  # fmt: skip
-        self.model = PriorModel(self.network, bank, self.settings, encoders={}, card={})
+        self.model = PriorModel(self.network, bank, self.settings, encoders={}, card={}).compile()
         self.draws = case.draws
         self._schedule = Schedule.linear()
 
@@ -51,6 +51,8 @@ class Corgi(System):
 
     def loss(self, captions: Captions) -> Tensor:
         tokens, mask, text, z_0 = captions
+        longest = int(mask.sum(dim=1).max())  # as `prior.task.Captions` cuts a batch
+        tokens, mask = tokens[:, :longest], mask[:, :longest]
         n, d = z_0.shape
         t = torch.randint(TIMESTEPS, (n, self.draws), device=z_0.device)
         noise = torch.randn(n, self.draws, d, device=z_0.device)

@@ -2,8 +2,8 @@
 
 The task needs multiply-adds and reads weights. Both are counted from the shapes, for the
 algorithm that needs least of all that we know: each position once, the text's and hidden text's
-keys and values once per caption, and of the last block only what is asked for. Attention counts as
-the rectangles that matrix products compute. The machine's rates are measured in the same run.
+keys and values once per caption, and nothing more of the text's last block. Attention counts as the
+rectangles that matrix products compute. The machine's rates are measured in the same run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from benchmarks.prior_systems.system import Case
 
-SUFFIX = 4  # positions: timestep, Gaussian, noisy embedding, final
+AFTER_TEXT = 2  # positions of the prefix: the CLIP text embedding, the Gaussian
 MATRIX, REPEATS = 2048, 5
 
 
@@ -26,42 +26,41 @@ class Machine:
     bytes: float  # per second, read by matrix–vector products over as many weights as a step's
 
 
-def prefix_multiply_adds(case: Case, positions: int) -> int:
-    """Of one caption's keys and values: `positions` text positions, the last its embedding."""
-    w, tokens = case.width, positions - 1
+def prefix_multiply_adds(case: Case, tokens: int) -> int:
+    """Of one caption's keys and values: its text tokens, its embedding, its Gaussian."""
+    w, positions = case.width, tokens + AFTER_TEXT
     embedding = tokens * case.text_width * w + case.dim * w
     block = positions * 12 * w * w + 2 * positions * positions * w
     last = positions * 2 * w * w  # its keys and values are all that is wanted
     return embedding + (case.layers - 1) * block + last
 
 
-def suffix_multiply_adds(case: Case, positions: int) -> int:
-    """Of one draw that sees `positions` of text, its timestep's embedding included."""
-    w, seen = case.width, positions + SUFFIX
+def draw_multiply_adds(case: Case, tokens: int, draws: int) -> int:
+    """Of one of so many draws beside each other, its timestep's embedding included."""
+    w, seen = case.width, tokens + AFTER_TEXT + draws
     embedding = 2 * w * w + case.dim * w
-    block = SUFFIX * 12 * w * w + 2 * SUFFIX * seen * w
-    last = SUFFIX * 2 * w * w + 10 * w * w + 2 * seen * w  # one position asks
-    return embedding + (case.layers - 1) * block + last + w * case.dim
+    return embedding + case.layers * (12 * w * w + 2 * seen * w) + w * case.dim
 
 
 def sampling_multiply_adds(case: Case) -> tuple[int, int]:
     """Before the steps, and in one step of all captions, both branches of the guidance."""
-    hidden = 1  # position of a hidden caption: the learned vector
-    before = case.batch * prefix_multiply_adds(case, case.text_tokens + 1)
-    before += prefix_multiply_adds(case, hidden)
-    step = suffix_multiply_adds(case, case.text_tokens + 1) + suffix_multiply_adds(case, hidden)
+    before = case.batch * prefix_multiply_adds(case, case.text_tokens)
+    before += prefix_multiply_adds(case, 0)  # the hidden caption
     timestep = 2 * case.width**2  # once for all captions and branches
-    return before, case.batch * (step - 2 * timestep) + timestep
+    before += case.steps * timestep
+    step = draw_multiply_adds(case, case.text_tokens, 1) + draw_multiply_adds(case, 0, 1)
+    noisy = case.dim * case.width  # once for both branches
+    return before, case.batch * (step - 2 * timestep - noisy)
 
 
 def training_multiply_adds(case: Case) -> int:
     """Forward and backward of one step. A product's backward pass is two, less the gradient with
     respect to what is no parameter's doing: text embedding, noisy embedding, timestep."""
     w = case.width
-    prefix = prefix_multiply_adds(case, case.text_tokens + 1)
-    suffix = suffix_multiply_adds(case, case.text_tokens + 1)
+    prefix = prefix_multiply_adds(case, case.text_tokens)
+    draw = draw_multiply_adds(case, case.text_tokens, case.draws)
     given = case.dim * w + case.draws * (case.dim * w + w * w)
-    return case.batch * (3 * (prefix + case.draws * suffix) - given)
+    return case.batch * (3 * (prefix + case.draws * draw) - given)
 
 
 def weights(case: Case) -> int:

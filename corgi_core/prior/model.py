@@ -45,6 +45,15 @@ class PriorModel:
         self.settings = settings
         self.encoders = dict(encoders)
         self.card = dict(card)
+        self._compiled = False
+
+    def compile(self) -> Self:
+        """Sample one caption at a time, on a CPU, by a compiled step: for those who answer callers.
+
+        Compiling takes some ten seconds once on a machine. Results agree to 1e-5 of float32's.
+        """
+        self._compiled = True
+        return self
 
     @torch.no_grad()
     def sample(
@@ -75,8 +84,10 @@ class PriorModel:
             rows = slice(first, first + CAPTIONS_AT_ONCE)
             c = self.bank.choose(text[rows])
             shown = torch.zeros(len(c), dtype=torch.bool, device=text.device)
-            prefix = self.network.encode_prefix(tokens[rows].float(), mask[rows], text[rows], shown)
-            stepping = Stepping(self.network, prefix, c, timesteps, guidance)
+            prefix = self.network.encode_prefix(
+                tokens[rows].float(), mask[rows], text[rows], shown, c
+            )
+            stepping = Stepping(self.network, prefix, c, timesteps, guidance, self._compiled)
 
             def denoiser(
                 u_t: Tensor, t: int, stepping: Stepping = stepping, c: Tensor = c

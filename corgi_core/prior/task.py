@@ -144,7 +144,7 @@ class PriorTask(Task):
         if not len(self.held_out):
             return {}
         assert isinstance(model, PriorNetwork)
-        device = model.final.device
+        device = model.no_text.device
         prior = PriorModel(model, self.bank.to(device), self.settings, self.texts.spec, card={})
         rows = torch.arange(min(HELD_OUT_CAPTIONS, len(self.held_out)))
         tokens, mask, text, image = (x.to(device) for x in self.held_out.batch(rows))

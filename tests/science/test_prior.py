@@ -9,9 +9,10 @@ from upath import UPath
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.presets import PriorSettings, TrainingSettings
-from corgi_core.prior import stepping
+from corgi_core.prior.compiled_step import CompiledStep
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
+from corgi_core.prior.stepping import Stepping
 
 D, T, W = 8, 6, 10
 SETTINGS = PriorSettings(
@@ -25,7 +26,8 @@ ENCODERS = {"encoder": "abc", "blocks": [D], "names": ["tiny"], "width": D}
 def network():
     torch.manual_seed(0)
     network = PriorNetwork(PriorShape(D, W, T, gaussians=2, width=32, layers=2, heads=4))
-    torch.nn.init.normal_(network.head.weight)  # the head starts at zero, which proves nothing
+    for start in (network.positions, network.no_text):
+        torch.nn.init.normal_(start)  # they start at zero, which proves nothing
     return network.eval()
 
 
@@ -55,21 +57,21 @@ def uncached(network, tokens, mask, text, u, t, c):
     from corgi_core.timesteps import timestep_features
 
     n, length = mask.shape
-    positions = torch.cat([network.prefix_positions[:length], network.prefix_positions[-1:]])
-    prefix = torch.cat([network.text_tokens(tokens), network.text_embedding(text)[:, None]], 1)
-    suffix = torch.stack(
+    prefix = torch.cat(
         [
-            network.timestep(timestep_features(t, 32)), network.gaussian(c),
-            network.noisy(u), network.final.expand(n, -1),
+            network.text_tokens(tokens), network.text_embedding(text)[:, None],
+            network.gaussian(c)[:, None],
         ], dim=1,
     )  # fmt: skip
-    x = torch.cat([prefix + positions, suffix + network.suffix_positions], dim=1)
-    total = length + 5
-    visible = torch.cat([mask, torch.ones(n, 5, dtype=torch.bool)], dim=1)
+    positions = torch.cat([network.positions[:length], network.positions[-2:]])
+    noisy = network.noisy(u) + network.timestep(timestep_features(t, 32))
+    x = torch.cat([prefix + positions, noisy[:, None]], dim=1)
+    total = length + 3
+    visible = torch.cat([mask, torch.ones(n, 3, dtype=torch.bool)], dim=1)
     seen = torch.ones(total, total, dtype=torch.bool).tril() & visible[:, None, :]
     seen = seen | torch.eye(total, dtype=torch.bool)
     for block in network.blocks:
-        queries, (keys, values) = block.queries_keys_values(x, total)
+        queries, (keys, values) = block.queries_keys_values(x)
         found = torch.nn.functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=seen.unsqueeze(1)
         )
@@ -87,14 +89,12 @@ def test_prefix_and_suffix_are_one_causal_transformer(network, captions):
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
-@pytest.mark.parametrize("ahead", [2**28, 1])  # all timesteps computed ahead, or one by one
-def test_stepping_is_the_uncached_network(network, captions, guidance, ahead, monkeypatch):
-    monkeypatch.setattr(stepping, "AHEAD_BYTES", ahead)
+def test_stepping_is_the_uncached_network(network, captions, guidance):
     tokens, mask, text = captions
     c = torch.tensor([0, 1, 0, 1, 1])
     timesteps = [999, 600, 599, 20, 0]
-    prefix = network.encode_prefix(tokens, mask, text, shown(5))
-    denoise = stepping.Stepping(network, prefix, c, timesteps, guidance)
+    prefix = network.encode_prefix(tokens, mask, text, shown(5), c)
+    denoise = Stepping(network, prefix, c, timesteps, guidance)
     for t in timesteps:
         u, times = torch.randn(5, D), torch.full((5,), t)
         with torch.no_grad():
@@ -103,6 +103,32 @@ def test_stepping_is_the_uncached_network(network, captions, guidance, ahead, mo
                 hidden = network(tokens, mask, text, ~shown(5), u[:, None], times[:, None], c)[:, 0]
                 expected = hidden + guidance * (expected - hidden)
         torch.testing.assert_close(denoise(u, t), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("width", [8, 9])  # of the embeddings: a multiple of four, and not
+def test_the_compiled_step_is_the_eager_one(captions, guidance, width):
+    torch.manual_seed(4)
+    network = PriorNetwork(PriorShape(width, W, T, gaussians=2, width=32, layers=3, heads=4)).eval()
+    tokens, mask, _ = (rows[2:3] for rows in captions)
+    text, c, timesteps = torch.randn(1, width), torch.tensor([1]), [999, 500, 0]
+    with torch.no_grad():
+        prefix = network.encode_prefix(tokens, mask, text, shown(1), c)
+    eager = Stepping(network, prefix, c, timesteps, guidance)
+    compiled = Stepping(network, prefix, c, timesteps, guidance, compiled=True)
+    assert isinstance(compiled._through, CompiledStep)
+    for t in timesteps:
+        u = torch.randn(1, width)
+        torch.testing.assert_close(compiled(u, t), eager(u, t), rtol=1e-5, atol=1e-5)
+
+
+def test_a_compiled_prior_gives_the_same_samples(network, captions, bank):
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
+    one = [rows[:1] for rows in captions]
+    eager = prior.sample(*one, seed=1), prior.sample(*captions, guidance=2.0)
+    prior.compile()
+    torch.testing.assert_close(prior.sample(*one, seed=1), eager[0], rtol=1e-5, atol=1e-5)
+    assert torch.equal(prior.sample(*captions, guidance=2.0), eager[1])  # five: not compiled
 
 
 def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, captions):
