@@ -290,8 +290,6 @@ _EMBEDDINGS = Preset(
             steps=300, batch_size=64, learning_rate=2e-3, ema_decay=0.99,
             checkpoint_every=150, evaluate_every=100,
         ),
-        kappas=(1.0, 3.0, 5.0), guidances=(1.0, 2.0), captions=(0.017, 0.1, 1.0),
-        samplers=("ddpm", "dpm++"), steps=(1, 4, 16, 64), held_out=500,
         spread_captions=64, spread_samples=4,
     ),
     variants=VARIANTS,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from corgi_core.diffusion import Schedule
 from corgi_core.prior.block import Block
 from corgi_core.timesteps import timestep_features
 
@@ -50,9 +51,13 @@ class PriorNetwork(nn.Module):
     """Predicts ẑ_0(u_t, t, c, y), in the embeddings' own coordinates.
 
     The noisy embedding comes in whitened, so that every bank gives the network inputs of the same
-    scale; the prediction is z_0 itself. With `checkpoint_activations` a block's activations are
-    computed again in the backward pass instead of being kept.
+    scale. What is embedded is √ᾱ_t u_t, the best guess of a standard Gaussian's u_0 that reads no
+    caption: so where noise tells nothing, none is seen. The prediction is z_0 itself. With
+    `checkpoint_activations` a block's activations are computed again in the backward pass instead
+    of being kept.
     """
+
+    _sqrt_alphas_cumprod: Tensor
 
     def __init__(self, shape: PriorShape, checkpoint_activations: bool = False) -> None:
         super().__init__()
@@ -68,6 +73,8 @@ class PriorNetwork(nn.Module):
         self.positions = nn.Parameter(torch.zeros(shape.text_tokens + 2, width))
         self.timestep = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.noisy = nn.Linear(shape.embedding_width, width)
+        sqrt_alphas = Schedule.linear().alphas_cumprod.sqrt().float()
+        self.register_buffer("_sqrt_alphas_cumprod", sqrt_alphas, persistent=False)
         self.blocks = nn.ModuleList(Block(width, shape.heads) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, shape.embedding_width)
@@ -109,13 +116,17 @@ class PriorNetwork(nn.Module):
     def denoise(self, prefix: Prefix, u_t: Tensor, t: Tensor) -> Tensor:
         """ẑ_0 [n, M, d] for M draws per caption: u_t [n, M, d] whitened, t [n, M]."""
         n, draws = t.shape
-        x = self.noisy(u_t) + self.embed_timestep(t)
+        x = self.embed_noisy(u_t, t) + self.embed_timestep(t)
         itself = torch.eye(draws, dtype=torch.bool, device=x.device).expand(n, -1, -1)
         visible = prefix.visible.unsqueeze(1).expand(-1, draws, -1)
         seen = torch.cat([visible, itself], dim=2).unsqueeze(1)
         for block, there in zip(self.layers, prefix.keys_and_values, strict=True):
             x = self._run(_draws_through, block, x, there, seen)
         return self.project(x)
+
+    def embed_noisy(self, u_t: Tensor, t: Tensor) -> Tensor:
+        """u_t [..., d] whitened, t [...] → [..., width]."""
+        return self.noisy(self._sqrt_alphas_cumprod[t].unsqueeze(-1) * u_t)
 
     def embed_timestep(self, t: Tensor) -> Tensor:
         """t [...] → [..., width], which is added to the noisy embedding's projection."""

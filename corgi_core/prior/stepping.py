@@ -50,12 +50,12 @@ class Stepping:
             if CompiledStep.serves(network, len(seen)):
                 self._through = CompiledStep(network, self._kept, seen)
         embedded = network.embed_timestep(torch.tensor(timesteps, device=c.device))
-        self._timestep = dict(zip(timesteps, embedded, strict=True))
+        self._timesteps = dict(zip(timesteps, embedded, strict=True))
 
     @torch.inference_mode()
     def __call__(self, u_t: Tensor, t: int) -> Tensor:
         """ẑ_0 [n, d]. u_t [n, d] whitened, t one of the timesteps."""
-        x = self._network.noisy(u_t) + self._timestep[t]
+        x = self._network.embed_noisy(u_t, torch.tensor(t)) + self._timesteps[t]
         if self._guidance == 1:
             return self._through(x)
         shown, hidden = self._through(x.repeat(2, 1)).chunk(2)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from upath import UPath
 
+from corgi_core.diffusion import Schedule
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.presets import PriorSettings, TrainingSettings
@@ -64,7 +65,8 @@ def uncached(network, tokens, mask, text, u, t, c):
         ], dim=1,
     )  # fmt: skip
     positions = torch.cat([network.positions[:length], network.positions[-2:]])
-    noisy = network.noisy(u) + network.timestep(timestep_features(t, 32))
+    guess = Schedule.linear().alphas_cumprod[t].sqrt().float().unsqueeze(1) * u
+    noisy = network.noisy(guess) + network.timestep(timestep_features(t, 32))
     x = torch.cat([prefix + positions, noisy[:, None]], dim=1)
     total = length + 3
     visible = torch.cat([mask, torch.ones(n, 3, dtype=torch.bool)], dim=1)
