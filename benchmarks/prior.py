@@ -75,7 +75,7 @@ def main(
     needs no package registry.
     """
     console = Console(highlight=False)
-    names = _chosen(systems)
+    names, rates = _chosen(systems), _numbers("learning-rates", learning_rates)
     device = device or _best_device()
     precision = precision or ("bf16" if device.startswith("cuda") else "fp32")
     case = Case("sampling", dim=512, batch=16, draws=draws, precision=precision, device=device)
@@ -84,7 +84,7 @@ def main(
     cases = [
         replace(case, task=task, dim=int(dim), batch=int(batch))
         for task, dim, batch in product(
-            ("sampling", "training"), dims.split(","), batches.split(",")
+            ("sampling", "training"), _numbers("dims", dims), _numbers("batches", batches)
         )
     ]
     learning = replace(case, task="learning", seconds=seconds)
@@ -99,7 +99,6 @@ def main(
         losses: list[Row] = []
         if seconds:
             status.update(f"training each system for {seconds:g} s at each learning rate …")
-            rates = [float(rate) for rate in learning_rates.split(",")]
             losses = measure_learning(running, learning, rates)
     show(console, speed, losses)
     if json is not None:
@@ -125,6 +124,18 @@ def _chosen(systems: str) -> list[str]:
         if name not in MODULES:
             raise CorgiError(f"there is no system {name!r}", f"choose among {', '.join(MODULES)}")
     return names
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) <= 0:
+        raise CorgiError(
+            f"--{option} {text!r} are not numbers above 0", "separate them with commas, as in 1,16"
+        )
+    return numbers
 
 
 def _best_device() -> str:
