@@ -52,12 +52,11 @@ class CompiledStep:
         self._threads = min(torch.get_num_threads(), MOST_THREADS)
 
     @staticmethod
-    def serves(network: PriorNetwork, rows: int) -> bool:
-        """Whether the step can be compiled for so many rows: few, float32, on a CPU."""
-        start = network.no_text
+    def serves(network: PriorNetwork, kept: Tensor) -> bool:
+        """Whether these rows' steps can be compiled: few rows, in float32, on a CPU."""
         narrowest = min(network.shape.width, network.shape.embedding_width)
-        small = rows <= ROWS and narrowest >= OUTPUTS
-        return small and start.device.type == "cpu" and start.dtype == torch.float32
+        small = kept.shape[1] <= ROWS and narrowest >= OUTPUTS
+        return small and kept.device.type == "cpu" and kept.dtype == torch.float32
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [rows, width] → ẑ_0 [rows, d]."""

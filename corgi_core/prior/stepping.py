@@ -47,7 +47,7 @@ class Stepping:
             # numba takes a moment to load, and is for those who ask for it.
             from corgi_core.prior.compiled_step import CompiledStep
 
-            if CompiledStep.serves(network, len(seen)):
+            if CompiledStep.serves(network, self._kept[0]):
                 self._through = CompiledStep(network, self._kept, seen)
         embedded = network.embed_timestep(torch.tensor(timesteps, device=c.device))
         self._timesteps = dict(zip(timesteps, embedded, strict=True))
