@@ -7,6 +7,7 @@ Gaussians owns the change of variables. The equations as printed, in z, are the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,20 +41,19 @@ class Schedule:
         a = self.alphas_cumprod.to(u_0.device)[t].to(u_0.dtype).unsqueeze(-1)
         return a.sqrt() * u_0 + (1 - a).sqrt() * noise
 
-    def posterior(self, u_t: Tensor, u_0: Tensor, t: int, t_next: int) -> tuple[Tensor, Tensor]:
-        """Mean [n, d] and variance [] of q(u_{t_next} | u_t, u_0), equation (3) whitened.
+    def posterior(self, u_t: Tensor, u_0: Tensor, t: int, t_next: int) -> tuple[Tensor, float]:
+        """Mean [n, d] and variance of q(u_{t_next} | u_t, u_0), equation (3) whitened.
 
         `t_next` < t may skip timesteps (a respaced chain, whose α is ᾱ_t / ᾱ_{t_next}); −1 is the
         end of the chain, where ᾱ = 1 and the mean is u_0 itself.
         """
-        a_t = self.alphas_cumprod[t]
-        a_next = self.alphas_cumprod[t_next] if t_next >= 0 else torch.ones((), dtype=a_t.dtype)
+        a_t = float(self.alphas_cumprod[t])
+        a_next = float(self.alphas_cumprod[t_next]) if t_next >= 0 else 1.0
         alpha = a_t / a_next
         beta = 1 - alpha
-        mean = (beta * a_next.sqrt() / (1 - a_t)).item() * u_0 + (
-            alpha.sqrt() * (1 - a_next) / (1 - a_t)
-        ).item() * u_t
-        return mean, beta * (1 - a_next) / (1 - a_t)
+        of_u_0 = beta * math.sqrt(a_next) / (1 - a_t)
+        of_u_t = math.sqrt(alpha) * (1 - a_next) / (1 - a_t)
+        return of_u_0 * u_0 + of_u_t * u_t, beta * (1 - a_next) / (1 - a_t)
 
     def p2_weights(self, t: Tensor, gamma: float) -> Tensor:
         """w_t = (1 + SNR_t)^{−γ} = (1 − ᾱ_t)^γ of equation (4), for t of any shape."""

@@ -6,6 +6,7 @@ shifted diffusion is the standard one, so every solver of the field serves it as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -74,7 +75,7 @@ def _ancestral(denoiser: Denoiser, noise: Tensor, timesteps: list[int]) -> Tenso
         u_0 = denoiser(u, t)
         u, variance = schedule.posterior(u, u_0, t, t_next)
         if t_next >= 0:
-            u = u + variance.sqrt().item() * noise[:, i]
+            u = u + math.sqrt(variance) * noise[:, i]
     return u
 
 

@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 
 
 class CompiledStep:
-    """From the noisy embedding's position to ẑ_0, for at most two rows in float32.
+    """From the noisy embedding to ẑ_0, for at most two rows in float32.
 
     `kept` are the blocks' keys and values [2, rows, heads, S, width/heads], whose last position is
     the step's own; `visible` [rows, S] says which a row sees. The first step on a machine takes
@@ -35,19 +35,20 @@ class CompiledStep:
     """
 
     def __init__(self, network: PriorNetwork, kept: Sequence[Tensor], visible: Tensor) -> None:
-        linears: list[nn.Linear] = []
-        norms: list[nn.LayerNorm] = []
+        linears: list[nn.Linear] = [network.noisy, network.head]
+        norms: list[nn.LayerNorm] = [network.norm]
         for block in network.layers:
             linears += [block.query, block.key_value, block.out, block.mlp[0], block.mlp[2]]  # type: ignore[list-item]
             norms += [block.attention_norm, block.mlp_norm]
         self._arguments = (
-            tuple(_array(linear.weight) for linear in [*linears, network.head]),
-            tuple(_array(linear.bias) for linear in [*linears, network.head]),
-            tuple(_array(norm.weight) for norm in [*norms, network.norm]),
-            tuple(_array(norm.bias) for norm in [*norms, network.norm]),
+            tuple(_array(linear.weight) for linear in linears),
+            tuple(_array(linear.bias) for linear in linears),
+            tuple(_array(norm.weight) for norm in norms),
+            tuple(_array(norm.bias) for norm in norms),
             tuple(_array(layer) for layer in kept),
             _array(visible),
         )
+        self._rows = len(visible)
         self._z_0 = np.empty((ROWS, network.shape.embedding_width), np.float32)
         self._threads = min(torch.get_num_threads(), MOST_THREADS)
 
@@ -58,12 +59,12 @@ class CompiledStep:
         small = kept.shape[1] <= ROWS and narrowest >= OUTPUTS
         return small and kept.device.type == "cpu" and kept.dtype == torch.float32
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [rows, width] → ẑ_0 [rows, d]."""
-        rows = np.resize(x.numpy(), (ROWS, x.shape[1]))  # one row twice costs nothing
+    def __call__(self, guess: Tensor, timestep: Tensor) -> Tensor:
+        """√ᾱ_t u_t [n, d] and t's embedding [width] → ẑ_0 [rows, d]; each row has guess row % n."""
+        guesses = guess.repeat(ROWS // len(guess), 1).numpy()
         numba.set_num_threads(self._threads)
-        _step(rows, *self._arguments, self._z_0)
-        return torch.from_numpy(self._z_0[: len(x)].copy())
+        _step(guesses, timestep.numpy(), *self._arguments, self._z_0)
+        return torch.from_numpy(self._z_0[: self._rows].copy())
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
@@ -135,7 +136,8 @@ def _attend(queries: Floats, kept: Floats, visible: NDArray[np.bool_], found: Fl
 
 @njit(cache=True, fastmath=True)
 def _step(
-    x: Floats,
+    guesses: Floats,
+    timestep: Floats,
     weights: tuple[Floats, ...],
     biases: tuple[Floats, ...],
     norm_weights: tuple[Floats, ...],
@@ -144,14 +146,17 @@ def _step(
     visible: NDArray[np.bool_],
     z_0: Floats,
 ) -> None:
-    """The network's blocks and head. Linears come five a block, norms two, as listed above."""
-    width = x.shape[1]
+    """The network. Linears are the noisy embedding's, the head, then five a block; norms the last
+    one, then two a block."""
+    width = len(timestep)
     rows, heads, positions, part = kept[0].shape[1:]
-    normed, queries, found = np.empty_like(x), np.empty_like(x), np.zeros_like(x)
-    added = np.empty_like(x)
+    x, normed = np.empty((ROWS, width), np.float32), np.empty((ROWS, width), np.float32)
+    queries, found, added = np.empty_like(x), np.zeros_like(x), np.empty_like(x)
     own, wide = np.empty((ROWS, 2 * width), np.float32), np.empty((ROWS, 4 * width), np.float32)
+    _linear(guesses, weights[0], biases[0], False, x)
+    x += timestep
     for layer in range(len(kept)):
-        q, n = 5 * layer, 2 * layer
+        q, n = 2 + 5 * layer, 1 + 2 * layer
         _layer_norm(x, norm_weights[n], norm_biases[n], normed)
         _linear(normed, weights[q], biases[q], False, queries)
         _linear(normed, weights[q + 1], biases[q + 1], False, own)
@@ -164,5 +169,5 @@ def _step(
         _linear(normed, weights[q + 3], biases[q + 3], True, wide)
         _linear(wide, weights[q + 4], biases[q + 4], False, added)
         x += added
-    _layer_norm(x, norm_weights[-1], norm_biases[-1], normed)
-    _linear(normed, weights[-1], biases[-1], False, z_0)
+    _layer_norm(x, norm_weights[0], norm_biases[0], normed)
+    _linear(normed, weights[1], biases[1], False, z_0)

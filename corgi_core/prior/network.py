@@ -57,7 +57,7 @@ class PriorNetwork(nn.Module):
     of being kept.
     """
 
-    _sqrt_alphas_cumprod: Tensor
+    sqrt_alphas_cumprod: Tensor
 
     def __init__(self, shape: PriorShape, checkpoint_activations: bool = False) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class PriorNetwork(nn.Module):
         self.timestep = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.noisy = nn.Linear(shape.embedding_width, width)
         sqrt_alphas = Schedule.linear().alphas_cumprod.sqrt().float()
-        self.register_buffer("_sqrt_alphas_cumprod", sqrt_alphas, persistent=False)
+        self.register_buffer("sqrt_alphas_cumprod", sqrt_alphas, persistent=False)
         self.blocks = nn.ModuleList(Block(width, shape.heads) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, shape.embedding_width)
@@ -116,17 +116,14 @@ class PriorNetwork(nn.Module):
     def denoise(self, prefix: Prefix, u_t: Tensor, t: Tensor) -> Tensor:
         """ẑ_0 [n, M, d] for M draws per caption: u_t [n, M, d] whitened, t [n, M]."""
         n, draws = t.shape
-        x = self.embed_noisy(u_t, t) + self.embed_timestep(t)
+        guess = self.sqrt_alphas_cumprod[t].unsqueeze(-1) * u_t
+        x = self.noisy(guess) + self.embed_timestep(t)
         itself = torch.eye(draws, dtype=torch.bool, device=x.device).expand(n, -1, -1)
         visible = prefix.visible.unsqueeze(1).expand(-1, draws, -1)
         seen = torch.cat([visible, itself], dim=2).unsqueeze(1)
         for block, there in zip(self.layers, prefix.keys_and_values, strict=True):
             x = self._run(_draws_through, block, x, there, seen)
         return self.project(x)
-
-    def embed_noisy(self, u_t: Tensor, t: Tensor) -> Tensor:
-        """u_t [..., d] whitened, t [...] → [..., width]."""
-        return self.noisy(self._sqrt_alphas_cumprod[t].unsqueeze(-1) * u_t)
 
     def embed_timestep(self, t: Tensor) -> Tensor:
         """t [...] → [..., width], which is added to the noisy embedding's projection."""

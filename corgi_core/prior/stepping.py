@@ -42,27 +42,32 @@ class Stepping:
         self._unseen = torch.zeros_like(seen, dtype=self._kept[0].dtype).masked_fill(
             ~seen, -torch.inf
         )[:, None, None, :]
-        self._through: Callable[[Tensor], Tensor] = self._eager
+        self._through: Callable[[Tensor, Tensor], Tensor] = self._eager
         if compiled:
             # numba takes a moment to load, and is for those who ask for it.
             from corgi_core.prior.compiled_step import CompiledStep
 
             if CompiledStep.serves(network, self._kept[0]):
                 self._through = CompiledStep(network, self._kept, seen)
-        embedded = network.embed_timestep(torch.tensor(timesteps, device=c.device))
-        self._timesteps = dict(zip(timesteps, embedded, strict=True))
+        times = torch.tensor(timesteps, device=c.device)
+        scales = network.sqrt_alphas_cumprod[times].tolist()
+        self._times = dict(
+            zip(timesteps, zip(scales, network.embed_timestep(times), strict=True), strict=True)
+        )
 
     @torch.inference_mode()
     def __call__(self, u_t: Tensor, t: int) -> Tensor:
         """ẑ_0 [n, d]. u_t [n, d] whitened, t one of the timesteps."""
-        x = self._network.embed_noisy(u_t, torch.tensor(t)) + self._timesteps[t]
+        scale, timestep = self._times[t]
+        z_0 = self._through(scale * u_t, timestep)
         if self._guidance == 1:
-            return self._through(x)
-        shown, hidden = self._through(x.repeat(2, 1)).chunk(2)
+            return z_0
+        shown, hidden = z_0.chunk(2)
         return hidden + self._guidance * (shown - hidden)
 
-    def _eager(self, x: Tensor) -> Tensor:
-        x = x.unsqueeze(1)
+    def _eager(self, guess: Tensor, timestep: Tensor) -> Tensor:
+        x = self._network.noisy(guess) + timestep
+        x = x.repeat(len(self._unseen) // len(x), 1).unsqueeze(1)
         for block, kept in zip(self._network.layers, self._kept, strict=True):
             queries, kept[..., -1:, :] = block.queries_keys_values(x)
             found = F.scaled_dot_product_attention(
