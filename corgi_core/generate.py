@@ -1,4 +1,8 @@
-"""Caption → CLIP text embedding and tokens → prior → image embedding → decoder → picture."""
+"""From captions and images to pictures, by way of CLIP image embeddings.
+
+A caption becomes an embedding by the prior, an image by CLIP's image tower, and whatever lies
+between embeddings is an embedding too (`corgi_core.spherical`). The decoder draws them all.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from corgi_core.data.pixels import square
 from corgi_core.errors import CorgiError
+from corgi_core.spherical import slerp, text_difference, way
 
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone needs none of it
     from corgi_core.decoders.model import DecoderModel
@@ -19,13 +26,40 @@ if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone n
 
 LONGEST_PROMPT = 2000
 MOST_IMAGES = 1024
+MOST_PIXELS = 2**26  # of all pictures together, which are 0.8 GB of float32
+PICTURES_AT_ONCE = 128  # that CLIP reads
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How embeddings and pictures are drawn. What is None is the model's own setting.
+
+    `guidance` is the decoder's, 1 is none. The same seed gives the same pictures on one machine.
+    """
+
+    seed: int = 0
+    prior_steps: int | None = None
+    decoder_steps: int | None = None
+    guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.guidance is not None and not math.isfinite(self.guidance):
+            raise CorgiError(f"guidance {self.guidance} is not finite", "give a number such as 1.5")
+
+
+DEFAULT = Sampling()
 
 
 @dataclass
-class TextToImage:
-    """A prior and a decoder that fit each other, with the text encoders that both belong to.
+class Generator:
+    """A prior and a decoder that fit each other, with the encoders that both belong to.
 
-    Raises CorgiError where the parts were trained with different CLIP encoders.
+    `clip` may be a text tower alone; then no image can come in. An image stands for itself by its
+    embedding [d]. All pictures are float32 [n, 3, h, w] in [0, 1]: picture i depends on (seed, i),
+    whatever n; on a way all are drawn from the same noise, so that only what is shown changes.
+
+    Raises CorgiError where the parts were trained with different CLIP encoders, for embeddings of
+    another width or that are not finite, and for more pictures than memory is kept for.
     """
 
     clip: ClipTextTower | ClipEnsemble
@@ -35,7 +69,7 @@ class TextToImage:
 
     def __post_init__(self) -> None:
         parts = {
-            "text tower": self.clip.digest,
+            "CLIP": self.clip.digest,
             "prior": self.prior.encoders["encoder"],
             "decoder": self.decoder.encoders["encoder"],
         }
@@ -46,44 +80,122 @@ class TextToImage:
                 "choose a prior and a decoder that were trained on the same embeddings",
             )
 
-    def embed(
-        self,
-        prompts: list[str],
-        *,
-        seed: int = 0,
-        steps: int | None = None,
-        guidance: float | None = None,
-    ) -> Tensor:
-        """Image embeddings [n, d] for n prompts; row i depends on (seed, i) and its prompt."""
-        for prompt in prompts:
-            check_prompt(prompt)
-        tokens, mask = self.tokens.encode(prompts)
-        text = self.clip.encode_texts(prompts)
-        return self.prior.sample(tokens, mask, text, steps=steps, guidance=guidance, seed=seed)
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """d_b of the CLIP encoders."""
+        return self.decoder.blocks
 
-    def generate(
+    def generate(self, caption: str, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
+        """`count` pictures of a caption."""
+        self.check_count(count)
+        return self.draw(self.embed_caption(caption, count, sampling), sampling)
+
+    def vary(self, image: Tensor, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
+        """`count` pictures of what CLIP sees in an image [d]; the rest is the decoder's to vary."""
+        self.check_count(count)
+        return self.draw(image.expand(count, -1), sampling)
+
+    def blend(
         self,
-        prompt: str,
+        image: Tensor,
+        caption: str,
+        weight: float = 0.5,
         count: int = 1,
-        *,
-        seed: int = 0,
-        prior_steps: int | None = None,
-        decoder_steps: int | None = None,
-        guidance: float | None = None,
+        sampling: Sampling = DEFAULT,
     ) -> Tensor:
-        """`count` pictures of one prompt: float32 [count, 3, h, w] in [0, 1].
+        """`count` pictures at `weight` of the way from an image [d] to the prior's draws for a
+        caption, one draw each."""
+        self.check_count(count)
+        draws = self.embed_caption(caption, count, sampling)
+        return self.draw(slerp(image, draws, weight, self.blocks), sampling)
 
-        `guidance` is the decoder's; every default is the model's own. The same seed gives the same
-        pictures on the same machine.
+    def interpolate(
+        self, start: Tensor, end: Tensor, count: int, sampling: Sampling = DEFAULT
+    ) -> Tensor:
+        """`count` pictures from one embedding [d] to another, both included; at least two."""
+        self.check_count(count)
+        return self.draw(way(start, end, count, self.blocks), sampling, one_noise=True)
+
+    def move(
+        self,
+        image: Tensor,
+        before: str,
+        after: str,
+        count: int,
+        weight: float = 0.5,
+        sampling: Sampling = DEFAULT,
+    ) -> Tensor:
+        """`count` pictures, two or more, from an image [d] along the direction between two captions
+        (`text_difference`), the last one at `weight` of the way to that direction.
+
+        DALL-E 2 ends at 0.25 to 0.5, and draws from the noise that the image itself came from; here
+        the seed decides the noise.
         """
-        if not 1 <= count <= MOST_IMAGES:
-            raise CorgiError(
-                f"{count} pictures were asked for", f"ask for 1 to {MOST_IMAGES} at a time"
+        self.check_count(count)
+        for caption in (before, after):
+            check_prompt(caption)
+        texts = self.clip.encode_texts([before, after])
+        direction = text_difference(texts[0], texts[1], self.blocks)
+        return self.interpolate(
+            image, slerp(image, direction, weight, self.blocks), count, sampling
+        )
+
+    def embed_caption(self, caption: str, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
+        """The prior's draws for a caption, [count, d]; row i depends on (seed, i) and the caption.
+
+        Two captions with one seed are drawn from the same noise.
+        """
+        check_prompt(caption)
+        tokens, mask = self.tokens.encode([caption])  # once, however many draws
+        text = self.clip.encode_texts([caption])
+        return self.prior.sample(
+            tokens.expand(count, -1, -1), mask.expand(count, -1), text.expand(count, -1),
+            steps=sampling.prior_steps, seed=sampling.seed,
+        )  # fmt: skip
+
+    def embed_image(self, image: bytes) -> Tensor:
+        """CLIP's embedding [d] of a plain RGB image file, prepared as the training images are
+        (`corgi_core.data.normalise.picture_file` makes any file plain)."""
+        side = max(self.decoder.settings.image_size, self._whole_clip.image_size)
+        return self._whole_clip.encode_images(torch.from_numpy(square(image, side).copy()[None]))[0]
+
+    def embed_pictures(self, pictures: Tensor) -> Tensor:
+        """CLIP's embeddings [n, d] of square pictures [n, 3, s, s] in [0, 1]."""
+        batches = pictures.split(PICTURES_AT_ONCE)
+        return torch.cat([self._whole_clip.encode_images(batch) for batch in batches])
+
+    def draw(
+        self, embeddings: Tensor, sampling: Sampling = DEFAULT, *, one_noise: bool = False
+    ) -> Tensor:
+        """A picture of each embedding [n, d]; with `one_noise` all from the first one's noise."""
+        self.check_count(len(embeddings))
+        if not bool(torch.isfinite(embeddings).all()):
+            raise CorgiError("an embedding holds numbers that are not finite", "embed it again")
+        pieces = embeddings.split(1) if one_noise else (embeddings,)
+        drawn = [
+            self.decoder.decode(
+                piece, steps=sampling.decoder_steps, guidance=sampling.guidance, seed=sampling.seed
             )
-        if guidance is not None and not math.isfinite(guidance):
-            raise CorgiError(f"guidance {guidance} is not finite", "give a number such as 1.5")
-        embeddings = self.embed([prompt] * count, seed=seed, steps=prior_steps)
-        return self.decoder.decode(embeddings, steps=decoder_steps, guidance=guidance, seed=seed)
+            for piece in pieces
+        ]
+        return torch.cat(drawn)
+
+    @property
+    def _whole_clip(self) -> ClipEnsemble:
+        from corgi_core.encoders.clip import ClipEnsemble
+
+        if not isinstance(self.clip, ClipEnsemble):
+            raise CorgiError(
+                "only the text side of CLIP is loaded, which reads no images",
+                "load it whole, by ClipEnsemble.load",
+            )
+        return self.clip
+
+    def check_count(self, count: int) -> None:
+        """Raises CorgiError where memory is not kept for so many pictures, or there are none."""
+        most = min(MOST_IMAGES, MOST_PIXELS // self.decoder.settings.image_size**2)
+        if not 1 <= count <= most:
+            raise CorgiError(f"{count} pictures were asked for", f"ask for 1 to {most} at a time")
 
 
 def check_prompt(prompt: str) -> None:

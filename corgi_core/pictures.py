@@ -1,4 +1,4 @@
-"""Pictures for people: grids, with or without captions, and PNG files that say how they came."""
+"""Pictures for people: grids, with or without captions, and files that say how they came."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ MARGIN = 6  # pixels between pictures
 SMALLEST = 96  # smaller pictures are enlarged to about this in a labelled grid
 CAPTION_WIDTH = 220
 FONT_SIZE = 14
+FRAME_TIME = 120  # milliseconds
 LINE_SPACING = 4  # pixels, Pillow's
 INK = (40, 40, 40)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -108,6 +109,23 @@ def save_png(image: Image.Image, path: Path | UPath, metadata: Mapping[str, Any]
     text.add_itxt("corgi", json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False))
     with whole_file(path) as temporary, temporary.open("wb") as file:
         image.save(file, format="PNG", pnginfo=text)
+
+
+def save_gif(
+    frames: Sequence[Image.Image], path: Path | UPath, metadata: Mapping[str, Any]
+) -> None:
+    """Write an endless GIF there and back again, whole or not at all, with `metadata` as JSON in
+    its comment. Every frame has its own 256 colours. Raises CorgiError where there are no frames.
+    """
+    if not frames:
+        raise CorgiError("a GIF of no frames shows nothing", "give at least one picture")
+    comment = json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False).encode()
+    there_and_back = [*frames, *frames[-2:0:-1]]
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        there_and_back[0].save(
+            file, format="GIF", save_all=True, append_images=there_and_back[1:],
+            duration=FRAME_TIME, loop=0, comment=comment,
+        )  # fmt: skip
 
 
 def save_pictures(folder: Path | UPath, pictures: Mapping[str, Image.Image]) -> None:

@@ -80,9 +80,31 @@ def results(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
 
 @cli.command()
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw, in words.")],
-    count: Annotated[int, typer.Option("-n", "--count", help="How many pictures.")] = 1,
-    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("picture.png"),
+    captions: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CAPTION]", help="What to draw, in words."),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("-i", "--image", help="A picture to start from; give it twice for two."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("-n", "--count", help="How many pictures; default: 1, on a way 8."),
+    ] = None,
+    weight: Annotated[
+        float | None,
+        typer.Option(help="How far an image goes towards captions, 0 to 1; default: 0.5."),
+    ] = None,
+    nearest: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Show so many nearest training images beside each picture, by CLIP."
+        ),
+    ] = 0,
+    out: Annotated[
+        Path, typer.Option("--out", help="The PNG to write; on a way, a GIF is a film of it.")
+    ] = Path("picture.png"),
     seed: Annotated[int, typer.Option(help="The same seed draws the same pictures.")] = 0,
     steps: Annotated[
         int | None,
@@ -95,12 +117,34 @@ def generate(
     preset: PresetOption = None,
     dataset: DatasetOption = None,
 ) -> None:
-    """Draw a prompt with the champions of the model registry."""
+    """Draw captions and images with the champions of the model registry.
+
+    What you give decides what is drawn:
+
+    [bold cyan]corgi generate "a red apple" -n 4[/bold cyan]  pictures of a caption
+
+    [bold cyan]corgi generate -i cat.png -n 4[/bold cyan]  variations of an image
+
+    [bold cyan]corgi generate -i cat.png "a crown"[/bold cyan]  between an image and a caption
+
+    [bold cyan]corgi generate "a cat" "a dog" --out way.gif[/bold cyan]  the way between captions
+
+    [bold cyan]corgi generate -i cat.png -i dog.png --out way.gif[/bold cyan]  … between images
+
+    [bold cyan]corgi generate -i cat.png "a cat" "a dog"[/bold cyan]  an image on its way,
+    changing as the second caption differs from the first
+
+    [bold cyan]--nearest 3[/bold cyan] shows what the models may have by heart.
+    The file's metadata keep the settings.
+    """
     settings = _settings(preset, dataset)
     from orchestration.drawing import draw
 
-    draw(settings, prompt, count, out, seed=seed, steps=steps, guidance=guidance)
-    typer.echo(f"{out}: {count} × {prompt!r}")
+    said = draw(
+        settings, captions or [], images or [], out, count=count, weight=weight, nearest=nearest,
+        seed=seed, steps=steps, guidance=guidance,
+    )  # fmt: skip
+    typer.echo(said)
 
 
 @cli.command()

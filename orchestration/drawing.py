@@ -1,59 +1,204 @@
-"""`corgi generate`: a prompt drawn by the champions of the model registry."""
+"""`corgi generate`: captions and images drawn by the champions of the model registry."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corgi_core.errors import CorgiError
 from orchestration.champions import champion_folder
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
-    from corgi_core.generate import TextToImage
+    from torch import Tensor
+
+    from corgi_core.encoders.clip import ClipEnsemble
+    from corgi_core.encoders.text_tower import ClipTextTower
+    from corgi_core.generate import Generator, Sampling
+    from corgi_core.nearest import Neighbours, TrainingImages
+
+STEPS_OF_A_WAY = 8  # where --count does not say
+COLUMNS_OF_A_WAY = 8
+HALF = 0.5  # where --weight does not say
 
 
 def draw(
     settings: Settings,
-    prompt: str,
-    count: int,
+    captions: Sequence[str],
+    images: Sequence[Path],
     out: Path,
     *,
+    count: int | None,
+    weight: float | None,
+    nearest: int,
     seed: int,
     steps: int | None,
     guidance: float | None,
-) -> None:
-    """Write `count` pictures of `prompt` to the PNG `out`, in a grid if there are several.
+) -> str:
+    """Draw what captions and image files ask for into the PNG or GIF `out`; says what was drawn.
 
-    The PNG's text chunk "corgi" says how they came about.
+    Beside each picture stand its `nearest` training images. The file's metadata (a PNG's text
+    chunk "corgi", a GIF's comment) says how the pictures came about.
     """
-    if out.suffix.lower() != ".png":
-        raise CorgiError(f"{out} is no PNG file", "give --out a name that ends in .png")
+    is_way = _is_way(captions, images, weight)
+    _check_name(out, is_way)
+    from corgi_core.data.normalise import picture_file
+    from corgi_core.files import digest_of_bytes
+    from corgi_core.generate import Sampling, check_prompt
+
+    sampling = Sampling(seed, decoder_steps=steps, guidance=guidance)
+    for caption in captions:
+        check_prompt(caption)
+    files = [picture_file(image) for image in images]
+    model = champions(settings, whole_clip=bool(files or nearest))
+    count = (STEPS_OF_A_WAY if is_way else 1) if count is None else count
+    if weight is None and images and captions:
+        weight = HALF
+    made: dict[str, Any] = {
+        "captions": list(captions),
+        "images": [
+            {"name": path.name, "digest": digest_of_bytes(file)}
+            for path, file in zip(images, files, strict=True)
+        ],
+        "count": count, "weight": weight, "seed": seed, "steps": steps, "guidance": guidance,
+        "prior": model.prior.digest, "decoder": model.decoder.digest,
+    }  # fmt: skip
+    said = f"{out}: {_in_words(captions, images, count)}"
+    training = training_images(settings, model.clip.digest) if nearest else None
+    model.check_count(count)
+    model.check_count(count * (1 + nearest))
+    pictures = _pictures(
+        model, captions, [model.embed_image(file) for file in files], count, weight, sampling
+    )
+    beside = None
+    if training is not None:
+        neighbours = training.nearest(model.embed_pictures(pictures), nearest)
+        beside = training.beside(pictures, neighbours)
+        made["nearest"] = _listed(neighbours)
+        said += _most_alike(training, neighbours)
+    columns = COLUMNS_OF_A_WAY if is_way else math.ceil(math.sqrt(count))
+    _write(out, pictures, columns, made, beside)
+    return said
+
+
+def _is_way(captions: Sequence[str], images: Sequence[Path], weight: float | None) -> bool:
+    """Whether what is given leads from somewhere to somewhere; CorgiError where it is unclear."""
+    given = (len(images), len(captions))
+    if given not in {(0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2)}:
+        raise CorgiError(
+            f"{given[0]} images and {given[1]} captions say nothing to draw",
+            "give one or two captions, one or two images (--image), or an image and one or two "
+            "captions; `corgi generate --help` says what each draws",
+        )
+    if weight is not None and given not in {(1, 1), (1, 2)}:
+        raise CorgiError(
+            "--weight says how far an image goes towards captions, and there are not both",
+            "leave it out, or give --image FILE and a caption",
+        )
+    return sum(given) > 1 and given != (1, 1)
+
+
+def _check_name(out: Path, is_way: bool) -> None:
+    suffix = out.suffix.lower()
+    if suffix not in (".png", ".gif"):
+        raise CorgiError(
+            f"{out} is no PNG or GIF file", "give --out a name that ends in .png or .gif"
+        )
+    if suffix == ".gif" and not is_way:
+        raise CorgiError(
+            f"{out} would move, but these pictures lead nowhere",
+            "give --out a name that ends in .png, or two captions or images to go between",
+        )
     if out.is_dir():
         raise CorgiError(f"{out} is a folder", "give --out the name of a file")
-    model = champions(settings)
-    from corgi_core.pictures import grid, picture, save_png
-
-    pictures = model.generate(prompt, count, seed=seed, decoder_steps=steps, guidance=guidance)
-    columns = math.ceil(math.sqrt(count))
-    save_png(
-        picture(pictures[0]) if count == 1 else grid(pictures, columns),
-        out,
-        {
-            "prompt": prompt,
-            "count": count,
-            "seed": seed,
-            "steps": steps,
-            "guidance": guidance,
-            "prior": model.prior.digest,
-            "decoder": model.decoder.digest,
-        },
-    )
 
 
-def champions(settings: Settings) -> TextToImage:
-    """The workspace's champions, put together; a CorgiError where one is missing or misfits."""
+def _pictures(
+    model: Generator,
+    captions: Sequence[str],
+    images: Sequence[Tensor],
+    count: int,
+    weight: float | None,
+    sampling: Sampling,
+) -> Tensor:
+    """What is given decides what is drawn; there is a weight where both kinds are given."""
+    match images, captions:
+        case [], [caption]:
+            return model.generate(caption, count, sampling)
+        case [image], []:
+            return model.vary(image, count, sampling)
+        case [image], [caption] if weight is not None:
+            return model.blend(image, caption, weight, count, sampling)
+        case [], [first, last]:
+            start, end = (model.embed_caption(each, 1, sampling)[0] for each in (first, last))
+            return model.interpolate(start, end, count, sampling)
+        case [first, last], []:
+            return model.interpolate(first, last, count, sampling)
+        case [image], [before, after] if weight is not None:
+            return model.move(image, before, after, count, weight, sampling)
+    raise AssertionError(f"{len(images)} images and {len(captions)} captions were let through")
+
+
+def _in_words(captions: Sequence[str], images: Sequence[Path], count: int) -> str:
+    texts, names = [repr(caption) for caption in captions], [image.name for image in images]
+    match names, texts:
+        case [], [caption]:
+            return f"{count} × {caption}"
+        case [image], []:
+            return f"{count} × variations of {image}"
+        case [image], [caption]:
+            return f"{count} × {image} with {caption}"
+        case [image], [before, after]:
+            return f"{image} in {count} steps from {before} towards {after}"
+    first, last = [*names, *texts]
+    return f"{count} steps from {first} to {last}"
+
+
+def _listed(neighbours: Neighbours) -> list[list[dict[str, Any]]]:
+    return [
+        [{"key": key, "cosine": round(float(cosine), 4)} for key, cosine in zip(*row, strict=True)]
+        for row in zip(neighbours.keys.tolist(), neighbours.cosines, strict=True)
+    ]
+
+
+def _most_alike(training: TrainingImages, neighbours: Neighbours) -> str:
+    """The training image that any of the pictures is most like, in a line of its own."""
+    row = int(neighbours.cosines[:, 0].argmax())
+    (name,) = training.names(neighbours.keys[row, :1].tolist())
+    return f"\nMost like the training image {name!r} (cosine {neighbours.cosines[row, 0]:.3f})"
+
+
+def _write(
+    out: Path,
+    pictures: Tensor,
+    columns: int,
+    made: dict[str, Any],
+    beside: tuple[list[str], dict[str, Tensor]] | None,
+) -> None:
+    """A PNG of all pictures or a GIF of one after the other, each with what stands beside it."""
+    from corgi_core.pictures import grid, labelled_grid, picture, save_gif, save_png
+
+    if out.suffix.lower() == ".gif":
+        frames = [picture(each) for each in pictures]
+        if beside is not None:
+            frames = [
+                labelled_grid([label], {h: each[i : i + 1] for h, each in beside[1].items()})
+                for i, label in enumerate(beside[0])
+            ]
+        save_gif(frames, out, made)
+    elif beside is not None:
+        save_png(labelled_grid(*beside), out, made)
+    else:
+        save_png(picture(pictures[0]) if len(pictures) == 1 else grid(pictures, columns), out, made)
+
+
+def champions(settings: Settings, whole_clip: bool) -> Generator:
+    """The workspace's champions, put together; a CorgiError where one is missing or misfits.
+
+    The text side of CLIP is enough for captions and starts seconds sooner.
+    """
     if settings.preset.decoder is None:
         raise CorgiError(
             f"the preset {settings.preset.name} has embeddings only, and no decoder to draw with",
@@ -63,13 +208,32 @@ def champions(settings: Settings) -> TextToImage:
     from corgi_core.decoders.model import DecoderModel
     from corgi_core.encoders.text import TokenEncoder
     from corgi_core.encoders.text_tower import ClipTextTower
-    from corgi_core.generate import TextToImage
+    from corgi_core.generate import Generator
     from corgi_core.prior.model import PriorModel
 
+    def clip() -> ClipTextTower | ClipEnsemble:
+        if not whole_clip:
+            return ClipTextTower.load(folders["clip"])
+        from corgi_core.encoders.clip import ClipEnsemble
+
+        return ClipEnsemble.load(folders["clip"])
+
     encoders = settings.preset.encoders
-    return TextToImage(
-        clip=ClipTextTower.load(folders["clip"]),
+    return Generator(
+        clip=clip(),
         tokens=TokenEncoder.load(encoders.text, encoders.text_tokens),
         prior=PriorModel.load(folders["prior"]),
         decoder=DecoderModel.load(folders["decoder"]),
+    )
+
+
+def training_images(settings: Settings, encoder: str) -> TrainingImages:
+    """The workspace's training images; CorgiError where they were embedded by other encoders."""
+    from corgi_core.data.arrays import ArrayStore
+    from corgi_core.data.dataset import Dataset
+    from corgi_core.nearest import TrainingImages
+
+    return TrainingImages(
+        Dataset.load(settings.dataset_folder / "images"),
+        ArrayStore.load(settings.storage / "image_embeddings", expect={"encoder": encoder}),
     )

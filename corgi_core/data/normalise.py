@@ -10,13 +10,18 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from corgi_core.errors import CorgiError
+from corgi_core.presets import DataSettings
+
 # no vector formats (EPS would start Ghostscript) and nothing that only old programs write
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 _EXIF_ORIENTATION = 0x0112
+MAX_BYTES = 1 << 28  # of a file that a person names
 
 
 class UnfitError(Exception):
@@ -58,6 +63,25 @@ def normalise(image: bytes, max_pixels: int, max_side: int) -> Normalised:
     except Exception as error:  # Pillow's parsers raise whatever the damage makes them raise
         raise UnfitError("damaged", f"{type(error).__name__}: {error}"[:200]) from error
     return result
+
+
+def picture_file(path: Path) -> bytes:
+    """The image that a person names, made plain as the gate makes it: an RGB PNG's bytes.
+
+    Raises CorgiError where there is no such file, or none that the gate would pass.
+    """
+    remedy = "give a picture that an ordinary viewer can open"
+    if not path.is_file():
+        raise CorgiError(f"there is no picture {path}", remedy)
+    if path.stat().st_size > MAX_BYTES:
+        raise CorgiError(f"{path} is larger than {MAX_BYTES >> 20} MiB", remedy)
+    limits = DataSettings()
+    try:
+        return normalise(path.read_bytes(), limits.max_pixels, limits.max_side).png
+    except OSError as error:
+        raise CorgiError(f"{path} cannot be read ({error.strerror})", remedy) from error
+    except UnfitError as unfit:
+        raise CorgiError(f"{path} cannot be used ({unfit})", remedy) from unfit
 
 
 def _plain(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from corgi_core.errors import CorgiError
-from corgi_core.pictures import MARGIN, grid, labelled_grid, save_png
+from corgi_core.pictures import MARGIN, grid, labelled_grid, picture, save_gif, save_png
 
 
 def plain(*colours: tuple[float, float, float], side: int = 8) -> np.ndarray:
@@ -61,3 +61,29 @@ def test_png_carries_its_settings_and_replaces_the_old_file_whole(tmp_path: Path
     with Image.open(path) as read:
         assert json.loads(read.text["corgi"]) == {"prompt": "ein grüner Apfel 🍏", "seed": 2}
     assert [p.name for p in path.parent.iterdir()] == ["apple.png"]
+
+
+def test_gif_goes_there_and_back_and_carries_its_settings(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "way.gif"
+    colours = (RED, GREEN, BLUE)
+    settings = {"captions": ["ein grüner Apfel 🍏", "x" * 5000], "seed": 2}
+    save_gif([picture(pixels) for pixels in plain(*colours)], path, settings)
+    with Image.open(path) as read:
+        assert json.loads(read.info["comment"]) == settings
+        assert read.info["loop"] == 0
+        assert read.n_frames == 4
+        for number, colour in enumerate((RED, GREEN, BLUE, GREEN)):
+            read.seek(number)
+            shown = np.asarray(read.convert("RGB"))
+            assert (shown == np.array(colour) * 255).all()
+    assert [p.name for p in path.parent.iterdir()] == ["way.gif"]
+
+
+def test_gif_of_one_or_no_frame(tmp_path: Path) -> None:
+    save_gif([picture(plain(RED)[0])], tmp_path / "one.gif", {"seed": 1})
+    with Image.open(tmp_path / "one.gif") as read:
+        assert read.n_frames == 1
+        assert json.loads(read.info["comment"]) == {"seed": 1}
+    with pytest.raises(CorgiError, match="no frames"):
+        save_gif([], tmp_path / "none.gif", {})
+    assert not (tmp_path / "none.gif").exists()

@@ -10,6 +10,7 @@ from PIL import Image
 from upath import UPath
 
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
 from corgi_core.presets import CAPTION_SUBSETS, preset_named
 
 PRESET = preset_named("emoji-small")
@@ -147,7 +148,23 @@ def test_generate_draws_with_the_champions(workspace):
     assert first.shape[1] >= 2 * size
     assert first.std() > 5  # something is drawn
     np.testing.assert_array_equal(first, second)
-    assert json.loads(outputs[0].text["corgi"])["prompt"] == "a red apple, noto style"
+    assert json.loads(outputs[0].text["corgi"])["captions"] == ["a red apple, noto style"]
+
+
+def test_generate_shows_the_training_images_nearest_to_an_image_on_its_way(workspace):
+    images = Dataset.load(workspace.folder / "data" / "emoji-small" / "images")
+    _, image = next(images.images(images.shards[0]))
+    (workspace.folder / "mine.png").write_bytes(image)
+    done = workspace.corgi(
+        "generate", "-i", "mine.png", "a red apple", "an apple", "--nearest", "2", "--out", "c.gif"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Most like the training image" in done.stdout
+    with Image.open(workspace.folder / "c.gif") as film:
+        made = json.loads(film.info["comment"])
+    assert made["images"][0]["name"] == "mine.png"
+    keys = set(images.keys("train"))
+    assert all(near["key"] in keys for row in made["nearest"] for near in row)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,13 @@ def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
         (["results"], "corgi demo"),
         (["generate", "a cat"], "champion"),
         (["generate", "a cat", "--out", "cat.jpg"], "cat.jpg"),
+        (["generate", "a cat", "--out", "cat.gif"], "lead nowhere"),
+        (["generate"], "0 images and 0 captions"),
+        (["generate", "a cat", "a dog", "a cow"], "0 images and 3 captions"),
+        (["generate", "a cat", "--weight", "0.5"], "--weight"),
+        (["generate", "a cat", "--guidance", "nan"], "not finite"),
+        (["generate", "-i", "/nowhere.png"], "/nowhere.png"),
+        (["generate", "-i", __file__], "unknown format"),
     ],
 )
 def test_bad_input_ends_with_one_sentence_and_code_2(

@@ -1,0 +1,111 @@
+"""The training images nearest to a picture: what a model may have by heart.
+
+Nearness is the cosine of CLIP image embeddings, per block and averaged (1 is the same picture to
+CLIP), found exactly by faiss, one shard of the embeddings in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.pixels import square
+from corgi_core.encoders.similarity import unit_blocks
+from corgi_core.errors import CorgiError
+
+MOST_NEIGHBOURS = 16
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Of n pictures the k nearest training images, nearest first.
+
+    keys [n, k] of str, cosines float32 [n, k] in [−1, 1].
+    """
+
+    keys: NDArray[np.str_]
+    cosines: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The training split of gated `images` with their embeddings, "image" [m, d]."""
+
+    images: Dataset
+    embeddings: ArrayStore
+
+    @cached_property
+    def _keys(self) -> frozenset[str]:
+        return frozenset(self.images.keys("train"))
+
+    def nearest(self, z: Tensor, count: int) -> Neighbours:
+        """The `count` training images nearest to each embedding of z [n, d].
+
+        Raises CorgiError for a count outside 1 … 16, for more than there are training images, and
+        for embeddings of another width.
+        """
+        from faiss import METRIC_INNER_PRODUCT
+        from faiss.contrib.exhaustive_search import knn_ground_truth
+
+        rows = self.embeddings.rows_among(self._keys)
+        if not 1 <= count <= min(MOST_NEIGHBOURS, len(rows)):
+            raise CorgiError(
+                f"{count} nearest of {len(rows):,} training images were asked for",
+                f"ask for 1 to {min(MOST_NEIGHBOURS, len(rows))}",
+            )
+        sums, found = knn_ground_truth(
+            self._directions(z), self._pieces(), count, METRIC_INNER_PRODUCT
+        )
+        return Neighbours(self.embeddings.keys[rows[found]], sums / np.float32(len(self._blocks)))
+
+    def pictures(self, keys: Iterable[str], size: int) -> Tensor:
+        """The images of `keys` as squares, in their order: float32 [n, 3, size, size] in [0, 1]."""
+        wanted = list(keys)
+        shard_of = dict(zip(*(self.images.manifest[c] for c in ("key", "shard")), strict=True))
+        squares = {
+            key: square(image, size)
+            for shard in sorted({shard_of[key] for key in wanted})
+            for key, image in self.images.images(shard)
+            if key in set(wanted)
+        }
+        return torch.from_numpy(np.stack([squares[key] for key in wanted])).float() / 255
+
+    def names(self, keys: Iterable[str]) -> list[str]:
+        """What people know the images by: their first captions, or their keys."""
+        captions = dict(zip(*(self.images.manifest[c] for c in ("key", "captions")), strict=True))
+        return [(captions[key] or [key])[0] for key in keys]
+
+    def beside(
+        self, pictures: Tensor, neighbours: Neighbours
+    ) -> tuple[list[str], dict[str, Tensor]]:
+        """Pictures [n, 3, s, s] and their neighbours as `labelled_grid` shows them, one row a
+        picture: the neighbours' names and cosines, and columns of pictures, nearest first."""
+        captions = [
+            "; ".join(
+                f"{name} ({c:.2f})" for name, c in zip(self.names(keys), cosines, strict=True)
+            )
+            for keys, cosines in zip(neighbours.keys.tolist(), neighbours.cosines, strict=True)
+        ]
+        columns = {"drawn": pictures}
+        for rank, keys in enumerate(neighbours.keys.T.tolist(), start=1):
+            columns[f"nearest {rank}"] = self.pictures(keys, pictures.shape[-1])
+        return captions, columns
+
+    @property
+    def _blocks(self) -> list[int]:
+        return list(self.embeddings.spec["blocks"])
+
+    def _pieces(self) -> Iterator[NDArray[np.float32]]:
+        for piece in self.embeddings.pieces("image", self._keys):
+            yield self._directions(torch.from_numpy(piece))
+
+    def _directions(self, z: Tensor) -> NDArray[np.float32]:
+        return np.ascontiguousarray(unit_blocks(z.float(), self._blocks).numpy())

@@ -1,0 +1,131 @@
+"""`corgi generate` with a real registry of tiny models: what is given decides what is drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_generator import SIDE, png, write_images
+
+from corgi_core.encoders.embed import embed_images
+from corgi_core.errors import CorgiError
+from corgi_core.pictures import MARGIN
+from orchestration.drawing import draw
+from orchestration.registry import Registry
+from orchestration.resources.mlflow import MLflow
+from orchestration.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def settings(generator, tmp_path_factory) -> Settings:
+    """A workspace with champions, training images and their embeddings."""
+    folder = tmp_path_factory.mktemp("workspace")
+    settings = Settings.from_environment(
+        {"CORGI_HOME": str(folder / ".corgi"), "CORGI_DATA": str(folder / "data"),
+         "CORGI_PRESET": "emoji-small"}
+    )  # fmt: skip
+    registry = Registry(MLflow.of(settings))
+    parts = {"prior": generator.prior, "decoder": generator.decoder, "clip": generator.clip}
+    for name, part in parts.items():
+        registry.promote(name, registry.register(name, part, {}, "tiny"), "the only one")
+    images = write_images(Path(str(settings.dataset_folder)) / "images")
+    embed_images(generator.clip, images, None, settings.storage / "image_embeddings")
+    return settings
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in (1, 2):
+        (folder / f"{number}.png").write_bytes(png(number))
+    return [folder / "1.png", folder / "2.png"]
+
+
+def drawn(settings, captions, images, out, **options) -> tuple[Image.Image, str]:
+    defaults = {
+        "count": None, "weight": None, "nearest": 0, "seed": 3, "steps": 2, "guidance": None,
+    }  # fmt: skip
+    said = draw(settings, captions, images, out, **{**defaults, **options})
+    return Image.open(out), said
+
+
+@pytest.mark.parametrize(
+    ("captions", "images", "options", "pictures", "said"),
+    [
+        (["a cat"], 0, {}, 1, "1 × 'a cat'"),
+        (["a cat"], 0, {"count": 4}, 4, "4 × 'a cat'"),
+        ([], 1, {"count": 4}, 4, "4 × variations of 1.png"),
+        (["a cat"], 1, {"weight": 0.25, "count": 4}, 4, "4 × 1.png with 'a cat'"),
+        (["a cat", "a dog"], 0, {}, 8, "8 steps from 'a cat' to 'a dog'"),
+        ([], 2, {"count": 3}, 3, "3 steps from 1.png to 2.png"),
+        (["a cat", "a dog"], 1, {}, 8, "1.png in 8 steps from 'a cat' towards 'a dog'"),
+    ],
+)
+def test_what_is_given_decides_what_is_drawn(
+    settings, files, tmp_path, captions, images, options, pictures, said
+):
+    sheet, words = drawn(settings, captions, files[:images], tmp_path / "x.png", **options)
+    assert words == f"{tmp_path / 'x.png'}: {said}"
+    rows = 2 if pictures == 4 else 1
+    step, columns = SIDE + MARGIN, pictures // rows
+    one = (SIDE, SIDE)
+    assert sheet.size == (one if pictures == 1 else (columns * step + MARGIN, rows * step + MARGIN))
+    made = json.loads(sheet.text["corgi"])
+    assert made["captions"] == captions
+    assert [image["name"] for image in made["images"]] == [file.name for file in files[:images]]
+    assert made["count"] == pictures
+    assert made["weight"] == options.get("weight", 0.5 if captions and images else None)
+    assert (made["seed"], made["steps"]) == (3, 2)
+    again, _ = drawn(settings, captions, files[:images], tmp_path / "y.png", **options)
+    np.testing.assert_array_equal(np.asarray(sheet), np.asarray(again))
+
+
+def test_a_way_is_a_film_too_with_the_nearest_training_images_beside_it(settings, files, tmp_path):
+    film, said = drawn(settings, [], files, tmp_path / "x.gif", count=3, nearest=2)
+    assert film.n_frames == 4
+    made = json.loads(film.info["comment"])
+    assert [len(row) for row in made["nearest"]] == [2, 2, 2]
+    best = max((near for row in made["nearest"] for near in row), key=lambda near: near["cosine"])
+    assert f"(cosine {best['cosine']:.3f})" in said
+    plain, _ = drawn(settings, [], files, tmp_path / "y.gif", count=3)
+    assert plain.size == (SIDE, SIDE)
+    assert film.width > 3 * SIDE
+    sheet, _ = drawn(settings, [], files, tmp_path / "x.png", count=3, nearest=2)
+    assert json.loads(sheet.text["corgi"])["nearest"] == made["nearest"]
+
+
+@pytest.mark.parametrize(
+    ("captions", "images", "options", "problem"),
+    [
+        (["a cat"], 2, {}, "2 images and 1 captions"),
+        (["a cat"], 0, {"count": 10**6}, "1000000 pictures"),
+        (["a cat", "a dog"], 0, {"count": 1}, "leads nowhere"),
+        (["a cat"], 1, {"weight": 1.5}, "0 and 1"),
+        (["a cat"], 1, {"weight": float("nan")}, "0 and 1"),
+        (["a cat", "a cat"], 1, {}, "same to CLIP"),
+        (["a cat"], 0, {"nearest": 9}, "9 nearest of 8"),
+        (["a cat"], 0, {"nearest": 10**6}, "1000001 pictures"),
+        (["x" * 100_000], 0, {}, "100,000 characters"),
+        (["a cat"], 0, {"steps": 0}, "0 decoder steps"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_and_nothing_is_written(
+    settings, files, tmp_path, captions, images, options, problem
+):
+    with pytest.raises(CorgiError, match=problem):
+        drawn(settings, captions, files[:images], tmp_path / "x.png", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_images_of_other_encoders_are_refused(settings, generator, tmp_path):
+    index = settings.storage / "image_embeddings" / "index.json"
+    content = index.read_text()
+    index.write_text(content.replace(generator.clip.digest, "another-clip"))
+    try:
+        with pytest.raises(CorgiError, match="another-clip"):
+            drawn(settings, ["a cat"], [], tmp_path / "x.png", nearest=1)
+    finally:
+        index.write_text(content)
