@@ -17,6 +17,7 @@ from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.presets import preset_named
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
+from corgi_core.prior.task import longest
 
 BLOCK = 512  # of one CLIP encoder; d = 1536 is three of them
 
@@ -51,8 +52,8 @@ class Corgi(System):
 
     def loss(self, captions: Captions) -> Tensor:
         tokens, mask, text, z_0 = captions
-        longest = int(mask.sum(dim=1).max())  # as `prior.task.Captions` cuts a batch
-        tokens, mask = tokens[:, :longest], mask[:, :longest]
+        length = longest(mask)
+        tokens, mask = tokens[:, :length], mask[:, :length]
         n, d = z_0.shape
         t = torch.randint(TIMESTEPS, (n, self.draws), device=z_0.device)
         noise = torch.randn(n, self.draws, d, device=z_0.device)

@@ -61,13 +61,18 @@ class Captions:
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens (float32, cut to the longest caption), mask, text, image of the given rows."""
         mask = self.mask[rows]
-        longest = max(1, int(mask.sum(dim=1).max()))
+        length = longest(mask)
         return (
-            self.tokens[rows, :longest].float(),
-            mask[:, :longest],
+            self.tokens[rows, :length].float(),
+            mask[:, :length],
             self.text[rows],
             self.image[rows],
         )
+
+
+def longest(mask: Tensor) -> int:
+    """The tokens of the longest caption in mask [n, T], one at least: no more need be read."""
+    return max(1, int(mask.sum(dim=1).max()))
 
 
 @dataclass

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_vit import tiny_vit
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset, write_dataset
@@ -16,7 +17,6 @@ from corgi_core.data.pixels import pixels
 from corgi_core.data.shards import Sample
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import ClipTask
-from corgi_core.encoders.open_clip_model import OpenClipModel
 from corgi_core.presets import EncoderSettings, TrainingSettings
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 170, 60), "blue": (30, 60, 220)}
@@ -82,22 +82,8 @@ def untrained(drawn: Dataset, drawn_pixels: ArrayStore) -> ClipEnsemble:
 @pytest.fixture(scope="session")
 def vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plain open_clip folder: a small ViT with open_clip's own text transformer."""
-    import open_clip
-
     torch.manual_seed(1)
-    architecture = {
-        "embed_dim": 48,
-        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2},
-        "text_cfg": {"context_length": 16, "width": 64, "heads": 2, "layers": 2},
-    }
-    model = open_clip.CLIP(**architecture)
-    open_clip.model.set_model_preprocess_cfg(
-        model,
-        {"size": (32, 32), "mode": "RGB", "mean": open_clip.OPENAI_DATASET_MEAN,
-         "std": open_clip.OPENAI_DATASET_STD, "interpolation": "bicubic",
-         "resize_mode": "shortest", "fill_color": 0},
-    )  # fmt: skip
     folder = tmp_path_factory.mktemp("models") / "tiny-vit"
     folder.mkdir()
-    OpenClipModel("tiny-vit", model, architecture, open_clip.get_tokenizer("ViT-B-32")).save(folder)
+    tiny_vit("tiny-vit", width=48, layers=2, context_length=16).save(folder)
     return folder

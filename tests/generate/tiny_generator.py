@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from tiny_vit import tiny_vit
 from torch import nn
 
 from corgi_core.data.dataset import Dataset, write_dataset
@@ -17,7 +18,6 @@ from corgi_core.decoders.model import DecoderModel
 from corgi_core.decoders.network import DecoderNetwork, DecoderShape
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import encoder_spec
-from corgi_core.encoders.open_clip_model import OpenClipModel
 from corgi_core.encoders.text import TokenEncoder
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.generate import Generator
@@ -32,7 +32,9 @@ TOKENS = PRESET.encoders.text_tokens
 
 def tiny_generator() -> Generator:
     torch.manual_seed(0)
-    clip = ClipEnsemble([_encoder(width) for width in BLOCKS])
+    clip = ClipEnsemble(
+        [tiny_vit(f"vit-{width}", width, layers=1, context_length=77) for width in BLOCKS]
+    )
     tokens = TokenEncoder.load("minilm", TOKENS)
     encoders, d = encoder_spec(clip), sum(BLOCKS)
     shape = PriorShape(d, tokens.width, TOKENS, gaussians=1, width=32, layers=1, heads=2)
@@ -49,25 +51,6 @@ def tiny_generator() -> Generator:
         prior=PriorModel(prior, GaussianBank.standard(BLOCKS), PRESET.prior, encoders, card={}),
         decoder=DecoderModel(decoder, settings, encoders, card={}),
     )
-
-
-def _encoder(width: int) -> OpenClipModel:
-    """A small ViT that reads 32 pixels, with open_clip's own text transformer."""
-    import open_clip  # after corgi_core, which mends torchvision beside a CPU build of torch
-
-    architecture = {
-        "embed_dim": width,
-        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1},
-        "text_cfg": {"context_length": 77, "width": 64, "heads": 2, "layers": 1},
-    }
-    model = open_clip.CLIP(**architecture)
-    open_clip.model.set_model_preprocess_cfg(
-        model,
-        {"size": (32, 32), "mode": "RGB", "mean": open_clip.OPENAI_DATASET_MEAN,
-         "std": open_clip.OPENAI_DATASET_STD, "interpolation": "bicubic",
-         "resize_mode": "shortest", "fill_color": 0},
-    )  # fmt: skip
-    return OpenClipModel(f"vit-{width}", model, architecture, open_clip.get_tokenizer("ViT-B-32"))
 
 
 def _random(network: nn.Module) -> nn.Module:
