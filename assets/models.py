@@ -30,7 +30,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
     kinds=KINDS,
     pool=DEVICE,
     partitions_def=priors,
-    code_version=version(PRESET.digest("prior"), revision=3),
+    code_version=version(PRESET.digest("prior"), revision=4),
 )
 def prior(
     context: dg.AssetExecutionContext,

@@ -41,6 +41,11 @@ class Schedule:
         a = self.alphas_cumprod.to(u_0.device)[t].to(u_0.dtype).unsqueeze(-1)
         return a.sqrt() * u_0 + (1 - a).sqrt() * noise
 
+    def expected_start(self, u_t: Tensor, t: Tensor) -> Tensor:
+        """E[u_0 | u_t] = √ᾱ_t u_t of a standard Gaussian's u_0. u_t [n, …, d]; t [n, …]."""
+        a = self.alphas_cumprod.to(u_t.device)[t].to(u_t.dtype).unsqueeze(-1)
+        return a.sqrt() * u_t
+
     def posterior(self, u_t: Tensor, u_0: Tensor, t: int, t_next: int) -> tuple[Tensor, float]:
         """Mean [n, d] and variance of q(u_{t_next} | u_t, u_0), equation (3) whitened.
 

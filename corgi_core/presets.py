@@ -277,14 +277,13 @@ _EMBEDDINGS = Preset(
         ),
     ),
     prior=replace(
-        _EMOJI.prior,
+        _EMOJI.prior, width=512, heads=8,  # no narrower than one CLIP's embeddings
         training=TrainingSettings(
             steps=600, batch_size=256, learning_rate=2e-3, ema_decay=0.99,
             checkpoint_every=200, evaluate_every=200,
         ),
     ),
     decoder=None,
-    gaussians=GaussianSettings(kappa=3.0),
     study=StudySettings(
         training=TrainingSettings(
             steps=300, batch_size=64, learning_rate=2e-3, ema_decay=0.99,

@@ -58,16 +58,18 @@ class Corgi(System):
         t = torch.randint(TIMESTEPS, (n, self.draws), device=z_0.device)
         noise = torch.randn(n, self.draws, d, device=z_0.device)
         z_t = self._schedule.add_noise(z_0.unsqueeze(1), noise, t)
+        guess = self._schedule.expected_start(z_t, t)
         dropped = torch.rand(n, device=z_0.device) < TEXT_DROPOUT
-        predicted = self.network(tokens, mask, text, dropped, z_t, t, _gaussian(text)).float()
+        predicted = self.network(tokens, mask, text, dropped, guess, t, _gaussian(text)).float()
         weights = self._schedule.p2_weights(t, self.settings.p2_gamma)
         return weighted_error(z_0.unsqueeze(1), predicted, weights)
 
     def predict(self, captions: Captions, z_t: Tensor, t: Tensor) -> Tensor:
         tokens, mask, text, _ = captions
         shown = torch.zeros(len(text), dtype=torch.bool, device=text.device)
-        z_t, t = z_t.unsqueeze(1), t.unsqueeze(1)
-        return self.network(tokens, mask, text, shown, z_t, t, _gaussian(text)).squeeze(1)
+        t = t.unsqueeze(1)
+        guess = self._schedule.expected_start(z_t.unsqueeze(1), t)
+        return self.network(tokens, mask, text, shown, guess, t, _gaussian(text)).squeeze(1)
 
 
 def _gaussian(text: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class CompiledStep:
         return small and kept.device.type == "cpu" and kept.dtype == torch.float32
 
     def __call__(self, guess: Tensor, timestep: Tensor) -> Tensor:
-        """√ᾱ_t u_t [n, d] and t's embedding [width] → ẑ_0 [rows, d]; each row has guess row % n."""
+        """The guess [n, d], t's embedding [width] → ẑ_0 [rows, d]; each row has guess row % n."""
         guesses = guess.repeat(ROWS // len(guess), 1).numpy()
         numba.set_num_threads(self._threads)
         _step(guesses, timestep.numpy(), *self._arguments, self._z_0)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from upath import UPath
 
+from corgi_core.diffusion import Schedule
 from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
@@ -79,6 +80,7 @@ class PriorModel:
         sampler = self.settings.sampler if sampler is None else sampler
         self._check(text, guidance)
         timesteps = timesteps_of(sampler, steps)
+        sqrt_alphas_cumprod = Schedule.linear().alphas_cumprod.sqrt().tolist()
         pieces = []
         for first in range(0, len(text), CAPTIONS_AT_ONCE):
             rows = slice(first, first + CAPTIONS_AT_ONCE)
@@ -92,7 +94,8 @@ class PriorModel:
             def denoiser(
                 u_t: Tensor, t: int, stepping: Stepping = stepping, c: Tensor = c
             ) -> Tensor:
-                z_0 = stepping(u_t, t)
+                guess = self.bank.unwhiten(sqrt_alphas_cumprod[t] * u_t, c)
+                z_0 = stepping(guess, t)
                 if trajectory is not None:
                     trajectory(t, z_0.clone())
                 return self.bank.whiten(z_0, c)

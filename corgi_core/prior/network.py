@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from corgi_core.diffusion import Schedule
 from corgi_core.prior.block import Block
 from corgi_core.timesteps import timestep_features
 
@@ -48,16 +47,13 @@ class Prefix:
 
 
 class PriorNetwork(nn.Module):
-    """Predicts ẑ_0(u_t, t, c, y), in the embeddings' own coordinates.
+    """Predicts ẑ_0(z_t, t, c, y), in the embeddings' own coordinates.
 
-    The noisy embedding comes in whitened, so that every bank gives the network inputs of the same
-    scale. What is embedded is √ᾱ_t u_t, the best guess of a standard Gaussian's u_0 that reads no
-    caption: so where noise tells nothing, none is seen. The prediction is z_0 itself. With
-    `checkpoint_activations` a block's activations are computed again in the backward pass instead
-    of being kept.
+    Of the noisy embedding it reads the guess μ_c + √ᾱ_t (z_t − μ_c): E[z_0 | z_t] for whom knows
+    the caption's Gaussian and not the caption. Under every bank the guess is an embedding like any
+    other, and where noise tells nothing, none is seen. With `checkpoint_activations` a block's
+    activations are computed again in the backward pass instead of being kept.
     """
-
-    sqrt_alphas_cumprod: Tensor
 
     def __init__(self, shape: PriorShape, checkpoint_activations: bool = False) -> None:
         super().__init__()
@@ -73,8 +69,6 @@ class PriorNetwork(nn.Module):
         self.positions = nn.Parameter(torch.zeros(shape.text_tokens + 2, width))
         self.timestep = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.noisy = nn.Linear(shape.embedding_width, width)
-        sqrt_alphas = Schedule.linear().alphas_cumprod.sqrt().float()
-        self.register_buffer("sqrt_alphas_cumprod", sqrt_alphas, persistent=False)
         self.blocks = nn.ModuleList(Block(width, shape.heads) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, shape.embedding_width)
@@ -113,10 +107,9 @@ class PriorNetwork(nn.Module):
         kept.append(self.layers[-1].keys_and_values(x))  # all that is wanted of the last block
         return Prefix(tuple(kept), visible)
 
-    def denoise(self, prefix: Prefix, u_t: Tensor, t: Tensor) -> Tensor:
-        """ẑ_0 [n, M, d] for M draws per caption: u_t [n, M, d] whitened, t [n, M]."""
+    def denoise(self, prefix: Prefix, guess: Tensor, t: Tensor) -> Tensor:
+        """ẑ_0 [n, M, d] for M draws per caption: their guesses [n, M, d], t [n, M]."""
         n, draws = t.shape
-        guess = self.sqrt_alphas_cumprod[t].unsqueeze(-1) * u_t
         x = self.noisy(guess) + self.embed_timestep(t)
         itself = torch.eye(draws, dtype=torch.bool, device=x.device).expand(n, -1, -1)
         visible = prefix.visible.unsqueeze(1).expand(-1, draws, -1)
@@ -142,12 +135,12 @@ class PriorNetwork(nn.Module):
         mask: Tensor,
         text: Tensor,
         dropped: Tensor,
-        u_t: Tensor,
+        guess: Tensor,
         t: Tensor,
         c: Tensor,
     ) -> Tensor:
         """One prefix and M draws per caption: `denoise(encode_prefix(…), …)`."""
-        return self.denoise(self.encode_prefix(tokens, mask, text, dropped, c), u_t, t)
+        return self.denoise(self.encode_prefix(tokens, mask, text, dropped, c), guess, t)
 
     def _run(self, through: Callable[..., Any], *inputs: Any) -> Any:
         if self.checkpoint_activations and torch.is_grad_enabled():

@@ -1,4 +1,4 @@
-"""A sampling step in one position: whatever does not depend on u_t is computed beforehand.
+"""A sampling step in one position: whatever does not depend on z_t is computed beforehand.
 
 The caption's keys and values are, and the embeddings of all timesteps; so a step runs the noisy
 embedding's position alone, for both branches of the guidance at once.
@@ -16,7 +16,7 @@ from corgi_core.prior.network import Prefix, PriorNetwork
 
 
 class Stepping:
-    """ẑ_0(u_t, t) of given captions, at the given timesteps.
+    """ẑ_0(z_t, t) of given captions, at the given timesteps.
 
     `prefix` is the captions' [n], c [n] their Gaussians. With guidance w ≠ 1 (Ho and Salimans,
     2022) the prediction is ẑ_0(∅) + w (ẑ_0(y) − ẑ_0(∅)), over all dimensions. `compiled`: where
@@ -50,16 +50,12 @@ class Stepping:
             if CompiledStep.serves(network, self._kept[0]):
                 self._through = CompiledStep(network, self._kept, seen)
         times = torch.tensor(timesteps, device=c.device)
-        scales = network.sqrt_alphas_cumprod[times].tolist()
-        self._times = dict(
-            zip(timesteps, zip(scales, network.embed_timestep(times), strict=True), strict=True)
-        )
+        self._timesteps = dict(zip(timesteps, network.embed_timestep(times), strict=True))
 
     @torch.inference_mode()
-    def __call__(self, u_t: Tensor, t: int) -> Tensor:
-        """ẑ_0 [n, d]. u_t [n, d] whitened, t one of the timesteps."""
-        scale, timestep = self._times[t]
-        z_0 = self._through(scale * u_t, timestep)
+    def __call__(self, guess: Tensor, t: int) -> Tensor:
+        """ẑ_0 [n, d] of the network's guess [n, d] at t, one of the timesteps."""
+        z_0 = self._through(guess, self._timesteps[t])
         if self._guidance == 1:
             return z_0
         shown, hidden = z_0.chunk(2)

@@ -137,7 +137,8 @@ class PriorTask(Task):
         t = random.integers(len(schedule.betas), draws)
         u_t = schedule.add_noise(u_0, random.normal(draws, bank.width), t)
         dropped = random.uniform() < self.settings.text_dropout
-        predicted = model(tokens, mask, text, dropped, u_t, t, c).float()
+        guess = bank.unwhiten(schedule.expected_start(u_t, t), c.unsqueeze(1))
+        predicted = model(tokens, mask, text, dropped, guess, t, c).float()
         if self.settings.loss == "kl":
             u_predicted = bank.whiten(predicted, c.unsqueeze(1))
             return {"loss": weighted_error(u_0, u_predicted, schedule.kl_weights(t))}

@@ -14,6 +14,7 @@ from corgi_core.prior.compiled_step import CompiledStep
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.prior.stepping import Stepping
+from corgi_core.sampling import noise_for
 
 D, T, W = 8, 6, 10
 SETTINGS = PriorSettings(
@@ -53,7 +54,7 @@ def shown(n):
     return torch.zeros(n, dtype=torch.bool)
 
 
-def uncached(network, tokens, mask, text, u, t, c):
+def uncached(network, tokens, mask, text, guess, t, c):
     """ẑ_0 by one pass over the whole sequence, with no keys or values kept."""
     from corgi_core.timesteps import timestep_features
 
@@ -65,7 +66,6 @@ def uncached(network, tokens, mask, text, u, t, c):
         ], dim=1,
     )  # fmt: skip
     positions = torch.cat([network.positions[:length], network.positions[-2:]])
-    guess = Schedule.linear().alphas_cumprod[t].sqrt().float().unsqueeze(1) * u
     noisy = network.noisy(guess) + network.timestep(timestep_features(t, 32))
     x = torch.cat([prefix + positions, noisy[:, None]], dim=1)
     total = length + 3
@@ -83,10 +83,14 @@ def uncached(network, tokens, mask, text, u, t, c):
 
 def test_prefix_and_suffix_are_one_causal_transformer(network, captions):
     tokens, mask, text = captions
-    u, t, c = torch.randn(5, D), torch.tensor([0, 10, 500, 900, 999]), torch.tensor([0, 1, 0, 1, 1])
-    ours = network(tokens, mask, text, shown(5), u[:, None], t[:, None], c)[:, 0]
+    guess, t, c = (
+        torch.randn(5, D),
+        torch.tensor([0, 10, 500, 900, 999]),
+        torch.tensor([0, 1, 0, 1, 1]),
+    )
+    ours = network(tokens, mask, text, shown(5), guess[:, None], t[:, None], c)[:, 0]
     torch.testing.assert_close(
-        ours, uncached(network, tokens, mask, text, u, t, c), rtol=1e-5, atol=1e-5
+        ours, uncached(network, tokens, mask, text, guess, t, c), rtol=1e-5, atol=1e-5
     )
 
 
@@ -98,13 +102,15 @@ def test_stepping_is_the_uncached_network(network, captions, guidance):
     prefix = network.encode_prefix(tokens, mask, text, shown(5), c)
     denoise = Stepping(network, prefix, c, timesteps, guidance)
     for t in timesteps:
-        u, times = torch.randn(5, D), torch.full((5,), t)
+        guess, times = torch.randn(5, D), torch.full((5,), t)
         with torch.no_grad():
-            expected = uncached(network, tokens, mask, text, u, times, c)
+            expected = uncached(network, tokens, mask, text, guess, times, c)
             if guidance != 1:
-                hidden = network(tokens, mask, text, ~shown(5), u[:, None], times[:, None], c)[:, 0]
+                hidden = network(tokens, mask, text, ~shown(5), guess[:, None], times[:, None], c)[
+                    :, 0
+                ]
                 expected = hidden + guidance * (expected - hidden)
-        torch.testing.assert_close(denoise(u, t), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(denoise(guess, t), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
@@ -120,8 +126,8 @@ def test_the_compiled_step_is_the_eager_one(captions, guidance, width):
     compiled = Stepping(network, prefix, c, timesteps, guidance, compiled=True)
     assert isinstance(compiled._through, CompiledStep)
     for t in timesteps:
-        u = torch.randn(1, width)
-        torch.testing.assert_close(compiled(u, t), eager(u, t), rtol=1e-5, atol=1e-5)
+        guess = torch.randn(1, width)
+        torch.testing.assert_close(compiled(guess, t), eager(guess, t), rtol=1e-5, atol=1e-5)
 
 
 def test_a_compiled_prior_gives_the_same_samples(network, captions, bank):
@@ -138,7 +144,7 @@ def test_a_compiled_prior_gives_the_same_samples(network, captions, bank):
 
 def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, captions):
     tokens, mask, text = captions
-    u, t, c = torch.randn(5, 3, D), torch.randint(1000, (5, 3)), torch.ones(5, dtype=torch.long)
+    guess, t, c = torch.randn(5, 3, D), torch.randint(1000, (5, 3)), torch.ones(5, dtype=torch.long)
 
     def gradient_and_bytes():
         network.zero_grad()
@@ -150,7 +156,7 @@ def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, c
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = network(tokens, mask, text, shown(5), u, t, c).square().mean()
+            loss = network(tokens, mask, text, shown(5), guess, t, c).square().mean()
         loss.backward()
         return torch.cat([p.grad.flatten() for p in network.parameters()]), kept
 
@@ -163,22 +169,22 @@ def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, c
 
 def test_draws_that_share_a_prefix_do_not_see_each_other(network, captions):
     tokens, mask, text = captions
-    u, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
+    guess, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
     c = torch.zeros(5, dtype=torch.long)
-    together = network(tokens, mask, text, shown(5), u, t, c)
+    together = network(tokens, mask, text, shown(5), guess, t, c)
     for m in range(3):
-        alone = network(tokens, mask, text, shown(5), u[:, m : m + 1], t[:, m : m + 1], c)
+        alone = network(tokens, mask, text, shown(5), guess[:, m : m + 1], t[:, m : m + 1], c)
         torch.testing.assert_close(together[:, m : m + 1], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_gradient_of_several_draws_is_the_mean_of_separate_passes(network, captions):
     tokens, mask, text = captions
-    u, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
+    guess, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
     c, target = torch.ones(5, dtype=torch.long), torch.randn(5, 1, D)
 
     def gradient(columns):
         network.zero_grad()
-        out = network(tokens, mask, text, shown(5), u[:, columns], t[:, columns], c)
+        out = network(tokens, mask, text, shown(5), guess[:, columns], t[:, columns], c)
         (out - target).square().mean().backward()
         return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
@@ -189,17 +195,28 @@ def test_gradient_of_several_draws_is_the_mean_of_separate_passes(network, capti
 
 def test_padding_and_dropped_captions_are_invisible(network, captions):
     tokens, mask, text = captions
-    u, t, c = torch.randn(5, 1, D), torch.full((5, 1), 300), torch.zeros(5, dtype=torch.long)
+    guess, t, c = torch.randn(5, 1, D), torch.full((5, 1), 300), torch.zeros(5, dtype=torch.long)
     scribbled = torch.where(mask.unsqueeze(2), tokens, torch.tensor(1e3))
-    same = network(tokens, mask, text, shown(5), u, t, c)
-    torch.testing.assert_close(network(scribbled, mask, text, shown(5), u, t, c), same)
-    cut = network(tokens[1:2, :1], mask[1:2, :1], text[1:2], shown(1), u[1:2], t[1:2], c[1:2])
+    same = network(tokens, mask, text, shown(5), guess, t, c)
+    torch.testing.assert_close(network(scribbled, mask, text, shown(5), guess, t, c), same)
+    cut = network(tokens[1:2, :1], mask[1:2, :1], text[1:2], shown(1), guess[1:2], t[1:2], c[1:2])
     torch.testing.assert_close(cut, same[1:2], rtol=1e-5, atol=1e-5)
 
-    hidden = network(tokens, mask, text, ~shown(5), u, t, c)
-    other = network(tokens.flip(0), mask.flip(0), text.flip(0), ~shown(5), u, t, c)
+    hidden = network(tokens, mask, text, ~shown(5), guess, t, c)
+    other = network(tokens.flip(0), mask.flip(0), text.flip(0), ~shown(5), guess, t, c)
     torch.testing.assert_close(hidden, other)
     assert not torch.allclose(hidden, same)
+
+
+def test_the_network_reads_the_guess_of_whom_knows_the_gaussian(network, captions, bank):
+    read = []
+    network.noisy.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    PriorModel(network, bank, SETTINGS, ENCODERS, {}).sample(*captions, steps=2, seed=7)
+    c = bank.choose(captions[2])
+    mean, noise = bank.means[c], noise_for(7, 0, len(c), (2, D))[:, 0]
+    z_t = mean + bank.deviations[c] * noise
+    guess = mean + Schedule.linear().alphas_cumprod[999].sqrt().float() * (z_t - mean)
+    torch.testing.assert_close(read[0], guess)
 
 
 def test_samples_do_not_depend_on_the_batch(network, captions, bank):
