@@ -15,7 +15,7 @@ from orchestration.artifacts import (
     ArrayStore,
     ClipEnsemble,
     Dataset,
-    DecoderModel,
+    Decoder,
     Evaluation,
     PriorModel,
 )
@@ -32,13 +32,20 @@ if TYPE_CHECKING:
     from corgi_core.presets import EvaluationSettings, PriorSettings
 
 PRIORS_THERE = {"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
+DRAWING = {  # the decoder that draws in this preset
+    "decoder": dg.AssetIn(
+        partition_mapping=dg.SpecificPartitionsPartitionMapping(
+            [kind.kind for kind in settings().preset.decoders[:1]]
+        )
+    )
+}
 
 
 @dg.asset(
     group_name="evaluation",
     owners=OWNERS,
     kinds={"pytorch", "mlflow", "dvc"},
-    ins=PRIORS_THERE,
+    ins=PRIORS_THERE | DRAWING,
     code_version=version(
         digest_of(settings().preset.digest("evaluation"), settings().inception_weights), revision=3
     ),
@@ -51,7 +58,7 @@ def evaluation(
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     prior: dict[str, PriorModel],
-    decoder: DecoderModel,
+    decoder: Decoder,
     workspace: Workspace,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:

@@ -1,4 +1,4 @@
-"""The models: a prior for every variant and caption subset, and the decoder that all share."""
+"""The models: a prior for every variant and caption subset, and the decoders that all share."""
 
 import dagster as dg
 
@@ -8,12 +8,13 @@ from assets.versions import version
 from orchestration.artifacts import (
     ArrayStore,
     CaptionSubset,
+    ClipEnsemble,
     Dataset,
-    DecoderModel,
+    Decoder,
     GaussianBank,
     PriorModel,
 )
-from orchestration.partitions import prior_of, priors
+from orchestration.partitions import decoders, prior_of, priors
 from orchestration.resources.mlflow import MLflow
 from orchestration.resources.ray import RayTraining
 from orchestration.resources.workspace import Workspace
@@ -83,23 +84,26 @@ def prior(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    code_version=version(PRESET.digest("decoder"), revision=2),
+    partitions_def=decoders,
+    code_version=version(PRESET.digest("decoders"), revision=2),
 )
 def decoder(
     context: dg.AssetExecutionContext,
     images: Dataset,
     pixels: ArrayStore,
     image_embeddings: ArrayStore,
+    clip_encoder: ClipEnsemble,
     workspace: Workspace,
     ray_training: RayTraining,
     mlflow: MLflow,
-) -> dg.MaterializeResult[DecoderModel]:
-    """CLIP image embedding → picture, by diffusion; trained on all training images, no captions."""
-    from corgi_core.decoders import model, network, task
+) -> dg.MaterializeResult[Decoder]:
+    """CLIP image embedding → picture; trained on all training images, no captions."""
+    from corgi_core.decoders import kinds
 
-    settings = workspace.preset.decoder
-    assert settings is not None
-    denoising = task.DecoderTask(
+    settings = workspace.preset.decoder_of(context.partition_key)
+    drawing = kinds.task_of(
+        settings.kind,
+        clip_encoder,
         settings=settings,
         pixels=pixels,
         embeddings=image_embeddings,
@@ -108,16 +112,8 @@ def decoder(
     )
     inputs = {"pixels": pixels.digest, "image_embeddings": image_embeddings.digest}
     trained = train(
-        context,
-        denoising,
-        settings.training,
-        "decoder",
-        inputs,
-        workspace,
-        ray_training,
-        mlflow,
-    )
-    trained_network = trained.result.model
-    assert isinstance(trained_network, network.DecoderNetwork)
-    finished = model.DecoderModel(trained_network, settings, image_embeddings.spec, trained.card)
-    return materialized(finished, images=len(denoising.train_keys), **trained.metadata)
+        context, drawing, settings.training, f"decoder-{settings.kind}", inputs, workspace,
+        ray_training, mlflow,
+    )  # fmt: skip
+    finished = drawing.decoder(trained.result.model, trained.card)
+    return materialized(finished, images=len(drawing.train_keys), **trained.metadata)

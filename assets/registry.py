@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.evaluation import PRIORS_THERE
+from assets.evaluation import DRAWING, PRIORS_THERE
 from assets.metadata import OWNERS, table
 from orchestration.artifacts import (
     ClipEnsemble,
-    DecoderModel,
+    Decoder,
     Evaluation,
     FolderBacked,
     PriorModel,
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     group_name="registry",
     owners=OWNERS,
     kinds={"mlflow"},
-    ins=PRIORS_THERE,
+    ins=PRIORS_THERE | DRAWING,
     code_version="2",
 )
 def registered_models(
     context: dg.AssetExecutionContext,
     evaluation: Evaluation,
     prior: dict[str, PriorModel],
-    decoder: DecoderModel,
+    decoder: Decoder,
     clip_encoder: ClipEnsemble,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[None]:

@@ -18,7 +18,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.spherical import slerp, text_difference, way
 
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone needs none of it
-    from corgi_core.decoders.model import DecoderModel
+    from corgi_core.decoders.decoder import Decoder
     from corgi_core.encoders.clip import ClipEnsemble
     from corgi_core.encoders.text import TokenEncoder
     from corgi_core.encoders.text_tower import ClipTextTower
@@ -65,7 +65,7 @@ class Generator:
     clip: ClipTextTower | ClipEnsemble
     tokens: TokenEncoder
     prior: PriorModel
-    decoder: DecoderModel
+    decoder: Decoder
 
     def __post_init__(self) -> None:
         parts = {

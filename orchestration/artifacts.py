@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from corgi_core.data.arrays import ArrayStore as ArrayStore
     from corgi_core.data.dataset import Dataset as Dataset
     from corgi_core.data.subsets import CaptionSubset as CaptionSubset
-    from corgi_core.decoders.model import DecoderModel as DecoderModel
+    from corgi_core.decoders.decoder import Decoder as Decoder
     from corgi_core.encoders.clip import ClipEnsemble as ClipEnsemble
     from corgi_core.evaluation.report import Evaluation as Evaluation
     from corgi_core.gaussians.bank import GaussianBank as GaussianBank
@@ -65,7 +65,7 @@ else:
     CaptionSubset = Artifact("corgi_core.data.subsets:CaptionSubset")
     ClipEnsemble = Artifact("corgi_core.encoders.clip:ClipEnsemble")
     Dataset = Artifact("corgi_core.data.dataset:Dataset")
-    DecoderModel = Artifact("corgi_core.decoders.model:DecoderModel")
+    Decoder = Artifact("corgi_core.decoders.decoder:Decoder")
     Evaluation = Artifact("corgi_core.evaluation.report:Evaluation")
     GaussianBank = Artifact("corgi_core.gaussians.bank:GaussianBank")
     PriorModel = Artifact("corgi_core.prior.model:PriorModel")

@@ -250,7 +250,7 @@ def presets() -> None:
     from corgi_core.presets import PRESETS
 
     table = Table(
-        Column("preset", no_wrap=True), "source", "CLIP", "pixels", "prior", "decoder", "workers"
+        Column("preset", no_wrap=True), "source", "CLIP", "pixels", "prior", "decoders", "workers"
     )
     for name, preset in PRESETS.items():
         prior, decoder = preset.prior, preset.decoder
@@ -260,9 +260,7 @@ def presets() -> None:
             ", ".join(preset.encoders.clip),
             str(decoder.image_size) if decoder else "–",
             f"{prior.layers} × {prior.width}, {prior.training.steps:,} steps",
-            f"{decoder.vectors} × {decoder.width}, {decoder.training.steps:,} steps"
-            if decoder
-            else "–",
+            ", ".join(f"{d.kind}, {d.training.steps:,} steps" for d in preset.decoders) or "–",
             str(preset.workers),
         )
     Console().print(table)

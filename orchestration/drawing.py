@@ -205,7 +205,7 @@ def champions(settings: Settings, whole_clip: bool) -> Generator:
             "generate in a workspace whose data are pictures",
         )
     folders = {part: champion_folder(settings, part) for part in ("prior", "decoder", "clip")}
-    from corgi_core.decoders.model import DecoderModel
+    from corgi_core.decoders.decoder import Decoder
     from corgi_core.encoders.text import TokenEncoder
     from corgi_core.encoders.text_tower import ClipTextTower
     from corgi_core.generate import Generator
@@ -223,7 +223,7 @@ def champions(settings: Settings, whole_clip: bool) -> Generator:
         clip=clip(),
         tokens=TokenEncoder.load(encoders.text, encoders.text_tokens),
         prior=PriorModel.load(folders["prior"]),
-        decoder=DecoderModel.load(folders["decoder"]),
+        decoder=Decoder.load(folders["decoder"]),
     )
 
 

@@ -1,10 +1,11 @@
-"""What assets are partitioned by: priors by variant and caption subset, the study by seed."""
+"""What assets are partitioned by: priors by variant and caption subset, decoders by kind, the study
+by seed."""
 
 from __future__ import annotations
 
 import dagster as dg
 
-from corgi_core.presets import CAPTION_SUBSETS, VARIANTS, Preset
+from corgi_core.presets import CAPTION_SUBSETS, DECODERS, VARIANTS, Preset
 from orchestration.settings import settings
 
 VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
@@ -12,6 +13,7 @@ VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
 variants = dg.StaticPartitionsDefinition(VARIANTS)
 caption_subsets = dg.StaticPartitionsDefinition(CAPTION_SUBSETS)
 priors = dg.MultiPartitionsDefinition({VARIANT: variants, CAPTION_SUBSET: caption_subsets})
+decoders = dg.StaticPartitionsDefinition(DECODERS)
 
 STUDY = "study"  # the group of the study's assets
 study_seeds = dg.StaticPartitionsDefinition([str(seed) for seed in settings().preset.study.seeds])
@@ -20,10 +22,13 @@ study_seeds = dg.StaticPartitionsDefinition([str(seed) for seed in settings().pr
 def is_kept_up_to_date(partition_key: str, preset: Preset) -> bool:
     """Whether the preset's own commands make this partition of an asset.
 
-    Every variant can be made by name; those of `preset.variants` are made without being asked for.
+    Every variant and decoder can be made by name; those of `preset.variants`, and the decoder that
+    draws, are made without being asked for.
     """
     dimensions = set(partition_key.split("|"))
-    return not dimensions & (set(VARIANTS) - set(preset.variants))
+    drawing = {preset.decoder.kind} if preset.decoder else set()
+    by_name_only = (set(VARIANTS) - set(preset.variants)) | (set(DECODERS) - drawing)
+    return not dimensions & by_name_only
 
 
 def semi_supervised(preset: Preset) -> list[str]:

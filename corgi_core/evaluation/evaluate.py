@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.decoders.model import DecoderModel
+from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.curves import cosine_curves
@@ -32,7 +32,7 @@ Name = tuple[str, str]  # (variant, caption subset)
 
 def evaluate(
     priors: Mapping[Name, PriorModel],
-    decoder: DecoderModel,
+    decoder: Decoder,
     clip: ClipEnsemble,
     images: ArrayStore,
     texts: ArrayStore,

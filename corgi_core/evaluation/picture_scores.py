@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corgi_core.decoders.model import DecoderModel
+from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.similarity import blockwise_cosine
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
@@ -62,7 +62,7 @@ class PictureJudge:
 
 
 def decode_and_score(
-    decoder: DecoderModel, embeddings: Tensor, judge: PictureJudge, seed: int
+    decoder: Decoder, embeddings: Tensor, judge: PictureJudge, seed: int
 ) -> tuple[Tensor, dict[str, Any]]:
     """Pictures of embeddings [n, d] and their scores with the decoding's wall time."""
     started = time.perf_counter()

@@ -12,12 +12,12 @@ from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
 from corgi_core.data.pixels import pixels
-from corgi_core.decoders.task import DecoderTask
-from corgi_core.presets import DataSettings, DecoderSettings, TrainingSettings, preset_named
+from corgi_core.decoders.components.task import ComponentsTask
+from corgi_core.presets import ComponentsSettings, DataSettings, TrainingSettings, preset_named
 
 SIDE, WIDTH, SHAPES = 16, 16, 12
 TINY = replace(
-    preset_named("emoji").decoder,
+    preset_named("emoji").decoder_of("components"),
     image_size=SIDE, components=64, width=128, vector_width=32, blurred=0.0,
     embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
     training=TrainingSettings(
@@ -37,7 +37,7 @@ def coloured_shape(number: int) -> Image.Image:
     return picture
 
 
-def a_task(folder: Path, settings: DecoderSettings = TINY, width: int = WIDTH) -> DecoderTask:
+def a_task(folder: Path, settings: ComponentsSettings = TINY, width: int = WIDTH) -> ComponentsTask:
     """Twelve shapes with random embeddings, written and read as every dataset is."""
     source = folder / "shapes"
     source.mkdir(parents=True)
@@ -50,7 +50,7 @@ def a_task(folder: Path, settings: DecoderSettings = TINY, width: int = WIDTH) -
         "embeddings",
     )  # fmt: skip
     keys = tuple(images.manifest["key"])
-    return DecoderTask(settings, pixels(images, folder / "pixels", SIDE), embeddings, keys, keys)
+    return ComponentsTask(settings, pixels(images, folder / "pixels", SIDE), embeddings, keys, keys)
 
 
 def random_embeddings(images: Dataset, shard: str, width: int) -> dict[str, np.ndarray]:
@@ -60,6 +60,6 @@ def random_embeddings(images: Dataset, shard: str, width: int) -> dict[str, np.n
     return {"keys": keys, "image": z.astype(np.float16)}
 
 
-def embeddings_of(task: DecoderTask) -> np.ndarray:
+def embeddings_of(task: ComponentsTask) -> np.ndarray:
     store: ArrayStore = task.embeddings
     return store.read("image")[store.rows_of(task.train_keys)].astype(np.float32)

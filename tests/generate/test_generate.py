@@ -62,7 +62,7 @@ def separate_draws(generator, image, count):
 def test_a_picture_is_the_same_however_many_are_drawn_with_it(generator, image, monkeypatch):
     few = separate_draws(generator, image, 2)
     many = separate_draws(generator, image, 9)
-    monkeypatch.setattr("corgi_core.decoders.model.PICTURES_AT_ONCE", 4)
+    monkeypatch.setattr("corgi_core.decoders.decoder.PICTURES_AT_ONCE", 4)
     monkeypatch.setattr("corgi_core.prior.model.CAPTIONS_AT_ONCE", 5)
     in_batches = separate_draws(generator, image, 9)
     for name, pictures in many.items():

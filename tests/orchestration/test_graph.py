@@ -36,7 +36,9 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
         {"images", "image_embeddings", "text_embeddings", "caption_subset", "gaussian_bank"},
         PRIORS,
     ),
-    "decoder": ("models", {"images", "pixels", "image_embeddings"}, []),
+    "decoder": (
+        "models", {"images", "pixels", "image_embeddings", "clip_encoder"}, ["components"]
+    ),
     "evaluation": (
         "evaluation",
         {
@@ -118,7 +120,8 @@ def test_a_refresh_makes_the_partitions_of_the_presets_variants(
     assert made["gaussian_bank"] == set(own)
     assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS for variant in own}
     assert made["caption_subset"] == set(SUBSETS)
-    assert made["evaluation"] == made["decoder"] == {None}
+    assert made["decoder"] == {"components"}
+    assert made["evaluation"] == {None}
 
 
 def test_automations_are_off(definitions: dg.Definitions) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from corgi_core.decoders.network import FAINTEST, DecoderNetwork, DecoderShape
+from corgi_core.decoders.components.network import FAINTEST, ComponentsNetwork, ComponentsShape
 
 
-def network(width: int) -> DecoderNetwork:
-    return DecoderNetwork(
-        DecoderShape(width, image_size=8, components=12, width=16, vectors=8, vector_width=6)
+def network(width: int) -> ComponentsNetwork:
+    return ComponentsNetwork(
+        ComponentsShape(width, image_size=8, components=12, width=16, vectors=8, vector_width=6)
     )
 
 

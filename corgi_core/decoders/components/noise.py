@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,6 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
-
-from corgi_core.encoders.similarity import scale_blocks
 
 T = 1000
 MOST_WEIGHT = 5.0
@@ -61,13 +58,3 @@ def denoising_loss(x_0: Tensor, predicted: Tensor, alpha_bar: Tensor, values: in
     """
     errors = (x_0 - predicted).square().sum(dim=1) / values
     return torch.mean(truncated_snr_weights(alpha_bar) * errors)
-
-
-def blurred_embedding(z: Tensor, cosine: Tensor, noise: Tensor, blocks: Sequence[int]) -> Tensor:
-    """Embeddings at about the given cosine to z, every block again of norm √d_b.
-
-    z, noise [n, d], cosine [n] in [0, 1]. A prior's embedding is only near the true one; a decoder
-    that has met such embeddings draws the likeliest picture, one that has not draws none.
-    """
-    share = cosine.unsqueeze(1)
-    return scale_blocks(share * z + (1 - share.square()).sqrt() * noise, blocks)

@@ -1,4 +1,4 @@
-"""The decoder's network: diffusion over principal components, told the embedding block by block.
+"""The network: diffusion over principal components, told the embedding block by block.
 
 A picture is one vector of coordinates (`components`), so the denoiser is a stack of dense residual
 blocks, all of it matrix products. A processor trains it on many times more pictures a second than
@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from corgi_core.decoders.components import PrincipalComponents
+from corgi_core.decoders.components.basis import PrincipalComponents
 from corgi_core.timesteps import timestep_features
 
 FAINTEST = 0.1  # directions with less than this part of the mean variance are not amplified further
 
 
 @dataclass(frozen=True)
-class DecoderShape:
+class ComponentsShape:
     """What the network is built from."""
 
     embedding_width: int
@@ -53,13 +53,13 @@ class Block(nn.Module):
         return h + (1 + gate) * self.change(self.norm(h) * (1 + scale) + shift)
 
 
-class DecoderNetwork(nn.Module):
+class ComponentsNetwork(nn.Module):
     """x̂_0(x_t, t, z), predicted directly; x are coordinates along the `components`."""
 
     centre: Tensor
     whitening: Tensor
 
-    def __init__(self, shape: DecoderShape) -> None:
+    def __init__(self, shape: ComponentsShape) -> None:
         super().__init__()
         self.shape = shape
         width, vector_width = shape.width, shape.vector_width

@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from corgi_core.decoders.noise import (
+from corgi_core.decoders.components.noise import (
     T,
-    blurred_embedding,
     denoising_loss,
     few_step_solver,
     forward_process,
     shifted_cosine_betas,
     truncated_snr_weights,
 )
-from corgi_core.encoders.similarity import cosine_by_block, scale_blocks
 
 
 def alpha_bar_of(shift: float) -> np.ndarray:
@@ -92,14 +90,3 @@ def test_the_solver_samples_a_gaussian_from_its_exact_denoiser() -> None:
         (x,) = solver.step(x_0, t, x, return_dict=False)
     assert abs(float(x.mean()) - mean) < 0.01
     assert abs(float(x.std()) - deviation) < 0.01
-
-
-def test_a_blurred_embedding_is_at_the_cosine_asked_for() -> None:
-    blocks = (300, 700)
-    z = scale_blocks(torch.randn(400, 1000), blocks)
-    cosine = torch.linspace(0, 1, 400)
-    blurred = blurred_embedding(z, cosine, torch.randn(400, 1000), blocks)
-    torch.testing.assert_close(blurred, scale_blocks(blurred, blocks))
-    found = cosine_by_block(blurred, z, blocks)
-    assert (found - cosine.unsqueeze(1)).abs().mean() < 0.04
-    torch.testing.assert_close(blurred[-1], z[-1])

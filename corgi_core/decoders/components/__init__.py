@@ -1,0 +1,1 @@
+"""Diffusion over the principal components of small pictures: a decoder for processors."""

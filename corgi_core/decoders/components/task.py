@@ -1,0 +1,95 @@
+"""What the components decoder learns: to denoise all training images, knowing their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor, nn
+
+from corgi_core.decoders.components.basis import PrincipalComponents
+from corgi_core.decoders.components.decoder import ComponentsDecoder
+from corgi_core.decoders.components.network import ComponentsNetwork, ComponentsShape
+from corgi_core.decoders.components.noise import T, denoising_loss, forward_process
+from corgi_core.decoders.picture_task import PictureTask, in_range
+from corgi_core.errors import CorgiError
+from corgi_core.presets import ComponentsSettings
+from corgi_core.training.loop import StepRandom
+
+
+@dataclass
+class ComponentsTask(PictureTask[ComponentsSettings]):
+    """Training of a components decoder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size, values = self.settings.image_size, 3 * self.settings.image_size**2
+        if self.settings.components > values:
+            raise CorgiError(
+                f"pictures of {size} pixels have no {self.settings.components} components",
+                f"set decoder.components to {values} or less",
+            )
+
+    def build(self) -> nn.Module:
+        s = self.settings
+        return ComponentsNetwork(
+            ComponentsShape(
+                self.embeddings.spec["width"], s.image_size, s.components, s.width, s.vectors,
+                s.vector_width,
+            )
+        )  # fmt: skip
+
+    def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> ComponentsDecoder:
+        return ComponentsDecoder(model, self.settings, self.embeddings.spec, card)
+
+    def prepare(self, model: nn.Module) -> None:
+        """The components of the training pictures, and the whitening of their embeddings."""
+        assert isinstance(model, ComponentsNetwork)
+        model.components.load_state_dict(self._components.state_dict())
+        model.whiten_for(self.training_embeddings)
+
+    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        """One (t, noise) a picture, its embedding blurred now and then. rows [b] → mean loss."""
+        pictures = self.order[rows]
+        x_0 = self._training_coordinates[pictures].to(random.device)
+        z = self.blurred(self.training_embeddings[pictures].to(random.device), random)
+        t = random.integers(T)
+        x_t = self._process.add_noise(x_0, random.normal(x_0.shape[1]), t.int())  # type: ignore[arg-type]
+        predicted = model(x_t, t, z, random.uniform() < self.settings.embedding_dropout)
+        alpha_bar = self._process.alphas_cumprod.to(t.device)[t]
+        return {"loss": denoising_loss(x_0, predicted, alpha_bar, 3 * self.settings.image_size**2)}
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Denoising loss and the error of few-step reconstructions, on fixed held-out images."""
+        if not self.test_keys:
+            return {}
+        assert isinstance(model, ComponentsNetwork)
+        device = model.centre.device
+        pixels, z = (tensor.to(device) for tensor in self.held_out)
+        t = torch.linspace(0, T - 1, len(z), device=device).long()
+        x_0 = model.components.coordinates(in_range(pixels))
+        noise = StepRandom(0, 0, len(z), device=device).normal(x_0.shape[1])
+        x_t = self._process.add_noise(x_0, noise, t.int())  # type: ignore[arg-type]
+        predicted = model(x_t, t, z, torch.zeros(len(z), dtype=torch.bool, device=device))
+        alpha_bar = self._process.alphas_cumprod.to(device)[t]
+        loss = denoising_loss(x_0, predicted, alpha_bar, pixels[0].numel())
+        return {"held_out_loss": float(loss)} | super().evaluate(model)
+
+    @cached_property
+    def _process(self) -> DDPMScheduler:
+        return forward_process(self.settings.noise_shift)
+
+    @cached_property
+    def _components(self) -> PrincipalComponents:
+        components = PrincipalComponents(self.settings.image_size, self.settings.components)
+        components.fit(in_range(self.training_pixels))
+        return components
+
+    @cached_property
+    def _training_coordinates(self) -> Tensor:
+        """[n, k], in the order of the training keys."""
+        return self._components.coordinates(in_range(self.training_pixels))

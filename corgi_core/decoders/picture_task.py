@@ -1,0 +1,124 @@
+"""What the training of every decoder has in common: pictures, their embeddings, no captions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.balance import balanced_rows
+from corgi_core.decoders.decoder import Decoder
+from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.errors import CorgiError
+from corgi_core.presets import DecoderSettings
+from corgi_core.training.loop import StepRandom, Task
+
+HELD_OUT_IMAGES = 256
+S = TypeVar("S", bound=DecoderSettings)
+
+
+@dataclass
+class PictureTask(Task, Generic[S]):
+    """Training of a decoder (a `Task` of the training loop) on all training images.
+
+    `pixels` holds "pixels", uint8 [n, 3, s, s]; `embeddings` holds "image", [n, d]. A training
+    row is a picture; those without near twins have several rows.
+    """
+
+    settings: S
+    pixels: ArrayStore
+    embeddings: ArrayStore
+    train_keys: Collection[str]
+    test_keys: Collection[str]
+
+    def __post_init__(self) -> None:
+        self.train_keys = tuple(sorted(self.train_keys))
+        self.test_keys = tuple(sorted(self.test_keys))
+        size, wanted = self.pixels.spec["size"], self.settings.image_size
+        if size != wanted:
+            raise CorgiError(
+                f"the pixels are {size} to a side, the decoder's image_size is {wanted}",
+                "materialise the pixels again with the present preset",
+            )
+
+    @abstractmethod
+    def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> Decoder:
+        """The trained network as a decoder."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.order)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Root mean square error of pictures decoded from held-out embeddings, of pixels in 0…1."""
+        if not self.test_keys:
+            return {}
+        device = next(model.parameters()).device
+        pixels, z = (tensor.to(device) for tensor in self.held_out)
+        decoded = self.decoder(model, card={}).decode(z)
+        return {"held_out_pixel_error": float((decoded - pixels / 255).square().mean().sqrt())}
+
+    def blurred(self, z: Tensor, random: StepRandom) -> Tensor:
+        """Embeddings z [n, d], of which `settings.blurred` have become uncertain as a prior's are:
+        at a cosine between `least_cosine` and 1 to the true one."""
+        cosine = 1 - (1 - self.settings.least_cosine) * random.uniform()
+        cosine = torch.where(random.uniform() < self.settings.blurred, cosine, 1.0)
+        return blurred_embedding(z, cosine, random.normal(z.shape[1]), self.blocks)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """d_b of the CLIP encoders."""
+        return tuple(self.embeddings.spec["blocks"])
+
+    @cached_property
+    def training_embeddings(self) -> Tensor:
+        """float32 [n, d], in the order of the training keys."""
+        return self.embeddings_of(self.train_keys)
+
+    @cached_property
+    def training_pixels(self) -> Tensor:
+        """uint8 [n, 3, s, s], in the order of the training keys."""
+        return self.pixels_of(self.train_keys)
+
+    @cached_property
+    def order(self) -> Tensor:
+        """Training row → picture, those without near twins more often."""
+        return torch.from_numpy(balanced_rows(self.training_embeddings.numpy()))
+
+    @cached_property
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """Pixels uint8 [n, 3, s, s] and embeddings [n, d] of evenly spaced held-out images."""
+        spaced = np.linspace(0, len(self.test_keys) - 1, HELD_OUT_IMAGES).astype(int)
+        keys = [tuple(self.test_keys)[i] for i in np.unique(spaced)]
+        return self.pixels_of(keys), self.embeddings_of(keys)
+
+    def pixels_of(self, keys: Collection[str]) -> Tensor:
+        """uint8 [n, 3, s, s] of the images `keys`."""
+        return torch.from_numpy(self.pixels.read("pixels")[self.pixels.rows_of(keys)])
+
+    def embeddings_of(self, keys: Collection[str]) -> Tensor:
+        """float32 [n, d] of the images `keys`."""
+        z = self.embeddings.read("image")[self.embeddings.rows_of(keys)]
+        return torch.from_numpy(z.astype(np.float32))
+
+
+def blurred_embedding(z: Tensor, cosine: Tensor, noise: Tensor, blocks: tuple[int, ...]) -> Tensor:
+    """Embeddings at about the given cosine to z, every block again of norm √d_b.
+
+    z, noise [n, d], cosine [n] in [0, 1]. A prior's embedding is only near the true one; a decoder
+    that has met such embeddings draws the likeliest picture, one that has not draws none.
+    """
+    share = cosine.unsqueeze(1)
+    return scale_blocks(share * z + (1 - share.square()).sqrt() * noise, blocks)
+
+
+def in_range(pixels: Tensor) -> Tensor:
+    """0 … 255 → −1 … 1."""
+    return pixels.float() / 127.5 - 1

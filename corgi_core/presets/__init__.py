@@ -1,0 +1,47 @@
+"""Every setting of Corgi in one aligned table: the presets, from a laptop to a cluster.
+
+A preset is data. Assets read their part of it, and its digest is part of their code version, so
+changing a number here marks exactly what depends on it as stale.
+"""
+
+from __future__ import annotations
+
+from corgi_core.errors import CorgiError
+from corgi_core.presets.decoders import DECODERS, ComponentsSettings, DecoderSettings
+from corgi_core.presets.embeddings import EMBEDDINGS
+from corgi_core.presets.emoji import EMOJI, EMOJI_SMALL
+from corgi_core.presets.settings import (
+    DataSettings,
+    EncoderSettings,
+    EvaluationSettings,
+    GaussianSettings,
+    Preset,
+    PriorSettings,
+    StudySettings,
+    settings_from,
+)
+from corgi_core.presets.training import TrainingSettings
+from corgi_core.presets.variants import (
+    BASELINE,
+    CAPTION_SUBSETS,
+    VARIANTS,
+    clusters_of,
+    fraction_of,
+    is_learned,
+)
+
+__all__ = [
+    "BASELINE", "CAPTION_SUBSETS", "DECODERS", "PRESETS", "VARIANTS", "ComponentsSettings",
+    "DataSettings", "DecoderSettings", "EncoderSettings", "EvaluationSettings",
+    "GaussianSettings", "Preset", "PriorSettings", "StudySettings", "TrainingSettings",
+    "clusters_of", "fraction_of", "is_learned", "preset_named", "settings_from",
+]  # fmt: skip
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (EMOJI, EMOJI_SMALL, EMBEDDINGS)}
+
+
+def preset_named(name: str) -> Preset:
+    """The preset of that name; a CorgiError that lists the known ones if there is none."""
+    if name not in PRESETS:
+        raise CorgiError(f"there is no preset {name!r}", f"choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
