@@ -79,6 +79,8 @@ class Generator:
                 f"these models belong to different CLIP encoders ({known})",
                 "choose a prior and a decoder that were trained on the same embeddings",
             )
+        if self.decoder.wants_negative:
+            self.decoder = self.decoder.with_negative(self._prior_draws("", 1, DEFAULT)[0])
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -146,12 +148,7 @@ class Generator:
         Two captions with one seed are drawn from the same noise.
         """
         check_prompt(caption)
-        tokens, mask = self.tokens.encode([caption])  # once, however many draws
-        text = self.clip.encode_texts([caption])
-        return self.prior.sample(
-            tokens.expand(count, -1, -1), mask.expand(count, -1), text.expand(count, -1),
-            steps=sampling.prior_steps, seed=sampling.seed,
-        )  # fmt: skip
+        return self._prior_draws(caption, count, sampling)
 
     def embed_image(self, image: bytes) -> Tensor:
         """CLIP's embedding [d] of a plain RGB image file, prepared as the training images are
@@ -179,6 +176,14 @@ class Generator:
             for piece in pieces
         ]
         return torch.cat(drawn)
+
+    def _prior_draws(self, caption: str, count: int, sampling: Sampling) -> Tensor:
+        tokens, mask = self.tokens.encode([caption])  # once, however many draws
+        text = self.clip.encode_texts([caption])
+        return self.prior.sample(
+            tokens.expand(count, -1, -1), mask.expand(count, -1), text.expand(count, -1),
+            steps=sampling.prior_steps, seed=sampling.seed,
+        )  # fmt: skip
 
     @property
     def _whole_clip(self) -> ClipEnsemble:

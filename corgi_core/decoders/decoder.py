@@ -93,6 +93,15 @@ class Decoder(ABC):
         """d_b of the CLIP encoders, which sum to the width."""
         return tuple(self.encoders["blocks"])
 
+    @property
+    def wants_negative(self) -> bool:
+        """Whether guidance is to start from a prior's embedding of the empty caption."""
+        return False
+
+    def with_negative(self, embedding: Tensor) -> Self:
+        """This decoder, with guidance that starts from an embedding [d]."""
+        raise NotImplementedError(f"a {self.kind} decoder is not guided by an embedding")
+
     @torch.no_grad()
     def decode(
         self,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _CLASSES = {  # (package, decoder, task)
     "components": ("components", "ComponentsDecoder", "ComponentsTask"),
+    "stable_diffusion": ("stable_diffusion", "StableDiffusionDecoder", "StableDiffusionTask"),
 }
 
 

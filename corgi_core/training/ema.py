@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class MovingAverage:
     """θ̄ ← γₙ θ̄ + (1 − γₙ) θ after update n = 1, 2, …, with γₙ = min(decay, n / (n + 9)).
 
     The warm-up of γ lets the average forget the initial weights: a run much shorter than
-    1 / (1 − decay) updates averages over its last tenth. Buffers are taken over as they are.
+    1 / (1 − decay) updates averages over its last tenth. Buffers are taken over as they are. Frozen
+    parameters are their own average: both models hold the same ones, once in memory.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._frozen = {name for name, p in parameters.items() if not p.requires_grad}
+        shared = {id(parameters[name]): parameters[name] for name in self._frozen}
+        self.model = copy.deepcopy(model, shared).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take one step towards `model`'s weights."""
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 9))
-        torch._foreach_lerp_(
-            list(self.model.parameters()), list(model.parameters()), weight=1 - decay
-        )
+        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        averages, weights = zip(*((a, p) for a, p in pairs if a is not p), strict=True)
+        torch._foreach_lerp_(averages, weights, weight=1 - decay)
         for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(buffer)
 
@@ -36,3 +41,13 @@ class MovingAverage:
         """Give `model` the buffers of the last update: a skipped step's NaN lives on in none."""
         for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             buffer.copy_(average)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Averages and buffers by name, without what is frozen: that is in the model's own."""
+        named = self.model.state_dict().items()
+        return {name: tensor for name, tensor in named if name not in self._frozen}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `tensors`; what is frozen stays as the model has it."""
+        named = self.model.state_dict()
+        self.model.load_state_dict({name: named[name] for name in self._frozen} | dict(tensors))

@@ -213,7 +213,7 @@ def _resumed(
         return _Counters()
     log.info("the run in %s continues from step %d", folder, checkpoint.step)
     model.load_state_dict(checkpoint.parts["model"])
-    average.model.load_state_dict(checkpoint.parts["ema"])
+    average.load_tensors(checkpoint.parts["ema"])
     optimizer.load_tensors(checkpoint.parts["optimizer"])
     counters = _Counters(**checkpoint.state)
     average.updates = counters.updates
@@ -228,7 +228,7 @@ def _checkpoint(
 ) -> Checkpoint:
     parts = {
         "model": model.state_dict(),
-        "ema": average.model.state_dict(),
+        "ema": average.tensors(),
         "optimizer": optimizer.tensors(),
     }
     return Checkpoint(counters.step, parts, asdict(counters))

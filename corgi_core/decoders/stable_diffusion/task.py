@@ -1,0 +1,121 @@
+"""What the Stable Diffusion decoder learns: to denoise latents, told embeddings, not captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor, nn
+
+from corgi_core.decoders.picture_task import PictureTask
+from corgi_core.decoders.stable_diffusion.decoder import StableDiffusionDecoder
+from corgi_core.decoders.stable_diffusion.latents import TrainingLatents
+from corgi_core.decoders.stable_diffusion.network import (
+    FINE_TUNING,
+    StableDiffusionNetwork,
+    StableDiffusionShape,
+)
+from corgi_core.decoders.stable_diffusion.noise import forward_process, target
+from corgi_core.decoders.stable_diffusion.pipeline import (
+    PipelineConfigs,
+    load_unet,
+    load_vae,
+    read_configs,
+)
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.errors import CorgiError
+from corgi_core.presets import StableDiffusionSettings
+from corgi_core.training.loop import StepRandom
+
+NEGATIVES = ("prior", "mean", "zero")
+
+
+@dataclass
+class StableDiffusionTask(PictureTask[StableDiffusionSettings]):
+    """Fine-tuning of a pretrained pipeline.
+
+    `clip` embeds a black image, where that is what guidance starts from. The embedding travels to
+    workers, CLIP does not.
+    """
+
+    clip: ClipEnsemble | None = None
+    black: Tensor | None = None  # [d]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_settings()
+        if self.settings.negative == "zero" and self.black is None:
+            if self.clip is None:
+                raise CorgiError("there is no CLIP to embed a black image with", "give the task it")
+            side = self.clip.image_size
+            self.black = self.clip.encode_images(torch.zeros(1, 3, side, side))[0]
+        self.clip = None
+
+    def build(self) -> nn.Module:
+        s, configs = self.settings, self._configs
+        lora = s.fine_tuning == "lora"
+        shape = StableDiffusionShape(
+            self.embeddings.spec["width"], configs.unet, configs.vae, configs.scheduler,
+            lora_rank=s.lora_rank if lora else 0, lora_alpha=s.lora_alpha if lora else 0,
+        )  # fmt: skip
+        network = StableDiffusionNetwork(shape, load_unet(s.pretrained), load_vae(s.pretrained))
+        network.learn(s.fine_tuning)
+        if s.checkpoint_activations:
+            network.unet.enable_gradient_checkpointing()
+        return network
+
+    def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> StableDiffusionDecoder:
+        return StableDiffusionDecoder(model, self.settings, self.embeddings.spec, card)
+
+    def prepare(self, model: nn.Module) -> None:
+        """The negative embedding: the black image's, or the mean of the training images'."""
+        assert isinstance(model, StableDiffusionNetwork)
+        black = self.black
+        negative = self.training_embeddings.mean(dim=0) if black is None else black
+        model.conditioning.negative.copy_(negative)
+
+    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        """One (t, noise) a picture, its embedding blurred now and then. rows [b] → mean loss."""
+        pictures = self.order[rows]
+        x_0 = self._latents.draw(pictures, random)
+        z = self.blurred(self.training_embeddings[pictures].to(random.device), random)
+        t = random.integers(self._process.config["num_train_timesteps"])
+        noise = random.normal(*x_0.shape[1:])
+        x_t = self._process.add_noise(x_0, noise, t.int())  # type: ignore[arg-type]
+        predicted = model(x_t, t, z, random.uniform() < self.settings.embedding_dropout)
+        errors = predicted - target(self._process, x_0, noise, t)
+        return {"loss": errors.square().mean()}
+
+    @cached_property
+    def _configs(self) -> PipelineConfigs:
+        return read_configs(self.settings.pretrained)
+
+    @cached_property
+    def _process(self) -> DDPMScheduler:
+        return forward_process(self._configs.scheduler)
+
+    @cached_property
+    def _latents(self) -> TrainingLatents:
+        return TrainingLatents(self.settings.pretrained, self.pixels, tuple(self.train_keys))
+
+    def _check_settings(self) -> None:
+        s, multiple = self.settings, self._configs.picture_multiple
+        for name, value, known in (
+            ("fine_tuning", s.fine_tuning, FINE_TUNING),
+            ("negative", s.negative, NEGATIVES),
+        ):
+            if value not in known:
+                raise CorgiError(
+                    f"the decoder's {name} is {value!r}", f"choose one of {', '.join(known)}"
+                )
+        if s.fine_tuning == "lora" and s.lora_rank < 1:
+            raise CorgiError(f"LoRA of rank {s.lora_rank} adapts nothing", "set lora_rank above 0")
+        if s.image_size % multiple:
+            raise CorgiError(
+                f"{s.pretrained} draws no pictures of {s.image_size} pixels to a side",
+                f"set the decoder's image_size to a multiple of {multiple}",
+            )
