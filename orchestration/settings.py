@@ -12,6 +12,8 @@ CORGI_DAGSTER_PORT   where `corgi ui` serves Dagster, and links point to (defaul
 CORGI_MLFLOW_PORT    the same for MLflow (default: 5000)
 CORGI_INCEPTION_WEIGHTS  a TorchScript Inception for the Fréchet distance (default: the preset's,
                      which is none: then the preset's own CLIP measures)
+CORGI_STABLE_DIFFUSION   a hub id or a folder: the preset then has a decoder "stable_diffusion" too,
+                     fine-tuned from that pipeline (default: it has none)
 MLFLOW_TRACKING_URI  an MLflow server (default: SQLite under <home>/mlflow)
 """
 
@@ -50,6 +52,7 @@ class Settings:
     dagster_port: int
     mlflow_port: int
     inception_weights: str | None
+    stable_diffusion: str | None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -61,6 +64,9 @@ class Settings:
                 f"CORGI_INCEPTION_WEIGHTS is {weights}, and there is no such file",
                 "set it to the path of a TorchScript Inception, or leave it unset",
             )
+        pipeline = environment.get("CORGI_STABLE_DIFFUSION") or None
+        if pipeline and Path(pipeline).is_dir():
+            pipeline = str(Path(pipeline).absolute())
         return cls(
             preset=preset,
             own_dataset=environment.get("CORGI_DATASET") or None,
@@ -74,6 +80,7 @@ class Settings:
             dagster_port=_number(environment, "CORGI_DAGSTER_PORT", 3000),
             mlflow_port=_number(environment, "CORGI_MLFLOW_PORT", 5000),
             inception_weights=str(Path(weights).absolute()) if weights else None,
+            stable_diffusion=pipeline,
         )
 
     @property

@@ -25,6 +25,7 @@ from corgi_core.presets.settings import (
     StudySettings,
     settings_from,
 )
+from corgi_core.presets.stable_diffusion import with_stable_diffusion
 from corgi_core.presets.training import TrainingSettings
 from corgi_core.presets.variants import (
     BASELINE,
@@ -40,7 +41,7 @@ __all__ = [
     "DataSettings", "DecoderSettings", "EncoderSettings", "EvaluationSettings",
     "GaussianSettings", "Preset", "PriorSettings", "StableDiffusionSettings", "StudySettings",
     "TrainingSettings", "clusters_of", "fraction_of", "is_learned", "preset_named",
-    "settings_from",
+    "settings_from", "with_stable_diffusion",
 ]  # fmt: skip
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (EMOJI, EMOJI_SMALL, EMBEDDINGS)}

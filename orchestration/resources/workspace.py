@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 from upath import UPath
 
-from corgi_core.presets import Preset, preset_named
+from corgi_core.presets import Preset, preset_named, with_stable_diffusion
 from orchestration.settings import Settings
 
 DATASETS = ("raw_images", "images")  # whose folders DVC may own
@@ -25,6 +25,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     work: str
     reports: str
     inception_weights: str | None
+    stable_diffusion: str | None
 
     @classmethod
     def of(cls, settings: Settings) -> Workspace:
@@ -36,11 +37,17 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
             work=str(settings.work),
             reports=str(settings.reports),
             inception_weights=settings.inception_weights,
+            stable_diffusion=settings.stable_diffusion,
         )
 
     @cached_property
     def preset(self) -> Preset:
-        return preset_named(self.preset_name)
+        """The preset, with the decoder that the environment adds. The code versions of assets leave
+        that one out: naming a pipeline makes no other decoder stale."""
+        preset = preset_named(self.preset_name)
+        if self.stable_diffusion is None:
+            return preset
+        return with_stable_diffusion(preset, self.stable_diffusion)
 
     def place(self, context: dg.AssetExecutionContext) -> UPath:
         """Where the IO manager keeps this asset: a store computed there is resumed there."""

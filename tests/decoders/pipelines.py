@@ -1,4 +1,4 @@
-"""A pipeline of Stable Diffusion's own classes, small enough to learn twelve shapes by heart."""
+"""A tiny pipeline that is to learn twelve coloured shapes by heart."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from shapes import SIDE, a_task
+from tiny_diffusion import save_pipeline, tiny_scheduler, tiny_unet, tiny_vae
+from torch import Tensor
 from torch.nn import functional as F
 
 from corgi_core.decoders.picture_task import in_range
@@ -19,38 +21,20 @@ SETTINGS = StableDiffusionSettings(
     pretrained="", fine_tuning="full", lora_rank=2, lora_alpha=4, image_size=SIDE, blurred=0.0,
     least_cosine=0.7, embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
     training=TrainingSettings(
-        steps=400, batch_size=24, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
+        steps=350, batch_size=24, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
         weight_decay=0.0, precision="fp32", evaluate_every=10_000,
     ),
 )  # fmt: skip
 
 
-def a_pipeline(folder: Path, pictures: torch.Tensor, *, prediction: str = "epsilon") -> Path:
-    """Written as `save_pretrained` does; the VAE knows the pictures, uint8 [n, 3, s, s]."""
+def a_pipeline(folder: Path, pictures: Tensor) -> Path:
+    """An untrained UNet, and a VAE that knows the pictures, uint8 [n, 3, s, s]."""
     torch.manual_seed(0)
-    vae = _vae(in_range(pictures))
-    unet = UNet2DConditionModel(
-        sample_size=SIDE // 2, in_channels=4, out_channels=4, block_out_channels=(32, 64),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1, cross_attention_dim=24, attention_head_dim=4, norm_num_groups=8,
-        use_linear_projection=True,
-    )  # fmt: skip
-    scheduler = PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
-        set_alpha_to_one=False, steps_offset=1, prediction_type=prediction,
-    )  # fmt: skip
-    for name, part in {"vae": vae, "unet": unet, "scheduler": scheduler}.items():
-        part.save_pretrained(folder / name)
-    return folder
+    return save_pipeline(folder, a_vae(in_range(pictures)), tiny_unet(), tiny_scheduler())
 
 
-def _vae(pictures: torch.Tensor) -> AutoencoderKL:
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(16, 16), norm_num_groups=4, sample_size=SIDE,
-        mid_block_add_attention=False,
-    )  # fmt: skip
+def a_vae(pictures: Tensor) -> AutoencoderKL:
+    vae = tiny_vae()
     optimizer = torch.optim.Adam(vae.parameters())
     for step in range(VAE_STEPS):
         optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / VAE_STEPS)

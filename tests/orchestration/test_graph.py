@@ -11,13 +11,16 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from corgi_core.errors import CorgiError
 from orchestration.refresh import Refresh
-from orchestration.settings import settings
+from orchestration.resources.workspace import Workspace
+from orchestration.settings import Settings, settings
 
 VARIANTS = [
     "baseline", "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
     "shifted-k1024-learned",
 ]  # fmt: skip
+DECODERS = ["components", "stable_diffusion"]
 SUBSETS = ["1.7%", "10%", "100%"]
 PRIORS = [f"{subset}|{variant}" for subset in SUBSETS for variant in VARIANTS]
 
@@ -37,7 +40,7 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
         PRIORS,
     ),
     "decoder": (
-        "models", {"images", "pixels", "image_embeddings", "clip_encoder"}, ["components"]
+        "models", {"images", "pixels", "image_embeddings", "clip_encoder"}, DECODERS
     ),
     "evaluation": (
         "evaluation",
@@ -157,3 +160,21 @@ def test_other_inception_weights_make_the_evaluation_stale_and_nothing_else(
     before, after = code_versions(), code_versions(CORGI_INCEPTION_WEIGHTS=str(weights))
     assert before.keys() == after.keys() == GRAPH.keys()
     assert {key for key in GRAPH if before[key] != after[key]} == {"evaluation"}
+
+
+def test_naming_a_pipeline_adds_a_decoder_and_makes_nothing_stale(
+    definitions: dg.Definitions, tmp_path: Path
+) -> None:
+    pipeline = {"CORGI_PRESET": "emoji", "CORGI_STABLE_DIFFUSION": str(tmp_path)}
+    graph = definitions.resolve_asset_graph()
+    assert code_versions(**pipeline) == {
+        key: graph.get(dg.AssetKey(key)).code_version for key in GRAPH
+    }
+    preset = Workspace.of(Settings.from_environment(pipeline)).preset
+    assert [decoder.kind for decoder in preset.decoders] == DECODERS
+    added = preset.decoder_of("stable_diffusion")
+    assert (added.pretrained, added.image_size) == (str(tmp_path), preset.decoder.image_size)
+    assert preset.decoder == settings().preset.decoder
+    blind = Workspace.of(Settings.from_environment(pipeline | {"CORGI_PRESET": "embeddings"}))
+    with pytest.raises(CorgiError, match="no pictures to learn from"):
+        _ = blind.preset

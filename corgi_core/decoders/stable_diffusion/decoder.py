@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from corgi_core.decoders.decoder import Decoder, Drawing, Text
 from corgi_core.decoders.stable_diffusion.network import (
+    PIXELS_AT_ONCE,
     StableDiffusionNetwork,
     StableDiffusionShape,
 )
@@ -18,8 +19,6 @@ from corgi_core.decoders.stable_diffusion.noise import few_step_solver, forward_
 from corgi_core.errors import CorgiError
 from corgi_core.presets import DecoderSettings, StableDiffusionSettings
 from corgi_core.sampling import noise_for
-
-PIXELS_AT_ONCE = 2**22  # sixteen pictures of 512 pixels to a side
 
 
 class StableDiffusionDecoder(Decoder):

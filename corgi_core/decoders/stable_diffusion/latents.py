@@ -11,12 +11,10 @@ from torch import Tensor
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.decoders.picture_task import in_range
-from corgi_core.decoders.stable_diffusion.network import TILED_ABOVE
+from corgi_core.decoders.stable_diffusion.network import PIXELS_AT_ONCE, TILED_ABOVE
 from corgi_core.decoders.stable_diffusion.pipeline import load_vae
 from corgi_core.progress import report
 from corgi_core.training.loop import StepRandom
-
-PIXELS_AT_ONCE = 2**22  # sixteen pictures of 512 pixels to a side
 
 
 class TrainingLatents:

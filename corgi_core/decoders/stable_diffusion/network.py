@@ -13,6 +13,7 @@ from corgi_core.decoders.stable_diffusion.conditioning import Conditioning
 
 FINE_TUNING = ("full", "lora", "projection")
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # the matrices that LoRA adapts
+PIXELS_AT_ONCE = 2**22  # of a batch for the VAE or the UNet: sixteen pictures of 512 to a side
 TILED_ABOVE = 1024  # pixels to a side, beyond which the VAE works tile by tile
 
 
