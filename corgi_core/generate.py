@@ -122,7 +122,7 @@ class Generator:
         before: str,
         after: str,
         count: int,
-        weight: float = 0.5,
+        weight: float = 0.35,
         sampling: Sampling = DEFAULT,
     ) -> Tensor:
         """`count` pictures, two or more, from an image [d] along the direction between two captions

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 STEPS_OF_A_WAY = 8  # where --count does not say
 COLUMNS_OF_A_WAY = 8
-HALF = 0.5  # where --weight does not say
+# Where --weight does not say: between an image and a caption, and along two captions' difference,
+# which soon leaves the image behind.
+HALFWAY, ALONG_A_DIFFERENCE = 0.5, 0.35
 
 
 def draw(
@@ -55,7 +57,7 @@ def draw(
     model = champions(settings, whole_clip=bool(files or nearest))
     count = (STEPS_OF_A_WAY if is_way else 1) if count is None else count
     if weight is None and images and captions:
-        weight = HALF
+        weight = HALFWAY if len(captions) == 1 else ALONG_A_DIFFERENCE
     made: dict[str, Any] = {
         "captions": list(captions),
         "images": [

@@ -77,7 +77,8 @@ def test_what_is_given_decides_what_is_drawn(
     assert made["captions"] == captions
     assert [image["name"] for image in made["images"]] == [file.name for file in files[:images]]
     assert made["count"] == pictures
-    assert made["weight"] == options.get("weight", 0.5 if captions and images else None)
+    default = {1: 0.5, 2: 0.35}[len(captions)] if captions and images else None
+    assert made["weight"] == options.get("weight", default)
     assert (made["seed"], made["steps"]) == (3, 2)
     again, _ = drawn(settings, captions, files[:images], tmp_path / "y.png", **options)
     np.testing.assert_array_equal(np.asarray(sheet), np.asarray(again))
