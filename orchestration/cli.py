@@ -95,7 +95,7 @@ def generate(
     weight: Annotated[
         float | None,
         typer.Option(
-            help="How far an image goes towards a caption, 0 to 1, by default 0.5; between two, 0.35."
+            help="How far an image goes, 0 to 1; default: 0.5 to a caption, 0.35 between two."
         ),
     ] = None,
     nearest: Annotated[
