@@ -116,6 +116,10 @@ def generate(
         float | None,
         typer.Option(help="Guidance of the decoder, 1 is none; default: its own."),
     ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(help="The kind of decoder that draws, such as gan; default: the champion."),
+    ] = None,
     preset: PresetOption = None,
     dataset: DatasetOption = None,
 ) -> None:
@@ -144,7 +148,7 @@ def generate(
 
     said = draw(
         settings, captions or [], images or [], out, count=count, weight=weight, nearest=nearest,
-        seed=seed, steps=steps, guidance=guidance,
+        seed=seed, steps=steps, guidance=guidance, decoder=decoder,
     )  # fmt: skip
     typer.echo(said)
 
