@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from corgi_core.presets.decoders import ComponentsSettings
+from corgi_core.presets.decoders import ComponentsSettings, GanSettings, LafiteSettings
 from corgi_core.presets.settings import (
     DataSettings,
     EncoderSettings,
@@ -25,6 +25,17 @@ _COMPONENTS = ComponentsSettings(
     ),
 )  # fmt: skip
 
+_ADVERSARIAL = {
+    "image_size": 64, "latent_width": 128, "channel_base": 1024, "channel_most": 128,
+    "clip_weight": 10.0, "semantic_weight": 10.0, "r1_gamma": 1.0,
+    "training": TrainingSettings(
+        steps=8000, batch_size=32, learning_rate=2e-3, weight_decay=0.0, betas=(0.0, 0.99),
+        epsilon=1e-8, clip_norm=100.0, ema_decay=0.998, evaluate_every=500, checkpoint_every=500,
+    ),
+}  # fmt: skip
+_GAN = GanSettings(blurred=0.5, least_cosine=0.7, **_ADVERSARIAL)
+_LAFITE = LafiteSettings(**_ADVERSARIAL)
+
 EMOJI = Preset(
     name="emoji",
     data=DataSettings(),
@@ -44,7 +55,7 @@ EMOJI = Preset(
             checkpoint_every=250, evaluate_every=250,
         ),
     ),
-    decoders=(_COMPONENTS,),
+    decoders=(_COMPONENTS, _GAN, _LAFITE),
 )  # fmt: skip
 
 # The same graph in minutes, for the tests: fewer and smaller of everything.
