@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from shapes import SHAPES, SIDE, WIDTH, random_embeddings, write_shapes
@@ -15,30 +15,39 @@ from corgi_core.data.pixels import pixels
 from corgi_core.decoders.gan.task import GanTask
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import encoder_spec
-from corgi_core.presets import TrainingSettings, preset_named
+from corgi_core.presets import GanSettings, LafiteSettings, preset_named
 
+PRESET = preset_named("emoji")
+SIZES: dict[str, Any] = {
+    "image_size": SIDE, "latent_width": 16, "channel_base": 256, "channel_most": 32,
+    "training": replace(
+        PRESET.decoder_of("gan").training, steps=12, batch_size=8, warmup_steps=2, ema_decay=0.9,
+        precision="fp32", evaluate_every=12, checkpoint_every=4,
+    ),
+}  # fmt: skip
+TINY: GanSettings = replace(PRESET.decoder_of("gan"), **SIZES)
+TINY_LAFITE: LafiteSettings = replace(PRESET.decoder_of("lafite"), **SIZES)
+LEARNING = replace(  # the shapes' embeddings are random: this CLIP has nothing to say of them
+    TINY, blurred=0.0, clip_weight=0.0, semantic_weight=3.0, r1_gamma=0.02, path_weight=0.2,
+    training=replace(
+        TINY.training, steps=400, batch_size=SHAPES, learning_rate=5e-3, warmup_steps=10,
+        ema_decay=0.98, evaluate_every=400, checkpoint_every=1000,
+    ),
+)  # fmt: skip
 T = TypeVar("T", bound=GanTask)
-TRAINING = replace(
-    preset_named("emoji").decoder_of("gan").training, steps=600, batch_size=SHAPES,
-    warmup_steps=10, ema_decay=0.98, precision="fp32", evaluate_every=10_000,
-)  # fmt: skip
-SIZES = {"image_size": SIDE, "latent_width": 16, "channel_base": 256, "channel_most": 32}
-TINY = replace(
-    preset_named("emoji").decoder_of("gan"), **SIZES, blurred=0.0, clip_weight=0.0, r1_gamma=0.1,
-    training=TRAINING,
-)  # fmt: skip
-TINY_LAFITE = replace(
-    preset_named("emoji").decoder_of("lafite"), **SIZES, clip_weight=0.0, training=TRAINING
-)
 
 
-def tiny_clip(width: int = WIDTH) -> ClipEnsemble:
+def tiny_clip() -> ClipEnsemble:
     torch.manual_seed(0)
-    return ClipEnsemble([tiny_vit("tiny-vit", width, layers=1, context_length=77)])
+    return ClipEnsemble([tiny_vit("tiny-vit", WIDTH, layers=1, context_length=77)])
 
 
-def a_gan_task(folder: Path, kind: type[T] = GanTask, settings=TINY) -> T:
-    """Twelve shapes with random embeddings, said to be of a tiny CLIP's space."""
+def a_gan_task(
+    folder: Path,
+    kind: type[T] = GanTask,
+    settings: GanSettings = TINY,  # type: ignore[assignment]
+) -> T:
+    """Twelve shapes with random embeddings, said to be a tiny CLIP's."""
     images, clip = write_shapes(folder), tiny_clip()
     embeddings = compute_missing(
         folder / "embeddings", images, encoder_spec(clip),

@@ -38,6 +38,7 @@ class LafiteTask(GanTask):
 def pseudo_text(z: Tensor, xi: float, noise: Tensor, blocks: Sequence[int]) -> Tensor:
     """h = z + ξ ‖z‖ ε / ‖ε‖, per block and again of norm √d_b (Lafite's fixed perturbation).
 
-    z, noise [n, d] → [n, d]. Texts lie about images like this as far as an image alone can say.
+    z [n, d] with blocks of norm √d_b, ε = noise [n, d] → [n, d]. A text is somewhere near its
+    image, as far as the image alone can say.
     """
-    return scale_blocks(scale_blocks(z, blocks) + xi * scale_blocks(noise, blocks), blocks)
+    return scale_blocks(z + xi * scale_blocks(noise, blocks), blocks)
