@@ -37,8 +37,8 @@ LEARNING = replace(  # the shapes' embeddings are random: this CLIP has nothing 
 T = TypeVar("T", bound=GanTask)
 
 
-def tiny_clip() -> ClipEnsemble:
-    torch.manual_seed(0)
+def tiny_clip(seed: int = 0) -> ClipEnsemble:
+    torch.manual_seed(seed)
     return ClipEnsemble([tiny_vit("tiny-vit", WIDTH, layers=1, context_length=77)])
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from gan_shapes import TINY, a_gan_task
+from gan_shapes import TINY, a_gan_task, tiny_clip
 from safetensors.torch import load_file, save_file
+from shapes import write_shapes
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
+from corgi_core.data.pixels import pixels
 from corgi_core.decoders.gan.network import GanNetwork
 from corgi_core.decoders.gan.task import GanTask
 from corgi_core.encoders.similarity import blockwise_cosine
@@ -82,7 +84,7 @@ def test_clip_teaches_the_generator_and_learns_nothing(task: GanTask) -> None:
         loss.backward()
         optimizer.step()
         others = blockwise_cosine(seen, z.roll(1, 0), task.blocks)
-        cosines.append(float((blockwise_cosine(seen, z, task.blocks) - others).mean()))
+        cosines.append((blockwise_cosine(seen, z, task.blocks) - others).mean().item())
     assert cosines[-1] > cosines[0] + 0.1
     for name, parameter in task.clip.named_parameters():
         assert parameter.grad is None, name
@@ -144,17 +146,14 @@ def test_a_task_travels_to_a_worker_as_the_same_training(task: GanTask) -> None:
 
 
 def test_what_cannot_be_trained_is_refused(task: GanTask, tmp_path: Path) -> None:
-    task.embeddings.spec["encoder"], own = "another-clip", task.embeddings.spec["encoder"]
-    with pytest.raises(CorgiError, match="another-clip"):
-        replace(task)
-    task.embeddings.spec["encoder"] = own
+    with pytest.raises(CorgiError, match="made by the CLIP encoders"):
+        replace(task, clip=tiny_clip(seed=1))
     compiled = replace(TINY, training=replace(TINY.training, compile=True))
     with pytest.raises(CorgiError, match="cannot be compiled"):
         replace(task, settings=compiled)
-    task.pixels.spec["size"] = 12
+    small = pixels(write_shapes(tmp_path), tmp_path / "pixels", 12)
     with pytest.raises(CorgiError, match="cannot draw 12 pixels"):
-        replace(task, settings=replace(TINY, image_size=12))
-    task.pixels.spec["size"] = TINY.image_size
+        replace(task, pixels=small, settings=replace(TINY, image_size=12))
     with pytest.raises(CorgiError, match="6 pictures are no multiple of 4"):
         task.loss(task.build(), torch.arange(6), StepRandom(0, 0, 6))
     pieces = replace(TINY.training, accumulation=2)
