@@ -143,11 +143,14 @@ class Generator:
     def embed_caption(self, caption: str, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
         """The prior's draws for a caption, [count, d]; row i depends on (seed, i) and the caption.
 
-        Two captions with one seed are drawn from the same noise.
+        Two captions with one seed are drawn from the same noise. A decoder that takes texts gets
+        CLIP's embedding of the caption itself, without a prior.
         """
         check_prompt(caption)
-        tokens, mask = self.tokens.encode([caption])  # once, however many draws
         text = self.clip.encode_texts([caption])
+        if self.decoder.takes == "text":
+            return text.expand(count, -1)
+        tokens, mask = self.tokens.encode([caption])  # once, however many draws
         return self.prior.sample(
             tokens.expand(count, -1, -1), mask.expand(count, -1), text.expand(count, -1),
             steps=sampling.prior_steps, seed=sampling.seed,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _CLASSES = {  # (package, decoder, task)
     "components": ("components", "ComponentsDecoder", "ComponentsTask"),
+    "gan": ("gan", "GanDecoder", "GanTask"),
+    "lafite": ("lafite", "LafiteDecoder", "LafiteTask"),
 }
 
 

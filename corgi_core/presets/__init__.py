@@ -7,7 +7,13 @@ changing a number here marks exactly what depends on it as stale.
 from __future__ import annotations
 
 from corgi_core.errors import CorgiError
-from corgi_core.presets.decoders import DECODERS, ComponentsSettings, DecoderSettings
+from corgi_core.presets.decoders import (
+    DECODERS,
+    ComponentsSettings,
+    DecoderSettings,
+    GanSettings,
+    LafiteSettings,
+)
 from corgi_core.presets.embeddings import EMBEDDINGS
 from corgi_core.presets.emoji import EMOJI, EMOJI_SMALL
 from corgi_core.presets.settings import (
@@ -33,8 +39,9 @@ from corgi_core.presets.variants import (
 __all__ = [
     "BASELINE", "CAPTION_SUBSETS", "DECODERS", "PRESETS", "VARIANTS", "ComponentsSettings",
     "DataSettings", "DecoderSettings", "EncoderSettings", "EvaluationSettings",
-    "GaussianSettings", "Preset", "PriorSettings", "StudySettings", "TrainingSettings",
-    "clusters_of", "fraction_of", "is_learned", "preset_named", "settings_from",
+    "GanSettings", "GaussianSettings", "LafiteSettings", "Preset", "PriorSettings",
+    "StudySettings", "TrainingSettings", "clusters_of", "fraction_of", "is_learned",
+    "preset_named", "settings_from",
 ]  # fmt: skip
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (EMOJI, EMOJI_SMALL, EMBEDDINGS)}

@@ -37,7 +37,9 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
         PRIORS,
     ),
     "decoder": (
-        "models", {"images", "pixels", "image_embeddings", "clip_encoder"}, ["components"]
+        "models",
+        {"images", "pixels", "image_embeddings", "clip_encoder"},
+        ["components", "gan", "lafite"],
     ),
     "evaluation": (
         "evaluation",
