@@ -7,7 +7,13 @@ changing a number here marks exactly what depends on it as stale.
 from __future__ import annotations
 
 from corgi_core.errors import CorgiError
-from corgi_core.presets.decoders import DECODERS, ComponentsSettings, DecoderSettings
+from corgi_core.presets.decoders import (
+    DECODERS,
+    CascadeSettings,
+    ComponentsSettings,
+    DecoderSettings,
+    StageSettings,
+)
 from corgi_core.presets.embeddings import EMBEDDINGS
 from corgi_core.presets.emoji import EMOJI, EMOJI_SMALL
 from corgi_core.presets.settings import (
@@ -31,10 +37,11 @@ from corgi_core.presets.variants import (
 )
 
 __all__ = [
-    "BASELINE", "CAPTION_SUBSETS", "DECODERS", "PRESETS", "VARIANTS", "ComponentsSettings",
-    "DataSettings", "DecoderSettings", "EncoderSettings", "EvaluationSettings",
-    "GaussianSettings", "Preset", "PriorSettings", "StudySettings", "TrainingSettings",
-    "clusters_of", "fraction_of", "is_learned", "preset_named", "settings_from",
+    "BASELINE", "CAPTION_SUBSETS", "DECODERS", "PRESETS", "VARIANTS", "CascadeSettings",
+    "ComponentsSettings", "DataSettings", "DecoderSettings", "EncoderSettings",
+    "EvaluationSettings", "GaussianSettings", "Preset", "PriorSettings", "StageSettings",
+    "StudySettings", "TrainingSettings", "clusters_of", "fraction_of", "is_learned",
+    "preset_named", "settings_from",
 ]  # fmt: skip
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (EMOJI, EMOJI_SMALL, EMBEDDINGS)}

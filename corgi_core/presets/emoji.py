@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from corgi_core.presets.decoders import ComponentsSettings
+from corgi_core.presets.decoders import CascadeSettings, ComponentsSettings, StageSettings
 from corgi_core.presets.settings import (
     DataSettings,
     EncoderSettings,
@@ -22,6 +22,24 @@ _COMPONENTS = ComponentsSettings(
     training=TrainingSettings(
         steps=1000, batch_size=512, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
         evaluate_every=250, checkpoint_every=250,
+    ),
+)  # fmt: skip
+
+_CASCADE = CascadeSettings(
+    image_size=64,
+    stages=(
+        StageSettings(
+            size=32, channels=(64, 128, 192), layers=1, attending=2, noise_shift=-1.0,
+        ),
+        StageSettings(
+            size=64, channels=(32, 64, 96, 128), layers=1, attending=1, noise_shift=-1.0,
+        ),
+    ),
+    vectors=8, vector_width=128, prediction="v", condition_noise=0.5, sampling_noise=0.1,
+    blurred=0.5, least_cosine=0.7, embedding_dropout=0.1, guidance=1.0, sampling_steps=12,
+    training=TrainingSettings(
+        steps=3000, batch_size=32, learning_rate=5e-4, weight_decay=0.01, ema_decay=0.998,
+        warmup_steps=100, evaluate_every=1000, checkpoint_every=250,
     ),
 )  # fmt: skip
 
@@ -44,7 +62,7 @@ EMOJI = Preset(
             checkpoint_every=250, evaluate_every=250,
         ),
     ),
-    decoders=(_COMPONENTS,),
+    decoders=(_COMPONENTS, _CASCADE),
 )  # fmt: skip
 
 # The same graph in minutes, for the tests: fewer and smaller of everything.
@@ -70,6 +88,21 @@ EMOJI_SMALL = Preset(
             sampling_steps=8,
             training=TrainingSettings(
                 steps=200, batch_size=128, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
+            ),
+        ),
+        replace(
+            _CASCADE, image_size=32,
+            stages=(
+                StageSettings(
+                    size=16, channels=(32, 64), layers=1, attending=1, noise_shift=-1.0,
+                ),
+                StageSettings(
+                    size=32, channels=(16, 32, 64), layers=1, attending=0, noise_shift=-1.0,
+                ),
+            ),
+            vector_width=64, sampling_steps=4,
+            training=TrainingSettings(
+                steps=100, batch_size=32, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
             ),
         ),
     ),
