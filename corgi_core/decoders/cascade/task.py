@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.decoders.cascade.condition import larger, noised, smaller
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
-from corgi_core.decoders.cascade.prediction import PREDICTIONS, prediction_target
+from corgi_core.decoders.cascade.prediction import prediction_target
+from corgi_core.decoders.decoder import Text
 from corgi_core.decoders.noise import T, forward_process
 from corgi_core.decoders.picture_task import PictureTask, in_range
 from corgi_core.errors import CorgiError
@@ -26,11 +29,23 @@ from corgi_core.training.loop import StepRandom
 
 @dataclass
 class CascadeTask(PictureTask[CascadeSettings]):
-    """Training of a cascade, all stages in one run; its loss is the mean of theirs."""
+    """Training of a cascade, all stages in one run; its loss is the mean of theirs.
+
+    `texts` holds "tokens" [m, T, w] and "mask" [m, T] of captions, for a cascade that reads them.
+    """
+
+    texts: ArrayStore | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_cascade(self.settings)
+        wanted = self.settings.text_width
+        found = None if self.texts is None else self.texts.spec["text_width"]
+        if found != wanted:
+            raise CorgiError(
+                f"the captions' tokens have width {found}, the cascade reads width {wanted}",
+                "set decoder.text_width to the tokens' width, or to None and give no texts",
+            )
 
     def build(self) -> nn.Module:
         return CascadeNetwork(CascadeShape.of(self.settings, self.embeddings.spec["width"]))
@@ -49,7 +64,8 @@ class CascadeTask(PictureTask[CascadeSettings]):
         pictures = in_range(self.training_pixels[chosen].to(random.device))
         z = self.blurred(self.training_embeddings[chosen].to(random.device), random)
         dropped = random.uniform() < self.settings.embedding_dropout
-        return self._losses(model, pictures, z, dropped, random)
+        text = self._words_of(chosen, dropped, random)
+        return self._losses(model, pictures, z, dropped, random, text)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Denoising losses and the error of few-step reconstructions, on fixed held-out images."""
@@ -64,7 +80,13 @@ class CascadeTask(PictureTask[CascadeSettings]):
         return held_out | super().evaluate(model)
 
     def _losses(
-        self, model: nn.Module, pictures: Tensor, z: Tensor, dropped: Tensor, random: StepRandom
+        self,
+        model: nn.Module,
+        pictures: Tensor,
+        z: Tensor,
+        dropped: Tensor,
+        random: StepRandom,
+        text: Text | None = None,
     ) -> dict[str, Tensor]:
         """ "loss", and each stage's own, of pictures [n, 3, s, s] in −1 … 1."""
         settings = self.settings
@@ -83,7 +105,7 @@ class CascadeTask(PictureTask[CascadeSettings]):
             alpha_bar = process.alphas_cumprod.to(t.device)[t]
             targets.append(prediction_target(settings.prediction, x_0, noise, alpha_bar))
             low = x_0
-        predictions = model(x, timesteps, levels, z, dropped)
+        predictions = model(x, timesteps, levels, z, dropped, text)
         losses = [F.mse_loss(p, target) for p, target in zip(predictions, targets, strict=True)]
         by_size = {
             f"loss_{stage.size}": loss
@@ -91,58 +113,24 @@ class CascadeTask(PictureTask[CascadeSettings]):
         }  # fmt: skip
         return {"loss": torch.stack(losses).mean(), **by_size}
 
+    def _words_of(self, chosen: Tensor, dropped: Tensor, random: StepRandom) -> Text | None:
+        """The chosen pictures' captions; hidden where the embedding is, and now and then alone."""
+        if self._captions is None:
+            return None
+        tokens, mask = (part[chosen].to(random.device) for part in self._captions)
+        hidden = dropped | (random.uniform() < self.settings.text_dropout)
+        return Text(tokens.float(), mask & ~hidden[:, None])
+
+    @cached_property
+    def _captions(self) -> Text | None:
+        """Each training picture's first caption; where it has none, no token is there."""
+        if self.texts is None:
+            return None
+        first = {key: row for row, key in reversed(list(enumerate(self.texts.keys.tolist())))}
+        rows = np.array([first.get(key, -1) for key in self.train_keys])
+        tokens, mask = self.texts.read("tokens")[rows], self.texts.read("mask")[rows].astype(bool)
+        return Text(torch.from_numpy(tokens), torch.from_numpy(mask & (rows >= 0)[:, None]))
+
     @cached_property
     def _processes(self) -> list[DDPMScheduler]:
         return [forward_process(stage.noise_shift) for stage in self.settings.stages]
-
-
-def check_cascade(settings: CascadeSettings) -> None:
-    """CorgiError for settings that no cascade can be built from."""
-    stages = settings.stages
-    if not stages or stages[-1].size != settings.image_size:
-        raise CorgiError(
-            f"the last of a cascade's stages must draw the image_size, {settings.image_size}",
-            "add a stage of that size at the end",
-        )
-    for before, after in pairwise(stages):
-        if after.size <= before.size or after.size % before.size:
-            raise CorgiError(
-                f"a stage of {after.size} pixels cannot follow one of {before.size}",
-                "let each stage's size be a multiple of the size before",
-            )
-    for stage in stages:
-        unit = 2 ** (len(stage.channels) - 1)
-        sides = {"size": stage.size}
-        if stage.size > settings.tile:
-            sides |= {"tile": settings.tile, "overlap": settings.overlap}
-        for name, pixels in sides.items():
-            if pixels < 1 or pixels % unit:
-                raise CorgiError(
-                    f"a UNet of {len(stage.channels)} levels halves its picture to 1/{unit}, "
-                    f"but the {name} is {pixels} pixels",
-                    f"choose a multiple of {unit}, or fewer levels",
-                )
-        if any(c < 8 or c % 8 for c in stage.channels):
-            raise CorgiError(
-                f"{stage.channels} are no channels for a UNet", "choose multiples of 8"
-            )
-        if not 0 <= stage.attending <= len(stage.channels):
-            raise CorgiError(
-                f"{stage.attending} of {len(stage.channels)} levels cannot attend",
-                f"set attending to 0 … {len(stage.channels)}",
-            )
-    if not 0 <= 2 * settings.overlap <= settings.tile:
-        raise CorgiError(
-            f"tiles of {settings.tile} pixels cannot overlap by {settings.overlap}",
-            "let them overlap by half a tile at most",
-        )
-    if settings.prediction not in PREDICTIONS:
-        raise CorgiError(
-            f"a UNet cannot predict {settings.prediction!r}",
-            f"choose one of {', '.join(PREDICTIONS)}",
-        )
-    for name in ("condition_noise", "sampling_noise"):
-        if not 0 <= getattr(settings, name) <= 1:
-            raise CorgiError(
-                f"{name} is {getattr(settings, name)}", "give the noise's deviation, 0 to 1"
-            )
