@@ -19,8 +19,8 @@ TINY_CASCADE = CascadeSettings(
     vectors=8, vector_width=32, prediction="v", condition_noise=0.5, sampling_noise=0.1,
     blurred=0.0, least_cosine=0.7, embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
     training=TrainingSettings(
-        steps=400, batch_size=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
-        precision="fp32", weight_decay=0.0, evaluate_every=400,
+        steps=250, batch_size=12, learning_rate=5e-3, warmup_steps=20, ema_decay=0.97,
+        precision="fp32", weight_decay=0.0, evaluate_every=250,
     ),
 )  # fmt: skip
 
