@@ -55,7 +55,6 @@ class Decoder(ABC):
     kind: ClassVar[str]
     settings_class: ClassVar[type[DecoderSettings]]
     most_steps: ClassVar[int] = 1  # of sampling; one, where a picture is one pass
-    reads_text: ClassVar[bool] = False
     takes: ClassVar[Literal["image", "text"]] = "image"  # whose CLIP embedding a caption's is
 
     def __init__(
@@ -83,6 +82,11 @@ class Decoder(ABC):
     def shape(self) -> dict[str, Any]:
         """All that decides the network's tensors."""
         return asdict(cast(Any, self.network.shape))
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether captions can stand beside the embeddings."""
+        return False
 
     @property
     def width(self) -> int:

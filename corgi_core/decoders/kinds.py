@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _CLASSES = {  # (package, decoder, task)
     "components": ("components", "ComponentsDecoder", "ComponentsTask"),
+    "cascade": ("cascade", "CascadeDecoder", "CascadeTask"),
     "gan": ("gan", "GanDecoder", "GanTask"),
     "lafite": ("lafite", "LafiteDecoder", "LafiteTask"),
 }

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from corgi_core.presets.training import TrainingSettings
 
-DECODERS = ("components", "gan", "lafite")
+DECODERS = ("components", "cascade", "gan", "lafite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,35 @@ class ComponentsSettings(DecoderSettings):
     vectors: int  # the embedding is projected to this many vectors, one for each residual block
     vector_width: int
     noise_shift: float  # of the cosine schedule's log SNR; negative is more noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """One stage of a cascade: the UNet that draws pictures of one size."""
+
+    size: int  # pixels, a multiple of the stage's before and of 2^(levels − 1)
+    channels: tuple[int, ...]  # at each level, from the full resolution down; multiples of 8
+    layers: int  # residual blocks at each level
+    attending: int  # levels that attend, from the last up; 0 is convolutions alone
+    noise_shift: float  # of the cosine schedule's log SNR; negative is more noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeSettings(DecoderSettings):
+    """Diffusion UNets, each conditioned on the smaller picture that the one before drew."""
+
+    kind: ClassVar[str] = "cascade"
+
+    stages: tuple[StageSettings, ...]  # the last one's size is the image_size
+    vectors: int  # the embedding is projected to this many, for cross-attention
+    vector_width: int
+    prediction: str  # what the UNets predict: "v" or "noise"
+    condition_noise: float  # most noise on the smaller picture in training, up to 1 …
+    sampling_noise: float  # … and how much when drawing
+    text_width: int | None = None  # of the captions' tokens, where they are read beside it
+    text_dropout: float = 0.1  # probability of hiding the tokens alone
+    tile: int = 384  # pixels; larger pictures are denoised in tiles of this size, for memory …
+    overlap: int = 64  # … which overlap by so many
 
 
 @dataclass(frozen=True, kw_only=True)

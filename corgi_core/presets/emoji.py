@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from corgi_core.presets.decoders import ComponentsSettings, GanSettings, LafiteSettings
+from corgi_core.presets.emoji_decoders import EMOJI_DECODERS, EMOJI_SMALL_DECODERS
 from corgi_core.presets.settings import (
     DataSettings,
     EncoderSettings,
@@ -15,27 +14,6 @@ from corgi_core.presets.settings import (
     StudySettings,
 )
 from corgi_core.presets.training import TrainingSettings
-
-_COMPONENTS = ComponentsSettings(
-    image_size=64, components=1024, width=1024, vectors=8, vector_width=256,
-    blurred=0.5, least_cosine=0.7, noise_shift=-3.0, embedding_dropout=0.1, guidance=1.0,
-    sampling_steps=12,
-    training=TrainingSettings(
-        steps=1000, batch_size=512, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
-        evaluate_every=250, checkpoint_every=250,
-    ),
-)  # fmt: skip
-
-_ADVERSARIAL: dict[str, Any] = {
-    "image_size": 64, "latent_width": 128, "channel_base": 1024, "channel_most": 128,
-    "clip_weight": 10.0, "semantic_weight": 3.0, "r1_gamma": 0.05, "path_weight": 0.2,
-    "training": TrainingSettings(
-        steps=8000, batch_size=32, learning_rate=2e-3, weight_decay=0.0, betas=(0.0, 0.99),
-        epsilon=1e-8, clip_norm=100.0, ema_decay=0.998, evaluate_every=500, checkpoint_every=500,
-    ),
-}  # fmt: skip
-_GAN = GanSettings(blurred=0.5, least_cosine=0.7, **_ADVERSARIAL)
-_LAFITE = LafiteSettings(**_ADVERSARIAL)
 
 EMOJI = Preset(
     name="emoji",
@@ -56,16 +34,8 @@ EMOJI = Preset(
             checkpoint_every=250, evaluate_every=250,
         ),
     ),
-    decoders=(_COMPONENTS, _GAN, _LAFITE),
+    decoders=EMOJI_DECODERS,
 )  # fmt: skip
-
-_SMALL_ADVERSARIAL: dict[str, Any] = {
-    "image_size": 32, "latent_width": 32, "channel_base": 512, "channel_most": 32,
-    "training": replace(
-        _GAN.training, steps=100, batch_size=16, warmup_steps=10, ema_decay=0.95,
-        evaluate_every=100, checkpoint_every=50,
-    ),
-}  # fmt: skip
 
 # The same graph in minutes, for the tests: fewer and smaller of everything.
 EMOJI_SMALL = Preset(
@@ -84,17 +54,7 @@ EMOJI_SMALL = Preset(
             checkpoint_every=30, evaluate_every=60,
         ),
     ),
-    decoders=(
-        replace(
-            _COMPONENTS, image_size=32, components=256, width=256, vector_width=64,
-            sampling_steps=8,
-            training=TrainingSettings(
-                steps=200, batch_size=128, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
-            ),
-        ),
-        replace(_GAN, **_SMALL_ADVERSARIAL),
-        replace(_LAFITE, **_SMALL_ADVERSARIAL),
-    ),
+    decoders=EMOJI_SMALL_DECODERS,
     evaluation=EvaluationSettings(images=24, grid_rows=6),
     study=StudySettings(
         training=TrainingSettings(

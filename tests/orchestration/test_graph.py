@@ -39,7 +39,7 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
     "decoder": (
         "models",
         {"images", "pixels", "image_embeddings", "clip_encoder"},
-        ["components", "gan", "lafite"],
+        ["components", "cascade", "gan", "lafite"],
     ),
     "evaluation": (
         "evaluation",
