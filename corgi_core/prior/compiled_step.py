@@ -37,12 +37,12 @@ Floats = NDArray[np.float32]
 
 
 class CompiledStep:
-    """From the noisy embedding to ẑ_0, for at most two rows in float32.
+    """From the guess to ẑ_0, guidance included, for at most two rows in float32.
 
     `kept` are the blocks' keys and values [2, rows, heads, S, width/heads], whose last position is
-    the step's own; `visible` [rows, S] says which a row sees. `guidance` w ≠ 1 takes the rows for
-    the shown and the hidden caption's. The first step on a machine takes
-    some seconds, for compiling; the result is kept on disk.
+    the step's own; `visible` [rows, S] says which a row sees. With `guidance` w ≠ 1 the rows are
+    the shown and the hidden caption's. The first step on a machine takes some seconds, for
+    compiling; the result is kept on disk.
     """
 
     def __init__(
