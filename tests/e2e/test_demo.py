@@ -134,7 +134,7 @@ def test_the_registry_names_champions(store):
     for name in models:
         assert store.get_model_version_by_alias(name, "champion").version
     drawing = store.get_model_version_by_alias("emoji-small-decoder", "components")
-    assert drawing.version == "1"
+    assert int(drawing.version) == 1
 
 
 def test_generate_draws_with_the_champions(workspace):
