@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from corgi_core.presets import EvaluationSettings, PriorSettings
 
 PRIORS_THERE = {"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
+MODELS_THERE = PRIORS_THERE | {"decoder": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
 DRAWING = {  # the decoder that draws in this preset
     "decoder": dg.AssetIn(
         partition_mapping=dg.SpecificPartitionsPartitionMapping(

@@ -109,4 +109,4 @@ def registered_models(
 
     The champion among the priors has the highest held-out cosine at the preset's sampling steps.
     """
-    return registered(evaluation, prior, {"clip": clip_encoder}, mlflow)
+    return registered(evaluation, prior, {}, clip_encoder, mlflow)

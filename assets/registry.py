@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.evaluation import DRAWING, PRIORS_THERE
+from assets.evaluation import MODELS_THERE
 from assets.metadata import OWNERS, table
 from orchestration.artifacts import (
     ClipEnsemble,
@@ -18,8 +18,10 @@ from orchestration.champions import CHAMPION
 from orchestration.partitions import prior_of
 from orchestration.registry import Registry
 from orchestration.resources.mlflow import MLflow
+from orchestration.settings import settings
 
 if TYPE_CHECKING:
+    from corgi_core.decoders.decoder import Decoder as DecoderModel
     from corgi_core.evaluation.report import Evaluation as Report
 
 
@@ -27,31 +29,33 @@ if TYPE_CHECKING:
     group_name="registry",
     owners=OWNERS,
     kinds={"mlflow"},
-    ins=PRIORS_THERE | DRAWING,
-    code_version="2",
+    ins=MODELS_THERE,
+    code_version="3",
 )
 def registered_models(
     context: dg.AssetExecutionContext,
     evaluation: Evaluation,
     prior: dict[str, PriorModel],
-    decoder: Decoder,
+    decoder: dict[str, Decoder],
     clip_encoder: ClipEnsemble,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[None]:
-    """Every evaluated prior, the decoder and the CLIP encoders as model folders, each digest once.
+    """Every evaluated prior, the decoders and the CLIP encoders as model folders, each digest once.
 
-    The champion among the priors has the highest held-out cosine at the preset's sampling steps.
+    The champion among the priors has the highest held-out cosine at the preset's sampling steps,
+    that among the decoders is the preset's first. A decoder also has its kind for an alias.
     """
-    return registered(evaluation, prior, {"decoder": decoder, "clip": clip_encoder}, mlflow)
+    return registered(evaluation, prior, decoder, clip_encoder, mlflow)
 
 
 def registered(
     evaluation: "Report",
     priors: "Mapping[str, PriorModel]",
-    others: Mapping[str, FolderBacked],
+    decoders: "Mapping[str, DecoderModel]",
+    clip: FolderBacked,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[None]:
-    """The evaluated ones of `priors`, by partition, and the `others`, each the only one of its."""
+    """The evaluated ones of `priors`, by partition, the decoders, by kind, and CLIP."""
     import pandas as pd
 
     registry = Registry(mlflow)
@@ -71,9 +75,14 @@ def registered(
             f"{score['cosine'].item():.4f} at {steps} sampling steps.",
         )
     registry.promote("prior", versions[best], f"highest held-out cosine at {steps} steps")
-    for name, artifact in others.items():
-        version = registry.register(name, artifact, {}, f"The {name} of {mlflow.experiment}.")
-        registry.promote(name, version, "the only one of this preset and data")
+    for kind, decoder in decoders.items():
+        said = f"The {kind} decoder of {mlflow.experiment}."
+        version = registry.register("decoder", decoder, {"kind": kind}, said)
+        registry.alias("decoder", kind, version)
+        if kind == settings().preset.decoders[0].kind:
+            registry.promote("decoder", version, f"{kind} is what draws in this preset")
+    version = registry.register("clip", clip, {}, f"The clip of {mlflow.experiment}.")
+    registry.promote("clip", version, "the only one of this preset and data")
     shown = [
         {"model": registry.name("prior"), "version": version, "variant": v, "captions": s,
          "alias": CHAMPION if (v, s) == best else ""}

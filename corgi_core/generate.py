@@ -124,7 +124,7 @@ class Generator:
         before: str,
         after: str,
         count: int,
-        weight: float = 0.5,
+        weight: float = 0.35,
         sampling: Sampling = DEFAULT,
     ) -> Tensor:
         """`count` pictures, two or more, from an image [d] along the direction between two captions
@@ -145,9 +145,12 @@ class Generator:
     def embed_caption(self, caption: str, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
         """The prior's draws for a caption, [count, d]; row i depends on (seed, i) and the caption.
 
-        Two captions with one seed are drawn from the same noise.
+        Two captions with one seed are drawn from the same noise. A decoder that takes texts gets
+        CLIP's embedding of the caption itself, without a prior.
         """
         check_prompt(caption)
+        if self.decoder.takes == "text":
+            return self.clip.encode_texts([caption]).expand(count, -1)
         return self._prior_draws(caption, count, sampling)
 
     def embed_image(self, image: bytes) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which model folders generate: the versions that carry the alias `champion`.
+"""Which model folders generate: the versions that carry the alias `champion`, or another one.
 
 Importing MLflow costs seconds that a first picture should not wait for. So a server is asked by
 its REST interface, an SQLite store by two small queries; any other store by MLflow's own client.
@@ -35,39 +35,41 @@ def model_name(workspace: str, part: str) -> str:
     return f"{workspace}-{part}"
 
 
-def champion_folder(settings: Settings, part: str) -> Path | UPath:
-    """The model folder of the champion "prior", "decoder" or "clip" of a workspace.
+def registered_folder(settings: Settings, part: str, alias: str = CHAMPION) -> Path | UPath:
+    """The model folder of the "prior", "decoder" or "clip" of a workspace that has the alias.
 
     CorgiError where the registry has none, or does not answer.
     """
     name, uri = model_name(settings.workspace, part), settings.tracking_uri
     if uri.startswith(SQLITE):
-        source = _from_sqlite(Path(uri.removeprefix(SQLITE)), name)
+        source = _from_sqlite(Path(uri.removeprefix(SQLITE)), name, alias)
     elif uri.startswith(("http://", "https://")):
-        source = _from_server(uri, name)
+        source = _from_server(uri, name, alias)
     else:
-        source = _from_client(uri, name)
+        source = _from_client(uri, name, alias)
     if source is None:
         raise CorgiError(
-            f"the registry has no champion of {name}",
-            f"make one first: corgi demo --preset {settings.preset.name}",
+            f"the registry has no {alias} of {name}",
+            f"make one first: corgi demo --preset {settings.preset.name}"
+            if alias == CHAMPION
+            else f"materialise the {part} {alias}, then registered_models, in `corgi ui`",
         )
     return _folder(source, uri)
 
 
-def _from_sqlite(path: Path, name: str) -> str | None:
+def _from_sqlite(path: Path, name: str, alias: str) -> str | None:
     if not path.exists():
         return None
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            found = database.execute(SOURCE, (name, CHAMPION)).fetchone()
+            found = database.execute(SOURCE, (name, alias)).fetchone()
     except sqlite3.OperationalError:  # another version's tables
-        return _from_client(f"{SQLITE}{path}", name)
+        return _from_client(f"{SQLITE}{path}", name, alias)
     return str(found[0]) if found else None
 
 
-def _from_server(uri: str, name: str) -> str | None:
-    query = urlencode({"name": name, "alias": CHAMPION})
+def _from_server(uri: str, name: str, alias: str) -> str | None:
+    query = urlencode({"name": name, "alias": alias})
     address = f"{uri.rstrip('/')}/api/2.0/mlflow/registered-models/alias?{query}"
     try:
         with urlopen(address, timeout=SERVER_TIMEOUT) as answer:
@@ -83,12 +85,12 @@ def _from_server(uri: str, name: str) -> str | None:
         ) from error
 
 
-def _from_client(uri: str, name: str) -> str | None:
+def _from_client(uri: str, name: str, alias: str) -> str | None:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(MlflowClient(uri).get_model_version_by_alias(name, CHAMPION).source)
+        return str(MlflowClient(uri).get_model_version_by_alias(name, alias).source)
     except MlflowException:
         return None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corgi_core.errors import CorgiError
-from orchestration.champions import champion_folder
+from orchestration.champions import CHAMPION, registered_folder
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 STEPS_OF_A_WAY = 8  # where --count does not say
 COLUMNS_OF_A_WAY = 8
-HALF = 0.5  # where --weight does not say
+# Where --weight does not say: between an image and a caption, and along two captions' difference,
+# which soon leaves the image behind.
+HALFWAY, ALONG_A_DIFFERENCE = 0.5, 0.35
 
 
 def draw(
@@ -36,6 +38,7 @@ def draw(
     seed: int,
     steps: int | None,
     guidance: float | None,
+    decoder: str | None,
 ) -> str:
     """Draw what captions and image files ask for into the PNG or GIF `out`; says what was drawn.
 
@@ -52,10 +55,10 @@ def draw(
     for caption in captions:
         check_prompt(caption)
     files = [picture_file(image) for image in images]
-    model = champions(settings, whole_clip=bool(files or nearest))
+    model = registered_models(settings, decoder or CHAMPION, whole_clip=bool(files or nearest))
     count = (STEPS_OF_A_WAY if is_way else 1) if count is None else count
     if weight is None and images and captions:
-        weight = HALF
+        weight = HALFWAY if len(captions) == 1 else ALONG_A_DIFFERENCE
     made: dict[str, Any] = {
         "captions": list(captions),
         "images": [
@@ -194,8 +197,9 @@ def _write(
         save_png(picture(pictures[0]) if len(pictures) == 1 else grid(pictures, columns), out, made)
 
 
-def champions(settings: Settings, whole_clip: bool) -> Generator:
-    """The workspace's champions, put together; a CorgiError where one is missing or misfits.
+def registered_models(settings: Settings, decoder: str, whole_clip: bool) -> Generator:
+    """The workspace's champions and the decoder of that alias, its kind or "champion", put
+    together; a CorgiError where one is missing or misfits.
 
     The text side of CLIP is enough for captions and starts seconds sooner.
     """
@@ -204,7 +208,8 @@ def champions(settings: Settings, whole_clip: bool) -> Generator:
             f"the preset {settings.preset.name} has embeddings only, and no decoder to draw with",
             "generate in a workspace whose data are pictures",
         )
-    folders = {part: champion_folder(settings, part) for part in ("prior", "decoder", "clip")}
+    aliases = {"prior": CHAMPION, "decoder": decoder, "clip": CHAMPION}
+    folders = {part: registered_folder(settings, part, alias) for part, alias in aliases.items()}
     from corgi_core.decoders.decoder import Decoder
     from corgi_core.encoders.text import TokenEncoder
     from corgi_core.encoders.text_tower import ClipTextTower

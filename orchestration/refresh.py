@@ -19,7 +19,7 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 
 from corgi_core.errors import CorgiError
-from orchestration.champions import champion_folder
+from orchestration.champions import registered_folder
 from orchestration.logs import TO_FILE_ONLY
 from orchestration.partitions import STUDY, is_kept_up_to_date
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
@@ -178,7 +178,7 @@ def _is_kept(step: Step, settings: Settings) -> bool:
     asset = step.asset.to_user_string()
     if asset == REGISTRY:
         try:
-            return bool(champion_folder(settings, "prior"))
+            return bool(registered_folder(settings, "prior"))
         except CorgiError:
             return False
     return Workspace.of(settings).place_of(asset, step.partition).exists()

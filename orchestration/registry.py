@@ -1,4 +1,4 @@
-"""MLflow's model registry, as Corgi uses it: model folders, one version a digest, one alias.
+"""MLflow's model registry, as Corgi uses it: model folders, one version a digest, aliases.
 
 A version's files are artifacts of the run that trained it, so run and model lead to each other.
 """
@@ -28,7 +28,7 @@ class Registry:
     def __init__(self, mlflow: MLflow) -> None:
         self._mlflow = mlflow
         self._client = mlflow.client()
-        self._champions: dict[str, str] = {}
+        self._named: dict[str, str] = {}
         self.added = 0
         try:
             self._experiment = mlflow.experiment_id()
@@ -41,8 +41,8 @@ class Registry:
 
     @property
     def digest(self) -> str:
-        """Names the present champions."""
-        return digest_of(self._champions)
+        """Names the present champions and what else has an alias."""
+        return digest_of(self._named)
 
     def name(self, part: str) -> str:
         return model_name(self._mlflow.experiment, part)
@@ -72,10 +72,14 @@ class Registry:
 
     def promote(self, part: str, version: str, why: str) -> None:
         """Let the alias `champion` point at this version, and write down why."""
-        name = self.name(part)
-        self._client.set_registered_model_alias(name, CHAMPION, version)
-        self._client.update_registered_model(name, f"Champion: version {version}, {why}.")
-        self._champions[part] = version
+        self.alias(part, CHAMPION, version)
+        description = f"Champion: version {version}, {why}."
+        self._client.update_registered_model(self.name(part), description)
+
+    def alias(self, part: str, alias: str, version: str) -> None:
+        """Let an alias point at this version."""
+        self._client.set_registered_model_alias(self.name(part), alias, version)
+        self._named[f"{part}@{alias}"] = version
 
     def _versions(self, part: str) -> list[ModelVersion]:
         return list(self._client.search_model_versions(f"name = '{self.name(part)}'"))

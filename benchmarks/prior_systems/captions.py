@@ -16,7 +16,7 @@ from benchmarks.prior_systems.system import Captions, Case
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.errors import CorgiError
 
-CONCEPTS, IN_A_CAPTION = 256, 6
+CONCEPTS, IN_A_CAPTION = 32, 3
 HIDDEN = 1024
 GAIN = 2.0  # of the tanh's input
 NOISE = 0.5  # of the image beyond its caption, beside a signal of 1
@@ -32,8 +32,8 @@ def captions_of(case: Case) -> MadeCaptions | StoredCaptions:
 class MadeCaptions:
     """An endless stream in which the image follows from the caption, but not linearly.
 
-    A caption is a set C of 6 of 256 concepts, and its 77 tokens name them over and over: token p is
-    the vector E of concept p mod 6. With random E, V, W that stay, y = Σ_C V, the image is
+    A caption is a set C of 3 of 32 concepts, and its 77 tokens name them over and over: token p is
+    the vector E of concept p mod 3. With random E, V, W that stay, y = Σ_C V, the image is
     z_0 ∝ W₂ tanh(W₁ y) + ε, where ε is half as long as the signal: a network that knew all would
     still err by it where z_t is mere noise. The CLIP text embedding is a linear map of y and as
     much noise, as a real one tells of its caption, but not all.

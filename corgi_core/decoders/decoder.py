@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class Decoder(ABC):
     kind: ClassVar[str]
     settings_class: ClassVar[type[DecoderSettings]]
     most_steps: ClassVar[int] = 1  # of sampling; one, where a picture is one pass
-    reads_text: ClassVar[bool] = False
+    takes: ClassVar[Literal["image", "text"]] = "image"  # whose CLIP embedding a caption's is
 
     def __init__(
         self,
@@ -82,6 +82,11 @@ class Decoder(ABC):
     def shape(self) -> dict[str, Any]:
         """All that decides the network's tensors."""
         return asdict(cast(Any, self.network.shape))
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether captions can stand beside the embeddings."""
+        return False
 
     @property
     def width(self) -> int:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _CLASSES = {  # (package, decoder, task)
     "components": ("components", "ComponentsDecoder", "ComponentsTask"),
+    "cascade": ("cascade", "CascadeDecoder", "CascadeTask"),
+    "gan": ("gan", "GanDecoder", "GanTask"),
+    "lafite": ("lafite", "LafiteDecoder", "LafiteTask"),
     "stable_diffusion": ("stable_diffusion", "StableDiffusionDecoder", "StableDiffusionTask"),
 }
 

@@ -78,6 +78,10 @@ class ClipEnsemble(nn.Module):
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Square images [n, 3, s, s], uint8 in 0…255 or float in [0, 1] → float32 [n, d]."""
+        return self.see(pixels)
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """As `encode_images`, with gradients to the images; the encoders themselves stay frozen."""
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3]:
             raise CorgiError(
                 f"images of shape {tuple(pixels.shape)} are not square RGB [n, 3, s, s]",

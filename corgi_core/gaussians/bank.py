@@ -1,14 +1,14 @@
 """The bank of Gaussians N(μᵢ, (κσᵢ)²) from which the shifted diffusion starts.
 
-The bank owns the one change of variables that turns the shifted diffusion into the standard one:
-u = (z − μ_c)/(κσ_c). The DALL-E 2 baseline is the bank with μ = 0 and κσ = 1.
+Its Gaussians own the one change of variables that turns the shifted diffusion into the standard
+one: u = (z − μ_c)/(κσ_c). The DALL-E 2 baseline is the bank with μ = 0 and κσ = 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,21 @@ from corgi_core.model_folder import digest_of_tensors, read_model_folder, write_
 
 KIND = "gaussian-bank"
 MEANS, EXPECTATION = "means", "expectation"  # the choices
+
+
+class Gaussians(NamedTuple):
+    """N(μ_c, (κσ_c)²), one for each of n captions: mean and deviation [n, d]."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def whiten(self, z: Tensor) -> Tensor:
+        """u = (z − μ_c)/(κσ_c). z [n, d] → u [n, d]."""
+        return (z - self.mean) / self.deviation
+
+    def unwhiten(self, u: Tensor) -> Tensor:
+        """z = μ_c + κσ_c u, the inverse of `whiten`."""
+        return self.mean + self.deviation * u
 
 
 class GaussianBank(nn.Module):
@@ -148,13 +163,9 @@ class GaussianBank(nn.Module):
             total += unit_blocks(self.means + self.deviations * draw, self.blocks)
         return total / self.draws
 
-    def whiten(self, z: Tensor, c: Tensor) -> Tensor:
-        """u = (z − μ_c)/(κσ_c). z [n, d], c [n] → u [n, d]."""
-        return (z - self.means[c]) / self.deviations[c]
-
-    def unwhiten(self, u: Tensor, c: Tensor) -> Tensor:
-        """z = μ_c + κσ_c u, the inverse of `whiten`."""
-        return self.means[c] + self.deviations[c] * u
+    def of(self, c: Tensor) -> Gaussians:
+        """The Gaussians c [n]; with c [n, 1] they hold for several rows each, [n, 1, d]."""
+        return Gaussians(self.means[c], self.deviations[c])
 
     def save(self, folder: Path | UPath) -> None:
         write_model_folder(folder, KIND, self.config, self.state_dict(), card={})

@@ -9,8 +9,12 @@ from __future__ import annotations
 from corgi_core.errors import CorgiError
 from corgi_core.presets.decoders import (
     DECODERS,
+    CascadeSettings,
     ComponentsSettings,
     DecoderSettings,
+    GanSettings,
+    LafiteSettings,
+    StageSettings,
     StableDiffusionSettings,
 )
 from corgi_core.presets.embeddings import EMBEDDINGS
@@ -37,9 +41,10 @@ from corgi_core.presets.variants import (
 )
 
 __all__ = [
-    "BASELINE", "CAPTION_SUBSETS", "DECODERS", "PRESETS", "VARIANTS", "ComponentsSettings",
-    "DataSettings", "DecoderSettings", "EncoderSettings", "EvaluationSettings",
-    "GaussianSettings", "Preset", "PriorSettings", "StableDiffusionSettings", "StudySettings",
+    "BASELINE", "CAPTION_SUBSETS", "DECODERS", "PRESETS", "VARIANTS", "CascadeSettings",
+    "ComponentsSettings", "DataSettings", "DecoderSettings", "EncoderSettings",
+    "EvaluationSettings", "GanSettings", "GaussianSettings", "LafiteSettings", "Preset",
+    "PriorSettings", "StableDiffusionSettings", "StageSettings", "StudySettings",
     "TrainingSettings", "clusters_of", "fraction_of", "is_learned", "preset_named",
     "settings_from", "with_stable_diffusion",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from corgi_core.presets.decoders import ComponentsSettings
+from corgi_core.presets.emoji_decoders import EMOJI_DECODERS, EMOJI_SMALL_DECODERS
 from corgi_core.presets.settings import (
     DataSettings,
     EncoderSettings,
@@ -14,16 +14,6 @@ from corgi_core.presets.settings import (
     StudySettings,
 )
 from corgi_core.presets.training import TrainingSettings
-
-_COMPONENTS = ComponentsSettings(
-    image_size=64, components=1024, width=1024, vectors=8, vector_width=256,
-    blurred=0.5, least_cosine=0.7, noise_shift=-3.0, embedding_dropout=0.1, guidance=1.0,
-    sampling_steps=12,
-    training=TrainingSettings(
-        steps=1000, batch_size=512, learning_rate=1.5e-3, weight_decay=0.01, ema_decay=0.995,
-        evaluate_every=250, checkpoint_every=250,
-    ),
-)  # fmt: skip
 
 EMOJI = Preset(
     name="emoji",
@@ -44,7 +34,7 @@ EMOJI = Preset(
             checkpoint_every=250, evaluate_every=250,
         ),
     ),
-    decoders=(_COMPONENTS,),
+    decoders=EMOJI_DECODERS,
 )  # fmt: skip
 
 # The same graph in minutes, for the tests: fewer and smaller of everything.
@@ -64,15 +54,7 @@ EMOJI_SMALL = Preset(
             checkpoint_every=30, evaluate_every=60,
         ),
     ),
-    decoders=(
-        replace(
-            _COMPONENTS, image_size=32, components=256, width=256, vector_width=64,
-            sampling_steps=8,
-            training=TrainingSettings(
-                steps=200, batch_size=128, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
-            ),
-        ),
-    ),
+    decoders=EMOJI_SMALL_DECODERS,
     evaluation=EvaluationSettings(images=24, grid_rows=6),
     study=StudySettings(
         training=TrainingSettings(

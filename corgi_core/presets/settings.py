@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of
@@ -157,9 +157,13 @@ def _deciding(value: Any) -> Any:
 def settings_from(kind: type[S], values: Mapping[str, Any]) -> S:
     """Settings read back from a model folder's JSON, where tuples have become lists."""
     hints = get_type_hints(kind)
-    fields: dict[str, Any] = {}
-    for name, value in values.items():
-        if is_dataclass(hints[name]):
-            value = settings_from(hints[name], value)
-        fields[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**fields)
+    return kind(**{name: _as_declared(hints[name], value) for name, value in values.items()})
+
+
+def _as_declared(hint: Any, value: Any) -> Any:
+    if is_dataclass(hint):
+        return settings_from(cast(type[Any], hint), value)
+    if isinstance(value, list | tuple):
+        item = (*get_args(hint), Any)[0]
+        return tuple(_as_declared(item, each) for each in value)
+    return value

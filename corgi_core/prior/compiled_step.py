@@ -2,7 +2,8 @@
 
 One caption's step multiplies all weights by two rows, the shown and the hidden text's. That is
 little arithmetic, so what counts is how fast the weights are read and what passes between the
-products. numba compiles the whole step into one function in which four outputs share each read.
+products. numba compiles the whole step into one function: four outputs, or four positions that are
+attended to, share each read, and GELU is arithmetic alone, which processors do several at a time.
 """
 
 from __future__ import annotations
@@ -15,26 +16,38 @@ import numba
 import numpy as np
 import torch
 from numba import njit, prange
+from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corgi_core.prior.network import PriorNetwork
 
 ROWS = 2  # the kernels' number of rows
-OUTPUTS = 4  # of a product, computed side by side
+SIDE_BY_SIDE = 4  # outputs of a product, positions that are attended to
+ROOT_HALF = np.float32(math.sqrt(0.5))
+FARTHEST = np.float32(4)  # erf is 1 beyond it, in float32
+ERF = Chebyshev.interpolate(  # erf(√s)/√s on [0, 16], to 2e-7
+    lambda s: np.array([math.erf(x) / x for x in np.sqrt(s)]),
+    deg=15,
+    domain=[0, float(FARTHEST) ** 2],
+)
+ERF_COEFFICIENTS = ERF.convert(kind=Polynomial, domain=ERF.domain).coef[::-1].astype(np.float32)
 MOST_THREADS = numba.get_num_threads()
 Floats = NDArray[np.float32]
 
 
 class CompiledStep:
-    """From the noisy embedding to ẑ_0, for at most two rows in float32.
+    """From the guess to ẑ_0, guidance included, for at most two rows in float32.
 
     `kept` are the blocks' keys and values [2, rows, heads, S, width/heads], whose last position is
-    the step's own; `visible` [rows, S] says which a row sees. The first step on a machine takes
-    some seconds, for compiling; the result is kept on disk.
+    the step's own; `visible` [rows, S] says which a row sees. With `guidance` w ≠ 1 the rows are
+    the shown and the hidden caption's. The first step on a machine takes some seconds, for
+    compiling; the result is kept on disk.
     """
 
-    def __init__(self, network: PriorNetwork, kept: Sequence[Tensor], visible: Tensor) -> None:
+    def __init__(
+        self, network: PriorNetwork, kept: Sequence[Tensor], visible: Tensor, guidance: float
+    ) -> None:
         linears: list[nn.Linear] = [network.noisy, network.head]
         norms: list[nn.LayerNorm] = [network.norm]
         for block in network.layers:
@@ -46,37 +59,47 @@ class CompiledStep:
             tuple(_array(norm.weight) for norm in norms),
             tuple(_array(norm.bias) for norm in norms),
             tuple(_array(layer) for layer in kept),
-            _array(visible),
+            *_positions(visible),
         )
-        self._rows = len(visible)
-        self._z_0 = np.empty((ROWS, network.shape.embedding_width), np.float32)
+        self._rows, self._guidance = len(visible), guidance
+        self._guesses = np.empty((ROWS, network.shape.embedding_width), np.float32)
+        self._z_0 = np.empty_like(self._guesses)
         self._threads = min(torch.get_num_threads(), MOST_THREADS)
 
     @staticmethod
     def serves(network: PriorNetwork, kept: Tensor) -> bool:
         """Whether these rows' steps can be compiled: few rows, in float32, on a CPU."""
         narrowest = min(network.shape.width, network.shape.embedding_width)
-        small = kept.shape[1] <= ROWS and narrowest >= OUTPUTS
+        small = kept.shape[1] <= ROWS and narrowest >= SIDE_BY_SIDE
         return small and kept.device.type == "cpu" and kept.dtype == torch.float32
 
     def __call__(self, guess: Tensor, timestep: Tensor) -> Tensor:
-        """The guess [n, d], t's embedding [width] → ẑ_0 [rows, d]; each row has guess row % n."""
-        guesses = guess.repeat(ROWS // len(guess), 1).numpy()
+        """The guess [n, d] and t's embedding [width] → ẑ_0 [n, d]; each row has guess row % n."""
+        self._guesses.reshape(-1, *guess.shape)[:] = guess.numpy()
         numba.set_num_threads(self._threads)
-        _step(guesses, timestep.numpy(), *self._arguments, self._z_0)
-        return torch.from_numpy(self._z_0[: self._rows].copy())
+        _step(self._guesses, timestep.numpy(), *self._arguments, self._z_0)
+        if self._guidance == 1:
+            return torch.from_numpy(self._z_0[: self._rows].copy())
+        shown, hidden = self._z_0
+        return torch.from_numpy((hidden + self._guidance * (shown - hidden))[np.newaxis])
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().contiguous().numpy()
 
 
+def _positions(visible: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The positions that each row sees, before all others [rows, S], and their number [rows]."""
+    order = visible.int().argsort(dim=1, descending=True, stable=True)
+    return _array(order), _array(visible.sum(dim=1))
+
+
 @njit(cache=True, fastmath=True, parallel=True)
-def _linear(x: Floats, weight: Floats, bias: Floats, gelu: bool, y: Floats) -> None:
-    """y = x Wᵀ + b for two rows; then, if told so, x Φ(x), the exact GELU."""
+def _linear(x: Floats, weight: Floats, bias: Floats, y: Floats) -> None:
+    """y = x Wᵀ + b for two rows."""
     outputs, inputs = weight.shape
-    for block in prange((outputs + OUTPUTS - 1) // OUTPUTS):
-        o = min(block * OUTPUTS, outputs - OUTPUTS)  # the last block overlaps the one before
+    for block in prange((outputs + SIDE_BY_SIDE - 1) // SIDE_BY_SIDE):
+        o = min(block * SIDE_BY_SIDE, outputs - SIDE_BY_SIDE)  # the last overlaps the one before
         a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0)
         for i in range(inputs):
             first, second = x[0, i], x[1, i]
@@ -91,47 +114,90 @@ def _linear(x: Floats, weight: Floats, bias: Floats, gelu: bool, y: Floats) -> N
             b3 += w3 * second
         y[0, o], y[0, o + 1], y[0, o + 2], y[0, o + 3] = a0, a1, a2, a3
         y[1, o], y[1, o + 1], y[1, o + 2], y[1, o + 3] = b0, b1, b2, b3
-        for row in range(ROWS):
-            for output in range(o, o + OUTPUTS):
-                value = y[row, output] + bias[output]
-                if gelu:
-                    value *= np.float32(0.5 * (1 + math.erf(value / math.sqrt(2))))
-                y[row, output] = value
+        for output in range(o, o + SIDE_BY_SIDE):
+            y[0, output] += bias[output]
+            y[1, output] += bias[output]
+
+
+@njit(cache=True, fastmath=True)
+def _gelu(y: Floats) -> None:
+    """x Φ(x) in place, by the exact GELU's Φ(x) = (1 + erf(x/√2))/2."""
+    flat = y.reshape(-1)
+    x = np.empty_like(flat)
+    square, erf = np.empty_like(flat), np.zeros_like(flat)
+    for i in range(len(flat)):
+        x[i] = min(max(flat[i] * ROOT_HALF, -FARTHEST), FARTHEST)
+        square[i] = x[i] * x[i] * (np.float32(2) / (FARTHEST * FARTHEST)) - np.float32(1)
+    for coefficient in ERF_COEFFICIENTS:  # Horner's scheme, all values at a time
+        for i in range(len(flat)):
+            erf[i] = erf[i] * square[i] + coefficient
+    for i in range(len(flat)):
+        flat[i] *= np.float32(0.5) + np.float32(0.5) * x[i] * erf[i]
 
 
 @njit(cache=True, fastmath=True)
 def _layer_norm(x: Floats, weight: Floats, bias: Floats, y: Floats) -> None:
+    width = x.shape[1]
     for row in range(ROWS):
-        mean = x[row].mean()
-        variance = np.square(x[row] - mean).mean()
-        y[row] = (x[row] - mean) / np.sqrt(variance + np.float32(1e-5)) * weight + bias
+        total = square = np.float32(0)
+        for i in range(width):
+            total += x[row, i]
+        mean = total / np.float32(width)
+        for i in range(width):
+            square += (x[row, i] - mean) ** 2
+        scale = np.float32(1) / np.sqrt(square / np.float32(width) + np.float32(1e-5))
+        for i in range(width):
+            y[row, i] = (x[row, i] - mean) * scale * weight[i] + bias[i]
 
 
-@njit(cache=True, fastmath=True, parallel=True)
-def _attend(queries: Floats, kept: Floats, visible: NDArray[np.bool_], found: Floats) -> None:
+@njit(cache=True, fastmath=True, parallel=True, error_model="numpy")
+def _attend(
+    queries: Floats,
+    kept: Floats,
+    positions: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    found: Floats,
+) -> None:
     """Every row and head: a softmax over the positions that the row sees."""
-    rows, heads, positions, width = kept.shape[1:]
+    rows, heads, _, width = kept.shape[1:]
     for job in prange(rows * heads):
         row, head = job // heads, job % heads
-        first = head * width
-        scores = np.zeros(positions, np.float32)
-        highest = np.float32(-3e38)
-        for s in range(positions):
-            if visible[row, s]:
-                score = np.float32(0)
-                for i in range(width):
-                    score += queries[row, first + i] * kept[0, row, head, s, i]
-                scores[s] = score / np.float32(math.sqrt(width))
-                highest = max(highest, scores[s])
+        count, first = counts[row], head * width
+        keys, values, query = kept[0, row, head], kept[1, row, head], queries[row, first:]
+        # Padded with the last position, whose weight there is 0.
+        blocks = (count + SIDE_BY_SIDE - 1) // SIDE_BY_SIDE
+        seen = np.full(blocks * SIDE_BY_SIDE, positions[row, count - 1])
+        seen[:count] = positions[row, :count]
+        weights = np.empty(len(seen), np.float32)
+        for s in range(0, len(seen), SIDE_BY_SIDE):
+            p0, p1, p2, p3 = seen[s], seen[s + 1], seen[s + 2], seen[s + 3]
+            a0 = a1 = a2 = a3 = np.float32(0)
+            for i in range(width):
+                q = query[i]
+                a0 += q * keys[p0, i]
+                a1 += q * keys[p1, i]
+                a2 += q * keys[p2, i]
+                a3 += q * keys[p3, i]
+            weights[s], weights[s + 1], weights[s + 2], weights[s + 3] = a0, a1, a2, a3
+        scale, highest = np.float32(1 / math.sqrt(width)), weights[:count].max()
         total = np.float32(0)
-        found[row, first : first + width] = 0
-        for s in range(positions):
-            if visible[row, s]:
-                share = np.exp(scores[s] - highest)
-                total += share
-                for i in range(width):
-                    found[row, first + i] += share * kept[1, row, head, s, i]
-        found[row, first : first + width] /= total
+        for s in range(count):
+            weights[s] = np.exp((weights[s] - highest) * scale)
+            total += weights[s]
+        weights[:count] /= total
+        weights[count:] = 0
+        answer = np.zeros(width, np.float32)
+        for s in range(0, len(seen), SIDE_BY_SIDE):
+            p0, p1, p2, p3 = seen[s], seen[s + 1], seen[s + 2], seen[s + 3]
+            w0, w1, w2, w3 = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
+            for i in range(width):
+                answer[i] += (
+                    w0 * values[p0, i]
+                    + w1 * values[p1, i]
+                    + w2 * values[p2, i]
+                    + w3 * values[p3, i]
+                )
+        found[row, first : first + width] = answer
 
 
 @njit(cache=True, fastmath=True)
@@ -143,31 +209,33 @@ def _step(
     norm_weights: tuple[Floats, ...],
     norm_biases: tuple[Floats, ...],
     kept: tuple[Floats, ...],
-    visible: NDArray[np.bool_],
+    positions: NDArray[np.int64],
+    counts: NDArray[np.int64],
     z_0: Floats,
 ) -> None:
     """The network. Linears are the noisy embedding's, the head, then five a block; norms the last
     one, then two a block."""
     width = len(timestep)
-    rows, heads, positions, part = kept[0].shape[1:]
+    rows, heads, length, part = kept[0].shape[1:]
     x, normed = np.empty((ROWS, width), np.float32), np.empty((ROWS, width), np.float32)
     queries, found, added = np.empty_like(x), np.zeros_like(x), np.empty_like(x)
     own, wide = np.empty((ROWS, 2 * width), np.float32), np.empty((ROWS, 4 * width), np.float32)
-    _linear(guesses, weights[0], biases[0], False, x)
+    _linear(guesses, weights[0], biases[0], x)
     x += timestep
     for layer in range(len(kept)):
         q, n = 2 + 5 * layer, 1 + 2 * layer
         _layer_norm(x, norm_weights[n], norm_biases[n], normed)
-        _linear(normed, weights[q], biases[q], False, queries)
-        _linear(normed, weights[q + 1], biases[q + 1], False, own)
+        _linear(normed, weights[q], biases[q], queries)
+        _linear(normed, weights[q + 1], biases[q + 1], own)
         for row in range(rows):
-            kept[layer][:, row, :, positions - 1] = own[row].reshape(2, heads, part)
-        _attend(queries, kept[layer], visible, found)
-        _linear(found, weights[q + 2], biases[q + 2], False, added)
+            kept[layer][:, row, :, length - 1] = own[row].reshape(2, heads, part)
+        _attend(queries, kept[layer], positions, counts, found)
+        _linear(found, weights[q + 2], biases[q + 2], added)
         x += added
         _layer_norm(x, norm_weights[n + 1], norm_biases[n + 1], normed)
-        _linear(normed, weights[q + 3], biases[q + 3], True, wide)
-        _linear(wide, weights[q + 4], biases[q + 4], False, added)
+        _linear(normed, weights[q + 3], biases[q + 3], wide)
+        _gelu(wide)
+        _linear(wide, weights[q + 4], biases[q + 4], added)
         x += added
     _layer_norm(x, norm_weights[0], norm_biases[0], normed)
-    _linear(normed, weights[1], biases[1], False, z_0)
+    _linear(normed, weights[1], biases[1], z_0)

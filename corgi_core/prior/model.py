@@ -15,7 +15,7 @@ from upath import UPath
 from corgi_core.diffusion import Schedule
 from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank, Gaussians
 from corgi_core.model_folder import digest_of_tensors, read_model_folder, write_model_folder
 from corgi_core.presets import PriorSettings, settings_from
 from corgi_core.prior.network import PriorNetwork, PriorShape
@@ -86,22 +86,23 @@ class PriorModel:
             rows = slice(first, first + CAPTIONS_AT_ONCE)
             c = self.bank.choose(text[rows])
             shown = torch.zeros(len(c), dtype=torch.bool, device=text.device)
+            start = self.bank.of(c)
             prefix = self.network.encode_prefix(
                 tokens[rows].float(), mask[rows], text[rows], shown, c
             )
             stepping = Stepping(self.network, prefix, c, timesteps, guidance, self._compiled)
 
             def denoiser(
-                u_t: Tensor, t: int, stepping: Stepping = stepping, c: Tensor = c
+                u_t: Tensor, t: int, stepping: Stepping = stepping, start: Gaussians = start
             ) -> Tensor:
-                guess = self.bank.unwhiten(sqrt_alphas_cumprod[t] * u_t, c)
+                guess = start.unwhiten(sqrt_alphas_cumprod[t] * u_t)
                 z_0 = stepping(guess, t)
                 if trajectory is not None:
                     trajectory(t, z_0.clone())
-                return self.bank.whiten(z_0, c)
+                return start.whiten(z_0)
 
             noise = noise_for(seed, first, len(c), (steps, self.bank.width)).to(text.device)
-            pieces.append(self.bank.unwhiten(sample(denoiser, noise, steps, sampler), c))
+            pieces.append(start.unwhiten(sample(denoiser, noise, steps, sampler)))
         return scale_blocks(torch.cat(pieces), self.bank.blocks)
 
     def _check(self, text: Tensor, guidance: float) -> None:

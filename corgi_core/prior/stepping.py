@@ -48,18 +48,14 @@ class Stepping:
             from corgi_core.prior.compiled_step import CompiledStep
 
             if CompiledStep.serves(network, self._kept[0]):
-                self._through = CompiledStep(network, self._kept, seen)
+                self._through = CompiledStep(network, self._kept, seen, guidance)
         times = torch.tensor(timesteps, device=c.device)
         self._timesteps = dict(zip(timesteps, network.embed_timestep(times), strict=True))
 
     @torch.inference_mode()
     def __call__(self, guess: Tensor, t: int) -> Tensor:
         """ẑ_0 [n, d] of the network's guess [n, d] at t, one of the timesteps."""
-        z_0 = self._through(guess, self._timesteps[t])
-        if self._guidance == 1:
-            return z_0
-        shown, hidden = z_0.chunk(2)
-        return hidden + self._guidance * (shown - hidden)
+        return self._through(guess, self._timesteps[t])
 
     def _eager(self, guess: Tensor, timestep: Tensor) -> Tensor:
         x = self._network.noisy(guess) + timestep
@@ -70,7 +66,11 @@ class Stepping:
                 queries, kept[0], kept[1], attn_mask=self._unseen
             )
             x = block(x, found)
-        return self._network.project(x.squeeze(1))
+        z_0 = self._network.project(x.squeeze(1))
+        if self._guidance == 1:
+            return z_0
+        shown, hidden = z_0.chunk(2)
+        return hidden + self._guidance * (shown - hidden)
 
 
 def _with_hidden_text(network: PriorNetwork, prefix: Prefix, c: Tensor) -> Prefix:

@@ -133,17 +133,18 @@ class PriorTask(Task):
         tokens, mask, text, z_0 = (x.to(random.device) for x in self.training.batch(rows))
         draws, schedule, bank = self.settings.draws, self._schedule, self.bank.to(random.device)
         c = bank.choose(text)
-        u_0 = bank.whiten(z_0, c).unsqueeze(1)
+        z_0, start = z_0.unsqueeze(1), bank.of(c.unsqueeze(1))
+        u_0 = start.whiten(z_0)
         t = random.integers(len(schedule.betas), draws)
         u_t = schedule.add_noise(u_0, random.normal(draws, bank.width), t)
         dropped = random.uniform() < self.settings.text_dropout
-        guess = bank.unwhiten(schedule.expected_start(u_t, t), c.unsqueeze(1))
+        guess = start.unwhiten(schedule.expected_start(u_t, t))
         predicted = model(tokens, mask, text, dropped, guess, t, c).float()
         if self.settings.loss == "kl":
-            u_predicted = bank.whiten(predicted, c.unsqueeze(1))
-            return {"loss": weighted_error(u_0, u_predicted, schedule.kl_weights(t))}
+            error = weighted_error(u_0, start.whiten(predicted), schedule.kl_weights(t))
+            return {"loss": error}
         weights = schedule.p2_weights(t, self.settings.p2_gamma)
-        return {"loss": weighted_error(z_0.unsqueeze(1), predicted, weights)}
+        return {"loss": weighted_error(z_0, predicted, weights)}
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Held-out cosine of sampled against true embeddings, per block averaged."""

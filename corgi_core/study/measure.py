@@ -170,7 +170,7 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
     seed = plan.arm.seed
     c = prior.bank.choose(study.held_out.text)
     random = torch.Generator().manual_seed(seed)
-    start = prior.bank.unwhiten(torch.randn(len(c), prior.bank.width, generator=random), c)
+    start = prior.bank.of(c).unwhiten(torch.randn(len(c), prior.bank.width, generator=random))
     yield {"of": START, "timestep": TIMESTEPS, "cosine": study.judge.cosine(start)}
     predictions: dict[int, list[Tensor]] = {}  # by timestep, in pieces of the captions
     _drawn(

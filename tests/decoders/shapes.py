@@ -39,11 +39,7 @@ def coloured_shape(number: int) -> Image.Image:
 
 def a_task(folder: Path, settings: ComponentsSettings = TINY, width: int = WIDTH) -> ComponentsTask:
     """Twelve shapes with random embeddings, written and read as every dataset is."""
-    source = folder / "shapes"
-    source.mkdir(parents=True)
-    for number in range(SHAPES):
-        coloured_shape(number).save(source / f"{number:02}.png")
-    images = ingest("imagefolder", str(source), folder / "images", DataSettings(), seed=0)
+    images = write_shapes(folder)
     spec = {"encoder": "a-clip", "names": ["a"], "blocks": [width], "width": width}
     embeddings = compute_missing(
         folder / "embeddings", images, spec, lambda shard: random_embeddings(images, shard, width),
@@ -51,6 +47,14 @@ def a_task(folder: Path, settings: ComponentsSettings = TINY, width: int = WIDTH
     )  # fmt: skip
     keys = tuple(images.manifest["key"])
     return ComponentsTask(settings, pixels(images, folder / "pixels", SIDE), embeddings, keys, keys)
+
+
+def write_shapes(folder: Path) -> Dataset:
+    source = folder / "shapes"
+    source.mkdir(parents=True)
+    for number in range(SHAPES):
+        coloured_shape(number).save(source / f"{number:02}.png")
+    return ingest("imagefolder", str(source), folder / "images", DataSettings(), seed=0)
 
 
 def random_embeddings(images: Dataset, shard: str, width: int) -> dict[str, np.ndarray]:

@@ -116,7 +116,8 @@ def test_every_training_and_the_evaluation_are_runs(workspace, store):
     runs = store.search_runs([e.experiment_id for e in experiments], max_results=200)
     names = [run.info.run_name for run in runs]
     assert sum("prior" in name for name in names) == len(PRESET.variants) * len(CAPTION_SUBSETS)
-    assert names.count("decoder") == names.count("evaluation") == names.count("clip") == 1
+    for name in ("decoder-components", "evaluation", "clip"):
+        assert names.count(name) == 1
     assert all(run.info.status == "FINISHED" for run in runs), names
     prior = next(run for run in runs if "prior" in run.info.run_name)
     assert {"loss", "learning_rate", "held_out_cosine"} <= set(prior.data.metrics)
@@ -132,6 +133,8 @@ def test_the_registry_names_champions(store):
     assert len(priors) == len(PRESET.variants) * len(CAPTION_SUBSETS)
     for name in models:
         assert store.get_model_version_by_alias(name, "champion").version
+    drawing = store.get_model_version_by_alias("emoji-small-decoder", "components")
+    assert int(drawing.version) == 1
 
 
 def test_generate_draws_with_the_champions(workspace):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -31,9 +32,19 @@ def settings(generator, tmp_path_factory) -> Settings:
     parts = {"prior": generator.prior, "decoder": generator.decoder, "clip": generator.clip}
     for name, part in parts.items():
         registry.promote(name, registry.register(name, part, {}, "tiny"), "the only one")
+    registry.alias(
+        "decoder", "other", registry.register("decoder", other_decoder(generator), {}, "")
+    )
     images = write_images(Path(str(settings.dataset_folder)) / "images")
     embed_images(generator.clip, images, None, settings.storage / "image_embeddings")
     return settings
+
+
+def other_decoder(generator):
+    other = copy.deepcopy(generator.decoder)
+    for parameter in other.network.parameters():
+        parameter.data *= 0.9
+    return other
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +58,7 @@ def files(tmp_path_factory) -> list[Path]:
 def drawn(settings, captions, images, out, **options) -> tuple[Image.Image, str]:
     defaults = {
         "count": None, "weight": None, "nearest": 0, "seed": 3, "steps": 2, "guidance": None,
+        "decoder": None,
     }  # fmt: skip
     said = draw(settings, captions, images, out, **{**defaults, **options})
     return Image.open(out), said
@@ -77,7 +89,8 @@ def test_what_is_given_decides_what_is_drawn(
     assert made["captions"] == captions
     assert [image["name"] for image in made["images"]] == [file.name for file in files[:images]]
     assert made["count"] == pictures
-    assert made["weight"] == options.get("weight", 0.5 if captions and images else None)
+    default = {1: 0.5, 2: 0.35}[len(captions)] if captions and images else None
+    assert made["weight"] == options.get("weight", default)
     assert (made["seed"], made["steps"]) == (3, 2)
     again, _ = drawn(settings, captions, files[:images], tmp_path / "y.png", **options)
     np.testing.assert_array_equal(np.asarray(sheet), np.asarray(again))
@@ -110,6 +123,7 @@ def test_a_way_is_a_film_too_with_the_nearest_training_images_beside_it(settings
         (["a cat"], 0, {"nearest": 10**6}, "1000001 pictures"),
         (["x" * 100_000], 0, {}, "100,000 characters"),
         (["a cat"], 0, {"steps": 0}, "0 decoder steps"),
+        (["a cat"], 0, {"decoder": "gan"}, "no gan of emoji-small-decoder"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_and_nothing_is_written(
@@ -118,6 +132,13 @@ def test_what_cannot_be_drawn_is_said_and_nothing_is_written(
     with pytest.raises(CorgiError, match=problem):
         drawn(settings, captions, files[:images], tmp_path / "x.png", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_another_decoder_draws_by_its_alias(settings, generator, tmp_path):
+    champion, _ = drawn(settings, ["a cat"], [], tmp_path / "x.png")
+    other, _ = drawn(settings, ["a cat"], [], tmp_path / "y.png", decoder="other")
+    assert np.abs(np.asarray(champion, float) - np.asarray(other, float)).max() > 1
+    assert json.loads(other.text["corgi"])["decoder"] == other_decoder(generator).digest
 
 
 def test_training_images_of_other_encoders_are_refused(settings, generator, tmp_path):

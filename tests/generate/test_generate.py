@@ -232,3 +232,18 @@ def test_an_unreadable_image_says_what_is_wrong(tmp_path: Path):
         file.truncate(1 << 30)  # sparse
     with pytest.raises(CorgiError, match="larger than 256 MiB"):
         picture_file(tmp_path / "huge.png")
+
+
+def test_a_decoder_that_takes_texts_gets_the_captions_own_embedding(generator):
+    class TextDecoder(type(generator.decoder)):
+        takes = "text"
+
+    parts = generator.decoder
+    decoder = TextDecoder(parts.network, parts.settings, parts.encoders, {})
+    direct = replace(generator, decoder=decoder)
+    text = generator.clip.encode_texts(["a red apple"])
+    assert torch.equal(direct.embed_caption("a red apple", 3, FIVE), text.expand(3, -1))
+    drawn = direct.generate("a red apple", 3, FIVE)
+    torch.testing.assert_close(drawn, generator.draw(text.repeat(3, 1), FIVE))
+    assert (drawn - generator.generate("a red apple", 3, FIVE)).abs().max() > 1e-3
+    assert (drawn[0] - drawn[1]).abs().max() > 1e-3

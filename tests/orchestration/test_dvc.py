@@ -41,12 +41,12 @@ class Project:
             shutil.copy(ROOT / name, folder)
         (folder / "params.yaml").write_text(f"preset: {PRESET}\n")
         code = folder / "corgi_core"
-        shutil.copytree(
-            ROOT / "corgi_core" / "data",
-            code / "data",
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-        shutil.copy(ROOT / "corgi_core" / "presets.py", code)
+        for name in ("data", "presets"):
+            shutil.copytree(
+                ROOT / "corgi_core" / name,
+                code / name,
+                ignore=shutil.ignore_patterns("__pycache__"),
+            )
         subprocess.run(["git", "init", "-q", "."], cwd=folder, check=True)
 
     def run(self, *command: str) -> str:

@@ -20,7 +20,7 @@ VARIANTS = [
     "baseline", "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
     "shifted-k1024-learned",
 ]  # fmt: skip
-DECODERS = ["components", "stable_diffusion"]
+DECODERS = ["components", "cascade", "gan", "lafite", "stable_diffusion"]
 SUBSETS = ["1.7%", "10%", "100%"]
 PRIORS = [f"{subset}|{variant}" for subset in SUBSETS for variant in VARIANTS]
 

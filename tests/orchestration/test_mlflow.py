@@ -16,7 +16,7 @@ import dagster as dg
 import pytest
 
 from corgi_core.errors import CorgiError
-from orchestration.champions import CHAMPION, champion_folder
+from orchestration.champions import CHAMPION, registered_folder
 from orchestration.registry import Registry
 from orchestration.resources.mlflow import IDENTITY_TAG, RUN_TAG, MLflow
 from orchestration.resources.outbox import deliver_left_over
@@ -165,7 +165,7 @@ def test_a_dead_server_fails_nothing_and_gets_all_later(tmp_path: Path) -> None:
     with pytest.raises(CorgiError, match="does not answer"):
         Registry(mlflow)
     with pytest.raises(CorgiError, match="does not answer"):
-        champion_folder(settings(tmp_path, mlflow.tracking_uri), "prior")
+        registered_folder(settings(tmp_path, mlflow.tracking_uri), "prior")
 
     with served(tmp_path, port):
         assert train(mlflow, "three").success  # sends what was left before its own
@@ -183,14 +183,14 @@ def test_a_dead_server_fails_nothing_and_gets_all_later(tmp_path: Path) -> None:
 def promote_and_read_back(mlflow: MLflow, settings: Settings) -> None:
     registry = Registry(mlflow)
     with pytest.raises(CorgiError, match="no champion"):
-        champion_folder(settings, "prior")
+        registered_folder(settings, "prior")
     first = registry.register("prior", Model("aaa", {"training": "one"}), {"variant": "x"}, "A.")
     second = registry.register("prior", Model("bbb"), {"variant": "y"}, "B.")
     assert registry.register("prior", Model("aaa"), {"variant": "x"}, "A again.") == first
     assert (first, second, registry.added) == ("1", "2", 2)
     for version, digest in ((first, "aaa"), (second, "bbb")):
         registry.promote("prior", version, "the test says so")
-        assert Model.load(Path(str(champion_folder(settings, "prior")))).digest == digest
+        assert Model.load(Path(str(registered_folder(settings, "prior")))).digest == digest
     client = mlflow.client()
     champion = client.get_model_version_by_alias(registry.name("prior"), CHAMPION)
     assert str(champion.version) == second

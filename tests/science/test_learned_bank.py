@@ -156,7 +156,7 @@ def test_learning_raises_the_held_out_cosine(stores, tmp_path):
 
     def cosine(bank):
         noise = torch.randn(200, *z_0.shape, generator=torch.Generator().manual_seed(9))
-        return blockwise_cosine(z_0, bank.unwhiten(noise, bank.choose(text)), BLOCKS).mean()
+        return blockwise_cosine(z_0, bank.of(bank.choose(text)).unwhiten(noise), BLOCKS).mean()
 
     assert cosine(GaussianBank.load(tmp_path / "bank")) > cosine(task.fitted) + 0.02
 

@@ -5,9 +5,6 @@ blocks, all of it matrix products. A processor trains it on many times more pict
 a UNet, and a small set of small pictures wants to be seen often. The embedding is projected to as
 many vectors as there are blocks; each block is told its own, together with the timestep, by a
 shift, a scale and a gate (as in DiT, Peebles and Xie 2023, section 3.2).
-
-CLIP embeddings lie in a narrow cone, most of their variance in few directions. They are whitened
-first, by the training images' statistics, so that what tells two pictures apart is not faint.
 """
 
 from __future__ import annotations
@@ -19,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corgi_core.decoders.components.basis import PrincipalComponents
+from corgi_core.decoders.whitening import Whitening
 from corgi_core.timesteps import timestep_features
-
-FAINTEST = 0.1  # directions with less than this part of the mean variance are not amplified further
 
 
 @dataclass(frozen=True)
@@ -56,16 +52,12 @@ class Block(nn.Module):
 class ComponentsNetwork(nn.Module):
     """x̂_0(x_t, t, z), predicted directly; x are coordinates along the `components`."""
 
-    centre: Tensor
-    whitening: Tensor
-
     def __init__(self, shape: ComponentsShape) -> None:
         super().__init__()
         self.shape = shape
         width, vector_width = shape.width, shape.vector_width
         self.components = PrincipalComponents(shape.image_size, shape.components)
-        self.register_buffer("centre", torch.zeros(shape.embedding_width))
-        self.register_buffer("whitening", torch.eye(shape.embedding_width))
+        self.white = Whitening(shape.embedding_width)
         self.nothing = nn.Parameter(torch.zeros(shape.embedding_width))
         self.understand = nn.Sequential(
             nn.Linear(shape.embedding_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
@@ -81,22 +73,12 @@ class ComponentsNetwork(nn.Module):
         nn.init.zeros_(self.head.weight)  # at first, the mean picture is all
         nn.init.zeros_(self.head.bias)
 
-    @torch.no_grad()
-    def whiten_for(self, embeddings: Tensor) -> None:
-        """Take centre and PCA whitening from the training images' embeddings [n, d]."""
-        z = embeddings.double()
-        variances, directions = torch.linalg.eigh(z.T.cov(correction=0))
-        floor = (FAINTEST * variances.mean()).clamp_min(1e-6)
-        scales = (variances.clamp_min(0) + floor).rsqrt()
-        self.centre.copy_(z.mean(dim=0))
-        self.whitening.copy_(directions * scales)
-
     def forward(self, x_t: Tensor, t: Tensor, z: Tensor, dropped: Tensor) -> Tensor:
         """x̂_0 [n, k], float32, from x_t [n, k], timesteps t [n] and embeddings z [n, d].
 
         Where `dropped` [n] is true, a learned vector stands in the whitened embedding's place.
         """
-        white = torch.where(dropped[:, None], self.nothing, (z - self.centre) @ self.whitening)
+        white = torch.where(dropped[:, None], self.nothing, self.white(z))
         understood = self.understand(white)
         vectors = self.to_vectors(understood).unflatten(1, (self.shape.vectors, -1))
         time = self.timestep(timestep_features(t, self.shape.vector_width))

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from corgi_core.decoders.components.basis import PrincipalComponents
 from corgi_core.decoders.components.decoder import ComponentsDecoder
+from corgi_core.decoders.components.loss import denoising_loss
 from corgi_core.decoders.components.network import ComponentsNetwork, ComponentsShape
-from corgi_core.decoders.components.noise import T, denoising_loss, forward_process
+from corgi_core.decoders.noise import T, forward_process
 from corgi_core.decoders.picture_task import PictureTask, in_range
 from corgi_core.errors import CorgiError
 from corgi_core.presets import ComponentsSettings
@@ -50,7 +51,7 @@ class ComponentsTask(PictureTask[ComponentsSettings]):
         """The components of the training pictures, and the whitening of their embeddings."""
         assert isinstance(model, ComponentsNetwork)
         model.components.load_state_dict(self._components.state_dict())
-        model.whiten_for(self.training_embeddings)
+        model.white.fit(self.training_embeddings)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """One (t, noise) a picture, its embedding blurred now and then. rows [b] → mean loss."""
@@ -68,7 +69,7 @@ class ComponentsTask(PictureTask[ComponentsSettings]):
         if not self.test_keys:
             return {}
         assert isinstance(model, ComponentsNetwork)
-        device = model.centre.device
+        device = model.nothing.device
         pixels, z = (tensor.to(device) for tensor in self.held_out)
         t = torch.linspace(0, T - 1, len(z), device=device).long()
         x_0 = model.components.coordinates(in_range(pixels))

@@ -1,17 +1,14 @@
-"""The decoder's diffusion, in diffusers' schedulers: schedule, forward process, loss weights."""
+"""The decoders' diffusion, in diffusers' schedulers: schedule, forward process, solver."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-from torch import Tensor
 
 T = 1000
-MOST_WEIGHT = 5.0
 
 
 def shifted_cosine_betas(shift: float) -> np.ndarray:
@@ -44,17 +41,3 @@ def few_step_solver(shift: float, steps: int) -> DPMSolverMultistepScheduler:
     )
     solver.set_timesteps(steps)
     return solver
-
-
-def truncated_snr_weights(alpha_bar: Tensor) -> Tensor:
-    """w = clamp(SNR, 1, 5): Salimans & Ho 2022's truncated SNR, bounded as by Hang et al. 2023."""
-    return (alpha_bar / (1 - alpha_bar)).clamp(1.0, MOST_WEIGHT)
-
-
-def denoising_loss(x_0: Tensor, predicted: Tensor, alpha_bar: Tensor, values: int) -> Tensor:
-    """Mean over the batch of w_t ‖x_0 − x̂_0‖² / values; alpha_bar [n] at each picture's t.
-
-    x_0, predicted [n, k] are coordinates; `values` is a picture's number of pixel values.
-    """
-    errors = (x_0 - predicted).square().sum(dim=1) / values
-    return torch.mean(truncated_snr_weights(alpha_bar) * errors)

@@ -1,0 +1,84 @@
+"""A kind of Corgi's decoders: its task, and the training loop's own parts around it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.decoder_systems.system import Case
+from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.ingest import ingest
+from corgi_core.data.pixels import pixels
+from corgi_core.decoders.kinds import task_of
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.contrastive import ClipTask
+from corgi_core.presets import DataSettings, preset_named
+from corgi_core.training.adamw import AdamW
+from corgi_core.training.ema import MovingAverage
+from corgi_core.training.gradient import BatchGradient
+
+
+class Corgi:
+    """Steps of `corgi_core.training.loop.train`, without its journal, checkpoints, evaluation."""
+
+    def __init__(self, kind: str, case: Case) -> None:
+        preset = preset_named(case.preset)
+        settings = preset.decoder_of(kind)
+        training = replace(
+            settings.training, batch_size=case.batch, precision=case.precision, seed=0
+        )  # fmt: skip
+        images = Dataset.load(case.stores / "images")
+        squares = ArrayStore.load(case.stores / "pixels")
+        task = task_of(
+            kind, untrained_clip(case), settings=replace(settings, training=training),
+            pixels=squares, embeddings=ArrayStore.load(case.stores / "embeddings"),
+            train_keys=images.keys("train"), test_keys=(),
+        )  # fmt: skip
+        self._model = task.build()
+        task.prepare(self._model)
+        self._model.train()
+        self._average = MovingAverage(self._model, training.ema_decay)
+        self._optimizer = AdamW(self._model, training)
+        self._gradient = BatchGradient(task, self._model, training, 0, 1, torch.device("cpu"))
+        self._rate, self._steps = training.learning_rate / 100, 0
+
+    def step(self) -> None:
+        self._optimizer.zero_grad()
+        assert self._gradient.compute(self._steps) is not None
+        self._optimizer.step(self._rate)
+        self._average.update(self._model)
+        self._steps += 1
+
+
+def make_stores(preset: str, pictures: Path, folder: Path) -> None:
+    """Ingest the pictures; random vectors are their embeddings, as a step costs the same."""
+    images = ingest(
+        "imagefolder", str(pictures), folder / "images", DataSettings(test_fraction=0.0), seed=0
+    )
+    settings = preset_named(preset)
+    assert settings.decoder is not None
+    pixels(images, folder / "pixels", settings.decoder.image_size)
+    width = settings.encoders.width
+    random = np.random.default_rng(0)
+
+    def compute(shard: str) -> dict[str, np.ndarray]:
+        keys = images.manifest.loc[images.manifest["shard"] == shard, "key"].to_numpy(str)
+        z = random.standard_normal((len(keys), width))
+        z *= np.sqrt(width) / np.linalg.norm(z, axis=1, keepdims=True)
+        return {"keys": keys, "image": z.astype(np.float16)}
+
+    spec = {"encoder": "random", "names": ["random"], "blocks": [width], "width": width}
+    compute_missing(folder / "embeddings", images, spec, compute, "embeddings")
+
+
+def untrained_clip(case: Case) -> ClipEnsemble:
+    """The preset's own CLIP as it is before training."""
+    images = Dataset.load(case.stores / "images")
+    task = ClipTask(
+        preset_named(case.preset).encoders, images, ArrayStore.load(case.stores / "pixels")
+    )
+    return task.ensemble(task.build(), {})

@@ -1,0 +1,67 @@
+"""A picture of 1024 pixels on a small machine: `python -m benchmarks.large_sample`.
+
+A cascade of the paper's sizes, 64 → 256 → 1024, with weights of a realistic number, untrained: time
+and memory do not depend on what they say. The upper stages are denoised in tiles. Prints
+parameters, seconds and the peak of the process's memory.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import Annotated
+
+import torch
+import typer
+
+from corgi_core.decoders.cascade.checks import check_cascade
+from corgi_core.decoders.cascade.decoder import CascadeDecoder
+from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
+from corgi_core.presets import CascadeSettings, StageSettings, TrainingSettings
+
+WIDTH = 1536  # d, of the paper's three encoders
+GOAL = 8.0  # GB
+LARGE = CascadeSettings(
+    image_size=1024,
+    stages=(
+        StageSettings(
+            size=64, channels=(192, 384, 576, 768), layers=2, attending=3, noise_shift=0.0,
+        ),
+        StageSettings(
+            size=256, channels=(128, 256, 384, 512), layers=1, attending=1, noise_shift=-1.0,
+        ),
+        StageSettings(
+            size=1024, channels=(64, 128, 256, 512), layers=2, attending=0, noise_shift=-2.0,
+        ),
+    ),
+    vectors=8, vector_width=768, prediction="v", condition_noise=0.5, sampling_noise=0.1,
+    blurred=0.5, least_cosine=0.7, embedding_dropout=0.1, guidance=1.0, sampling_steps=2,
+    training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-4),
+)  # fmt: skip
+
+
+def main(
+    steps: Annotated[int, typer.Option(help="Of every stage.")] = 2,
+    threads: Annotated[int, typer.Option(help="Of the CPU.")] = 2,
+) -> None:
+    """Draw one picture, and say what it took."""
+    torch.set_num_threads(threads)
+    check_cascade(LARGE)
+    torch.manual_seed(0)
+    network = CascadeNetwork(CascadeShape.of(LARGE, WIDTH)).eval()
+    decoder = CascadeDecoder(network, LARGE, {"blocks": [512] * 3}, card={})
+    for settings, stage in zip(LARGE.stages, network.stages, strict=True):
+        millions = sum(p.numel() for p in stage.parameters()) / 1e6
+        print(f"{settings.size:>5} px: {millions:.0f} M parameters")
+    began = time.perf_counter()
+    picture = decoder.decode(torch.randn(1, WIDTH), steps=steps)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    assert picture.shape == (1, 3, 1024, 1024)
+    assert picture.isfinite().all()
+    print(f"{steps} steps a stage, {threads} threads: {seconds:.0f} s")
+    print(f"peak memory {peak:.2f} GB, {'under' if peak < GOAL else 'OVER'} {GOAL:g} GB")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,62 @@
+"""Which settings no cascade can be built from, and what to do about it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from corgi_core.decoders.cascade.prediction import PREDICTIONS
+from corgi_core.errors import CorgiError
+from corgi_core.presets import CascadeSettings, StageSettings
+
+
+def check_cascade(settings: CascadeSettings) -> None:
+    """CorgiError for impossible settings."""
+    stages = settings.stages
+    if not stages or stages[-1].size != settings.image_size:
+        raise CorgiError(
+            f"the last of a cascade's stages must draw the image_size, {settings.image_size}",
+            "add a stage of that size at the end",
+        )
+    for before, after in pairwise(stages):
+        if after.size <= before.size or after.size % before.size:
+            raise CorgiError(
+                f"a stage of {after.size} pixels cannot follow one of {before.size}",
+                "let each stage's size be a multiple of the size before",
+            )
+    for stage in stages:
+        _check_stage(stage, settings)
+    if not 0 <= 2 * settings.overlap <= settings.tile:
+        raise CorgiError(
+            f"tiles of {settings.tile} pixels cannot overlap by {settings.overlap}",
+            "let them overlap by half a tile at most",
+        )
+    if settings.prediction not in PREDICTIONS:
+        raise CorgiError(
+            f"a UNet cannot predict {settings.prediction!r}",
+            f"choose one of {', '.join(PREDICTIONS)}",
+        )
+    for name in ("condition_noise", "sampling_noise"):
+        if not 0 <= getattr(settings, name) <= 1:
+            raise CorgiError(
+                f"{name} is {getattr(settings, name)}", "give the noise's deviation, 0 to 1"
+            )
+
+
+def _check_stage(stage: StageSettings, settings: CascadeSettings) -> None:
+    levels = len(stage.channels)
+    if not levels or any(c < 8 or c % 8 for c in stage.channels):
+        raise CorgiError(f"{stage.channels} are no channels for a UNet", "choose multiples of 8")
+    if not 0 <= stage.attending <= levels:
+        raise CorgiError(
+            f"{stage.attending} of {levels} levels cannot attend", f"set attending to 0 … {levels}"
+        )
+    sides, unit = {"size": stage.size}, 2 ** (levels - 1)
+    if stage.size > settings.tile:
+        sides |= {"tile": settings.tile, "overlap": settings.overlap}
+    for name, pixels in sides.items():
+        if pixels < 1 or pixels % unit:
+            raise CorgiError(
+                f"a UNet of {levels} levels halves its pictures {levels - 1} times, "
+                f"but the {name} is {pixels} pixels",
+                f"choose a multiple of {unit}, or fewer levels",
+            )

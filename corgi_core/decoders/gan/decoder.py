@@ -1,0 +1,31 @@
+"""The GAN decoder: the generator alone, a picture a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from corgi_core.decoders.decoder import Decoder, Drawing, Text
+from corgi_core.decoders.gan.generator import GanShape, Generator
+from corgi_core.presets import DecoderSettings, GanSettings
+from corgi_core.sampling import noise_for
+
+
+class GanDecoder(Decoder):
+    """Draws in one pass. The discriminator stays in the training's folder."""
+
+    kind: ClassVar[str] = "gan"
+    settings_class: ClassVar[type[DecoderSettings]] = GanSettings
+
+    network: Generator
+
+    @classmethod
+    def build(cls, shape: Mapping[str, Any]) -> nn.Module:
+        return Generator(GanShape(**shape))
+
+    def draw(self, z: Tensor, text: Text | None, drawing: Drawing) -> Tensor:
+        noise = noise_for(drawing.seed, drawing.first, len(z), (self.network.shape.noise_width,))
+        pictures: Tensor = self.network(z, noise.to(z.device))
+        return (pictures.clamp(-1, 1) + 1) / 2

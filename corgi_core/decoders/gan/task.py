@@ -1,0 +1,133 @@
+"""What the GAN learns: to draw what no discriminator tells from real, and CLIP from the embedding.
+
+    L_G = −E log σ(D(G)) + λ_c L_clip(G) + λ_s L_sem(G) + λ_p · path
+    L_D = −E log σ(D(x)) − E log(1 − σ(D(G))) + λ_s L_sem(x) + γ/2 · R1
+
+L_clip and L_sem are τ times the contrastive loss within the batch, between embeddings and CLIP's
+embeddings of the drawn pictures, or the discriminator's semantic features (Lafite, section 3.3;
+there only pictures are rivals, here embeddings too, as in CLIP). The regularisers are lazy: taken
+every so many steps, times as much (Karras et al. 2020, section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from corgi_core.decoders.decoder import Decoder
+from corgi_core.decoders.gan.augment import NUMBERS
+from corgi_core.decoders.gan.decoder import GanDecoder
+from corgi_core.decoders.gan.discriminator import GROUP
+from corgi_core.decoders.gan.generator import SMALLEST, GanShape
+from corgi_core.decoders.gan.losses import discriminator_loss, generator_loss
+from corgi_core.decoders.gan.network import GanNetwork, Match
+from corgi_core.decoders.picture_task import PictureTask, in_range
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.contrastive import global_clip_loss
+from corgi_core.encoders.similarity import blockwise_cosine, unit_blocks
+from corgi_core.errors import CorgiError
+from corgi_core.presets import GanSettings
+from corgi_core.training.loop import StepRandom
+
+TEMPERATURE = 0.5  # τ, as Lafite's
+
+
+@dataclass
+class GanTask(PictureTask[GanSettings]):
+    """Training of a GAN decoder. `clip` are the encoders that made the embeddings; frozen."""
+
+    compares_samples: ClassVar[bool] = True
+
+    clip: ClipEnsemble
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = self.settings.image_size
+        if size <= SMALLEST or size & (size - 1):
+            raise CorgiError(
+                f"a GAN cannot draw {size} pixels: its pictures grow from {SMALLEST} by doubling",
+                "set decoder.image_size to 8, 16, 32, 64 or another power of two",
+            )
+        if self.clip.digest != self.embeddings.spec["encoder"]:
+            raise CorgiError(
+                f"the embeddings were made by the CLIP encoders "
+                f"{self.embeddings.spec['encoder']}, not by {self.clip.digest}",
+                "materialise image_embeddings again",
+            )
+        if self.settings.training.compile:
+            raise CorgiError(
+                "a GAN cannot be compiled: its penalties differentiate twice",
+                "set compile=False in its training settings",
+            )
+
+    @property
+    def shape(self) -> GanShape:
+        s, width = self.settings, self.embeddings.spec["width"]
+        return GanShape(width, s.image_size, s.latent_width, s.channel_base, s.channel_most)
+
+    def build(self) -> nn.Module:
+        s = self.settings
+        model = GanNetwork(self.shape, s.augment_target, s.augment_pictures)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> Decoder:
+        assert isinstance(model, GanNetwork)
+        return GanDecoder(model.generator, self.settings, self.embeddings.spec, card)
+
+    def condition(self, z: Tensor, random: StepRandom) -> Tensor:
+        """What the network is told of pictures with embeddings z [n, d]."""
+        return self.blurred(z, random)
+
+    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        """L_G + L_D, which have no parameter in common. rows [b], a multiple of GROUP."""
+        if len(rows) % GROUP:
+            raise CorgiError(
+                f"a worker's {len(rows)} pictures are no multiple of {GROUP}, which are compared",
+                f"set batch_size to a multiple of {GROUP} times the workers",
+            )
+        s, pictures = self.settings, self.order[rows]
+        real = in_range(self.training_pixels[pictures].to(random.device))
+        z = self.condition(self.training_embeddings[pictures].to(random.device), random)
+        with_r1, with_path = (random.step % each == 0 for each in (s.r1_interval, s.path_interval))
+        match: Match = model(
+            real,
+            z,
+            random.normal(self.shape.noise_width),
+            random.uniform(3, NUMBERS),
+            random.normal(*real.shape[1:]) if with_path else None,
+            with_r1,
+        )
+        clip = self._contrast(self.clip.to(random.device).see((match.drawn + 1) / 2), z)
+        generator = generator_loss(match.seen.score) + s.clip_weight * clip
+        generator = generator + s.semantic_weight * self._contrast(match.seen.semantic, z)
+        discriminator = discriminator_loss(match.real.score, match.fake.score)
+        discriminator = discriminator + s.semantic_weight * self._contrast(match.real.semantic, z)
+        r1, path = s.r1_interval * match.r1, s.path_interval * match.path
+        return {
+            "loss": generator + s.path_weight * path + discriminator + s.r1_gamma / 2 * r1,
+            "generator": generator, "discriminator": discriminator, "clip_contrast": clip,
+            "r1": r1, "path": path, "augmentation": match.p,
+        }  # fmt: skip
+
+    def _contrast(self, features: Tensor, z: Tensor) -> Tensor:
+        """τ times CLIP's loss, by the cosines that the blocks have on average. [n, d] twice."""
+        share = len(self.blocks) ** -0.5
+        a, b = (share * unit_blocks(each, self.blocks) for each in (features, z))
+        return TEMPERATURE * global_clip_loss(a, b, a.new_tensor(1 / TEMPERATURE))
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Pixel error, and the CLIP similarity of held-out embeddings to what is drawn of them.
+
+        CLIP is what the network learns from, so this similarity flatters it.
+        """
+        if not self.test_keys:
+            return {}
+        device = next(model.parameters()).device
+        z = self.held_out[1].to(device)
+        seen = self.clip.to(device).encode_images(self.decoder(model, card={}).decode(z))
+        similarity = float(blockwise_cosine(seen, z, self.blocks).mean())
+        return {"held_out_similarity": similarity} | super().evaluate(model)

@@ -1,0 +1,1 @@
+"""Lafite without language: the GAN, trained on pseudo text embeddings and fed with real ones."""

@@ -1,0 +1,16 @@
+"""Lafite's decoder: a caption's CLIP embedding goes straight in, no prior comes between."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from corgi_core.decoders.gan.decoder import GanDecoder
+from corgi_core.presets import DecoderSettings, LafiteSettings
+
+
+class LafiteDecoder(GanDecoder):
+    """The GAN decoder for CLIP's text embeddings."""
+
+    kind: ClassVar[str] = "lafite"
+    settings_class: ClassVar[type[DecoderSettings]] = LafiteSettings
+    takes: ClassVar[Literal["image", "text"]] = "text"

@@ -1,0 +1,66 @@
+"""The benchmark of the decoders' training really runs; its peer's step really trains."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.decoder_systems.diffusers_example import Example, Files
+from benchmarks.decoder_systems.system import Case
+from benchmarks.decoders import _draw
+from corgi_core.decoders.cascade.unet import Stage
+from corgi_core.presets import StageSettings
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_command_measures_two_kinds_and_both_peers(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "benchmarks.decoders", "--preset", "emoji-small",
+            "--kinds", "components,cascade", "--batch", "4", "--pictures", "24", "--rounds", "2",
+            "--threads", "1", "--json", tmp_path / "decoders.json",
+        ],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "decoders.json").read_text())
+    systems = [row["system"] for row in rows]
+    assert systems == ["components", "cascade", "diffusers", "diffusers-cached"]
+    for row in rows:
+        assert row["slowest"] <= row["per_second"] <= row["fastest"]
+        assert 1e8 < row["peak_bytes"] < 1e10
+        peer = rows[2]["per_second"]
+        assert row["ratio_to_diffusers"] == pytest.approx(row["per_second"] / peer)
+    assert "× diffusers" in done.stdout
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    command = [sys.executable, "-m", "benchmarks.decoders", "--kinds", "nothing"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("there is no decoder 'nothing'")
+
+
+def test_the_peer_learns_with_channels_first(tmp_path: Path) -> None:
+    _draw(tmp_path / "pictures", 8)
+    pictures = Files(tmp_path / "pictures", 16)
+    assert len(pictures) == 8
+    assert pictures[0].shape == (3, 16, 16)
+    assert pictures[0].abs().max() <= 1
+    case = Case("emoji-small", tmp_path / "pictures", tmp_path, 4, "fp32", 1)
+    settings = StageSettings(size=16, channels=(8, 16), layers=1, attending=1, noise_shift=0.0)
+    torch.manual_seed(0)
+    stage = Stage(settings, 6, 8, 16, None, conditioned=True)
+    example = Example(case, stage, 16, low=8)
+    assert stage.unet.conv_in.weight.is_contiguous()
+    before = [p.detach().clone() for p in stage.unet.parameters()]
+    batch = example.batch()
+    assert batch.shape == (4, 3, 16, 16)
+    example.step(batch, torch.randn(4, 6))
+    assert all((a != b).any() for a, b in zip(before, stage.unet.parameters(), strict=True))

@@ -1,0 +1,146 @@
+"""Generator and discriminator learn in one backward pass, each from its own loss alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from corgi_core.decoders.gan.augment import NUMBERS, augmented
+from corgi_core.decoders.gan.discriminator import GROUP, with_deviation
+from corgi_core.decoders.gan.generator import GanShape
+from corgi_core.decoders.gan.losses import discriminator_loss, generator_loss
+from corgi_core.decoders.gan.network import GanNetwork
+
+SHAPE = GanShape(embedding_width=8, image_size=16, latent_width=8, channel_base=64, channel_most=8)
+P = 0.5
+
+
+@pytest.fixture
+def network() -> GanNetwork:
+    torch.manual_seed(0)
+    network = GanNetwork(SHAPE, augment_target=0.6, augment_pictures=100)
+    for name, parameter in network.named_parameters():
+        if name.endswith(("strength", "bias")):  # what starts at zero would prove nothing
+            nn.init.normal_(parameter, std=0.3)
+    network.augment.p.fill_(P)
+    return network
+
+
+@pytest.fixture
+def inputs() -> dict[str, Tensor | bool]:
+    torch.manual_seed(1)
+    n = 2 * GROUP
+    return {
+        "pictures": torch.rand(n, 3, 16, 16) * 2 - 1, "z": torch.randn(n, 8),
+        "noise": torch.randn(n, SHAPE.noise_width), "uniform": torch.rand(n, 3, NUMBERS),
+        "path_noise": torch.randn(n, 3, 16, 16), "with_r1": True,
+    }  # fmt: skip
+
+
+def gradients(loss: Tensor, part: nn.Module) -> list[Tensor | None]:
+    return list(
+        torch.autograd.grad(loss, list(part.parameters()), retain_graph=True, allow_unused=True)
+    )
+
+
+def same_gradients(ours: Tensor, separate: Tensor, part: nn.Module) -> None:
+    for a, b in zip(gradients(ours, part), gradients(separate, part), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_each_part_learns_from_its_own_loss_alone(
+    network: GanNetwork, inputs: dict[str, Tensor]
+) -> None:
+    match = network(**inputs)
+    generator = generator_loss(match.seen.score) + match.seen.semantic.square().mean() + match.path
+    discriminator = discriminator_loss(match.real.score, match.fake.score) + match.r1
+    discriminator = discriminator + match.real.semantic.square().mean()
+    assert gradients(generator, network.discriminator) == [None] * len(
+        list(network.discriminator.parameters())
+    )
+    assert gradients(discriminator, network.generator) == [None] * len(
+        list(network.generator.parameters())
+    )
+    for loss, part in ((generator, network.generator), (discriminator, network.discriminator)):
+        for (name, _), gradient in zip(part.named_parameters(), gradients(loss, part), strict=True):
+            assert gradient is not None, name
+            assert gradient.abs().max() > 0, name
+
+
+def test_both_losses_are_those_of_two_separate_steps(
+    network: GanNetwork, inputs: dict[str, Tensor]
+) -> None:
+    match = network(**inputs)
+    z, uniform = inputs["z"], inputs["uniform"]
+    drawn = network.generator(z, inputs["noise"])
+    seen = network.discriminator(augmented(drawn, P, uniform[:, 0]), z)
+    for ours, separate in zip(match.seen, seen, strict=True):
+        same_gradients(ours.square().mean(), separate.square().mean(), network.generator)
+    real = augmented(inputs["pictures"], P, uniform[:, 1]).requires_grad_()
+    scores = network.discriminator(real, z).score
+    fake = network.discriminator(augmented(drawn.detach(), P, uniform[:, 2]), z).score
+    (slope,) = torch.autograd.grad(scores.sum(), real, create_graph=True)
+    r1 = slope.square().sum() / len(z)
+    torch.testing.assert_close(match.r1, r1, atol=1e-5, rtol=1e-4)
+    ours = discriminator_loss(match.real.score, match.fake.score) + match.r1
+    separate = discriminator_loss(scores, fake) + r1
+    same_gradients(ours, separate, network.discriminator)
+
+
+def test_penalties_are_taken_when_asked_for(
+    network: GanNetwork, inputs: dict[str, Tensor | bool]
+) -> None:
+    match = network(**inputs | {"with_r1": False, "path_noise": None})
+    assert match.r1 == match.path == 0
+    assert network.path_length.mean == 0
+    assert match.p == P
+    assert (network.augment.p - P).abs() == pytest.approx(0.08)  # eight pictures of a hundred
+
+
+def test_a_network_that_is_not_trained_adapts_nothing(
+    network: GanNetwork, inputs: dict[str, Tensor]
+) -> None:
+    network.eval()(**inputs)
+    assert network.augment.p == P
+    assert network.path_length.mean == 0
+
+
+def test_a_picture_depends_on_its_embedding_and_on_all_its_noise(
+    network: GanNetwork, inputs: dict[str, Tensor]
+) -> None:
+    z, noise = inputs["z"], inputs["noise"].requires_grad_()
+    pictures = network.generator(z, noise)
+    assert pictures.shape == (2 * GROUP, 3, 16, 16)
+    (gradient,) = torch.autograd.grad(pictures[0].square().sum(), noise)
+    assert (gradient[0] != 0).float().mean() > 0.99
+    assert not gradient[1:].any()
+    assert (network.generator(z.roll(1, 0), noise) - pictures).abs().max() > 0.01
+    torch.testing.assert_close(network.generator(z[:1], noise[:1]), pictures[:1])
+
+
+def test_the_last_channel_is_the_deviation_within_successive_pictures() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3 * GROUP, 5, 4, 4)
+    y = with_deviation(x)
+    torch.testing.assert_close(y[:, :5], x)
+    for first in range(0, len(x), GROUP):
+        deviation = x[first : first + GROUP].numpy().std(axis=0).mean()
+        torch.testing.assert_close(
+            y[first : first + GROUP, 5], torch.full((GROUP, 4, 4), float(deviation)), atol=1e-5,
+            rtol=0,
+        )  # fmt: skip
+
+
+def test_a_discriminator_reads_the_embedding_and_compares_within_groups_only(
+    network: GanNetwork, inputs: dict[str, Tensor]
+) -> None:
+    pictures, z = inputs["pictures"], inputs["z"]
+    whole, part = (
+        network.discriminator(pictures, z),
+        network.discriminator(pictures[:GROUP], z[:GROUP]),
+    )
+    torch.testing.assert_close(whole.score[:GROUP], part.score)
+    other = network.discriminator(pictures, z.roll(1, 0))
+    assert (other.score - whole.score).abs().max() > 1e-3
+    torch.testing.assert_close(other.semantic, whole.semantic)  # of the picture alone
