@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.metadata import OWNERS, materialized
 from assets.versions import version
-from corgi_core.presets import fraction_of
+from corgi_core.presets import LANGUAGE_FREE, fraction_of
 from orchestration.artifacts import CaptionSubset, Dataset
 from orchestration.partitions import caption_subsets
 from orchestration.resources.workspace import Workspace
@@ -16,17 +16,22 @@ from orchestration.settings import settings
     owners=OWNERS,
     kinds={"parquet"},
     partitions_def=caption_subsets,
-    code_version=version(settings().preset.digest("seed"), revision=1),
+    code_version=version(settings().preset.digest("seed", "language_free"), revision=1),
 )
 def caption_subset(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace
 ) -> dg.MaterializeResult[CaptionSubset]:
     """Keys of the training images that keep their captions: nested, the same on any shard layout.
 
-    Images outside the subset stay as image-only data.
+    Images outside the subset stay as image-only data. "0%" are the captions of other sources.
     """
     from corgi_core.data import subsets
 
-    fraction = fraction_of(context.partition_key)
-    subset = subsets.caption_subset(images.manifest, fraction, workspace.preset.seed)
+    seed = workspace.preset.seed
+    if context.partition_key == LANGUAGE_FREE:
+        source = workspace.language_free.source
+        subset = subsets.captions_of_other_sources(images.manifest, source, seed)
+    else:
+        fraction = fraction_of(context.partition_key)
+        subset = subsets.caption_subset(images.manifest, fraction, seed)
     return materialized(subset, images_with_captions=len(subset), examples=subset.keys[:5].tolist())

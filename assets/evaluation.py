@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 PRIORS_THERE = {"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
 MODELS_THERE = PRIORS_THERE | {"decoder": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
+ALL_DECODERS = MODELS_THERE | {
+    "language_free_decoder": dg.AssetIn(metadata={MISSING_ALLOWED: True})
+}
 DRAWING = {  # the decoder that draws in this preset
     "decoder": dg.AssetIn(
         partition_mapping=dg.SpecificPartitionsPartitionMapping(
@@ -48,7 +51,7 @@ DRAWING = {  # the decoder that draws in this preset
     kinds={"pytorch", "mlflow", "dvc"},
     ins=PRIORS_THERE | DRAWING,
     code_version=version(
-        digest_of(settings().preset.digest("evaluation"), settings().inception_weights), revision=3
+        digest_of(settings().preset.digest("evaluation"), settings().inception_weights), revision=4
     ),
 )
 def evaluation(

@@ -1,5 +1,9 @@
 """The models: a prior for every variant and caption subset, and the decoders that all share."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized
@@ -14,11 +18,14 @@ from orchestration.artifacts import (
     GaussianBank,
     PriorModel,
 )
-from orchestration.partitions import decoders, prior_of, priors
+from orchestration.partitions import COMPARISON, decoders, prior_of, priors
 from orchestration.resources.mlflow import MLflow
 from orchestration.resources.ray import RayTraining
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
+
+if TYPE_CHECKING:
+    from corgi_core.decoders.picture_task import PictureTask
 
 PRESET = settings().preset
 GROUP = "models"
@@ -111,9 +118,69 @@ def decoder(
         test_keys=images.keys("test"),
     )
     inputs = {"pixels": pixels.digest, "image_embeddings": image_embeddings.digest}
-    trained = train(
-        context, drawing, settings.training, f"decoder-{settings.kind}", inputs, workspace,
-        ray_training, mlflow,
-    )  # fmt: skip
+    return trained_decoder(
+        context, drawing, f"decoder-{settings.kind}", inputs, workspace, ray_training, mlflow
+    )
+
+
+@dg.asset(
+    group_name=COMPARISON,
+    owners=OWNERS,
+    kinds={*KINDS, "diffusers"},
+    pool=DEVICE,
+    partitions_def=decoders,
+    code_version=version(PRESET.digest("decoders", "language_free"), revision=1),
+)
+def language_free_decoder(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    pixels: ArrayStore,
+    image_embeddings: ArrayStore,
+    clip_encoder: ClipEnsemble,
+    decoder: Decoder,
+    workspace: Workspace,
+    ray_training: RayTraining,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[Decoder]:
+    """The decoder, fine-tuned on the images of one source, none of whose captions anybody sees.
+
+    With a prior of the caption subset "0%", which knows the other sources' captions alone, it
+    draws texts as this source would.
+    """
+    from corgi_core.decoders import kinds, picture_task
+
+    settings, free = workspace.preset.decoder_of(context.partition_key), workspace.language_free
+    drawing = kinds.task_of(
+        settings.kind,
+        clip_encoder,
+        settings=replace(settings, training=free.tuned(settings.training)),
+        pixels=pixels,
+        embeddings=image_embeddings,
+        train_keys=images.keys("train"),
+        test_keys=images.keys("test", free.source),
+        tuning=picture_task.FineTuning(decoder, images.keys("train", free.source)),
+    )
+    inputs = {
+        "pixels": pixels.digest,
+        "image_embeddings": image_embeddings.digest,
+        "decoder": decoder.digest,
+    }
+    name = f"decoder-{settings.kind}-{free.source}"
+    return trained_decoder(context, drawing, name, inputs, workspace, ray_training, mlflow)
+
+
+def trained_decoder(
+    context: dg.AssetExecutionContext,
+    drawing: "PictureTask[Any]",
+    name: str,
+    inputs: Mapping[str, str],
+    workspace: Workspace,
+    ray_training: RayTraining,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[Decoder]:
+    """Train a decoder; it, with what Dagster shows of the training."""
+    training = drawing.settings.training
+    trained = train(context, drawing, training, name, inputs, workspace, ray_training, mlflow)
     finished = drawing.decoder(trained.result.model, trained.card)
-    return materialized(finished, images=len(drawing.train_keys), **trained.metadata)
+    shown = drawing.order.unique()
+    return materialized(finished, images=len(shown), **trained.metadata)

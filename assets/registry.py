@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.evaluation import MODELS_THERE
+from assets.evaluation import ALL_DECODERS
 from assets.metadata import OWNERS, table
+from corgi_core.presets import LANGUAGE_FREE
 from orchestration.artifacts import (
     ClipEnsemble,
     Decoder,
@@ -18,7 +19,10 @@ from orchestration.champions import CHAMPION
 from orchestration.partitions import prior_of
 from orchestration.registry import Registry
 from orchestration.resources.mlflow import MLflow
+from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
+
+FREE_PRIOR = "language-free"  # an alias
 
 if TYPE_CHECKING:
     from corgi_core.decoders.decoder import Decoder as DecoderModel
@@ -29,23 +33,30 @@ if TYPE_CHECKING:
     group_name="registry",
     owners=OWNERS,
     kinds={"mlflow"},
-    ins=MODELS_THERE,
-    code_version="3",
+    ins=ALL_DECODERS,
+    code_version="4",
 )
 def registered_models(
     context: dg.AssetExecutionContext,
     evaluation: Evaluation,
     prior: dict[str, PriorModel],
     decoder: dict[str, Decoder],
+    language_free_decoder: dict[str, Decoder],
     clip_encoder: ClipEnsemble,
+    workspace: Workspace,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[None]:
     """Every evaluated prior, the decoders and the CLIP encoders as model folders, each digest once.
 
     The champion among the priors has the highest held-out cosine at the preset's sampling steps,
-    that among the decoders is the preset's first. A decoder also has its kind for an alias.
+    that among the decoders is the preset's first. A decoder also has its kind for an alias, with
+    the source where it is language-free; the best prior that is, has "language-free".
     """
-    return registered(evaluation, prior, decoder, clip_encoder, mlflow)
+    free = {
+        f"{kind}-{workspace.language_free.source}": model
+        for kind, model in language_free_decoder.items()
+    }
+    return registered(evaluation, prior, {**decoder, **free}, clip_encoder, mlflow)
 
 
 def registered(
@@ -55,7 +66,7 @@ def registered(
     clip: FolderBacked,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[None]:
-    """The evaluated ones of `priors`, by partition, the decoders, by kind, and CLIP."""
+    """The evaluated ones of `priors`, by partition, the decoders, by alias, and CLIP."""
     import pandas as pd
 
     registry = Registry(mlflow)
@@ -75,6 +86,8 @@ def registered(
             f"{score['cosine'].item():.4f} at {steps} sampling steps.",
         )
     registry.promote("prior", versions[best], f"highest held-out cosine at {steps} steps")
+    if free := [name for name in versions if name[1] == LANGUAGE_FREE]:
+        registry.alias("prior", FREE_PRIOR, versions[evaluation.best_prior(free)])
     for kind, decoder in decoders.items():
         said = f"The {kind} decoder of {mlflow.experiment}."
         version = registry.register("decoder", decoder, {"kind": kind}, said)

@@ -68,6 +68,18 @@ def study(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
 
 
 @cli.command()
+def compare(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+    """Train every kind of decoder, with captions and without, and compare what they draw.
+
+    The paper's tables 1 and 2, in small. Hours on two cores; finished models are taken as they are.
+    """
+    settings = _settings(preset, dataset)
+    from orchestration.demo import compare
+
+    raise typer.Exit(compare(settings))
+
+
+@cli.command()
 def results(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
     """Show the tables of the last evaluation again."""
     settings = _settings(preset, dataset)
@@ -116,9 +128,17 @@ def generate(
         float | None,
         typer.Option(help="Guidance of the decoder, 1 is none; default: its own."),
     ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="An alias in the registry, or a model folder as ./prior; default: the champion."
+        ),
+    ] = None,
     decoder: Annotated[
         str | None,
-        typer.Option(help="The kind of decoder that draws, such as gan; default: the champion."),
+        typer.Option(
+            help="A kind, such as gan, or a model folder as ./gan; default: the champion."
+        ),
     ] = None,
     preset: PresetOption = None,
     dataset: DatasetOption = None,
@@ -148,7 +168,7 @@ def generate(
 
     said = draw(
         settings, captions or [], images or [], out, count=count, weight=weight, nearest=nearest,
-        seed=seed, steps=steps, guidance=guidance, decoder=decoder,
+        seed=seed, steps=steps, guidance=guidance, prior=prior, decoder=decoder,
     )  # fmt: skip
     typer.echo(said)
 

@@ -10,6 +10,7 @@ from assets import (
     captions,
     checks,
     clip,
+    comparison,
     data,
     embeddings,
     evaluation,
@@ -31,13 +32,20 @@ from orchestration.schedules import weekly_semi_supervised_retrain
 from orchestration.sensors import new_data_version
 from orchestration.settings import Settings, settings
 
-OF_PICTURES_ALONE = {dg.AssetKey("pixels"), dg.AssetKey("decoder")}
+OF_PICTURES_ALONE = {
+    dg.AssetKey(name)
+    for name in ("pixels", "decoder", "language_free_decoder", "decoder_comparison")
+}
 
 
 def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
     """The lineage; without pictures, the embeddings that came ready-made stand in their place."""
-    modules = [captions, clip, data, embeddings, evaluation, gaussians, models, registry, study]
-    every = _assets_in(modules)
+    every = _assets_in(
+        [
+            captions, clip, comparison, data, embeddings, evaluation, gaussians, models, registry,
+            study,
+        ]
+    )  # fmt: skip
     if preset.decoder is not None:
         return every
     ready = _assets_in([ready_made])

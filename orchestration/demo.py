@@ -1,4 +1,4 @@
-"""`corgi demo` and `corgi study`: what is missing or stale is done, resumable at any point."""
+"""`corgi demo`, `study` and `compare`: what is missing or stale is done, resumable at any point."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from corgi_core.errors import CorgiError
 from orchestration.instance import open_instance
 from orchestration.logs import LOG_FILE
-from orchestration.results import show_results, show_study
+from orchestration.results import show_comparison, show_results, show_study
 from orchestration.screen import StepDisplay, own_screen
 from orchestration.settings import Settings
 
@@ -29,6 +29,13 @@ def demo(settings: Settings) -> int:
 def study(settings: Settings) -> int:
     """The study of the prior, with its figures and tables; returns the exit code."""
     return _brought_up_to_date(settings, lambda refresh: refresh.study_steps(), show_study)
+
+
+def compare(settings: Settings) -> int:
+    """Every kind of decoder, and tables of what they draw; returns the exit code."""
+    return _brought_up_to_date(
+        settings, lambda refresh: refresh.comparison_steps(), show_comparison
+    )
 
 
 def _brought_up_to_date(

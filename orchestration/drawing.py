@@ -13,6 +13,7 @@ from orchestration.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from upath import UPath
 
     from corgi_core.encoders.clip import ClipEnsemble
     from corgi_core.encoders.text_tower import ClipTextTower
@@ -38,6 +39,7 @@ def draw(
     seed: int,
     steps: int | None,
     guidance: float | None,
+    prior: str | None,
     decoder: str | None,
 ) -> str:
     """Draw what captions and image files ask for into the PNG or GIF `out`; says what was drawn.
@@ -55,7 +57,9 @@ def draw(
     for caption in captions:
         check_prompt(caption)
     files = [picture_file(image) for image in images]
-    model = registered_models(settings, decoder or CHAMPION, whole_clip=bool(files or nearest))
+    model = chosen_models(
+        settings, prior or CHAMPION, decoder or CHAMPION, whole_clip=bool(files or nearest)
+    )
     count = (STEPS_OF_A_WAY if is_way else 1) if count is None else count
     if weight is None and images and captions:
         weight = HALFWAY if len(captions) == 1 else ALONG_A_DIFFERENCE
@@ -197,19 +201,24 @@ def _write(
         save_png(picture(pictures[0]) if len(pictures) == 1 else grid(pictures, columns), out, made)
 
 
-def registered_models(settings: Settings, decoder: str, whole_clip: bool) -> Generator:
-    """The workspace's champions and the decoder of that alias, its kind or "champion", put
-    together; a CorgiError where one is missing or misfits.
+def chosen_models(settings: Settings, prior: str, decoder: str, whole_clip: bool) -> Generator:
+    """A prior and a decoder with the workspace's CLIP; a CorgiError where one is missing or they
+    do not fit each other.
 
-    The text side of CLIP is enough for captions and starts seconds sooner.
+    Each is named by an alias of the registry ("champion", a decoder's kind) or, with a slash, by a
+    model folder, which may come from other data. The text side of CLIP is enough for captions and
+    starts seconds sooner.
     """
     if settings.preset.decoder is None:
         raise CorgiError(
             f"the preset {settings.preset.name} has embeddings only, and no decoder to draw with",
             "generate in a workspace whose data are pictures",
         )
-    aliases = {"prior": CHAMPION, "decoder": decoder, "clip": CHAMPION}
-    folders = {part: registered_folder(settings, part, alias) for part, alias in aliases.items()}
+    folders = {
+        part: Path(name) if "/" in name else registered_folder(settings, part, name)
+        for part, name in (("prior", prior), ("decoder", decoder))
+    }
+    folders["clip"] = _clip_folder(settings)
     from corgi_core.decoders.decoder import Decoder
     from corgi_core.encoders.text import TokenEncoder
     from corgi_core.encoders.text_tower import ClipTextTower
@@ -230,6 +239,17 @@ def registered_models(settings: Settings, decoder: str, whole_clip: bool) -> Gen
         prior=PriorModel.load(folders["prior"]),
         decoder=Decoder.load(folders["decoder"]),
     )
+
+
+def _clip_folder(settings: Settings) -> Path | UPath:
+    """The registered CLIP; before there is one, that by which the data were embedded."""
+    there = settings.storage / "clip_encoder"
+    try:
+        return registered_folder(settings, "clip")
+    except CorgiError:
+        if there.exists():
+            return there
+        raise
 
 
 def training_images(settings: Settings, encoder: str) -> TrainingImages:

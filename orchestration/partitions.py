@@ -3,9 +3,11 @@ by seed."""
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import dagster as dg
 
-from corgi_core.presets import CAPTION_SUBSETS, DECODERS, VARIANTS, Preset
+from corgi_core.presets import CAPTION_SUBSETS, DECODERS, LANGUAGE_FREE, VARIANTS, Preset
 from orchestration.settings import settings
 
 VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
@@ -16,6 +18,7 @@ priors = dg.MultiPartitionsDefinition({VARIANT: variants, CAPTION_SUBSET: captio
 decoders = dg.StaticPartitionsDefinition(DECODERS)
 
 STUDY = "study"  # the group of the study's assets
+COMPARISON = "comparison"  # … and of those of the decoders' comparison
 study_seeds = dg.StaticPartitionsDefinition([str(seed) for seed in settings().preset.study.seeds])
 
 
@@ -23,12 +26,28 @@ def is_kept_up_to_date(partition_key: str, preset: Preset) -> bool:
     """Whether the preset's own commands make this partition of an asset.
 
     Every variant and decoder can be made by name; those of `preset.variants`, and the decoder that
-    draws, are made without being asked for.
+    draws, are made without being asked for. What is language-free is for those who ask.
     """
-    dimensions = set(partition_key.split("|"))
     drawing = {preset.decoder.kind} if preset.decoder else set()
-    by_name_only = (set(VARIANTS) - set(preset.variants)) | (set(DECODERS) - drawing)
-    return not dimensions & by_name_only
+    return _among(partition_key, preset, drawing, set(CAPTION_SUBSETS) - {LANGUAGE_FREE})
+
+
+def is_compared(partition_key: str, preset: Preset) -> bool:
+    """Whether `corgi compare` makes this partition: all of the preset's decoders, all captions."""
+    subsets = set(CAPTION_SUBSETS) - (set() if preset.language_free else {LANGUAGE_FREE})
+    return _among(partition_key, preset, {kind.kind for kind in preset.decoders}, subsets)
+
+
+def _among(
+    partition_key: str, preset: Preset, decoders: Set[str], caption_subsets: Set[str]
+) -> bool:
+    """Whether each of the key's dimensions, where it is of these kinds, is among those given."""
+    left_out = (
+        (set(VARIANTS) - set(preset.variants))
+        | (set(DECODERS) - decoders)
+        | (set(CAPTION_SUBSETS) - caption_subsets)
+    )
+    return not left_out & set(partition_key.split("|"))
 
 
 def semi_supervised(preset: Preset) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -19,9 +19,10 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 
 from corgi_core.errors import CorgiError
+from corgi_core.presets import Preset
 from orchestration.champions import registered_folder
 from orchestration.logs import TO_FILE_ONLY
-from orchestration.partitions import STUDY, is_kept_up_to_date
+from orchestration.partitions import COMPARISON, STUDY, is_compared, is_kept_up_to_date
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings, settings
@@ -80,14 +81,24 @@ class Refresh:
         return done
 
     def all_steps(self) -> list[Step]:
-        """The preset's partitions of all assets but the study's, each after its inputs."""
-        return self._steps(dg.AssetSelection.all() - dg.AssetSelection.groups(STUDY))
+        """The preset's partitions of all assets but those of the study and the comparison, each
+        after its inputs."""
+        return self._steps(dg.AssetSelection.all() - dg.AssetSelection.groups(STUDY, COMPARISON))
 
     def study_steps(self) -> list[Step]:
         """The study and all that it is made from."""
         return self._steps(dg.AssetSelection.groups(STUDY).upstream())
 
-    def _steps(self, selection: dg.AssetSelection) -> list[Step]:
+    def comparison_steps(self) -> list[Step]:
+        """The decoders' comparison and all that it is made from, registered too."""
+        compared = dg.AssetSelection.groups(COMPARISON) | dg.AssetSelection.assets(REGISTRY)
+        return self._steps(compared.upstream(), is_compared)
+
+    def _steps(
+        self,
+        selection: dg.AssetSelection,
+        is_wanted: Callable[[str, Preset], bool] = is_kept_up_to_date,
+    ) -> list[Step]:
         selected, preset, steps = selection.resolve(self._graph), settings().preset, []
         for asset in self._graph.toposorted_asset_keys:
             if asset not in selected:
@@ -97,7 +108,7 @@ class Refresh:
                 steps.append(Step(asset))
                 continue
             keys = definition.get_partition_keys()
-            steps += [Step(asset, key) for key in keys if is_kept_up_to_date(key, preset)]
+            steps += [Step(asset, key) for key in keys if is_wanted(key, preset)]
         return steps
 
     def reason_to_run(self, step: Step) -> str | None:

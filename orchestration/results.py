@@ -56,6 +56,17 @@ def show_study(settings: Settings, console: Console) -> None:
     console.print(f"All tables, pictures and numbers: {folder}")
 
 
+def show_comparison(settings: Settings, console: Console) -> None:
+    """The comparison's tables, and where they and the pictures are."""
+    folder = settings.reports / "comparison"
+    wide = Console(file=console.file, width=STUDY_WIDTH, highlight=False)
+    for path in sorted((folder / "tables").glob("*.md"), reverse=True):
+        title = path.stem.replace("_", "-").capitalize()
+        text = path.read_text(encoding="utf-8")
+        wide.print(_table(f"\n{title}, ± half the 95 % interval over the sampling's seeds", text))
+    console.print(f"All tables, pictures and numbers: {folder}")
+
+
 def _table(title: str, markdown: str) -> Table:
     heads, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)

@@ -14,6 +14,10 @@ CORGI_INCEPTION_WEIGHTS  a TorchScript Inception for the Fréchet distance (defa
                      which is none: then the preset's own CLIP measures)
 CORGI_STABLE_DIFFUSION   a hub id or a folder: the preset then has a decoder "stable_diffusion" too,
                      fine-tuned from that pipeline (default: it has none)
+CORGI_CLIP           CLIP encoders with commas between: open_clip's names, hub ids, folders, such as
+                     the clip_encoder of other data (default: the preset's)
+CORGI_LANGUAGE_FREE  the source whose images are drawn without their captions (default: the preset's
+                     for its own data, none for people's)
 MLFLOW_TRACKING_URI  an MLflow server (default: SQLite under <home>/mlflow)
 """
 
@@ -57,6 +61,11 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         preset = preset_named(environment.get("CORGI_PRESET") or DEFAULT_PRESET)
+        own_dataset = environment.get("CORGI_DATASET") or None
+        if own_dataset or environment.get("CORGI_LANGUAGE_FREE"):
+            preset = preset.without_captions_of(environment.get("CORGI_LANGUAGE_FREE") or None)
+        if clip := environment.get("CORGI_CLIP"):
+            preset = preset.with_clip(tuple(map(_absolute, clip.split(","))))
         home = Path(environment.get("CORGI_HOME") or ".corgi").absolute()
         weights = environment.get("CORGI_INCEPTION_WEIGHTS")
         if weights and not Path(weights).is_file():
@@ -64,12 +73,10 @@ class Settings:
                 f"CORGI_INCEPTION_WEIGHTS is {weights}, and there is no such file",
                 "set it to the path of a TorchScript Inception, or leave it unset",
             )
-        pipeline = environment.get("CORGI_STABLE_DIFFUSION") or None
-        if pipeline and Path(pipeline).is_dir():
-            pipeline = str(Path(pipeline).absolute())
+        pipeline = environment.get("CORGI_STABLE_DIFFUSION")
         return cls(
             preset=preset,
-            own_dataset=environment.get("CORGI_DATASET") or None,
+            own_dataset=own_dataset,
             home=home,
             data=Path(environment.get("CORGI_DATA") or "data").absolute(),
             storage_url=environment.get("CORGI_STORAGE") or None,
@@ -80,7 +87,7 @@ class Settings:
             dagster_port=_number(environment, "CORGI_DAGSTER_PORT", 3000),
             mlflow_port=_number(environment, "CORGI_MLFLOW_PORT", 5000),
             inception_weights=str(Path(weights).absolute()) if weights else None,
-            stable_diffusion=pipeline,
+            stable_diffusion=_absolute(pipeline) if pipeline else None,
         )
 
     @property
@@ -143,6 +150,11 @@ class Settings:
             and parameters.exists()
             and f"preset: {self.preset.name}\n" in parameters.read_text(encoding="utf-8")
         )
+
+
+def _absolute(name: str) -> str:
+    """A folder's absolute path; the name of anything else as it is."""
+    return str(Path(name).absolute()) if Path(name).is_dir() else name
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -83,10 +83,12 @@ class Dataset:
             sha.update(json.dumps(row).encode())
         return sha.hexdigest()[:DIGEST_LENGTH]
 
-    def keys(self, split: str) -> tuple[str, ...]:
-        """The keys of one split, "train" or "test", sorted."""
-        manifest = self.manifest
-        return tuple(sorted(manifest.loc[manifest["split"] == split, "key"]))
+    def keys(self, split: str, source: str | None = None) -> tuple[str, ...]:
+        """The keys of one split, "train" or "test", sorted; of all sources, or of one."""
+        chosen = self.manifest["split"] == split
+        if source is not None:
+            chosen &= is_from(self.manifest, source)
+        return tuple(sorted(self.manifest.loc[chosen, "key"]))
 
     def rows(self, shard: str) -> pd.DataFrame:
         """The manifest's rows of one shard."""
@@ -118,6 +120,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.manifest)
+
+
+def is_from(manifest: pd.DataFrame, source: str) -> pd.Series[bool]:
+    """Which rows come from a source, named by the first word of the column, without its licence."""
+    return manifest["source"].str.split(n=1).str[0] == source
 
 
 def write_dataset(folder: Path | UPath, samples: Iterable[Sample], shard_size: int) -> Dataset:

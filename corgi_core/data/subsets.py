@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from corgi_core.data.dataset import is_from
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of, whole_file
@@ -63,3 +64,25 @@ def caption_subset(manifest: pd.DataFrame, fraction: float, seed: int) -> Captio
     count = math.ceil(round(fraction * len(captioned), 9))  # 10 % of 70 is 7, not 8
     ranked = sorted(captioned, key=lambda key: rank_of(key, seed))
     return CaptionSubset(np.array(sorted(ranked[:count]), dtype=str), fraction, seed)
+
+
+def captions_of_other_sources(manifest: pd.DataFrame, source: str, seed: int) -> CaptionSubset:
+    """All captioned training images but those of one source, which are to be drawn without any.
+
+    Raises CorgiError where there are no images of that source, or nobody else's captions.
+    """
+    captioned = manifest[(manifest["split"] == "train") & manifest["captions"].notna()]
+    if not is_from(manifest, source).any():
+        known = ", ".join(sorted(set(manifest["source"].str.split(n=1).str[0])))
+        raise CorgiError(
+            f"no image has the source {source!r}", f"name one of the data's own: {known}"
+        )
+    others = captioned[~is_from(captioned, source)]["key"]
+    if others.empty:
+        raise CorgiError(
+            f"there are no captions but those of {source}, which are not to be used",
+            "ingest captioned images of another source too, or take a prior from other data "
+            "(`corgi generate --prior FOLDER`)",
+        )
+    keys = np.array(sorted(others), dtype=str)
+    return CaptionSubset(keys, len(keys) / len(captioned), seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,14 @@ HELD_OUT_IMAGES = 256
 S = TypeVar("S", bound=DecoderSettings)
 
 
+@dataclass(frozen=True)
+class FineTuning:
+    """A decoder to go on from, and the training images that are shown from then on."""
+
+    start: Decoder
+    keys: tuple[str, ...]
+
+
 @dataclass
 class PictureTask(Task, Generic[S]):
     """Training of a decoder (a `Task` of the training loop) on all training images.
@@ -37,6 +45,7 @@ class PictureTask(Task, Generic[S]):
     embeddings: ArrayStore
     train_keys: Collection[str]
     test_keys: Collection[str]
+    tuning: FineTuning | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         self.train_keys = tuple(sorted(self.train_keys))
@@ -47,10 +56,26 @@ class PictureTask(Task, Generic[S]):
                 f"the pixels are {size} to a side, the decoder's image_size is {wanted}",
                 "materialise the pixels again with the present preset",
             )
+        if self.tuning is not None:
+            self._check_start(self.tuning.start)
 
     @abstractmethod
     def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> Decoder:
         """The trained network as a decoder."""
+
+    def prepare(self, model: nn.Module) -> None:
+        """What is fitted, not learned; or all that the decoder to go on from has."""
+        if self.tuning is None:
+            self.fit(model)
+        else:
+            self.drawing_part(model).load_state_dict(self.tuning.start.network.state_dict())
+
+    def fit(self, model: nn.Module) -> None:
+        """Set what is computed from the training images."""
+
+    def drawing_part(self, model: nn.Module) -> nn.Module:
+        """The part of the trained model that is the decoder's network."""
+        return model
 
     @property
     def rows(self) -> int:
@@ -90,7 +115,10 @@ class PictureTask(Task, Generic[S]):
     @cached_property
     def order(self) -> Tensor:
         """Training row → picture, those without near twins more often."""
-        return torch.from_numpy(balanced_rows(self.training_embeddings.numpy()))
+        rows = balanced_rows(self.training_embeddings.numpy())
+        if self.tuning is not None:
+            rows = rows[np.isin(self.train_keys, self.tuning.keys)[rows]]
+        return torch.from_numpy(rows)
 
     @cached_property
     def held_out(self) -> tuple[Tensor, Tensor]:
@@ -98,6 +126,16 @@ class PictureTask(Task, Generic[S]):
         spaced = np.linspace(0, len(self.test_keys) - 1, HELD_OUT_IMAGES).astype(int)
         keys = [tuple(self.test_keys)[i] for i in np.unique(spaced)]
         return self.pixels_of(keys), self.embeddings_of(keys)
+
+    def _check_start(self, start: Decoder) -> None:
+        wanted = (self.settings.kind, self.settings.image_size, self.embeddings.spec["encoder"])
+        there = (start.kind, start.settings.image_size, start.encoders["encoder"])
+        for what, here, given in zip(("kind", "image_size", "CLIP"), wanted, there, strict=True):
+            if here != given:
+                raise CorgiError(
+                    f"the decoder to fine-tune has the {what} {given}, wanted is {here}",
+                    "fine-tune a decoder of the present preset and embeddings",
+                )
 
     def pixels_of(self, keys: Collection[str]) -> Tensor:
         """uint8 [n, 3, s, s] of the images `keys`."""

@@ -115,13 +115,23 @@ class ClipEnsemble(nn.Module):
         """Load what `save` wrote to a folder, or an ensemble by its encoders' names.
 
         A name is a built-in with its weights ("ViT-B-16/openai"), a hub id ("hf-hub:…"), or a
-        local folder with `open_clip_config.json` and `model.safetensors`.
+        local folder: of one encoder, with `open_clip_config.json` and `model.safetensors`, or of a
+        saved ensemble.
 
         Raises CorgiError where an encoder is unknown, missing or damaged.
         """
         if isinstance(source, (Path, UPath)):
             return cls._load_folder(source)
-        return cls([_encoder(name) for name in source])
+        return cls([encoder for name in source for encoder in cls._named(name)])
+
+    @classmethod
+    def _named(cls, name: str) -> list[Encoder]:
+        folder = Path(name)
+        if (folder / ENSEMBLE).exists():
+            return cls._load_folder(folder)._models
+        if (folder / CONFIG).exists() or folder.is_absolute() or name.startswith("."):
+            return [OpenClipModel.load(folder, folder.name)]
+        return [OpenClipModel.named(name)]
 
     @classmethod
     def _load_folder(cls, folder: Path | UPath) -> Self:
@@ -147,10 +157,3 @@ class ClipEnsemble(nn.Module):
 def _saved(folder: Path, name: str) -> Encoder:
     fitted = (folder / FITTED).exists()
     return FittedTextTower.load(folder, name) if fitted else OpenClipModel.load(folder, name)
-
-
-def _encoder(name: str) -> OpenClipModel:
-    folder = Path(name)
-    if (folder / CONFIG).exists() or folder.is_absolute() or name.startswith("."):
-        return OpenClipModel.load(folder, folder.name)
-    return OpenClipModel.named(name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corgi_core.decoders.decoder import Decoder
@@ -14,6 +15,7 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.similarity import blockwise_cosine
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
 from corgi_core.metrics.inception import InceptionFeatures
+from corgi_core.metrics.precision_recall import precision_recall
 
 
 @dataclass
@@ -29,8 +31,9 @@ class PictureJudge:
     inception: InceptionFeatures | None = None
 
     def __post_init__(self) -> None:
-        self._real_embeddings = self._embed(self.real)
-        self._real_statistics = self._statistics(self.real, self._real_embeddings)
+        self._real_embeddings = self.embed(self.real)
+        self._real_features = self._features(self.real, self._real_embeddings)
+        self._real_statistics = FeatureStatistics.of(self._real_features)
 
     @property
     def frechet_name(self) -> str:
@@ -38,27 +41,28 @@ class PictureJudge:
         return "fid" if self.inception is not None else "frechet_distance_clip"
 
     @torch.no_grad()
-    def _embed(self, pictures: Tensor) -> Tensor:
+    def embed(self, pictures: Tensor) -> Tensor:
+        """CLIP's embeddings [n, d] of pictures [n, 3, h, w]."""
         return torch.cat([self.clip.encode_images(batch) for batch in pictures.split(128)])
 
-    def _statistics(self, pictures: Tensor, embeddings: Tensor) -> FeatureStatistics:
-        if self.inception is not None:
-            return FeatureStatistics.of(self.inception(pictures))
-        return FeatureStatistics.of((embeddings / embeddings.norm(dim=1, keepdim=True)).numpy())
-
-    def scores(self, pictures: Tensor) -> dict[str, Any]:
-        """Scores of pictures [n, 3, h, w], row i made from caption i."""
-        embeddings = self._embed(pictures)
-        distance = frechet_distance(self._statistics(pictures, embeddings), self._real_statistics)
-        blocks = self.clip.widths
+    def scores(self, pictures: Tensor, embeddings: Tensor) -> dict[str, Any]:
+        """Scores of pictures [n, 3, h, w] with their `embed`dings, row i made from caption i."""
+        features, blocks = self._features(pictures, embeddings), self.clip.widths
+        distance = frechet_distance(FeatureStatistics.of(features), self._real_statistics)
         return {
             self.frechet_name: distance,
+            **precision_recall(self._real_features, features)._asdict(),
             "clip_similarity_image": float(
                 blockwise_cosine(embeddings, self._real_embeddings, blocks).mean()
             ),
             "clip_similarity_text": float(blockwise_cosine(embeddings, self.text, blocks).mean()),
             "count": len(pictures),
         }
+
+    def _features(self, pictures: Tensor, embeddings: Tensor) -> NDArray[Any]:
+        if self.inception is not None:
+            return self.inception(pictures)
+        return (embeddings / embeddings.norm(dim=1, keepdim=True)).numpy()
 
 
 def decode_and_score(
@@ -69,4 +73,5 @@ def decode_and_score(
     with torch.no_grad():
         pictures = decoder.decode(embeddings, seed=seed)
     seconds = time.perf_counter() - started
-    return pictures, {**judge.scores(pictures), "seconds": round(seconds, 3)}
+    scores = judge.scores(pictures, judge.embed(pictures))
+    return pictures, {**scores, "seconds": round(seconds, 3)}

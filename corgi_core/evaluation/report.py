@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -66,13 +67,15 @@ class Evaluation:
         ]
         return pd.DataFrame(rows)
 
-    def best_prior(self) -> tuple[str, str]:
-        """(variant, caption subset) of the highest held-out cosine at the preset's own steps."""
+    def best_prior(self, among: Collection[tuple[str, str]] | None = None) -> tuple[str, str]:
+        """(variant, caption subset) of the highest held-out cosine at the preset's own steps; of
+        all priors, or of those given."""
         steps = str(self.metrics["protocol"]["prior_steps"])
         cosines = {
             (variant, subset): by_steps[steps]["cosine"]
             for variant, subsets in self.metrics["priors"].items()
             for subset, by_steps in subsets.items()
+            if among is None or (variant, subset) in among
         }
         return max(cosines, key=lambda name: cosines[name])
 

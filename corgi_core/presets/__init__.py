@@ -14,16 +14,18 @@ from corgi_core.presets.decoders import (
     DecoderSettings,
     GanSettings,
     LafiteSettings,
-    StageSettings,
     StableDiffusionSettings,
+    StageSettings,
 )
 from corgi_core.presets.embeddings import EMBEDDINGS
 from corgi_core.presets.emoji import EMOJI, EMOJI_SMALL
 from corgi_core.presets.settings import (
+    ComparisonSettings,
     DataSettings,
     EncoderSettings,
     EvaluationSettings,
     GaussianSettings,
+    LanguageFreeSettings,
     Preset,
     PriorSettings,
     StudySettings,
@@ -34,6 +36,7 @@ from corgi_core.presets.training import TrainingSettings
 from corgi_core.presets.variants import (
     BASELINE,
     CAPTION_SUBSETS,
+    LANGUAGE_FREE,
     VARIANTS,
     clusters_of,
     fraction_of,
@@ -41,12 +44,12 @@ from corgi_core.presets.variants import (
 )
 
 __all__ = [
-    "BASELINE", "CAPTION_SUBSETS", "DECODERS", "PRESETS", "VARIANTS", "CascadeSettings",
-    "ComponentsSettings", "DataSettings", "DecoderSettings", "EncoderSettings",
-    "EvaluationSettings", "GanSettings", "GaussianSettings", "LafiteSettings", "Preset",
-    "PriorSettings", "StableDiffusionSettings", "StageSettings", "StudySettings",
-    "TrainingSettings", "clusters_of", "fraction_of", "is_learned", "preset_named",
-    "settings_from", "with_stable_diffusion",
+    "BASELINE", "CAPTION_SUBSETS", "DECODERS", "LANGUAGE_FREE", "PRESETS", "VARIANTS",
+    "CascadeSettings", "ComparisonSettings", "ComponentsSettings", "DataSettings",
+    "DecoderSettings", "EncoderSettings", "EvaluationSettings", "GanSettings",
+    "GaussianSettings", "LafiteSettings", "LanguageFreeSettings", "Preset", "PriorSettings",
+    "StableDiffusionSettings", "StageSettings", "StudySettings", "TrainingSettings",
+    "clusters_of", "fraction_of", "is_learned", "preset_named", "settings_from", "with_stable_diffusion",
 ]  # fmt: skip
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (EMOJI, EMOJI_SMALL, EMBEDDINGS)}

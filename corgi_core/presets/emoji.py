@@ -9,6 +9,7 @@ from corgi_core.presets.settings import (
     DataSettings,
     EncoderSettings,
     EvaluationSettings,
+    LanguageFreeSettings,
     Preset,
     PriorSettings,
     StudySettings,
@@ -35,6 +36,7 @@ EMOJI = Preset(
         ),
     ),
     decoders=EMOJI_DECODERS,
+    language_free=LanguageFreeSettings(source="twemoji"),
 )  # fmt: skip
 
 # The same graph in minutes, for the tests: fewer and smaller of everything.
@@ -55,6 +57,7 @@ EMOJI_SMALL = Preset(
         ),
     ),
     decoders=EMOJI_SMALL_DECODERS,
+    language_free=EMOJI.language_free,
     evaluation=EvaluationSettings(images=24, grid_rows=6),
     study=StudySettings(
         training=TrainingSettings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from corgi_core.errors import CorgiError
@@ -109,6 +109,29 @@ class StudySettings:
 
 
 @dataclass(frozen=True)
+class ComparisonSettings:
+    """The comparison of the decoders: how the pictures of each are drawn and judged."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)  # of the sampling; models are trained once
+    images: int = 1000  # held-out images drawn, at most
+    grid_rows: int = 12
+
+
+@dataclass(frozen=True)
+class LanguageFreeSettings:
+    """Images that are drawn without any of their captions: priors of the caption subset "0%" see
+    the captions of the other sources, and decoders are fine-tuned on the images of this one."""
+
+    source: str  # the first word of the manifest's `source`
+    tuning: float = 0.25  # share of a decoder's steps and of its learning rate, for the fine-tuning
+
+    def tuned(self, training: TrainingSettings) -> TrainingSettings:
+        """The settings of the fine-tuning after a training with those given."""
+        steps, rate = round(self.tuning * training.steps), self.tuning * training.learning_rate
+        return replace(training, steps=steps, learning_rate=rate)
+
+
+@dataclass(frozen=True)
 class Preset:
     name: str
     data: DataSettings
@@ -119,6 +142,8 @@ class Preset:
     gaussians: GaussianSettings = field(default_factory=GaussianSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     study: StudySettings = field(default_factory=StudySettings)
+    comparison: ComparisonSettings = field(default_factory=ComparisonSettings)
+    language_free: LanguageFreeSettings | None = None
     variants: tuple[str, ...] = VARIANTS[:3]  # of the priors that `corgi demo` trains
     workers: int = 1  # of Ray Train
     seed: int = 0
@@ -127,6 +152,24 @@ class Preset:
     def decoder(self) -> DecoderSettings | None:
         """The decoder that draws unless another is asked for."""
         return self.decoders[0] if self.decoders else None
+
+    def without_captions_of(self, source: str | None) -> Preset:
+        """This preset, with that source's images, or nobody's, drawn without their captions."""
+        if source is None:
+            return replace(self, language_free=None)
+        return replace(self, language_free=LanguageFreeSettings(source))
+
+    def with_clip(self, names: tuple[str, ...]) -> Preset:
+        """This preset with other CLIP encoders, as `ClipEnsemble.load` knows them; none trained.
+
+        CorgiError where embeddings come ready-made, which have theirs.
+        """
+        if not self.decoders:
+            raise CorgiError(
+                f"the preset {self.name} has the CLIP encoders that its embeddings came from",
+                "leave CORGI_CLIP unset",
+            )
+        return replace(self, encoders=replace(self.encoders, clip=names, training=None))
 
     def decoder_of(self, kind: str) -> DecoderSettings:
         """The settings of a kind of decoder; CorgiError where the preset has none of it."""

@@ -7,7 +7,8 @@ VARIANTS = (
     BASELINE, "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
     f"shifted-k1024{LEARNED}",
 )  # fmt: skip
-CAPTION_SUBSETS = ("1.7%", "10%", "100%")
+LANGUAGE_FREE = "0%"  # no captions of the images that are to be drawn, but those of other sources
+CAPTION_SUBSETS = (LANGUAGE_FREE, "1.7%", "10%", "100%")
 
 
 def clusters_of(variant: str) -> int | None:

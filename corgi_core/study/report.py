@@ -74,7 +74,7 @@ class StudyReport:
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
         if not (folder / ROWS).exists():
-            raise CorgiError(f"{folder} holds no study", "run `corgi study`")
+            raise CorgiError(f"{folder} holds no report", "run `corgi study` or `corgi compare`")
         tables = {
             path.stem: path.read_text(encoding="utf-8")
             for path in sorted(UPath(folder / TABLES).glob("*.md"))

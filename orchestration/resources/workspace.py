@@ -8,7 +8,8 @@ from pathlib import Path
 import dagster as dg
 from upath import UPath
 
-from corgi_core.presets import Preset, preset_named, with_stable_diffusion
+from corgi_core.errors import CorgiError
+from corgi_core.presets import LanguageFreeSettings, Preset, preset_named, with_stable_diffusion
 from orchestration.settings import Settings
 
 DATASETS = ("raw_images", "images")  # whose folders DVC may own
@@ -26,6 +27,8 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     reports: str
     inception_weights: str | None
     stable_diffusion: str | None
+    language_free_source: str | None
+    clip: list[str] | None
 
     @classmethod
     def of(cls, settings: Settings) -> Workspace:
@@ -38,16 +41,32 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
             reports=str(settings.reports),
             inception_weights=settings.inception_weights,
             stable_diffusion=settings.stable_diffusion,
+            clip=list(settings.preset.encoders.clip),
+            language_free_source=free.source if (free := settings.preset.language_free) else None,
         )
 
     @cached_property
     def preset(self) -> Preset:
         """The preset, with the decoder that the environment adds. The code versions of assets leave
         that one out: naming a pipeline makes no other decoder stale."""
-        preset = preset_named(self.preset_name)
+        preset = preset_named(self.preset_name).without_captions_of(self.language_free_source)
+        if self.clip is not None and tuple(self.clip) != preset.encoders.clip:
+            preset = preset.with_clip(tuple(self.clip))
         if self.stable_diffusion is None:
             return preset
         return with_stable_diffusion(preset, self.stable_diffusion)
+
+    @property
+    def language_free(self) -> LanguageFreeSettings:
+        """Whose images are drawn without captions; CorgiError where the preset does not say."""
+        settings = self.preset.language_free
+        if settings is None:
+            raise CorgiError(
+                "nothing says whose images are to be drawn without captions",
+                "set CORGI_LANGUAGE_FREE to a source of the data, or take a prior from other data "
+                "(`corgi generate --prior FOLDER`)",
+            )
+        return settings
 
     def place(self, context: dg.AssetExecutionContext) -> UPath:
         """Where the IO manager keeps this asset: a store computed there is resumed there."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from made import sample, samples
 
 from corgi_core.data.dataset import write_dataset
-from corgi_core.data.subsets import CaptionSubset, caption_subset
+from corgi_core.data.subsets import CaptionSubset, caption_subset, captions_of_other_sources
 from corgi_core.errors import CorgiError
 
 LETTERS = st.characters(exclude_categories=["C"])  # as `write_shards` takes them
@@ -77,3 +77,32 @@ def test_faults(tmp_path):
             caption_subset(manifest(["a"]), fraction, 0)
     with pytest.raises(CorgiError, match="no caption subset"):
         CaptionSubset.load(tmp_path)
+
+
+def of_two_sources(tmp_path):
+    made = [
+        sample("a1", split="train", source="noto (Apache-2.0)"),
+        sample("a2", split="test", source="noto (Apache-2.0)"),
+        sample("a3", split="train", source="noto (Apache-2.0)", captions=None),
+        sample("b1", split="train", source="notorious"),
+        sample("b2", split="test", source="notorious"),
+    ]
+    return write_dataset(tmp_path / "set", made, shard_size=2)
+
+
+def test_language_free_captions_are_those_of_the_other_sources(tmp_path):
+    images = of_two_sources(tmp_path)
+    subset = captions_of_other_sources(images.manifest, "noto", seed=3)
+    assert subset.keys.tolist() == ["b1"]
+    assert (subset.fraction, subset.seed) == (0.5, 3)
+    assert images.keys("train", "noto") == ("a1", "a3")
+    assert images.keys("test", "notorious") == ("b2",)
+    assert images.keys("train") == ("a1", "a3", "b1")
+
+
+def test_a_source_must_be_there_and_not_the_only_one_with_captions(tmp_path):
+    manifest = of_two_sources(tmp_path).manifest
+    with pytest.raises(CorgiError, match=r"'nobody'.*own: noto, notorious"):
+        captions_of_other_sources(manifest, "nobody", seed=0)
+    with pytest.raises(CorgiError, match="no captions but those of noto"):
+        captions_of_other_sources(manifest[manifest["key"] != "b1"], "noto", seed=0)

@@ -166,3 +166,10 @@ def test_a_damaged_or_missing_folder_is_refused(saved: Path, tmp_path: Path) -> 
 def test_images_must_be_square_rgb(untrained: ClipEnsemble) -> None:
     with pytest.raises(CorgiError, match="not square RGB"):
         untrained.encode_images(torch.rand(2, 3, 64, 32))
+
+
+def test_a_saved_ensemble_can_be_named_among_others(saved: Path, vit_folder: Path) -> None:
+    whole = ClipEnsemble.load([str(saved)])
+    assert whole.digest == ClipEnsemble.load(saved).digest
+    both = ClipEnsemble.load([str(saved), str(vit_folder)])
+    assert both.names == [*whole.names, vit_folder.name]

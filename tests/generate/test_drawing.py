@@ -58,7 +58,7 @@ def files(tmp_path_factory) -> list[Path]:
 def drawn(settings, captions, images, out, **options) -> tuple[Image.Image, str]:
     defaults = {
         "count": None, "weight": None, "nearest": 0, "seed": 3, "steps": 2, "guidance": None,
-        "decoder": None,
+        "prior": None, "decoder": None,
     }  # fmt: skip
     said = draw(settings, captions, images, out, **{**defaults, **options})
     return Image.open(out), said
@@ -139,6 +139,37 @@ def test_another_decoder_draws_by_its_alias(settings, generator, tmp_path):
     other, _ = drawn(settings, ["a cat"], [], tmp_path / "y.png", decoder="other")
     assert np.abs(np.asarray(champion, float) - np.asarray(other, float)).max() > 1
     assert json.loads(other.text["corgi"])["decoder"] == other_decoder(generator).digest
+
+
+def test_a_prior_and_a_decoder_may_come_from_folders_if_they_fit(settings, generator, tmp_path):
+    generator.prior.save(tmp_path / "prior")
+    other_decoder(generator).save(tmp_path / "decoder")
+    folders = {"prior": f"{tmp_path}/prior", "decoder": f"{tmp_path}/decoder"}
+    drawn(settings, ["a cat"], [], tmp_path / "x.png", **folders)
+    made = json.loads(Image.open(tmp_path / "x.png").text["corgi"])
+    assert made["prior"] == generator.prior.digest
+    assert made["decoder"] == other_decoder(generator).digest
+    stranger = copy.deepcopy(generator.prior)
+    stranger.encoders["encoder"] = "another-clip"
+    stranger.save(tmp_path / "stranger")
+    with pytest.raises(CorgiError, match=r"different CLIP encoders.*prior: another-clip"):
+        drawn(settings, ["a cat"], [], tmp_path / "y.png", prior=f"{tmp_path}/stranger")
+    with pytest.raises(CorgiError, match="nowhere"):
+        drawn(settings, ["a cat"], [], tmp_path / "y.png", prior=f"{tmp_path}/nowhere")
+
+
+def test_before_anything_is_registered_the_datas_own_clip_reads(generator, tmp_path):
+    settings = Settings.from_environment(
+        {"CORGI_HOME": str(tmp_path / ".corgi"), "CORGI_PRESET": "emoji-small"}
+    )
+    generator.clip.save(settings.storage / "clip_encoder")
+    for part, model in (("prior", generator.prior), ("decoder", generator.decoder)):
+        model.save(tmp_path / part)
+    folders = {part: f"{tmp_path}/{part}" for part in ("prior", "decoder")}
+    picture, _ = drawn(settings, ["a cat"], [], tmp_path / "x.png", **folders)
+    assert picture.size == (16, 16)
+    with pytest.raises(CorgiError, match="no champion of emoji-small-prior"):
+        drawn(settings, ["a cat"], [], tmp_path / "y.png", decoder=folders["decoder"])
 
 
 def test_training_images_of_other_encoders_are_refused(settings, generator, tmp_path):

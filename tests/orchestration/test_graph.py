@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from corgi_core.errors import CorgiError
-from orchestration.refresh import Refresh
+from orchestration.refresh import Refresh, Step
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings, settings
 
@@ -21,7 +21,7 @@ VARIANTS = [
     "shifted-k1024-learned",
 ]  # fmt: skip
 DECODERS = ["components", "cascade", "gan", "lafite", "stable_diffusion"]
-SUBSETS = ["1.7%", "10%", "100%"]
+SUBSETS = ["0%", "1.7%", "10%", "100%"]
 PRIORS = [f"{subset}|{variant}" for subset in SUBSETS for variant in VARIANTS]
 
 # asset: (group, what it is made from, partitions)
@@ -52,7 +52,24 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
     ),
     "prior_study": ("study", {"images", "image_embeddings", "text_embeddings"}, ["0", "1", "2"]),
     "study_figures": ("study", {"prior_study"}, []),
-    "registered_models": ("registry", {"evaluation", "prior", "decoder", "clip_encoder"}, []),
+    "language_free_decoder": (
+        "comparison",
+        {"images", "pixels", "image_embeddings", "clip_encoder", "decoder"},
+        DECODERS,
+    ),
+    "decoder_comparison": (
+        "comparison",
+        {
+            "images", "pixels", "clip_encoder", "image_embeddings", "text_embeddings", "prior",
+            "decoder", "language_free_decoder",
+        },
+        [],
+    ),
+    "registered_models": (
+        "registry",
+        {"evaluation", "prior", "decoder", "language_free_decoder", "clip_encoder"},
+        [],
+    ),
 }  # fmt: skip
 
 BLOCKING_CHECKS = {
@@ -105,26 +122,47 @@ def test_trainings_share_the_one_place_of_the_device(definitions: dg.Definitions
         if isinstance(asset, dg.AssetsDefinition) and asset.op.pool
     }
     assert pools == dict.fromkeys(
-        ("clip_encoder", "gaussian_bank", "prior", "decoder", "prior_study"), "device"
-    )
+        (
+            "clip_encoder", "gaussian_bank", "prior", "decoder", "language_free_decoder",
+            "prior_study",
+        ),
+        "device",
+    )  # fmt: skip
+
+
+def partitions_by_asset(steps: list[Step]) -> dict[str, set[str | None]]:
+    made: dict[str, set[str | None]] = {}
+    for step in steps:
+        made.setdefault(step.asset.to_user_string(), set()).add(step.partition)
+    return made
 
 
 def test_a_refresh_makes_the_partitions_of_the_presets_variants(
     definitions: dg.Definitions,
 ) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        steps = Refresh(definitions.get_repository_def(), instance).all_steps()
-    made: dict[str, set[str | None]] = {}
-    for step in steps:
-        made.setdefault(step.asset.to_user_string(), set()).add(step.partition)
-    own = settings().preset.variants
+        made = partitions_by_asset(Refresh(definitions.get_repository_def(), instance).all_steps())
+    own, by_request = settings().preset.variants, {"study", "comparison"}
     assert own == tuple(VARIANTS[:3])
-    assert made.keys() == GRAPH.keys() - {"prior_study", "study_figures"}
+    assert made.keys() == {key for key, (group, *_) in GRAPH.items() if group not in by_request}
     assert made["gaussian_bank"] == set(own)
-    assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS for variant in own}
-    assert made["caption_subset"] == set(SUBSETS)
+    assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS[1:] for variant in own}
+    assert made["caption_subset"] == set(SUBSETS[1:])
     assert made["decoder"] == {"components"}
     assert made["evaluation"] == {None}
+
+
+def test_a_comparison_makes_all_decoders_of_the_preset_with_and_without_captions(
+    definitions: dg.Definitions,
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        refresh = Refresh(definitions.get_repository_def(), instance)
+        steps = refresh.comparison_steps()
+    made, own = partitions_by_asset(steps), settings().preset.variants
+    assert made.keys() == GRAPH.keys() - {"prior_study", "study_figures"}
+    assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS for variant in own}
+    assert made["decoder"] == made["language_free_decoder"] == set(DECODERS[:4])
+    assert steps[-1].title in ("decoder_comparison", "registered_models")
 
 
 def test_automations_are_off(definitions: dg.Definitions) -> None:

@@ -53,7 +53,7 @@ class CascadeTask(PictureTask[CascadeSettings]):
     def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> CascadeDecoder:
         return CascadeDecoder(model, self.settings, self.embeddings.spec, card)
 
-    def prepare(self, model: nn.Module) -> None:
+    def fit(self, model: nn.Module) -> None:
         """The whitening of the training images' embeddings."""
         assert isinstance(model, CascadeNetwork)
         model.white.fit(self.training_embeddings)

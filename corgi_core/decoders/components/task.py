@@ -47,7 +47,7 @@ class ComponentsTask(PictureTask[ComponentsSettings]):
     def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> ComponentsDecoder:
         return ComponentsDecoder(model, self.settings, self.embeddings.spec, card)
 
-    def prepare(self, model: nn.Module) -> None:
+    def fit(self, model: nn.Module) -> None:
         """The components of the training pictures, and the whitening of their embeddings."""
         assert isinstance(model, ComponentsNetwork)
         model.components.load_state_dict(self._components.state_dict())
@@ -86,6 +86,10 @@ class ComponentsTask(PictureTask[ComponentsSettings]):
 
     @cached_property
     def _components(self) -> PrincipalComponents:
+        if self.tuning is not None:  # its network knows no others
+            network = self.tuning.start.network
+            assert isinstance(network, ComponentsNetwork)
+            return network.components
         components = PrincipalComponents(self.settings.image_size, self.settings.components)
         components.fit(in_range(self.training_pixels))
         return components

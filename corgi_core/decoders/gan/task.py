@@ -78,6 +78,11 @@ class GanTask(PictureTask[GanSettings]):
         assert isinstance(model, GanNetwork)
         return GanDecoder(model.generator, self.settings, self.embeddings.spec, card)
 
+    def drawing_part(self, model: nn.Module) -> nn.Module:
+        """The generator. A saved decoder has no discriminator: that one starts anew."""
+        assert isinstance(model, GanNetwork)
+        return model.generator
+
     def condition(self, z: Tensor, random: StepRandom) -> Tensor:
         """What the network is told of pictures with embeddings z [n, d]."""
         return self.blurred(z, random)

@@ -71,7 +71,7 @@ class StableDiffusionTask(PictureTask[StableDiffusionSettings]):
     def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> StableDiffusionDecoder:
         return StableDiffusionDecoder(model, self.settings, self.embeddings.spec, card)
 
-    def prepare(self, model: nn.Module) -> None:
+    def fit(self, model: nn.Module) -> None:
         """The negative embedding: the black image's, or the mean of the training images'."""
         assert isinstance(model, StableDiffusionNetwork)
         black = self.black

@@ -1,0 +1,114 @@
+"""Every kind of decoder beside the others: what each draws, with captions and without."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.evaluation import ALL_DECODERS, comparable, held_out_captioned
+from assets.metadata import OWNERS, link, materialized, picture
+from assets.versions import code_version, version
+from corgi_core.files import digest_of
+from corgi_core.presets import LANGUAGE_FREE
+from orchestration.artifacts import (
+    ArrayStore,
+    ClipEnsemble,
+    Dataset,
+    Decoder,
+    PriorModel,
+    StudyReport,
+)
+from orchestration.partitions import COMPARISON
+from orchestration.resources.mlflow import MLflow
+from orchestration.resources.workspace import Workspace
+from orchestration.settings import settings
+
+if TYPE_CHECKING:
+    from corgi_core.comparison.measure import Contest
+    from corgi_core.study.report import StudyReport as Report
+
+
+@dg.asset(
+    group_name=COMPARISON,
+    owners=OWNERS,
+    kinds={"pytorch", "mlflow"},
+    ins=ALL_DECODERS,
+    code_version=version(
+        settings().preset.digest("comparison", "language_free", "variants"), revision=1
+    ),
+)
+def decoder_comparison(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    pixels: ArrayStore,
+    clip_encoder: ClipEnsemble,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    prior: dict[str, PriorModel],
+    decoder: dict[str, Decoder],
+    language_free_decoder: dict[str, Decoder],
+    workspace: Workspace,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[StudyReport]:
+    """All decoders that are there, fed with real images' embeddings and with every prior's."""
+    from corgi_core.comparison import compose, measure
+    from corgi_core.nearest import TrainingImages
+
+    preset = workspace.preset
+    priors = {
+        (variant, subset): model
+        for (variant, subset), model in comparable(
+            prior, preset.prior, text_embeddings.spec
+        ).items()
+        if variant in preset.variants
+    }
+    free = {name: model for name, model in priors.items() if name[1] == LANGUAGE_FREE}
+    held_out = set(held_out_captioned(images)["key"])
+    contests = [
+        measure.Contest(
+            "supervision", decoder, {n: m for n, m in priors.items() if n not in free},
+            tuple(held_out),
+        )
+    ]  # fmt: skip
+    if free and language_free_decoder:
+        keys = held_out & set(images.keys("test", workspace.language_free.source))
+        contests.append(measure.Contest("language-free", language_free_decoder, free, tuple(keys)))
+    material = measure.Material(
+        clip_encoder, TrainingImages(images, image_embeddings), image_embeddings, text_embeddings,
+        pixels,
+    )  # fmt: skip
+    inputs = dict(_digests(contests)) | {"images": images.digest}
+    about = vars(preset.comparison)
+    identity = digest_of(code_version(context), inputs, about)
+    folder = workspace.reports_folder / COMPARISON
+    with mlflow.run(context, COMPARISON, identity, inputs, about) as run:
+        report = compose.compared(contests, material, preset.comparison)
+        report.save(folder)
+        for entry in _entries(report):
+            run.log_metrics(entry)
+        run.log_artifacts(folder, COMPARISON)
+        url = run.url
+    shown: dict[str, Any] = {
+        "mlflow_run": link(url),
+        **{f"{name}_table": dg.MetadataValue.md(text) for name, text in report.tables.items()},
+        **{name: picture(image) for name, image in report.pictures.items()},
+    }
+    return materialized(report, **shown)
+
+
+def _digests(contests: "list[Contest]") -> Iterator[tuple[str, str]]:
+    for contest in contests:
+        for kind, decoder in contest.decoders.items():
+            yield f"{contest.name}.{kind}", decoder.digest
+        for (variant, subset), prior in contest.priors.items():
+            yield f"prior.{variant}.{subset.removesuffix('%')}pc", prior.digest
+
+
+def _entries(report: "Report") -> Iterator[Mapping[str, Any]]:
+    """One entry a row for MLflow's charts; the step is the seed."""
+    from corgi_core.comparison.tables import CASE, METRICS
+
+    for row in report.rows["pictures"]:
+        case = "/".join(row[part] for part in ("contest", *CASE) if row[part])
+        case = case.replace("%", "pc")
+        yield {"step": row["seed"], **{f"{case}/{metric}": row[metric] for metric in METRICS}}

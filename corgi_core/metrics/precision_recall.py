@@ -1,0 +1,64 @@
+"""Precision and recall of generated pictures (Kynkäänniemi et al., 2019).
+
+A set's manifold is the union of balls around its features, each as large as the way to the
+feature's k-th nearest neighbour. Precision is the share of generated features in the real
+manifold, recall the share of real ones in the generated manifold: quality and coverage apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corgi_core.errors import CorgiError
+
+NEIGHBOURS = 3  # k, the paper's
+
+Features = NDArray[np.floating[Any]]
+
+
+class PrecisionRecall(NamedTuple):
+    """Both in [0, 1]."""
+
+    precision: float
+    recall: float
+
+
+def precision_recall(
+    real: Features, generated: Features, neighbours: int = NEIGHBOURS
+) -> PrecisionRecall:
+    """Of features [n, d] and [m, d]; each set needs more than `neighbours`, all finite."""
+    for features in (real, generated):
+        if len(features) <= neighbours:
+            raise CorgiError(
+                f"{len(features)} pictures have no {neighbours} nearest neighbours each",
+                f"compare more than {neighbours}",
+            )
+        if not np.isfinite(features).all():
+            raise CorgiError("a feature is not finite", "look for broken images or embeddings")
+    between = _squared_distances(generated, real)
+    return PrecisionRecall(
+        precision=_share_within(between, _squared_radii(real, neighbours)),
+        recall=_share_within(between.T, _squared_radii(generated, neighbours)),
+    )
+
+
+def _share_within(distances: Features, radii: Features) -> float:
+    """The share of rows that are in any column's ball."""
+    return float((distances <= radii).any(axis=1).mean())
+
+
+def _squared_radii(features: Features, neighbours: int) -> Features:
+    """To the k-th nearest other feature, squared [n]."""
+    distances = _squared_distances(features, features)
+    np.fill_diagonal(distances, -1)  # itself comes first, whatever rounding says
+    return np.partition(distances, neighbours, axis=1)[:, neighbours]
+
+
+def _squared_distances(a: Features, b: Features) -> Features:
+    """[n, m], in float64; not below 0."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    squares = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)
+    return (squares - 2 * x @ y.T).clip(min=0)

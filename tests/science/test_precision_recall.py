@@ -1,0 +1,59 @@
+"""Precision and recall against brute force, and where the answer is plain."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corgi_core.errors import CorgiError
+from corgi_core.metrics.precision_recall import precision_recall
+
+
+def within(points, manifold, neighbours):
+    """The share of points in a ball around a manifold's point, one pair at a time."""
+    radii = [
+        sorted(np.linalg.norm(m - other) for j, other in enumerate(manifold) if j != i)[
+            neighbours - 1
+        ]
+        for i, m in enumerate(manifold)
+    ]
+    inside = [
+        any(np.linalg.norm(p - m) <= r for m, r in zip(manifold, radii, strict=True))
+        for p in points
+    ]
+    return np.mean(inside)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(4, 14), st.integers(4, 14), st.integers(1, 3))
+def test_agrees_with_brute_force(seed, n, m, neighbours):
+    random = np.random.default_rng(seed)
+    real, generated = random.normal(size=(n, 3)), random.normal(size=(m, 3)) * 1.5 + 0.3
+    found = precision_recall(real, generated, neighbours)
+    assert found.precision == pytest.approx(within(generated, real, neighbours))
+    assert found.recall == pytest.approx(within(real, generated, neighbours))
+
+
+def test_a_collapsed_generator_is_precise_and_recalls_little():
+    random = np.random.default_rng(0)
+    real = random.normal(size=(300, 2))
+    collapsed = 0.01 * random.normal(size=(300, 2))
+    found = precision_recall(real, collapsed)
+    assert found.precision == 1
+    assert found.recall < 0.1
+    spread = precision_recall(real, random.normal(size=(300, 2)))
+    assert min(spread) > 0.9
+
+
+def test_far_away_nothing_is_precise_and_the_same_set_is_itself():
+    real = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
+    assert precision_recall(real, real + 100) == (0, 0)
+    assert precision_recall(real, real) == (1, 1)
+
+
+def test_too_few_or_broken_features_are_refused():
+    real = np.zeros((5, 2))
+    with pytest.raises(CorgiError, match="3 pictures have no 3 nearest"):
+        precision_recall(real, np.zeros((3, 2)))
+    with pytest.raises(CorgiError, match="not finite"):
+        precision_recall(np.full((5, 2), np.nan), real)
