@@ -49,7 +49,8 @@ __all__ = [
     "DecoderSettings", "EncoderSettings", "EvaluationSettings", "GanSettings",
     "GaussianSettings", "LafiteSettings", "LanguageFreeSettings", "Preset", "PriorSettings",
     "StableDiffusionSettings", "StageSettings", "StudySettings", "TrainingSettings",
-    "clusters_of", "fraction_of", "is_learned", "preset_named", "settings_from", "with_stable_diffusion",
+    "clusters_of", "fraction_of", "is_learned", "preset_named", "settings_from",
+    "with_stable_diffusion",
 ]  # fmt: skip
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (EMOJI, EMOJI_SMALL, EMBEDDINGS)}
