@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.decoder_systems.system import PEERS, Case, Child, prepare
 from corgi_core.errors import CorgiError
 from corgi_core.files import write_json
-from corgi_core.presets import DECODERS
+from corgi_core.presets import Preset, preset_named
 
 GOAL = 1.2  # times the images a second of diffusers' example
 SIDE = 72  # pixels, of the pictures on disk
@@ -37,7 +37,9 @@ Row = dict[str, Any]
 
 def main(
     json: Annotated[Path | None, typer.Option(help="Write the table's rows to this file.")] = None,
-    kinds: Annotated[str, typer.Option(help="Which kinds take part.")] = ",".join(DECODERS),
+    kinds: Annotated[
+        str | None, typer.Option(help="Which kinds take part; default: all of the preset.")
+    ] = None,
     preset: Annotated[str, typer.Option(help="Whose decoders.")] = "emoji",
     batch: Annotated[int, typer.Option(help="Pictures in a step.")] = 32,
     pictures: Annotated[int, typer.Option(help="Pictures on disk.")] = 2048,
@@ -50,7 +52,7 @@ def main(
     "diffusers" runs CLIP in every step, "diffusers-cached" is given embeddings. Quote ratios, not
     absolute times, and leave the machine alone meanwhile.
     """
-    names = _chosen(kinds)
+    names = _chosen(kinds, preset_named(preset))
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         case = Case(
             preset, Path(folder) / "pictures", Path(folder) / "stores", batch, precision, threads
@@ -113,12 +115,10 @@ def table_of(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _chosen(kinds: str) -> list[str]:
-    names = kinds.split(",")
-    for name in names:
-        if name not in DECODERS:
-            raise CorgiError(f"there is no decoder {name!r}", f"choose among {', '.join(DECODERS)}")
-    return names
+def _chosen(kinds: str | None, preset: Preset) -> list[str]:
+    if kinds is None:
+        return [settings.kind for settings in preset.decoders]
+    return [preset.decoder_of(kind).kind for kind in kinds.split(",")]
 
 
 def _draw(folder: Path, count: int) -> None:

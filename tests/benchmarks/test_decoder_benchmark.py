@@ -44,7 +44,7 @@ def test_an_unknown_kind_is_refused() -> None:
     command = [sys.executable, "-m", "benchmarks.decoders", "--kinds", "nothing"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("there is no decoder 'nothing'")
+    assert done.stderr.startswith("the preset emoji has no decoder 'nothing'")
 
 
 def test_the_peer_learns_with_channels_first(tmp_path: Path) -> None:
