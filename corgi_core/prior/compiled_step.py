@@ -61,10 +61,10 @@ class CompiledStep:
             tuple(_array(layer) for layer in kept),
             *_positions(visible),
         )
-        self._rows, self._guidance = len(visible), guidance
+        self._guidance = np.float32(guidance)
         self._guesses = np.empty((ROWS, network.shape.embedding_width), np.float32)
         self._z_0 = np.empty_like(self._guesses)
-        self._threads = min(torch.get_num_threads(), MOST_THREADS)
+        numba.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
 
     @staticmethod
     def serves(network: PriorNetwork, kept: Tensor) -> bool:
@@ -76,12 +76,8 @@ class CompiledStep:
     def __call__(self, guess: Tensor, timestep: Tensor) -> Tensor:
         """The guess [n, d] and t's embedding [width] → ẑ_0 [n, d]; each row has guess row % n."""
         self._guesses.reshape(-1, *guess.shape)[:] = guess.numpy()
-        numba.set_num_threads(self._threads)
-        _step(self._guesses, timestep.numpy(), *self._arguments, self._z_0)
-        if self._guidance == 1:
-            return torch.from_numpy(self._z_0[: self._rows].copy())
-        shown, hidden = self._z_0
-        return torch.from_numpy((hidden + self._guidance * (shown - hidden))[np.newaxis])
+        _step(self._guesses, timestep.numpy(), *self._arguments, self._guidance, self._z_0)
+        return torch.from_numpy(self._z_0[: len(guess)].copy())
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
@@ -211,10 +207,14 @@ def _step(
     kept: tuple[Floats, ...],
     positions: NDArray[np.int64],
     counts: NDArray[np.int64],
+    guidance: np.float32,
     z_0: Floats,
 ) -> None:
-    """The network. Linears are the noisy embedding's, the head, then five a block; norms the last
-    one, then two a block."""
+    """The network, and guidance into the first row where it is not 1.
+
+    Linears are the noisy embedding's, the head, then five a block; norms the last one, then two a
+    block.
+    """
     width = len(timestep)
     rows, heads, length, part = kept[0].shape[1:]
     x, normed = np.empty((ROWS, width), np.float32), np.empty((ROWS, width), np.float32)
@@ -239,3 +239,6 @@ def _step(
         x += added
     _layer_norm(x, norm_weights[0], norm_biases[0], normed)
     _linear(normed, weights[1], biases[1], z_0)
+    if guidance != 1:
+        for i in range(z_0.shape[1]):
+            z_0[0, i] = z_0[1, i] + guidance * (z_0[0, i] - z_0[1, i])

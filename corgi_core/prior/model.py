@@ -19,7 +19,7 @@ from corgi_core.gaussians.bank import GaussianBank, Gaussians
 from corgi_core.model_folder import digest_of_tensors, read_model_folder, write_model_folder
 from corgi_core.presets import PriorSettings, settings_from
 from corgi_core.prior.network import PriorNetwork, PriorShape
-from corgi_core.prior.stepping import Stepping
+from corgi_core.prior.stepping import HiddenCaptions, Stepping
 from corgi_core.sampling import noise_for, sample, timesteps_of
 
 KIND = "prior"
@@ -46,14 +46,15 @@ class PriorModel:
         self.settings = settings
         self.encoders = dict(encoders)
         self.card = dict(card)
-        self._compiled = False
+        self._hidden: HiddenCaptions | None = None
 
     def compile(self) -> Self:
         """Sample one caption at a time, on a CPU, by a compiled step: for those who answer callers.
 
-        Compiling takes some ten seconds once on a machine. Results agree to 1e-5 of float32's.
+        Compiling takes some ten seconds once on a machine. Results agree to 1e-5 of float32's. The
+        weights must not change afterwards.
         """
-        self._compiled = True
+        self._hidden = HiddenCaptions(self.network)
         return self
 
     @torch.no_grad()
@@ -90,7 +91,9 @@ class PriorModel:
             prefix = self.network.encode_prefix(
                 tokens[rows].float(), mask[rows], text[rows], shown, c
             )
-            stepping = Stepping(self.network, prefix, c, timesteps, guidance, self._compiled)
+            stepping = Stepping(
+                self.network, prefix, c, timesteps, guidance, self._hidden is not None, self._hidden
+            )
 
             def denoiser(
                 u_t: Tensor, t: int, stepping: Stepping = stepping, start: Gaussians = start

@@ -142,6 +142,27 @@ def test_a_compiled_prior_gives_the_same_samples(network, captions, bank):
     torch.testing.assert_close(rough, eager[0], rtol=0.1, atol=0.1)
 
 
+def test_a_compiled_prior_encodes_a_hidden_caption_once_a_gaussian(
+    network, captions, bank, monkeypatch
+):
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
+    eager = [prior.sample(*[rows[i : i + 1] for rows in captions], guidance=2.0) for i in (0, 1)]
+    encoded, encode = [], network.encode_prefix
+
+    def counting(*arguments, **named):
+        encoded.append(arguments or named)
+        return encode(*arguments, **named)
+
+    monkeypatch.setattr(network, "encode_prefix", counting)
+    prior.compile()
+    for _ in range(2):
+        for i in (0, 1):
+            found = prior.sample(*[rows[i : i + 1] for rows in captions], guidance=2.0)
+            torch.testing.assert_close(found, eager[i], rtol=1e-5, atol=1e-5)
+    gaussians = bank.choose(captions[2][:2]).unique()
+    assert len(encoded) == 4 + len(gaussians)
+
+
 def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, captions):
     tokens, mask, text = captions
     guess, t, c = torch.randn(5, 3, D), torch.randint(1000, (5, 3)), torch.ones(5, dtype=torch.long)
