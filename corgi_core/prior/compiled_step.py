@@ -75,8 +75,8 @@ class CompiledStep:
 
     def __call__(self, guess: Tensor, timestep: Tensor) -> Tensor:
         """The guess [n, d] and t's embedding [width] → ẑ_0 [n, d]; each row has guess row % n."""
-        self._guesses.reshape(-1, *guess.shape)[:] = guess.numpy()
-        _step(self._guesses, timestep.numpy(), *self._arguments, self._guidance, self._z_0)
+        self._guesses.reshape(-1, *guess.shape)[:] = guess.detach().numpy()
+        _step(self._guesses, timestep.detach().numpy(), *self._arguments, self._guidance, self._z_0)
         return torch.from_numpy(self._z_0[: len(guess)].copy())
 
 
