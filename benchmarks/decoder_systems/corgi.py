@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.decoder_systems.system import Case
-from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders.kinds import task_of
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import ClipTask
+from corgi_core.encoders.embed import embed_images
 from corgi_core.presets import DataSettings, preset_named
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.ema import MovingAverage
@@ -34,8 +34,8 @@ class Corgi:
         images = Dataset.load(case.stores / "images")
         squares = ArrayStore.load(case.stores / "pixels")
         task = task_of(
-            kind, untrained_clip(case), settings=replace(settings, training=training),
-            pixels=squares, embeddings=ArrayStore.load(case.stores / "embeddings"),
+            kind, ClipEnsemble.load(case.stores / "clip"),
+            settings=replace(settings, training=training), pixels=squares, embeddings=ArrayStore.load(case.stores / "embeddings"),
             train_keys=images.keys("train"), test_keys=(),
         )  # fmt: skip
         self._model = task.build()
@@ -55,30 +55,14 @@ class Corgi:
 
 
 def make_stores(preset: str, pictures: Path, folder: Path) -> None:
-    """Ingest the pictures; random vectors are their embeddings, as a step costs the same."""
+    """Ingest the pictures and embed them by the preset's own CLIP as it is before training."""
     images = ingest(
         "imagefolder", str(pictures), folder / "images", DataSettings(test_fraction=0.0), seed=0
     )
     settings = preset_named(preset)
     assert settings.decoder is not None
-    pixels(images, folder / "pixels", settings.decoder.image_size)
-    width = settings.encoders.width
-    random = np.random.default_rng(0)
-
-    def compute(shard: str) -> dict[str, np.ndarray]:
-        keys = images.manifest.loc[images.manifest["shard"] == shard, "key"].to_numpy(str)
-        z = random.standard_normal((len(keys), width))
-        z *= np.sqrt(width) / np.linalg.norm(z, axis=1, keepdims=True)
-        return {"keys": keys, "image": z.astype(np.float16)}
-
-    spec = {"encoder": "random", "names": ["random"], "blocks": [width], "width": width}
-    compute_missing(folder / "embeddings", images, spec, compute, "embeddings")
-
-
-def untrained_clip(case: Case) -> ClipEnsemble:
-    """The preset's own CLIP as it is before training."""
-    images = Dataset.load(case.stores / "images")
-    task = ClipTask(
-        preset_named(case.preset).encoders, images, ArrayStore.load(case.stores / "pixels")
-    )
-    return task.ensemble(task.build(), {})
+    squares = pixels(images, folder / "pixels", settings.decoder.image_size)
+    task = ClipTask(settings.encoders, images, squares)
+    clip = task.ensemble(task.build(), {})
+    clip.save(folder / "clip")
+    embed_images(clip, images, squares, folder / "embeddings")

@@ -22,11 +22,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.decoder_systems.corgi import untrained_clip
 from benchmarks.decoder_systems.system import Case
 from corgi_core.decoders.cascade.condition import larger, smaller
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
 from corgi_core.decoders.cascade.unet import LEVEL_FEATURES, Stage
+from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.presets import CascadeSettings, preset_named
 from corgi_core.timesteps import timestep_features
 from corgi_core.training.precision import autocast
@@ -110,7 +110,7 @@ class DiffusersExample:
             Example(case, stage, size, low)
             for stage, size, low in zip(network.stages, sizes, [None, *sizes[:-1]], strict=True)
         ]
-        self._clip = untrained_clip(case) if clip_in_step else None
+        self._clip = ClipEnsemble.load(case.stores / "clip") if clip_in_step else None
         self._cached = torch.randn(case.batch, preset.encoders.width)
 
     def step(self) -> None:
