@@ -35,7 +35,8 @@ class Corgi:
         squares = ArrayStore.load(case.stores / "pixels")
         task = task_of(
             kind, ClipEnsemble.load(case.stores / "clip"),
-            settings=replace(settings, training=training), pixels=squares, embeddings=ArrayStore.load(case.stores / "embeddings"),
+            settings=replace(settings, training=training), pixels=squares,
+            embeddings=ArrayStore.load(case.stores / "embeddings"),
             train_keys=images.keys("train"), test_keys=(),
         )  # fmt: skip
         self._model = task.build()
