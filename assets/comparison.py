@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"pytorch", "mlflow"},
     ins=ALL_DECODERS,
-    code_version=version(
-        settings().preset.digest("comparison", "language_free", "variants"), revision=1
-    ),
+    code_version=version(settings().preset.digest("comparison", "language_free"), revision=1),
 )
 def decoder_comparison(
     context: dg.AssetExecutionContext,
@@ -60,7 +58,7 @@ def decoder_comparison(
         for (variant, subset), model in comparable(
             prior, preset.prior, text_embeddings.spec
         ).items()
-        if variant in preset.variants
+        if variant in preset.comparison.variants
     }
     free = {name: model for name, model in priors.items() if name[1] == LANGUAGE_FREE}
     held_out = set(held_out_captioned(images)["key"])

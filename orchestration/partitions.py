@@ -3,7 +3,7 @@ by seed."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 import dagster as dg
 
@@ -29,21 +29,23 @@ def is_kept_up_to_date(partition_key: str, preset: Preset) -> bool:
     draws, are made without being asked for. What is language-free is for those who ask.
     """
     drawing = {preset.decoder.kind} if preset.decoder else set()
-    return _among(partition_key, preset, drawing, set(CAPTION_SUBSETS) - {LANGUAGE_FREE})
+    subsets = set(CAPTION_SUBSETS) - {LANGUAGE_FREE}
+    return _among(partition_key, preset.variants, drawing, subsets)
 
 
 def is_compared(partition_key: str, preset: Preset) -> bool:
     """Whether `corgi compare` makes this partition: all of the preset's decoders, all captions."""
     subsets = set(CAPTION_SUBSETS) - (set() if preset.language_free else {LANGUAGE_FREE})
-    return _among(partition_key, preset, {kind.kind for kind in preset.decoders}, subsets)
+    kinds = {settings.kind for settings in preset.decoders}
+    return _among(partition_key, preset.comparison.variants, kinds, subsets)
 
 
 def _among(
-    partition_key: str, preset: Preset, decoders: Set[str], caption_subsets: Set[str]
+    partition_key: str, variants: Sequence[str], decoders: Set[str], caption_subsets: Set[str]
 ) -> bool:
     """Whether each of the key's dimensions, where it is of these kinds, is among those given."""
     left_out = (
-        (set(VARIANTS) - set(preset.variants))
+        (set(VARIANTS) - set(variants))
         | (set(DECODERS) - decoders)
         | (set(CAPTION_SUBSETS) - caption_subsets)
     )

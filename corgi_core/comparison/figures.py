@@ -33,7 +33,10 @@ def figure_of(rows: pd.DataFrame, title: str) -> Figure:
             summary = over_seeds(found, ["captions"], metric)
             number = decoders.index(decoder) + len(decoders) * sources.index(source)
             shift = APART * (number % 7 - 3)
-            at = [_place(places, source, captions) + shift for captions in summary["captions"]]
+            at = [
+                _place(places, str(source), str(captions)) + shift
+                for captions in summary["captions"]
+            ]
             panel.errorbar(
                 at, summary[MEAN], yerr=summary[HALF].fillna(0),
                 color=COLOURS[decoders.index(decoder) % len(COLOURS)],

@@ -117,7 +117,7 @@ class PictureTask(Task, Generic[S]):
         """Training row → picture, those without near twins more often."""
         rows = balanced_rows(self.training_embeddings.numpy())
         if self.tuning is not None:
-            rows = rows[np.isin(self.train_keys, self.tuning.keys)[rows]]
+            rows = rows[np.isin(tuple(self.train_keys), self.tuning.keys)[rows]]
         return torch.from_numpy(rows)
 
     @cached_property

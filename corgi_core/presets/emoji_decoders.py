@@ -28,25 +28,25 @@ _CASCADE = CascadeSettings(
     image_size=64,
     stages=(
         StageSettings(
-            size=32, channels=(64, 128, 192), layers=1, attending=2, noise_shift=-1.0,
+            size=32, channels=(32, 64, 128, 256), layers=1, attending=1, noise_shift=-1.0,
         ),
         StageSettings(
-            size=64, channels=(32, 64, 96, 128), layers=1, attending=1, noise_shift=-1.0,
+            size=64, channels=(24, 48, 96, 128), layers=1, attending=0, noise_shift=-1.0,
         ),
     ),
     vectors=8, vector_width=128, prediction="v", condition_noise=0.5, sampling_noise=0.1,
-    blurred=0.5, least_cosine=0.7, embedding_dropout=0.1, guidance=1.0, sampling_steps=12,
+    blurred=0.5, least_cosine=0.7, embedding_dropout=0.1, guidance=1.0, sampling_steps=8,
     training=TrainingSettings(
-        steps=3000, batch_size=32, learning_rate=5e-4, weight_decay=0.01, ema_decay=0.998,
-        warmup_steps=100, evaluate_every=1000, checkpoint_every=250,
+        steps=1200, batch_size=32, learning_rate=1e-3, weight_decay=0.01, ema_decay=0.995,
+        warmup_steps=100, evaluate_every=600, checkpoint_every=200,
     ),
 )  # fmt: skip
 _ADVERSARIAL: dict[str, Any] = {
     "image_size": 64, "latent_width": 128, "channel_base": 1024, "channel_most": 128,
     "clip_weight": 10.0, "semantic_weight": 3.0, "r1_gamma": 0.05, "path_weight": 0.2,
     "training": TrainingSettings(
-        steps=8000, batch_size=32, learning_rate=2e-3, weight_decay=0.0, betas=(0.0, 0.99),
-        epsilon=1e-8, clip_norm=100.0, ema_decay=0.998, evaluate_every=500, checkpoint_every=500,
+        steps=2000, batch_size=32, learning_rate=2e-3, weight_decay=0.0, betas=(0.0, 0.99),
+        epsilon=1e-8, clip_norm=100.0, ema_decay=0.995, evaluate_every=500, checkpoint_every=250,
     ),
 }  # fmt: skip
 _GAN = GanSettings(blurred=0.5, least_cosine=0.7, **_ADVERSARIAL)

@@ -113,7 +113,8 @@ class ComparisonSettings:
     """The comparison of the decoders: how the pictures of each are drawn and judged."""
 
     seeds: tuple[int, ...] = (0, 1, 2)  # of the sampling; models are trained once
-    images: int = 1000  # held-out images drawn, at most
+    images: int = 256  # held-out images drawn, at most
+    variants: tuple[str, ...] = VARIANTS[:2]  # of the priors that feed the decoders
     grid_rows: int = 12
 
 

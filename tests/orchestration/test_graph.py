@@ -158,7 +158,8 @@ def test_a_comparison_makes_all_decoders_of_the_preset_with_and_without_captions
     with dg.DagsterInstance.ephemeral() as instance:
         refresh = Refresh(definitions.get_repository_def(), instance)
         steps = refresh.comparison_steps()
-    made, own = partitions_by_asset(steps), settings().preset.variants
+    made, own = partitions_by_asset(steps), settings().preset.comparison.variants
+    assert own == tuple(VARIANTS[:2])
     assert made.keys() == GRAPH.keys() - {"prior_study", "study_figures"}
     assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS for variant in own}
     assert made["decoder"] == made["language_free_decoder"] == set(DECODERS[:4])
