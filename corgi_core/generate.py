@@ -58,8 +58,9 @@ class Generator:
     embedding [d]. All pictures are float32 [n, 3, h, w] in [0, 1]: picture i depends on (seed, i),
     whatever n; on a way all are drawn from the same noise, so that only what is shown changes.
 
-    Raises CorgiError where the parts were trained with different CLIP encoders, for embeddings of
-    another width or that are not finite, and for more pictures than memory is kept for.
+    Raises CorgiError where the parts were trained with different CLIP or text encoders, for
+    embeddings of another width or that are not finite, and for more pictures than memory is kept
+    for.
     """
 
     clip: ClipTextTower | ClipEnsemble
@@ -78,6 +79,12 @@ class Generator:
             raise CorgiError(
                 f"these models belong to different CLIP encoders ({known})",
                 "choose a prior and a decoder that were trained on the same embeddings",
+            )
+        read = self.prior.encoders.get("text_encoder", self.tokens.digest)
+        if read != self.tokens.digest:
+            raise CorgiError(
+                f"the prior reads tokens of the text encoder {read}, not of {self.tokens.digest}",
+                "choose a prior that was trained with the preset's text encoder",
             )
         if self.decoder.wants_negative:
             self.decoder = self.decoder.with_negative(self._prior_draws("", 1, DEFAULT)[0])

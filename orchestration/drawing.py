@@ -214,11 +214,8 @@ def chosen_models(settings: Settings, prior: str, decoder: str, whole_clip: bool
             f"the preset {settings.preset.name} has embeddings only, and no decoder to draw with",
             "generate in a workspace whose data are pictures",
         )
-    folders = {
-        part: Path(name) if "/" in name else registered_folder(settings, part, name)
-        for part, name in (("prior", prior), ("decoder", decoder))
-    }
-    folders["clip"] = _clip_folder(settings)
+    named = {"prior": prior, "decoder": decoder, "clip": CHAMPION}
+    folders = {part: _folder(settings, part, name) for part, name in named.items()}
     from corgi_core.decoders.decoder import Decoder
     from corgi_core.encoders.text import TokenEncoder
     from corgi_core.encoders.text_tower import ClipTextTower
@@ -241,13 +238,17 @@ def chosen_models(settings: Settings, prior: str, decoder: str, whole_clip: bool
     )
 
 
-def _clip_folder(settings: Settings) -> Path | UPath:
-    """The registered CLIP; before there is one, that by which the data were embedded."""
-    there = settings.storage / "clip_encoder"
+def _folder(settings: Settings, part: str, name: str) -> Path | UPath:
+    """A model folder by its path or alias. Before anything is registered, as for data without
+    captions, the workspace's own CLIP and decoder are the champions."""
+    if "/" in name:
+        return Path(name)
     try:
-        return registered_folder(settings, "clip")
+        return registered_folder(settings, part, name)
     except CorgiError:
-        if there.exists():
+        assert settings.preset.decoder is not None
+        own = {"clip": "clip_encoder", "decoder": f"decoder/{settings.preset.decoder.kind}"}
+        if name == CHAMPION and part in own and (there := settings.storage / own[part]).exists():
             return there
         raise
 

@@ -82,7 +82,9 @@ class Refresh:
 
     def all_steps(self) -> list[Step]:
         """The preset's partitions of all assets but those of the study and the comparison, each
-        after its inputs."""
+        after its inputs; where there are no captions, up to the decoder that draws."""
+        if settings().preset.decoder is not None and not _has_captions(settings()):
+            return self._steps(dg.AssetSelection.assets("decoder").upstream())
         return self._steps(dg.AssetSelection.all() - dg.AssetSelection.groups(STUDY, COMPARISON))
 
     def study_steps(self) -> list[Step]:
@@ -170,6 +172,16 @@ def _only_one(instance: dg.DagsterInstance) -> Iterator[None]:
         file.flush()
         end_interrupted_runs(instance, TAG)
         yield
+
+
+def _has_captions(settings: Settings) -> bool:
+    """Whether any image of the data has one; data that are not there yet are taken to have some."""
+    from corgi_core.data.dataset import Dataset
+
+    raw = Workspace.of(settings).place_of(RAW_DATA.to_user_string(), None)
+    if not (raw / "manifest.parquet").exists():
+        return True
+    return bool(Dataset.load(raw).manifest["captions"].notna().any())
 
 
 def _data_changed(instance: dg.DagsterInstance, settings: Settings) -> bool:

@@ -24,6 +24,12 @@ STUDY_TABLES = {
 def show_results(settings: Settings, console: Console) -> None:
     """The comparison, where the pictures are, and what to do next."""
     path = settings.reports / "metrics.json"
+    if not path.exists() and _is_without_captions(settings):
+        console.print("These data have no captions: a decoder was trained, and no prior.")
+        console.print("Next:")
+        draw = f'corgi generate{_options(settings)} "a red apple" --prior FOLDER'
+        console.print(f"  [bold]{draw}[/bold]  a prior of other data with the same CLIP encoders")
+        return
     if not path.exists():
         raise CorgiError(
             f"the workspace {settings.workspace} has no evaluation yet", "run `corgi demo` first"
@@ -44,6 +50,12 @@ def show_results(settings: Settings, console: Console) -> None:
     console.print(f"  [bold]corgi ui{options}[/bold]  lineage in Dagster, runs in MLflow")
     if settings.under_dvc:
         console.print("  [bold]dvc metrics show[/bold]")
+
+
+def _is_without_captions(settings: Settings) -> bool:
+    kind = settings.preset.decoder
+    drawn = kind is not None and (settings.storage / "decoder" / kind.kind).exists()
+    return drawn and not (settings.storage / "evaluation").exists()
 
 
 def show_study(settings: Settings, console: Console) -> None:
