@@ -145,9 +145,18 @@ def write_table(path: Path | UPath, rows: list[dict[str, Any]], schema: pa.Schem
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, compression="zstd")
 
 
+def read_arrow(file: Any) -> pa.Table:
+    """A Parquet file, read in this thread alone.
+
+    Arrow's own threads may still wait for a Python file when the interpreter ends, which then
+    aborts a process that has done its work (apache/arrow #34314).
+    """
+    return pq.ParquetFile(file, pre_buffer=False).read(use_threads=False)
+
+
 def read_table(file: Any) -> pd.DataFrame:
     """A Parquet file as a frame whose list columns hold Python lists (or None), not arrays."""
-    table = pq.read_table(file)
+    table = read_arrow(file)
     return pd.DataFrame(
         {
             name: pd.Series(table[name].to_pylist(), dtype=object)

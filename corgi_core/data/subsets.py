@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from corgi_core.data.dataset import is_from
+from corgi_core.data.dataset import is_from, read_arrow
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of, whole_file
@@ -47,7 +47,7 @@ class CaptionSubset:
         if not path.exists():
             raise CorgiError(f"there is no caption subset in {folder}", "materialise it again")
         with path.open("rb") as file:
-            table = pq.read_table(file)
+            table = read_arrow(file)
         about = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
         keys = np.array(table["key"].to_pylist(), dtype=str)
         return cls(keys, float(about["fraction"]), int(about["seed"]))
