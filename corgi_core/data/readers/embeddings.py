@@ -253,7 +253,7 @@ def _parquet(file: Path | UPath) -> Iterator[pq.ParquetFile]:
     """The open table; what Arrow says against it while it is read becomes a CorgiError."""
     with file.open("rb") as opened:
         try:
-            yield pq.ParquetFile(opened)
+            yield pq.ParquetFile(opened, pre_buffer=False)  # in this thread: see `read_arrow`
         except pa.ArrowInvalid as error:
             raise CorgiError(
                 f"{file} is no whole Parquet file, or lacks an embedding ({error})",
