@@ -91,10 +91,8 @@ def held(contest: Contest, material: Material, settings: ComparisonSettings) -> 
         if found.source == REAL or (found.source == TEXT) == (decoder.takes == "text")
     ]
     shown = np.linspace(0, len(keys) - 1, min(len(keys), settings.grid_rows)).astype(int)
-    own = {"decoder": PICTURES, "source": "", "captions": ""}
-    rows = [
-        {**about, **own, "seed": seed, **_scores(real, judge, material)} for seed in settings.seeds
-    ]
+    own = {"decoder": PICTURES, "source": "", "captions": "", **_scores(real, judge, material)}
+    rows: list[Row] = [{**about, **own, "seed": seed} for seed in settings.seeds]
     columns = {"real picture": real[shown]}
     for seed, found, kind, decoder in track(cases, f"{contest.name}: drawing and judging"):
         began = time.perf_counter()
