@@ -172,7 +172,7 @@ def test_what_is_saved_is_loaded(report, tmp_path, where):
 
 
 def test_where_there_is_none_it_says_so(tmp_path):
-    with pytest.raises(CorgiError, match="no study"):
+    with pytest.raises(CorgiError, match="no report"):
         StudyReport.load(UPath(tmp_path))
 
 
