@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.evaluation import ALL_DECODERS, comparable, held_out_captioned
+from assets.evaluation import MODELS_THERE, comparable, held_out_captioned, prior_versions
 from assets.metadata import OWNERS, link, materialized, picture
 from assets.versions import code_version, version
 from corgi_core.files import digest_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     group_name=COMPARISON,
     owners=OWNERS,
     kinds={"pytorch", "mlflow"},
-    ins=ALL_DECODERS,
+    ins=MODELS_THERE,
     code_version=version(settings().preset.digest("comparison", "language_free"), revision=1),
 )
 def decoder_comparison(
@@ -72,10 +72,9 @@ def decoder_comparison(
         keys = held_out & set(images.keys("test", workspace.language_free.source))
         contests.append(measure.Contest("language-free", language_free_decoder, free, tuple(keys)))
     material = measure.Material(
-        clip_encoder, TrainingImages(images, image_embeddings), image_embeddings, text_embeddings,
-        pixels,
-    )  # fmt: skip
-    inputs = dict(_digests(contests)) | {"images": images.digest}
+        clip_encoder, TrainingImages(images, image_embeddings), text_embeddings, pixels
+    )
+    inputs = _versions(contests) | {"images": images.digest}
     about = vars(preset.comparison)
     identity = digest_of(code_version(context), inputs, about)
     folder = workspace.reports_folder / COMPARISON
@@ -94,19 +93,21 @@ def decoder_comparison(
     return materialized(report, **shown)
 
 
-def _digests(contests: "list[Contest]") -> Iterator[tuple[str, str]]:
+def _versions(contests: "list[Contest]") -> dict[str, str]:
+    """Data versions of all models that take part."""
+    versions: dict[str, str] = {}
     for contest in contests:
-        for kind, decoder in contest.decoders.items():
-            yield f"{contest.name}.{kind}", decoder.digest
-        for (variant, subset), prior in contest.priors.items():
-            yield f"prior.{variant}.{subset.removesuffix('%')}pc", prior.digest
+        decoders = {f"{contest.name}.{k}": model.digest for k, model in contest.decoders.items()}
+        versions |= prior_versions(contest.priors) | decoders
+    return versions
 
 
 def _entries(report: "Report") -> Iterator[Mapping[str, Any]]:
     """One entry a row for MLflow's charts; the step is the seed."""
+    from corgi_core.comparison.compose import ROWS
     from corgi_core.comparison.tables import CASE, METRICS
 
-    for row in report.rows["pictures"]:
+    for row in report.rows[ROWS]:
         case = "/".join(row[part] for part in ("contest", *CASE) if row[part])
         case = case.replace("%", "pc")
         yield {"step": row["seed"], **{f"{case}/{metric}": row[metric] for metric in METRICS}}

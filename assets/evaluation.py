@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from corgi_core.presets import EvaluationSettings, PriorSettings
 
 PRIORS_THERE = {"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
-MODELS_THERE = PRIORS_THERE | {"decoder": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
-ALL_DECODERS = MODELS_THERE | {
-    "language_free_decoder": dg.AssetIn(metadata={MISSING_ALLOWED: True})
+MODELS_THERE = PRIORS_THERE | {
+    name: dg.AssetIn(metadata={MISSING_ALLOWED: True})
+    for name in ("decoder", "language_free_decoder")
 }
 DRAWING = {  # the decoder that draws in this preset
     "decoder": dg.AssetIn(
@@ -106,8 +106,7 @@ def evaluated(
 
     `partitions` are the priors that are there, `models` those of them that are measured.
     """
-    priors = {f"prior.{v}.{s.removesuffix('%')}pc": m.digest for (v, s), m in models.items()}
-    versions = {**priors, **inputs}
+    versions = {**prior_versions(models), **inputs}
     identity = digest_of(code_version(context), versions, vars(measuring))
     with mlflow.run(context, "evaluation", identity, versions, vars(measuring)) as run:
         report = measure()
@@ -127,6 +126,11 @@ def evaluated(
         "priors": table(report.prior_table()),
     }
     return materialized(report, **shown)
+
+
+def prior_versions(models: "Mapping[tuple[str, str], PriorModel]") -> dict[str, str]:
+    """The priors' data versions, by names that MLflow takes."""
+    return {f"prior.{v}.{s.removesuffix('%')}pc": m.digest for (v, s), m in models.items()}
 
 
 def held_out_captioned(images: Dataset) -> "pd.DataFrame":

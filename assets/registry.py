@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.evaluation import ALL_DECODERS
+from assets.evaluation import MODELS_THERE
 from assets.metadata import OWNERS, table
 from corgi_core.presets import LANGUAGE_FREE
 from orchestration.artifacts import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     group_name="registry",
     owners=OWNERS,
     kinds={"mlflow"},
-    ins=ALL_DECODERS,
+    ins=MODELS_THERE,
     code_version="4",
 )
 def registered_models(

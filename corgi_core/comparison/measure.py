@@ -16,6 +16,7 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.evaluate import evenly_spaced
 from corgi_core.evaluation.picture_scores import PictureJudge
 from corgi_core.nearest import TrainingImages
 from corgi_core.pictures import labelled_grid
@@ -47,7 +48,6 @@ class Material:
 
     clip: ClipEnsemble
     training: TrainingImages
-    images: ArrayStore
     texts: ArrayStore
     pixels: ArrayStore
 
@@ -90,7 +90,7 @@ def held(contest: Contest, material: Material, settings: ComparisonSettings) -> 
         for kind, decoder in contest.decoders.items()
         if found.source == REAL or (found.source == TEXT) == (decoder.takes == "text")
     ]
-    shown = np.linspace(0, len(keys) - 1, min(len(keys), settings.grid_rows)).astype(int)
+    shown = evenly_spaced(len(keys), settings.grid_rows)
     own = {"decoder": PICTURES, "source": "", "captions": "", **_scores(real, judge, material)}
     rows: list[Row] = [{**about, **own, "seed": seed} for seed in settings.seeds]
     columns = {"real picture": real[shown]}
@@ -131,8 +131,8 @@ def _captions(contest: Contest, material: Material, most: int) -> tuple[Captions
             f"{len(rows)} held-out captions are too few to compare decoders on",
             "ingest more captioned images, or raise test_fraction",
         )
-    spaced = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int))
-    every = Captions.read(material.images, material.texts, set(contest.keys))
+    spaced = evenly_spaced(len(rows), most)
+    every = Captions.read(material.training.embeddings, material.texts, set(contest.keys))
     chosen = Captions(
         *(part[spaced] for part in (every.tokens, every.mask, every.text, every.image))
     )

@@ -87,7 +87,7 @@ class Dataset:
         """The keys of one split, "train" or "test", sorted; of all sources, or of one."""
         chosen = self.manifest["split"] == split
         if source is not None:
-            chosen &= is_from(self.manifest, source)
+            chosen &= sources_of(self.manifest) == source
         return tuple(sorted(self.manifest.loc[chosen, "key"]))
 
     def rows(self, shard: str) -> pd.DataFrame:
@@ -122,9 +122,9 @@ class Dataset:
         return len(self.manifest)
 
 
-def is_from(manifest: pd.DataFrame, source: str) -> pd.Series[bool]:
-    """Which rows come from a source, named by the first word of the column, without its licence."""
-    return manifest["source"].str.split(n=1).str[0] == source
+def sources_of(manifest: pd.DataFrame) -> pd.Series[str]:
+    """Each row's source by name: the first word of the column, without its licence."""
+    return manifest["source"].str.split(n=1).str[0]
 
 
 def write_dataset(folder: Path | UPath, samples: Iterable[Sample], shard_size: int) -> Dataset:

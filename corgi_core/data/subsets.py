@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from corgi_core.data.dataset import is_from, read_arrow
+from corgi_core.data.dataset import read_arrow, sources_of
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
 from corgi_core.files import digest_of, whole_file
@@ -72,12 +72,13 @@ def captions_of_other_sources(manifest: pd.DataFrame, source: str, seed: int) ->
     Raises CorgiError where there are no images of that source, or nobody else's captions.
     """
     captioned = manifest[(manifest["split"] == "train") & manifest["captions"].notna()]
-    if not is_from(manifest, source).any():
-        known = ", ".join(sorted(set(manifest["source"].str.split(n=1).str[0])))
+    known = set(sources_of(manifest))
+    if source not in known:
         raise CorgiError(
-            f"no image has the source {source!r}", f"name one of the data's own: {known}"
+            f"no image has the source {source!r}",
+            f"name one of the data's own: {', '.join(sorted(known))}",
         )
-    others = captioned[~is_from(captioned, source)]["key"]
+    others = captioned[sources_of(captioned) != source]["key"]
     if others.empty:
         raise CorgiError(
             f"there are no captions but those of {source}, which are not to be used",

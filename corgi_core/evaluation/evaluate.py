@@ -49,7 +49,7 @@ def evaluate(
     started = time.perf_counter()
     held_out = _held_out(images, texts, test_keys)
     metrics = _prior_metrics(priors, held_out, texts.spec, settings)
-    rows = _evenly_spaced(len(held_out), settings.images)
+    rows = evenly_spaced(len(held_out), settings.images)
     chosen_keys = texts.keys[texts.rows_among(test_keys)][rows]
     real = torch.from_numpy(pixels.read("pixels")[pixels.rows_of(chosen_keys)]).float() / 255
     inception = (
@@ -151,7 +151,8 @@ def _embeddings(
     return prior.sample(tokens, mask, text, seed=settings.seed)
 
 
-def _evenly_spaced(total: int, wanted: int) -> np.ndarray:
+def evenly_spaced(total: int, wanted: int) -> np.ndarray:
+    """Rows 0 … total − 1, as many as wanted or as there are, the first and the last included."""
     return np.unique(np.linspace(0, total - 1, min(total, wanted)).round().astype(np.int64))
 
 
@@ -159,7 +160,7 @@ def _grids(
     captions: list[str], real: Tensor, pictures: Mapping[Name, Tensor], rows: int
 ) -> dict[str, Image.Image]:
     """One labelled grid a caption subset: caption · real · its embedding decoded · each prior."""
-    chosen = _evenly_spaced(len(captions), rows)
+    chosen = evenly_spaced(len(captions), rows)
     subsets = dict.fromkeys(subset for variant, subset in pictures if variant != REAL)
     grids = {}
     for subset in subsets:

@@ -40,7 +40,7 @@ def material(parts, tmp_path_factory) -> Material:
     squares = pixels(images, folder / "pixels", SIDE)
     embeddings = embed_images(parts.clip, images, squares, folder / "image_embeddings")
     texts = embed_texts(parts.clip, parts.tokens, images, folder / "text_embeddings")
-    return Material(parts.clip, TrainingImages(images, embeddings), embeddings, texts, squares)
+    return Material(parts.clip, TrainingImages(images, embeddings), texts, squares)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import pytest
 import torch
 from cascades import TINY_CASCADE, a_cascade_task, altered
 from shapes import SHAPES
-from torch import Tensor
-from torch.nn import Module
+from stopping import StoppedError, stopping
 
 from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.decoders.cascade.task import CascadeTask
@@ -25,20 +24,6 @@ def cascade_task(tmp_path_factory: pytest.TempPathFactory) -> CascadeTask:
     return a_cascade_task(tmp_path_factory.mktemp("cascade"))
 
 
-class StoppedError(Exception):
-    """Stands for whatever ends a process."""
-
-
-class StoppedCascade(CascadeTask):
-    def loss(self, model: Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        if random.step == 5:
-            raise StoppedError
-        return super().loss(model, rows, random)
-
-
-StoppedCascade.__qualname__ = CascadeTask.__qualname__  # the same training
-
-
 def test_a_resumed_cascade_is_the_uninterrupted_one(
     cascade_task: CascadeTask, tmp_path: Path
 ) -> None:
@@ -46,7 +31,7 @@ def test_a_resumed_cascade_is_the_uninterrupted_one(
     fields = (cascade_task.pixels, cascade_task.embeddings, cascade_task.train_keys, ())
     settings = altered(training=training, blurred=0.5)
     with pytest.raises(StoppedError):
-        train(StoppedCascade(settings, *fields), training, tmp_path / "stopped")
+        train(stopping(CascadeTask, at=5)(settings, *fields), training, tmp_path / "stopped")
     resumed = train(CascadeTask(settings, *fields), training, tmp_path / "stopped").model
     straight = train(CascadeTask(settings, *fields), training, tmp_path / "straight").model
     for name, tensor in straight.state_dict().items():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from shapes import SHAPES, SIDE, TINY, WIDTH, a_task, embeddings_of
+from stopping import StoppedError, stopping
 from torch import Tensor
-from torch.nn import Module
 
 from corgi_core.decoders.components.decoder import ComponentsDecoder
 from corgi_core.decoders.components.task import ComponentsTask
@@ -183,27 +183,13 @@ def test_a_task_travels_to_a_worker_as_the_same_training(task: ComponentsTask) -
     assert there.rows == task.rows
 
 
-class StoppedError(Exception):
-    """Stands for whatever ends a process."""
-
-
-class StoppedTask(ComponentsTask):
-    def loss(self, model: Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        if random.step == 25:
-            raise StoppedError
-        return super().loss(model, rows, random)
-
-
-StoppedTask.__qualname__ = ComponentsTask.__qualname__  # the same training
-
-
 def test_a_resumed_decoder_is_the_uninterrupted_one(task: ComponentsTask, tmp_path: Path) -> None:
     """Its components and whitening come with the checkpoint."""
     training = replace(TINY.training, steps=40, checkpoint_every=10)
     settings = replace(TINY, training=training)
     fields = (task.pixels, task.embeddings, task.train_keys, task.test_keys)
     with pytest.raises(StoppedError):
-        train(StoppedTask(settings, *fields), training, tmp_path / "stopped")
+        train(stopping(ComponentsTask, at=25)(settings, *fields), training, tmp_path / "stopped")
     resumed = train(ComponentsTask(settings, *fields), training, tmp_path / "stopped").model
     straight = train(ComponentsTask(settings, *fields), training, tmp_path / "straight").model
     for name, tensor in straight.state_dict().items():

@@ -11,8 +11,8 @@ import torch
 from gan_shapes import TINY, a_gan_task, tiny_clip
 from safetensors.torch import load_file, save_file
 from shapes import write_shapes
+from stopping import StoppedError, stopping
 from torch import Tensor
-from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
 from corgi_core.data.pixels import pixels
@@ -102,20 +102,6 @@ def test_penalties_are_taken_at_their_steps(task: GanTask) -> None:
         assert (losses["path"] > 0) == (step % 4 == 0)
 
 
-class StoppedError(Exception):
-    """Stands for whatever ends a process."""
-
-
-class StoppedTask(GanTask):
-    def loss(self, model: Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        if random.step == 9:
-            raise StoppedError
-        return super().loss(model, rows, random)
-
-
-StoppedTask.__qualname__ = GanTask.__qualname__  # the same training
-
-
 def test_a_resumed_gan_is_the_uninterrupted_one(task: GanTask, tmp_path: Path) -> None:
     """The discriminator, p and the mean path length come with the checkpoint."""
     fields = (
@@ -123,7 +109,7 @@ def test_a_resumed_gan_is_the_uninterrupted_one(task: GanTask, tmp_path: Path) -
         task.test_keys, task.clip,
     )  # fmt: skip
     with pytest.raises(StoppedError):
-        train(StoppedTask(*fields), TINY.training, tmp_path / "stopped")
+        train(stopping(GanTask, at=9)(*fields), TINY.training, tmp_path / "stopped")
     resumed = train(GanTask(*fields), TINY.training, tmp_path / "stopped")
     straight = train(GanTask(*fields), TINY.training, tmp_path / "straight")
     assert isinstance(straight.model, GanNetwork)

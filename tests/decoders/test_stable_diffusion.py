@@ -11,8 +11,8 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from pipelines import SETTINGS, a_diffusion_task
 from shapes import SHAPES, SIDE, WIDTH
+from stopping import StoppedError, stopping
 from torch import Tensor
-from torch.nn import Module
 
 from corgi_core.decoders.picture_task import in_range
 from corgi_core.decoders.stable_diffusion.conditioning import VECTORS
@@ -233,27 +233,13 @@ def test_two_workers_denoise_what_one_does(task: StableDiffusionTask) -> None:
     torch.testing.assert_close(whole["loss"], (halves[0]["loss"] + halves[1]["loss"]) / 2)
 
 
-class StoppedError(Exception):
-    """Stands for whatever ends a process."""
-
-
-class StoppedTask(StableDiffusionTask):
-    def loss(self, model: Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        if random.step == 7:
-            raise StoppedError
-        return super().loss(model, rows, random)
-
-
-StoppedTask.__qualname__ = StableDiffusionTask.__qualname__  # the same training
-
-
 def test_a_resumed_decoder_is_the_uninterrupted_one(
     task: StableDiffusionTask, tmp_path: Path
 ) -> None:
     """With frozen weights, which a checkpoint holds once."""
     training = replace(task.settings.training, steps=12, warmup_steps=2, checkpoint_every=4)
     lora = told(task, fine_tuning="lora", training=training)
-    stopped = StoppedTask(
+    stopped = stopping(StableDiffusionTask, at=7)(
         lora.settings, lora.pixels, lora.embeddings, lora.train_keys, lora.test_keys
     )
     with pytest.raises(StoppedError):
