@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from corgi_core.presets import DataSettings, preset_named
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.gradient import BatchGradient
+from corgi_core.training.memory import freed_memory_kept
 
 
 class Corgi:
@@ -46,6 +48,9 @@ class Corgi:
         self._optimizer = AdamW(self._model, training)
         self._gradient = BatchGradient(task, self._model, training, 0, 1, torch.device("cpu"))
         self._rate, self._steps = training.learning_rate / 100, 0
+
+    def running(self) -> AbstractContextManager[None]:
+        return freed_memory_kept()
 
     def step(self) -> None:
         self._optimizer.zero_grad()

@@ -11,6 +11,7 @@ example by itself; one step here is a step of each, and each reads its own files
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -112,6 +113,9 @@ class DiffusersExample:
         ]
         self._clip = ClipEnsemble.load(case.stores / "clip") if clip_in_step else None
         self._cached = torch.randn(case.batch, preset.encoders.width)
+
+    def running(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def step(self) -> None:
         for example in self._examples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -28,6 +29,9 @@ class Case:
 
 
 class System(Protocol):
+    def running(self) -> AbstractContextManager[None]:
+        """What its training puts around all of its steps."""
+
     def step(self) -> None:
         """One step of training, on `case.batch` pictures."""
 
@@ -78,17 +82,18 @@ def _serve(pipe: Connection, name: str, case: Case) -> None:
     torch.set_num_threads(case.threads)
     torch.manual_seed(0)
     system = _built(name, case)
-    while True:
-        try:
-            asked = pipe.recv()
-        except EOFError:
-            return
-        if asked == "peak":
-            pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-            continue
-        began = time.perf_counter()
-        system.step()
-        pipe.send(time.perf_counter() - began)
+    with system.running():
+        while True:
+            try:
+                asked = pipe.recv()
+            except EOFError:
+                return
+            if asked == "peak":
+                pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+                continue
+            began = time.perf_counter()
+            system.step()
+            pipe.send(time.perf_counter() - began)
 
 
 def _built(name: str, case: Case) -> System:

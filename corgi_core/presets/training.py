@@ -19,7 +19,7 @@ class TrainingSettings:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     precision: str = (
-        "auto"  # "bf16" (autocast) where the hardware has matrix units for it, or "fp32"
+        "auto"  # "bf16" (autocast) where the hardware has instructions for it, or "fp32"
     )
     # How it is computed, like the number of workers: no part of a run's identity.
     accumulation: int = field(default=1, compare=False)  # pieces of a worker's batch, for memory

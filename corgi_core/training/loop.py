@@ -33,6 +33,7 @@ from corgi_core.training.ema import MovingAverage
 from corgi_core.training.gradient import BatchGradient
 from corgi_core.training.identity import locked
 from corgi_core.training.journal import Entry, Journal, headline
+from corgi_core.training.memory import freed_memory_kept
 from corgi_core.training.randomness import StepRandom, seed_of
 from corgi_core.training.run_folder import (
     TrainingResult,
@@ -99,7 +100,8 @@ def train(
     with explaining_a_full_disk(folder), locked(folder) if rank == 0 else nullcontext():
         if world_size > 1:  # nobody looks at the folder before it is this training's alone
             torch.distributed.all_reduce(torch.zeros(1, device=device))
-        return _train(task, settings, folder, rank, world_size, device, name)
+        with freed_memory_kept():
+            return _train(task, settings, folder, rank, world_size, device, name)
 
 
 def _train(

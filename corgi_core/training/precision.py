@@ -15,8 +15,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 def autocast(precision: str, device: torch.device | str) -> torch.autocast:
     """The context in which a model computes: bfloat16 for matrix products, or float32.
 
-    "auto" is bf16 where the device multiplies bfloat16 matrices in hardware of their own (AMX on a
-    CPU, any GPU that knows the type), else fp32: without such hardware bfloat16 is slower.
+    "auto" is bf16 where the device has instructions for products of bfloat16 (AMX or AVX512_BF16 on
+    a CPU, any GPU that knows the type), else fp32: without them bfloat16 is slower.
     """
     if precision not in PRECISIONS:
         raise CorgiError(
@@ -46,4 +46,6 @@ class InPrecision(nn.Module):
 def _pays(kind: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported()
-    return kind == "cpu" and torch.cpu._is_amx_tile_supported()
+    return kind == "cpu" and (
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )

@@ -114,7 +114,21 @@ def test_every_parameter_learns() -> None:
         assert not without
 
 
-def test_convolutions_have_their_channels_last() -> None:
-    for name, module in a_stage().named_modules():
+def test_convolutions_have_their_channels_last_and_get_theirs_so() -> None:
+    """Also those that diffusers' blocks would hand channels first, in training alone."""
+    stage, first = a_stage(attending=0).train(), []
+
+    def look(name: str, inputs: tuple[Tensor, ...]) -> None:
+        if not inputs[0].is_contiguous(memory_format=torch.channels_last):
+            first.append(name)
+
+    for name, module in stage.named_modules():
         if isinstance(module, nn.Conv2d):
             assert module.weight.is_contiguous(memory_format=torch.channels_last), name
+            module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs))
+    shortcuts = [name for name, _ in stage.named_modules() if name.endswith("conv_shortcut")]
+    assert shortcuts
+    assert stage.training
+    x = torch.randn(N, 6, 8, 8)
+    stage(x, torch.tensor([1, 2]), torch.rand(N), torch.randn(N, WIDTH), SHOWN)
+    assert not first

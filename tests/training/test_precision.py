@@ -17,11 +17,19 @@ def test_named_precisions_are_what_they_say() -> None:
     assert product_dtype("bf16") == torch.bfloat16
 
 
-@pytest.mark.parametrize(("units", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_asks_for_matrix_units(
-    monkeypatch: pytest.MonkeyPatch, units: bool, dtype: torch.dtype
+@pytest.mark.parametrize(
+    ("matrices", "vectors", "dtype"),
+    [
+        (True, True, torch.bfloat16),
+        (False, True, torch.bfloat16),
+        (False, False, torch.float32),
+    ],
+)
+def test_auto_asks_for_instructions(
+    monkeypatch: pytest.MonkeyPatch, matrices: bool, vectors: bool, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrices)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors)
     assert product_dtype("auto") == dtype
 
 

@@ -9,8 +9,10 @@ second alone. Captions' tokens, where a decoder reads them, follow the vectors.
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -64,6 +66,16 @@ class Stage(nn.Module):
         )
         # torch's convolutions on a CPU, and on tensor cores, are faster with channels last
         self.unet.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> Self:
+        """As always, but diffusers' residual blocks believe to be evaluated: the one thing that
+        they do for training is to put the channels first again. Their dropout is a module of its
+        own, which does what `mode` says."""
+        super().train(mode)
+        for module in self.unet.modules():
+            if isinstance(module, ResnetBlock2D):
+                module.training = False
+        return self
 
     def forward(
         self,

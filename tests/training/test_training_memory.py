@@ -1,0 +1,48 @@
+"""Freed memory stays with the process while it trains, and goes back to the system afterwards."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries have no such switch"
+)
+
+BLOCK = 40 * 2**20  # bytes: more than glibc ever keeps by itself
+PAGES = BLOCK // 4096
+
+WORK = f"""
+import json, resource, sys
+import psutil, torch
+from corgi_core.training.memory import freed_memory_kept
+
+def faults_of_a_step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones({BLOCK} // 4) for _ in range(4)]
+    del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+resident = psutil.Process().memory_info().rss
+seen = {{"before": [faults_of_a_step() for _ in range(3)][-1]}}
+with freed_memory_kept():
+    seen["within"] = [faults_of_a_step() for _ in range(3)][-1]
+    seen["kept"] = psutil.Process().memory_info().rss - resident
+seen["left"] = psutil.Process().memory_info().rss - resident
+json.dump(seen, sys.stdout)
+"""
+
+
+def test_blocks_are_not_fetched_anew_in_every_step_and_go_back_at_the_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WORK], capture_output=True, text=True, check=True, timeout=120
+    )
+    seen = json.loads(done.stdout)
+    assert seen["before"] > 3 * PAGES
+    assert seen["within"] < PAGES // 10
+    assert seen["kept"] > 3 * BLOCK
+    assert seen["left"] < BLOCK
