@@ -1,11 +1,11 @@
-"""A cascade small enough to learn twelve coloured shapes by heart in seconds."""
+"""A cascade small enough to learn sixteen coloured shapes by heart in seconds."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from shapes import SIDE, a_task
+from shapes import SHAPES, SIDE, a_task
 
 from corgi_core.decoders.cascade.task import CascadeTask
 from corgi_core.presets import CascadeSettings, StageSettings, TrainingSettings
@@ -19,7 +19,7 @@ TINY_CASCADE = CascadeSettings(
     vectors=8, vector_width=32, prediction="v", condition_noise=0.5, sampling_noise=0.1,
     blurred=0.0, least_cosine=0.7, embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
     training=TrainingSettings(
-        steps=250, batch_size=12, learning_rate=5e-3, warmup_steps=20, ema_decay=0.97,
+        steps=250, batch_size=SHAPES, learning_rate=5e-3, warmup_steps=20, ema_decay=0.97,
         precision="fp32", weight_decay=0.0, evaluate_every=250,
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""GANs small enough to learn the twelve coloured shapes, or to take a few steps, in seconds."""
+"""GANs small enough to learn the sixteen coloured shapes, or to take a few steps, in seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ SIZES: dict[str, Any] = {
 TINY: GanSettings = replace(PRESET.decoder_of("gan"), **SIZES)
 TINY_LAFITE: LafiteSettings = replace(PRESET.decoder_of("lafite"), **SIZES)
 LEARNING = replace(  # the shapes' embeddings are random: this CLIP has nothing to say of them
-    TINY, blurred=0.0, clip_weight=0.0, semantic_weight=3.0, r1_gamma=0.02, path_weight=0.2,
+    TINY, blurred=0.0, clip_weight=0.0, layout_weight=0.0, semantic_weight=3.0,
+    r1_gamma=0.02, path_weight=0.2,
     training=replace(
         TINY.training, steps=400, batch_size=SHAPES, learning_rate=5e-3, warmup_steps=10,
         ema_decay=0.98, evaluate_every=400, checkpoint_every=1000,
@@ -47,7 +48,7 @@ def a_gan_task(
     kind: type[T] = GanTask,
     settings: GanSettings = TINY,  # type: ignore[assignment]
 ) -> T:
-    """Twelve shapes with random embeddings, said to be a tiny CLIP's."""
+    """Sixteen shapes with random embeddings, said to be a tiny CLIP's."""
     images, clip = write_shapes(folder), tiny_clip()
     embeddings = compute_missing(
         folder / "embeddings", images, encoder_spec(clip),

@@ -1,4 +1,4 @@
-"""A tiny pipeline that is to learn twelve coloured shapes by heart."""
+"""A tiny pipeline that is to learn sixteen coloured shapes by heart."""
 
 from __future__ import annotations
 

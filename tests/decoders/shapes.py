@@ -1,4 +1,4 @@
-"""A decoder small enough to learn twelve coloured shapes by heart in seconds."""
+"""A decoder small enough to learn sixteen coloured shapes by heart in seconds."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from corgi_core.data.pixels import pixels
 from corgi_core.decoders.components.task import ComponentsTask
 from corgi_core.presets import ComponentsSettings, DataSettings, TrainingSettings, preset_named
 
-SIDE, WIDTH, SHAPES = 16, 16, 12
+SIDE, WIDTH, SHAPES = 16, 16, 16
 TINY = replace(
     preset_named("emoji").decoder_of("components"),
     image_size=SIDE, components=64, width=128, vector_width=32, blurred=0.0,
     embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
     training=TrainingSettings(
-        steps=500, batch_size=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
+        steps=500, batch_size=SHAPES, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
         precision="fp32", evaluate_every=500,
     ),
 )  # fmt: skip
 
 
 def coloured_shape(number: int) -> Image.Image:
-    """A disc or a bar of one of six colours on white."""
+    """A disc or a bar of one of eight colours on white."""
     picture = Image.new("RGB", (SIDE, SIDE), "white")
-    colour = ("red", "green", "blue", "black", "orange", "purple")[number % 6]
-    box = (3, 3, 12, 12) if number < 6 else (1, 6, 14, 9)
+    colours = ("red", "green", "blue", "black", "orange", "purple", "cyan", "pink")
+    disc = number < len(colours)
     draw = ImageDraw.Draw(picture)
-    (draw.ellipse if number < 6 else draw.rectangle)(box, colour)
+    (draw.ellipse if disc else draw.rectangle)(
+        (3, 3, 12, 12) if disc else (1, 6, 14, 9), colours[number % len(colours)]
+    )
     return picture
 
 
 def a_task(folder: Path, settings: ComponentsSettings = TINY, width: int = WIDTH) -> ComponentsTask:
-    """Twelve shapes with random embeddings, written and read as every dataset is."""
+    """Sixteen shapes with random embeddings, written and read as every dataset is."""
     images = write_shapes(folder)
     spec = {"encoder": "a-clip", "names": ["a"], "blocks": [width], "width": width}
     embeddings = compute_missing(

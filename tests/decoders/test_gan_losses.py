@@ -14,6 +14,7 @@ from corgi_core.decoders.gan.losses import (
     PathLength,
     discriminator_loss,
     generator_loss,
+    layout_loss,
     r1_penalty,
 )
 
@@ -25,6 +26,18 @@ def test_the_adversarial_losses_are_logarithms_of_probabilities() -> None:
     torch.testing.assert_close(discriminator_loss(real, fake), expected)
     torch.testing.assert_close(generator_loss(fake), -log(torch.sigmoid(fake)).mean())
     assert discriminator_loss(torch.zeros(3), torch.zeros(3)) == pytest.approx(2 * math.log(2))
+
+
+def test_the_layout_is_compared_at_sixteen_pixels() -> None:
+    torch.manual_seed(0)
+    drawn, real = torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)
+    squares = (drawn - real).unflatten(2, (16, 4)).unflatten(4, (16, 4)).mean(dim=(3, 5))
+    torch.testing.assert_close(layout_loss(drawn, real), squares.square().mean())
+    board = torch.ones(1, 3, 32, 32)
+    board[:, :, ::2, ::2] = board[:, :, 1::2, 1::2] = -1  # details that sixteen pixels do not show
+    assert layout_loss(board, torch.zeros_like(board)) == 0
+    small = torch.randn(2, 3, 8, 8)  # has no sixteen
+    torch.testing.assert_close(layout_loss(small, 0 * small), small.square().mean())
 
 
 def test_r1_of_a_quadratic_discriminator_is_its_closed_form() -> None:

@@ -73,12 +73,12 @@ def test_clip_teaches_the_generator_and_learns_nothing(task: GanTask) -> None:
     torch.manual_seed(0)
     model = task.build()
     z = task.training_embeddings[:BATCH]
-    noise = torch.randn(BATCH, task.shape.noise_width)
+    latent = torch.randn(BATCH, task.shape.latent_width)
     before = {name: p.clone() for name, p in task.clip.named_parameters()}
     optimizer = torch.optim.Adam(model.generator.parameters(), lr=5e-3)
     cosines = []
     for _ in range(30):
-        seen = task.clip.see((model.generator(z, noise) + 1) / 2)
+        seen = task.clip.see((model.generator(z, latent) + 1) / 2)
         loss = task._contrast(seen, z)
         optimizer.zero_grad()
         loss.backward()

@@ -26,6 +26,6 @@ class GanDecoder(Decoder):
         return Generator(GanShape(**shape))
 
     def draw(self, z: Tensor, text: Text | None, drawing: Drawing) -> Tensor:
-        noise = noise_for(drawing.seed, drawing.first, len(z), (self.network.shape.noise_width,))
-        pictures: Tensor = self.network(z, noise.to(z.device))
+        latent = noise_for(drawing.seed, drawing.first, len(z), (self.network.shape.latent_width,))
+        pictures: Tensor = self.network(z, latent.to(z.device))
         return (pictures.clamp(-1, 1) + 1) / 2

@@ -62,12 +62,12 @@ class Discriminator(nn.Module):
         self.projection = Linear(shape.embedding_width, last)
         self.semantic = Linear(last, shape.embedding_width)
 
-    def forward(self, pictures: Tensor, z: Tensor) -> Judgement:
-        """pictures [n, 3, s, s] in −1 … 1, z [n, d]; n is a multiple of GROUP."""
+    def forward(self, pictures: Tensor, white: Tensor) -> Judgement:
+        """pictures [n, 3, s, s] in −1 … 1, whitened embeddings [n, d]; n is a multiple of GROUP."""
         x = self.blocks(leaky(self.from_rgb(pictures)))
         x = leaky(self.last(with_deviation(x)))
         features = leaky(self.features(x.flatten(1)))
-        projected = (features * self.projection(z)).sum(dim=1) * features.shape[1] ** -0.5
+        projected = (features * self.projection(white)).sum(dim=1) * features.shape[1] ** -0.5
         score = self.score(features).squeeze(1) + projected
         return Judgement(score.float(), self.semantic(features).float())
 

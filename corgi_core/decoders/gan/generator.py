@@ -1,8 +1,10 @@
-"""The generator: noise and an embedding → a picture, in one pass (StyleGAN2, told as Lafite is).
+"""The generator: a latent and an embedding → a picture, in one pass (StyleGAN2, told as Lafite is).
 
-A mapping network turns a part of the noise into w, which every layer's style hears beside the
-embedding. Pictures grow from a learned 4 × 4 by doubling; each resolution adds its own RGB to the
-doubled one before (skip connections: Karras et al. 2020, section 4.1).
+A mapping network turns the latent into w, which every layer's style hears beside the whitened
+embedding. Pictures grow from 4 × 4, which the embedding decides too, by doubling; each resolution
+adds its own RGB to the doubled one before (skip connections: Karras et al. 2020, section 4.1). No
+noise is added to the layers: it sticks to the pixels, not to what is drawn (Karras et al. 2021,
+section 3.1), and learned to please CLIP.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from corgi_core.decoders.gan.layers import Linear, doubled, leaky
 from corgi_core.decoders.gan.modulation import ConditionalStyle, ModulatedConvolution
+from corgi_core.decoders.whitening import Whitening
 
 SMALLEST = 4  # the side that pictures grow from
 MAPPING_LAYERS = 2
@@ -37,42 +40,28 @@ class GanShape:
         doublings = (self.image_size // SMALLEST).bit_length()
         return tuple(SMALLEST << i for i in range(doublings))
 
-    @property
-    def noise_parts(self) -> tuple[int, ...]:
-        """Standard normal numbers that a picture needs: its latent's, then each layer's."""
-        return (self.latent_width, SMALLEST**2, *(s**2 for s in self.sides[1:] for _ in range(2)))
-
-    @property
-    def noise_width(self) -> int:
-        """All of them, which are one vector."""
-        return sum(self.noise_parts)
-
     def channels(self, side: int) -> int:
         """At the resolution side × side."""
         return min(self.channel_most, self.channel_base // side)
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated convolution, noise of a learned strength, bias, leaky ReLU."""
-
-    strength: nn.Parameter
+    """Modulated convolution, bias, leaky ReLU."""
 
     def __init__(self, shape: GanShape, inputs: int, side: int, *, doubles: bool) -> None:
         super().__init__()
         outputs = shape.channels(side)
-        self.side, self._doubles = side, doubles
+        self._doubles = doubles
         self.style = ConditionalStyle(shape.latent_width, shape.embedding_width, inputs)
         self.convolution = ModulatedConvolution(inputs, outputs, 3)
-        self.strength = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
-    def forward(self, x: Tensor, w: Tensor, z: Tensor, noise: Tensor) -> Tensor:
-        """x [n, inputs, s, s], or s / 2 where it doubles, noise [n, s · s] → [n, outputs, s, s]."""
+    def forward(self, x: Tensor, w: Tensor, white: Tensor) -> Tensor:
+        """x [n, inputs, s, s], or s / 2 where it doubles → [n, outputs, s, s]."""
         if self._doubles:
             x = doubled(x)
-        x = self.convolution(x, self.style(w, z))
-        noise = noise.unflatten(1, (1, self.side, self.side))
-        return leaky(x + self.strength * noise + self.bias[:, None, None])
+        x = self.convolution(x, self.style(w, white))
+        return leaky(x + self.bias[:, None, None])
 
 
 class ToRGB(nn.Module):
@@ -85,9 +74,9 @@ class ToRGB(nn.Module):
         self.convolution = ModulatedConvolution(channels, 3, 1, demodulates=False)
         self.bias = nn.Parameter(torch.zeros(3))
 
-    def forward(self, x: Tensor, w: Tensor, z: Tensor) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, white: Tensor) -> Tensor:
         """[n, channels, s, s] → [n, 3, s, s]."""
-        return self.convolution(x, self.style(w, z)) + self.bias[:, None, None]
+        return self.convolution(x, self.style(w, white)) + self.bias[:, None, None]
 
 
 class Generator(nn.Module):
@@ -101,7 +90,8 @@ class Generator(nn.Module):
             for _ in range(MAPPING_LAYERS)
         )
         first = shape.channels(SMALLEST)
-        self.start = nn.Parameter(torch.randn(first, SMALLEST, SMALLEST))
+        self.white = Whitening(shape.embedding_width)
+        self.start = Linear(shape.embedding_width, first * SMALLEST**2)
         layers = [SynthesisLayer(shape, first, SMALLEST, doubles=False)]
         for below, side in pairwise(shape.sides):
             layers.append(SynthesisLayer(shape, shape.channels(below), side, doubles=True))
@@ -109,26 +99,25 @@ class Generator(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.to_rgb = nn.ModuleList(ToRGB(shape, side) for side in shape.sides)
 
-    def forward(self, z: Tensor, noise: Tensor) -> Tensor:
-        """Embeddings z [n, d], noise [n, noise_width] → pictures [n, 3, s, s], −1 … 1 or so."""
-        return self.synthesise(self.map(noise), z, noise)
+    def forward(self, z: Tensor, latent: Tensor) -> Tensor:
+        """Embeddings z [n, d], latents [n, latent_width] → pictures [n, 3, s, s], −1 … 1 or so."""
+        return self.synthesise(self.map(latent), self.white(z))
 
-    def map(self, noise: Tensor) -> Tensor:
-        """w [n, latent_width], of the latent on the sphere."""
-        latent = noise[:, : self.shape.latent_width]
+    def map(self, latent: Tensor) -> Tensor:
+        """w [n, latent_width] of standard normal latents, which are put on the sphere."""
         w = latent * (latent.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
         for layer in self.mapping:
             w = leaky(layer(w))
         return w
 
-    def synthesise(self, w: Tensor, z: Tensor, noise: Tensor) -> Tensor:
-        """Pictures [n, 3, s, s] of w [n, latent_width], z [n, d] and the layers' noise."""
-        noises = iter(noise.split(self.shape.noise_parts, dim=1)[1:])
+    def synthesise(self, w: Tensor, white: Tensor) -> Tensor:
+        """Pictures [n, 3, s, s] of w [n, latent_width] and whitened embeddings [n, d]."""
         layers = iter(self.layers)
-        x = next(layers)(self.start.expand(len(w), -1, -1, -1), w, z, next(noises))
-        rgb: Tensor = self.to_rgb[0](x, w, z)
+        start = self.start(white).unflatten(1, (-1, SMALLEST, SMALLEST))
+        x = next(layers)(start.contiguous(memory_format=torch.channels_last), w, white)
+        rgb: Tensor = self.to_rgb[0](x, w, white)
         for to_rgb in list(self.to_rgb)[1:]:
             for _ in range(2):
-                x = next(layers)(x, w, z, next(noises))
-            rgb = doubled(rgb) + to_rgb(x, w, z)
+                x = next(layers)(x, w, white)
+            rgb = doubled(rgb) + to_rgb(x, w, white)
         return rgb.float()

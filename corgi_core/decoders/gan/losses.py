@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from corgi_core.decoders.gan.workers import global_mean
 
+LAYOUT = 16  # pixels to a side
 PATH_DECAY = 0.01  # of the mean path length, towards a step's own
 
 
@@ -28,6 +29,12 @@ def r1_penalty(scores: Tensor, pictures: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(scores.sum(), pictures, create_graph=True)
     return gradient.square().flatten(1).sum(dim=1).mean()
+
+
+def layout_loss(drawn: Tensor, real: Tensor) -> Tensor:
+    """E (drawn − real)² of pictures [n, 3, s, s] at `LAYOUT` × `LAYOUT` pixels: where what is."""
+    size = (min(LAYOUT, real.shape[-1]),) * 2
+    return F.mse_loss(F.adaptive_avg_pool2d(drawn, size), F.adaptive_avg_pool2d(real, size))
 
 
 class PathLength(nn.Module):

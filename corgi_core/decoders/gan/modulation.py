@@ -28,9 +28,9 @@ class ConditionalStyle(nn.Module):
         self.refined = Linear(channels, channels)
         self.of_both = Linear(2 * channels, channels, bias=1.0)
 
-    def forward(self, w: Tensor, z: Tensor) -> Tensor:
-        """w [n, latent width], z [n, d] → [n, channels], about 1."""
-        told = self.refined(leaky(self.of_embedding(z)))
+    def forward(self, w: Tensor, white: Tensor) -> Tensor:
+        """w [n, latent width], whitened embeddings [n, d] → [n, channels], about 1."""
+        told = self.refined(leaky(self.of_embedding(white)))
         return self.of_both(torch.cat([self.of_latent(w), told], dim=1))
 
 

@@ -45,26 +45,26 @@ class GanNetwork(nn.Module):
         self,
         pictures: Tensor,
         z: Tensor,
-        noise: Tensor,
+        latent: Tensor,
         uniform: Tensor,
         path_noise: Tensor | None,
         with_r1: bool,
     ) -> Match:
-        """Real pictures [n, 3, s, s] in −1 … 1, their embeddings z [n, d], noise [n, noise_width],
+        """Real pictures [n, 3, s, s] in −1 … 1, their embeddings z [n, d], latents [n, width],
         uniform [n, 3, 14] for three augmentations, y [n, 3, s, s] if path lengths are asked for."""
         for_seen, for_real, for_fake = uniform.unbind(dim=1)
-        w = self.generator.map(noise)
-        drawn = self.generator.synthesise(w, z, noise)
+        w, white = self.generator.map(latent), self.generator.white(z)
+        drawn = self.generator.synthesise(w, white)
         zero = drawn.new_zeros(())
         path = zero if path_noise is None else self.path_length(drawn, w, path_noise)
 
         unlearning = {name: p.detach() for name, p in self.discriminator.named_parameters()}
         seen: Judgement = torch.func.functional_call(
-            self.discriminator, unlearning, (self.augment(drawn, for_seen), z)
+            self.discriminator, unlearning, (self.augment(drawn, for_seen), white)
         )
         shown = self.augment(pictures, for_real).requires_grad_(with_r1)
         faked = self.augment(drawn.detach(), for_fake)
-        both = self.discriminator(torch.cat([shown, faked]), torch.cat([z, z]))
+        both = self.discriminator(torch.cat([shown, faked]), torch.cat([white, white]))
         real, fake = (Judgement(*part) for part in zip(*(x.chunk(2) for x in both), strict=True))
         r1 = r1_penalty(real.score, shown) if with_r1 else zero
         p = self.augment.p.clone()
