@@ -16,12 +16,12 @@ from corgi_core.decoders.picture_task import in_range
 from corgi_core.decoders.stable_diffusion.task import StableDiffusionTask
 from corgi_core.presets import StableDiffusionSettings, TrainingSettings
 
-VAE_STEPS = 300
+VAE_STEPS = 400
 SETTINGS = StableDiffusionSettings(
     pretrained="", fine_tuning="full", lora_rank=2, lora_alpha=4, image_size=SIDE, blurred=0.0,
     least_cosine=0.7, embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
     training=TrainingSettings(
-        steps=350, batch_size=24, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
+        steps=470, batch_size=24, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
         weight_decay=0.0, precision="fp32", evaluate_every=10_000,
     ),
 )  # fmt: skip

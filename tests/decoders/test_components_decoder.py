@@ -163,9 +163,9 @@ def test_a_decoder_that_met_blurred_embeddings_draws_from_them(
     """At a cosine of 0.6 to the true embeddings it errs less than one that met only true ones."""
     blurring = replace(task, settings=replace(TINY, blurred=1.0, least_cosine=0.3))
     met = train(blurring, TINY.training, tmp_path / "run").model
+    z, real = z.repeat(16, 1), real_pictures(task).repeat(16, 1, 1, 1)
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(3))
-    near = blurred_embedding(z, torch.full((SHAPES,), 0.6), noise, [WIDTH])
-    real = real_pictures(task)
+    near = blurred_embedding(z, torch.full((len(z),), 0.6), noise, [WIDTH])
     errors = [
         (ComponentsDecoder(network, TINY, decoder.encoders, {}).decode(near) - real).square().mean()
         for network in (met, decoder.network)
