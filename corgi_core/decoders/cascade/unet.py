@@ -68,9 +68,9 @@ class Stage(nn.Module):
         self.unet.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> Self:
-        """As always, but diffusers' residual blocks believe to be evaluated: the one thing that
-        they do for training is to put the channels first again. Their dropout is a module of its
-        own, which does what `mode` says."""
+        """As always, but diffusers' residual blocks take themselves to be evaluated: all that they
+        do for training is to put the channels first again. Their dropout, a module of its own,
+        does what `mode` says."""
         super().train(mode)
         for module in self.unet.modules():
             if isinstance(module, ResnetBlock2D):

@@ -3,8 +3,7 @@
 A mapping network turns the latent into w, which every layer's style hears beside the whitened
 embedding. Pictures grow from 4 × 4, which the embedding decides too, by doubling; each resolution
 adds its own RGB to the doubled one before (skip connections: Karras et al. 2020, section 4.1). No
-noise is added to the layers: it sticks to the pixels, not to what is drawn (Karras et al. 2021,
-section 3.1), and learned to please CLIP.
+noise is added to the layers: it sticks to the pixels, not to what is drawn (Karras et al. 2021).
 """
 
 from __future__ import annotations
