@@ -33,8 +33,7 @@ def r1_penalty(scores: Tensor, pictures: Tensor) -> Tensor:
 
 def layout_loss(drawn: Tensor, real: Tensor) -> Tensor:
     """E (drawn − real)² of pictures [n, 3, s, s] at `LAYOUT` × `LAYOUT` pixels: where what is."""
-    size = (min(LAYOUT, real.shape[-1]),) * 2
-    return F.mse_loss(F.adaptive_avg_pool2d(drawn, size), F.adaptive_avg_pool2d(real, size))
+    return F.adaptive_avg_pool2d(drawn - real, min(LAYOUT, real.shape[-1])).square().mean()
 
 
 class PathLength(nn.Module):
