@@ -30,7 +30,7 @@ def faults_of_a_step():
 resident = psutil.Process().memory_info().rss
 seen = {{"before": [faults_of_a_step() for _ in range(3)][-1]}}
 with freed_memory_kept():
-    seen["within"] = [faults_of_a_step() for _ in range(3)][-1]
+    seen["within"] = [faults_of_a_step() for _ in range(12)]  # in the first its blocks find a place
     seen["kept"] = psutil.Process().memory_info().rss - resident
 seen["left"] = psutil.Process().memory_info().rss - resident
 json.dump(seen, sys.stdout)
@@ -43,6 +43,6 @@ def test_blocks_are_not_fetched_anew_in_every_step_and_go_back_at_the_end() -> N
     )
     seen = json.loads(done.stdout)
     assert seen["before"] > 3 * PAGES
-    assert seen["within"] < PAGES // 10
+    assert max(seen["within"][6:]) < PAGES // 10, seen
     assert seen["kept"] > 3 * BLOCK
     assert seen["left"] < BLOCK
