@@ -92,7 +92,7 @@ def prior(
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
     partitions_def=decoders,
-    code_version=version(PRESET.digest("decoders"), revision=3),
+    code_version=version(PRESET.digest("decoders"), revision=4),
 )
 def decoder(
     context: dg.AssetExecutionContext,
@@ -129,7 +129,7 @@ def decoder(
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
     partitions_def=decoders,
-    code_version=version(PRESET.digest("decoders", "language_free"), revision=2),
+    code_version=version(PRESET.digest("decoders", "language_free"), revision=3),
 )
 def language_free_decoder(
     context: dg.AssetExecutionContext,

@@ -43,10 +43,10 @@ _CASCADE = CascadeSettings(
 )  # fmt: skip
 _ADVERSARIAL: dict[str, Any] = {
     "image_size": 64, "latent_width": 128, "channel_base": 1024, "channel_most": 128,
-    "clip_weight": 2.0, "layout_weight": 50.0, "semantic_weight": 1.0, "r1_gamma": 4.0,
-    "path_weight": 0.2,
+    "clip_weight": 5.0, "layout_weight": 20.0, "semantic_weight": 1.0, "r1_gamma": 1.0,
+    "path_weight": 0.2, "augment_pictures": 20_000,
     "training": TrainingSettings(
-        steps=1000, batch_size=32, learning_rate=1.5e-2, weight_decay=0.0, betas=(0.0, 0.99),
+        steps=1000, batch_size=32, learning_rate=5e-2, weight_decay=0.0, betas=(0.0, 0.99),
         epsilon=1e-8, clip_norm=100.0, ema_decay=0.99, evaluate_every=500, checkpoint_every=250,
     ),
 }  # fmt: skip

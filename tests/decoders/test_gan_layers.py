@@ -70,12 +70,21 @@ def test_equalised_layers_keep_the_mean_square_however_wide_they_are() -> None:
     for inputs in (16, 1024):
         y = leaky(Linear(inputs, 2000, rate=0.01)(torch.randn(20, inputs)))
         assert abs(y.square().mean() - 1) < 0.2
-        y = leaky(Convolution(inputs, 64, 3)(torch.randn(2, inputs, 8, 8))[:, :, 1:-1, 1:-1])
+        y = leaky(Convolution(inputs, 64, 3, rate=0.1)(torch.randn(2, inputs, 8, 8))[:, :, 1:-1, 1:-1])
         assert abs(y.square().mean() - 1) < 0.2
-    slow, fast = Linear(8, 4, rate=0.01), Linear(8, 4)
-    for layer in (slow, fast):
-        layer(torch.ones(1, 8)).sum().backward()
-    torch.testing.assert_close(slow.weight.grad, 0.01 * fast.weight.grad)
+
+
+def test_a_rate_makes_a_layer_learn_so_much_slower() -> None:
+    x, picture = torch.ones(1, 8), torch.ones(1, 8, 6, 6)
+    pairs = [
+        (Linear(8, 4, rate=0.01), Linear(8, 4), x),
+        (Convolution(8, 4, 3, rate=0.01), Convolution(8, 4, 3), picture),
+    ]
+    for slow, fast, shown in pairs:
+        for layer in (slow, fast):
+            layer(shown).sum().backward()
+        torch.testing.assert_close(slow.weight.grad, 0.01 * fast.weight.grad)
+        torch.testing.assert_close(slow.bias.grad, 0.01 * fast.bias.grad)
 
 
 def inside(x: np.ndarray, margin: int) -> np.ndarray:

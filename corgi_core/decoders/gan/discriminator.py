@@ -8,16 +8,21 @@ contrastive loss pulls to the embedding.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from corgi_core.decoders.gan.generator import SMALLEST, GanShape
+from corgi_core.decoders.gan.generator import GanShape
 from corgi_core.decoders.gan.layers import Convolution, Linear, halved, leaky
 
+SMALLEST = 4  # the side that features shrink to
+RATE = 0.1  # it learns this much slower than the generator (two time-scales: Heusel et al. 2017)
 GROUP = 4  # pictures whose deviation is looked at together; batches are multiples of it
+
+slow_convolution, slow_linear = partial(Convolution, rate=RATE), partial(Linear, rate=RATE)
 
 
 class Judgement(NamedTuple):
@@ -32,9 +37,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.first = Convolution(inputs, inputs, 3)
-        self.second = Convolution(inputs, outputs, 3, halves=True)
-        self.beside = Convolution(inputs, outputs, 1)
+        self.first = slow_convolution(inputs, inputs, 3)
+        self.second = slow_convolution(inputs, outputs, 3, halves=True)
+        self.beside = slow_convolution(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, inputs, s, s] → [n, outputs, s/2, s/2]."""
@@ -47,20 +52,20 @@ class Discriminator(nn.Module):
 
     def __init__(self, shape: GanShape) -> None:
         super().__init__()
-        sides = shape.sides[::-1]
+        sides = shape.sides(SMALLEST)[::-1]
         last = shape.channels(SMALLEST)
-        self.from_rgb = Convolution(3, shape.channels(sides[0]), 1)
+        self.from_rgb = slow_convolution(3, shape.channels(sides[0]), 1)
         self.blocks = nn.Sequential(
             *(
                 ResidualBlock(shape.channels(side), shape.channels(below))
                 for side, below in pairwise(sides)
             )
         )
-        self.last = Convolution(last + 1, last, 3)
-        self.features = Linear(last * SMALLEST**2, last)
-        self.score = Linear(last, 1)
-        self.projection = Linear(shape.embedding_width, last)
-        self.semantic = Linear(last, shape.embedding_width)
+        self.last = slow_convolution(last + 1, last, 3)
+        self.features = slow_linear(last * SMALLEST**2, last)
+        self.score = slow_linear(last, 1)
+        self.projection = slow_linear(shape.embedding_width, last)
+        self.semantic = slow_linear(last, shape.embedding_width)
 
     def forward(self, pictures: Tensor, white: Tensor) -> Judgement:
         """pictures [n, 3, s, s] in −1 … 1, whitened embeddings [n, d]; n is a multiple of GROUP."""

@@ -1,9 +1,10 @@
 """The generator: a latent and an embedding → a picture, in one pass (StyleGAN2, told as Lafite is).
 
 A mapping network turns the latent into w, which every layer's style hears beside the whitened
-embedding. Pictures grow from 4 × 4, which the embedding decides too, by doubling; each resolution
-adds its own RGB to the doubled one before (skip connections: Karras et al. 2020, section 4.1). No
-noise is added to the layers: it sticks to the pixels, not to what is drawn (Karras et al. 2021).
+embedding. Pictures grow from 8 × 8, which a linear map of the embedding fills, by doubling. (From
+StyleGAN2's constant 4 × 4 it learns later what is where.) Each resolution adds its own RGB to the
+doubled one before (skip connections: Karras et al. 2020, section 4.1). No noise is added to the
+layers: it sticks to the pixels, not to what is drawn (Karras et al. 2021).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from corgi_core.decoders.gan.layers import Linear, doubled, leaky
 from corgi_core.decoders.gan.modulation import ConditionalStyle, ModulatedConvolution
 from corgi_core.decoders.whitening import Whitening
 
-SMALLEST = 4  # the side that pictures grow from
+START = 8  # the side that pictures grow from; those of 8 pixels grow from 4
 MAPPING_LAYERS = 2
 MAPPING_RATE = 0.01  # the mapping learns this much slower
 
@@ -34,10 +35,14 @@ class GanShape:
     channel_most: int  # … but no more than this
 
     @property
-    def sides(self) -> tuple[int, ...]:
-        """4, 8, … image_size."""
-        doublings = (self.image_size // SMALLEST).bit_length()
-        return tuple(SMALLEST << i for i in range(doublings))
+    def start(self) -> int:
+        """The side that the generator's pictures grow from."""
+        return min(START, self.image_size // 2)
+
+    def sides(self, smallest: int) -> tuple[int, ...]:
+        """smallest, 2 · smallest, … image_size."""
+        doublings = (self.image_size // smallest).bit_length()
+        return tuple(smallest << i for i in range(doublings))
 
     def channels(self, side: int) -> int:
         """At the resolution side × side."""
@@ -88,15 +93,15 @@ class Generator(nn.Module):
             Linear(shape.latent_width, shape.latent_width, rate=MAPPING_RATE)
             for _ in range(MAPPING_LAYERS)
         )
-        first = shape.channels(SMALLEST)
         self.white = Whitening(shape.embedding_width)
-        self.start = Linear(shape.embedding_width, first * SMALLEST**2)
-        layers = [SynthesisLayer(shape, first, SMALLEST, doubles=False)]
-        for below, side in pairwise(shape.sides):
+        sides, first = shape.sides(shape.start), shape.channels(shape.start)
+        self.start = Linear(shape.embedding_width, first * shape.start**2)
+        layers = [SynthesisLayer(shape, first, shape.start, doubles=False)]
+        for below, side in pairwise(sides):
             layers.append(SynthesisLayer(shape, shape.channels(below), side, doubles=True))
             layers.append(SynthesisLayer(shape, shape.channels(side), side, doubles=False))
         self.layers = nn.ModuleList(layers)
-        self.to_rgb = nn.ModuleList(ToRGB(shape, side) for side in shape.sides)
+        self.to_rgb = nn.ModuleList(ToRGB(shape, side) for side in sides)
 
     def forward(self, z: Tensor, latent: Tensor) -> Tensor:
         """Embeddings z [n, d], latents [n, latent_width] → pictures [n, 3, s, s], −1 … 1 or so."""
@@ -112,7 +117,7 @@ class Generator(nn.Module):
     def synthesise(self, w: Tensor, white: Tensor) -> Tensor:
         """Pictures [n, 3, s, s] of w [n, latent_width] and whitened embeddings [n, d]."""
         layers = iter(self.layers)
-        start = self.start(white).unflatten(1, (-1, SMALLEST, SMALLEST))
+        start = self.start(white).unflatten(1, (-1, self.shape.start, self.shape.start))
         x = next(layers)(start.contiguous(memory_format=torch.channels_last), w, white)
         rgb: Tensor = self.to_rgb[0](x, w, white)
         for to_rgb in list(self.to_rgb)[1:]:

@@ -31,21 +31,26 @@ class Linear(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Equalised, of odd `size`; with `halves` its output has half the side, without aliasing."""
+    """Equalised, of odd `size`, with a `rate` as `Linear` has.
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, halves: bool = False) -> None:
+    With `halves` its output has half the side, without aliasing.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, halves: bool = False, rate: float = 1.0
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size) / rate)
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self._scale, self._halves = (inputs * size**2) ** -0.5, halves
+        self._scale, self._rate, self._halves = rate * (inputs * size**2) ** -0.5, rate, halves
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, inputs, s, s] → [n, outputs, s, s], or s / 2."""
-        weight = self.weight * self._scale
+        weight, bias = self.weight * self._scale, self.bias * self._rate
         if not self._halves:
-            return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
+            return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
         margin = weight.shape[-1] // 2 + 1
-        return F.conv2d(_filtered(x, margin), weight, self.bias, stride=2)
+        return F.conv2d(_filtered(x, margin), weight, bias, stride=2)
 
 
 def leaky(x: Tensor) -> Tensor:

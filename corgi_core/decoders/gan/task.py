@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.decoders.gan.augment import NUMBERS
 from corgi_core.decoders.gan.decoder import GanDecoder
-from corgi_core.decoders.gan.discriminator import GROUP
-from corgi_core.decoders.gan.generator import SMALLEST, GanShape
+from corgi_core.decoders.gan.discriminator import GROUP, SMALLEST
+from corgi_core.decoders.gan.generator import GanShape
 from corgi_core.decoders.gan.losses import discriminator_loss, generator_loss, layout_loss
 from corgi_core.decoders.gan.network import GanNetwork, Match
 from corgi_core.decoders.picture_task import PictureTask, in_range
@@ -54,7 +54,7 @@ class GanTask(PictureTask[GanSettings]):
         size = self.settings.image_size
         if size <= SMALLEST or size & (size - 1):
             raise CorgiError(
-                f"a GAN cannot draw {size} pixels: its pictures grow from {SMALLEST} by doubling",
+                f"a GAN cannot draw {size} pixels: its pictures grow and shrink by twos",
                 "set decoder.image_size to 8, 16, 32, 64 or another power of two",
             )
         if self.clip.digest != self.embeddings.spec["encoder"]:
