@@ -70,7 +70,8 @@ def test_equalised_layers_keep_the_mean_square_however_wide_they_are() -> None:
     for inputs in (16, 1024):
         y = leaky(Linear(inputs, 2000, rate=0.01)(torch.randn(20, inputs)))
         assert abs(y.square().mean() - 1) < 0.2
-        y = leaky(Convolution(inputs, 64, 3, rate=0.1)(torch.randn(2, inputs, 8, 8))[:, :, 1:-1, 1:-1])
+        y = leaky(Convolution(inputs, 64, 3, rate=0.1)(torch.randn(2, inputs, 8, 8)))
+        y = y[:, :, 1:-1, 1:-1]
         assert abs(y.square().mean() - 1) < 0.2
 
 
