@@ -9,6 +9,7 @@ import dagster as dg
 from assets.metadata import OWNERS, materialized
 from assets.trained import DEVICE, train
 from assets.versions import version
+from corgi_core.presets import CascadeSettings
 from orchestration.artifacts import (
     ArrayStore,
     CaptionSubset,
@@ -18,7 +19,14 @@ from orchestration.artifacts import (
     GaussianBank,
     PriorModel,
 )
-from orchestration.partitions import COMPARISON, decoders, prior_of, priors
+from orchestration.partitions import (
+    CAPTIONED,
+    COMPARISON,
+    caption_subsets,
+    decoders,
+    prior_of,
+    priors,
+)
 from orchestration.resources.mlflow import MLflow
 from orchestration.resources.ray import RayTraining
 from orchestration.resources.workspace import Workspace
@@ -121,6 +129,52 @@ def decoder(
     return trained_decoder(
         context, drawing, f"decoder-{settings.kind}", inputs, workspace, ray_training, mlflow
     )
+
+
+@dg.asset(
+    group_name=CAPTIONED,
+    owners=OWNERS,
+    kinds={*KINDS, "diffusers"},
+    pool=DEVICE,
+    partitions_def=caption_subsets,
+    code_version=version(PRESET.digest("decoders"), revision=1),
+)
+def captioned_decoder(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    pixels: ArrayStore,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    caption_subset: CaptionSubset,
+    workspace: Workspace,
+    ray_training: RayTraining,
+    mlflow: MLflow,
+) -> dg.MaterializeResult[Decoder]:
+    """The paper's image-and-text decoder: a cascade that reads captions beside the embedding.
+
+    All training images teach it, those outside the caption subset by their embeddings alone.
+    """
+    from corgi_core.decoders.cascade import task
+
+    cascade = workspace.preset.decoder_of("cascade")
+    assert isinstance(cascade, CascadeSettings)
+    drawing = task.CascadeTask(
+        settings=replace(cascade, text_width=text_embeddings.spec["text_width"]),
+        pixels=pixels,
+        embeddings=image_embeddings,
+        train_keys=images.keys("train"),
+        test_keys=images.keys("test"),
+        texts=text_embeddings,
+        captioned=caption_subset.keys,
+    )
+    inputs = {
+        "pixels": pixels.digest,
+        "image_embeddings": image_embeddings.digest,
+        "text_embeddings": text_embeddings.digest,
+        "caption_subset": caption_subset.digest,
+    }
+    name = f"decoder-captions-{context.partition_key.removesuffix('%')}pc"
+    return trained_decoder(context, drawing, name, inputs, workspace, ray_training, mlflow)
 
 
 @dg.asset(

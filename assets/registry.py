@@ -16,6 +16,7 @@ from orchestration.artifacts import (
     PriorModel,
 )
 from orchestration.champions import CHAMPION
+from orchestration.io_managers import MISSING_ALLOWED
 from orchestration.partitions import prior_of
 from orchestration.registry import Registry
 from orchestration.resources.mlflow import MLflow
@@ -33,14 +34,15 @@ if TYPE_CHECKING:
     group_name="registry",
     owners=OWNERS,
     kinds={"mlflow"},
-    ins=MODELS_THERE,
-    code_version="4",
+    ins=MODELS_THERE | {"captioned_decoder": dg.AssetIn(metadata={MISSING_ALLOWED: True})},
+    code_version="5",
 )
 def registered_models(
     context: dg.AssetExecutionContext,
     evaluation: Evaluation,
     prior: dict[str, PriorModel],
     decoder: dict[str, Decoder],
+    captioned_decoder: dict[str, Decoder],
     language_free_decoder: dict[str, Decoder],
     clip_encoder: ClipEnsemble,
     workspace: Workspace,
@@ -50,13 +52,18 @@ def registered_models(
 
     The champion among the priors has the highest held-out cosine at the preset's sampling steps,
     that among the decoders is the preset's first. A decoder also has its kind for an alias, with
-    the source where it is language-free; the best prior that is, has "language-free".
+    the source where it is language-free; one that reads captions has "captions-100" for the subset
+    of 100 %. The best prior that is language-free has "language-free".
     """
+    reading = {
+        f"captions-{subset.removesuffix('%').replace('.', '_')}": model
+        for subset, model in captioned_decoder.items()
+    }
     free = {
         f"{kind}-{workspace.language_free.source}": model
         for kind, model in language_free_decoder.items()
     }
-    return registered(evaluation, prior, {**decoder, **free}, clip_encoder, mlflow)
+    return registered(evaluation, prior, {**decoder, **reading, **free}, clip_encoder, mlflow)
 
 
 def registered(

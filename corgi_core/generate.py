@@ -18,7 +18,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.spherical import slerp, text_difference, way
 
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone needs none of it
-    from corgi_core.decoders.decoder import Decoder
+    from corgi_core.decoders.decoder import Decoder, Text
     from corgi_core.encoders.clip import ClipEnsemble
     from corgi_core.encoders.text import TokenEncoder
     from corgi_core.encoders.text_tower import ClipTextTower
@@ -80,12 +80,14 @@ class Generator:
                 f"these models belong to different CLIP encoders ({known})",
                 "choose a prior and a decoder that were trained on the same embeddings",
             )
-        read = self.prior.encoders.get("text_encoder", self.tokens.digest)
-        if read != self.tokens.digest:
-            raise CorgiError(
-                f"the prior reads tokens of the text encoder {read}, not of {self.tokens.digest}",
-                "choose a prior that was trained with the preset's text encoder",
-            )
+        for part, encoders in (("prior", self.prior.encoders), ("decoder", self.decoder.encoders)):
+            read = encoders.get("text_encoder", self.tokens.digest)
+            if read != self.tokens.digest:
+                raise CorgiError(
+                    f"the {part} reads tokens of the text encoder {read}, "
+                    f"not of {self.tokens.digest}",
+                    f"choose a {part} that was trained with the preset's text encoder",
+                )
         if self.decoder.wants_negative:
             self.decoder = self.decoder.with_negative(self._prior_draws("", 1, DEFAULT)[0])
 
@@ -97,7 +99,8 @@ class Generator:
     def generate(self, caption: str, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
         """`count` pictures of a caption."""
         self.check_count(count)
-        return self.draw(self.embed_caption(caption, count, sampling), sampling)
+        draws = self.embed_caption(caption, count, sampling)
+        return self.draw(draws, sampling, caption=caption)
 
     def vary(self, image: Tensor, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
         """`count` pictures of what CLIP sees in an image [d]; the rest is the decoder's to vary."""
@@ -116,7 +119,8 @@ class Generator:
         caption, one draw each."""
         self.check_count(count)
         draws = self.embed_caption(caption, count, sampling)
-        return self.draw(slerp(image, draws, weight, self.blocks), sampling)
+        blended = slerp(image, draws, weight, self.blocks)
+        return self.draw(blended, sampling, caption=caption)
 
     def interpolate(
         self, start: Tensor, end: Tensor, count: int, sampling: Sampling = DEFAULT
@@ -172,20 +176,38 @@ class Generator:
         return torch.cat([self._whole_clip.encode_images(batch) for batch in batches])
 
     def draw(
-        self, embeddings: Tensor, sampling: Sampling = DEFAULT, *, one_noise: bool = False
+        self,
+        embeddings: Tensor,
+        sampling: Sampling = DEFAULT,
+        *,
+        caption: str | None = None,
+        one_noise: bool = False,
     ) -> Tensor:
-        """A picture of each embedding [n, d]; with `one_noise` all from the first one's noise."""
+        """A picture of each embedding [n, d]; with `one_noise` all from the first one's noise.
+
+        A decoder that reads text reads the caption beside every embedding.
+        """
         self.check_count(len(embeddings))
         if not bool(torch.isfinite(embeddings).all()):
             raise CorgiError("an embedding holds numbers that are not finite", "embed it again")
         pieces = embeddings.split(1) if one_noise else (embeddings,)
         drawn = [
             self.decoder.decode(
-                piece, steps=sampling.decoder_steps, guidance=sampling.guidance, seed=sampling.seed
+                piece, self._beside(piece, caption), steps=sampling.decoder_steps,
+                guidance=sampling.guidance, seed=sampling.seed,
             )
             for piece in pieces
-        ]
+        ]  # fmt: skip
         return torch.cat(drawn)
+
+    def _beside(self, embeddings: Tensor, caption: str | None) -> Text | None:
+        """The caption's tokens, once for each embedding, for a decoder that reads them."""
+        if caption is None or not self.decoder.reads_text:
+            return None
+        from corgi_core.decoders.decoder import Text
+
+        tokens, mask = self.tokens.encode([caption])
+        return Text(tokens.expand(len(embeddings), -1, -1), mask.expand(len(embeddings), -1))
 
     def _prior_draws(self, caption: str, count: int, sampling: Sampling) -> Tensor:
         tokens, mask = self.tokens.encode([caption])  # once, however many draws

@@ -137,7 +137,8 @@ def generate(
     decoder: Annotated[
         str | None,
         typer.Option(
-            help="A kind, such as gan, or a model folder as ./gan; default: the champion."
+            help="A kind, such as gan, another alias, such as captions-10, or a model folder as "
+            "./gan; default: the champion."
         ),
     ] = None,
     preset: PresetOption = None,

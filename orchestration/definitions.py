@@ -34,8 +34,10 @@ from orchestration.settings import Settings, settings
 
 OF_PICTURES_ALONE = {
     dg.AssetKey(name)
-    for name in ("pixels", "decoder", "language_free_decoder", "decoder_comparison")
-}
+    for name in (
+        "pixels", "decoder", "captioned_decoder", "language_free_decoder", "decoder_comparison",
+    )
+}  # fmt: skip
 
 
 def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:

@@ -19,6 +19,7 @@ decoders = dg.StaticPartitionsDefinition(DECODERS)
 
 STUDY = "study"  # the group of the study's assets
 COMPARISON = "comparison"  # … and of those of the decoders' comparison
+CAPTIONED = "captioned"  # … and of what is made by name only: decoders that read captions
 study_seeds = dg.StaticPartitionsDefinition([str(seed) for seed in settings().preset.study.seeds])
 
 

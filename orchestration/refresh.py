@@ -22,7 +22,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.presets import Preset
 from orchestration.champions import registered_folder
 from orchestration.logs import TO_FILE_ONLY
-from orchestration.partitions import COMPARISON, STUDY, is_compared, is_kept_up_to_date
+from orchestration.partitions import CAPTIONED, COMPARISON, STUDY, is_compared, is_kept_up_to_date
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings, settings
@@ -81,11 +81,12 @@ class Refresh:
         return done
 
     def all_steps(self) -> list[Step]:
-        """The preset's partitions of all assets but those of the study and the comparison, each
-        after its inputs; where there are no captions, up to the decoder that draws."""
+        """The preset's partitions of all assets but those that people ask for, each after its
+        inputs; where there are no captions, up to the decoder that draws."""
         if settings().preset.decoder is not None and not _has_captions(settings()):
             return self._steps(dg.AssetSelection.assets("decoder").upstream())
-        return self._steps(dg.AssetSelection.all() - dg.AssetSelection.groups(STUDY, COMPARISON))
+        asked_for = dg.AssetSelection.groups(STUDY, COMPARISON, CAPTIONED)
+        return self._steps(dg.AssetSelection.all() - asked_for)
 
     def study_steps(self) -> list[Step]:
         """The study and all that it is made from."""
@@ -94,7 +95,7 @@ class Refresh:
     def comparison_steps(self) -> list[Step]:
         """The decoders' comparison and all that it is made from, registered too."""
         compared = dg.AssetSelection.groups(COMPARISON) | dg.AssetSelection.assets(REGISTRY)
-        return self._steps(compared.upstream(), is_compared)
+        return self._steps(compared.upstream() - dg.AssetSelection.groups(CAPTIONED), is_compared)
 
     def _steps(
         self,

@@ -165,7 +165,8 @@ def texts(cascade_task: CascadeTask, tmp_path_factory: pytest.TempPathFactory) -
         tokens = random.standard_normal((len(keys), 4, 5)).astype(np.float16)
         return {"keys": keys, "tokens": tokens, "mask": np.ones((len(keys), 4), dtype=bool)}
 
-    return compute_missing(folder, images, {"text_width": 5}, compute, "texts")
+    spec = {"text_width": 5, "text_encoder": "made up"}
+    return compute_missing(folder, images, spec, compute, "texts")
 
 
 def test_a_cascade_reads_words_beside_the_embedding(
@@ -188,8 +189,24 @@ def test_a_cascade_reads_words_beside_the_embedding(
             np.testing.assert_array_equal(seen[0].tokens[place].numpy(), first)
     decoder = reading.decoder(network.eval(), {})
     assert decoder.reads_text
+    assert decoder.encoders["text_encoder"] == "made up"
     words = Text(torch.randn(2, 4, 5), torch.ones(2, 4, dtype=torch.bool))
     assert (decoder.decode(z[:2], words) - decoder.decode(z[:2])).abs().max() > 1e-4
+
+
+def test_words_outside_the_caption_subset_are_not_there(
+    cascade_task: CascadeTask, texts: ArrayStore
+) -> None:
+    settings, keys = altered(text_width=5, text_dropout=0.0), list(cascade_task.train_keys)
+    settings = replace(settings, embedding_dropout=0.0)
+    reading = replace(cascade_task, settings=settings, texts=texts, captioned=keys[:3])
+    network, seen = reading.build(), []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[-1]))
+    reading.loss(network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))
+    chosen = reading.order[torch.arange(SHAPES)].tolist()
+    there = [keys[picture] in keys[:3] for picture in chosen]
+    assert seen[0].mask.any(dim=1).tolist() == there
+    assert 0 < sum(there) < SHAPES
 
 
 def test_hidden_words_are_hidden(cascade_task: CascadeTask, texts: ArrayStore) -> None:

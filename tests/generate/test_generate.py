@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_generator import BLOCKS, SIDE, png, write_images
+from tiny_generator import BLOCKS, PRESET, SIDE, png, write_images
 
 from corgi_core.data.normalise import picture_file
+from corgi_core.decoders.cascade.decoder import CascadeDecoder
+from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
+from corgi_core.decoders.decoder import Text
 from corgi_core.encoders.embed import embed_images
 from corgi_core.encoders.similarity import blockwise_cosine, cosine_by_block
 from corgi_core.encoders.text_tower import ClipTextTower
@@ -232,6 +235,31 @@ def test_an_unreadable_image_says_what_is_wrong(tmp_path: Path):
         file.truncate(1 << 30)  # sparse
     with pytest.raises(CorgiError, match="larger than 256 MiB"):
         picture_file(tmp_path / "huge.png")
+
+
+def test_a_decoder_that_reads_captions_reads_them_beside_embeddings(generator, image):
+    def reader(text_encoder: str) -> CascadeDecoder:
+        cascade = PRESET.decoder_of("cascade")
+        stage = replace(cascade.stages[0], size=SIDE, channels=(8, 16))
+        settings = replace(
+            cascade, image_size=SIDE, stages=(stage,), text_width=generator.tokens.width
+        )
+        torch.manual_seed(0)
+        network = CascadeNetwork(CascadeShape.of(settings, sum(BLOCKS))).eval()
+        encoders = {**generator.decoder.encoders, "text_encoder": text_encoder}
+        return CascadeDecoder(network, settings, encoders, {})
+
+    reading = replace(generator, decoder=reader(generator.tokens.digest))
+    draws = reading.embed_caption("a red apple", 2, FIVE)
+    told, untold = reading.generate("a red apple", 2, FIVE), reading.draw(draws, FIVE)
+    words = reading.tokens.encode(["a red apple", "a red apple"])
+    by_hand = reading.decoder.decode(draws, Text(*words), seed=FIVE.seed)
+    torch.testing.assert_close(told, by_hand, atol=1e-4, rtol=0)
+    assert (told - untold).abs().max() > 1e-3
+    blended = reading.blend(image, "a red apple", 0.0, 2, FIVE)
+    assert (blended - reading.vary(image, 2, FIVE)).abs().max() > 1e-3
+    with pytest.raises(CorgiError, match="the decoder reads tokens of the text encoder other"):
+        replace(generator, decoder=reader("other"))
 
 
 def test_a_decoder_that_takes_texts_gets_the_captions_own_embedding(generator):

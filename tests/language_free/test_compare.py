@@ -8,7 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from PIL import Image
-from tiny_corgi import Corgi, corgi_in
+from tiny_corgi import Corgi, corgi_in, materialise_in
 
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.subsets import CaptionSubset
@@ -92,6 +92,20 @@ def test_pictures_are_drawn_without_captions(home: Path, corgi: Corgi, state: Pa
     made = json.loads(Image.open(home / "apple.png").text["corgi"])
     tuned = Decoder.load(state / "storage" / "language_free_decoder" / "gan")
     assert made["decoder"] == tuned.digest
+
+
+def test_a_decoder_that_reads_captions_is_made_by_name_registered_and_drawn_with(
+    home: Path, corgi: Corgi, state: Path
+) -> None:
+    assert not (state / "storage" / "captioned_decoder").exists()
+    done = materialise_in(home)("captioned_decoder:10%", "registered_models")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = corgi("generate", "a red apple", "--decoder", "captions-10", "--out", "read.png")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(Image.open(home / "read.png").text["corgi"])
+    reading = Decoder.load(state / "storage" / "captioned_decoder" / "10%")
+    assert reading.reads_text
+    assert made["decoder"] == reading.digest
 
 
 def test_comparing_again_does_nothing(corgi: Corgi, state: Path) -> None:

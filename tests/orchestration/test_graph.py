@@ -42,6 +42,11 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
     "decoder": (
         "models", {"images", "pixels", "image_embeddings", "clip_encoder"}, DECODERS
     ),
+    "captioned_decoder": (
+        "captioned",
+        {"images", "pixels", "image_embeddings", "text_embeddings", "caption_subset"},
+        SUBSETS,
+    ),
     "evaluation": (
         "evaluation",
         {
@@ -67,7 +72,10 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
     ),
     "registered_models": (
         "registry",
-        {"evaluation", "prior", "decoder", "language_free_decoder", "clip_encoder"},
+        {
+            "evaluation", "prior", "decoder", "captioned_decoder", "language_free_decoder",
+            "clip_encoder",
+        },
         [],
     ),
 }  # fmt: skip
@@ -123,8 +131,8 @@ def test_trainings_share_the_one_place_of_the_device(definitions: dg.Definitions
     }
     assert pools == dict.fromkeys(
         (
-            "clip_encoder", "gaussian_bank", "prior", "decoder", "language_free_decoder",
-            "prior_study",
+            "clip_encoder", "gaussian_bank", "prior", "decoder", "captioned_decoder",
+            "language_free_decoder", "prior_study",
         ),
         "device",
     )  # fmt: skip
@@ -142,7 +150,7 @@ def test_a_refresh_makes_the_partitions_of_the_presets_variants(
 ) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         made = partitions_by_asset(Refresh(definitions.get_repository_def(), instance).all_steps())
-    own, by_request = settings().preset.variants, {"study", "comparison"}
+    own, by_request = settings().preset.variants, {"study", "comparison", "captioned"}
     assert own == tuple(VARIANTS[:3])
     assert made.keys() == {key for key, (group, *_) in GRAPH.items() if group not in by_request}
     assert made["gaussian_bank"] == set(own)
@@ -160,7 +168,7 @@ def test_a_comparison_makes_all_decoders_of_the_preset_with_and_without_captions
         steps = refresh.comparison_steps()
     made, own = partitions_by_asset(steps), settings().preset.comparison.variants
     assert own == tuple(VARIANTS[:2])
-    assert made.keys() == GRAPH.keys() - {"prior_study", "study_figures"}
+    assert made.keys() == GRAPH.keys() - {"prior_study", "study_figures", "captioned_decoder"}
     assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS for variant in own}
     assert made["decoder"] == made["language_free_decoder"] == set(DECODERS[:4])
     assert steps[-1].title in ("decoder_comparison", "registered_models")

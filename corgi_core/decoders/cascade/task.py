@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,10 +31,12 @@ from corgi_core.training.loop import StepRandom
 class CascadeTask(PictureTask[CascadeSettings]):
     """Training of a cascade, all stages in one run; its loss is the mean of theirs.
 
-    `texts` holds "tokens" [m, T, w] and "mask" [m, T] of captions, for a cascade that reads them.
+    `texts` holds "tokens" [m, T, w] and "mask" [m, T] of captions, for a cascade that reads them;
+    it reads those of the images `captioned`, or of all.
     """
 
     texts: ArrayStore | None = None
+    captioned: Collection[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,7 +53,10 @@ class CascadeTask(PictureTask[CascadeSettings]):
         return CascadeNetwork(CascadeShape.of(self.settings, self.embeddings.spec["width"]))
 
     def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> CascadeDecoder:
-        return CascadeDecoder(model, self.settings, self.embeddings.spec, card)
+        encoders = dict(self.embeddings.spec)
+        if self.texts is not None:
+            encoders["text_encoder"] = self.texts.spec["text_encoder"]
+        return CascadeDecoder(model, self.settings, encoders, card)
 
     def fit(self, model: nn.Module) -> None:
         """The whitening of the training images' embeddings."""
@@ -127,7 +132,8 @@ class CascadeTask(PictureTask[CascadeSettings]):
         if self.texts is None:
             return None
         first = {key: row for row, key in reversed(list(enumerate(self.texts.keys.tolist())))}
-        rows = np.array([first.get(key, -1) for key in self.train_keys])
+        read = first.keys() if self.captioned is None else first.keys() & set(self.captioned)
+        rows = np.array([first[key] if key in read else -1 for key in self.train_keys])
         tokens, mask = self.texts.read("tokens")[rows], self.texts.read("mask")[rows].astype(bool)
         return Text(torch.from_numpy(tokens), torch.from_numpy(mask & (rows >= 0)[:, None]))
 
