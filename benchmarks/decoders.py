@@ -57,7 +57,7 @@ def main(
         case = Case(
             preset, Path(folder) / "pictures", Path(folder) / "stores", batch, precision, threads
         )
-        _draw(case.pictures, pictures)
+        draw_pictures(case.pictures, pictures)
         prepare(case)
         running = []
         for name in (*names, *PEERS):
@@ -121,7 +121,7 @@ def _chosen(kinds: str | None, preset: Preset) -> list[str]:
     return [preset.decoder_of(kind).kind for kind in kinds.split(",")]
 
 
-def _draw(folder: Path, count: int) -> None:
+def draw_pictures(folder: Path, count: int) -> None:
     """Smooth random pictures, about as large on disk as emoji are."""
     folder.mkdir()
     random = np.random.default_rng(0)

@@ -1,0 +1,120 @@
+"""How fast every kind of decoder draws: `python -m benchmarks.drawing`.
+
+One picture alone, as somebody waits for it, and batches, as evaluations draw. The networks are
+untrained: time does not depend on what weights say.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.decoder_systems.system import Case, prepare
+from benchmarks.decoders import draw_pictures
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.decoders.decoder import Decoder
+from corgi_core.decoders.kinds import task_of
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.errors import CorgiError
+from corgi_core.files import write_json
+from corgi_core.presets import preset_named
+
+GOAL, IN_ONE_PASS = 0.1, ("gan", "lafite")  # seconds a picture, of the kinds that draw in one pass
+PICTURES = 64  # on disk
+
+Row = dict[str, Any]
+
+
+def main(
+    json: Annotated[Path | None, typer.Option(help="Write the table's rows to this file.")] = None,
+    preset: Annotated[str, typer.Option(help="Whose decoders.")] = "emoji",
+    batch: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 32,
+    rounds: Annotated[int, typer.Option(help="Times that count, of each.")] = 7,
+    threads: Annotated[int, typer.Option(help="Of the CPU.")] = 2,
+) -> None:
+    """Measure how long each of the preset's decoders takes for a picture, and for many."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        case = Case(preset, Path(folder) / "pictures", Path(folder) / "stores", 1, "fp32", threads)
+        draw_pictures(case.pictures, PICTURES)
+        prepare(case)
+        rows = [measured(decoder, batch, rounds) for decoder in untrained(case)]
+    Console(highlight=False).print(table_of(rows))
+    if json is not None:
+        write_json(json, rows)
+
+
+def untrained(case: Case) -> list[Decoder]:
+    """The preset's decoders, fitted to the case's pictures and not trained."""
+    images, clip = Dataset.load(case.stores / "images"), ClipEnsemble.load(case.stores / "clip")
+    decoders = []
+    for settings in preset_named(case.preset).decoders:
+        task = task_of(
+            settings.kind, clip, settings=settings, pixels=ArrayStore.load(case.stores / "pixels"),
+            embeddings=ArrayStore.load(case.stores / "embeddings"),
+            train_keys=images.keys("train"), test_keys=(),
+        )  # fmt: skip
+        model = task.build()
+        task.prepare(model)
+        decoders.append(task.decoder(model.eval(), {}))
+    return decoders
+
+
+def measured(decoder: Decoder, batch: int, rounds: int) -> Row:
+    """Seconds of one picture alone, and pictures a second in batches; medians of the rounds."""
+    z = torch.randn(batch, decoder.width)
+    alone = _seconds(decoder, z[:1], rounds)
+    together = statistics.median(_seconds(decoder, z, rounds))
+    return {
+        "kind": decoder.kind,
+        "pixels": decoder.settings.image_size,
+        "steps": decoder.settings.sampling_steps,
+        "seconds_alone": statistics.median(alone),
+        "slowest_alone": max(alone),
+        "per_second": batch / together,
+        "batch": batch,
+    }
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """Kinds down."""
+    table = Table(title="Drawing: one picture alone, and many in batches; medians", box=box.SIMPLE_HEAD)
+    for column in ("kind", "pixels", "steps", "one picture", "pictures/s", "goal"):
+        table.add_column(column, justify="left" if column == "kind" else "right", no_wrap=True)
+    for row in rows:
+        met = row["seconds_alone"] < GOAL
+        goal = f"[{'green' if met else 'red'}]{'<' if met else '≥'} {GOAL:g} s[/]"
+        table.add_row(
+            row["kind"], str(row["pixels"]), str(row["steps"]), f"{row['seconds_alone']:.3f} s",
+            f"{row['per_second']:.0f}", goal if row["kind"] in IN_ONE_PASS else "",
+        )  # fmt: skip
+    return table
+
+
+def _seconds(decoder: Decoder, z: Tensor, rounds: int) -> list[float]:
+    times = []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        decoder.decode(z)
+        times.append(time.perf_counter() - began)
+    return times[1:]  # the first one warms up
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except CorgiError as error:
+        sys.exit(f"{error}")

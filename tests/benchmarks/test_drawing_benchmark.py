@@ -1,0 +1,30 @@
+"""The benchmark of drawing measures every kind of decoder of a preset."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from corgi_core.presets import preset_named
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_command_measures_every_kind(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "benchmarks.drawing", "--preset", "emoji-small",
+            "--batch", "4", "--rounds", "2", "--threads", "1", "--json", tmp_path / "rows.json",
+        ],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    decoders = preset_named("emoji-small").decoders
+    assert [row["kind"] for row in rows] == [settings.kind for settings in decoders]
+    for row in rows:
+        assert 0 < row["seconds_alone"] <= row["slowest_alone"]
+        assert row["per_second"] > 0
+    assert "one picture" in done.stdout
