@@ -91,7 +91,7 @@ def measured(decoder: Decoder, batch: int, rounds: int) -> Row:
 
 def table_of(rows: Sequence[Row]) -> Table:
     """Kinds down."""
-    table = Table(title="Drawing: one picture alone, and many in batches; medians", box=box.SIMPLE_HEAD)
+    table = Table(title="Drawing: one picture alone, many in batches; medians", box=box.SIMPLE_HEAD)
     for column in ("kind", "pixels", "steps", "one picture", "pictures/s", "goal"):
         table.add_column(column, justify="left" if column == "kind" else "right", no_wrap=True)
     for row in rows:
