@@ -31,11 +31,9 @@ if TYPE_CHECKING:
     from corgi_core.evaluation.report import Evaluation as Report
     from corgi_core.presets import EvaluationSettings, PriorSettings
 
-PRIORS_THERE = {"prior": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
-MODELS_THERE = PRIORS_THERE | {
-    name: dg.AssetIn(metadata={MISSING_ALLOWED: True})
-    for name in ("decoder", "language_free_decoder")
-}
+IF_THERE = dg.AssetIn(metadata={MISSING_ALLOWED: True})
+PRIORS_THERE = {"prior": IF_THERE}
+MODELS_THERE = PRIORS_THERE | {"decoder": IF_THERE, "language_free_decoder": IF_THERE}
 DRAWING = {  # the decoder that draws in this preset
     "decoder": dg.AssetIn(
         partition_mapping=dg.SpecificPartitionsPartitionMapping(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.evaluation import MODELS_THERE
+from assets.evaluation import IF_THERE, MODELS_THERE
 from assets.metadata import OWNERS, table
 from corgi_core.presets import LANGUAGE_FREE
 from orchestration.artifacts import (
@@ -16,7 +16,6 @@ from orchestration.artifacts import (
     PriorModel,
 )
 from orchestration.champions import CHAMPION
-from orchestration.io_managers import MISSING_ALLOWED
 from orchestration.partitions import prior_of
 from orchestration.registry import Registry
 from orchestration.resources.mlflow import MLflow
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     group_name="registry",
     owners=OWNERS,
     kinds={"mlflow"},
-    ins=MODELS_THERE | {"captioned_decoder": dg.AssetIn(metadata={MISSING_ALLOWED: True})},
+    ins=MODELS_THERE | {"captioned_decoder": IF_THERE},
     code_version="5",
 )
 def registered_models(

@@ -21,13 +21,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.decoder_systems.corgi import task_on
 from benchmarks.decoder_systems.system import Case, prepare
 from benchmarks.decoders import draw_pictures
-from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.dataset import Dataset
 from corgi_core.decoders.decoder import Decoder
-from corgi_core.decoders.kinds import task_of
-from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
 from corgi_core.files import write_json
 from corgi_core.presets import preset_named
@@ -48,7 +45,9 @@ def main(
     """Measure how long each of the preset's decoders takes for a picture, and for many."""
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
-        case = Case(preset, Path(folder) / "pictures", Path(folder) / "stores", 1, "fp32", threads)
+        case = Case(
+            preset, Path(folder) / "pictures", Path(folder) / "stores", batch, "fp32", threads
+        )
         draw_pictures(case.pictures, PICTURES)
         prepare(case)
         rows = [measured(decoder, batch, rounds) for decoder in untrained(case)]
@@ -59,14 +58,9 @@ def main(
 
 def untrained(case: Case) -> list[Decoder]:
     """The preset's decoders, fitted to the case's pictures and not trained."""
-    images, clip = Dataset.load(case.stores / "images"), ClipEnsemble.load(case.stores / "clip")
     decoders = []
     for settings in preset_named(case.preset).decoders:
-        task = task_of(
-            settings.kind, clip, settings=settings, pixels=ArrayStore.load(case.stores / "pixels"),
-            embeddings=ArrayStore.load(case.stores / "embeddings"),
-            train_keys=images.keys("train"), test_keys=(),
-        )  # fmt: skip
+        task = task_on(settings.kind, case)
         model = task.build()
         task.prepare(model)
         decoders.append(task.decoder(model.eval(), {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders.kinds import task_of
+from corgi_core.decoders.picture_task import PictureTask
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import ClipTask
 from corgi_core.encoders.embed import embed_images
@@ -28,19 +30,8 @@ class Corgi:
     """Steps of `corgi_core.training.loop.train`, without its journal, checkpoints, evaluation."""
 
     def __init__(self, kind: str, case: Case) -> None:
-        preset = preset_named(case.preset)
-        settings = preset.decoder_of(kind)
-        training = replace(
-            settings.training, batch_size=case.batch, precision=case.precision, seed=0
-        )  # fmt: skip
-        images = Dataset.load(case.stores / "images")
-        squares = ArrayStore.load(case.stores / "pixels")
-        task = task_of(
-            kind, ClipEnsemble.load(case.stores / "clip"),
-            settings=replace(settings, training=training), pixels=squares,
-            embeddings=ArrayStore.load(case.stores / "embeddings"),
-            train_keys=images.keys("train"), test_keys=(),
-        )  # fmt: skip
+        task = task_on(kind, case)
+        training = task.settings.training
         self._model = task.build()
         task.prepare(self._model)
         self._model.train()
@@ -58,6 +49,19 @@ class Corgi:
         self._optimizer.step(self._rate)
         self._average.update(self._model)
         self._steps += 1
+
+
+def task_on(kind: str, case: Case) -> PictureTask[Any]:
+    """The training of a kind of decoder on the case's stores."""
+    settings = preset_named(case.preset).decoder_of(kind)
+    training = replace(settings.training, batch_size=case.batch, precision=case.precision, seed=0)
+    return task_of(
+        kind, ClipEnsemble.load(case.stores / "clip"),
+        settings=replace(settings, training=training),
+        pixels=ArrayStore.load(case.stores / "pixels"),
+        embeddings=ArrayStore.load(case.stores / "embeddings"),
+        train_keys=Dataset.load(case.stores / "images").keys("train"), test_keys=(),
+    )  # fmt: skip
 
 
 def make_stores(preset: str, pictures: Path, folder: Path) -> None:
