@@ -4,9 +4,9 @@ import dagster as dg
 
 from assets.metadata import OWNERS, materialized
 from assets.versions import version
-from corgi_core.presets import LANGUAGE_FREE, fraction_of
-from orchestration.artifacts import CaptionSubset, Dataset
+from corgi_core.config import LANGUAGE_FREE, fraction_of
 from orchestration.partitions import caption_subsets
+from orchestration.resources.artifacts import CaptionSubset, Dataset
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.metadata import table
-from orchestration.artifacts import ArrayStore, Dataset
+from orchestration.resources.artifacts import ArrayStore, Dataset
 
 if TYPE_CHECKING:
     import pandas as pd

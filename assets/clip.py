@@ -5,19 +5,17 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.metadata import OWNERS, materialized
-from assets.trained import DEVICE, train
+from assets.metadata import OWNERS, materialized, training_metadata
 from assets.versions import version
-from orchestration.artifacts import ArrayStore, ClipEnsemble, Dataset
-from orchestration.resources.mlflow import MLflow
-from orchestration.resources.ray import RayTraining
+from orchestration.resources.artifacts import ArrayStore, ClipEnsemble, Dataset, FolderBacked
+from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 
 if TYPE_CHECKING:
+    from corgi_core.config import TrainingSettings
     from corgi_core.encoders.contrastive import ClipTask
     from corgi_core.encoders.onto_embeddings import TextTowerTask
-    from corgi_core.presets import TrainingSettings
 
 
 @dg.asset(
@@ -32,8 +30,7 @@ def clip_encoder(
     images: Dataset,
     pixels: ArrayStore,
     workspace: Workspace,
-    ray_training: RayTraining,
-    mlflow: MLflow,
+    trainer: Trainer,
 ) -> dg.MaterializeResult[ClipEnsemble]:
     """An ensemble of open_clip encoders; with the preset's ("trained",), one trained here.
 
@@ -46,10 +43,8 @@ def clip_encoder(
         ensemble = clip.ClipEnsemble.load(encoders.clip)
         return materialized(ensemble, encoders=list(ensemble.names), width=ensemble.width)
     task = contrastive.ClipTask(encoders, images, pixels)
-    inputs = {"images": images.digest, "pixels": pixels.digest}
-    return trained_ensemble(
-        context, task, encoders.training, "clip", inputs, workspace, ray_training, mlflow
-    )
+    inputs: dict[str, FolderBacked] = {"images": images, "pixels": pixels}
+    return trained_ensemble(context, task, encoders.training, "clip", inputs, trainer)
 
 
 def trained_ensemble(
@@ -57,14 +52,11 @@ def trained_ensemble(
     task: "ClipTask | TextTowerTask",
     training: "TrainingSettings",
     name: str,
-    inputs: Mapping[str, str],
-    workspace: Workspace,
-    ray_training: RayTraining,
-    mlflow: MLflow,
+    inputs: Mapping[str, FolderBacked],
+    trainer: Trainer,
 ) -> dg.MaterializeResult[ClipEnsemble]:
     """Train `task`; its ensemble, with what Dagster shows of the training."""
-    trained = train(context, task, training, name, inputs, workspace, ray_training, mlflow)
-    ensemble = task.ensemble(trained.result.model, trained.card)
-    return materialized(
-        ensemble, encoders=list(ensemble.names), width=ensemble.width, **trained.metadata
-    )
+    trained = trainer.train(context, task, training, name, inputs)
+    ensemble = task.ensemble(trained.model, trained.card)
+    shown = training_metadata(trained)
+    return materialized(ensemble, encoders=list(ensemble.names), width=ensemble.width, **shown)

@@ -7,10 +7,11 @@ import dagster as dg
 
 from assets.evaluation import MODELS_THERE, comparable, held_out_captioned, prior_versions
 from assets.metadata import OWNERS, link, materialized, picture
-from assets.versions import code_version, version
-from corgi_core.files import digest_of
-from corgi_core.presets import LANGUAGE_FREE
-from orchestration.artifacts import (
+from assets.versions import version
+from corgi_core.config import LANGUAGE_FREE
+from corgi_core.io.files import digest_of
+from orchestration.partitions import COMPARISON
+from orchestration.resources.artifacts import (
     ArrayStore,
     ClipEnsemble,
     Dataset,
@@ -18,14 +19,14 @@ from orchestration.artifacts import (
     PriorModel,
     StudyReport,
 )
-from orchestration.partitions import COMPARISON
-from orchestration.resources.mlflow import MLflow
+from orchestration.resources.tracking import MLflow
+from orchestration.resources.trainer import code_version
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 
 if TYPE_CHECKING:
-    from corgi_core.comparison.measure import Contest
-    from corgi_core.study.report import StudyReport as Report
+    from corgi_core.experiments.decoder_comparison.measure import Contest
+    from corgi_core.experiments.prior_ablation.report import StudyReport as Report
 
 
 @dg.asset(
@@ -49,8 +50,8 @@ def decoder_comparison(
     mlflow: MLflow,
 ) -> dg.MaterializeResult[StudyReport]:
     """All decoders that are there, fed with real images' embeddings and with every prior's."""
-    from corgi_core.comparison import compose, measure
-    from corgi_core.nearest import TrainingImages
+    from corgi_core.evaluation.nearest import TrainingImages
+    from corgi_core.experiments.decoder_comparison import compose, measure
 
     preset = workspace.preset
     priors = {
@@ -104,8 +105,8 @@ def _versions(contests: "list[Contest]") -> dict[str, str]:
 
 def _entries(report: "Report") -> Iterator[Mapping[str, Any]]:
     """One entry a row for MLflow's charts; the step is the seed."""
-    from corgi_core.comparison.compose import ROWS
-    from corgi_core.comparison.tables import CASE, METRICS
+    from corgi_core.experiments.decoder_comparison.compose import ROWS
+    from corgi_core.experiments.decoder_comparison.tables import CASE, METRICS
 
     for row in report.rows[ROWS]:
         case = "/".join(row[part] for part in ("contest", *CASE) if row[part])

@@ -4,8 +4,8 @@ import dagster as dg
 
 from assets.metadata import OWNERS, materialized, table
 from assets.versions import version
-from corgi_core.files import digest_of
-from orchestration.artifacts import ArrayStore, Dataset
+from corgi_core.io.files import digest_of
+from orchestration.resources.artifacts import ArrayStore, Dataset
 from orchestration.resources.dvc import DVC, GATE, INGEST
 from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
 from orchestration.settings import settings

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.metadata import OWNERS, materialized
 from assets.versions import version
-from orchestration.artifacts import ArrayStore, ClipEnsemble, Dataset
+from orchestration.resources.artifacts import ArrayStore, ClipEnsemble, Dataset
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import OWNERS, link, materialized, picture, table
-from assets.versions import code_version, version
+from assets.versions import version
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of, digest_of_file, whole_file, write_json
-from orchestration.artifacts import (
+from corgi_core.io.files import digest_of, digest_of_file, whole_file, write_json
+from orchestration.partitions import prior_of
+from orchestration.resources.artifacts import (
     ArrayStore,
     ClipEnsemble,
     Dataset,
@@ -19,17 +20,17 @@ from orchestration.artifacts import (
     Evaluation,
     PriorModel,
 )
-from orchestration.io_managers import MISSING_ALLOWED
-from orchestration.partitions import prior_of
-from orchestration.resources.mlflow import MLflow
+from orchestration.resources.io_managers import MISSING_ALLOWED
+from orchestration.resources.tracking import MLflow
+from orchestration.resources.trainer import code_version
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from corgi_core.config import EvaluationSettings, PriorSettings
     from corgi_core.evaluation.report import Evaluation as Report
-    from corgi_core.presets import EvaluationSettings, PriorSettings
 
 IF_THERE = dg.AssetIn(metadata={MISSING_ALLOWED: True})
 PRIORS_THERE = {"prior": IF_THERE}

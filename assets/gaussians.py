@@ -4,14 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.metadata import OWNERS, materialized
-from assets.trained import DEVICE, train
+from assets.metadata import OWNERS, materialized, training_metadata
 from assets.versions import version
-from corgi_core.presets import clusters_of, is_learned
-from orchestration.artifacts import ArrayStore, Dataset, GaussianBank
+from corgi_core.config import clusters_of, is_learned
 from orchestration.partitions import variants
-from orchestration.resources.mlflow import MLflow
-from orchestration.resources.ray import RayTraining
+from orchestration.resources.artifacts import ArrayStore, Dataset, GaussianBank
+from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 
@@ -33,8 +31,7 @@ def gaussian_bank(
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     workspace: Workspace,
-    ray_training: RayTraining,
-    mlflow: MLflow,
+    trainer: Trainer,
 ) -> dg.MaterializeResult[GaussianBank]:
     """k Gaussians fitted to the training images' embeddings; N(0, I) for the baseline.
 
@@ -59,16 +56,10 @@ def gaussian_bank(
         task = learned.BankTask(
             chosen, image_embeddings, text_embeddings, train_keys, images.keys("test"), bank
         )
-        inputs = {
-            "image_embeddings": image_embeddings.digest, "text_embeddings": text_embeddings.digest
-        }  # fmt: skip
-        trained = train(
-            context, task, chosen.learning, f"bank-{variant}", inputs,
-            workspace, ray_training, mlflow,
-        )  # fmt: skip
-        assert isinstance(trained.result.model, learned.LearnedBank)
-        bank = trained.result.model.bank()
-        shown |= trained.metadata
+        inputs = {"image_embeddings": image_embeddings, "text_embeddings": text_embeddings}
+        trained = trainer.train(context, task, chosen.learning, f"bank-{variant}", inputs)
+        bank = trained.model.bank()
+        shown |= training_metadata(trained)
     every_image = points.Points(len(image_embeddings), lambda: image_embeddings.pieces("image"))
     every_text = points.Points(len(text_embeddings), lambda: text_embeddings.pieces("text"))
     return materialized(

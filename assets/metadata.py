@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
-from orchestration.artifacts import FolderBacked
+from orchestration.resources.artifacts import FolderBacked
+from orchestration.resources.trainer import Trained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,3 +64,34 @@ def link(url: str | None) -> dg.UrlMetadataValue | dg.TextMetadataValue:
     if url is None:
         return dg.MetadataValue.text("MLflow does not answer; the run is kept and sent later")
     return dg.MetadataValue.url(url)
+
+
+def training_metadata(trained: Trained[Any]) -> dict[str, Any]:
+    """The training's MLflow run, its steps, seconds and last metrics, and its loss curve."""
+    result = trained.result
+    return {
+        "mlflow_run": link(trained.url),
+        "steps": result.steps,
+        "training_seconds": round(result.seconds, 1),
+        "skipped_steps": result.skipped,
+        "metrics_not_tracked": result.undelivered or None,
+        **{key: float(value) for key, value in result.metrics.items()},
+        "loss_curve": picture(loss_curve(result.journal)),
+    }
+
+
+def loss_curve(journal: Path) -> Image:
+    """Loss over the steps, and the learning rate below it, from a training's journal."""
+    from matplotlib.figure import Figure
+
+    from corgi_core.io.pictures import drawn
+
+    entries = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    for panel, name in zip(panels, ("loss", "learning_rate"), strict=True):
+        points = [(entry["step"], entry[name]) for entry in entries if name in entry]
+        panel.plot(*zip(*points, strict=True) if points else ((), ()), linewidth=1)
+        panel.set_ylabel(name.replace("_", " "))
+    panels[-1].set_xlabel("step")
+    return drawn(figure, dpi=90)

@@ -6,19 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.metadata import OWNERS, materialized
-from assets.trained import DEVICE, train
+from assets.metadata import OWNERS, materialized, training_metadata
 from assets.versions import version
-from corgi_core.presets import CascadeSettings
-from orchestration.artifacts import (
-    ArrayStore,
-    CaptionSubset,
-    ClipEnsemble,
-    Dataset,
-    Decoder,
-    GaussianBank,
-    PriorModel,
-)
+from corgi_core.config import CascadeSettings
 from orchestration.partitions import (
     CAPTIONED,
     COMPARISON,
@@ -27,8 +17,17 @@ from orchestration.partitions import (
     prior_of,
     priors,
 )
-from orchestration.resources.mlflow import MLflow
-from orchestration.resources.ray import RayTraining
+from orchestration.resources.artifacts import (
+    ArrayStore,
+    CaptionSubset,
+    ClipEnsemble,
+    Dataset,
+    Decoder,
+    FolderBacked,
+    GaussianBank,
+    PriorModel,
+)
+from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 
@@ -56,15 +55,14 @@ def prior(
     caption_subset: CaptionSubset,
     gaussian_bank: GaussianBank,
     workspace: Workspace,
-    ray_training: RayTraining,
-    mlflow: MLflow,
+    trainer: Trainer,
 ) -> dg.MaterializeResult[PriorModel]:
     """Caption → CLIP image embedding by (shifted) diffusion.
 
     Baseline and shifted priors have the same data, network, steps and seed; the bank of Gaussians
     alone differs.
     """
-    from corgi_core.prior import model, network, task
+    from corgi_core.prior import model, task
 
     preset = workspace.preset
     training = task.PriorTask(
@@ -75,23 +73,19 @@ def prior(
         test_keys=images.keys("test"),
         bank=gaussian_bank,
     )
-    inputs = {
-        "image_embeddings": image_embeddings.digest,
-        "text_embeddings": text_embeddings.digest,
-        "caption_subset": caption_subset.digest,
-        "gaussian_bank": gaussian_bank.digest,
+    inputs: dict[str, FolderBacked] = {
+        "image_embeddings": image_embeddings,
+        "text_embeddings": text_embeddings,
+        "caption_subset": caption_subset,
+        "gaussian_bank": gaussian_bank,
     }
     variant, subset = prior_of(context.partition_key)
-    trained = train(
-        context, training, preset.prior.training, f"prior-{variant}-{subset.removesuffix('%')}pc",
-        inputs, workspace, ray_training, mlflow,
-    )  # fmt: skip
-    trained_network = trained.result.model
-    assert isinstance(trained_network, network.PriorNetwork)
+    name = f"prior-{variant}-{subset.removesuffix('%')}pc"
+    trained = trainer.train(context, training, preset.prior.training, name, inputs)
     finished = model.PriorModel(
-        trained_network, gaussian_bank, preset.prior, text_embeddings.spec, trained.card
+        trained.model, gaussian_bank, preset.prior, text_embeddings.spec, trained.card
     )
-    return materialized(finished, captions=training.rows, **trained.metadata)
+    return materialized(finished, captions=training.rows, **training_metadata(trained))
 
 
 @dg.asset(
@@ -109,8 +103,7 @@ def decoder(
     image_embeddings: ArrayStore,
     clip_encoder: ClipEnsemble,
     workspace: Workspace,
-    ray_training: RayTraining,
-    mlflow: MLflow,
+    trainer: Trainer,
 ) -> dg.MaterializeResult[Decoder]:
     """CLIP image embedding → picture; trained on all training images, no captions."""
     from corgi_core.decoders import kinds
@@ -125,10 +118,8 @@ def decoder(
         train_keys=images.keys("train"),
         test_keys=images.keys("test"),
     )
-    inputs = {"pixels": pixels.digest, "image_embeddings": image_embeddings.digest}
-    return trained_decoder(
-        context, drawing, f"decoder-{settings.kind}", inputs, workspace, ray_training, mlflow
-    )
+    inputs: dict[str, FolderBacked] = {"pixels": pixels, "image_embeddings": image_embeddings}
+    return trained_decoder(context, drawing, f"decoder-{settings.kind}", inputs, trainer)
 
 
 @dg.asset(
@@ -147,8 +138,7 @@ def captioned_decoder(
     text_embeddings: ArrayStore,
     caption_subset: CaptionSubset,
     workspace: Workspace,
-    ray_training: RayTraining,
-    mlflow: MLflow,
+    trainer: Trainer,
 ) -> dg.MaterializeResult[Decoder]:
     """The paper's image-and-text decoder: a cascade that reads captions beside the embedding.
 
@@ -167,14 +157,14 @@ def captioned_decoder(
         texts=text_embeddings,
         captioned=caption_subset.keys,
     )
-    inputs = {
-        "pixels": pixels.digest,
-        "image_embeddings": image_embeddings.digest,
-        "text_embeddings": text_embeddings.digest,
-        "caption_subset": caption_subset.digest,
+    inputs: dict[str, FolderBacked] = {
+        "pixels": pixels,
+        "image_embeddings": image_embeddings,
+        "text_embeddings": text_embeddings,
+        "caption_subset": caption_subset,
     }
     name = f"decoder-captions-{context.partition_key.removesuffix('%')}pc"
-    return trained_decoder(context, drawing, name, inputs, workspace, ray_training, mlflow)
+    return trained_decoder(context, drawing, name, inputs, trainer)
 
 
 @dg.asset(
@@ -193,8 +183,7 @@ def language_free_decoder(
     clip_encoder: ClipEnsemble,
     decoder: Decoder,
     workspace: Workspace,
-    ray_training: RayTraining,
-    mlflow: MLflow,
+    trainer: Trainer,
 ) -> dg.MaterializeResult[Decoder]:
     """The decoder, fine-tuned on the images of one source, none of whose captions anybody sees.
 
@@ -214,27 +203,23 @@ def language_free_decoder(
         test_keys=images.keys("test", free.source),
         tuning=picture_task.FineTuning(decoder, images.keys("train", free.source)),
     )
-    inputs = {
-        "pixels": pixels.digest,
-        "image_embeddings": image_embeddings.digest,
-        "decoder": decoder.digest,
-    }
+    inputs: dict[str, FolderBacked] = {
+        "pixels": pixels, "image_embeddings": image_embeddings, "decoder": decoder
+    }  # fmt: skip
     name = f"decoder-{settings.kind}-{free.source}"
-    return trained_decoder(context, drawing, name, inputs, workspace, ray_training, mlflow)
+    return trained_decoder(context, drawing, name, inputs, trainer)
 
 
 def trained_decoder(
     context: dg.AssetExecutionContext,
-    drawing: "PictureTask[Any]",
+    drawing: "PictureTask[Any, Any]",
     name: str,
-    inputs: Mapping[str, str],
-    workspace: Workspace,
-    ray_training: RayTraining,
-    mlflow: MLflow,
+    inputs: Mapping[str, FolderBacked],
+    trainer: Trainer,
 ) -> dg.MaterializeResult[Decoder]:
     """Train a decoder; it, with what Dagster shows of the training."""
     training = drawing.settings.training
-    trained = train(context, drawing, training, name, inputs, workspace, ray_training, mlflow)
-    finished = drawing.decoder(trained.result.model, trained.card)
+    trained = trainer.train(context, drawing, training, name, inputs)
+    finished = drawing.decoder(trained.model, trained.card)
     shown = drawing.order.unique()
-    return materialized(finished, images=len(shown), **trained.metadata)
+    return materialized(finished, images=len(shown), **training_metadata(trained))

@@ -6,11 +6,17 @@ from assets.clip import trained_ensemble
 from assets.evaluation import PRIORS_THERE, comparable, evaluated, held_out_captioned
 from assets.metadata import OWNERS, materialized
 from assets.registry import registered
-from assets.trained import DEVICE
 from assets.versions import version
-from orchestration.artifacts import ArrayStore, ClipEnsemble, Dataset, Evaluation, PriorModel
-from orchestration.resources.mlflow import MLflow
-from orchestration.resources.ray import RayTraining
+from orchestration.resources.artifacts import (
+    ArrayStore,
+    ClipEnsemble,
+    Dataset,
+    Evaluation,
+    FolderBacked,
+    PriorModel,
+)
+from orchestration.resources.tracking import MLflow
+from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 
@@ -45,8 +51,7 @@ def clip_encoder(
     images: Dataset,
     image_embeddings: ArrayStore,
     workspace: Workspace,
-    ray_training: RayTraining,
-    mlflow: MLflow,
+    trainer: Trainer,
 ) -> dg.MaterializeResult[ClipEnsemble]:
     """Text towers fitted to the image embeddings on the training captions; no image towers.
 
@@ -57,10 +62,8 @@ def clip_encoder(
     encoders = workspace.preset.encoders
     assert encoders.training is not None
     task = onto_embeddings.TextTowerTask(encoders, images, image_embeddings)
-    inputs = {"images": images.digest, "image_embeddings": image_embeddings.digest}
-    return trained_ensemble(
-        context, task, encoders.training, "text-towers", inputs, workspace, ray_training, mlflow
-    )
+    inputs: dict[str, FolderBacked] = {"images": images, "image_embeddings": image_embeddings}
+    return trained_ensemble(context, task, encoders.training, "text-towers", inputs, trainer)
 
 
 @dg.asset(
@@ -85,7 +88,10 @@ def evaluation(
     preset = workspace.preset
     models = comparable(prior, preset.prior, text_embeddings.spec)
     test_keys = set(held_out_captioned(images)["key"])
-    inputs = {"images": images.digest, "image_embeddings": image_embeddings.digest}
+    inputs = {
+        "images": images.digest,
+        "image_embeddings": image_embeddings.digest,
+    }
     return evaluated(
         context,
         lambda: evaluate_priors(

@@ -7,18 +7,18 @@ import dagster as dg
 
 from assets.evaluation import IF_THERE, MODELS_THERE
 from assets.metadata import OWNERS, table
-from corgi_core.presets import LANGUAGE_FREE
-from orchestration.artifacts import (
+from corgi_core.config import LANGUAGE_FREE
+from orchestration.partitions import prior_of
+from orchestration.resources.artifacts import (
     ClipEnsemble,
     Decoder,
     Evaluation,
     FolderBacked,
     PriorModel,
 )
-from orchestration.champions import CHAMPION
-from orchestration.partitions import prior_of
-from orchestration.registry import Registry
-from orchestration.resources.mlflow import MLflow
+from orchestration.resources.champions import CHAMPION
+from orchestration.resources.model_registry import Registry
+from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 

@@ -5,13 +5,13 @@ from typing import Any
 import dagster as dg
 
 from assets.metadata import OWNERS, link, materialized, picture, table
-from assets.trained import DEVICE
-from assets.versions import code_version, version
-from corgi_core.files import digest_of
-from orchestration.artifacts import ArrayStore, Dataset, StudyReport
+from assets.versions import version
+from corgi_core.io.files import digest_of
 from orchestration.partitions import STUDY, study_seeds
-from orchestration.resources.mlflow import MLflow
-from orchestration.resources.ray import RayTraining
+from orchestration.resources.artifacts import ArrayStore, Dataset, StudyReport
+from orchestration.resources.compute import Compute
+from orchestration.resources.tracking import MLflow
+from orchestration.resources.trainer import DEVICE, code_version
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import settings
 
@@ -33,14 +33,14 @@ def prior_study(
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     workspace: Workspace,
-    ray_training: RayTraining,
+    compute: Compute,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[StudyReport]:
     """Every arm of one seed, trained and measured on held-out captions: one prior a CPU at a time.
 
     Finished arms are taken as they are, so a killed study goes on, and a longer one adds to it.
     """
-    from corgi_core.study import measure, questions, references, report
+    from corgi_core.experiments.prior_ablation import measure, questions, references, report
 
     preset, seed = workspace.preset, int(context.partition_key)
     inputs = {
@@ -52,7 +52,7 @@ def prior_study(
     study = measure.Study(images, image_embeddings, text_embeddings, preset, folder)
     plans = questions.plans_of(questions.questions_of(preset), seed, preset.study.steps[-1])
     measurements = []
-    for found in ray_training.map(measure.measured, study, plans, f"arms of seed {seed}"):
+    for found in compute.map(measure.measured, study, plans, f"arms of seed {seed}"):
         about, *_ = found["training"]
         identity = digest_of(code_version(context), inputs, found)
         with mlflow.run(context, f"study-{about['arm']}", identity, inputs, about) as run:
@@ -77,7 +77,7 @@ def study_figures(
     mlflow: MLflow,
 ) -> dg.MaterializeResult[StudyReport]:
     """Means over the seeds with 95 % intervals: the paper's figures, sweeps, controls, tables."""
-    from corgi_core.study.compose import composed
+    from corgi_core.experiments.prior_ablation.compose import composed
 
     result = composed(prior_study.values(), workspace.preset)
     folder = workspace.reports_folder / STUDY

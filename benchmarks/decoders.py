@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.decoder_systems.system import PEERS, Case, Child, prepare
+from corgi_core.config import Preset, preset_named
 from corgi_core.errors import CorgiError
-from corgi_core.files import write_json
-from corgi_core.presets import Preset, preset_named
+from corgi_core.io.files import write_json
 
 GOAL = 1.2  # times the images a second of diffusers' example
 SIDE = 72  # pixels, of the pictures on disk

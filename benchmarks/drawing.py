@@ -24,10 +24,10 @@ from torch import Tensor
 from benchmarks.decoder_systems.corgi import task_on
 from benchmarks.decoder_systems.system import Case, prepare
 from benchmarks.decoders import draw_pictures
+from corgi_core.config import preset_named
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.errors import CorgiError
-from corgi_core.files import write_json
-from corgi_core.presets import preset_named
+from corgi_core.io.files import write_json
 
 GOAL, IN_ONE_PASS = 0.1, ("gan", "lafite")  # seconds a picture, of the kinds that draw in one pass
 PICTURES = 64  # on disk

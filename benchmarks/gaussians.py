@@ -24,7 +24,7 @@ import numpy as np
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import write_dataset
 from corgi_core.data.shards import Sample
-from corgi_core.files import write_json
+from corgi_core.io.files import write_json
 from corgi_core.progress import listening
 
 SHARD = 20_000  # embeddings
@@ -69,9 +69,9 @@ def first_shards(store: ArrayStore, count: int) -> Iterator[np.ndarray]:
 
 def fit_in_this_process(folder: Path, count: int, k: int, save: Path) -> dict[str, Any]:
     """Fit, save the bank, and say how it went; peak_gb is of this process, in 10⁹ bytes."""
+    from corgi_core.config import GaussianSettings
     from corgi_core.gaussians.fit import ITERATIONS, fit_bank
     from corgi_core.gaussians.points import Points
-    from corgi_core.presets import GaussianSettings
 
     sampled: list[float] = []
 

@@ -14,10 +14,10 @@ from typing import Annotated
 import torch
 import typer
 
+from corgi_core.config import CascadeSettings, StageSettings, TrainingSettings
 from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
-from corgi_core.presets import CascadeSettings, StageSettings, TrainingSettings
 
 WIDTH = 1536  # d, of the paper's three encoders
 GOAL = 8.0  # GB

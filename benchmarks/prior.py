@@ -28,9 +28,9 @@ from benchmarks.prior_systems.parent import (
 )
 from benchmarks.prior_systems.report import show
 from benchmarks.prior_systems.system import Case
+from corgi_core.config import preset_named
 from corgi_core.errors import CorgiError
-from corgi_core.files import write_json
-from corgi_core.presets import preset_named
+from corgi_core.io.files import write_json
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 

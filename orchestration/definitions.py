@@ -20,16 +20,17 @@ from assets import (
     registry,
     study,
 )
-from corgi_core.presets import Preset
-from orchestration.io_managers import ArtifactIOManager
-from orchestration.jobs import everything, semi_supervised_priors
-from orchestration.logs import log_file
+from corgi_core.config import Preset
+from orchestration.automation.jobs import everything, semi_supervised_priors
+from orchestration.automation.schedules import weekly_semi_supervised_retrain
+from orchestration.automation.sensors import new_data_version
+from orchestration.resources.compute import Compute
 from orchestration.resources.dvc import DVC
-from orchestration.resources.mlflow import MLflow
-from orchestration.resources.ray import RayTraining
+from orchestration.resources.io_managers import ArtifactIOManager
+from orchestration.resources.logs import log_file
+from orchestration.resources.tracking import MLflow
+from orchestration.resources.trainer import Trainer
 from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
-from orchestration.schedules import weekly_semi_supervised_retrain
-from orchestration.sensors import new_data_version
 from orchestration.settings import Settings, settings
 
 OF_PICTURES_ALONE = {
@@ -62,12 +63,15 @@ def _assets_in(modules: list[ModuleType]) -> list[dg.AssetsDefinition]:
 
 def resources(settings: Settings) -> dict[str, object]:
     """What assets ask for by parameter name."""
+    workspace, mlflow = Workspace.of(settings), MLflow.of(settings)
+    compute = Compute(address=settings.ray_address, num_workers=settings.workers)
     return {
         "io_manager": ArtifactIOManager(settings.storage),
         DATA_IO_MANAGER: ArtifactIOManager(settings.dataset_folder),
-        "workspace": Workspace.of(settings),
-        "ray_training": RayTraining(address=settings.ray_address, num_workers=settings.workers),
-        "mlflow": MLflow.of(settings),
+        "workspace": workspace,
+        "compute": compute,
+        "mlflow": mlflow,
+        "trainer": Trainer(workspace=workspace, compute=compute, mlflow=mlflow),
         "dvc": DVC.of(settings),
     }
 

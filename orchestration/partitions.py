@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 
 import dagster as dg
 
-from corgi_core.presets import CAPTION_SUBSETS, DECODERS, LANGUAGE_FREE, VARIANTS, Preset
+from corgi_core.config import CAPTION_SUBSETS, DECODERS, LANGUAGE_FREE, VARIANTS, Preset
 from orchestration.settings import settings
 
 VARIANT, CAPTION_SUBSET = "variant", "caption_subset"

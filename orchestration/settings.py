@@ -31,8 +31,8 @@ from pathlib import Path
 
 from upath import UPath
 
+from corgi_core.config import Preset, preset_named
 from corgi_core.errors import CorgiError
-from corgi_core.presets import Preset, preset_named
 
 DEFAULT_PRESET = "emoji"
 HOST = "127.0.0.1"  # pages are served to this machine alone

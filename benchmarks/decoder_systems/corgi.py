@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.decoder_systems.system import Case
+from corgi_core.config import DataSettings, preset_named
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
@@ -19,7 +20,6 @@ from corgi_core.decoders.picture_task import PictureTask
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import ClipTask
 from corgi_core.encoders.embed import embed_images
-from corgi_core.presets import DataSettings, preset_named
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.gradient import BatchGradient

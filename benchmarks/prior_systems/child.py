@@ -27,8 +27,8 @@ import torch
 from benchmarks.prior_systems.captions import captions_of
 from benchmarks.prior_systems.floor import measured_machine
 from benchmarks.prior_systems.system import Case, System
-from corgi_core.diffusion import TIMESTEPS, Schedule
-from corgi_core.presets import TrainingSettings
+from corgi_core.config import TrainingSettings
+from corgi_core.diffusion.schedule import TIMESTEPS, Schedule
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.precision import autocast
 

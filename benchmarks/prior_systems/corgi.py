@@ -12,9 +12,9 @@ from torch import Tensor
 
 from benchmarks.prior_systems.child import serve
 from benchmarks.prior_systems.system import TEXT_DROPOUT, Captions, Case, System
-from corgi_core.diffusion import TIMESTEPS, Schedule, weighted_error
+from corgi_core.config import preset_named
+from corgi_core.diffusion.schedule import TIMESTEPS, Schedule, weighted_error
 from corgi_core.gaussians.bank import GaussianBank
-from corgi_core.presets import preset_named
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.prior.task import longest

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.prior_systems.child import serve
 from benchmarks.prior_systems.system import TEXT_DROPOUT, Captions, Case, System
-from corgi_core.diffusion import TIMESTEPS
+from corgi_core.diffusion.schedule import TIMESTEPS
 
 
 class ProjectedNetwork(DiffusionPriorNetwork):

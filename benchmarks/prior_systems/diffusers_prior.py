@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.prior_systems.child import serve
 from benchmarks.prior_systems.system import TEXT_DROPOUT, Captions, Case, System
-from corgi_core.diffusion import TIMESTEPS, Schedule
+from corgi_core.diffusion.schedule import TIMESTEPS, Schedule
 
 
 class Diffusers(System):

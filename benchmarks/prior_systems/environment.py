@@ -13,7 +13,7 @@ import venv
 from pathlib import Path
 
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of, whole_folder
+from corgi_core.io.files import digest_of, whole_folder
 
 REQUIREMENTS = Path(__file__).with_name("dalle2-requirements.txt")
 

@@ -20,7 +20,7 @@ from upath import UPath
 
 from corgi_core.data.dataset import Dataset, copy_folder
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of, read_json, whole_file, write_json
+from corgi_core.io.files import digest_of, read_json, whole_file, write_json
 from corgi_core.progress import report
 
 _KEYS = "keys"  # stored as the bytes of a JSON list, since safetensors knows no strings

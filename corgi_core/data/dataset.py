@@ -22,7 +22,7 @@ from upath import UPath
 
 from corgi_core.data.shards import Sample, read_shard, write_shards
 from corgi_core.errors import CorgiError
-from corgi_core.files import DIGEST_LENGTH, digest_of, is_local, whole_file, whole_folder
+from corgi_core.io.files import DIGEST_LENGTH, digest_of, is_local, whole_file, whole_folder
 
 MANIFEST = pa.schema(
     [

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from upath import UPath
 
+from corgi_core.config import DataSettings
 from corgi_core.data.dataset import Dataset, write_manifest
-from corgi_core.data.readers import READERS
+from corgi_core.data.formats import READERS
 from corgi_core.data.shards import Sample, write_shards
 from corgi_core.data.splits import fill_in_splits, rank_of
 from corgi_core.errors import CorgiError
-from corgi_core.files import whole_folder
-from corgi_core.presets import DataSettings
+from corgi_core.io.files import whole_folder
 from corgi_core.progress import track
 
 

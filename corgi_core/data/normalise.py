@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from corgi_core.config import DataSettings
 from corgi_core.errors import CorgiError
-from corgi_core.presets import DataSettings
 
 # no vector formats (EPS would start Ghostscript) and nothing that only old programs write
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")

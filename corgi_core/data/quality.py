@@ -18,13 +18,13 @@ import pandas as pd
 import pyarrow as pa
 from upath import UPath
 
+from corgi_core.config import DataSettings
 from corgi_core.data.dataset import Dataset, read_table, write_manifest, write_table
 from corgi_core.data.normalise import UnfitError, normalise
 from corgi_core.data.shards import Sample, write_shards
 from corgi_core.data.vectors import VECTOR, Space, read_vector
 from corgi_core.errors import CorgiError
-from corgi_core.files import whole_folder
-from corgi_core.presets import DataSettings
+from corgi_core.io.files import whole_folder
 from corgi_core.progress import track
 
 MAX_CAPTION = 2000  # characters

@@ -16,7 +16,7 @@ from upath import UPath
 from corgi_core.data.dataset import read_arrow, sources_of
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of, whole_file
+from corgi_core.io.files import digest_of, whole_file
 
 
 @dataclass(frozen=True)

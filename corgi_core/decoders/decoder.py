@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from upath import UPath
 
+from corgi_core.config import DecoderSettings, settings_from
 from corgi_core.errors import CorgiError
-from corgi_core.model_folder import digest_of_tensors, read_model_folder, write_model_folder
-from corgi_core.presets import DecoderSettings, settings_from
+from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
 from corgi_core.progress import report
 
 KIND = "decoder"

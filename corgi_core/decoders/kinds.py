@@ -6,8 +6,8 @@ from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from corgi_core.config.decoders import DECODERS
 from corgi_core.errors import CorgiError
-from corgi_core.presets.decoders import DECODERS
 
 if TYPE_CHECKING:
     from corgi_core.decoders.decoder import Decoder
@@ -30,14 +30,14 @@ def decoder_class(kind: str) -> type[Decoder]:
     return found
 
 
-def task_class(kind: str) -> type[PictureTask[Any]]:
+def task_class(kind: str) -> type[PictureTask[Any, Any]]:
     """What is trained. Raises CorgiError for an unknown kind."""
     package, _, task = _classes(kind)
-    found: type[PictureTask[Any]] = getattr(_module(package, "task"), task)
+    found: type[PictureTask[Any, Any]] = getattr(_module(package, "task"), task)
     return found
 
 
-def task_of(kind: str, clip: ClipEnsemble, **inputs: Any) -> PictureTask[Any]:
+def task_of(kind: str, clip: ClipEnsemble, **inputs: Any) -> PictureTask[Any, Any]:
     """The training of a kind of decoder; `clip` is for those alone that learn through it."""
     task = task_class(kind)
     if "clip" in {field.name for field in fields(task)}:

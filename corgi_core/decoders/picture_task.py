@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from corgi_core.config import DecoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.balance import balanced_rows
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.errors import CorgiError
-from corgi_core.presets import DecoderSettings
 from corgi_core.training.loop import StepRandom, Task
 
 HELD_OUT_IMAGES = 256
 S = TypeVar("S", bound=DecoderSettings)
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class FineTuning:
 
 
 @dataclass
-class PictureTask(Task, Generic[S]):
+class PictureTask(Task[N], Generic[S, N]):
     """Training of a decoder (a `Task` of the training loop) on all training images.
 
     `pixels` holds "pixels", uint8 [n, 3, s, s]; `embeddings` holds "image", [n, d]. A training
@@ -60,20 +61,20 @@ class PictureTask(Task, Generic[S]):
             self._check_start(self.tuning.start)
 
     @abstractmethod
-    def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> Decoder:
+    def decoder(self, model: N, card: Mapping[str, Any]) -> Decoder:
         """The trained network as a decoder."""
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: N) -> None:
         """What is fitted, not learned; or all that the decoder to go on from has."""
         if self.tuning is None:
             self.fit(model)
         else:
             self.drawing_part(model).load_state_dict(self.tuning.start.network.state_dict())
 
-    def fit(self, model: nn.Module) -> None:
+    def fit(self, model: N) -> None:
         """Set what is computed from the training images."""
 
-    def drawing_part(self, model: nn.Module) -> nn.Module:
+    def drawing_part(self, model: N) -> nn.Module:
         """The part of the trained model that is the decoder's network."""
         return model
 
@@ -81,7 +82,7 @@ class PictureTask(Task, Generic[S]):
     def rows(self) -> int:
         return len(self.order)
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: N) -> dict[str, float]:
         """Root mean square error of pictures decoded from held-out embeddings, of pixels in 0…1."""
         if not self.test_keys:
             return {}

@@ -21,8 +21,8 @@ from corgi_core.encoders.local import local_folder
 from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
 from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of, read_json, whole_folder, write_json
-from corgi_core.model_folder import CARD
+from corgi_core.io.files import digest_of, read_json, whole_folder, write_json
+from corgi_core.io.model_folder import CARD
 
 ENSEMBLE = "ensemble.json"
 Encoder = OpenClipModel | FittedTextTower

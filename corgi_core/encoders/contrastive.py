@@ -23,6 +23,7 @@ from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.encoders.augment import NUMBERS, jittered
@@ -36,7 +37,6 @@ from corgi_core.encoders.text import (
     transformers_source,
 )
 from corgi_core.errors import CorgiError
-from corgi_core.presets import EncoderSettings
 from corgi_core.training.loop import StepRandom, Task
 
 # White is 0, so the convolutions' zero padding continues the background.
@@ -96,7 +96,7 @@ class Pairs:
 
 
 @dataclass
-class ClipTask(Task):
+class ClipTask(Task[DualEncoder]):
     """Training of a small open_clip model (a `Task` of the training loop).
 
     A row is a caption of a training image. `pixels` are the images at `settings.image_size`.
@@ -142,7 +142,7 @@ class ClipTask(Task):
     def rows(self) -> int:
         return len(self._captions["train"])
 
-    def build(self) -> nn.Module:
+    def build(self) -> DualEncoder:
         clip = _open_clip(self.settings, pretrained_text=False)
         model = DualEncoder(clip)
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -156,9 +156,8 @@ class ClipTask(Task):
         return {"loss": global_clip_loss(image, text, scale), "logit_scale": scale}
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: DualEncoder) -> dict[str, float]:
         """Held-out retrieval: caption i belongs to image i, of all held-out images."""
-        assert isinstance(model, DualEncoder)
         pairs, device = self._pairs["test"], model.logit_scale.device
         if not len(pairs):
             return {}
@@ -167,9 +166,8 @@ class ClipTask(Task):
         text = model.encode_texts(pairs.pooled.to(device))
         return held_out_retrieval(text, image, [image.shape[1]])
 
-    def ensemble(self, model: nn.Module, card: Mapping[str, Any]) -> ClipEnsemble:
+    def ensemble(self, model: DualEncoder, card: Mapping[str, Any]) -> ClipEnsemble:
         """The trained parts put back into an open_clip model, as an ensemble of one."""
-        assert isinstance(model, DualEncoder)
         clip = _open_clip(self.settings, pretrained_text=True)
         clip.visual.load_state_dict(model.visual.state_dict())
         clip.text.proj.load_state_dict(model.projection.state_dict())

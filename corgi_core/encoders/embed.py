@@ -22,7 +22,7 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.encoders.text import TokenEncoder
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of
+from corgi_core.io.files import digest_of
 
 _BATCH = 128
 

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from corgi_core.encoders.text import TokenEncoder
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of, read_json, write_json
-from corgi_core.model_folder import digest_of_tensors
+from corgi_core.io.files import digest_of, read_json, write_json
+from corgi_core.io.model_folder import digest_of_tensors
 
 CONFIG, WEIGHTS = "fitted_text.json", "projection.safetensors"
 HIDDEN = 1024

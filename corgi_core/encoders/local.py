@@ -9,7 +9,7 @@ from pathlib import Path
 
 from upath import UPath
 
-from corgi_core.files import is_local
+from corgi_core.io.files import is_local
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.encoders.captioned import captions_by_split, held_out_retrieval
@@ -25,7 +26,6 @@ from corgi_core.encoders.fitted_text import FittedTextTower, projection
 from corgi_core.encoders.similarity import unit_blocks
 from corgi_core.encoders.text import TokenEncoder
 from corgi_core.errors import CorgiError
-from corgi_core.presets import EncoderSettings
 from corgi_core.training.loop import StepRandom, Task
 
 FIRST_SCALE = math.log(1 / 0.07)  # of the logits, as in CLIP
@@ -46,7 +46,7 @@ class TextHeads(nn.Module):
 
 
 @dataclass
-class TextTowerTask(Task):
+class TextTowerTask(Task[TextHeads]):
     """Training of the text towers (a `Task` of the training loop). A row is a training caption."""
 
     settings: EncoderSettings
@@ -89,7 +89,7 @@ class TextTowerTask(Task):
     def rows(self) -> int:
         return len(self._captions["train"])
 
-    def build(self) -> nn.Module:
+    def build(self) -> TextHeads:
         return TextHeads(self._text.width, self.blocks)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
@@ -101,18 +101,16 @@ class TextTowerTask(Task):
         return {"loss": torch.stack(losses).mean(), "logit_scale": scale}
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: TextHeads) -> dict[str, float]:
         """Held-out retrieval: caption i belongs to image i, of all held-out images."""
-        assert isinstance(model, TextHeads)
         pooled, image = (part.to(model.logit_scale.device) for part in self._pairs["test"])
         if not len(image):
             return {}
         text = torch.cat(model(pooled)[0], dim=1)
         return held_out_retrieval(text, image, self.blocks)
 
-    def ensemble(self, model: nn.Module, card: Mapping[str, Any]) -> ClipEnsemble:
+    def ensemble(self, model: TextHeads, card: Mapping[str, Any]) -> ClipEnsemble:
         """The fitted text towers as the ensemble that the embeddings belong to."""
-        assert isinstance(model, TextHeads)
         spec = self.embeddings.spec
         towers = []
         for name, head in zip(spec["names"], model.heads, strict=True):

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of, write_json
-from corgi_core.model_folder import digest_of_tensors
+from corgi_core.io.files import digest_of, write_json
+from corgi_core.io.model_folder import digest_of_tensors
 
 CONFIG, WEIGHTS, TOWER = "open_clip_config.json", "model.safetensors", "config.json"
 _TEXT_BATCH = 256

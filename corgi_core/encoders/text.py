@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from corgi_core.errors import CorgiError
-from corgi_core.model_folder import digest_of_tensors
+from corgi_core.io.model_folder import digest_of_tensors
 from corgi_core.progress import track
 
 MINILM = "minilm"

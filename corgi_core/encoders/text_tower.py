@@ -23,7 +23,7 @@ from corgi_core.encoders.local import local_folder
 from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.encoders.text import TokenEncoder, mean_pooled, quiet_transformers
 from corgi_core.errors import CorgiError
-from corgi_core.files import read_json
+from corgi_core.io.files import read_json
 
 _PREFIX = "text."
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from corgi_core.pictures import drawn
+from corgi_core.io.pictures import drawn
 
 
 def cosine_curves(metrics: dict[str, Any]) -> Image.Image:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from corgi_core.config import EvaluationSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.clip import ClipEnsemble
@@ -19,9 +20,8 @@ from corgi_core.evaluation.curves import cosine_curves
 from corgi_core.evaluation.picture_scores import PictureJudge, decode_and_score
 from corgi_core.evaluation.prior_scores import prior_scores, text_embedding_scores
 from corgi_core.evaluation.report import Evaluation
+from corgi_core.io.pictures import labelled_grid
 from corgi_core.metrics.inception import InceptionFeatures
-from corgi_core.pictures import labelled_grid
-from corgi_core.presets import EvaluationSettings
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.task import Captions
 from corgi_core.progress import report

@@ -11,8 +11,8 @@ from PIL import Image
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of, read_json, whole_folder, write_json
-from corgi_core.pictures import load_pictures, save_pictures
+from corgi_core.io.files import digest_of, read_json, whole_folder, write_json
+from corgi_core.io.pictures import load_pictures, save_pictures
 
 if TYPE_CHECKING:
     import pandas as pd

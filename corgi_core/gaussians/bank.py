@@ -16,8 +16,8 @@ from upath import UPath
 
 from corgi_core.encoders.similarity import unit_blocks
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of
-from corgi_core.model_folder import digest_of_tensors, read_model_folder, write_model_folder
+from corgi_core.io.files import digest_of
+from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
 
 KIND = "gaussian-bank"
 MEANS, EXPECTATION = "means", "expectation"  # the choices

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from corgi_core.config import GaussianSettings
 from corgi_core.encoders.similarity import unit_blocks
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.points import ROWS_AT_ONCE, Points
-from corgi_core.presets import GaussianSettings
 
 SMALL_CLUSTER = 32  # below this many points a cluster's own deviation is noise
 SMALLEST_DEVIATION = 1e-4

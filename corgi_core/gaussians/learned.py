@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from corgi_core.config import GaussianSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.encoders.similarity import blockwise_cosine, unit_blocks
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
-from corgi_core.presets import GaussianSettings
 from corgi_core.training.loop import StepRandom, Task
 
 # A deviation stays within a factor of 10 of the fitted one. The first term of L_p alone would have
@@ -81,7 +81,7 @@ def mean_overlap(means: Tensor, blocks: list[int]) -> Tensor:
 
 
 @dataclass
-class BankTask(Task):
+class BankTask(Task[LearnedBank]):
     """Learning of one bank (a `Task` of the training loop) from captioned training images."""
 
     settings: GaussianSettings
@@ -100,7 +100,7 @@ class BankTask(Task):
             )
         return count
 
-    def build(self) -> nn.Module:
+    def build(self) -> LearnedBank:
         return LearnedBank(self.fitted)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
@@ -113,9 +113,8 @@ class BankTask(Task):
             "overlap": overlap,
         }
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: LearnedBank) -> dict[str, float]:
         """E cos(z_0, z_T) on held-out captions, of the learned and of the fitted bank."""
-        assert isinstance(model, LearnedBank)
         z_0, text = (pairs.to(model.means.device).float() for pairs in self._held_out)
         if not len(z_0):
             return {}

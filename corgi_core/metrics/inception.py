@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of_file
+from corgi_core.io.files import digest_of_file
 from corgi_core.progress import track
 
 IMAGES_AT_ONCE = 32

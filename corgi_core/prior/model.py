@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from upath import UPath
 
-from corgi_core.diffusion import Schedule
+from corgi_core.config import PriorSettings, settings_from
+from corgi_core.diffusion.samplers import noise_for, sample, timesteps_of
+from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.similarity import scale_blocks
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank, Gaussians
-from corgi_core.model_folder import digest_of_tensors, read_model_folder, write_model_folder
-from corgi_core.presets import PriorSettings, settings_from
+from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.prior.stepping import HiddenCaptions, Stepping
-from corgi_core.sampling import noise_for, sample, timesteps_of
 
 KIND = "prior"
 CAPTIONS_AT_ONCE = 256

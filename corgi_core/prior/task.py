@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from corgi_core.config import PriorSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.subsets import CaptionSubset
-from corgi_core.diffusion import Schedule, weighted_error
+from corgi_core.diffusion.schedule import Schedule, weighted_error
 from corgi_core.encoders.similarity import blockwise_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
-from corgi_core.presets import PriorSettings
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.training.loop import StepRandom, Task
@@ -76,7 +76,7 @@ def longest(mask: Tensor) -> int:
 
 
 @dataclass
-class PriorTask(Task):
+class PriorTask(Task[PriorNetwork]):
     """Training of one prior (a `Task` of the training loop)."""
 
     settings: PriorSettings
@@ -125,7 +125,7 @@ class PriorTask(Task):
             width=settings.width, layers=settings.layers, heads=settings.heads,
         )  # fmt: skip
 
-    def build(self) -> nn.Module:
+    def build(self) -> PriorNetwork:
         return PriorNetwork(self.shape(), self.settings.checkpoint_activations)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
@@ -146,11 +146,10 @@ class PriorTask(Task):
         weights = schedule.p2_weights(t, self.settings.p2_gamma)
         return {"loss": weighted_error(z_0, predicted, weights)}
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: PriorNetwork) -> dict[str, float]:
         """Held-out cosine of sampled against true embeddings, per block averaged."""
         if not len(self.held_out):
             return {}
-        assert isinstance(model, PriorNetwork)
         device = model.no_text.device
         prior = PriorModel(model, self.bank.to(device), self.settings, self.texts.spec, card={})
         rows = torch.arange(min(HELD_OUT_CAPTIONS, len(self.held_out)))

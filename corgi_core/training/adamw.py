@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from corgi_core.presets import TrainingSettings
+from corgi_core.config import TrainingSettings
 
 
 class AdamW:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from corgi_core.files import digest_of_file, read_json, remove_folder, whole_folder, write_json
+from corgi_core.io.files import digest_of_file, read_json, remove_folder, whole_folder, write_json
 
 KEPT = 2
 

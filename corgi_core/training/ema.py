@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
+from corgi_core.training.task import M
 
-class MovingAverage:
+
+class MovingAverage(Generic[M]):
     """θ̄ ← γₙ θ̄ + (1 − γₙ) θ after update n = 1, 2, …, with γₙ = min(decay, n / (n + 9)).
 
     The warm-up of γ lets the average forget the initial weights: a run much shorter than
@@ -17,13 +20,13 @@ class MovingAverage:
     parameters are their own average: both models hold the same ones, once in memory.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: M, decay: float) -> None:
         self.decay = decay
         self.updates = 0
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self._frozen = {name for name, p in parameters.items() if not p.requires_grad}
         shared = {id(parameters[name]): parameters[name] for name in self._frozen}
-        self.model = copy.deepcopy(model, shared).eval().requires_grad_(False)
+        self.model: M = copy.deepcopy(model, shared).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from corgi_core.presets import TrainingSettings
+from corgi_core.config import TrainingSettings
 from corgi_core.training.compiled import Compiled
 from corgi_core.training.precision import InPrecision
 from corgi_core.training.randomness import BatchOrder, StepRandom, seed_of
@@ -26,7 +27,7 @@ class BatchGradient:
 
     def __init__(
         self,
-        task: Task,
+        task: Task[Any],
         model: nn.Module,
         settings: TrainingSettings,
         rank: int,

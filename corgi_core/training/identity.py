@@ -16,7 +16,7 @@ from torch import Tensor
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of, read_json, write_json
+from corgi_core.io.files import digest_of, read_json, write_json
 
 PLAIN = (bool, int, float, str, Path, UPath)
 LONGEST = 200  # characters; longer values are described by their digest

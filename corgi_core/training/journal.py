@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from corgi_core.files import whole_file
+from corgi_core.io.files import whole_file
 
 Entry = dict[str, Any]
 

@@ -14,14 +14,15 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from upath import UPath
 
 from corgi_core import progress
+from corgi_core.config import TrainingSettings
 from corgi_core.errors import CorgiError
-from corgi_core.presets import TrainingSettings
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.checkpoint import (
     Checkpoint,
@@ -42,7 +43,7 @@ from corgi_core.training.run_folder import (
     finished_training,
     prepared_folder,
 )
-from corgi_core.training.task import Task
+from corgi_core.training.task import M, Task
 
 __all__ = [
     "StepRandom",
@@ -76,7 +77,7 @@ def learning_rate(settings: TrainingSettings, step: int) -> float:
 
 
 def train(
-    task: Task,
+    task: Task[M],
     settings: TrainingSettings,
     folder: Path | UPath,
     *,
@@ -84,7 +85,7 @@ def train(
     world_size: int = 1,
     device: torch.device | str = "cpu",
     name: str = "training",
-) -> TrainingResult:
+) -> TrainingResult[M]:
     """Train `task` in `folder`, from the newest checkpoint there if there is one.
 
     Every worker calls this, with its `rank` of `world_size`; with more than one, torch's process
@@ -105,14 +106,14 @@ def train(
 
 
 def _train(
-    task: Task,
+    task: Task[M],
     settings: TrainingSettings,
     folder: Path,
     rank: int,
     world_size: int,
     device: torch.device,
     name: str,
-) -> TrainingResult:
+) -> TrainingResult[M]:
     if finished := finished_training(task, folder, device):
         return finished
 
@@ -208,7 +209,7 @@ def _resumed(
     folder: Path,
     checkpoint: Checkpoint | None,
     model: nn.Module,
-    average: MovingAverage,
+    average: MovingAverage[Any],
     optimizer: AdamW,
 ) -> _Counters:
     if checkpoint is None:
@@ -224,7 +225,7 @@ def _resumed(
 
 def _checkpoint(
     model: nn.Module,
-    average: MovingAverage,
+    average: MovingAverage[Any],
     optimizer: AdamW,
     counters: _Counters,
 ) -> Checkpoint:

@@ -12,28 +12,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 from upath import UPath
 
+from corgi_core.config import TrainingSettings
 from corgi_core.errors import CorgiError
-from corgi_core.files import digest_of_file, is_local, read_json, whole_file, write_json
-from corgi_core.presets import TrainingSettings
+from corgi_core.io.files import digest_of_file, is_local, read_json, whole_file, write_json
 from corgi_core.training.checkpoint import clear_checkpoints, newest_step, plain
 from corgi_core.training.identity import claim, identity_of
-from corgi_core.training.task import Task
+from corgi_core.training.task import M, Task
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainingResult:
+class TrainingResult(Generic[M]):
     """A finished training: the averaged model in eval mode, and how it came about."""
 
-    model: nn.Module
+    model: M
     steps: int
     metrics: dict[str, float]  # the last training losses and held-out metrics
     journal: Path
@@ -44,7 +44,7 @@ class TrainingResult:
 
 
 def prepared_folder(
-    task: Task,
+    task: Task[Any],
     settings: TrainingSettings,
     folder: Path | UPath,
     workers: int,
@@ -66,7 +66,7 @@ def prepared_folder(
     return folder
 
 
-def _check_parts(task: Task, settings: TrainingSettings, workers: int) -> None:
+def _check_parts(task: Task[Any], settings: TrainingSettings, workers: int) -> None:
     pieces, batch = settings.accumulation, settings.batch_size
     if pieces < 1:
         raise CorgiError(f"accumulation is {pieces}", "set it to 1 piece or more")
@@ -103,8 +103,8 @@ def _is_full_disk(failure: OSError | SafetensorError) -> bool:
 
 
 def finished_training(
-    task: Task, folder: Path | UPath, device: torch.device | str = "cpu"
-) -> TrainingResult | None:
+    task: Task[M], folder: Path | UPath, device: torch.device | str = "cpu"
+) -> TrainingResult[M] | None:
     """The result of a run that was finished in `folder`, or None (also if its weights are torn)."""
     folder = Path(str(folder))
     weights = folder / "final.safetensors"
@@ -123,7 +123,7 @@ def finished_training(
     )
 
 
-def finish(folder: Path, result: TrainingResult) -> None:
+def finish(folder: Path, result: TrainingResult[Any]) -> None:
     """Write the averaged weights and how they came about; the checkpoints have had their day."""
     weights = folder / "final.safetensors"
     with whole_file(weights) as temporary:

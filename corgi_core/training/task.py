@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
 from corgi_core.training.randomness import StepRandom
 
+M = TypeVar("M", bound=nn.Module)
 
-class Task(ABC):
+
+class Task(ABC, Generic[M]):
     """What is trained, on what: a dataclass of settings and folder-backed inputs.
+
+    `M` is the class of the model, which `build` makes and `train` returns.
 
     Inputs count towards the run's identity by their `digest`. Heavy things are loaded lazily, by
     the worker that needs them: a task travels to workers as its fields, without what it has cached.
@@ -26,10 +30,10 @@ class Task(ABC):
         """Number of training samples."""
 
     @abstractmethod
-    def build(self) -> nn.Module:
+    def build(self) -> M:
         """The freshly initialised model; torch has been seeded."""
 
-    def prepare(self, model: nn.Module) -> None:  # noqa: B027 (most tasks have nothing to do)
+    def prepare(self, model: M) -> None:
         """Set what is computed from the data, not learned. Before the first step only: afterwards
         it is part of the saved weights."""
 
@@ -42,7 +46,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: M) -> dict[str, float]:
         """Held-out metrics of the averaged model; called without gradients, in eval mode."""
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import dagster as dg
 from upath import UPath
 
+from corgi_core.config import LanguageFreeSettings, Preset, preset_named, with_stable_diffusion
 from corgi_core.errors import CorgiError
-from corgi_core.presets import LanguageFreeSettings, Preset, preset_named, with_stable_diffusion
 from orchestration.settings import Settings
 
 DATASETS = ("raw_images", "images")  # whose folders DVC may own

@@ -13,8 +13,8 @@ import torch
 from benchmarks.decoder_systems.diffusers_example import Example, Files
 from benchmarks.decoder_systems.system import Case
 from benchmarks.decoders import draw_pictures
+from corgi_core.config import StageSettings
 from corgi_core.decoders.cascade.unet import Stage
-from corgi_core.presets import StageSettings
 
 REPOSITORY = Path(__file__).parents[2]
 

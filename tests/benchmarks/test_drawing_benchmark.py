@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from corgi_core.presets import preset_named
+from corgi_core.config import preset_named
 
 REPOSITORY = Path(__file__).parents[2]
 

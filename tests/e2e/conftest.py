@@ -21,7 +21,7 @@ import pytest
 
 PRESET = "emoji-small"
 ROOT = Path(__file__).resolve().parents[2]
-CORGI = [sys.executable, "-c", "from orchestration.cli import app; app()"]
+CORGI = [sys.executable, "-c", "from orchestration.cli.app import app; app()"]
 PATIENCE = 600  # seconds
 
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from upath import UPath
 
+from corgi_core.config import CAPTION_SUBSETS, LANGUAGE_FREE, preset_named
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.presets import CAPTION_SUBSETS, LANGUAGE_FREE, preset_named
 
 PRESET = preset_named("emoji-small")
 SUBSETS = set(CAPTION_SUBSETS) - {LANGUAGE_FREE}  # which is for those who ask

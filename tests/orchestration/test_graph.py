@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from corgi_core.errors import CorgiError
-from orchestration.refresh import Refresh, Step
+from orchestration.automation.refresh import Refresh, Step
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings, settings
 

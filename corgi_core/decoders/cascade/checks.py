@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from corgi_core.config import CascadeSettings, StageSettings
 from corgi_core.decoders.cascade.prediction import PREDICTIONS
 from corgi_core.errors import CorgiError
-from corgi_core.presets import CascadeSettings, StageSettings
 
 
 def check_cascade(settings: CascadeSettings) -> None:

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from corgi_core.config import CascadeSettings, DecoderSettings, settings_from
 from corgi_core.decoders.cascade.condition import larger, noised
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
 from corgi_core.decoders.cascade.prediction import predicted_start
 from corgi_core.decoders.cascade.tiles import in_tiles
 from corgi_core.decoders.decoder import Decoder, Drawing, Text
 from corgi_core.decoders.noise import T, few_step_solver
-from corgi_core.presets import CascadeSettings, DecoderSettings, settings_from
-from corgi_core.sampling import noise_for
+from corgi_core.diffusion.samplers import noise_for
 from corgi_core.training.randomness import seed_of
 
 PIXELS_AT_ONCE = 2**18  # of the pictures that are drawn together, one at least: memory

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from corgi_core.config import CascadeSettings, StageSettings
 from corgi_core.decoders.cascade.unet import Stage
 from corgi_core.decoders.decoder import Text
 from corgi_core.decoders.whitening import Whitening
-from corgi_core.presets import CascadeSettings, StageSettings
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from corgi_core.config import CascadeSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.decoders.cascade.condition import larger, noised, smaller
@@ -23,12 +24,11 @@ from corgi_core.decoders.decoder import Text
 from corgi_core.decoders.noise import T, forward_process
 from corgi_core.decoders.picture_task import PictureTask, in_range
 from corgi_core.errors import CorgiError
-from corgi_core.presets import CascadeSettings
 from corgi_core.training.loop import StepRandom
 
 
 @dataclass
-class CascadeTask(PictureTask[CascadeSettings]):
+class CascadeTask(PictureTask[CascadeSettings, CascadeNetwork]):
     """Training of a cascade, all stages in one run; its loss is the mean of theirs.
 
     `texts` holds "tokens" [m, T, w] and "mask" [m, T] of captions, for a cascade that reads them;
@@ -49,18 +49,17 @@ class CascadeTask(PictureTask[CascadeSettings]):
                 "set decoder.text_width to the tokens' width, or to None and give no texts",
             )
 
-    def build(self) -> nn.Module:
+    def build(self) -> CascadeNetwork:
         return CascadeNetwork(CascadeShape.of(self.settings, self.embeddings.spec["width"]))
 
-    def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> CascadeDecoder:
+    def decoder(self, model: CascadeNetwork, card: Mapping[str, Any]) -> CascadeDecoder:
         encoders = dict(self.embeddings.spec)
         if self.texts is not None:
             encoders["text_encoder"] = self.texts.spec["text_encoder"]
         return CascadeDecoder(model, self.settings, encoders, card)
 
-    def fit(self, model: nn.Module) -> None:
+    def fit(self, model: CascadeNetwork) -> None:
         """The whitening of the training images' embeddings."""
-        assert isinstance(model, CascadeNetwork)
         model.white.fit(self.training_embeddings)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
@@ -72,7 +71,7 @@ class CascadeTask(PictureTask[CascadeSettings]):
         text = self._words_of(chosen, dropped, random)
         return self._losses(model, pictures, z, dropped, random, text)
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: CascadeNetwork) -> dict[str, float]:
         """Denoising losses and the error of few-step reconstructions, on fixed held-out images."""
         if not self.test_keys:
             return {}

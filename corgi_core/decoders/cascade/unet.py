@@ -16,10 +16,10 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from corgi_core.config import StageSettings
 from corgi_core.decoders.decoder import Text
 from corgi_core.decoders.noise import T
-from corgi_core.presets import StageSettings
-from corgi_core.timesteps import timestep_features
+from corgi_core.diffusion.timesteps import timestep_features
 
 HEAD_WIDTH = 64
 LEVEL_FEATURES = 32

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from corgi_core.config import ComponentsSettings, DecoderSettings
 from corgi_core.decoders.components.network import ComponentsNetwork, ComponentsShape
 from corgi_core.decoders.decoder import Decoder, Drawing, Text
 from corgi_core.decoders.noise import T, few_step_solver
-from corgi_core.presets import ComponentsSettings, DecoderSettings
-from corgi_core.sampling import noise_for
+from corgi_core.diffusion.samplers import noise_for
 
 
 class ComponentsDecoder(Decoder):

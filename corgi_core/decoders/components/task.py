@@ -11,6 +11,7 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
+from corgi_core.config import ComponentsSettings
 from corgi_core.decoders.components.basis import PrincipalComponents
 from corgi_core.decoders.components.decoder import ComponentsDecoder
 from corgi_core.decoders.components.loss import denoising_loss
@@ -18,12 +19,11 @@ from corgi_core.decoders.components.network import ComponentsNetwork, Components
 from corgi_core.decoders.noise import T, forward_process
 from corgi_core.decoders.picture_task import PictureTask, in_range
 from corgi_core.errors import CorgiError
-from corgi_core.presets import ComponentsSettings
 from corgi_core.training.loop import StepRandom
 
 
 @dataclass
-class ComponentsTask(PictureTask[ComponentsSettings]):
+class ComponentsTask(PictureTask[ComponentsSettings, ComponentsNetwork]):
     """Training of a components decoder."""
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class ComponentsTask(PictureTask[ComponentsSettings]):
                 f"set decoder.components to {values} or less",
             )
 
-    def build(self) -> nn.Module:
+    def build(self) -> ComponentsNetwork:
         s = self.settings
         return ComponentsNetwork(
             ComponentsShape(
@@ -44,12 +44,11 @@ class ComponentsTask(PictureTask[ComponentsSettings]):
             )
         )  # fmt: skip
 
-    def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> ComponentsDecoder:
+    def decoder(self, model: ComponentsNetwork, card: Mapping[str, Any]) -> ComponentsDecoder:
         return ComponentsDecoder(model, self.settings, self.embeddings.spec, card)
 
-    def fit(self, model: nn.Module) -> None:
+    def fit(self, model: ComponentsNetwork) -> None:
         """The components of the training pictures, and the whitening of their embeddings."""
-        assert isinstance(model, ComponentsNetwork)
         model.components.load_state_dict(self._components.state_dict())
         model.white.fit(self.training_embeddings)
 
@@ -64,11 +63,10 @@ class ComponentsTask(PictureTask[ComponentsSettings]):
         alpha_bar = self._process.alphas_cumprod.to(t.device)[t]
         return {"loss": denoising_loss(x_0, predicted, alpha_bar, 3 * self.settings.image_size**2)}
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: ComponentsNetwork) -> dict[str, float]:
         """Denoising loss and the error of few-step reconstructions, on fixed held-out images."""
         if not self.test_keys:
             return {}
-        assert isinstance(model, ComponentsNetwork)
         device = model.nothing.device
         pixels, z = (tensor.to(device) for tensor in self.held_out)
         t = torch.linspace(0, T - 1, len(z), device=device).long()

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from corgi_core.config import DecoderSettings, GanSettings
 from corgi_core.decoders.decoder import Decoder, Drawing, Text
 from corgi_core.decoders.gan.generator import GanShape, Generator
-from corgi_core.presets import DecoderSettings, GanSettings
-from corgi_core.sampling import noise_for
+from corgi_core.diffusion.samplers import noise_for
 
 
 class GanDecoder(Decoder):

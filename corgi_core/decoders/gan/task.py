@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from corgi_core.config import GanSettings
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.decoders.gan.augment import NUMBERS
 from corgi_core.decoders.gan.decoder import GanDecoder
@@ -35,14 +36,13 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import global_clip_loss
 from corgi_core.encoders.similarity import blockwise_cosine, unit_blocks
 from corgi_core.errors import CorgiError
-from corgi_core.presets import GanSettings
 from corgi_core.training.loop import StepRandom
 
 TEMPERATURE = 0.5  # τ, as Lafite's
 
 
 @dataclass
-class GanTask(PictureTask[GanSettings]):
+class GanTask(PictureTask[GanSettings, GanNetwork]):
     """Training of a GAN decoder. `clip` are the encoders that made the embeddings; frozen."""
 
     compares_samples: ClassVar[bool] = True
@@ -74,23 +74,20 @@ class GanTask(PictureTask[GanSettings]):
         s, width = self.settings, self.embeddings.spec["width"]
         return GanShape(width, s.image_size, s.latent_width, s.channel_base, s.channel_most)
 
-    def build(self) -> nn.Module:
+    def build(self) -> GanNetwork:
         s = self.settings
         model = GanNetwork(self.shape, s.augment_target, s.augment_pictures)
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def fit(self, model: nn.Module) -> None:
+    def fit(self, model: GanNetwork) -> None:
         """The whitening of the training images' embeddings."""
-        assert isinstance(model, GanNetwork)
         model.generator.white.fit(self.training_embeddings)
 
-    def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> Decoder:
-        assert isinstance(model, GanNetwork)
+    def decoder(self, model: GanNetwork, card: Mapping[str, Any]) -> Decoder:
         return GanDecoder(model.generator, self.settings, self.embeddings.spec, card)
 
-    def drawing_part(self, model: nn.Module) -> nn.Module:
+    def drawing_part(self, model: GanNetwork) -> nn.Module:
         """The generator. A saved decoder has no discriminator: that one starts anew."""
-        assert isinstance(model, GanNetwork)
         return model.generator
 
     def condition(self, z: Tensor, random: StepRandom) -> Tensor:
@@ -138,7 +135,7 @@ class GanTask(PictureTask[GanSettings]):
         a, b = (share * unit_blocks(each, self.blocks) for each in (features, z))
         return TEMPERATURE * global_clip_loss(a, b, a.new_tensor(1 / TEMPERATURE))
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: GanNetwork) -> dict[str, float]:
         """Pixel error, and the CLIP similarity of held-out embeddings to what is drawn of them.
 
         CLIP is what the network learns from, so this similarity flatters it.

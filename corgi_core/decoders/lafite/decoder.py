@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from corgi_core.config import DecoderSettings, LafiteSettings
 from corgi_core.decoders.gan.decoder import GanDecoder
-from corgi_core.presets import DecoderSettings, LafiteSettings
 
 
 class LafiteDecoder(GanDecoder):

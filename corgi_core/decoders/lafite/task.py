@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from corgi_core.config import LafiteSettings
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.decoders.gan.network import GanNetwork
 from corgi_core.decoders.gan.task import GanTask
 from corgi_core.decoders.lafite.decoder import LafiteDecoder
 from corgi_core.encoders.similarity import scale_blocks
-from corgi_core.presets import LafiteSettings
 from corgi_core.training.loop import StepRandom
 
 
@@ -26,8 +26,7 @@ class LafiteTask(GanTask):
 
     settings: LafiteSettings
 
-    def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> Decoder:
-        assert isinstance(model, GanNetwork)
+    def decoder(self, model: GanNetwork, card: Mapping[str, Any]) -> Decoder:
         return LafiteDecoder(model.generator, self.settings, self.embeddings.spec, card)
 
     def condition(self, z: Tensor, random: StepRandom) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from corgi_core.config import DecoderSettings, StableDiffusionSettings
 from corgi_core.decoders.decoder import Decoder, Drawing, Text
 from corgi_core.decoders.stable_diffusion.network import (
     PIXELS_AT_ONCE,
@@ -16,9 +17,8 @@ from corgi_core.decoders.stable_diffusion.network import (
     StableDiffusionShape,
 )
 from corgi_core.decoders.stable_diffusion.noise import few_step_solver, forward_process
+from corgi_core.diffusion.samplers import noise_for
 from corgi_core.errors import CorgiError
-from corgi_core.presets import DecoderSettings, StableDiffusionSettings
-from corgi_core.sampling import noise_for
 
 
 class StableDiffusionDecoder(Decoder):

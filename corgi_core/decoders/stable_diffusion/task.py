@@ -11,6 +11,7 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
+from corgi_core.config import StableDiffusionSettings
 from corgi_core.decoders.picture_task import PictureTask
 from corgi_core.decoders.stable_diffusion.decoder import StableDiffusionDecoder
 from corgi_core.decoders.stable_diffusion.latents import TrainingLatents
@@ -28,14 +29,13 @@ from corgi_core.decoders.stable_diffusion.pipeline import (
 )
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
-from corgi_core.presets import StableDiffusionSettings
 from corgi_core.training.loop import StepRandom
 
 NEGATIVES = ("prior", "mean", "zero")
 
 
 @dataclass
-class StableDiffusionTask(PictureTask[StableDiffusionSettings]):
+class StableDiffusionTask(PictureTask[StableDiffusionSettings, StableDiffusionNetwork]):
     """Fine-tuning of a pretrained pipeline.
 
     `clip` embeds a black image, where that is what guidance starts from. The embedding travels to
@@ -55,7 +55,7 @@ class StableDiffusionTask(PictureTask[StableDiffusionSettings]):
             self.black = self.clip.encode_images(torch.zeros(1, 3, side, side))[0]
         self.clip = None
 
-    def build(self) -> nn.Module:
+    def build(self) -> StableDiffusionNetwork:
         s, configs = self.settings, self._configs
         lora = s.fine_tuning == "lora"
         shape = StableDiffusionShape(
@@ -68,12 +68,13 @@ class StableDiffusionTask(PictureTask[StableDiffusionSettings]):
             network.unet.enable_gradient_checkpointing()
         return network
 
-    def decoder(self, model: nn.Module, card: Mapping[str, Any]) -> StableDiffusionDecoder:
+    def decoder(
+        self, model: StableDiffusionNetwork, card: Mapping[str, Any]
+    ) -> StableDiffusionDecoder:
         return StableDiffusionDecoder(model, self.settings, self.embeddings.spec, card)
 
-    def fit(self, model: nn.Module) -> None:
+    def fit(self, model: StableDiffusionNetwork) -> None:
         """The negative embedding: the black image's, or the mean of the training images'."""
-        assert isinstance(model, StableDiffusionNetwork)
         black = self.black
         negative = self.training_embeddings.mean(dim=0) if black is None else black
         model.conditioning.negative.copy_(negative)

@@ -1,0 +1,1 @@
+"""Diffusion: schedule, samplers, and what a network predicts."""

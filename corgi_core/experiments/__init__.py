@@ -1,0 +1,1 @@
+"""Experiments that compare many models: the prior's ablation and the decoders' comparison."""

@@ -1,0 +1,206 @@
+"""Training and measuring one arm, so that a killed study goes on with what is there.
+
+<folder>/<arm>-<digest>/              its run folder, of the one training loop
+<folder>/<arm>-<digest>.<plan>.json   its measurement, written last and whole
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corgi_core.config import Preset
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.subsets import caption_subset
+from corgi_core.diffusion.schedule import TIMESTEPS
+from corgi_core.experiments.prior_ablation.arms import Arm
+from corgi_core.experiments.prior_ablation.banks import bank_of
+from corgi_core.experiments.prior_ablation.questions import Plan, Sampling
+from corgi_core.experiments.prior_ablation.scores import Judge, spread
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.learned import BankTask
+from corgi_core.io.files import digest_of, read_json, write_json
+from corgi_core.prior.model import PriorModel
+from corgi_core.prior.task import Captions, PriorTask
+from corgi_core.training.journal import read_journal
+from corgi_core.training.loop import train
+from corgi_core.training.run_folder import TrainingResult
+
+Row = dict[str, Any]
+Measurement = dict[str, list[Row]]
+"""Rows by table: "samples" (one a sampling), "timesteps" (one a timestep of the longest sampling),
+"training" (one an evaluation while training)."""
+
+START = "z_T"  # a row of "timesteps": where the sampling starts; the others are of ẑ_0
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all arms share. A process that measures several of them reads the stores once."""
+
+    dataset: Dataset
+    images: ArrayStore
+    texts: ArrayStore
+    preset: Preset
+    folder: Path
+
+    @cached_property
+    def real(self) -> np.ndarray:
+        """The training images' embeddings [n, d], to which banks are fitted."""
+        rows = self.images.rows_of(self.dataset.keys("train"))
+        return self.images.read("image")[rows].astype(np.float32)
+
+    @cached_property
+    def held_out(self) -> Captions:
+        """The first captions of at most `held_out` held-out images."""
+        captions = Captions.read(self.images, self.texts, set(self.dataset.keys("test")))
+        keys = self.texts.keys[self.texts.rows_among(self.dataset.keys("test"))]
+        first = np.sort(np.unique(keys, return_index=True)[1])
+        few = np.linspace(0, len(first) - 1, min(len(first), self.preset.study.held_out))
+        rows = first[few.round().astype(np.int64)]
+        return Captions(
+            captions.tokens[rows], captions.mask[rows], captions.text[rows], captions.image[rows]
+        )
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge(self.held_out.image, self.images.spec["blocks"])
+
+    def place(self, arm: Arm) -> Path:
+        """The arm's run folder, named by all that its training depends on."""
+        preset = self.preset
+        identity = digest_of(
+            arm.about, asdict(preset.prior), asdict(preset.gaussians),
+            asdict(preset.study.training), self.dataset.digest, self.images.digest,
+            self.texts.digest,
+        )  # fmt: skip
+        return self.folder / f"{arm.name}-{identity}"
+
+
+def measured(study: Study, plan: Plan) -> Measurement:
+    """The arm's measurement: read, if it was taken before, or else taken, after training it."""
+    place = study.place(plan.arm)
+    settings = study.preset.study
+    asked = digest_of(
+        asdict(plan), settings.held_out, settings.spread_captions, settings.spread_samples
+    )
+    path = place.parent / f"{place.name}.{asked}.json"
+    if path.exists():
+        found: Measurement = read_json(path)
+        return found
+    prior, result = trained(study, plan.arm)
+    about = plan.arm.about | {"k": prior.bank.k, "width": width_of(prior.bank, study.real)}
+    tables = {
+        "samples": _sample_rows(study, prior, plan),
+        "timesteps": _timestep_rows(study, prior, plan),
+        "training": _training_rows(result),
+    }
+    measurement = {name: [about | row for row in rows] for name, rows in tables.items()}
+    write_json(path, measurement)
+    return measurement
+
+
+def trained(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
+    """The arm's prior; a finished training is taken as it is, a killed one goes on."""
+    preset = study.preset
+    bank = bank_of(arm.start, study.real, study.images.spec["blocks"], preset.gaussians, arm.seed)
+    if arm.start.learned:
+        bank = _learned(study, bank, arm)
+    prior = preset.prior
+    if arm.p2_gamma is not None:
+        prior = replace(prior, p2_gamma=arm.p2_gamma)
+    task = PriorTask(
+        settings=prior,
+        images=study.images,
+        texts=study.texts,
+        captioned=caption_subset(study.dataset.manifest, arm.captions, arm.seed),
+        test_keys=study.dataset.keys("test"),
+        bank=bank,
+    )
+    settings = replace(preset.study.training, seed=arm.seed)
+    result = train(task, settings, study.place(arm), name=arm.name)
+    return PriorModel(result.model, bank, prior, study.texts.spec, card={}), result
+
+
+def _learned(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
+    """The bank after equation (5), on all captioned training images."""
+    gaussians = study.preset.gaussians
+    train_keys, test_keys = study.dataset.keys("train"), study.dataset.keys("test")
+    task = BankTask(gaussians, study.images, study.texts, train_keys, test_keys, fitted)
+    settings = replace(gaussians.learning, seed=arm.seed)
+    result = train(task, settings, study.place(arm) / "bank", name=f"{arm.name}'s bank")
+    return result.model.bank()
+
+
+def width_of(bank: GaussianBank, real: np.ndarray) -> float:
+    """The start's deviation in units of the embeddings' own, root mean square over coordinates."""
+    own = np.sqrt(real.var(axis=0, dtype=np.float64).mean())
+    return float(bank.deviations.square().mean().sqrt() / own)
+
+
+def _sample_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]:
+    seed, settings = plan.arm.seed, study.preset.study
+    some = torch.arange(min(settings.spread_captions, len(study.held_out)))
+    for sampling in plan.samplings:
+        row = asdict(sampling) | study.judge.scores(_drawn(study, prior, sampling, seed))
+        if sampling in plan.spread:
+            drawn = [
+                _drawn(study, prior, sampling, _draw_seed(seed, draw), some)
+                for draw in range(settings.spread_samples)
+            ]
+            row |= spread(torch.stack(drawn), study.held_out.image[some])
+        yield row
+
+
+def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]:
+    """Cosines to z_0: of the start z_T, then of every prediction ẑ_0 on the way."""
+    if not plan.timesteps:
+        return
+    seed = plan.arm.seed
+    c = prior.bank.choose(study.held_out.text)
+    random = torch.Generator().manual_seed(seed)
+    start = prior.bank.of(c).unwhiten(torch.randn(len(c), prior.bank.width, generator=random))
+    yield {"of": START, "timestep": TIMESTEPS, "cosine": study.judge.cosine(start)}
+    predictions: dict[int, list[Tensor]] = {}  # by timestep, in pieces of the captions
+    _drawn(
+        study, prior, Sampling(study.preset.study.steps[-1]), seed,
+        trajectory=lambda t, z: predictions.setdefault(t, []).append(z),
+    )  # fmt: skip
+    for t, pieces in predictions.items():
+        yield {"of": "ẑ_0", "timestep": t, "cosine": study.judge.cosine(torch.cat(pieces))}
+
+
+def _training_rows(result: TrainingResult[Any]) -> Iterator[Row]:
+    """Held-out cosine against training steps and seconds."""
+    for entry in read_journal(result.journal):
+        if "held_out_cosine" in entry:
+            yield {name: entry[name] for name in ("step", "seconds", "held_out_cosine")}
+
+
+def _drawn(
+    study: Study,
+    prior: PriorModel,
+    sampling: Sampling,
+    seed: int,
+    rows: Tensor | None = None,
+    trajectory: Any = None,
+) -> Tensor:
+    captions = study.held_out
+    tokens, mask, text, _ = captions.batch(torch.arange(len(captions)) if rows is None else rows)
+    return prior.sample(
+        tokens, mask, text, steps=sampling.steps, guidance=sampling.guidance,
+        sampler=sampling.sampler, seed=seed, trajectory=trajectory,
+    )  # fmt: skip
+
+
+def _draw_seed(seed: int, draw: int) -> int:
+    """A seed for each of several samples of one caption, apart from all arms' own."""
+    return 1000 * (seed + 1) + draw

@@ -1,0 +1,128 @@
+"""The study's numbers in Markdown: every question's arms, and what each idea brings by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from corgi_core.config import Preset
+from corgi_core.experiments.prior_ablation.arms import (
+    BASELINE,
+    SHIFT_ONLY,
+    Arm,
+    Start,
+    scale_only,
+    shifted,
+)
+from corgi_core.experiments.prior_ablation.intervals import HALF, MEAN, over_seeds, paired
+from corgi_core.experiments.prior_ablation.questions import Question, questions_of
+from corgi_core.experiments.prior_ablation.report import StudyReport
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = {
+    "cosine": "cosine",
+    "shuffled_cosine": "shuffled",
+    "recall_at_1": "recall@1",
+    "recall_at_5": "recall@5",
+    "frechet": "Fréchet",
+    "spread": "spread",
+}
+KEYS = ["label", "captions", "sampler", "steps", "guidance"]
+
+
+def tables_of(report: StudyReport, preset: Preset) -> dict[str, str]:
+    """Markdown tables by name: the mean over seeds ± the 95 % interval's half-width."""
+    samples = report.frame("samples")
+    tables = {
+        question.name: _table(samples, question)
+        for question in questions_of(preset)
+        if question.samplings
+    }
+    references = _references(report.frame("references"))
+    return {"references": references, "contributions": contributions(samples, preset), **tables}
+
+
+def _references(rows: pd.DataFrame) -> str:
+    metrics = [metric for metric in METRICS if metric in rows]
+    lines = [
+        [str(label), *(_cell(over_seeds(found, ["label"], metric)) for metric in metrics)]
+        for label, found in rows.groupby("label", sort=False)
+    ]
+    return markdown(["instead of a prior", *(METRICS[metric] for metric in metrics)], lines)
+
+
+def contributions(samples: pd.DataFrame, preset: Preset) -> str:
+    """What the shift and the scale bring: differences between arms, paired by seed.
+
+    Each at its own scale: two starts that are equally wide differ in their place alone.
+    """
+    kappas = dict.fromkeys((preset.gaussians.kappa, *preset.study.kappas))
+    pairs = [
+        ("both, over the baseline", shifted(preset.gaussians.kappa), BASELINE),
+        ("the shift, at deviation 1", SHIFT_ONLY, BASELINE),
+        *((f"the shift, at κ = {k:g}", shifted(k), scale_only(k)) for k in kappas),
+        *((f"the scale, at 0, κ = {k:g}", scale_only(k), BASELINE) for k in kappas),
+    ]
+    lines = []
+    for name, one, other in pairs:
+        for steps in preset.study.main_steps:
+            found, others = (_main(samples, start, steps) for start in (one, other))
+            cells = [_cell(paired(found, others, ["steps"], m), signed=True) for m in METRICS]
+            lines.append([name, str(steps), *cells])
+    return markdown(["what", "steps", *METRICS.values()], lines)
+
+
+def _main(samples: pd.DataFrame, start: Start, steps: int) -> pd.DataFrame:
+    return samples[
+        (samples["start"] == start.name) & (samples["captions"] == 1) & (samples["steps"] == steps)
+        & (samples["sampler"] == "ddpm") & (samples["guidance"] == 1)
+    ]  # fmt: skip
+
+
+def _table(samples: pd.DataFrame, question: Question) -> str:
+    lines = []
+    for arm in question.arms:
+        for s in question.samplings:
+            found = samples[
+                (samples["start"] == arm.family) & (samples["captions"] == arm.captions)
+                & (samples["sampler"] == s.sampler) & (samples["steps"] == s.steps)
+                & (samples["guidance"] == s.guidance)
+            ]  # fmt: skip
+            cells = [_cell(over_seeds(found, KEYS, metric)) for metric in METRICS]
+            about = [f"{100 * arm.captions:g} %", s.sampler, f"{s.guidance:g}", f"{s.steps}"]
+            lines.append([_label(arm, found), *about, *cells])
+    heads = ["start", "captions", "sampler", "guidance", "steps", *METRICS.values()]
+    return markdown(*_without_constants(heads, lines))
+
+
+def _label(arm: Arm, found: pd.DataFrame) -> str:
+    """The arm's label; with the k that the data bear, where that is less than was asked for."""
+    k = int(found["k"].iloc[0])
+    return arm.label if k == arm.start.gaussians else f"{arm.label} (fitted: {k})"
+
+
+def _without_constants(
+    heads: list[str], lines: list[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Leave out the columns that say nothing: empty ones, and settings that nothing varies."""
+    columns = list(zip(*lines, strict=True))
+    said = [
+        head == "start" or (len(set(cells)) > 1 or (head in METRICS.values() and any(cells)))
+        for head, cells in zip(heads, columns, strict=True)
+    ]
+    kept = [[cell for cell, keep in zip(row, said, strict=True) if keep] for row in [heads, *lines]]
+    return kept[0], kept[1:]
+
+
+def _cell(summary: pd.DataFrame, signed: bool = False) -> str:
+    if summary.empty:
+        return ""
+    mean, half = summary[MEAN].item(), summary[HALF].item()
+    return f"{mean:{'+' if signed else ''}.4f} ± {half:.4f}"
+
+
+def markdown(heads: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table; numbers stand right."""
+    rule = ["---" if n == 0 else "---:" for n in range(len(heads))]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, rule, *lines))

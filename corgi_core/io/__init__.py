@@ -1,0 +1,1 @@
+"""Files that are whole or absent, model folders, and pictures on disk."""

@@ -1,0 +1,107 @@
+"""A model is one folder: `config.json`, `model.safetensors`, `card.json` (design: data contracts).
+
+`config.json` says how to build the network, `model.safetensors` holds every tensor that it needs
+(a prior's bank too), `card.json` says where it comes from: data versions, encoders, metrics. The
+configuration carries the weights' digest, so parts of two models are never taken for one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from upath import UPath
+
+from corgi_core.errors import CorgiError
+from corgi_core.io.files import (
+    digest_of_bytes,
+    digest_of_file,
+    is_local,
+    read_json,
+    whole_folder,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What a model folder holds."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    card: dict[str, Any]
+
+
+def write_model_folder(
+    folder: Path | UPath,
+    kind: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    card: Mapping[str, Any],
+) -> str:
+    """Write the three files, whole or not at all; returns the weights' digest."""
+    content = _serialised(tensors)
+    digest = digest_of_bytes(content)
+    with whole_folder(folder) as temporary:
+        (temporary / WEIGHTS).write_bytes(content)
+        write_json(temporary / CONFIG, {"kind": kind, "weights": digest, **config})
+        write_json(temporary / CARD, dict(card))
+    return digest
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """The digest that `write_model_folder` gives these weights, without writing them."""
+    return digest_of_bytes(_serialised(tensors))
+
+
+def _serialised(tensors: Mapping[str, Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def read_model_folder(folder: Path | UPath, kind: str) -> ModelFolder:
+    """Read and check a model folder.
+
+    Raises CorgiError where a file is missing, where the folder holds another `kind` of model, or
+    where the weights are not those that the configuration was written for.
+    """
+    for name in (CONFIG, WEIGHTS, CARD):
+        if not (folder / name).exists():
+            raise CorgiError(
+                f"{folder} is no model folder: {name} is missing",
+                "give a folder written by Corgi, or materialise the model again",
+            )
+    config = read_json(folder / CONFIG)
+    if config.get("kind") != kind:
+        raise CorgiError(
+            f"{folder / CONFIG} describes a {config.get('kind')!r}, not a {kind!r}",
+            f"give the folder of a {kind}",
+        )
+    digest = digest_of_file(folder / WEIGHTS)
+    if digest != config["weights"]:
+        raise CorgiError(
+            f"{folder / WEIGHTS} has digest {digest}, but {CONFIG} was written for "
+            f"{config['weights']}",
+            "copy the whole folder again, or materialise the model again",
+        )
+    return ModelFolder(config, _read_tensors(folder / WEIGHTS), read_json(folder / CARD))
+
+
+def _read_tensors(path: Path | UPath) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    if is_local(path):
+        return load_file(str(path))
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as copy:
+        copy.write(path.read_bytes())
+        copy.flush()
+        return load_file(copy.name)

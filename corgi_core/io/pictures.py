@@ -1,0 +1,158 @@
+"""Pictures for people: grids, with or without captions, and files that say how they came."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+from upath import UPath
+
+from corgi_core.errors import CorgiError
+from corgi_core.io.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+MARGIN = 6  # pixels between pictures
+SMALLEST = 96  # smaller pictures are enlarged to about this in a labelled grid
+CAPTION_WIDTH = 220
+FONT_SIZE = 14
+FRAME_TIME = 120  # milliseconds
+LINE_SPACING = 4  # pixels, Pillow's
+INK = (40, 40, 40)
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def picture(pixels: Tensor | np.ndarray) -> Image.Image:
+    """One picture [3, h, w] in [0, 1]; values outside are clamped."""
+    values = np.clip(np.asarray(pixels, dtype=np.float32), 0, 1)
+    return Image.fromarray((values.transpose(1, 2, 0) * 255).round().astype(np.uint8))
+
+
+def grid(images: Tensor | np.ndarray, columns: int) -> Image.Image:
+    """Pictures [n, 3, h, w] in [0, 1], row by row, `columns` to a row, on white.
+
+    Raises CorgiError where there are no pictures or no columns.
+    """
+    if len(images) == 0 or columns < 1:
+        raise CorgiError(
+            f"{len(images)} pictures cannot be laid out in {columns} columns",
+            "give at least one picture and one column",
+        )
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height, width = images.shape[-2:]
+    sheet = Image.new(
+        "RGB",
+        (columns * (width + MARGIN) + MARGIN, rows * (height + MARGIN) + MARGIN),
+        "white",
+    )
+    for i, pixels in enumerate(images):
+        row, column = divmod(i, columns)
+        place = (MARGIN + column * (width + MARGIN), MARGIN + row * (height + MARGIN))
+        sheet.paste(picture(pixels), place)
+    return sheet
+
+
+def labelled_grid(
+    captions: Sequence[str], columns: Mapping[str, Tensor | np.ndarray]
+) -> Image.Image:
+    """One row a caption: the caption, wrapped, and a picture of every column under its heading.
+
+    Every column holds pictures [n, 3, h, w] in [0, 1], n being the number of captions; small ones
+    are enlarged by a whole factor. Raises CorgiError where a column has another number of them.
+    """
+    for heading, images in columns.items():
+        if len(images) != len(captions):
+            raise CorgiError(
+                f"the column {heading!r} has {len(images)} pictures for {len(captions)} captions",
+                "give one picture a caption",
+            )
+    font = ImageFont.load_default(FONT_SIZE)
+    sides = [max(images.shape[-2:]) for images in columns.values()]
+    side = max((-(-SMALLEST // s) * s if s < SMALLEST else s for s in sides), default=SMALLEST)
+    heading_lines = [_wrapped(heading, side, font) for heading in columns]
+    top = MARGIN + _height(max(heading_lines, key=len, default=[]), font)
+    step = side + MARGIN
+    sheet = Image.new(
+        "RGB",
+        (2 * MARGIN + CAPTION_WIDTH + step * len(columns), top + MARGIN + step * len(captions)),
+        "white",
+    )
+    draw = ImageDraw.Draw(sheet)
+    left = 2 * MARGIN + CAPTION_WIDTH
+    for column, lines in enumerate(heading_lines):
+        draw.text((left + column * step, MARGIN), "\n".join(lines), INK, font)
+    for row, caption in enumerate(captions):
+        y = top + MARGIN + row * step
+        lines = _wrapped(caption, CAPTION_WIDTH, font)
+        while lines and _height(lines, font) > side:
+            lines = [*lines[:-2], lines[-2] + " …"] if len(lines) > 1 else []
+        draw.text((MARGIN, y + (side - _height(lines, font)) // 2), "\n".join(lines), INK, font)
+        for column, images in enumerate(columns.values()):
+            shown = picture(images[row]).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(shown, (left + column * step, y))
+    return sheet
+
+
+def save_png(image: Image.Image, path: Path | UPath, metadata: Mapping[str, Any]) -> None:
+    """Write a PNG, whole or not at all, with `metadata` as JSON in its text chunk "corgi"."""
+    text = PngInfo()
+    text.add_itxt("corgi", json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False))
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        image.save(file, format="PNG", pnginfo=text)
+
+
+def save_gif(
+    frames: Sequence[Image.Image], path: Path | UPath, metadata: Mapping[str, Any]
+) -> None:
+    """Write an endless GIF there and back again, whole or not at all, with `metadata` as JSON in
+    its comment. Every frame has its own 256 colours. Raises CorgiError where there are no frames.
+    """
+    if not frames:
+        raise CorgiError("a GIF of no frames shows nothing", "give at least one picture")
+    comment = json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False).encode()
+    there_and_back = [*frames, *frames[-2:0:-1]]
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        there_and_back[0].save(
+            file, format="GIF", save_all=True, append_images=there_and_back[1:],
+            duration=FRAME_TIME, loop=0, comment=comment,
+        )  # fmt: skip
+
+
+def save_pictures(folder: Path | UPath, pictures: Mapping[str, Image.Image]) -> None:
+    """A PNG of every picture, by name, in `folder`, which exists (the caller makes it whole)."""
+    for name, image in pictures.items():
+        content = BytesIO()
+        image.save(content, format="PNG")
+        (folder / f"{name}.png").write_bytes(content.getvalue())
+
+
+def load_pictures(folder: Path | UPath) -> dict[str, Image.Image]:
+    """What `save_pictures` wrote, by name."""
+    return {path.stem: Image.open(BytesIO(path.read_bytes())) for path in folder.glob("*.png")}
+
+
+def drawn(figure: Figure, dpi: int = 110) -> Image.Image:
+    """A matplotlib figure as a picture."""
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
+    return Image.open(content)
+
+
+def _wrapped(text: str, width: int, font: Font) -> list[str]:
+    """Lines of at most about `width` pixels."""
+    characters = max(4, int(width / (font.getlength("n" * 20) / 20)))
+    return textwrap.wrap(text, characters)
+
+
+def _height(lines: Sequence[str], font: Font) -> int:
+    return len(lines) * int(font.getbbox("Åg")[3] + LINE_SPACING)

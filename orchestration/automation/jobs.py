@@ -1,0 +1,45 @@
+"""What people and automations start by name."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import dagster as dg
+
+from orchestration.automation.refresh import Refresh
+from orchestration.partitions import priors
+
+semi_supervised_priors = dg.define_asset_job(
+    "semi_supervised_priors",
+    selection=["prior"],
+    partitions_def=priors,
+    description="Train the priors of one or more (variant, caption subset) partitions.",
+)
+
+
+@dataclass
+class _Log:
+    """Watches a refresh for the run's log."""
+
+    log: logging.Logger
+
+    def unchanged(self, title: str) -> None:
+        self.log.info(f"{title} is up to date")
+
+    @contextmanager
+    def doing(self, title: str, reason: str) -> Iterator[None]:
+        self.log.info(f"materialising {title}: {reason}")
+        yield
+
+
+@dg.op
+def bring_up_to_date(context: dg.OpExecutionContext) -> None:
+    """Materialise what is missing or out of date, stage by stage, as `corgi demo` does."""
+    refresh = Refresh(context.repository_def, context.instance)
+    refresh.run(refresh.all_steps(), _Log(context.log))
+
+
+@dg.job(description="Bring all assets up to date: what is done and unchanged is not done again.")
+def everything() -> None:
+    bring_up_to_date()

@@ -1,0 +1,213 @@
+"""Brings a workspace up to date: what is done and unchanged is not done again.
+
+Dagster knows what is stale: every asset has a code version (of its settings and source), every
+partition a data version (the digest of its content), and a materialization remembers those of its
+inputs. Steps run one by one in this process, so that an interrupted job loses one step at most.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
+
+from corgi_core.config import Preset
+from corgi_core.errors import CorgiError
+from orchestration.automation.staleness import (
+    checks_hold,
+    end_interrupted_runs,
+    failures,
+    staleness,
+)
+from orchestration.partitions import CAPTIONED, COMPARISON, STUDY, is_compared, is_kept_up_to_date
+from orchestration.resources.champions import registered_folder
+from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
+from orchestration.resources.logs import TO_FILE_ONLY
+from orchestration.resources.workspace import Workspace
+from orchestration.settings import Settings, settings
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+TAG = {"corgi/refresh": "true"}
+RAW_DATA = dg.AssetKey("raw_images")
+REGISTRY = "registered_models"  # kept by MLflow, not by an IO manager
+
+
+@dataclass(frozen=True)
+class Step:
+    """One partition of one asset."""
+
+    asset: dg.AssetKey
+    partition: str | None = None
+
+    @property
+    def title(self) -> str:
+        name = self.asset.to_user_string()
+        return name if self.partition is None else f"{name} {self.partition.replace('|', ' ')}"
+
+
+class Watcher(Protocol):
+    """Whoever wants to know how a refresh goes."""
+
+    def unchanged(self, title: str) -> None:
+        """A step that need not be done."""
+
+    def doing(self, title: str, reason: str) -> AbstractContextManager[None]:
+        """A step that must be done, and why; the block is entered before and left after it."""
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """The repository's assets in one workspace, whose history is in `instance`."""
+
+    repository: dg.RepositoryDefinition
+    instance: dg.DagsterInstance
+
+    def run(self, steps: Iterable[Step], watcher: Watcher) -> int:
+        """Do those of `steps` that must be done, in their order; returns how many they were."""
+        done = 0
+        with _only_one(self.instance):
+            for step in steps:
+                reason = self.reason_to_run(step)
+                if reason is None:
+                    watcher.unchanged(step.title)
+                    continue
+                with watcher.doing(step.title, reason):
+                    self.materialize(step)
+                done += 1
+        return done
+
+    def all_steps(self) -> list[Step]:
+        """The preset's partitions of all assets but those that people ask for, each after its
+        inputs; where there are no captions, up to the decoder that draws."""
+        if settings().preset.decoder is not None and not _has_captions(settings()):
+            return self._steps(dg.AssetSelection.assets("decoder").upstream())
+        asked_for = dg.AssetSelection.groups(STUDY, COMPARISON, CAPTIONED)
+        return self._steps(dg.AssetSelection.all() - asked_for)
+
+    def study_steps(self) -> list[Step]:
+        """The study and all that it is made from."""
+        return self._steps(dg.AssetSelection.groups(STUDY).upstream())
+
+    def comparison_steps(self) -> list[Step]:
+        """The decoders' comparison and all that it is made from, registered too."""
+        compared = dg.AssetSelection.groups(COMPARISON) | dg.AssetSelection.assets(REGISTRY)
+        return self._steps(compared.upstream() - dg.AssetSelection.groups(CAPTIONED), is_compared)
+
+    def _steps(
+        self,
+        selection: dg.AssetSelection,
+        is_wanted: Callable[[str, Preset], bool] = is_kept_up_to_date,
+    ) -> list[Step]:
+        selected, preset, steps = selection.resolve(self._graph), settings().preset, []
+        for asset in self._graph.toposorted_asset_keys:
+            if asset not in selected:
+                continue
+            definition = self._graph.get(asset).partitions_def
+            if definition is None:
+                steps.append(Step(asset))
+                continue
+            keys = definition.get_partition_keys()
+            steps += [Step(asset, key) for key in keys if is_wanted(key, preset)]
+        return steps
+
+    def reason_to_run(self, step: Step) -> str | None:
+        """Why the step must be done (again); None when it is up to date."""
+        if reason := staleness(self._graph, step.asset, step.partition, self.instance):
+            return reason
+        if step.asset == RAW_DATA and _data_changed(self.instance, settings()):
+            return "the data have changed"
+        if not _is_kept(step, settings()):
+            return "its files are gone"
+        if not checks_hold(self._graph, step.asset, self.instance):
+            return "a check has not passed"
+        return None
+
+    def materialize(self, step: Step) -> None:
+        """Materialise the step with its checks; raises what the asset raised.
+
+        A check that does not pass is a CorgiError: nothing is made from such an asset.
+        """
+        try:
+            self.repository.get_implicit_global_asset_job_def().execute_in_process(
+                instance=self.instance,
+                asset_selection=[step.asset],
+                partition_key=step.partition,
+                run_config=TO_FILE_ONLY,
+                tags=TAG,
+            )
+        except DagsterExecutionInterruptedError as interrupted:
+            raise KeyboardInterrupt from interrupted
+        except DagsterAssetCheckFailedError as error:
+            failed = failures(self._graph, step.asset, self.instance)
+            raise CorgiError(
+                f"{step.title} does not pass its checks: {failed}",
+                "mend the data and run again; `corgi ui` shows the checks' tables",
+            ) from error
+
+    @property
+    def _graph(self) -> AssetGraph:
+        return self.repository.asset_graph
+
+
+@contextmanager
+def _only_one(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Hold the workspace's lock; what a killed refresh left running in Dagster's eyes is ended."""
+    path = settings().state / "refresh.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise CorgiError(
+                f"the workspace {settings().workspace} is being brought up to date already "
+                f"(process {file.read().strip()})",
+                "wait for it to end, or stop it",
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        end_interrupted_runs(instance, TAG)
+        yield
+
+
+def _has_captions(settings: Settings) -> bool:
+    """Whether any image of the data has one; data that are not there yet are taken to have some."""
+    from corgi_core.data.dataset import Dataset
+
+    raw = Workspace.of(settings).place_of(RAW_DATA.to_user_string(), None)
+    if not (raw / "manifest.parquet").exists():
+        return True
+    return bool(Dataset.load(raw).manifest["captions"].notna().any())
+
+
+def _data_changed(instance: dg.DagsterInstance, settings: Settings) -> bool:
+    """Whether other raw data lie there than were materialised: ingested anew, or by DVC."""
+    from corgi_core.data.dataset import Dataset
+
+    event = instance.get_latest_materialization_event(RAW_DATA)
+    materialization = event.asset_materialization if event else None
+    place = Workspace.of(settings).place_of(RAW_DATA.to_user_string(), None)
+    if materialization is None or not (place / "manifest.parquet").exists():
+        return True
+    version = version_in_lock(LOCK, INGEST) if settings.under_dvc else Dataset.load(place).digest
+    return (materialization.tags or {}).get(DATA_VERSION_TAG) != version
+
+
+def _is_kept(step: Step, settings: Settings) -> bool:
+    asset = step.asset.to_user_string()
+    if asset == REGISTRY:
+        try:
+            return bool(registered_folder(settings, "prior"))
+        except CorgiError:
+            return False
+    return Workspace.of(settings).place_of(asset, step.partition).exists()

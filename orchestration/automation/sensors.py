@@ -1,0 +1,27 @@
+"""What happens by itself when something else does. Off until somebody switches it on."""
+
+import dagster as dg
+
+from orchestration.automation.jobs import everything
+from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
+
+
+@dg.sensor(
+    job=everything,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+)
+def new_data_version(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """A new digest of the raw data in dvc.lock starts one run of all that depends on it.
+
+    The version seen when the sensor is first switched on counts as known.
+    """
+    version = version_in_lock(LOCK, INGEST)
+    if version is None:
+        return dg.SkipReason(f"{LOCK} records no data yet: run `dvc repro` or `corgi demo`")
+    if context.cursor is None:
+        return dg.SensorResult(skip_reason=f"watching from version {version} on", cursor=version)
+    if version == context.cursor:
+        return dg.SkipReason(f"the data are still at version {version}")
+    request = dg.RunRequest(run_key=version, tags={"corgi/data_version": version})
+    return dg.SensorResult(run_requests=[request], cursor=version)

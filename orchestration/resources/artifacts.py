@@ -1,0 +1,72 @@
+"""The types that flow between assets, known to Dagster by name and loaded when first needed.
+
+Every artefact saves itself to a folder, loads itself from one and has a digest of its content.
+Most of their modules import torch, which a code location must not; so Dagster sees an `Artifact`
+that names the class, and a type checker sees the class itself.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import dagster as dg
+from upath import UPath
+
+
+class FolderBacked(Protocol):
+    """What the IO manager needs of an artefact."""
+
+    @property
+    def digest(self) -> str: ...
+
+    def save(self, folder: Path | UPath) -> None: ...
+
+    @classmethod
+    def load(cls, folder: Path | UPath) -> Self: ...
+
+
+class Artifact(dg.DagsterType):
+    """A Dagster type that stands for the class `module:name`, imported at its first use."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            type_check_fn=lambda _, value: _is_instance(value, path),
+            key=path,
+            name=path.partition(":")[2],
+            description=f"`{path.replace(':', '.')}`: one folder, named by its content's digest",
+            typing_type=Any,
+        )
+
+    def load(self, folder: UPath) -> FolderBacked:
+        module, _, name = self.path.partition(":")
+        artifact: FolderBacked = getattr(import_module(module), name).load(folder)
+        return artifact
+
+
+def _is_instance(value: object, path: str) -> bool:
+    return any(f"{kind.__module__}:{kind.__qualname__}" == path for kind in type(value).__mro__)
+
+
+if TYPE_CHECKING:
+    from corgi_core.data.arrays import ArrayStore as ArrayStore
+    from corgi_core.data.dataset import Dataset as Dataset
+    from corgi_core.data.subsets import CaptionSubset as CaptionSubset
+    from corgi_core.decoders.decoder import Decoder as Decoder
+    from corgi_core.encoders.clip import ClipEnsemble as ClipEnsemble
+    from corgi_core.evaluation.report import Evaluation as Evaluation
+    from corgi_core.experiments.prior_ablation.report import StudyReport as StudyReport
+    from corgi_core.gaussians.bank import GaussianBank as GaussianBank
+    from corgi_core.prior.model import PriorModel as PriorModel
+else:
+    ArrayStore = Artifact("corgi_core.data.arrays:ArrayStore")
+    CaptionSubset = Artifact("corgi_core.data.subsets:CaptionSubset")
+    ClipEnsemble = Artifact("corgi_core.encoders.clip:ClipEnsemble")
+    Dataset = Artifact("corgi_core.data.dataset:Dataset")
+    Decoder = Artifact("corgi_core.decoders.decoder:Decoder")
+    Evaluation = Artifact("corgi_core.evaluation.report:Evaluation")
+    GaussianBank = Artifact("corgi_core.gaussians.bank:GaussianBank")
+    PriorModel = Artifact("corgi_core.prior.model:PriorModel")
+    StudyReport = Artifact("corgi_core.experiments.prior_ablation.report:StudyReport")

@@ -1,0 +1,37 @@
+"""Artefacts to folders and back, on any file system that UPath knows."""
+
+from __future__ import annotations
+
+import dagster as dg
+from upath import UPath
+
+from orchestration.resources.artifacts import Artifact, FolderBacked
+
+MISSING_ALLOWED = "allow_missing_partitions"  # an input's metadata, as Dagster names it
+
+
+class ArtifactIOManager(dg.UPathIOManager):
+    """Keeps an asset under `<root>/<asset key>[/<partition>…]`.
+
+    An artefact writes and reads itself; the input's declared type says which class reads. Several
+    partitions at once are a dict by partition key, which holds those that are there if the input
+    says so. An artefact that was computed in its own place,
+    shard by shard, is there already, and its `save` copies nothing.
+    """
+
+    def __init__(self, root: UPath) -> None:
+        super().__init__(base_path=root)
+
+    def dump_to_path(self, context: dg.OutputContext, obj: FolderBacked, path: UPath) -> None:
+        obj.save(path)
+
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> FolderBacked:
+        declared = context.dagster_type
+        artifact = getattr(declared, "value_type", declared)  # of dict[str, artefact]
+        if not isinstance(artifact, Artifact):
+            raise TypeError(
+                f"input {context.name!r} is declared {declared.display_name}, no Artifact"
+            )
+        if (context.definition_metadata or {}).get(MISSING_ALLOWED) and not path.exists():
+            raise FileNotFoundError(path)  # which the base class passes over
+        return artifact.load(path)

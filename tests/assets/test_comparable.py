@@ -1,0 +1,41 @@
+"""Which priors are evaluated together: those of the present settings and encoders."""
+
+from dataclasses import replace
+
+import pytest
+from upath import UPath
+
+from assets.evaluation import comparable
+from corgi_core.config import PriorSettings, preset_named
+from corgi_core.errors import CorgiError
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.prior.model import PriorModel
+from corgi_core.prior.network import PriorNetwork, PriorShape
+
+SETTINGS = replace(preset_named("emoji-small").prior, width=16, layers=1, heads=2)
+ENCODERS = {"encoder": "e1", "width": 4, "blocks": [4], "text_width": 3, "text_tokens": 2}
+
+
+def saved_and_loaded(
+    folder: UPath, settings: PriorSettings = SETTINGS, encoder: str = "e1"
+) -> PriorModel:
+    network = PriorNetwork(PriorShape(4, 3, 2, gaussians=1, width=16, layers=1, heads=2))
+    encoders = ENCODERS | {"encoder": encoder}
+    PriorModel(network, GaussianBank.standard([4]), settings, encoders, {}).save(folder)
+    return PriorModel.load(folder)
+
+
+def test_a_stale_prior_is_left_out(tmp_path):
+    place = UPath(tmp_path)
+    priors = {
+        "100%|baseline": saved_and_loaded(place / "a"),
+        "10%|shifted-k1024-learned": saved_and_loaded(place / "b"),
+        "100%|shifted-k128": saved_and_loaded(place / "c", replace(SETTINGS, sampling_steps=9)),
+        "1.7%|shifted-k1": saved_and_loaded(place / "d", encoder="e2"),
+    }
+    models = comparable(priors, SETTINGS, ENCODERS)
+    assert set(models) == {("baseline", "100%"), ("shifted-k1024-learned", "10%")}
+    assert models["baseline", "100%"] is priors["100%|baseline"]
+    del priors["100%|baseline"], priors["10%|shifted-k1024-learned"]
+    with pytest.raises(CorgiError, match="none of 2 priors"):
+        comparable(priors, SETTINGS, ENCODERS)

@@ -1,0 +1,114 @@
+"""`corgi compare`: every kind of decoder, with captions and without, in tables and the registry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+from PIL import Image
+
+from corgi_core.config import preset_named
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.subsets import CaptionSubset
+from corgi_core.decoders.decoder import Decoder
+from tests.helpers.tiny_corgi import Corgi, corgi_in, materialise_in
+
+KINDS = [settings.kind for settings in preset_named("emoji-small").decoders]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compared")
+
+
+@pytest.fixture(scope="module")
+def corgi(home: Path) -> Corgi:
+    return corgi_in(home)
+
+
+@pytest.fixture(scope="module")
+def state(home: Path, corgi: Corgi) -> Path:
+    done = corgi("compare")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Language-free" in done.stdout
+    assert "Supervision" in done.stdout
+    return home / ".corgi" / "emoji-small"
+
+
+def test_every_decoder_meets_every_embedding(state: Path) -> None:
+    report = json.loads((state / "reports" / "comparison" / "measurements.json").read_text())
+    rows = [row for row in report["pictures"] if row["decoder"] != "real pictures"]
+    cases = {(r["contest"], r["decoder"], r["source"], r["captions"], r["seed"]) for r in rows}
+    assert len(cases) == len(rows)
+    drawing = [kind for kind in KINDS if kind != "lafite"]
+    priors = [(v, s) for v in ("baseline", "shifted-k1") for s in ("1.7%", "10%", "100%")]
+    assert cases == {
+        (contest, kind, source, captions, seed)
+        for seed in (0, 1)
+        for contest, sources in (
+            ("supervision", priors),
+            ("language-free", [("baseline", "0%"), ("shifted-k1", "0%")]),
+        )
+        for kind, source, captions in [
+            *((kind, "real", "none") for kind in KINDS),
+            *((kind, *prior) for kind in drawing for prior in sources),
+            ("lafite", "text", "none"),
+        ]
+    }
+    for name in ("supervision", "language_free"):
+        assert (state / "reports" / "comparison" / f"{name}_grid.png").exists()
+        assert (state / "reports" / "comparison" / "tables" / f"{name}.md").exists()
+
+
+def test_a_language_free_prior_saw_no_caption_of_the_source(home: Path, state: Path) -> None:
+    images = Dataset.load(home / "data" / "emoji-small" / "images")
+    subset = CaptionSubset.load(state / "storage" / "caption_subset" / "0%")
+    assert len(subset) > 0
+    assert set(subset.keys.tolist()) == set(images.keys("train", "noto"))
+
+
+def test_a_tuned_decoder_is_another_one(state: Path) -> None:
+    for kind in KINDS:
+        first = Decoder.load(state / "storage" / "decoder" / kind)
+        tuned = Decoder.load(state / "storage" / "language_free_decoder" / kind)
+        assert first.shape == tuned.shape
+        assert first.digest != tuned.digest
+
+
+def test_the_registry_knows_what_is_language_free(home: Path, state: Path) -> None:
+    store = mlflow.MlflowClient(f"sqlite:///{home}/.corgi/mlflow/mlflow.db")
+    for kind in KINDS:
+        store.get_model_version_by_alias("emoji-small-decoder", f"{kind}-twemoji")
+    prior = store.get_model_version_by_alias("emoji-small-prior", "language-free")
+    assert prior.tags["caption_subset"] == "0%"
+
+
+def test_pictures_are_drawn_without_captions(home: Path, corgi: Corgi, state: Path) -> None:
+    words = ("a red apple", "--prior", "language-free", "--decoder", "gan-twemoji")
+    done = corgi("generate", *words, "-n", "2", "--out", "apple.png")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(Image.open(home / "apple.png").text["corgi"])
+    tuned = Decoder.load(state / "storage" / "language_free_decoder" / "gan")
+    assert made["decoder"] == tuned.digest
+
+
+def test_a_decoder_that_reads_captions_is_made_by_name_registered_and_drawn_with(
+    home: Path, corgi: Corgi, state: Path
+) -> None:
+    assert not (state / "storage" / "captioned_decoder").exists()
+    done = materialise_in(home)("captioned_decoder:10%", "registered_models")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = corgi("generate", "a red apple", "--decoder", "captions-10", "--out", "read.png")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(Image.open(home / "read.png").text["corgi"])
+    reading = Decoder.load(state / "storage" / "captioned_decoder" / "10%")
+    assert reading.reads_text
+    assert made["decoder"] == reading.digest
+
+
+def test_comparing_again_does_nothing(corgi: Corgi, state: Path) -> None:
+    again = corgi("compare")
+    assert again.returncode == 0, again.stderr
+    assert "0 steps done" in again.stdout

@@ -1,0 +1,64 @@
+"""An asset that takes the partitions that are there, and is stale when another one joins."""
+
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+from upath import UPath
+
+from corgi_core.data.subsets import CaptionSubset as Subset
+from corgi_core.errors import CorgiError
+from orchestration.automation.staleness import staleness
+from orchestration.partitions import priors
+from orchestration.resources.artifacts import CaptionSubset
+from orchestration.resources.io_managers import MISSING_ALLOWED, ArtifactIOManager
+
+ALL = {"part": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
+
+
+@dg.asset(partitions_def=priors, code_version="1")
+def part(context: dg.AssetExecutionContext) -> dg.MaterializeResult[CaptionSubset]:
+    subset = Subset(np.array([context.partition_key]), 0.5, 0)
+    return dg.MaterializeResult(value=subset, data_version=dg.DataVersion(subset.digest))
+
+
+@dg.asset(ins=ALL, code_version="1")
+def whole(part: dict[str, CaptionSubset]) -> dg.MaterializeResult[CaptionSubset]:
+    subset = Subset(np.array([key for p in part.values() for key in p.keys]), 1, 0)
+    return dg.MaterializeResult(value=subset, data_version=dg.DataVersion(subset.digest))
+
+
+@dg.asset(code_version="1")
+def strict(part: dict[str, CaptionSubset]) -> None:
+    pass
+
+
+def test_what_is_there_is_taken_and_what_joins_makes_it_stale(tmp_path: Path) -> None:
+    assets = [part, whole, strict]
+    graph = dg.Definitions(assets=assets).resolve_asset_graph()
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def make(asset: dg.AssetsDefinition, partition: str | None = None) -> None:
+            dg.materialize(
+                assets, selection=[asset], partition_key=partition, instance=instance,
+                resources={"io_manager": ArtifactIOManager(UPath(tmp_path))},
+            )  # fmt: skip
+
+        def kept() -> list[str]:
+            return Subset.load(UPath(tmp_path / "whole")).keys.tolist()
+
+        first, second = "100%|baseline", "1.7%|shifted-k1024-learned"
+        make(part, first)
+        make(whole)
+        assert kept() == [first]
+        assert staleness(graph, whole.key, None, instance) is None
+        make(part, first)  # once more the same
+        assert staleness(graph, whole.key, None, instance) is None
+        make(part, second)
+        assert staleness(graph, whole.key, None, instance) == "has a new dependency data version"
+        make(whole)
+        assert sorted(kept()) == sorted([first, second])
+        assert staleness(graph, whole.key, None, instance) is None
+        with pytest.raises(CorgiError, match="materialise it again"):
+            make(strict)

@@ -1,0 +1,129 @@
+"""From ready-made embeddings to a prior that knows their captions: the gate, towers, the graph."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from upath import UPath
+
+from corgi_core.config import PRESETS, TrainingSettings
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.expectations import check_manifest
+from corgi_core.data.ingest import ingest
+from corgi_core.data.pixels import pixels
+from corgi_core.data.quality import gate, quarantine_of
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.embed import embed_texts, ready_made
+from corgi_core.encoders.onto_embeddings import TextTowerTask
+from corgi_core.encoders.text import TokenEncoder
+from corgi_core.errors import CorgiError
+from corgi_core.prior.task import Captions
+from corgi_core.training.loop import train
+from tests.helpers.vectors_on_disk import WIDTHS, rows, write_parquet
+
+PRESET = PRESETS["embeddings"]
+ENCODERS = replace(
+    PRESET.encoders, text_tokens=8,
+    training=TrainingSettings(
+        steps=120, batch_size=64, learning_rate=2e-3, warmup_steps=10, ema_decay=0.9
+    ),
+)  # fmt: skip
+CORGI = "from orchestration.cli.app import app; app()"
+DATA = replace(PRESET.data, shard_size=100)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("ready")
+    made = rows()
+    made[3]["clip_b"] = np.full(WIDTHS["clip_b"], np.nan, np.float16)
+    made[4]["clip_a"] = np.zeros(WIDTHS["clip_a"], np.float16)
+    made[5] |= {name: made[6][name] for name in WIDTHS}
+    path = write_parquet(folder / "e.parquet", made)
+    raw = ingest("embeddings", str(path), UPath(folder / "raw"), DATA, seed=0)
+    return gate(raw, UPath(folder / "images"), DATA)
+
+
+def test_the_gate_names_what_it_leaves_out(images: Dataset) -> None:
+    found = quarantine_of(images)
+    assert dict(zip(found["reason"], found["detail"], strict=True)) == {
+        "not finite": f"{WIDTHS['clip_b']} of {sum(WIDTHS.values())} numbers",
+        "zero vector": "the block of clip_a",
+        "duplicate": f"has the same numbers as {found['detail'].iloc[-1].rpartition(' ')[2]}",
+    }
+    assert len(images) == len(rows()) - 3
+    assert check_manifest(images.manifest).success
+
+
+def test_pictures_are_asked_for_in_vain(images: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(CorgiError, match="holds embeddings, not pictures"):
+        pixels(images, UPath(tmp_path), 64)
+
+
+def test_fitted_towers_retrieve_and_survive_saving(images: Dataset, tmp_path: Path) -> None:
+    store = ready_made(images, UPath(tmp_path / "image"))
+    assert store.spec["blocks"] == list(WIDTHS.values())
+    norms = np.linalg.norm(store.read("image")[:, :16].astype(np.float32), axis=1)
+    np.testing.assert_allclose(norms, 4, rtol=1e-3)
+    task = TextTowerTask(ENCODERS, images, store)
+    assert ENCODERS.training is not None
+    result = train(task, ENCODERS.training, tmp_path / "run")
+    # 8 held-out combinations of 4 embeddings each: a right text is one of 4 that are all right
+    assert result.metrics["recall_at_5"] > 0.7  # by chance 0.16
+    ensemble = task.ensemble(result.model, {"training": "abc"})
+    ensemble.save(UPath(tmp_path / "clip"))
+    again = ClipEnsemble.load(UPath(tmp_path / "clip"))
+    assert (again.digest, again.names, again.widths) == (
+        ensemble.digest, list(WIDTHS), tuple(WIDTHS.values()),
+    )  # fmt: skip
+    texts = ["a red apple", "a pink hat"]
+    torch.testing.assert_close(again.encode_texts(texts), ensemble.encode_texts(texts))
+    with pytest.raises(CorgiError, match="'clip_a' is not here: its embeddings came ready-made"):
+        again.encode_images(torch.zeros(1, 3, 8, 8))
+    tokens = TokenEncoder.load("minilm", 8)
+    captions = Captions.read(
+        store,
+        embed_texts(again, tokens, images, UPath(tmp_path / "text")),
+        set(images.manifest.key),
+    )
+    assert len(captions) == 2 * len(images)
+
+
+def test_the_lineage_without_pictures() -> None:
+    """In a process of its own, as a code location has one preset."""
+    script = """
+import json
+from orchestration.definitions import defs
+graph = defs.resolve_asset_graph()
+print(json.dumps({k.to_user_string(): sorted(p.to_user_string() for p in graph.get(k).parent_keys)
+                  for k in graph.toposorted_asset_keys}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"CORGI_PRESET": "embeddings"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    graph = json.loads(done.stdout.strip().splitlines()[-1])
+    assert not {"pixels", "decoder"} & graph.keys()
+    assert graph["image_embeddings"] == ["images"]
+    assert graph["clip_encoder"] == ["image_embeddings", "images"]
+    assert graph["text_embeddings"] == ["clip_encoder", "images"]
+    assert graph["evaluation"] == ["image_embeddings", "images", "prior", "text_embeddings"]
+    assert graph["registered_models"] == ["clip_encoder", "evaluation", "prior"]
+    assert {"gaussian_bank", "prior", "prior_study", "study_figures"} <= graph.keys()
+
+
+def test_drawing_needs_a_decoder(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CORGI, "generate", "a hat", "--preset", "embeddings"],
+        env=os.environ | {"CORGI_HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "has embeddings only, and no decoder" in done.stderr

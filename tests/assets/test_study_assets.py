@@ -1,0 +1,87 @@
+"""The study as assets: every seed's arms, then figures, numbers in MLflow and files for people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import dagster as dg
+import pytest
+from mlflow import MlflowClient
+from upath import UPath
+
+from corgi_core.config import PRESETS
+from corgi_core.experiments.prior_ablation.questions import plans_of, questions_of
+from orchestration.resources.compute import Compute
+from orchestration.resources.io_managers import ArtifactIOManager
+from orchestration.resources.tracking import MLflow
+from orchestration.resources.workspace import Workspace
+from orchestration.settings import Settings
+from tests.helpers.small_study import PRESET, dataset, stores
+
+TINY = replace(  # two arms and their figures' least
+    PRESET,
+    name="emoji",
+    study=replace(PRESET.study, gaussians=(1,), captions=(1.0,), samplers=("ddpm",), held_out=8),
+)
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "emoji", TINY)
+    return Settings.from_environment({"CORGI_HOME": str(tmp_path / "home")})
+
+
+def test_the_study_is_measured_tracked_and_drawn(settings, tmp_path):
+    from assets.study import prior_study, study_figures
+    from orchestration.resources.artifacts import ArrayStore, Dataset
+
+    images = dataset(tmp_path)
+    image, text = stores(tmp_path, images)
+
+    def given(name, kind, value):
+        return dg.AssetsDefinition.from_op(
+            dg.op(name=name, out=dg.Out(dagster_type=kind, io_manager_key="memory"))(lambda: value)
+        )
+
+    upstream = [
+        given("images", Dataset, images),
+        given("image_embeddings", ArrayStore, image),
+        given("text_embeddings", ArrayStore, text),
+    ]
+    resources = {
+        "workspace": Workspace.of(settings),
+        "compute": Compute(num_workers=0),
+        "mlflow": MLflow.of(settings),
+        "io_manager": ArtifactIOManager(UPath(tmp_path / "storage")),
+        "memory": dg.mem_io_manager,
+    }
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def materialize(asset, partition=None):
+            return dg.materialize(
+                [*upstream, prior_study, study_figures], resources=resources, instance=instance,
+                selection=[*(a for a in upstream if partition), asset], partition_key=partition,
+            ).asset_materializations_for_node(asset.op.name)[0]  # fmt: skip
+
+        for seed in ("0", "1", "2"):
+            measured = materialize(prior_study, seed)
+        figures = materialize(study_figures)
+
+    arms = len(plans_of(questions_of(TINY), 0, 3))
+    assert measured.metadata["arms"].value == arms
+    assert "data:image/png" in figures.metadata["kappa"].value
+    assert "± " in figures.metadata["contributions_table"].value
+    report = settings.reports / "study"
+    assert (report / "steps.png").exists()
+    assert (report / "tables" / "gaussians.md").exists()
+
+    client = MlflowClient(settings.tracking_uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'emoji'")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert len(runs) == 3 * arms + 1
+    baseline = runs["study-baseline-seed1"]
+    assert baseline.data.params["start"] == "baseline"
+    history = client.get_metric_history(baseline.info.run_id, "ddpm-guidance1/cosine")
+    assert sorted(point.step for point in history) == [1, 2, 3]
+    artifacts = {a.path for a in client.list_artifacts(runs["study"].info.run_id, "study")}
+    assert {"study/steps.png", "study/measurements.json", "study/tables"} <= artifacts

@@ -1,0 +1,119 @@
+"""Shards and manifest: nothing lost, the same bytes every time, whole or absent."""
+
+import pickle
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import webdataset
+from upath import UPath
+
+from corgi_core.data.dataset import Dataset, write_dataset
+from corgi_core.errors import CorgiError
+from tests.helpers.made import encoded, noise, sample, samples
+
+ROOT = Path(__file__).parents[3]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_what_is_written_is_read(tmp_path):
+    written = [
+        sample("a/one", encoded(noise("1"), "JPEG"), suffix="jpg"),
+        sample("b", captions=["ein Äpfel", "two\nlines"]),
+        sample("c", captions=None, split="test", group="g"),
+        sample("d", captions=[]),
+        sample("é", image=b""),
+    ]
+    dataset = write_dataset(tmp_path / "set", written, shard_size=2)
+    assert list(dataset.samples()) == written
+    assert dataset.shards == ["00000", "00001", "00002"]
+    assert dict(dataset.images("00001")) == {s.key: s.image for s in written[2:4]}
+    row = dataset.manifest.iloc[0]
+    assert (row.key, row.shard, row.width, row.height) == ("a/one", "00000", 8, 8)
+    assert dataset.manifest["captions"].tolist() == [s.captions for s in written]
+    assert dataset.manifest["width"].isna().tolist() == [False, False, False, False, True]
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path):
+    write_dataset(tmp_path / "first", samples(10), shard_size=4)
+    write_dataset(tmp_path / "second", iter(samples(10)), shard_size=4)
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+    with tarfile.open(tmp_path / "first/shards/00000.tar") as tar:
+        members = tar.getmembers()
+    assert {(m.mtime, m.uid, m.gid, m.mode) for m in members} == {(0, 0, 0, 0o644)}
+    assert [m.name for m in members] == sorted(m.name for m in members)
+
+
+def test_the_webdataset_library_reads_our_shards(tmp_path):
+    write_dataset(tmp_path / "set", samples(5), shard_size=5)
+    url = str(tmp_path / "set/shards/00000.tar")
+    theirs = list(webdataset.WebDataset(url, shardshuffle=False))
+    assert [(s["__key__"], s["png"], s["txt"].decode()) for s in theirs] == [
+        (s.key, s.image, s.captions[0]) for s in samples(5)
+    ]
+
+
+def test_the_digest_names_content_and_not_layout(tmp_path):
+    first = write_dataset(tmp_path / "4", samples(10), shard_size=4)
+    again = write_dataset(tmp_path / "3", samples(10), shard_size=3)
+    assert first.digest == again.digest
+    for number, change in enumerate(
+        [{"captions": None}, {"split": "other"}, {"image": b"x"}, {"key": "new"}]
+    ):
+        changed = [replace(samples(1)[0], **change), *samples(10)[1:]]
+        other = write_dataset(tmp_path / f"changed{number}", changed, shard_size=4)
+        assert other.digest != first.digest, change
+        assert other.shard_digest("00001") == first.shard_digest("00001")
+        assert (other.shard_digest("00000") == first.shard_digest("00000")) == ("split" in change)
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    def failing():
+        yield from samples(6)
+        raise RuntimeError("the disk is gone")
+
+    before = write_dataset(tmp_path / "set", samples(3), shard_size=2).digest
+    with pytest.raises(RuntimeError):
+        write_dataset(tmp_path / "set", failing(), shard_size=2)
+    assert Dataset.load(tmp_path / "set").digest == before
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize("keys", [("a", "a"), ("a", "b.c"), ("", "b"), ("a", "b\0"), ("c/", "d")])
+def test_keys_that_a_tar_could_not_tell_apart_are_refused(tmp_path, keys):
+    with pytest.raises(CorgiError, match="key"):
+        write_dataset(tmp_path / "set", map(sample, keys), shard_size=1)
+    assert not (tmp_path / "set").exists()
+
+
+def test_no_manifest_no_dataset(tmp_path):
+    with pytest.raises(CorgiError, match=r"manifest\.parquet"):
+        Dataset.load(tmp_path)
+
+
+def test_saving_copies_to_any_storage_and_pickles_as_a_folder(tmp_path):
+    dataset = write_dataset(UPath(tmp_path / "set"), samples(5), shard_size=2)
+    remote = UPath("memory://test_dataset/copy")
+    dataset.save(remote)
+    Dataset.load(remote).save(tmp_path / "back")
+    assert contents(tmp_path / "back") == contents(tmp_path / "set")
+    dataset.save(dataset.folder)  # onto itself: nothing is lost
+    assert len(dataset.manifest) == 5
+    assert "manifest" not in vars(pickle.loads(pickle.dumps(dataset)))
+    assert pickle.loads(pickle.dumps(Dataset.load(remote))).digest == dataset.digest
+
+
+def test_data_need_no_torch():
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "corgi_core" / "data").rglob("*.py")
+    )
+    heavy = ("torch", "great_expectations", "dagster", "ray", "mlflow", "webdataset")
+    program = f"import sys, {', '.join(modules)}; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"

@@ -1,0 +1,131 @@
+"""Ingest: raw bytes kept, splits by group, the limit by key; bad input leaves nothing behind."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from upath import UPath
+
+from corgi_core.data.ingest import ingest
+from corgi_core.data.splits import fill_in_splits
+from corgi_core.errors import CorgiError
+from corgi_core.progress import listening
+from tests.helpers.made import SETTINGS, encoded, noise
+
+
+def folder_of(place: Path, names: list[str]) -> str:
+    for name in names:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(encoded(noise(name)))
+    return str(place)
+
+
+def test_emoji(tmp_path):
+    heard = []
+    with listening(lambda *told: heard.append(told)):
+        emoji = ingest("emoji", None, UPath(tmp_path / "emoji"), replace(SETTINGS, limit=200), 0)
+    assert len(emoji) == 200
+    assert heard
+    again = ingest("emoji", None, tmp_path / "again", replace(SETTINGS, limit=200, shard_size=9), 0)
+    assert again.digest == emoji.digest
+    assert (emoji.manifest.groupby("group")["split"].nunique() == 1).all()
+    assert emoji.manifest.groupby("group").size().max() == 2  # both vendors' pictures
+    more = ingest("emoji", None, tmp_path / "more", replace(SETTINGS, limit=300), 0)
+    assert set(emoji.manifest["key"]) < set(more.manifest["key"])
+    for shard in emoji.shards:
+        sha256 = emoji.rows(shard)["sha256"].tolist()
+        assert [hashlib.sha256(i).hexdigest() for _, i in emoji.images(shard)] == sha256
+
+
+def test_the_owners_split_is_kept(tmp_path):
+    place = folder_of(tmp_path / "in", ["train/a.png", "train/b.png", "test/c.png", "d.png"])
+    dataset = ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0)
+    splits = dict(zip(dataset.manifest["key"], dataset.manifest["split"], strict=True))
+    assert splits == {"train/a": "train", "train/b": "train", "test/c": "test", "d": "train"}
+
+
+def test_a_training_folder_alone_is_split(tmp_path):
+    place = folder_of(tmp_path / "in", [f"train/{n}.png" for n in range(6)])
+    dataset = ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0)
+    assert set(dataset.manifest["split"]) == {"train", "test"}
+
+
+GROUPS = st.lists(st.text(min_size=1, max_size=8), min_size=2, unique=True, max_size=60)
+
+
+def split_of(groups, fraction=0.25, seed=3):
+    rows = [{"group": group, "split": None} for group in groups for _ in range(2)]
+    fill_in_splits(rows, fraction, seed)
+    assert all(a["split"] == b["split"] for a, b in zip(rows[::2], rows[1::2], strict=True))
+    return {row["group"]: row["split"] for row in rows}
+
+
+@settings(max_examples=30)
+@given(GROUPS)
+def test_each_split_has_something(groups):
+    assert set(split_of(groups).values()) == {"train", "test"}
+
+
+@settings(max_examples=30)
+@given(GROUPS, GROUPS)
+def test_more_data_do_not_move_what_was_held_out(groups, more):
+    """But for the one group that a split is given because it would have none."""
+    few, many = split_of(groups), split_of(dict.fromkeys(groups + more))
+    assert sum(few[group] != many[group] for group in groups) <= 1
+
+
+def test_the_share_held_out_is_the_fraction():
+    held_out = list(split_of([str(n) for n in range(20_000)], 0.1).values()).count("test")
+    assert abs(held_out / 20_000 - 0.1) < 4 * (0.1 * 0.9 / 20_000) ** 0.5
+    other = split_of([str(n) for n in range(20_000)], 0.1, seed=4)
+    assert other != split_of([str(n) for n in range(20_000)], 0.1, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "words"),
+    [
+        ("imagefolder", "gone", "gone"),
+        ("webdataset", "gone", "gone"),
+        ("imagefolder", "empty", "no images"),
+        ("webdataset", "empty", "no tar shards"),
+        ("imagefolder", "single", "at least two"),
+        ("imagefolder", None, "needs a path"),
+        ("parquet", "empty", "emoji, imagefolder, webdataset"),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(tmp_path, source, path, words):
+    (tmp_path / "in" / "empty").mkdir(parents=True)
+    folder_of(tmp_path / "in" / "single", ["one.png"])
+    place = path and str(tmp_path / "in" / path)
+    with pytest.raises(CorgiError, match=words):
+        ingest(source, place, tmp_path / "out" / "raw", SETTINGS, 0)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that opens but not reads")
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(CorgiError, match="cannot read /proc/self/mem"):
+        ingest("webdataset", "/proc/self/mem", tmp_path / "raw", SETTINGS, 0)
+
+
+def test_a_failed_ingest_keeps_the_old_dataset(tmp_path):
+    place = folder_of(tmp_path / "in", ["a.png", "b.png"])
+    before = ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0)
+    with pytest.raises(CorgiError, match="headline"):
+        ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0, caption_column="headline")
+    assert type(before).load(tmp_path / "out").digest == before.digest
+
+
+def test_a_tar_that_is_torn_half_way_leaves_nothing_behind(tmp_path):
+    whole = tmp_path / "whole"
+    place = folder_of(tmp_path / "in", [f"{n}.png" for n in range(8)])
+    ingest("imagefolder", place, whole, replace(SETTINGS, shard_size=8), 0)
+    tar = (whole / "shards" / "00000.tar").read_bytes()
+    (tmp_path / "torn.tar").write_bytes(tar[: len(tar) // 2 - 300])
+    settings = replace(SETTINGS, shard_size=1)  # so that shards are written before the fault
+    with pytest.raises(CorgiError, match="not a whole tar"):
+        ingest("webdataset", str(tmp_path / "torn.tar"), tmp_path / "out" / "raw", settings, 0)
+    assert not list((tmp_path / "out").iterdir())

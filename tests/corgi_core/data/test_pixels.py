@@ -1,0 +1,42 @@
+"""Pixels: white-padded squares, in the manifest's order."""
+
+import numpy as np
+from PIL import Image
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import write_dataset
+from corgi_core.data.pixels import pixels, square
+from corgi_core.data.quality import gate
+from tests.helpers.made import SETTINGS, encoded, sample
+
+
+def test_padding_is_white_and_in_the_middle():
+    wide = square(encoded(Image.new("RGB", (40, 20), (10, 20, 30))), 40)
+    assert wide.shape == (3, 40, 40)
+    assert wide.dtype == np.uint8
+    assert (wide[:, 10:30].reshape(3, -1).T == (10, 20, 30)).all()
+    assert (wide[:, :10] == 255).all()
+    assert (wide[:, 30:] == 255).all()
+    tall = square(encoded(Image.new("RGB", (20, 40), (10, 20, 30))), 40)
+    assert (tall.transpose(0, 2, 1) == wide).all()
+
+
+def test_a_size_of_its_own_is_untouched_and_shrinking_keeps_the_mean():
+    ramp = Image.linear_gradient("L").convert("RGB")
+    assert (square(encoded(ramp), 256) == np.asarray(ramp).transpose(2, 0, 1)).all()
+    assert abs(square(encoded(ramp), 32).mean() - np.asarray(ramp).mean()) < 1
+
+
+def test_rows_follow_the_dataset(tmp_path):
+    shades = {f"{n:02d}": Image.new("RGB", (5 + n, 5 + n), (n, 2 * n, 3 * n)) for n in range(7)}
+    raw = write_dataset(
+        tmp_path / "raw", [sample(k, encoded(p)) for k, p in shades.items()], shard_size=3
+    )
+    images = gate(raw, tmp_path / "images", SETTINGS)
+    store = ArrayStore.load(pixels(images, tmp_path / "pixels", 8).folder, expect={"size": 8})
+    assert store.keys.tolist() == images.manifest["key"].tolist()
+    assert store.read("pixels").shape == (7, 3, 8, 8)
+    middle = store.read("pixels")[:, :, 4, 4]
+    assert (middle == [(n, 2 * n, 3 * n) for n in range(7)]).all()
+    assert pixels(images, tmp_path / "pixels", 8).recomputed == 0
+    assert pixels(images, tmp_path / "pixels", 16).recomputed == 2

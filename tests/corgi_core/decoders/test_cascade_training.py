@@ -1,0 +1,105 @@
+"""A cascade's training: resumed, on two workers, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from corgi_core.config import PRESETS, StageSettings
+from corgi_core.decoders.cascade.checks import check_cascade
+from corgi_core.decoders.cascade.task import CascadeTask
+from corgi_core.decoders.kinds import task_of
+from corgi_core.errors import CorgiError
+from corgi_core.training.loop import StepRandom, train
+from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered
+from tests.helpers.shapes import SHAPES
+from tests.helpers.stopping import StoppedError, stopping
+
+
+@pytest.fixture(scope="module")
+def cascade_task(tmp_path_factory: pytest.TempPathFactory) -> CascadeTask:
+    return a_cascade_task(tmp_path_factory.mktemp("cascade"))
+
+
+def test_a_resumed_cascade_is_the_uninterrupted_one(
+    cascade_task: CascadeTask, tmp_path: Path
+) -> None:
+    training = replace(TINY_CASCADE.training, steps=8, checkpoint_every=2)
+    fields = (cascade_task.pixels, cascade_task.embeddings, cascade_task.train_keys, ())
+    settings = altered(training=training, blurred=0.5)
+    with pytest.raises(StoppedError):
+        train(stopping(CascadeTask, at=5)(settings, *fields), training, tmp_path / "stopped")
+    resumed = train(CascadeTask(settings, *fields), training, tmp_path / "stopped").model
+    straight = train(CascadeTask(settings, *fields), training, tmp_path / "straight").model
+    for name, tensor in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_two_workers_lose_what_one_does(cascade_task: CascadeTask) -> None:
+    torch.manual_seed(0)
+    blurred = replace(cascade_task, settings=altered(blurred=0.5))
+    network, rows = blurred.build().eval(), torch.arange(SHAPES)
+    whole = blurred.loss(network, rows, StepRandom(0, 7, SHAPES))
+    halves = [
+        blurred.loss(network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
+        for rank in (0, 1)
+    ]
+    assert whole.keys() == {"loss", "loss_8", "loss_16"}
+    for name, loss in whole.items():
+        torch.testing.assert_close(loss, (halves[0][name] + halves[1][name]) / 2)
+
+
+def stages_of(*sizes: int, channels: tuple[int, ...] = (8, 16), attending: int = 0) -> object:
+    return tuple(
+        StageSettings(
+            size=size, channels=channels, layers=1, attending=attending, noise_shift=0.0
+        )
+        for size in sizes
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"stages": ()}, "image_size"),
+        ({"stages": stages_of(4, 8)}, "image_size"),
+        ({"stages": stages_of(16, 16)}, "cannot follow"),
+        ({"stages": stages_of(32, 16)}, "cannot follow"),
+        ({"stages": stages_of(6, 16)}, "cannot follow"),
+        ({"stages": stages_of(1, 16)}, "multiple of 2|halves"),
+        ({"stages": stages_of(16, channels=(8,) * 6)}, "halves"),
+        ({"stages": stages_of(16, channels=(12,))}, "channels"),
+        ({"stages": stages_of(16, channels=())}, "channels"),
+        ({"stages": stages_of(16, attending=3)}, "attend"),
+        ({"tile": 9, "overlap": 2}, "tile is 9"),
+        ({"tile": 8, "overlap": 3}, "overlap is 3"),
+        ({"tile": 8, "overlap": 6}, "overlap"),
+        ({"prediction": "x"}, "predict"),
+        ({"condition_noise": 1.5}, "condition_noise"),
+        ({"sampling_noise": -0.1}, "sampling_noise"),
+    ],
+)
+def test_impossible_settings_are_refused(
+    cascade_task: CascadeTask, changes: dict[str, object], says: str
+) -> None:
+    with pytest.raises(CorgiError, match=says):
+        replace(cascade_task, settings=altered(**changes))
+
+
+def test_the_presets_cascades_are_possible() -> None:
+    found = [kind for preset in PRESETS.values() for kind in preset.decoders]
+    cascades = [settings for settings in found if settings.kind == "cascade"]
+    assert len(cascades) == 2
+    for settings in cascades:
+        check_cascade(settings)
+
+
+def test_it_is_a_kind_of_decoder_by_name(cascade_task: CascadeTask) -> None:
+    fields = ("settings", "pixels", "embeddings", "train_keys", "test_keys")
+    inputs = {name: getattr(cascade_task, name) for name in fields}
+    found = task_of("cascade", None, **inputs)  # type: ignore[arg-type]
+    assert isinstance(found, CascadeTask)
+    assert found.settings == TINY_CASCADE

@@ -1,0 +1,106 @@
+"""A decoder goes on from another one, shown some of the training images only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from corgi_core.decoders.components.decoder import ComponentsDecoder
+from corgi_core.decoders.components.task import ComponentsTask
+from corgi_core.decoders.gan.decoder import GanDecoder
+from corgi_core.decoders.picture_task import FineTuning
+from corgi_core.errors import CorgiError
+from corgi_core.training.identity import identity_of
+from corgi_core.training.loop import train
+from tests.helpers.gan_shapes import TINY as TINY_GAN
+from tests.helpers.gan_shapes import a_gan_task
+from tests.helpers.shapes import TINY, a_task
+
+SHORT = replace(TINY.training, steps=60, learning_rate=1e-3, evaluate_every=60)
+
+
+def tuned(task: ComponentsTask, decoder: ComponentsDecoder, count: int) -> ComponentsTask:
+    settings = replace(task.settings, training=SHORT)
+    tuning = FineTuning(decoder, tuple(task.train_keys)[:count])
+    return replace(task, settings=settings, tuning=tuning)
+
+
+def test_it_starts_where_the_other_decoder_is(
+    task: ComponentsTask, decoder: ComponentsDecoder
+) -> None:
+    further = tuned(task, decoder, count=3)
+    model = further.build()
+    further.prepare(model)
+    there = decoder.network.state_dict()
+    assert all(torch.equal(tensor, there[name]) for name, tensor in model.state_dict().items())
+
+
+def test_only_the_images_named_are_shown_and_they_are_learned(
+    task: ComponentsTask, decoder: ComponentsDecoder, tmp_path: Path
+) -> None:
+    further = tuned(task, decoder, count=2)
+    assert set(further.order.tolist()) == {0, 1}
+    assert further.rows < task.rows
+    result = train(further, SHORT, tmp_path / "run")
+    z, pixels = task.training_embeddings, task.training_pixels / 255
+
+    def error(drawing: ComponentsDecoder, rows: slice) -> float:
+        return float((drawing.decode(z[rows]) - pixels[rows]).square().mean())
+
+    after = further.decoder(result.model, {})
+    assert isinstance(after, ComponentsDecoder)
+    shown, others = slice(0, 2), slice(2, None)
+    assert error(after, shown) < error(decoder, shown)
+    assert error(after, others) > error(decoder, others)
+
+
+def test_where_it_starts_and_what_it_is_shown_name_the_training(
+    task: ComponentsTask, decoder: ComponentsDecoder
+) -> None:
+    identities = [
+        identity_of(each, SHORT)
+        for each in (tuned(task, decoder, 2), tuned(task, decoder, 3), task)
+    ]
+    assert identities[0]["task.tuning.start"] == decoder.digest
+    assert len({str(sorted(identity.items())) for identity in identities}) == 3
+
+
+def test_a_gan_goes_on_from_the_generator_with_a_new_discriminator(tmp_path: Path) -> None:
+    task = a_gan_task(tmp_path)
+    earlier = task.build()
+    decoder = task.decoder(earlier, {})
+    assert isinstance(decoder, GanDecoder)
+    further = replace(task, tuning=FineTuning(decoder, tuple(task.train_keys)[:4]))
+    torch.manual_seed(5)
+    model = further.build()
+    further.prepare(model)
+    generator = earlier.generator.state_dict()
+    for name, tensor in model.generator.state_dict().items():
+        torch.testing.assert_close(tensor, generator[name])
+    fresh = zip(model.discriminator.parameters(), earlier.discriminator.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in fresh)
+    assert set(further.order.tolist()) == {0, 1, 2, 3}
+    assert TINY_GAN.kind == further.settings.kind
+
+
+def test_a_decoder_of_another_kind_size_or_clip_is_refused(
+    task: ComponentsTask, decoder: ComponentsDecoder, tmp_path: Path
+) -> None:
+    other_size = a_task(tmp_path, replace(TINY, components=50))
+    small = ComponentsDecoder(
+        decoder.network, replace(decoder.settings, image_size=8), decoder.encoders, {}
+    )
+    other_clip = ComponentsDecoder(
+        decoder.network, decoder.settings, {**decoder.encoders, "encoder": "b-clip"}, {}
+    )
+    gan = a_gan_task(tmp_path / "gan")
+    for start, problem in (
+        (small, "image_size 8, wanted is 16"),
+        (other_clip, "CLIP b-clip, wanted is a-clip"),
+        (gan.decoder(gan.build(), {}), "kind gan, wanted is components"),
+    ):
+        with pytest.raises(CorgiError, match=problem):
+            replace(other_size, tuning=FineTuning(start, tuple(task.train_keys)))

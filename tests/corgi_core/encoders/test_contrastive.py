@@ -1,0 +1,118 @@
+"""The trained encoder: what it learns, what its loss is, and that it is an open_clip model."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from torch.nn import functional as F
+
+from corgi_core.config import EncoderSettings
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.encoders.augment import NUMBERS, jittered
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.contrastive import ClipTask, DualEncoder
+from corgi_core.errors import CorgiError
+from corgi_core.training.loop import StepRandom, train
+
+
+@pytest.fixture(scope="module")
+def task(small: EncoderSettings, drawn: Dataset, drawn_pixels: ArrayStore) -> ClipTask:
+    return ClipTask(small, drawn, drawn_pixels)
+
+
+@pytest.fixture(scope="module")
+def trained(task: ClipTask, tmp_path_factory: pytest.TempPathFactory) -> DualEncoder:
+    assert task.settings.training is not None
+    result = train(task, task.settings.training, tmp_path_factory.mktemp("clip-run"))
+    assert isinstance(result.model, DualEncoder)
+    return result.model
+
+
+def test_training_finds_colour_and_place_of_held_out_squares(
+    task: ClipTask, trained: DualEncoder
+) -> None:
+    torch.manual_seed(0)
+    before = task.evaluate(task.build().eval())
+    after = task.evaluate(trained)
+    assert after["held_out_images"] == 12
+    assert after["recall_at_5"] > 0.9  # by chance 0.42
+    assert after["recall_at_1"] > max(0.5, before["recall_at_1"])
+    assert after["held_out_cosine"] > before["held_out_cosine"]
+
+
+def test_what_is_trained_is_what_open_clip_computes(
+    task: ClipTask, trained: DualEncoder, tmp_path: Path
+) -> None:
+    task.ensemble(trained, {"training": "abc"}).save(tmp_path / "ensemble")
+    loaded = ClipEnsemble.load(tmp_path / "ensemble")
+    assert loaded.card == {"training": "abc"}
+    model = loaded.encoders[0].model
+    assert isinstance(model, open_clip.CustomTextCLIP)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'ensemble' / '0'}")
+    captions = [texts[0] for texts in task.images.manifest["captions"] if texts][:4]
+    pairs = task._pairs["train"]
+    of_training = [caption for _, caption in task._captions["train"]]
+    rows = [of_training.index(caption) for caption in captions if caption in of_training]
+    with torch.no_grad():
+        text = model.encode_text(tokenizer([of_training[r] for r in rows]), normalize=True)
+        image = model.encode_image((pairs.pixels[rows] / 255 - 1) / 0.5, normalize=True)
+        torch.testing.assert_close(
+            trained.encode_texts(pairs.pooled[rows]), text, atol=1e-5, rtol=1e-4
+        )
+        torch.testing.assert_close(
+            trained.encode_images(pairs.pixels[rows] / 255), image, atol=1e-5, rtol=1e-4
+        )
+
+
+def test_the_loss_is_clips_cross_entropy_written_out(task: ClipTask) -> None:
+    torch.manual_seed(0)
+    model = task.build().eval()
+    rows = torch.arange(6)
+    loss = task.loss(model, rows, StepRandom(0, 0, 6))["loss"]
+    pairs = task._pairs["train"]
+    with torch.no_grad():
+        pixels = jittered(pairs.pixels[rows] / 255, StepRandom(0, 0, 6).uniform(NUMBERS))
+        image, text, scale = model(pixels, pairs.pooled[rows])
+        logits = scale * image @ text.T
+        by_image = -torch.stack([F.log_softmax(logits[i], 0)[i] for i in range(6)]).mean()
+        by_text = -torch.stack([F.log_softmax(logits[:, i], 0)[i] for i in range(6)]).mean()
+    torch.testing.assert_close(loss, (by_image + by_text) / 2)
+
+
+def test_images_without_captions_and_held_out_ones_are_not_trained_on(task: ClipTask) -> None:
+    keys = {key for key, _ in task._captions["train"]}
+    held_out = set(task.images.manifest.query("split == 'test'")["key"])
+    assert task.rows == 36
+    assert not keys & (held_out | {"without-caption"})
+
+
+def test_the_task_travels_to_workers(task: ClipTask) -> None:
+    fresh = ClipTask(task.settings, task.images, task.pixels)
+    assert pickle.loads(pickle.dumps(fresh)).rows == 36
+
+
+def test_settings_that_do_not_fit_are_explained(
+    small: EncoderSettings, drawn: Dataset, drawn_pixels: ArrayStore
+) -> None:
+    with pytest.raises(CorgiError, match="64 px wide, the CLIP encoder reads 96"):
+        ClipTask(replace(small, image_size=96), drawn, drawn_pixels)
+
+
+def test_no_jitter_at_the_middle_of_its_range() -> None:
+    pixels = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(jittered(pixels, torch.full((2, NUMBERS), 0.5)), pixels)
+
+
+def test_jitter_shifts_by_a_share_of_the_side_over_white() -> None:
+    pixels = torch.zeros(1, 3, 50, 50)
+    uniform = torch.full((1, NUMBERS), 0.5)
+    uniform[0, 1] = 1.0  # looks 6 % further right: three columns of white come into view
+    shifted = jittered(pixels, uniform)
+    torch.testing.assert_close(shifted[..., :47], torch.zeros(1, 3, 50, 47), atol=1e-5, rtol=0)
+    torch.testing.assert_close(shifted[..., 47:], torch.ones(1, 3, 50, 3), atol=1e-5, rtol=0)

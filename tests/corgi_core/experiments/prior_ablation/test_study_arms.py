@@ -1,0 +1,77 @@
+"""The arms of a study: none twice, shared among questions, readable names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from corgi_core.config import PRESETS
+from corgi_core.experiments.prior_ablation.arms import (
+    BASELINE,
+    BASELINE_RAW,
+    SHIFT_ONLY,
+    Arm,
+    Start,
+    shifted,
+)
+from corgi_core.experiments.prior_ablation.questions import Sampling, plans_of, questions_of
+
+presets = pytest.mark.parametrize("name", sorted(PRESETS))
+
+
+@presets
+def test_every_arm_is_trained_once_and_every_name_is_one_folder(name: str) -> None:
+    preset = PRESETS[name]
+    plans = plans_of(questions_of(preset), 1, preset.study.steps[-1])
+    arms = [plan.arm for plan in plans]
+    assert len(set(arms)) == len(arms)
+    names = [arm.name for arm in arms]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9.-]+", name) for name in names)
+    assert {arm.seed for arm in arms} == {1}
+
+
+@presets
+def test_every_question_finds_what_it_asked_for(name: str) -> None:
+    preset = PRESETS[name]
+    questions = questions_of(preset)
+    plans = {plan.arm: plan for plan in plans_of(questions, 0, preset.study.steps[-1])}
+    for question in questions:
+        for arm in question.arms:
+            plan = plans[arm]
+            assert set(question.samplings) <= set(plan.samplings), question.name
+            assert not question.spread or set(question.samplings) <= set(plan.spread)
+            assert plan.timesteps or not question.timesteps
+            assert len(set(plan.samplings)) == len(plan.samplings)
+
+
+def test_the_baseline_serves_almost_every_question() -> None:
+    preset = PRESETS["emoji"]
+    questions = questions_of(preset)
+    asking = [question for question in questions if Arm(BASELINE) in question.arms]
+    assert len(asking) == len(questions)
+    plans = plans_of(questions, 0, 64)
+    assert len(plans) < sum(len(question.arms) for question in questions) / 1.5
+
+
+def test_following_the_timesteps_needs_the_longest_sampling() -> None:
+    questions = [q for q in questions_of(PRESETS["emoji"]) if q.name == "timesteps"]
+    assert all(plan.samplings == (Sampling(64),) for plan in plans_of(questions, 0, 64))
+
+
+def test_names_say_what_an_arm_is() -> None:
+    assert [start.name for start in (BASELINE, BASELINE_RAW, SHIFT_ONLY)] == [
+        "baseline", "baseline-raw", "shift-only",
+    ]  # fmt: skip
+    arm = Arm(shifted(2.5, gaussians=16), captions=0.017, seed=3)
+    assert arm.name == "shifted-k16-kappa2.5-captions1.7pc-seed3"
+    assert replace(arm, captions=1.0).name == "shifted-k16-kappa2.5-seed3"
+
+
+def test_starts_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="one Gaussian"):
+        Start(shift=False, gaussians=2)
+    with pytest.raises(ValueError, match="scale"):
+        Start(scale="wide")

@@ -1,0 +1,200 @@
+"""Figures show the means over seeds, tables write them, and the report survives its folder."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from upath import UPath
+
+from corgi_core.errors import CorgiError
+from corgi_core.experiments.prior_ablation.arms import BASELINE, shifted
+from corgi_core.experiments.prior_ablation.compose import composed
+from corgi_core.experiments.prior_ablation.figures import (
+    FIGURES,
+    by_sampler,
+    by_steps,
+    by_timestep,
+    by_width,
+)
+from corgi_core.experiments.prior_ablation.intervals import mean_and_half_width
+from corgi_core.experiments.prior_ablation.questions import plans_of, questions_of
+from corgi_core.experiments.prior_ablation.references import MEAN, REAL, TEXT
+from corgi_core.experiments.prior_ablation.report import StudyReport, metrics_by_step
+from corgi_core.io.files import digest_of
+from tests.helpers.small_study import PRESET
+
+SEEDS = PRESET.study.seeds
+METRICS = ("cosine", "shuffled_cosine", "recall_at_1", "recall_at_5", "frechet")
+
+
+def value(*parts):
+    """A number in (0, 1) that depends on all parts."""
+    return float(np.random.default_rng([int(digest_of(str(part)), 16) for part in parts]).uniform())
+
+
+def part(seed):
+    """What measuring every arm of a seed would give, with made-up values."""
+    rows = {"samples": [], "timesteps": [], "training": []}
+    for plan in plans_of(questions_of(PRESET), seed, 3):
+        about = plan.arm.about | {"k": plan.arm.start.gaussians, "width": plan.arm.start.kappa}
+        for s in plan.samplings:
+            way = {"steps": s.steps, "sampler": s.sampler, "guidance": s.guidance}
+            names = (*METRICS, "spread") if s in plan.spread else METRICS
+            scores = {name: value(plan.arm, s, name) for name in names}
+            rows["samples"].append(about | way | scores)
+        for t in (1000, 999, 332) if plan.timesteps else ():
+            of = "z_T" if t == 1000 else "ẑ_0"
+            cosine = value(plan.arm, t)
+            rows["timesteps"].append(about | {"of": of, "timestep": t, "cosine": cosine})
+        for step in (6, 12):
+            row = {"step": step, "seconds": step / 2, "held_out_cosine": value(plan.arm, step)}
+            rows["training"].append(about | row)
+    rows["references"] = [
+        {"label": name, "start": name, "seed": seed, **{m: value(name, seed, m) for m in METRICS}}
+        for name in (MEAN, TEXT, REAL)
+    ]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def report():
+    return StudyReport.joined(part(seed) for seed in SEEDS)
+
+
+def means(report, start, metric, steps, **way):
+    wanted = {"start": start.name, "captions": 1, "sampler": "ddpm", "guidance": 1, "steps": steps}
+    wanted |= way
+    found = [
+        row[metric]
+        for row in report.rows["samples"]
+        if all(row[name] == value for name, value in wanted.items())
+    ]
+    assert len(found) == len(SEEDS)
+    return mean_and_half_width(found)
+
+
+def lines_of(panel):
+    return {line.get_label(): line for line in panel.get_lines()}
+
+
+@pytest.mark.parametrize("start", [BASELINE, shifted(1.0), shifted(5.0)])
+def test_lines_are_the_means_and_bands_their_intervals(report, start):
+    figure = by_steps(report, PRESET)
+    for panel, metric in zip(figure.axes, METRICS, strict=True):
+        line = lines_of(panel)[start.label]
+        drawn = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+        for steps in PRESET.study.steps:
+            mean, half = means(report, start, metric, steps)
+            assert drawn[steps] == pytest.approx(mean)
+            band = next(b for b in panel.collections if _colour(b) == _hex(line.get_color()))
+            at = band.get_paths()[0].vertices
+            heights = at[at[:, 0] == steps][:, 1]
+            assert heights.min() == pytest.approx(mean - half)
+            assert heights.max() == pytest.approx(mean + half)
+
+
+def _hex(colour):
+    from matplotlib.colors import to_hex
+
+    return to_hex(colour)
+
+
+def _colour(band):
+    return _hex(band.get_facecolor()[0][:3])
+
+
+def test_points_stand_at_their_width_with_their_interval(report):
+    figure = by_width(report, PRESET)
+    panel = figure.axes[0]  # cosine at the first number of steps
+    (container,) = [c for c in panel.containers if c.get_label() == BASELINE.label]
+    mean, half = means(report, BASELINE, "cosine", PRESET.study.main_steps[0])
+    assert container.lines[0].get_ydata()[0] == pytest.approx(mean)
+    (bar,) = container.lines[2][0].get_segments()
+    assert sorted(bar[:, 1]) == pytest.approx([mean - half, mean + half])
+
+
+def test_the_start_stands_apart_from_what_is_predicted_on_the_way(report):
+    at_start, along = by_timestep(report, PRESET).axes
+    rows = [r for r in report.rows["timesteps"] if r["start"] == BASELINE.name]
+    initial = np.mean([row["cosine"] for row in rows if row["of"] == "z_T"])
+    first = next(c for c in at_start.containers if c.get_label() == BASELINE.label)
+    assert first.lines[0].get_ydata()[0] == pytest.approx(initial)
+    line = lines_of(along)[BASELINE.label]
+    assert sorted(line.get_xdata()) == [332, 999]
+
+
+def test_a_sampler_is_compared_with_itself(report):
+    figure = by_sampler(report, PRESET)
+    for panel in figure.axes:
+        for sampler in PRESET.study.samplers:
+            line = lines_of(panel)[sampler]
+            assert line.get_ydata()[list(line.get_xdata()).index(3)] == pytest.approx(1)
+
+
+def test_every_figure_says_what_is_seen_and_every_panel_has_data(report):
+    for name, draw in FIGURES.items():
+        figure = draw(report, PRESET)
+        assert figure.get_suptitle(), name
+        for panel in figure.axes:
+            assert any(len(line.get_xdata()) for line in panel.get_lines()), name
+
+
+def test_tables_write_the_means_and_what_each_idea_brings(report):
+    tables = composed([report], PRESET).tables
+    mean, half = mean_and_half_width([value(TEXT, seed, "frechet") for seed in SEEDS])
+    assert f"{mean:.4f} ± {half:.4f}" in tables["references"]
+    mean, half = means(report, shifted(1.0, 2), "recall_at_5", 3)
+    (row,) = [
+        line for line in tables["gaussians"].splitlines() if "k = 2," in line and "| 3 |" in line
+    ]
+    assert f"{mean:.4f} ± {half:.4f}" in row
+    one, other = (
+        [r["cosine"] for r in report.rows["samples"]
+         if r["start"] == start.name and r["captions"] == 1 and r["steps"] == 3
+         and r["sampler"] == "ddpm" and r["guidance"] == 1]
+        for start in (shifted(1.0), BASELINE)
+    )  # fmt: skip
+    mean, half = mean_and_half_width(np.subtract(one, other))
+    (row,) = [
+        line
+        for line in tables["contributions"].splitlines()
+        if line.startswith("| both, over the baseline | 3 |")
+    ]
+    assert f"{mean:+.4f} ± {half:.4f}" in row
+
+
+@pytest.mark.parametrize("where", ["local", "memory"])
+def test_what_is_saved_is_loaded(report, tmp_path, where):
+    place = UPath(tmp_path if where == "local" else f"memory://{tmp_path.name}") / "study"
+    whole = composed([report], PRESET)
+    whole.save(place)
+    loaded = StudyReport.load(place)
+    assert loaded.rows == whole.rows
+    assert loaded.tables == whole.tables
+    assert loaded.digest == whole.digest
+    assert loaded.pictures.keys() == FIGURES.keys()
+
+
+def test_where_there_is_none_it_says_so(tmp_path):
+    with pytest.raises(CorgiError, match="no report"):
+        StudyReport.load(UPath(tmp_path))
+
+
+def test_the_digest_is_of_the_values_and_not_of_the_clock_or_the_order(report):
+    slower = copy.deepcopy(report.rows)
+    for row in slower["training"]:
+        row["seconds"] += 1
+    assert StudyReport(slower).digest == report.digest
+    assert StudyReport.joined(part(seed) for seed in reversed(SEEDS)).digest == report.digest
+    slower["samples"][0]["cosine"] += 0.01
+    assert StudyReport(slower).digest != report.digest
+
+
+def test_metrics_by_step_keep_ways_of_sampling_apart():
+    entries = list(metrics_by_step(part(0)))
+    names = {name for entry in entries for name in entry}
+    assert {"ddpm-guidance1/cosine", "ddim-guidance1/frechet", "ddpm-guidance2/spread"} <= names
+    training = [entry["step"] for entry in entries if "training/held_out_cosine" in entry]
+    assert training[:2] == [6, 12]

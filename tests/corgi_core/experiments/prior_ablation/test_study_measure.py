@@ -1,0 +1,119 @@
+"""Arms are trained and measured, and a killed study goes on with what is there."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from corgi_core.experiments.prior_ablation.arms import BASELINE, Arm
+from corgi_core.experiments.prior_ablation.measure import START, measured, trained
+from corgi_core.experiments.prior_ablation.questions import Plan, Sampling, plans_of, questions_of
+from corgi_core.experiments.prior_ablation.references import MEAN, REAL, TEXT, references
+from tests.helpers.small_study import IMAGES, PRESET, measure_two_arms, small_study
+
+HERE = str(Path(__file__).parents[4])
+PLAN = Plan(Arm(BASELINE), (Sampling(1), Sampling(3, guidance=2.0)), (Sampling(1),), timesteps=True)
+
+
+@pytest.fixture
+def study(tmp_path):
+    return small_study(tmp_path)
+
+
+def test_an_arms_measurement_holds_what_its_plan_asks(study):
+    found = measured(study, PLAN)
+    one, three = found["samples"]
+    assert (one["steps"], one["guidance"], three["steps"], three["guidance"]) == (1, 1.0, 3, 2.0)
+    assert "spread" in one
+    assert "spread" not in three
+    assert one["start"] == "baseline"
+    assert one["k"] == 1
+    start, *way = found["timesteps"]
+    assert start["of"] == START
+    assert [row["timestep"] for row in way] == [999, 666, 332]
+    # the last prediction is the sample itself, but for its scale
+    plain = measured(study, Plan(PLAN.arm, (Sampling(3),), (), timesteps=False))
+    assert way[-1]["cosine"] == pytest.approx(plain["samples"][0]["cosine"], abs=1e-6)
+    assert [row["step"] for row in found["training"]] == [6, 12]
+
+
+def test_held_out_captions_are_the_first_of_each_image(study):
+    assert len(study.held_out) == 20 < IMAGES / 4 - 5
+    every = [tuple(row.tolist()) for row in study.held_out.image]
+    assert len(set(every)) == 20
+    train = {tuple(row.tolist()) for row in torch.from_numpy(study.real)}
+    assert not train & set(every)
+
+
+def test_what_needs_no_prior(study):
+    rows = {row["label"]: row for row in references(study, 0)["references"]}
+    assert rows[MEAN]["cosine"] == pytest.approx(rows[MEAN]["shuffled_cosine"], abs=0.05)
+    assert rows[MEAN]["recall_at_5"] == pytest.approx(5 / 20)
+    assert rows[TEXT]["cosine"] > rows[TEXT]["shuffled_cosine"] + 0.3  # the caption tells much
+    assert rows[TEXT]["recall_at_5"] > rows[MEAN]["recall_at_5"]
+    assert rows[REAL]["frechet"] < rows[MEAN]["frechet"]
+
+
+def test_a_measurement_is_taken_once(study, monkeypatch):
+    first = measured(study, PLAN)
+    monkeypatch.setattr(
+        "corgi_core.experiments.prior_ablation.measure.trained", None
+    )  # would raise if called
+    assert measured(study, PLAN) == json.loads(json.dumps(first))
+
+
+def test_another_way_to_measure_trains_nothing_anew(study):
+    measured(study, PLAN)
+    other = Plan(PLAN.arm, (Sampling(2),), (), timesteps=False)
+    assert measured(study, other)["samples"][0]["steps"] == 2
+    assert trained(study, PLAN.arm)[1].already_finished
+
+
+def test_a_killed_study_goes_on(tmp_path):
+    script = f"""
+import sys; sys.path.insert(0, {HERE!r})
+from pathlib import Path
+from tests.helpers.small_study import measure_two_arms
+measure_two_arms(Path({str(tmp_path / "killed")!r}), die_after=9)
+"""
+    done = subprocess.run([sys.executable, "-c", script])
+    assert done.returncode == -signal.SIGKILL
+    work = tmp_path / "killed" / "work"
+    finished = {path: path.stat().st_mtime_ns for path in work.glob("*/final.safetensors")}
+    assert len(finished) == len(list(work.glob("*.json"))) == 1
+    assert list(work.glob("*/checkpoints/step-000008"))
+
+    measure_two_arms(tmp_path / "killed")
+    measure_two_arms(tmp_path / "straight")
+    for path, moment in finished.items():
+        assert path.stat().st_mtime_ns == moment  # the first arm was taken as it was
+    killed, straight = (
+        {path.name: path for path in (tmp_path / name / "work").glob("*.json")}
+        for name in ("killed", "straight")
+    )
+    assert len(killed) == 2
+    assert killed.keys() == straight.keys()
+    for name in killed:
+        assert without_clock(killed[name]) == without_clock(straight[name])
+
+
+def without_clock(path):
+    rows = json.loads(path.read_text())
+    for row in rows["training"]:
+        del row["seconds"]
+    return rows
+
+
+def test_the_seed_and_the_share_of_captions_make_another_arm(study):
+    places = {study.place(plan.arm) for seed in (0, 1) for plan in plans(seed)}
+    assert len(places) == 2 * len(plans(0))
+
+
+def plans(seed):
+    return plans_of(questions_of(PRESET), seed, 3)

@@ -1,0 +1,131 @@
+"""Whole files and folders, on a local disk and on an object store's interface."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+from upath import UPath
+
+from corgi_core.errors import CorgiError
+from corgi_core.io import files
+from corgi_core.io.files import (
+    digest_of,
+    read_json,
+    remove_folder,
+    whole_file,
+    whole_folder,
+    write_json,
+)
+from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
+
+
+@pytest.fixture(params=["local", "memory"])
+def place(request, tmp_path):
+    return UPath(tmp_path) if request.param == "local" else UPath(f"memory://{uuid.uuid4().hex}")
+
+
+def test_a_file_appears_whole(place):
+    with whole_file(place / "a" / "b.txt") as temporary:
+        temporary.write_text("half")
+        assert not (place / "a" / "b.txt").exists()
+        temporary.write_text("whole")
+    assert (place / "a" / "b.txt").read_text() == "whole"
+    assert [p.name for p in (place / "a").iterdir()] == ["b.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file(place):
+    write_json(place / "x.json", {"version": 1})
+
+    def fail():
+        with whole_file(place / "x.json") as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert read_json(place / "x.json") == {"version": 1}
+    assert [p.name for p in place.iterdir()] == ["x.json"]
+
+
+def test_a_folder_replaces_the_old_one_as_a_whole(place):
+    for content in ("old", "new"):
+        with whole_folder(place / "model") as temporary:
+            (temporary / f"{content}.txt").write_text(content)
+    assert [p.name for p in (place / "model").iterdir()] == ["new.txt"]
+    assert [p.name for p in place.iterdir()] == ["model"]
+    remove_folder(place / "model")
+    remove_folder(place / "model")
+    assert not (place / "model").exists()
+
+
+WRITER = """
+from pathlib import Path; import sys, time
+from corgi_core.io import files
+with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
+    (temporary if sys.argv[1] == "whole_file" else temporary / "part").write_text("half")
+    print("written", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_writing(how, target):
+    command = [sys.executable, "-c", WRITER, how, str(target)]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout.readline() == "written\n"
+    return writer
+
+
+@pytest.mark.parametrize("how", ["whole_file", "whole_folder"])
+def test_what_a_killed_writer_left_is_never_whole_and_goes_with_the_next_write(tmp_path, how):
+    target = tmp_path / "weights.bin"
+    killed, living, other = (
+        start_writing(how, path) for path in (target, target, tmp_path / "weights.bin.2")
+    )
+    try:
+        for writer in (killed, other):
+            writer.kill()
+            writer.wait()
+        assert not target.exists()
+        assert len(list(tmp_path.iterdir())) == 3
+        with getattr(files, how)(target) as temporary:
+            (temporary if how == "whole_file" else temporary / "part").write_text("whole")
+        left = {path.name.split("-")[1] for path in tmp_path.iterdir() if path != target}
+        assert left == {str(living.pid), str(other.pid)}  # of a live writer; of another file
+    finally:
+        living.kill()
+        living.wait()
+
+
+def test_an_attempt_of_another_machine_goes_after_a_day(tmp_path):
+    fresh, old = (tmp_path / f".a.json.abcdef-1-0000000{n}.tmp" for n in (1, 2))
+    for attempt in (fresh, old):
+        attempt.write_text("half")
+    yesterday = time.time() - files.ABANDONED_AFTER - 1
+    os.utime(old, (yesterday, yesterday))
+    write_json(tmp_path / "a.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [fresh.name, "a.json"]
+
+
+def test_digests_follow_content_and_not_order():
+    assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
+    assert digest_of(1) != digest_of("1")
+
+
+def test_model_folders_are_checked(place):
+    import torch
+
+    tensors = {"w": torch.arange(4.0)}
+    folder = place / "model"
+    digest = write_model_folder(folder, "prior", {"width": 4}, tensors, {"metrics": {}})
+    assert digest == digest_of_tensors(tensors)
+    saved = read_model_folder(folder, "prior")
+    assert saved.config["width"] == 4
+    assert torch.equal(saved.tensors["w"], tensors["w"])
+    with pytest.raises(CorgiError, match="not a 'decoder'"):
+        read_model_folder(folder, "decoder")
+    (folder / "card.json").unlink()
+    with pytest.raises(CorgiError, match=r"card\.json is missing"):
+        read_model_folder(folder, "prior")

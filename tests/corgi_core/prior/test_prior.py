@@ -1,0 +1,297 @@
+"""The prior network: its prefix, its draws, guidance, and that it learns."""
+
+import dataclasses
+
+import pytest
+import torch
+from upath import UPath
+
+from corgi_core.config import PriorSettings, TrainingSettings
+from corgi_core.diffusion.samplers import noise_for
+from corgi_core.diffusion.schedule import Schedule
+from corgi_core.errors import CorgiError
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.prior.compiled_step import CompiledStep
+from corgi_core.prior.model import PriorModel
+from corgi_core.prior.network import PriorNetwork, PriorShape
+from corgi_core.prior.stepping import Stepping
+
+D, T, W = 8, 6, 10
+SETTINGS = PriorSettings(
+    width=32, layers=2, heads=4, draws=3, text_dropout=0.1, p2_gamma=1.0, guidance=1.0,
+    sampling_steps=4, training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3),
+)  # fmt: skip
+ENCODERS = {"encoder": "abc", "blocks": [D], "names": ["tiny"], "width": D}
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    network = PriorNetwork(PriorShape(D, W, T, gaussians=2, width=32, layers=2, heads=4))
+    for start in (network.positions, network.no_text):
+        torch.nn.init.normal_(start)  # they start at zero, which proves nothing
+    return network.eval()
+
+
+@pytest.fixture
+def captions():
+    random = torch.Generator().manual_seed(1)
+    tokens = torch.randn(5, T, W, generator=random)
+    mask = torch.arange(T) < torch.tensor([6, 1, 3, 4, 2]).unsqueeze(1)
+    return tokens, mask, torch.randn(5, D, generator=random)
+
+
+@pytest.fixture
+def bank():
+    random = torch.Generator().manual_seed(2)
+    return GaussianBank(
+        torch.randn(2, D, generator=random), 0.5 + torch.rand(2, D, generator=random),
+        torch.full((2,), 9), blocks=(D,), kappa=1.0,
+    )  # fmt: skip
+
+
+def shown(n):
+    return torch.zeros(n, dtype=torch.bool)
+
+
+def uncached(network, tokens, mask, text, guess, t, c):
+    """ẑ_0 by one pass over the whole sequence, with no keys or values kept."""
+    from corgi_core.diffusion.timesteps import timestep_features
+
+    n, length = mask.shape
+    prefix = torch.cat(
+        [
+            network.text_tokens(tokens), network.text_embedding(text)[:, None],
+            network.gaussian(c)[:, None],
+        ], dim=1,
+    )  # fmt: skip
+    positions = torch.cat([network.positions[:length], network.positions[-2:]])
+    noisy = network.noisy(guess) + network.timestep(timestep_features(t, 32))
+    x = torch.cat([prefix + positions, noisy[:, None]], dim=1)
+    total = length + 3
+    visible = torch.cat([mask, torch.ones(n, 3, dtype=torch.bool)], dim=1)
+    seen = torch.ones(total, total, dtype=torch.bool).tril() & visible[:, None, :]
+    seen = seen | torch.eye(total, dtype=torch.bool)
+    for block in network.blocks:
+        queries, (keys, values) = block.queries_keys_values(x)
+        found = torch.nn.functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=seen.unsqueeze(1)
+        )
+        x = block(x, found)
+    return network.head(network.norm(x[:, -1]))
+
+
+def test_prefix_and_suffix_are_one_causal_transformer(network, captions):
+    tokens, mask, text = captions
+    guess, t, c = (
+        torch.randn(5, D),
+        torch.tensor([0, 10, 500, 900, 999]),
+        torch.tensor([0, 1, 0, 1, 1]),
+    )
+    ours = network(tokens, mask, text, shown(5), guess[:, None], t[:, None], c)[:, 0]
+    torch.testing.assert_close(
+        ours, uncached(network, tokens, mask, text, guess, t, c), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_stepping_is_the_uncached_network(network, captions, guidance):
+    tokens, mask, text = captions
+    c = torch.tensor([0, 1, 0, 1, 1])
+    timesteps = [999, 600, 599, 20, 0]
+    prefix = network.encode_prefix(tokens, mask, text, shown(5), c)
+    denoise = Stepping(network, prefix, c, timesteps, guidance)
+    for t in timesteps:
+        guess, times = torch.randn(5, D), torch.full((5,), t)
+        with torch.no_grad():
+            expected = uncached(network, tokens, mask, text, guess, times, c)
+            if guidance != 1:
+                hidden = network(tokens, mask, text, ~shown(5), guess[:, None], times[:, None], c)[
+                    :, 0
+                ]
+                expected = hidden + guidance * (expected - hidden)
+        torch.testing.assert_close(denoise(guess, t), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("width", [8, 9])  # of the embeddings: a multiple of four, and not
+def test_the_compiled_step_is_the_eager_one(captions, guidance, width):
+    torch.manual_seed(4)
+    network = PriorNetwork(PriorShape(width, W, T, gaussians=2, width=32, layers=3, heads=4)).eval()
+    tokens, mask, _ = (rows[2:3] for rows in captions)
+    text, c, timesteps = torch.randn(1, width), torch.tensor([1]), [999, 500, 0]
+    with torch.no_grad():
+        prefix = network.encode_prefix(tokens, mask, text, shown(1), c)
+    eager = Stepping(network, prefix, c, timesteps, guidance)
+    compiled = Stepping(network, prefix, c, timesteps, guidance, compiled=True)
+    assert isinstance(compiled._through, CompiledStep)
+    for t in timesteps:
+        guess = torch.randn(1, width)
+        torch.testing.assert_close(compiled(guess, t), eager(guess, t), rtol=1e-5, atol=1e-5)
+
+
+def test_a_compiled_prior_gives_the_same_samples(network, captions, bank):
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
+    one = [rows[:1] for rows in captions]
+    eager = prior.sample(*one, seed=1), prior.sample(*captions, guidance=2.0)
+    prior.compile()
+    torch.testing.assert_close(prior.sample(*one, seed=1), eager[0], rtol=1e-5, atol=1e-5)
+    assert torch.equal(prior.sample(*captions, guidance=2.0), eager[1])  # five: not compiled
+    with torch.autocast("cpu", torch.bfloat16):  # neither is bfloat16
+        rough = prior.sample(*one, seed=1)
+    torch.testing.assert_close(rough, eager[0], rtol=0.1, atol=0.1)
+
+
+def test_a_compiled_prior_encodes_a_hidden_caption_once_a_gaussian(
+    network, captions, bank, monkeypatch
+):
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
+    eager = [prior.sample(*[rows[i : i + 1] for rows in captions], guidance=2.0) for i in (0, 1)]
+    encoded, encode = [], network.encode_prefix
+
+    def counting(*arguments, **named):
+        encoded.append(arguments or named)
+        return encode(*arguments, **named)
+
+    monkeypatch.setattr(network, "encode_prefix", counting)
+    prior.compile()
+    for _ in range(2):
+        for i in (0, 1):
+            found = prior.sample(*[rows[i : i + 1] for rows in captions], guidance=2.0)
+            torch.testing.assert_close(found, eager[i], rtol=1e-5, atol=1e-5)
+    gaussians = bank.choose(captions[2][:2]).unique()
+    assert len(encoded) == 4 + len(gaussians)
+
+
+def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, captions):
+    tokens, mask, text = captions
+    guess, t, c = torch.randn(5, 3, D), torch.randint(1000, (5, 3)), torch.ones(5, dtype=torch.long)
+
+    def gradient_and_bytes():
+        network.zero_grad()
+        kept = 0
+
+        def keep(tensor):
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = network(tokens, mask, text, shown(5), guess, t, c).square().mean()
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters()]), kept
+
+    plain, kept = gradient_and_bytes()
+    network.checkpoint_activations = True
+    again, kept_checkpointed = gradient_and_bytes()
+    torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-7)
+    assert kept_checkpointed < kept / 2
+
+
+def test_draws_that_share_a_prefix_do_not_see_each_other(network, captions):
+    tokens, mask, text = captions
+    guess, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
+    c = torch.zeros(5, dtype=torch.long)
+    together = network(tokens, mask, text, shown(5), guess, t, c)
+    for m in range(3):
+        alone = network(tokens, mask, text, shown(5), guess[:, m : m + 1], t[:, m : m + 1], c)
+        torch.testing.assert_close(together[:, m : m + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_of_several_draws_is_the_mean_of_separate_passes(network, captions):
+    tokens, mask, text = captions
+    guess, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
+    c, target = torch.ones(5, dtype=torch.long), torch.randn(5, 1, D)
+
+    def gradient(columns):
+        network.zero_grad()
+        out = network(tokens, mask, text, shown(5), guess[:, columns], t[:, columns], c)
+        (out - target).square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    together = gradient([0, 1, 2])
+    separate = sum(gradient([m]) for m in range(3)) / 3
+    torch.testing.assert_close(together, separate, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_and_dropped_captions_are_invisible(network, captions):
+    tokens, mask, text = captions
+    guess, t, c = torch.randn(5, 1, D), torch.full((5, 1), 300), torch.zeros(5, dtype=torch.long)
+    scribbled = torch.where(mask.unsqueeze(2), tokens, torch.tensor(1e3))
+    same = network(tokens, mask, text, shown(5), guess, t, c)
+    torch.testing.assert_close(network(scribbled, mask, text, shown(5), guess, t, c), same)
+    cut = network(tokens[1:2, :1], mask[1:2, :1], text[1:2], shown(1), guess[1:2], t[1:2], c[1:2])
+    torch.testing.assert_close(cut, same[1:2], rtol=1e-5, atol=1e-5)
+
+    hidden = network(tokens, mask, text, ~shown(5), guess, t, c)
+    other = network(tokens.flip(0), mask.flip(0), text.flip(0), ~shown(5), guess, t, c)
+    torch.testing.assert_close(hidden, other)
+    assert not torch.allclose(hidden, same)
+
+
+def test_the_network_reads_the_guess_of_whom_knows_the_gaussian(network, captions, bank):
+    read = []
+    network.noisy.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    PriorModel(network, bank, SETTINGS, ENCODERS, {}).sample(*captions, steps=2, seed=7)
+    c = bank.choose(captions[2])
+    mean, noise = bank.means[c], noise_for(7, 0, len(c), (2, D))[:, 0]
+    z_t = mean + bank.deviations[c] * noise
+    guess = mean + Schedule.linear().alphas_cumprod[999].sqrt().float() * (z_t - mean)
+    torch.testing.assert_close(read[0], guess)
+
+
+def test_samples_do_not_depend_on_the_batch(network, captions, bank):
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
+    tokens, mask, text = captions
+    together = prior.sample(tokens, mask, text, seed=3)
+    alone = prior.sample(tokens[:2], mask[:2], text[:2], seed=3)
+    torch.testing.assert_close(together[:2], alone, rtol=1e-4, atol=1e-4)
+    assert together.norm(dim=1).numpy() == pytest.approx(D**0.5, rel=1e-4)
+    assert not torch.allclose(together, prior.sample(tokens, mask, text, seed=4), atol=1e-3)
+
+
+def test_guidance_one_is_no_guidance_and_two_extrapolates(network, captions, bank):
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
+    tokens, mask, text = captions
+    seen = {}
+    for guidance in (0.0, 1.0, 2.0):
+        seen[guidance] = []
+        prior.sample(
+            tokens, mask, text, steps=1, guidance=guidance,
+            trajectory=lambda t, z, g=guidance: seen[g].append(z),
+        )  # fmt: skip
+    without, plain, guided = (seen[g][0] for g in (0.0, 1.0, 2.0))
+    torch.testing.assert_close(guided, 2 * plain - without, rtol=1e-4, atol=1e-4)
+
+
+def test_a_prior_survives_saving(network, captions, bank, tmp_path):
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {"metrics": {"cosine": 0.5}})
+    prior.save(UPath(tmp_path / "prior"))
+    again = PriorModel.load(UPath(tmp_path / "prior"))
+    assert again.digest == prior.digest
+    assert again.settings == SETTINGS
+    assert again.card == prior.card
+    assert torch.equal(again.sample(*captions, seed=1), prior.sample(*captions, seed=1))
+
+
+def test_bad_requests_are_refused(network, captions, bank):
+    tokens, mask, text = captions
+    prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
+    with pytest.raises(CorgiError, match="5 wide, this prior needs 8"):
+        prior.sample(tokens, mask, text[:, :5])
+    with pytest.raises(CorgiError, match="not finite"):
+        prior.sample(tokens, mask, text, guidance=float("nan"))
+    undropped = dataclasses.replace(SETTINGS, text_dropout=0.0)
+    with pytest.raises(CorgiError, match="without text dropout"):
+        PriorModel(network, bank, undropped, ENCODERS, {}).sample(tokens, mask, text, guidance=2.0)
+
+
+def test_priors_of_every_bank_start_from_the_same_weights():
+    def fresh(gaussians):
+        torch.manual_seed(0)
+        network = PriorNetwork(PriorShape(D, W, T, gaussians, width=32, layers=2, heads=4))
+        return network.state_dict()
+
+    one, many = fresh(1), fresh(16)
+    for name in one.keys() - {"gaussian.weight"}:
+        assert torch.equal(one[name], many[name]), name

@@ -1,0 +1,37 @@
+"""What a prior's training asks of its network, against the closed form for a network that does not
+read captions."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from corgi_core.diffusion.schedule import Schedule
+from corgi_core.gaussians.fit import fit_bank
+from corgi_core.training.loop import StepRandom
+from tests.helpers.tiny_prior import SETTINGS, made_prior
+
+PICTURES = 240
+
+
+class Captionless(nn.Module):
+    """Answers with the guess that it is given."""
+
+    def forward(self, tokens, mask, text, dropped, guess, t, c):
+        return guess
+
+
+@pytest.mark.parametrize("kappa", [0.5, 1.0, 3.0])
+def test_the_guess_alone_has_the_error_of_one_who_knows_the_gaussian_only(tmp_path, kappa):
+    """Its error is κσ((ᾱ − 1) u_0 + √(ᾱ(1 − ᾱ)) ε), where the data have E[(κσ u_0)²] = σ²."""
+    task = made_prior(tmp_path, replace(SETTINGS, draws=200, p2_gamma=0.0), PICTURES)
+    image = task.training.image.numpy().astype(np.float32)
+    fitted, _ = fit_bank(image, 1, task.bank.blocks, seed=0)
+    task.bank = fitted.with_kappa(kappa)
+    loss = task.loss(Captionless(), torch.arange(len(image)), StepRandom(0, 0, len(image)))["loss"]
+    noise = 1 - Schedule.linear().alphas_cumprod
+    variance = float(image.var(axis=0).mean())
+    expected = variance * (noise.square().mean() + kappa**2 * ((1 - noise) * noise).mean())
+    assert float(loss) == pytest.approx(float(expected), rel=0.02)

@@ -1,0 +1,167 @@
+"""A training that is killed, damaged or spread over workers ends where an undisturbed one does."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from corgi_core.config import TrainingSettings
+from corgi_core.training.journal import read_journal
+from corgi_core.training.loop import TrainingResult, train
+from tests.helpers import processes
+from tests.helpers.tiny import SETTINGS, TinyTask, same
+
+HERE = str(Path(__file__).parents[3])
+LOSSES = ("loss", "absolute", "held_out", "learning_rate")
+
+
+def start_training(folder: Path, settings: TrainingSettings, pause: float) -> subprocess.Popen[str]:
+    script = f"""
+import json, sys; sys.path.insert(0, {HERE!r})
+from pathlib import Path
+from tests.helpers.tiny import TinyTask
+from corgi_core.config import TrainingSettings
+from corgi_core.training.loop import train
+values = json.loads({json.dumps(asdict(settings))!r})
+settings = TrainingSettings(**values | {{"betas": tuple(values["betas"])}})
+train(TinyTask(pause={pause}), settings, Path({str(folder)!r}))
+"""
+    return subprocess.Popen([sys.executable, "-c", script], text=True)
+
+
+def curve(result: TrainingResult) -> list[tuple[float, ...]]:
+    return [
+        (entry["step"], *(entry.get(name, -1.0) for name in LOSSES))
+        for entry in read_journal(result.journal)
+    ]
+
+
+def test_sigkill_at_random_moments_changes_no_bit(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, steps=120)
+    chance = random.Random(0)
+    kills = 0
+    while not (tmp_path / "killed" / "finished.json").exists():
+        process = start_training(tmp_path / "killed", settings, pause=0.03)
+        if kills < 3:
+            before = _last_step(tmp_path)
+            while _last_step(tmp_path) in (-1, before) and process.poll() is None:
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0, 0.6))
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait(timeout=120)
+    assert kills == 3
+    killed = train(TinyTask(), settings, tmp_path / "killed")
+    straight = train(TinyTask(), settings, tmp_path / "straight")
+    assert killed.already_finished
+    assert not straight.already_finished
+    assert same(killed.model, straight.model)
+    assert killed.metrics == straight.metrics
+    assert curve(killed) == curve(straight)
+
+
+def _last_step(folder: Path) -> int:
+    entries = read_journal(folder / "killed" / "metrics.jsonl")
+    return entries[-1]["step"] if entries else -1
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+class StoppedTask(TinyTask):
+    """Stops at a step by an exception, which leaves what a kill leaves."""
+
+    def loss(self, model, rows, random):  # type: ignore[no-untyped-def]
+        if random.step == 45:
+            raise StoppedError
+        return super().loss(model, rows, random)
+
+
+StoppedTask.__qualname__ = TinyTask.__qualname__  # the same training
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncate", "flip", "state", "no state", "missing", "half-written"]
+)
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, damage: str, damaged: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "damaged"
+    with pytest.raises(StoppedError):
+        train(StoppedTask(), SETTINGS, folder)
+    checkpoints = sorted((folder / "checkpoints").iterdir(), reverse=True)
+    assert [path.name for path in checkpoints] == ["step-000040", "step-000030"]
+    for checkpoint in checkpoints[:damaged]:
+        _damage(checkpoint, damage)
+    result = train(TinyTask(), SETTINGS, folder)
+    straight = train(TinyTask(), SETTINGS, tmp_path / "straight")
+    assert same(result.model, straight.model)
+    assert curve(result) == curve(straight)
+    if damage != "half-written":
+        assert caplog.text.count("is damaged") == damaged
+
+
+class PreparedTask(TinyTask):
+    """Its first bias is computed from the data, not learned from zero."""
+
+    def prepare(self, model: torch.nn.Module) -> None:
+        torch.nn.init.constant_(model.first.bias, 0.5)
+
+
+PreparedTask.__qualname__ = TinyTask.__qualname__
+
+
+def test_what_is_computed_from_data_is_set_before_the_first_step_only(tmp_path: Path) -> None:
+    """Setting it again on resuming would throw away what was learned since."""
+
+    class StoppedPreparedTask(PreparedTask, StoppedTask):
+        pass
+
+    StoppedPreparedTask.__qualname__ = TinyTask.__qualname__
+    with pytest.raises(StoppedError):
+        train(StoppedPreparedTask(), SETTINGS, tmp_path / "stopped")
+    resumed = train(PreparedTask(), SETTINGS, tmp_path / "stopped")
+    straight = train(PreparedTask(), SETTINGS, tmp_path / "straight")
+    assert same(resumed.model, straight.model)
+    assert not same(straight.model, train(TinyTask(), SETTINGS, tmp_path / "unprepared").model)
+
+
+def _damage(checkpoint: Path, damage: str) -> None:
+    weights = checkpoint / "optimizer.safetensors"
+    content = weights.read_bytes()
+    if damage == "truncate":
+        weights.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        weights.write_bytes(content[:-3] + bytes([content[-3] ^ 64]) + content[-2:])
+    elif damage == "state":
+        (checkpoint / "state.json").write_text("{")
+    elif damage == "no state":
+        (checkpoint / "state.json").unlink()
+    elif damage == "missing":
+        (checkpoint / "model.safetensors").unlink()
+    else:  # killed before the renaming of the folder
+        checkpoint.rename(checkpoint.parent / f".{checkpoint.name}.0123abcd.tmp")
+
+
+def test_two_workers_train_as_one(tmp_path: Path) -> None:
+    processes.run(TinyTask(plain=True), SETTINGS, tmp_path / "two", workers=2)
+    two = train(TinyTask(plain=True), SETTINGS, tmp_path / "two")
+    one = train(TinyTask(plain=True), SETTINGS, tmp_path / "one")
+    assert two.already_finished
+    assert len(curve(one)) == 6
+    torch.testing.assert_close(
+        torch.tensor(curve(two)), torch.tensor(curve(one)), rtol=0, atol=1e-5
+    )
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)

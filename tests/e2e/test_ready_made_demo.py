@@ -1,0 +1,100 @@
+"""`corgi demo` on ready-made embeddings: from a Parquet file to evaluated, registered priors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.helpers.vectors_on_disk import WIDTHS, rows, write_parquet
+
+# The preset's own graph in seconds: `corgi` with smaller trainings, in this one process (no Ray).
+SMALL_CORGI = """
+from dataclasses import replace
+from corgi_core.config import PRESETS, EvaluationSettings, TrainingSettings
+preset = PRESETS["embeddings"]
+def training(steps):
+    return TrainingSettings(steps=steps, batch_size=64, learning_rate=3e-3, warmup_steps=5,
+                            ema_decay=0.9, evaluate_every=steps, checkpoint_every=steps)
+PRESETS["embeddings"] = replace(
+    preset, variants=("baseline", "shifted-k1"),
+    encoders=replace(preset.encoders, text_tokens=8, training=training(120)),
+    prior=replace(preset.prior, width=64, training=training(80)),
+    evaluation=EvaluationSettings(steps=(1,)),
+)
+from orchestration.cli.app import app
+app()
+"""
+PRIORS = {"baseline", "shifted-k1"}
+Corgi = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def corgi(home: Path) -> Corgi:
+    """Runs `corgi WORDS… --preset embeddings` in a workspace of its own."""
+    environment = os.environ | {
+        "CORGI_HOME": str(home), "CORGI_DATA": str(home / "data"), "CORGI_WORKERS": "0",
+    }  # fmt: skip
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", SMALL_CORGI, *words, "--preset", "embeddings"],
+            env=environment, cwd=home, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def workspace(home: Path, corgi: Corgi) -> Path:
+    """The state of a workspace in which the demo has run."""
+    path = write_parquet(home / "made.parquet", rows())
+    ingested = corgi("ingest", str(path), "--format", "embeddings", "--name", "made")
+    assert "corgi demo --preset embeddings --dataset made" in ingested.stdout, ingested.stderr
+    done = corgi("demo", "--dataset", "made")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home / "embeddings-made"
+
+
+def test_every_prior_is_scored_and_knows_its_captions(workspace: Path) -> None:
+    metrics = json.loads((workspace / "reports" / "metrics.json").read_text())
+    assert "pictures" not in metrics
+    assert metrics["protocol"]["encoders"] == list(WIDTHS)
+    assert metrics["protocol"]["held_out_captions"] == 64  # 8 combinations, 4 images, 2 captions
+    assert set(metrics["priors"]) == PRIORS
+    for by_subset in metrics["priors"].values():
+        scores = by_subset["100%"]["4"]
+        assert set(scores["cosine_by_encoder"]) == set(WIDTHS)
+        assert scores["cosine"] > metrics["text_embedding"]["cosine"]
+        assert scores["recall_at_5"] > 0.4  # by chance 5 of 32 images
+
+
+def test_what_was_measured_is_registered_without_a_decoder(home: Path, workspace: Path) -> None:
+    client = MlflowClient(f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+    names = {model.name for model in client.search_registered_models()}
+    assert names == {"embeddings-made-prior", "embeddings-made-clip"}
+    assert len(client.search_model_versions("name = 'embeddings-made-prior'")) == 6
+    for name in names:
+        assert client.get_model_version_by_alias(name, "champion").version
+
+
+def test_the_results_are_a_table_of_priors(workspace: Path, corgi: Corgi) -> None:
+    shown = corgi("results", "--dataset", "made").stdout
+    assert all(variant in shown for variant in PRIORS)
+    assert "corgi study --preset embeddings --dataset made" in shown
+    assert "generate" not in shown
+
+
+def test_nothing_is_done_twice(workspace: Path, corgi: Corgi) -> None:
+    assert "0 steps done" in corgi("demo", "--dataset", "made").stdout

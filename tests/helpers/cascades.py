@@ -1,0 +1,34 @@
+"""A cascade small enough to learn sixteen coloured shapes by heart in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from corgi_core.config import CascadeSettings, StageSettings, TrainingSettings
+from corgi_core.decoders.cascade.task import CascadeTask
+from tests.helpers.shapes import SHAPES, SIDE, a_task
+
+TINY_CASCADE = CascadeSettings(
+    image_size=SIDE,
+    stages=(
+        StageSettings(size=8, channels=(32, 64), layers=1, attending=1, noise_shift=-1.0),
+        StageSettings(size=16, channels=(16, 32), layers=1, attending=0, noise_shift=-1.0),
+    ),
+    vectors=8, vector_width=32, prediction="v", condition_noise=0.5, sampling_noise=0.1,
+    blurred=0.0, least_cosine=0.7, embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
+    training=TrainingSettings(
+        steps=250, batch_size=SHAPES, learning_rate=5e-3, warmup_steps=20, ema_decay=0.97,
+        precision="fp32", weight_decay=0.0, evaluate_every=250,
+    ),
+)  # fmt: skip
+
+
+def a_cascade_task(folder: Path, settings: CascadeSettings = TINY_CASCADE) -> CascadeTask:
+    """The shapes' pictures and embeddings, for a cascade."""
+    task = a_task(folder)
+    return CascadeTask(settings, task.pixels, task.embeddings, task.train_keys, task.test_keys)
+
+
+def altered(**changes: object) -> CascadeSettings:
+    return replace(TINY_CASCADE, **changes)  # type: ignore[arg-type]

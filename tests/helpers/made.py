@@ -1,0 +1,42 @@
+"""Small real data for the tests of corgi_core.data: pictures by Pillow, and samples of them."""
+
+import hashlib
+import io
+
+import numpy as np
+from PIL import Image
+
+from corgi_core.config import DataSettings
+from corgi_core.data.shards import Sample
+
+SETTINGS = DataSettings(shard_size=4, max_pixels=10_000, max_side=64)
+
+
+def noise(name: str, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Image.Image:
+    """A picture of (width, height) `size` that is a function of its name alone."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], channels), np.uint8)
+    return Image.fromarray(values.squeeze(-1) if channels == 1 else values, mode)
+
+
+def encoded(picture: Image.Image, suffix: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, suffix, **options)
+    return file.getvalue()
+
+
+def sample(key: str, image: bytes | None = None, **about: object) -> Sample:
+    """A captioned sample of noise, in a group of its own; training data for even names."""
+    held_out = hashlib.sha256(key.encode()).digest()[0] % 4 == 0
+    values: dict[str, object] = {
+        "captions": [f"the picture {key}"],
+        "split": "test" if held_out else "train",
+        "source": "noise",
+        "group": key,
+    } | about
+    return Sample(key, encoded(noise(key)) if image is None else image, **values)
+
+
+def samples(count: int) -> list[Sample]:
+    return [sample(f"{number:04d}") for number in range(count)]

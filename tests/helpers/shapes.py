@@ -1,0 +1,71 @@
+"""A decoder small enough to learn sixteen coloured shapes by heart in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from corgi_core.config import ComponentsSettings, DataSettings, TrainingSettings, preset_named
+from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.ingest import ingest
+from corgi_core.data.pixels import pixels
+from corgi_core.decoders.components.task import ComponentsTask
+
+SIDE, WIDTH, SHAPES = 16, 16, 16
+TINY = replace(
+    preset_named("emoji").decoder_of("components"),
+    image_size=SIDE, components=64, width=128, vector_width=32, blurred=0.0,
+    embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
+    training=TrainingSettings(
+        steps=500, batch_size=SHAPES, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
+        precision="fp32", evaluate_every=500,
+    ),
+)  # fmt: skip
+
+
+def coloured_shape(number: int) -> Image.Image:
+    """A disc or a bar of one of eight colours on white."""
+    picture = Image.new("RGB", (SIDE, SIDE), "white")
+    colours = ("red", "green", "blue", "black", "orange", "purple", "cyan", "pink")
+    disc = number < len(colours)
+    draw = ImageDraw.Draw(picture)
+    (draw.ellipse if disc else draw.rectangle)(
+        (3, 3, 12, 12) if disc else (1, 6, 14, 9), colours[number % len(colours)]
+    )
+    return picture
+
+
+def a_task(folder: Path, settings: ComponentsSettings = TINY, width: int = WIDTH) -> ComponentsTask:
+    """Sixteen shapes with random embeddings, written and read as every dataset is."""
+    images = write_shapes(folder)
+    spec = {"encoder": "a-clip", "names": ["a"], "blocks": [width], "width": width}
+    embeddings = compute_missing(
+        folder / "embeddings", images, spec, lambda shard: random_embeddings(images, shard, width),
+        "embeddings",
+    )  # fmt: skip
+    keys = tuple(images.manifest["key"])
+    return ComponentsTask(settings, pixels(images, folder / "pixels", SIDE), embeddings, keys, keys)
+
+
+def write_shapes(folder: Path) -> Dataset:
+    source = folder / "shapes"
+    source.mkdir(parents=True)
+    for number in range(SHAPES):
+        coloured_shape(number).save(source / f"{number:02}.png")
+    return ingest("imagefolder", str(source), folder / "images", DataSettings(), seed=0)
+
+
+def random_embeddings(images: Dataset, shard: str, width: int) -> dict[str, np.ndarray]:
+    keys = images.manifest.loc[images.manifest["shard"] == shard, "key"].to_numpy(str)
+    z = np.random.default_rng(0).standard_normal((len(keys), width))
+    z *= np.sqrt(width) / np.linalg.norm(z, axis=1, keepdims=True)
+    return {"keys": keys, "image": z.astype(np.float16)}
+
+
+def embeddings_of(task: ComponentsTask) -> np.ndarray:
+    store: ArrayStore = task.embeddings
+    return store.read("image")[store.rows_of(task.train_keys)].astype(np.float32)

@@ -1,0 +1,107 @@
+"""A study small enough for the tests: embeddings whose captions tell a part of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from corgi_core.config import PRESETS, Preset, StudySettings, TrainingSettings
+from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.dataset import Dataset, write_dataset
+from corgi_core.data.shards import Sample
+from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.experiments.prior_ablation.measure import Study, measured
+from corgi_core.experiments.prior_ablation.questions import plans_of, questions_of
+
+IMAGES, TOKENS, TEXT_WIDTH, BLOCKS = 120, 5, 6, (4, 8)
+
+PRESET: Preset = replace(
+    PRESETS["emoji-small"],
+    prior=replace(PRESETS["emoji-small"].prior, width=16, layers=1, heads=2, draws=2),
+    study=StudySettings(
+        training=TrainingSettings(
+            steps=12, batch_size=16, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5,
+            checkpoint_every=4, evaluate_every=6,
+        ),
+        seeds=(0, 1, 2), gaussians=(1, 2), kappas=(1.0,), guidances=(1.0, 2.0),
+        captions=(0.5, 1.0), samplers=("ddpm", "ddim"), steps=(1, 3), main_steps=(1, 3),
+        guided_steps=2, held_out=20, spread_captions=6, spread_samples=3,
+    ),
+)  # fmt: skip
+
+
+def dataset(folder: Path) -> Dataset:
+    """Captioned images, one in four held out; every second one has two captions."""
+    samples = [
+        Sample(
+            f"{n:04d}", b"picture", [f"caption {n}"] * (1 + n % 2),
+            "test" if n % 4 == 0 else "train", "made", f"group {n}", "png",
+        )
+        for n in range(IMAGES)
+    ]  # fmt: skip
+    return write_dataset(folder / "images", samples, shard_size=40)
+
+
+def stores(folder: Path, images: Dataset) -> tuple[ArrayStore, ArrayStore]:
+    """Image and text embeddings of width 12, around a mean as CLIP's are."""
+    spec = {"encoder": "made", "names": ["a", "b"], "blocks": list(BLOCKS), "width": sum(BLOCKS)}
+    random = np.random.default_rng(0)
+    told = random.normal(size=(IMAGES, sum(BLOCKS)))
+    untold = random.normal(size=(IMAGES, sum(BLOCKS)))
+    shown = torch.from_numpy(1.0 + told + 0.5 * untold)
+    real = scale_blocks(shown, BLOCKS).numpy().astype(np.float16)
+
+    def image(shard: str) -> dict[str, np.ndarray]:
+        keys = images.rows(shard)["key"].to_numpy(dtype=str)
+        return {"keys": keys, "image": real[keys.astype(int)]}
+
+    def text(shard: str) -> dict[str, np.ndarray]:
+        rows = images.rows(shard)
+        keys = np.repeat(rows["key"].to_numpy(dtype=str), rows["captions"].map(len))
+        which = keys.astype(int)
+        tokens = np.resize(told[which], (len(which), TOKENS, TEXT_WIDTH))
+        return {
+            "keys": keys,
+            "text": told[which].astype(np.float16),
+            "tokens": tokens.astype(np.float16),
+            "mask": np.ones((len(which), TOKENS), bool),
+        }
+
+    about_text = {**spec, "text_width": TEXT_WIDTH, "text_tokens": TOKENS}
+    return (
+        compute_missing(folder / "image", images, spec, image, "images"),
+        compute_missing(folder / "text", images, about_text, text, "texts"),
+    )
+
+
+def small_study(folder: Path, preset: Preset = PRESET) -> Study:
+    images = dataset(folder)
+    return Study(images, *stores(folder, images), preset, folder / "work")
+
+
+def measure_two_arms(folder: Path, die_after: int | None = None) -> None:
+    """Measure the study's first two arms; the process kills itself at a step of the second."""
+    study = small_study(folder)
+    plans = plans_of(questions_of(study.preset), seed=0, longest=3)[:2]
+    measured(study, plans[0])
+    if die_after is not None:
+        _die_at_step(die_after)
+    measured(study, plans[1])
+
+
+def _die_at_step(step: int) -> None:
+    from corgi_core.prior.task import PriorTask
+
+    loss = PriorTask.loss
+
+    def fatal(self, model, rows, random):  # type: ignore[no-untyped-def]
+        if random.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss(self, model, rows, random)
+
+    PriorTask.loss = fatal  # type: ignore[method-assign]

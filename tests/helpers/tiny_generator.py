@@ -1,0 +1,80 @@
+"""Every part of a generator, real, tiny and untrained, for two CLIP encoders of unequal widths."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from corgi_core.config import preset_named
+from corgi_core.data.dataset import Dataset, write_dataset
+from corgi_core.data.shards import Sample
+from corgi_core.decoders.components.decoder import ComponentsDecoder
+from corgi_core.decoders.components.network import ComponentsNetwork, ComponentsShape
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.embed import encoder_spec
+from corgi_core.encoders.text import TokenEncoder
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.pipeline import Generator
+from corgi_core.prior.model import PriorModel
+from corgi_core.prior.network import PriorNetwork, PriorShape
+from tests.helpers.tiny_vit import tiny_vit
+
+BLOCKS, SIDE = (8, 12), 16
+PRESET = preset_named("emoji-small")
+TOKENS = PRESET.encoders.text_tokens
+
+
+def tiny_generator() -> Generator:
+    torch.manual_seed(0)
+    clip = ClipEnsemble(
+        [tiny_vit(f"vit-{width}", width, layers=1, context_length=77) for width in BLOCKS]
+    )
+    tokens = TokenEncoder.load("minilm", TOKENS)
+    encoders, d = encoder_spec(clip), sum(BLOCKS)
+    shape = PriorShape(d, tokens.width, TOKENS, gaussians=1, width=32, layers=1, heads=2)
+    prior = _random(PriorNetwork(shape))
+    settings = replace(
+        PRESET.decoder, image_size=SIDE, components=40, width=32, vector_width=8, guidance=1.0
+    )
+    known = {field.name for field in fields(settings)}
+    sizes = {f.name: getattr(settings, f.name) for f in fields(ComponentsShape) if f.name in known}
+    decoder = _random(ComponentsNetwork(ComponentsShape(embedding_width=d, **sizes)))
+    return Generator(
+        clip=clip,
+        tokens=tokens,
+        prior=PriorModel(prior, GaussianBank.standard(BLOCKS), PRESET.prior, encoders, card={}),
+        decoder=ComponentsDecoder(decoder, settings, encoders, card={}),
+    )
+
+
+def _random(network: nn.Module) -> nn.Module:
+    """What starts at zero would prove nothing."""
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return network.eval()
+
+
+def png(number: int) -> bytes:
+    """A picture of 20 × 24 pixels, unlike every other number's."""
+    coarse = np.random.default_rng(number).integers(0, 255, (3, 3, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(coarse).resize((20, 24), Image.Resampling.NEAREST).save(content, format="PNG")
+    return content.getvalue()
+
+
+def write_images(folder: Path, count: int = 10, shard_size: int = 4) -> Dataset:
+    """`count` pictures, every fifth of them held out, every third without a caption."""
+    samples = [
+        Sample(
+            f"key{n:02}", png(n), [f"picture number {n}"] if n % 3 else None,
+            "test" if n % 5 == 4 else "train", "made", f"key{n}",
+        )
+        for n in range(count)
+    ]  # fmt: skip
+    return write_dataset(folder, samples, shard_size)

@@ -1,0 +1,71 @@
+"""A real prior's training, of any size, on made embeddings of pictures that have captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from corgi_core.config import PriorSettings, TrainingSettings
+from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.subsets import CaptionSubset
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.prior.task import PriorTask
+
+TRAINING = TrainingSettings(
+    steps=12, batch_size=8, learning_rate=3e-3, warmup_steps=3, ema_decay=0.9,
+    checkpoint_every=4, evaluate_every=6, precision="fp32",
+)  # fmt: skip
+SETTINGS = PriorSettings(
+    width=32, layers=2, heads=4, draws=2, text_dropout=0.1, p2_gamma=1.0, guidance=1.0,
+    sampling_steps=4, training=TRAINING,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OneShard:
+    """As much of a dataset as arrays need: one shard."""
+
+    shards: tuple[str, ...] = ("00000",)
+
+    def shard_digest(self, shard: str) -> str:
+        return shard
+
+
+def made_prior(
+    folder: Path,
+    settings: PriorSettings = SETTINGS,
+    pictures: int = 60,
+    width: int = 16,
+    text_width: int = 12,
+    text_tokens: int = 6,
+) -> PriorTask:
+    """The task, its arrays written under `folder`; a picture's embedding follows its caption's."""
+    random = np.random.default_rng(0)
+    keys = np.array([f"{number:05d}" for number in range(pictures)])
+    lengths = random.integers(1, text_tokens + 1, pictures)
+    text = random.standard_normal((pictures, width))
+    image = np.tanh(text) + 0.3 * random.standard_normal((pictures, width)) + 0.5
+    tokens = random.standard_normal((pictures, text_tokens, text_width))
+    mask = np.arange(text_tokens) < lengths[:, None]
+
+    def store(name: str, about: dict[str, int], arrays: dict[str, np.ndarray]) -> ArrayStore:
+        spec = {"encoder": "made", "blocks": [width], "width": width} | about
+        return compute_missing(folder / name, OneShard(), spec, lambda _: arrays, name)  # type: ignore[arg-type]
+
+    texts = {"tokens": tokens.astype(np.float16), "mask": mask, "text": text.astype(np.float16)}
+    about = {"text_width": text_width, "text_tokens": text_tokens}
+    held_out = pictures // 6
+    return PriorTask(
+        settings=settings,
+        images=store("images", {}, {"keys": keys, "image": image.astype(np.float16)}),
+        texts=store("texts", about, {"keys": keys, **texts}),
+        captioned=CaptionSubset(keys[held_out:], 1.0, 0),
+        test_keys=tuple(keys[:held_out]),
+        bank=GaussianBank(
+            torch.from_numpy(image[:2].astype(np.float32)), torch.full((2, width), 0.5),
+            torch.full((2,), pictures), blocks=(width,), kappa=1.0,
+        ),
+    )  # fmt: skip

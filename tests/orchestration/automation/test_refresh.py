@@ -1,0 +1,183 @@
+"""A workspace is brought up to date by doing what is missing or changed, and nothing else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.small import PNGS
+
+ROOT = Path(__file__).parents[3]
+HERE = str(Path(__file__).parents[3])
+CORGI = "from orchestration.cli.app import app; app()"
+SERVER = f"""
+import json, sys; sys.path.insert(0, {HERE!r})
+from tests.helpers.watching import Done
+from orchestration.cli.app import cli
+from orchestration.definitions import defs
+from orchestration.resources.instance import open_instance
+from orchestration.automation.refresh import Refresh
+from orchestration.settings import settings
+
+ASSETS = ("raw_images", "images", "caption_subset")
+
+def refreshed():
+    done = Done()
+    refresh = Refresh(defs.get_repository_def(), instance)
+    steps = [step for step in refresh.all_steps() if step.asset.to_user_string() in ASSETS]
+    assert refresh.run(steps, done) == len(done)
+    return done
+
+instance = open_instance(settings())
+for line in sys.stdin:
+    words = json.loads(line)
+    if words == ["refresh"]:
+        answer = refreshed()
+    elif words == ["slots"]:
+        answer = instance.event_log_storage.get_concurrency_info("device").active_slot_count
+    else:
+        answer = cli(words, standalone_mode=False)
+    print("ANSWER", json.dumps(answer), flush=True)
+"""
+
+
+class Project:
+    """A folder of someone's own pictures, in a workspace of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pictures = folder / "pictures"
+        self.pictures.mkdir()
+        for number in range(len(PNGS)):
+            self.add(number, PNGS[number])
+
+    def add(self, number: int, image: bytes) -> None:
+        (self.pictures / f"{number}.png").write_bytes(image)
+        with (self.pictures / "metadata.jsonl").open("a") as file:
+            file.write(json.dumps({"file_name": f"{number}.png", "text": f"nr {number}"}) + "\n")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        mine = {
+            "CORGI_HOME": str(self.folder / ".corgi"),
+            "CORGI_DATA": str(self.folder / "data"),
+            "CORGI_DATASET": "mine",
+        }
+        return {**os.environ, **mine}
+
+    def python(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program, *words],
+            cwd=self.folder, env=self.environment, capture_output=True, text=True,
+        )  # fmt: skip
+
+    @cached_property
+    def _server(self) -> subprocess.Popen[str]:
+        """One process for all refreshes of a test, since loading everything takes seconds."""
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", SERVER],
+            cwd=self.folder, env=self.environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def ask(self, *words: str) -> Any:
+        assert self._server.stdin
+        assert self._server.stdout
+        self._server.stdin.write(json.dumps(words) + "\n")
+        self._server.stdin.flush()
+        for line in self._server.stdout:
+            if line.startswith("ANSWER "):
+                return json.loads(line.removeprefix("ANSWER "))
+        raise AssertionError(f"{words} failed")
+
+    def ingest(self) -> None:
+        self.ask("ingest", str(self.pictures), "--format", "imagefolder", "--name", "mine")
+
+    def refresh(self) -> dict[str, str]:
+        return dict(self.ask("refresh"))
+
+    def close(self) -> None:
+        if "_server" in self.__dict__:
+            self._server.communicate()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path)
+    yield project
+    project.close()
+
+
+def test_only_what_is_missing_or_changed_is_done(project: Project) -> None:
+    project.ingest()
+    subsets = [f"caption_subset {share}" for share in ("1.7%", "10%", "100%")]
+    assert project.refresh() == dict.fromkeys(["raw_images", "images", *subsets], "missing")
+    assert project.refresh() == {}
+
+    (subset,) = project.folder.glob(".corgi/*/storage/caption_subset/10%/captions.parquet")
+    subset.unlink()
+    subset.parent.rmdir()
+    assert project.refresh() == {"caption_subset 10%": "its files are gone"}
+
+    project.ingest()  # the same data once more
+    assert project.refresh() == {}
+
+    # A second copy of a picture: new raw data, which the gate refuses, so that nothing is new
+    # behind the gate.
+    project.add(6, PNGS[0])
+    project.ingest()
+    done = project.refresh()
+    assert done["raw_images"] == "the data have changed"
+    assert "images" in done
+    assert not set(done) & set(subsets)
+
+
+def test_data_that_fail_the_gate_stop_with_a_sentence(project: Project) -> None:
+    for path in project.pictures.glob("[2-9].png"):
+        path.unlink()
+    (project.pictures / "metadata.jsonl").unlink()
+    (project.pictures / "1.png").write_bytes(PNGS[1][:60])  # torn: one good picture is left
+    project.ingest()
+    done = project.python(CORGI, "demo", "--dataset", "mine")
+    assert done.returncode == 2
+    assert "images does not pass its checks" in done.stdout.replace("\n", " ")
+    assert "Traceback" not in done.stdout + done.stderr
+    again = project.python(CORGI, "demo", "--dataset", "mine")
+    assert again.returncode == 2  # the gate stays shut
+
+
+def test_a_killed_refresh_does_not_keep_the_device(project: Project) -> None:
+    """A run that was killed holds the pool's one slot; the next refresh takes it back."""
+    project.ingest()
+    holding = """
+import time, dagster as dg
+from orchestration.resources.instance import open_instance
+from orchestration.automation.refresh import TAG
+from orchestration.settings import settings
+@dg.asset(pool="device")
+def busy():
+    time.sleep(60)
+dg.materialize([busy], instance=open_instance(settings()), tags=TAG)
+"""
+    log = (project.folder / "busy.log").open("w+")
+    child = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", holding],
+        cwd=project.folder, env=project.environment, stdout=log, stderr=log,
+    )  # fmt: skip
+    until = time.monotonic() + 60
+    while project.ask("slots") != 1:
+        assert time.monotonic() < until, (project.folder / "busy.log").read_text()
+        time.sleep(0.1)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert project.ask("slots") == 1
+    project.refresh()
+    assert project.ask("slots") == 0

@@ -1,0 +1,122 @@
+"""The command line and the Makefile, as a newcomer meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+COMMANDS = ("demo", "results", "generate", "ingest", "gate", "ui", "presets")
+
+
+def corgi(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CORGI_")}
+    return subprocess.run(
+        [sys.executable, "-c", "from orchestration.cli.app import app; app()", *words],
+        cwd=folder, env={**environment, "COLUMNS": "100", **more}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_help_is_quick_and_names_every_command(tmp_path: Path) -> None:
+    began = time.process_time(), time.monotonic()
+    done = corgi(tmp_path, "--help")
+    assert time.monotonic() - began[1] < 3  # 0.3 s on an idle machine
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert command in done.stdout
+    assert not list(tmp_path.iterdir())  # asking for help makes nothing
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "results", "generate", "ingest", "gate", "ui", "presets"]
+)
+def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
+    done = corgi(tmp_path, command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["demo", "--preset", "nope"], "there is no preset 'nope'"),
+        (["ingest", "/nowhere", "--format", "imagefolder", "--name", "n"], "/nowhere"),
+        (["ingest", "/nowhere"], "--format"),
+        (["ingest", ".", "--format", "tiff", "--name", "n"], "tiff"),
+        (["gate", "--dataset", "n"], "raw_images"),
+        (["results"], "corgi demo"),
+        (["generate", "a cat"], "champion"),
+        (["generate", "a cat", "--out", "cat.jpg"], "cat.jpg"),
+        (["generate", "a cat", "--out", "cat.gif"], "lead nowhere"),
+        (["generate"], "0 images and 0 captions"),
+        (["generate", "a cat", "a dog", "a cow"], "0 images and 3 captions"),
+        (["generate", "a cat", "--weight", "0.5"], "--weight"),
+        (["generate", "a cat", "--guidance", "nan"], "not finite"),
+        (["generate", "-i", "/nowhere.png"], "/nowhere.png"),
+        (["generate", "-i", __file__], "unknown format"),
+    ],
+)
+def test_bad_input_ends_with_one_sentence_and_code_2(
+    tmp_path: Path, words: list[str], said: str
+) -> None:
+    done = corgi(tmp_path, *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())  # nothing half-written
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("CORGI_WORKERS", "many"), ("CORGI_INCEPTION_WEIGHTS", "/nowhere.pt")]
+)
+def test_the_environment_is_checked(tmp_path: Path, name: str, value: str) -> None:
+    done = corgi(tmp_path, "gate", **{name: value})
+    assert done.returncode == 2
+    assert name in done.stderr
+    assert value in done.stderr
+
+
+def test_results_shows_the_last_evaluation_again(tmp_path: Path) -> None:
+    scores = {"4": {"cosine": 0.8125, "recall_at_1": 0.5}}
+    metrics = {
+        "protocol": {"prior_steps": 4},
+        "text_embedding": {"cosine": 0.25},
+        "priors": {"baseline": {"10%": scores}},
+        "pictures": {"real embedding": {"none": {"frechet": 1.5, "count": 24, "seconds": 2.0}}},
+    }
+    reports = tmp_path / ".corgi" / "emoji" / "reports"
+    reports.mkdir(parents=True)
+    (reports / "metrics.json").write_text(json.dumps(metrics))
+    done = corgi(tmp_path, "results")
+    assert done.returncode == 0, done.stderr
+    for shown in ("0.8125", "0.2500", "1.5000", "24 held-out images", "10% of the captions"):
+        assert shown in done.stdout
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = corgi(tmp_path, "ui", "--dagster-port", port)
+    assert done.returncode == 2
+    assert port in done.stderr
+    assert "--dagster-port" in done.stderr
+
+
+def test_make_lists_its_targets() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    for target in ("demo", "test", "ui", "lint", "help"):
+        assert f"make {target}" in done.stdout
+    default = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
+    assert default.stdout == done.stdout

@@ -1,0 +1,103 @@
+"""DVC and Dagster are two ways to the same data: each finds the other's work done."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+HERE = str(Path(__file__).parents[3])
+PRESET = "emoji-small"
+REFRESH = f"""
+import json, sys; sys.path.insert(0, {HERE!r})
+from tests.helpers.watching import Done
+from orchestration.definitions import defs
+from orchestration.resources.instance import open_instance
+from orchestration.automation.refresh import RAW_DATA, Refresh
+from orchestration.settings import settings
+
+instance, done = open_instance(settings()), Done()
+refresh = Refresh(defs.get_repository_def(), instance)
+steps = [s for s in refresh.all_steps() if s.asset.to_user_string() in ("raw_images", "images")]
+refresh.run(steps, done)
+version = instance.get_latest_materialization_event(RAW_DATA).asset_materialization.tags
+print(json.dumps([list(done), version["dagster/data_version"]]))
+"""
+
+
+class Project:
+    """A copy of this repository's DVC project, for a small preset, with its own data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / ".dvc").mkdir()
+        shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
+        for name in ("dvc.yaml", ".dvcignore"):
+            shutil.copy(ROOT / name, folder)
+        (folder / "params.yaml").write_text(f"preset: {PRESET}\n")
+        code = folder / "corgi_core"
+        for name in ("data", "presets"):
+            shutil.copytree(
+                ROOT / "corgi_core" / name,
+                code / name,
+                ignore=shutil.ignore_patterns("__pycache__"),
+            )
+        subprocess.run(["git", "init", "-q", "."], cwd=folder, check=True)
+
+    def run(self, *command: str) -> str:
+        mine = {"CORGI_PRESET": PRESET, "CORGI_HOME": str(self.folder / ".corgi")}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            command, cwd=self.folder, env={**os.environ, "PATH": path, **mine},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def repro(self) -> list[str]:
+        """The stages that `dvc repro` ran."""
+        lines = self.run(sys.executable, "-m", "dvc", "repro").splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def refresh(self) -> tuple[list[str], str]:
+        """The assets that were materialised, and the raw data's version in Dagster."""
+        # Only the code under test is imported, not the copy that DVC watches.
+        lines = self.run(sys.executable, "-W", "ignore", "-P", "-c", REFRESH).splitlines()
+        done, version = json.loads(lines[-1])
+        return done, version
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        stages = yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"]
+        return {name: stage["outs"][0]["md5"] for name, stage in stages.items()}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_each_finds_the_others_work_done(project: Project) -> None:
+    done, version = project.refresh()  # Dagster makes the data, and tells DVC
+    assert done == ["raw_images", "images"]
+    outputs = project.outputs
+    assert version == outputs["ingest"]
+    assert project.repro() == []
+
+    shutil.rmtree(project.folder / "data")
+    shutil.rmtree(project.folder / ".dvc" / "cache")  # which remembers runs, too
+    (project.folder / "dvc.lock").unlink()
+    assert project.repro() == ["ingest", "gate"]  # DVC makes the same, to the byte
+    assert project.outputs == outputs
+    assert project.refresh() == ([], version)
+
+    shutil.rmtree(project.folder / ".corgi")
+    manifest = project.folder / "data" / PRESET / "images" / "manifest.parquet"
+    written = manifest.stat().st_mtime_ns
+    assert project.refresh() == (["raw_images", "images"], version)  # new to Dagster, but
+    assert manifest.stat().st_mtime_ns == written  # taken as they lie

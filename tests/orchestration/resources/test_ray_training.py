@@ -1,0 +1,215 @@
+"""Ray Train around the loop: real workers, really killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import ray
+
+from corgi_core import progress
+from corgi_core.errors import CorgiError
+from corgi_core.training.journal import Entry, read_journal
+from corgi_core.training.loop import train
+from orchestration.resources import compute as ray_resource
+from orchestration.resources.compute import Compute
+from orchestration.resources.ray_train import WorkerShape, worker_shape
+from tests.helpers.tiny import SETTINGS, TinyTask, numbered, same
+
+HERE = str(Path(__file__).parents[3])  # where workers find the task
+PYTHONPATH = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
+
+
+def test_workers_share_the_cpus_of_every_node() -> None:
+    assert worker_shape(1, [{"CPU": 8}]) == WorkerShape(1, 8, gpu=False)
+    assert worker_shape(3, [{"CPU": 8}]) == WorkerShape(3, 2, gpu=False)
+    assert worker_shape(2, [{"CPU": 8}, {"CPU": 4}]) == WorkerShape(2, 4, gpu=False)
+    assert worker_shape(3, [{"CPU": 16, "GPU": 2}, {"CPU": 8, "GPU": 1}, {"CPU": 4}]) == (
+        WorkerShape(3, 8, gpu=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "node", "there"),
+    [(3, {"CPU": 2}, "2 CPUs"), (2, {"CPU": 16, "GPU": 1}, "1 GPUs"), (1, {}, "0 CPUs")],
+)
+def test_too_many_workers_are_refused(workers: int, node: dict[str, float], there: str) -> None:
+    with pytest.raises(CorgiError, match=f"{workers} training workers .* there are {there}"):
+        worker_shape(workers, [node])
+
+
+def test_too_many_workers_for_this_machine_fail_at_once(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(CorgiError, match="CORGI_WORKERS"):
+        Compute(num_workers=8 * 512).train(
+            TinyTask(), replace(SETTINGS, batch_size=8 * 512), tmp_path / "run", "tiny"
+        )
+    assert time.monotonic() - began < 5
+
+
+def test_sessions_of_killed_processes_are_cleared_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_resource, "SESSIONS", tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f"corgi-ray-{gone.pid}-abcd").mkdir()
+    mine, others = tmp_path / f"corgi-ray-{os.getpid()}-abcd", tmp_path / "corgi-raytracer"
+    mine.mkdir(), others.mkdir()
+    folder = Path(ray_resource._session_folder())
+    assert set(tmp_path.iterdir()) == {mine, others, folder}
+
+
+def test_without_workers_the_loop_runs_here(tmp_path: Path) -> None:
+    got: list[Entry] = []
+    result = Compute(num_workers=0).train(
+        TinyTask(), SETTINGS, tmp_path / "here", "tiny", got.append
+    )
+    assert [entry["step"] for entry in got] == [10, 20, 30, 40, 50, 60]
+    assert result.undelivered == 0
+    again = Compute(num_workers=0).train(TinyTask(), SETTINGS, tmp_path / "here", "tiny")
+    assert again.already_finished
+    with pytest.raises(CorgiError, match="another training"):
+        Compute(num_workers=0).train(TinyTask(rows=50), SETTINGS, tmp_path / "here", "tiny")
+
+
+def run_a_step_that_trains_nothing() -> None:
+    @dg.asset
+    def idle(compute: Compute) -> int:
+        return compute.num_workers
+
+    assert dg.materialize([idle], resources={"compute": Compute(num_workers=1)}).success
+
+
+def test_a_step_starts_no_ray_by_itself() -> None:
+    run_a_step_that_trains_nothing()
+    assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[None]:
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = PYTHONPATH
+    yield
+    ray.shutdown()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_killed_worker_is_replaced_and_nothing_shows(tmp_path: Path) -> None:
+    task = TinyTask(die_at=35, died=tmp_path / "died")
+    got: list[Entry] = []
+    steps: list[int] = []
+    interrupt = signal.getsignal(signal.SIGINT)
+    with progress.listening(lambda what, done, total: steps.append(done)):
+        result = Compute(num_workers=1).train(
+            task, SETTINGS, tmp_path / "killed", "tiny", got.append
+        )
+    assert (tmp_path / "died").exists()  # the worker did kill itself
+    straight = train(task, SETTINGS, tmp_path / "straight")
+    assert same(result.model, straight.model)
+    assert result.metrics == straight.metrics
+    assert not result.already_finished
+    assert result.undelivered == 0
+    assert [entry["step"] for entry in got] == steps == [10, 20, 30, 40, 50, 60]
+    assert got[-1] == read_journal(result.journal)[-1]
+    assert not (tmp_path / "killed" / "ray").exists()
+    assert signal.getsignal(signal.SIGINT) is interrupt
+    run_a_step_that_trains_nothing()
+    assert ray.is_initialized()  # kept for the next training
+    with pytest.raises(CorgiError, match="another training"):
+        Compute(num_workers=1).train(TinyTask(rows=50), SETTINGS, tmp_path / "killed", "tiny")
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_workers_refusal_comes_back_as_it_is_and_at_once(tmp_path: Path, workers: int) -> None:
+    task = TinyTask(spoil_from=20, attempts=tmp_path / "attempts")
+    with pytest.raises(CorgiError, match="not finite for 10 steps up to 29"):
+        Compute(num_workers=workers).train(task, SETTINGS, tmp_path / "spoilt", "tiny")
+    assert len((tmp_path / "attempts").read_text()) == workers  # one each
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_full_disk_comes_back_as_it_is(tmp_path: Path, small_disk: Path) -> None:
+    """Of two workers one alone meets it, while the other waits."""
+    task = TinyTask(
+        plain=True, fill_at=25, ballast=small_disk / "ballast", attempts=tmp_path / "attempts"
+    )
+    training = Compute(num_workers=2)
+    for attempts in (1, 2):  # the second finds the disk full from the start
+        with pytest.raises(CorgiError, match=r"full\. free space .* goes on from step 20"):
+            training.train(task, SETTINGS, small_disk / "run", "tiny")
+        assert len((tmp_path / "attempts").read_text()) == 2 * attempts
+    (small_disk / "ballast").unlink()
+    resumed = train(replace(task, ballast=None), SETTINGS, small_disk / "run")
+    assert resumed.steps == SETTINGS.steps
+
+
+def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    journal = tmp_path / "run" / "metrics.jsonl"
+    job = _start_job(tmp_path, pause=0.1)
+    while not any(entry["step"] >= 30 for entry in read_journal(journal)):
+        assert job.poll() is None
+        time.sleep(0.05)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    resumed = _start_job(tmp_path, pause=0.0)
+    assert resumed.wait(timeout=300) == 0
+    first_of = {entry["step"]: entry["time"] for entry in read_journal(journal)}
+    killed = train(TinyTask(), SETTINGS, tmp_path / "run")
+    straight = train(TinyTask(), SETTINGS, tmp_path / "straight")
+    assert killed.already_finished
+    assert same(killed.model, straight.model)
+    assert killed.metrics == straight.metrics
+    # the journal was continued: two seconds lie between the attempts, and none is written twice
+    assert sorted(first_of) == [10, 20, 30, 40, 50, 60]
+    assert first_of[60] - first_of[10] > 2
+
+
+def _start_job(folder: Path, pause: float) -> subprocess.Popen[bytes]:
+    script = f"""
+import sys; sys.path.insert(0, {HERE!r})
+from pathlib import Path
+from tests.helpers.tiny import SETTINGS, TinyTask
+from orchestration.resources.compute import Compute
+task = TinyTask(pause={pause})
+Compute(num_workers=1).train(task, SETTINGS, Path({str(folder)!r}) / "run", "tiny")
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": PYTHONPATH}
+    )
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_items_are_shared_among_workers_that_keep_what_they_loaded(workers: int) -> None:
+    heard: list[tuple[str, int, int]] = []
+    training = Compute(num_workers=workers)
+    with progress.listening(lambda *report: heard.append(report)):
+        results = list(training.map(numbered, {}, range(8), "numbers"))
+    assert sorted(item for item, _, _ in results) == list(range(8))
+    by_worker: dict[int, list[int]] = {}
+    for _, worker, had in results:
+        by_worker.setdefault(worker, []).append(had)
+    assert (os.getpid() in by_worker) == (workers == 0)
+    assert all(sorted(had) == list(range(1, len(had) + 1)) for had in by_worker.values())
+    assert heard[-1] == ("numbers", 8, 8)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_items_refusal_is_the_callers(workers: int) -> None:
+    with pytest.raises(CorgiError, match="-3 is negative"):
+        list(Compute(num_workers=workers).map(numbered, {}, [1, 2, -3], "numbers"))
