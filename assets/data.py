@@ -31,7 +31,7 @@ def raw_images(
     """
     from corgi_core.data import dataset, ingest
 
-    place, preset = workspace.place(context), workspace.preset
+    place, preset = workspace.path(context), workspace.preset
     if workspace.own_dataset or dvc.up_to_date(INGEST):
         raw = dataset.Dataset.load(place)
     else:
@@ -60,7 +60,7 @@ def images(
     """The quality gate: plain RGB images, sound captions; the rest is quarantined with reasons."""
     from corgi_core.data import dataset, quality
 
-    place = workspace.place(context)
+    place = workspace.path(context)
     if dvc.up_to_date(GATE):
         gated = dataset.Dataset.load(place)
     else:
@@ -91,5 +91,5 @@ def pixels(
 
     assert workspace.preset.decoder is not None
     size = workspace.preset.decoder.image_size
-    store = squares.pixels(images, workspace.place(context), size)
+    store = squares.pixels(images, workspace.path(context), size)
     return materialized(store, images=len(store), size=size, shards_computed=store.recomputed)

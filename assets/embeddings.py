@@ -29,7 +29,7 @@ def image_embeddings(
     """One row an image, every encoder's block scaled to norm √d; only missing shards computed."""
     from corgi_core.encoders import embed
 
-    store = embed.embed_images(clip_encoder, images, pixels, workspace.place(context))
+    store = embed.embed_images(clip_encoder, images, pixels, workspace.path(context))
     return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)
 
 
@@ -50,5 +50,5 @@ def text_embeddings(
 
     encoders = workspace.preset.encoders
     tokens = text.TokenEncoder.load(encoders.text, encoders.text_tokens)
-    store = embed.embed_texts(clip_encoder, tokens, images, workspace.place(context))
+    store = embed.embed_texts(clip_encoder, tokens, images, workspace.path(context))
     return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)

@@ -42,15 +42,15 @@ def gaussian_bank(
     from corgi_core.gaussians import diagnostics, fit, learned, points
 
     variant, chosen = context.partition_key, workspace.preset.gaussians
-    blocks, train_keys = image_embeddings.spec["blocks"], images.keys("train")
+    encoder_dims, train_keys = image_embeddings.spec["encoder_dims"], images.keys("train")
     among = frozenset(train_keys)
-    training = points.Points(len(among), lambda: image_embeddings.pieces("image", among))
+    training = points.Points(len(among), lambda: image_embeddings.chunks("image", among))
     shown: dict[str, Any] = {}
     k = clusters_of(variant)
     if k is None:
-        bank = banks.GaussianBank.standard(blocks)
+        bank = banks.GaussianBank.standard(encoder_dims)
     else:
-        bank, fitted = fit.fit_bank(training, k, blocks, chosen, workspace.preset.seed)
+        bank, fitted = fit.fit_bank(training, k, encoder_dims, chosen, workspace.preset.seed)
         shown |= fit_metadata(fitted)
     if is_learned(variant):
         task = learned.BankTask(
@@ -60,8 +60,8 @@ def gaussian_bank(
         trained = trainer.train(context, task, chosen.learning, f"bank-{variant}", inputs)
         bank = trained.model.bank()
         shown |= training_metadata(trained)
-    every_image = points.Points(len(image_embeddings), lambda: image_embeddings.pieces("image"))
-    every_text = points.Points(len(text_embeddings), lambda: text_embeddings.pieces("text"))
+    every_image = points.Points(len(image_embeddings), lambda: image_embeddings.chunks("image"))
+    every_text = points.Points(len(text_embeddings), lambda: text_embeddings.chunks("text"))
     return materialized(
         bank,
         gaussians=bank.k,
@@ -70,7 +70,7 @@ def gaussian_bank(
         choice=bank.choice,
         width=bank.width,
         effective_rank=diagnostics.effective_rank(training),
-        modality_gap=diagnostics.modality_gap(every_image, every_text, blocks),
+        modality_gap=diagnostics.modality_gap(every_image, every_text, encoder_dims),
         **shown,
     )
 

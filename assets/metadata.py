@@ -76,17 +76,17 @@ def training_metadata(trained: Trained[Any]) -> dict[str, Any]:
         "skipped_steps": result.skipped,
         "metrics_not_tracked": result.undelivered or None,
         **{key: float(value) for key, value in result.metrics.items()},
-        "loss_curve": picture(loss_curve(result.journal)),
+        "loss_curve": picture(loss_curve(result.metrics_log)),
     }
 
 
-def loss_curve(journal: Path) -> Image:
+def loss_curve(metrics_log: Path) -> Image:
     """Loss over the steps, and the learning rate below it, from a training's journal."""
     from matplotlib.figure import Figure
 
     from corgi_core.io.pictures import drawn
 
-    entries = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    entries = [json.loads(line) for line in metrics_log.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for panel, name in zip(panels, ("loss", "learning_rate"), strict=True):

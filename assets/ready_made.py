@@ -35,7 +35,7 @@ def image_embeddings(
     """The embeddings as they came, every encoder's block scaled to norm √d."""
     from corgi_core.encoders import embed
 
-    store = embed.ready_made(images, workspace.place(context))
+    store = embed.ready_made(images, workspace.path(context))
     return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)
 
 

@@ -59,12 +59,12 @@ def write_store(folder: Path, count: int, width: int, k: int) -> ArrayStore:
         return {"keys": keys, "image": z.astype(np.float16)}
 
     dataset = write_dataset(folder / "images", samples, shard_size=1)
-    return compute_missing(folder / "store", dataset, {"blocks": [width]}, compute, "making")
+    return compute_missing(folder / "store", dataset, {"encoder_dims": [width]}, compute, "making")
 
 
 def first_shards(store: ArrayStore, count: int) -> Iterator[np.ndarray]:
     """The first `count` embeddings of the store, a shard at a time."""
-    return islice(store.pieces("image"), count // SHARD)
+    return islice(store.chunks("image"), count // SHARD)
 
 
 def fit_in_this_process(folder: Path, count: int, k: int, save: Path) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def fit_in_this_process(folder: Path, count: int, k: int, save: Path) -> dict[st
     points = Points(count, lambda: first_shards(store, count))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with listening(listener):
-        bank, fit = fit_bank(points, k, store.spec["blocks"], GaussianSettings())
+        bank, fit = fit_bank(points, k, store.spec["encoder_dims"], GaussianSettings())
     bank.save(save)
     sampling = sampled[-1] - sampled[0] if sampled else 0.0
     return {
@@ -111,9 +111,9 @@ def errors(store: ArrayStore, count: int, k: int, bank_folder: Path) -> dict[str
     nearest = (centres @ bank.means.numpy().T).argmax(axis=1)
     found = np.flatnonzero(bank.sizes.numpy()[nearest] == sizes)
     members: dict[int, list[np.ndarray]] = {int(c): [] for c in found[:CHECKED]}
-    for shard, piece in enumerate(first_shards(store, count)):
+    for shard, chunk in enumerate(first_shards(store, count)):
         for component, parts in members.items():
-            parts.append(piece[labels_of(shard, k) == component].astype(np.float64))
+            parts.append(chunk[labels_of(shard, k) == component].astype(np.float64))
     mean_error = deviation_error = 0.0
     for component, parts in members.items():
         exact, i = np.concatenate(parts), nearest[component]

@@ -49,7 +49,7 @@ def main(
     check_cascade(LARGE)
     torch.manual_seed(0)
     network = CascadeNetwork(CascadeShape.of(LARGE, WIDTH)).eval()
-    decoder = CascadeDecoder(network, LARGE, {"blocks": [512] * 3}, card={})
+    decoder = CascadeDecoder(network, LARGE, {"encoder_dims": [512] * 3}, card={})
     for settings, stage in zip(LARGE.stages, network.stages, strict=True):
         millions = sum(p.numel() for p in stage.parameters()) / 1e6
         print(f"{settings.size:>5} px: {millions:.0f} M parameters")

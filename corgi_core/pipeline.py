@@ -92,9 +92,9 @@ class Generator:
             self.decoder = self.decoder.with_negative(self._prior_draws("", 1, DEFAULT)[0])
 
     @property
-    def blocks(self) -> tuple[int, ...]:
+    def encoder_dims(self) -> tuple[int, ...]:
         """d_b of the CLIP encoders."""
-        return self.decoder.blocks
+        return self.decoder.encoder_dims
 
     def generate(self, caption: str, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
         """`count` pictures of a caption."""
@@ -119,7 +119,7 @@ class Generator:
         caption, one draw each."""
         self.check_count(count)
         draws = self.embed_caption(caption, count, sampling)
-        blended = slerp(image, draws, weight, self.blocks)
+        blended = slerp(image, draws, weight, self.encoder_dims)
         return self.draw(blended, sampling, caption=caption)
 
     def interpolate(
@@ -127,7 +127,7 @@ class Generator:
     ) -> Tensor:
         """`count` pictures from one embedding [d] to another, both included; at least two."""
         self.check_count(count)
-        return self.draw(way(start, end, count, self.blocks), sampling, one_noise=True)
+        return self.draw(way(start, end, count, self.encoder_dims), sampling, one_noise=True)
 
     def move(
         self,
@@ -148,9 +148,9 @@ class Generator:
         for caption in (before, after):
             check_prompt(caption)
         texts = self.clip.encode_texts([before, after])
-        direction = text_difference(texts[0], texts[1], self.blocks)
+        direction = text_difference(texts[0], texts[1], self.encoder_dims)
         return self.interpolate(
-            image, slerp(image, direction, weight, self.blocks), count, sampling
+            image, slerp(image, direction, weight, self.encoder_dims), count, sampling
         )
 
     def embed_caption(self, caption: str, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
@@ -190,13 +190,13 @@ class Generator:
         self.check_count(len(embeddings))
         if not bool(torch.isfinite(embeddings).all()):
             raise CorgiError("an embedding holds numbers that are not finite", "embed it again")
-        pieces = embeddings.split(1) if one_noise else (embeddings,)
+        chunks = embeddings.split(1) if one_noise else (embeddings,)
         drawn = [
             self.decoder.decode(
-                piece, self._beside(piece, caption), steps=sampling.decoder_steps,
+                chunk, self._beside(chunk, caption), steps=sampling.decoder_steps,
                 guidance=sampling.guidance, seed=sampling.seed,
             )
-            for piece in pieces
+            for chunk in chunks
         ]  # fmt: skip
         return torch.cat(drawn)
 

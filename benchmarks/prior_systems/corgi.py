@@ -34,8 +34,8 @@ class Corgi(System):
     """Sampling through a compiled PriorModel, training as PriorTask does it, default weights."""
 
     def __init__(self, case: Case) -> None:
-        blocks = (BLOCK,) * (case.dim // BLOCK) if case.dim % BLOCK == 0 else (case.dim,)
-        bank = GaussianBank.standard(blocks).to(case.device)
+        encoder_dims = (BLOCK,) * (case.dim // BLOCK) if case.dim % BLOCK == 0 else (case.dim,)
+        bank = GaussianBank.standard(encoder_dims).to(case.device)
         self.network = PriorNetwork(shape_of(case)).to(case.device)
         self.settings = replace(
             preset_named("emoji").prior,

@@ -92,7 +92,7 @@ class ArrayStore:
         """One shard's rows of the array `name` (or "keys"); a CorgiError if its file is damaged."""
         return self._read(shard, name)[0]
 
-    def pieces(self, name: str, keys: Container[str] | None = None) -> Iterator[np.ndarray]:
+    def chunks(self, name: str, keys: Container[str] | None = None) -> Iterator[np.ndarray]:
         """The array `name` a shard at a time, [rows, …] each, in the store's order; no more than
         one shard is in memory. With `keys`, a set, only rows whose key is one of them."""
         for shard in self.shards:

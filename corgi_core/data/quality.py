@@ -120,7 +120,9 @@ class _Embeddings:
             raise UnfitError("other encoders", f"{space}, not {self.space}")
         if not np.isfinite(z).all():
             raise UnfitError("not finite", f"{(~np.isfinite(z)).sum()} of {z.size} numbers")
-        for name, block in zip(space.names, np.split(z, np.cumsum(space.blocks)[:-1]), strict=True):
+        for name, block in zip(
+            space.names, np.split(z, np.cumsum(space.encoder_dims)[:-1]), strict=True
+        ):
             if not block.any():
                 raise UnfitError("zero vector", f"the block of {name}")
         return sample

@@ -26,21 +26,21 @@ class Space:
     """Which encoders made a vector, in their order, and the widths d_b of their blocks."""
 
     names: tuple[str, ...]
-    blocks: tuple[int, ...]
+    encoder_dims: tuple[int, ...]
 
     @classmethod
-    def of(cls, blocks: Blocks) -> Self:
-        return cls(tuple(blocks), tuple(block.size for block in blocks.values()))
+    def of(cls, outputs: Blocks) -> Self:
+        return cls(tuple(outputs), tuple(block.size for block in outputs.values()))
 
     def __str__(self) -> str:
-        return ", ".join(f"{n} ({w})" for n, w in zip(self.names, self.blocks, strict=True))
+        return ", ".join(f"{n} ({w})" for n, w in zip(self.names, self.encoder_dims, strict=True))
 
 
-def vector_file(blocks: Blocks) -> bytes:
+def vector_file(outputs: Blocks) -> bytes:
     """The file of one image's blocks; the same blocks give the same bytes."""
-    fields = [(name, block.dtype, block.shape) for name, block in blocks.items()]
+    fields = [(name, block.dtype, block.shape) for name, block in outputs.items()]
     record = np.zeros((), dtype=fields)
-    for name, block in blocks.items():
+    for name, block in outputs.items():
         record[name] = block
     content = io.BytesIO()
     np.save(content, record, allow_pickle=False)
@@ -58,10 +58,10 @@ def read_vector(file: bytes) -> tuple[Space, NDArray[np.float32]]:
         raise _no_vector(str(error)) from error
     if not isinstance(record, np.ndarray) or record.shape != () or not record.dtype.names:
         raise _no_vector("it is no record of encoders' blocks")
-    blocks = {name: np.asarray(record[name]) for name in record.dtype.names}
-    if any(block.ndim != 1 or block.dtype not in FLOATS for block in blocks.values()):
+    outputs = {name: np.asarray(record[name]) for name in record.dtype.names}
+    if any(block.ndim != 1 or block.dtype not in FLOATS for block in outputs.values()):
         raise _no_vector("its blocks are not all vectors of float16 or float32")
-    return Space.of(blocks), np.concatenate([*blocks.values()]).astype(np.float32)
+    return Space.of(outputs), np.concatenate([*outputs.values()]).astype(np.float32)
 
 
 def _no_vector(why: str) -> CorgiError:

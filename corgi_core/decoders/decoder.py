@@ -94,9 +94,9 @@ class Decoder(ABC):
         return int(self.shape["embedding_width"])
 
     @property
-    def blocks(self) -> tuple[int, ...]:
+    def encoder_dims(self) -> tuple[int, ...]:
         """d_b of the CLIP encoders, which sum to the width."""
-        return tuple(self.encoders["blocks"])
+        return tuple(self.encoders["encoder_dims"])
 
     @property
     def wants_negative(self) -> bool:
@@ -130,15 +130,15 @@ class Decoder(ABC):
         guidance = self.settings.guidance if guidance is None else guidance
         size = self.settings.image_size if size is None else size
         self._check(embeddings, text, steps, guidance, size)
-        pieces = [embeddings.new_empty((0, 3, size, size), dtype=torch.float32)]
+        chunks = [embeddings.new_empty((0, 3, size, size), dtype=torch.float32)]
         for first in range(0, len(embeddings), PICTURES_AT_ONCE):
             rows = slice(first, first + PICTURES_AT_ONCE)
             z = embeddings[rows].float()
             words = None if text is None else Text(text.tokens[rows].float(), text.mask[rows])
             pictures = self.draw(z, words, Drawing(seed, first, steps, guidance))
-            pieces.append(_resized(pictures.float().clamp(0, 1), size))
+            chunks.append(_resized(pictures.float().clamp(0, 1), size))
             report("decoding", first + len(z), len(embeddings))
-        return torch.cat(pieces)
+        return torch.cat(chunks)
 
     def _check(
         self, embeddings: Tensor, text: Text | None, steps: int, guidance: float, size: int
@@ -195,10 +195,10 @@ class Decoder(ABC):
         saved = read_model_folder(folder, KIND)
         kind = decoder_class(saved.config.get("decoder", ""))
         encoders, shape = saved.config["encoders"], saved.config["shape"]
-        if sum(encoders["blocks"]) != shape["embedding_width"]:
+        if sum(encoders["encoder_dims"]) != shape["embedding_width"]:
             raise CorgiError(
                 f"{folder} holds a decoder for width {shape['embedding_width']}, but its encoders' "
-                f"blocks are {encoders['blocks']}",
+                f"blocks are {encoders['encoder_dims']}",
                 "materialise the decoder again",
             )
         network = kind.build(shape)

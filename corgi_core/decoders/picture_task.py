@@ -16,7 +16,7 @@ from corgi_core.config import DecoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.balance import balanced_rows
 from corgi_core.decoders.decoder import Decoder
-from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import StepRandom, Task
 
@@ -96,12 +96,12 @@ class PictureTask(Task[N], Generic[S, N]):
         at a cosine between `least_cosine` and 1 to the true one."""
         cosine = 1 - (1 - self.settings.least_cosine) * random.uniform()
         cosine = torch.where(random.uniform() < self.settings.blurred, cosine, 1.0)
-        return blurred_embedding(z, cosine, random.normal(z.shape[1]), self.blocks)
+        return blurred_embedding(z, cosine, random.normal(z.shape[1]), self.encoder_dims)
 
     @property
-    def blocks(self) -> tuple[int, ...]:
+    def encoder_dims(self) -> tuple[int, ...]:
         """d_b of the CLIP encoders."""
-        return tuple(self.embeddings.spec["blocks"])
+        return tuple(self.embeddings.spec["encoder_dims"])
 
     @cached_property
     def training_embeddings(self) -> Tensor:
@@ -148,14 +148,16 @@ class PictureTask(Task[N], Generic[S, N]):
         return torch.from_numpy(z.astype(np.float32))
 
 
-def blurred_embedding(z: Tensor, cosine: Tensor, noise: Tensor, blocks: tuple[int, ...]) -> Tensor:
+def blurred_embedding(
+    z: Tensor, cosine: Tensor, noise: Tensor, encoder_dims: tuple[int, ...]
+) -> Tensor:
     """Embeddings at about the given cosine to z, every block again of norm √d_b.
 
     z, noise [n, d], cosine [n] in [0, 1]. A prior's embedding is only near the true one; a decoder
     that has met such embeddings draws the likeliest picture, one that has not draws none.
     """
     share = cosine.unsqueeze(1)
-    return scale_blocks(share * z + (1 - share.square()).sqrt() * noise, blocks)
+    return scale_per_encoder(share * z + (1 - share.square()).sqrt() * noise, encoder_dims)
 
 
 def in_range(pixels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from corgi_core.data.dataset import Dataset
-from corgi_core.encoders.similarity import blockwise_cosine, recall_at
+from corgi_core.encoders.similarity import mean_encoder_cosine, recall_at
 
 
 def captions_by_split(images: Dataset) -> dict[str, list[tuple[str, str]]]:
@@ -21,16 +21,18 @@ def captions_by_split(images: Dataset) -> dict[str, list[tuple[str, str]]]:
     return captions
 
 
-def held_out_retrieval(text: Tensor, image: Tensor, blocks: Sequence[int]) -> dict[str, float]:
+def held_out_retrieval(
+    text: Tensor, image: Tensor, encoder_dims: Sequence[int]
+) -> dict[str, float]:
     """Retrieval, cosine and modality gap of held-out pairs: caption i belongs to image i.
 
     text, image [n, d], the blocks unit vectors.
     """
-    recalls = recall_at(text, image, (1, 5), blocks)
-    gaps = (text.mean(dim=0) - image.mean(dim=0)).split(list(blocks))
+    recalls = recall_at(text, image, (1, 5), encoder_dims)
+    gaps = (text.mean(dim=0) - image.mean(dim=0)).split(list(encoder_dims))
     return {
         "held_out_images": float(len(image)),
         **{f"recall_at_{rank}": value for rank, value in recalls.items()},
-        "held_out_cosine": float(blockwise_cosine(text, image, blocks).mean()),
+        "held_out_cosine": float(mean_encoder_cosine(text, image, encoder_dims).mean()),
         "modality_gap": float(torch.stack([gap.norm() for gap in gaps]).mean()),
     }

@@ -19,7 +19,7 @@ from corgi_core.encoders.fitted_text import CONFIG as FITTED
 from corgi_core.encoders.fitted_text import FittedTextTower
 from corgi_core.encoders.local import local_folder
 from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
-from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, read_json, whole_folder, write_json
 from corgi_core.io.model_folder import CARD
@@ -88,14 +88,14 @@ class ClipEnsemble(nn.Module):
                 "pad them to squares first, as corgi_core.data.pixels does",
             )
         pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
-        blocks = [encoder.encode_images(pixels) for encoder in self._models]
-        return scale_blocks(torch.cat(blocks, dim=1), self.widths)
+        outputs = [encoder.encode_images(pixels) for encoder in self._models]
+        return scale_per_encoder(torch.cat(outputs, dim=1), self.widths)
 
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → float32 [n, d]."""
-        blocks = [encoder.encode_texts(captions) for encoder in self._models]
-        return scale_blocks(torch.cat(blocks, dim=1), self.widths)
+        outputs = [encoder.encode_texts(captions) for encoder in self._models]
+        return scale_per_encoder(torch.cat(outputs, dim=1), self.widths)
 
     def save(self, folder: Path | UPath) -> None:
         """Write the ensemble, whole or not at all: one open_clip folder for each encoder."""
@@ -106,7 +106,7 @@ class ClipEnsemble(nn.Module):
                 encoder.save(place)
             write_json(
                 local / ENSEMBLE,
-                {"names": self.names, "blocks": self.widths, "digest": self.digest},
+                {"names": self.names, "encoder_dims": self.widths, "digest": self.digest},
             )
             write_json(local / CARD, self.card)
 
@@ -146,7 +146,7 @@ class ClipEnsemble(nn.Module):
                 [_saved(local / str(i), name) for i, name in enumerate(saved["names"])],
                 read_json(local / CARD),
             )
-        if ensemble.digest != saved["digest"] or list(ensemble.widths) != saved["blocks"]:
+        if ensemble.digest != saved["digest"] or list(ensemble.widths) != saved["encoder_dims"]:
             raise CorgiError(
                 f"the encoders in {folder} are not those that {ENSEMBLE} names",
                 "materialise clip_encoder again",

@@ -19,7 +19,7 @@ from corgi_core.data.dataset import Dataset
 from corgi_core.data.pixels import square
 from corgi_core.data.vectors import read_vector
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.encoders.text import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
@@ -54,13 +54,16 @@ def ready_made(images: Dataset, folder: Path | UPath) -> ArrayStore:
     """The embeddings that a dataset came with, as `embed_images` would have stored them."""
     _, first = next(images.images(images.shards[0]))
     space, _ = read_vector(first)
-    encoder = digest_of(space.names, space.blocks, images.digest)
-    spec = _space_spec(encoder, space.names, space.blocks)
+    encoder = digest_of(space.names, space.encoder_dims, images.digest)
+    spec = _space_spec(encoder, space.names, space.encoder_dims)
 
     def compute(shard: str) -> dict[str, np.ndarray]:
         keys, files = zip(*images.images(shard), strict=True)
         z = torch.from_numpy(np.stack([read_vector(file)[1] for file in files]))
-        return {"keys": np.array(keys), "image": scale_blocks(z, space.blocks).half().numpy()}
+        return {
+            "keys": np.array(keys),
+            "image": scale_per_encoder(z, space.encoder_dims).half().numpy(),
+        }
 
     return compute_missing(folder, images, spec, compute, "image embeddings")
 
@@ -100,12 +103,12 @@ def encoder_spec(clip: ClipEnsemble) -> dict[str, Any]:
     return _space_spec(clip.space, clip.names, clip.widths)
 
 
-def _space_spec(encoder: str, names: Sequence[str], blocks: Sequence[int]) -> dict[str, Any]:
+def _space_spec(encoder: str, names: Sequence[str], encoder_dims: Sequence[int]) -> dict[str, Any]:
     return {
         "encoder": encoder,
         "names": list(names),
-        "blocks": list(blocks),
-        "width": sum(blocks),
+        "encoder_dims": list(encoder_dims),
+        "width": sum(encoder_dims),
     }
 
 

@@ -23,7 +23,7 @@ from corgi_core.encoders.captioned import captions_by_split, held_out_retrieval
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import LARGEST_SCALE, global_clip_loss
 from corgi_core.encoders.fitted_text import FittedTextTower, projection
-from corgi_core.encoders.similarity import unit_blocks
+from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.encoders.text import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import StepRandom, Task
@@ -34,9 +34,9 @@ FIRST_SCALE = math.log(1 / 0.07)  # of the logits, as in CLIP
 class TextHeads(nn.Module):
     """One projection for each encoder's block, and the logits' scale."""
 
-    def __init__(self, text_width: int, blocks: tuple[int, ...]) -> None:
+    def __init__(self, text_width: int, encoder_dims: tuple[int, ...]) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(projection(text_width, width) for width in blocks)
+        self.heads = nn.ModuleList(projection(text_width, width) for width in encoder_dims)
         self.logit_scale = nn.Parameter(torch.tensor(FIRST_SCALE))
 
     def forward(self, pooled: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -56,8 +56,8 @@ class TextTowerTask(Task[TextHeads]):
     compares_samples: ClassVar[bool] = True
 
     @property
-    def blocks(self) -> tuple[int, ...]:
-        return tuple(self.embeddings.spec["blocks"])
+    def encoder_dims(self) -> tuple[int, ...]:
+        return tuple(self.embeddings.spec["encoder_dims"])
 
     @cached_property
     def _text(self) -> TokenEncoder:
@@ -77,7 +77,7 @@ class TextTowerTask(Task[TextHeads]):
     def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Pooled text [n, w] and unit image blocks [n, d] by split."""
         image = torch.from_numpy(self.embeddings.read("image")).float()
-        image = unit_blocks(image, self.blocks)
+        image = unit_per_encoder(image, self.encoder_dims)
         pairs = {}
         for split, captions in self._captions.items():
             rows = self.embeddings.rows_of(key for key, _ in captions)
@@ -90,13 +90,13 @@ class TextTowerTask(Task[TextHeads]):
         return len(self._captions["train"])
 
     def build(self) -> TextHeads:
-        return TextHeads(self._text.width, self.blocks)
+        return TextHeads(self._text.width, self.encoder_dims)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """CLIP's symmetric cross-entropy under every encoder, averaged."""
         pooled, image = (part[rows].to(random.device) for part in self._pairs["train"])
         texts, scale = model(pooled)
-        images = image.split(list(self.blocks), dim=1)
+        images = image.split(list(self.encoder_dims), dim=1)
         losses = [global_clip_loss(i, t, scale) for i, t in zip(images, texts, strict=True)]
         return {"loss": torch.stack(losses).mean(), "logit_scale": scale}
 
@@ -107,7 +107,7 @@ class TextTowerTask(Task[TextHeads]):
         if not len(image):
             return {}
         text = torch.cat(model(pooled)[0], dim=1)
-        return held_out_retrieval(text, image, self.blocks)
+        return held_out_retrieval(text, image, self.encoder_dims)
 
     def ensemble(self, model: TextHeads, card: Mapping[str, Any]) -> ClipEnsemble:
         """The fitted text towers as the ensemble that the embeddings belong to."""

@@ -1,7 +1,7 @@
 """Similarity of embeddings that several CLIP encoders made: per block, then averaged.
 
-An embedding is the concatenation of the encoders' outputs; `blocks` are their widths. One cosine
-over the concatenation would let the encoder with the longest vectors decide, so none is taken.
+An embedding is the concatenation of the encoders' outputs; `encoder_dims` are their widths. One
+cosine over the concatenation would let the encoder with the longest vectors decide.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from torch.nn import functional as F
 from corgi_core.errors import CorgiError
 
 
-def _split(z: Tensor, blocks: Sequence[int]) -> tuple[Tensor, ...]:
-    if z.shape[-1] != sum(blocks):
+def _split(z: Tensor, encoder_dims: Sequence[int]) -> tuple[Tensor, ...]:
+    if z.shape[-1] != sum(encoder_dims):
         raise CorgiError(
-            f"embeddings are {z.shape[-1]} wide, but encoders of widths {tuple(blocks)} make "
-            f"{sum(blocks)}",
+            f"embeddings are {z.shape[-1]} wide, but encoders of widths {tuple(encoder_dims)} make "
+            f"{sum(encoder_dims)}",
             "use embeddings and encoders that belong together, or embed the images again",
         )
-    return z.split(list(blocks), dim=-1)
+    return z.split(list(encoder_dims), dim=-1)
 
 
-def cosine_by_block(a: Tensor, b: Tensor, blocks: Sequence[int]) -> Tensor:
+def cosine_by_encoder(a: Tensor, b: Tensor, encoder_dims: Sequence[int]) -> Tensor:
     """Cosine under each encoder. a, b [..., d] (broadcast against each other) → [..., B]."""
-    pairs = zip(_split(a, blocks), _split(b, blocks), strict=True)
+    pairs = zip(_split(a, encoder_dims), _split(b, encoder_dims), strict=True)
     return torch.stack([F.cosine_similarity(x, y, dim=-1) for x, y in pairs], dim=-1)
 
 
-def blockwise_cosine(a: Tensor, b: Tensor, blocks: Sequence[int]) -> Tensor:
+def mean_encoder_cosine(a: Tensor, b: Tensor, encoder_dims: Sequence[int]) -> Tensor:
     """Cosine per block, averaged over the blocks. a, b [..., d] → [...], in [−1, 1]."""
-    return cosine_by_block(a, b, blocks).mean(dim=-1)
+    return cosine_by_encoder(a, b, encoder_dims).mean(dim=-1)
 
 
-def unit_blocks(z: Tensor, blocks: Sequence[int]) -> Tensor:
+def unit_per_encoder(z: Tensor, encoder_dims: Sequence[int]) -> Tensor:
     """Every block scaled to norm 1. z [..., d] → [..., d].
 
     Of two such vectors the inner product is the sum of the blocks' cosines.
     """
-    return torch.cat([F.normalize(block, dim=-1) for block in _split(z, blocks)], dim=-1)
+    return torch.cat([F.normalize(block, dim=-1) for block in _split(z, encoder_dims)], dim=-1)
 
 
-def scale_blocks(z: Tensor, blocks: Sequence[int]) -> Tensor:
+def scale_per_encoder(z: Tensor, encoder_dims: Sequence[int]) -> Tensor:
     """Every block scaled to norm √d_b. z [..., d] → [..., d].
 
     Coordinates then have a root mean square of 1, which is what N(0, I) expects (DALL-E 2 scales
@@ -52,7 +52,7 @@ def scale_blocks(z: Tensor, blocks: Sequence[int]) -> Tensor:
     """
     scaled = [
         F.normalize(block, dim=-1) * width**0.5
-        for block, width in zip(_split(z, blocks), blocks, strict=True)
+        for block, width in zip(_split(z, encoder_dims), encoder_dims, strict=True)
     ]
     return torch.cat(scaled, dim=-1)
 
@@ -61,7 +61,7 @@ def recall_at(
     queries: Tensor,
     images: Tensor,
     ranks: Sequence[int],
-    blocks: Sequence[int],
+    encoder_dims: Sequence[int],
     own: Tensor | None = None,
 ) -> dict[int, float]:
     """Share of queries whose own image is among the k nearest of all images, for each k of `ranks`.
@@ -75,7 +75,9 @@ def recall_at(
             f"{tuple(queries.shape)} queries do not match {tuple(images.shape)} images",
             "give one image embedding for each query, in the same order, or say whose it is",
         )
-    pairs = zip(_split(queries.double(), blocks), _split(images.double(), blocks), strict=True)
+    pairs = zip(
+        _split(queries.double(), encoder_dims), _split(images.double(), encoder_dims), strict=True
+    )
     similarity = sum(F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T for x, y in pairs)
     assert isinstance(similarity, Tensor)
     nearer = (similarity >= similarity.gather(1, own.unsqueeze(1))).sum(dim=1) - 1  # not itself

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from corgi_core.encoders.similarity import scale_blocks, unit_blocks
+from corgi_core.encoders.similarity import scale_per_encoder, unit_per_encoder
 from corgi_core.errors import CorgiError
 
 SMALLEST = 1e-4  # of a unit vector: less is float32's rounding, and its direction chance
 
 
-def slerp(start: Tensor, end: Tensor, weight: float | Tensor, blocks: Sequence[int]) -> Tensor:
+def slerp(
+    start: Tensor, end: Tensor, weight: float | Tensor, encoder_dims: Sequence[int]
+) -> Tensor:
     """The point at `weight`, in [0, 1], of the shortest way from `start` to `end`.
 
     start, end [..., d] and weight [...], broadcast against each other → [..., d]. Per block, with a
@@ -36,25 +38,27 @@ def slerp(start: Tensor, end: Tensor, weight: float | Tensor, blocks: Sequence[i
         raise CorgiError(
             f"a way from 0 to 1 has no point at {weight}", "give a weight between 0 and 1"
         )
-    a, b = (_directions(z, blocks) for z in (start, end))
+    a, b = (_directions(z, encoder_dims) for z in (start, end))
     turned = [
         _turned(x, y, fraction)
-        for x, y in zip(a.split(list(blocks), -1), b.split(list(blocks), -1), strict=True)
+        for x, y in zip(
+            a.split(list(encoder_dims), -1), b.split(list(encoder_dims), -1), strict=True
+        )
     ]
-    return scale_blocks(torch.cat(turned, dim=-1), blocks).to(start.dtype)
+    return scale_per_encoder(torch.cat(turned, dim=-1), encoder_dims).to(start.dtype)
 
 
-def way(start: Tensor, end: Tensor, count: int, blocks: Sequence[int]) -> Tensor:
+def way(start: Tensor, end: Tensor, count: int, encoder_dims: Sequence[int]) -> Tensor:
     """`count` points from `start` [d] to `end` [d], both included, equally far apart: [count, d].
 
     Raises CorgiError for fewer than two points, and as `slerp` does.
     """
     if count < 2:
         raise CorgiError(f"a way of {count} pictures leads nowhere", "ask for 2 or more")
-    return slerp(start, end, torch.linspace(0, 1, count, dtype=torch.float64), blocks)
+    return slerp(start, end, torch.linspace(0, 1, count, dtype=torch.float64), encoder_dims)
 
 
-def text_difference(before: Tensor, after: Tensor, blocks: Sequence[int]) -> Tensor:
+def text_difference(before: Tensor, after: Tensor, encoder_dims: Sequence[int]) -> Tensor:
     """The direction from one caption to another.
 
     before, after [..., d], their CLIP *text* embeddings → [..., d]. Per block, the difference of
@@ -63,21 +67,25 @@ def text_difference(before: Tensor, after: Tensor, blocks: Sequence[int]) -> Ten
     lie apart in CLIP's space; the difference does away with that.
     Raises CorgiError where the captions are the same to one of the encoders, and for a wrong width.
     """
-    difference = _directions(after, blocks) - _directions(before, blocks)
-    lengths = torch.stack([block.norm(dim=-1) for block in difference.split(list(blocks), -1)])
+    difference = _directions(after, encoder_dims) - _directions(before, encoder_dims)
+    lengths = torch.stack(
+        [block.norm(dim=-1) for block in difference.split(list(encoder_dims), -1)]
+    )
     if bool((lengths < SMALLEST).any()):
         raise CorgiError(
             "the two captions are the same to CLIP, so they give no direction",
             "give captions that differ in what they show",
         )
-    return scale_blocks(difference, blocks).to(before.dtype)
+    return scale_per_encoder(difference, encoder_dims).to(before.dtype)
 
 
-def _directions(z: Tensor, blocks: Sequence[int]) -> Tensor:
-    directions = unit_blocks(z.double(), blocks)
+def _directions(z: Tensor, encoder_dims: Sequence[int]) -> Tensor:
+    directions = unit_per_encoder(z.double(), encoder_dims)
     if not bool(torch.isfinite(directions).all()):
         raise CorgiError("an embedding holds numbers that are not finite", "embed the image again")
-    if any(bool((block == 0).all(dim=-1).any()) for block in directions.split(list(blocks), -1)):
+    if any(
+        bool((block == 0).all(dim=-1).any()) for block in directions.split(list(encoder_dims), -1)
+    ):
         raise CorgiError("an embedding is zero, so it has no direction", "embed the image again")
     return directions
 

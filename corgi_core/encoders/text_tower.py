@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from upath import UPath
 
 from corgi_core.encoders.local import local_folder
-from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.encoders.text import TokenEncoder, mean_pooled, quiet_transformers
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json
@@ -31,10 +31,12 @@ _PREFIX = "text."
 class ClipTextTower(nn.Module):
     """f_txt of an ensemble: equal to `ClipEnsemble.encode_texts` of the same folder."""
 
-    def __init__(self, towers: Sequence[nn.Module], blocks: Sequence[int], digest: str) -> None:
+    def __init__(
+        self, towers: Sequence[nn.Module], encoder_dims: Sequence[int], digest: str
+    ) -> None:
         super().__init__()
         self.towers = nn.ModuleList(towers)
-        self.widths = tuple(blocks)
+        self.widths = tuple(encoder_dims)
         self.digest = digest
 
     @property
@@ -52,13 +54,13 @@ class ClipTextTower(nn.Module):
         saved = read_json(folder / "ensemble.json")
         with local_folder(folder) as local:
             towers = [_tower(local / str(i), name) for i, name in enumerate(saved["names"])]
-        return cls(towers, saved["blocks"], saved["digest"])
+        return cls(towers, saved["encoder_dims"], saved["digest"])
 
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → float32 [n, d], every block scaled to norm √d_b."""
-        blocks = [tower.encode_texts(captions) for tower in self.towers]  # type: ignore[operator]
-        return scale_blocks(torch.cat(blocks, dim=1), self.widths)
+        outputs = [tower.encode_texts(captions) for tower in self.towers]  # type: ignore[operator]
+        return scale_per_encoder(torch.cat(outputs, dim=1), self.widths)
 
 
 class _PooledTower(nn.Module):

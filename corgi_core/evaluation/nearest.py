@@ -18,7 +18,7 @@ from torch import Tensor
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.pixels import square
-from corgi_core.encoders.similarity import unit_blocks
+from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
 
 MOST_NEIGHBOURS = 16
@@ -101,11 +101,11 @@ class TrainingImages:
 
     @property
     def _blocks(self) -> list[int]:
-        return list(self.embeddings.spec["blocks"])
+        return list(self.embeddings.spec["encoder_dims"])
 
     def _pieces(self) -> Iterator[NDArray[np.float32]]:
-        for piece in self.embeddings.pieces("image", self._keys):
-            yield self._directions(torch.from_numpy(piece))
+        for chunk in self.embeddings.chunks("image", self._keys):
+            yield self._directions(torch.from_numpy(chunk))
 
     def _directions(self, z: Tensor) -> NDArray[np.float32]:
-        return np.ascontiguousarray(unit_blocks(z.float(), self._blocks).numpy())
+        return np.ascontiguousarray(unit_per_encoder(z.float(), self._blocks).numpy())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.similarity import blockwise_cosine
+from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
 from corgi_core.metrics.inception import InceptionFeatures
 from corgi_core.metrics.precision_recall import precision_recall
@@ -47,15 +47,17 @@ class PictureJudge:
 
     def scores(self, pictures: Tensor, embeddings: Tensor) -> dict[str, Any]:
         """Scores of pictures [n, 3, h, w] with their `embed`dings, row i made from caption i."""
-        features, blocks = self._features(pictures, embeddings), self.clip.widths
+        features, encoder_dims = self._features(pictures, embeddings), self.clip.widths
         distance = frechet_distance(FeatureStatistics.of(features), self._real_statistics)
         return {
             self.frechet_name: distance,
             **precision_recall(self._real_features, features)._asdict(),
             "clip_similarity_image": float(
-                blockwise_cosine(embeddings, self._real_embeddings, blocks).mean()
+                mean_encoder_cosine(embeddings, self._real_embeddings, encoder_dims).mean()
             ),
-            "clip_similarity_text": float(blockwise_cosine(embeddings, self.text, blocks).mean()),
+            "clip_similarity_text": float(
+                mean_encoder_cosine(embeddings, self.text, encoder_dims).mean()
+            ),
             "count": len(pictures),
         }
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corgi_core.encoders.similarity import cosine_by_block, recall_at
+from corgi_core.encoders.similarity import cosine_by_encoder, recall_at
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.task import Captions
 from corgi_core.progress import track
@@ -18,7 +18,7 @@ RECALL_RANKS = (1, 5)
 
 
 def embedding_scores(
-    predicted: Tensor, captions: Captions, blocks: Sequence[int], names: Sequence[str]
+    predicted: Tensor, captions: Captions, encoder_dims: Sequence[int], names: Sequence[str]
 ) -> dict[str, Any]:
     """How near embeddings [n, d] come to the true ones of the same rows.
 
@@ -26,9 +26,9 @@ def embedding_scores(
     mean, the recall of the true image among all held-out ones, each counted once however many
     captions it has.
     """
-    by_encoder = cosine_by_block(predicted, captions.image, blocks).mean(dim=0).tolist()
+    by_encoder = cosine_by_encoder(predicted, captions.image, encoder_dims).mean(dim=0).tolist()
     images, own = torch.unique(captions.image, dim=0, return_inverse=True)
-    recalls = recall_at(predicted, images, RECALL_RANKS, blocks, own)
+    recalls = recall_at(predicted, images, RECALL_RANKS, encoder_dims, own)
     return {
         "cosine": sum(by_encoder) / len(by_encoder),
         "cosine_by_encoder": dict(zip(names, by_encoder, strict=True)),
@@ -39,7 +39,7 @@ def embedding_scores(
 
 def text_embedding_scores(captions: Captions, encoders: dict[str, Any]) -> dict[str, Any]:
     """The floor that a prior must clear: the CLIP text embedding in the image embedding's place."""
-    return embedding_scores(captions.text, captions, encoders["blocks"], encoders["names"])
+    return embedding_scores(captions.text, captions, encoders["encoder_dims"], encoders["names"])
 
 
 def prior_scores(
@@ -54,7 +54,7 @@ def prior_scores(
         seconds = time.perf_counter() - started
         scores[str(count)] = {
             **embedding_scores(
-                sampled, captions, prior.encoders["blocks"], prior.encoders["names"]
+                sampled, captions, prior.encoders["encoder_dims"], prior.encoders["names"]
             ),
             "seconds": round(seconds, 3),
         }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from upath import UPath
 
-from corgi_core.encoders.similarity import unit_blocks
+from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
@@ -41,8 +41,8 @@ class Gaussians(NamedTuple):
 class GaussianBank(nn.Module):
     """k Gaussians with diagonal deviations.
 
-    Buffers: means [k, d]; deviations [k, d], already scaled by κ, all positive. `blocks` are the
-    widths of the CLIP encoders, Σ blocks = d. `sizes` [k] counts the points behind each Gaussian.
+    Buffers: means [k, d]; deviations [k, d], already scaled by κ, all positive. `encoder_dims`
+    are the widths of the CLIP encoders, which sum to d. `sizes` [k] counts the points behind each Gaussian.
     A caption's Gaussian is chosen by the means, or by the "expectation" over `draws` draws.
     """
 
@@ -56,16 +56,16 @@ class GaussianBank(nn.Module):
         means: Tensor,
         deviations: Tensor,
         sizes: Tensor,
-        blocks: Sequence[int],
+        encoder_dims: Sequence[int],
         kappa: float,
         choice: str = MEANS,
         draws: int = 64,
     ) -> None:
         super().__init__()
-        if means.shape != deviations.shape or means.shape[1] != sum(blocks):
+        if means.shape != deviations.shape or means.shape[1] != sum(encoder_dims):
             raise CorgiError(
                 f"a bank's means {tuple(means.shape)} and deviations {tuple(deviations.shape)} "
-                f"must both be [k, {sum(blocks)}]",
+                f"must both be [k, {sum(encoder_dims)}]",
                 "fit the bank again on embeddings of these encoders",
             )
         if not bool((deviations > 0).all()):
@@ -79,7 +79,7 @@ class GaussianBank(nn.Module):
         self.register_buffer("deviations", deviations.detach().float())
         self.register_buffer("sizes", sizes.long())
         self.register_buffer("_directions", None, persistent=False)
-        self.blocks = tuple(int(b) for b in blocks)
+        self.encoder_dims = tuple(int(b) for b in encoder_dims)
         self.kappa = float(kappa)
         self.choice, self.draws = choice, draws
 
@@ -94,7 +94,7 @@ class GaussianBank(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         return {
-            "blocks": list(self.blocks), "kappa": self.kappa,
+            "encoder_dims": list(self.encoder_dims), "kappa": self.kappa,
             "choice": self.choice, "draws": self.draws,
         }  # fmt: skip
 
@@ -104,18 +104,18 @@ class GaussianBank(nn.Module):
         return digest_of(self.config, digest_of_tensors(self.state_dict()))
 
     @classmethod
-    def standard(cls, blocks: Sequence[int], *, scaled: bool = True) -> Self:
+    def standard(cls, encoder_dims: Sequence[int], *, scaled: bool = True) -> Self:
         """N(0, I): with it the shifted diffusion is the DALL-E 2 baseline.
 
         Our embeddings have coordinates of root mean square 1, as DALL-E 2 scales its own. Without
         that scaling (`scaled` False) embeddings have norm 1 in each block under N(0, I), which is a
         deviation of √d_b here.
         """
-        widths = torch.tensor(blocks)
-        each = torch.ones(len(blocks)) if scaled else widths.float().sqrt()
+        widths = torch.tensor(encoder_dims)
+        each = torch.ones(len(encoder_dims)) if scaled else widths.float().sqrt()
         deviations = each.repeat_interleave(widths).unsqueeze(0)
         means = torch.zeros_like(deviations)
-        return cls(means, deviations, torch.zeros(1), blocks, kappa=1.0)
+        return cls(means, deviations, torch.zeros(1), encoder_dims, kappa=1.0)
 
     def with_kappa(self, kappa: float) -> Self:
         """The same Gaussians, their deviations σ scaled by another κ."""
@@ -136,7 +136,7 @@ class GaussianBank(nn.Module):
 
     def _with(self, means: Tensor, deviations: Tensor, kappa: float) -> Self:
         return type(self)(
-            means, deviations, self.sizes, self.blocks, kappa, self.choice, self.draws
+            means, deviations, self.sizes, self.encoder_dims, kappa, self.choice, self.draws
         )
 
     def choose(self, text: Tensor) -> Tensor:
@@ -150,17 +150,19 @@ class GaussianBank(nn.Module):
             return torch.zeros(len(text), dtype=torch.long, device=text.device)
         if self._directions is None:
             self._directions = self._expected_directions()
-        return (unit_blocks(text.float(), self.blocks) @ self._directions.T).argmax(dim=1)
+        return (unit_per_encoder(text.float(), self.encoder_dims) @ self._directions.T).argmax(
+            dim=1
+        )
 
     @torch.no_grad()
     def _expected_directions(self) -> Tensor:
         """[k, d]. All Gaussians share the same draws, so that chance favours none of them."""
         if self.choice == MEANS:
-            return unit_blocks(self.means, self.blocks)
+            return unit_per_encoder(self.means, self.encoder_dims)
         noise = torch.randn(self.draws, self.width, generator=torch.Generator().manual_seed(0))
         total = torch.zeros_like(self.means)
         for draw in noise.to(self.means.device):
-            total += unit_blocks(self.means + self.deviations * draw, self.blocks)
+            total += unit_per_encoder(self.means + self.deviations * draw, self.encoder_dims)
         return total / self.draws
 
     def of(self, c: Tensor) -> Gaussians:
@@ -180,6 +182,6 @@ class GaussianBank(nn.Module):
         """A bank from its state dict and its `config`, as models that hold one keep it."""
         return cls(
             tensors["means"], tensors["deviations"], tensors["sizes"],
-            config["blocks"], config["kappa"],
+            config["encoder_dims"], config["kappa"],
             config.get("choice", MEANS), config.get("draws", 64),  # absent in older models
         )  # fmt: skip

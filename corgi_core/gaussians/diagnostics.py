@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corgi_core.encoders.similarity import unit_blocks
+from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.gaussians.points import ROWS_AT_ONCE, Points
 
 RANK_SAMPLE = 32_768  # embeddings, at most: 20 times the widest ensemble's width
@@ -31,18 +31,18 @@ def effective_rank(points: Points, seed: int = 0) -> float:
     return float(torch.exp(-(shares * shares.log()).sum()))
 
 
-def modality_gap(images: Points, texts: Points, blocks: Sequence[int]) -> float:
+def modality_gap(images: Points, texts: Points, encoder_dims: Sequence[int]) -> float:
     """Distance of the two modalities' mean directions, averaged over blocks (Liang et al., 2022).
 
     0 (no gap) to 2.
     """
-    apart = _mean_direction(images, blocks) - _mean_direction(texts, blocks)
-    return float(np.mean([float(block.norm()) for block in apart.split(list(blocks))]))
+    apart = _mean_direction(images, encoder_dims) - _mean_direction(texts, encoder_dims)
+    return float(np.mean([float(block.norm()) for block in apart.split(list(encoder_dims))]))
 
 
-def _mean_direction(points: Points, blocks: Sequence[int]) -> Tensor:
+def _mean_direction(points: Points, encoder_dims: Sequence[int]) -> Tensor:
     """Mean of every block's unit vectors, [d] in float64."""
-    total = torch.zeros(sum(blocks), dtype=torch.float64)
-    for block in points.blocks("modality gap"):
-        total += unit_blocks(torch.from_numpy(block).double(), blocks).sum(dim=0)
+    total = torch.zeros(sum(encoder_dims), dtype=torch.float64)
+    for block in points.encoder_dims("modality gap"):
+        total += unit_per_encoder(torch.from_numpy(block).double(), encoder_dims).sum(dim=0)
     return total / points.count

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corgi_core.config import GaussianSettings
-from corgi_core.encoders.similarity import unit_blocks
+from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.points import ROWS_AT_ONCE, Points
@@ -69,7 +69,7 @@ class BankFit:
 def fit_bank(
     embeddings: Points | NDArray[np.floating[Any]],
     k: int,
-    blocks: Sequence[int],
+    encoder_dims: Sequence[int],
     settings: GaussianSettings | None = None,
     seed: int = 0,
 ) -> tuple[GaussianBank, BankFit]:
@@ -94,9 +94,9 @@ def fit_bank(
         )
     bearable = min(k, max(1, points.count // settings.points_per_gaussian))
     began = time.monotonic()
-    sample, nearest = _clusters(points, bearable, blocks, seed)
+    sample, nearest = _clusters(points, bearable, encoder_dims, seed)
     clustered = time.monotonic()
-    means, variances, sizes = _moments(points, bearable, blocks, nearest)
+    means, variances, sizes = _moments(points, bearable, encoder_dims, nearest)
     fit = BankFit(
         points.count, sample, k, bearable, settings.points_per_gaussian,
         int((sizes < SMALL_CLUSTER).sum()), int(sizes.min()),
@@ -108,24 +108,26 @@ def fit_bank(
     own = (sizes / SMALL_CLUSTER).clamp(max=1)[:, None]
     deviations = (own * variances + (1 - own) * pooled).sqrt().clamp(min=SMALLEST_DEVIATION)
     bank = GaussianBank(
-        means, settings.kappa * deviations, sizes, blocks, settings.kappa,
+        means, settings.kappa * deviations, sizes, encoder_dims, settings.kappa,
         settings.choice, settings.choice_draws,
     )  # fmt: skip
     return bank, fit
 
 
-def _clusters(points: Points, k: int, blocks: Sequence[int], seed: int) -> tuple[int, Nearest]:
+def _clusters(
+    points: Points, k: int, encoder_dims: Sequence[int], seed: int
+) -> tuple[int, Nearest]:
     """Size of the sample that k-means saw, and a function from points [m, d] to clusters [m]."""
     if k == 1:
         return 0, lambda block: np.zeros(len(block), dtype=np.int64)
     import faiss
 
-    width = sum(blocks)
+    width = sum(encoder_dims)
     size = min(k * POINTS_PER_CENTROID, SAMPLE_BYTES // (4 * width))
     sample = points.sample(max(k, size), seed, "sampling embeddings")
     for first in range(0, len(sample), ROWS_AT_ONCE):  # in place: one copy of the sample
         rows = slice(first, first + ROWS_AT_ONCE)
-        sample[rows] = _directions(sample[rows], blocks)
+        sample[rows] = _directions(sample[rows], encoder_dims)
     kmeans = faiss.Kmeans(
         width, k, niter=ITERATIONS, spherical=True, seed=seed, gpu=faiss.get_num_gpus(),
         nredo=3 if k <= RESTARTS_UP_TO else 1,
@@ -134,33 +136,36 @@ def _clusters(points: Points, k: int, blocks: Sequence[int], seed: int) -> tuple
     kmeans.train(sample)
 
     def nearest(block: NDArray[np.float32]) -> NDArray[np.int64]:
-        _, found = kmeans.index.search(_directions(block, blocks), 1)
+        _, found = kmeans.index.search(_directions(block, encoder_dims), 1)
         return np.asarray(found[:, 0], dtype=np.int64)
 
     return len(sample), nearest
 
 
-def _directions(points: NDArray[np.float32], blocks: Sequence[int]) -> NDArray[np.float32]:
-    directions: NDArray[np.float32] = unit_blocks(torch.from_numpy(points), blocks).numpy()
+def _directions(points: NDArray[np.float32], encoder_dims: Sequence[int]) -> NDArray[np.float32]:
+    directions: NDArray[np.float32] = unit_per_encoder(
+        torch.from_numpy(points), encoder_dims
+    ).numpy()
     return directions
 
 
 def _moments(
-    points: Points, k: int, blocks: Sequence[int], nearest: Nearest
+    points: Points, k: int, encoder_dims: Sequence[int], nearest: Nearest
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Means and variances [k, d] in float64, sizes [k]; an empty cluster gets the whole set's.
 
     Sums are taken about the first block's mean, so that what is squared is of the size of the
     deviation, however far from 0 the points lie (Chan, Golub and LeVeque, 1983).
     """
-    width = sum(blocks)
+    width = sum(encoder_dims)
     sizes = torch.zeros(k, dtype=torch.long)
     first, second = (torch.zeros(k, width, dtype=torch.float64) for _ in range(2))
     origin: Tensor | None = None
-    for block in points.blocks("fitting Gaussians"):
+    for block in points.encoder_dims("fitting Gaussians"):
         if block.ndim != 2 or block.shape[1] != width:
             raise CorgiError(
-                f"embeddings of shape {block.shape} do not fit encoders of widths {tuple(blocks)}",
+                f"embeddings of shape {block.shape} do not fit encoders of widths "
+                f"{tuple(encoder_dims)}",
                 "compute the embeddings again with these encoders",
             )
         cluster = torch.from_numpy(nearest(block))

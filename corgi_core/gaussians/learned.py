@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from corgi_core.config import GaussianSettings
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.encoders.similarity import blockwise_cosine, unit_blocks
+from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.training.loop import StepRandom, Task
@@ -65,11 +65,13 @@ class LearnedBank(nn.Module):
         """
         c = self.bank().choose(text)
         drawn = self.means[c] + self.deviations[c] * noise
-        blocks = self._config["blocks"]
-        return blockwise_cosine(z_0, drawn, blocks).mean(), mean_overlap(self.means, blocks)
+        encoder_dims = self._config["encoder_dims"]
+        return mean_encoder_cosine(z_0, drawn, encoder_dims).mean(), mean_overlap(
+            self.means, encoder_dims
+        )
 
 
-def mean_overlap(means: Tensor, blocks: list[int]) -> Tensor:
+def mean_overlap(means: Tensor, encoder_dims: list[int]) -> Tensor:
     """mean_{i≠j} cos(μᵢ, μⱼ) per block, averaged; 0 for one Gaussian. means [k, d] → scalar.
 
     In O(k d): for unit vectors, Σ_{i≠j} ⟨μ̂ᵢ, μ̂ⱼ⟩ = ‖Σ μ̂ᵢ‖² − k.
@@ -77,7 +79,9 @@ def mean_overlap(means: Tensor, blocks: list[int]) -> Tensor:
     k = len(means)
     if k == 1:
         return means.sum() * 0
-    return (unit_blocks(means, blocks).sum(dim=0).square().sum() / len(blocks) - k) / (k * (k - 1))
+    return (
+        unit_per_encoder(means, encoder_dims).sum(dim=0).square().sum() / len(encoder_dims) - k
+    ) / (k * (k - 1))
 
 
 @dataclass
@@ -137,6 +141,6 @@ class BankTask(Task[LearnedBank]):
     def _pairs(self, keys: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """Image and text embeddings of all captions of the images `keys`, [n, d] as stored."""
         rows = self.texts.rows_among(keys)
-        text = list(self.texts.pieces("text", frozenset(keys)))
+        text = list(self.texts.chunks("text", frozenset(keys)))
         image = self.images.read("image")[self.images.rows_of(self.texts.keys[rows])]
         return torch.from_numpy(image), torch.from_numpy(np.concatenate(text))

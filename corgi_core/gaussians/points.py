@@ -17,20 +17,20 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Points:
-    """`count` embeddings; every call of `pieces` yields them anew, as arrays [m, d] of any m.
+    """`count` embeddings; every call of `chunks` yields them anew, as arrays [m, d] of any m.
 
     The pieces may be float16 or float32 and come in the same order each time.
     """
 
     count: int
-    pieces: Callable[[], Iterator[NDArray[np.floating[Any]]]]
+    chunks: Callable[[], Iterator[NDArray[np.floating[Any]]]]
 
     @classmethod
     def of(cls, embeddings: NDArray[np.floating[Any]]) -> Points:
         """Embeddings [n, d] that are in memory already."""
         return cls(len(embeddings), lambda: iter([embeddings]))
 
-    def blocks(self, what: str) -> Iterator[NDArray[np.float32]]:
+    def encoder_dims(self, what: str) -> Iterator[NDArray[np.float32]]:
         """All points as float32 [≤ 4096, d], reporting progress as `what`.
 
         Raises CorgiError at an embedding that is not finite, and at the end if there were more or
@@ -38,9 +38,9 @@ class Points:
         """
         done = 0
         report(what, done, self.count)
-        for piece in self.pieces():
-            for first in range(0, len(piece), ROWS_AT_ONCE):
-                block = np.asarray(piece[first : first + ROWS_AT_ONCE], dtype=np.float32)
+        for chunk in self.chunks():
+            for first in range(0, len(chunk), ROWS_AT_ONCE):
+                block = np.asarray(chunk[first : first + ROWS_AT_ONCE], dtype=np.float32)
                 if not np.isfinite(block).all():
                     raise CorgiError(
                         "an embedding is not finite", "materialise the embeddings again"
@@ -66,7 +66,7 @@ class Points:
             rows = np.arange(self.count)
         sampled = np.empty((len(rows), 0), dtype=np.float32)
         first = done = 0
-        for block in self.blocks(what):
+        for block in self.encoder_dims(what):
             if not done:
                 sampled = np.empty((len(rows), block.shape[1]), dtype=np.float32)
             last = int(np.searchsorted(rows, done + len(block)))

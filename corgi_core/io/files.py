@@ -37,8 +37,8 @@ def digest_of_file(path: Path | UPath) -> str:
     """A short SHA-256 of a file's bytes, read in pieces of 1 MiB."""
     sha = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            sha.update(piece)
+        while chunk := file.read(1 << 20):
+            sha.update(chunk)
     return sha.hexdigest()[:DIGEST_LENGTH]
 
 

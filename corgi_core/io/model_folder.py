@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
+FORMAT = 2  # raised when names inside configurations or weights change
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def write_model_folder(
     digest = digest_of_bytes(content)
     with whole_folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(content)
-        write_json(temporary / CONFIG, {"kind": kind, "weights": digest, **config})
+        header = {"format": FORMAT, "kind": kind, "weights": digest}
+        write_json(temporary / CONFIG, header | dict(config))
         write_json(temporary / CARD, dict(card))
     return digest
 
@@ -71,8 +73,8 @@ def _serialised(tensors: Mapping[str, Tensor]) -> bytes:
 def read_model_folder(folder: Path | UPath, kind: str) -> ModelFolder:
     """Read and check a model folder.
 
-    Raises CorgiError where a file is missing, where the folder holds another `kind` of model, or
-    where the weights are not those that the configuration was written for.
+    Raises CorgiError where a file is missing, where the folder holds another `kind` of model or was
+    written in another format, or where the weights are not those of the configuration.
     """
     for name in (CONFIG, WEIGHTS, CARD):
         if not (folder / name).exists():
@@ -85,6 +87,12 @@ def read_model_folder(folder: Path | UPath, kind: str) -> ModelFolder:
         raise CorgiError(
             f"{folder / CONFIG} describes a {config.get('kind')!r}, not a {kind!r}",
             f"give the folder of a {kind}",
+        )
+    if config.get("format") != FORMAT:
+        raise CorgiError(
+            f"{folder} was written by another version of Corgi "
+            f"(format {config.get('format', 1)}, this version reads {FORMAT})",
+            "materialise the model again, or use the version that wrote it",
         )
     digest = digest_of_file(folder / WEIGHTS)
     if digest != config["weights"]:

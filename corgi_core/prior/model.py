@@ -15,7 +15,7 @@ from upath import UPath
 from corgi_core.config import PriorSettings, settings_from
 from corgi_core.diffusion.samplers import noise_for, sample, timesteps_of
 from corgi_core.diffusion.schedule import Schedule
-from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank, Gaussians
 from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
@@ -82,7 +82,7 @@ class PriorModel:
         self._check(text, guidance)
         timesteps = timesteps_of(sampler, steps)
         sqrt_alphas_cumprod = Schedule.linear().alphas_cumprod.sqrt().tolist()
-        pieces = []
+        chunks = []
         for first in range(0, len(text), CAPTIONS_AT_ONCE):
             rows = slice(first, first + CAPTIONS_AT_ONCE)
             c = self.bank.choose(text[rows])
@@ -105,8 +105,8 @@ class PriorModel:
                 return start.whiten(z_0)
 
             noise = noise_for(seed, first, len(c), (steps, self.bank.width)).to(text.device)
-            pieces.append(start.unwhiten(sample(denoiser, noise, steps, sampler)))
-        return scale_blocks(torch.cat(pieces), self.bank.blocks)
+            chunks.append(start.unwhiten(sample(denoiser, noise, steps, sampler)))
+        return scale_per_encoder(torch.cat(chunks), self.bank.encoder_dims)
 
     def _check(self, text: Tensor, guidance: float) -> None:
         if text.shape[-1] != self.bank.width:

@@ -13,7 +13,7 @@ from corgi_core.config import PriorSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.subsets import CaptionSubset
 from corgi_core.diffusion.schedule import Schedule, weighted_error
-from corgi_core.encoders.similarity import blockwise_cosine
+from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.model import PriorModel
@@ -93,7 +93,7 @@ class PriorTask(Task[PriorNetwork]):
                 f"there is no loss {self.settings.loss!r} of a prior",
                 f"set prior.loss to one of {', '.join(LOSSES)}",
             )
-        if sum(self.images.spec["blocks"]) != self.bank.width:
+        if sum(self.images.spec["encoder_dims"]) != self.bank.width:
             raise CorgiError(
                 f"the bank is {self.bank.width} wide, the embeddings {self.images.spec['width']}",
                 "fit the bank again on these embeddings",
@@ -155,4 +155,8 @@ class PriorTask(Task[PriorNetwork]):
         rows = torch.arange(min(HELD_OUT_CAPTIONS, len(self.held_out)))
         tokens, mask, text, image = (x.to(device) for x in self.held_out.batch(rows))
         sampled = prior.sample(tokens, mask, text, steps=HELD_OUT_STEPS)
-        return {"held_out_cosine": float(blockwise_cosine(sampled, image, self.bank.blocks).mean())}
+        return {
+            "held_out_cosine": float(
+                mean_encoder_cosine(sampled, image, self.bank.encoder_dims).mean()
+            )
+        }

@@ -49,14 +49,14 @@ class BatchGradient:
 
         None, again on all workers, if a loss or the gradient is not finite anywhere.
         """
-        pieces = self._settings.accumulation
+        chunks = self._settings.accumulation
         losses: dict[str, Tensor] = {}
-        for piece in range(pieces):
-            with self._accumulating(last=piece == pieces - 1):
-                parts = self._losses_of(step, self._rank * pieces + piece)
-                (parts["loss"] / pieces).backward()
+        for chunk in range(chunks):
+            with self._accumulating(last=chunk == chunks - 1):
+                parts = self._losses_of(step, self._rank * chunks + chunk)
+                (parts["loss"] / chunks).backward()
             for name, value in parts.items():
-                losses[name] = losses.get(name, 0) + value.detach().float() / pieces
+                losses[name] = losses.get(name, 0) + value.detach().float() / chunks
         gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         values = torch.stack([*losses.values(), norm])

@@ -33,8 +33,8 @@ from corgi_core.training.checkpoint import (
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.gradient import BatchGradient
 from corgi_core.training.identity import locked
-from corgi_core.training.journal import Entry, Journal, headline
 from corgi_core.training.memory import freed_memory_kept
+from corgi_core.training.metrics_log import Entry, MetricsLog, headline
 from corgi_core.training.randomness import StepRandom, seed_of
 from corgi_core.training.run_folder import (
     TrainingResult,
@@ -132,7 +132,7 @@ def _train(
 
     if rank == 0:
         clear_checkpoints(folder, after=counters.step)
-        journal = Journal(folder / "metrics.jsonl", counters.step)
+        metrics_log = MetricsLog(folder / "metrics.jsonl", counters.step)
     model.train()
     means = _Means()
     metrics: dict[str, float] = {}
@@ -169,7 +169,7 @@ def _train(
                     held_out = task.evaluate(average.model)
                 metrics = trained | held_out
                 entry |= held_out
-            journal.write(entry)
+            metrics_log.write(entry)
             progress.report(headline(name, entry), done, settings.steps)
         if saving:
             counters.updates = average.updates

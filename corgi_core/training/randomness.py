@@ -78,11 +78,11 @@ class BatchOrder:
     def rows_of(self, step: int) -> Tensor:
         """The global batch of a step, long [batch], each in 0 … rows − 1."""
         start, end = step * self._batch, (step + 1) * self._batch
-        pieces = []
+        chunks = []
         for epoch in range(start // self._rows, (end - 1) // self._rows + 1):
             first = epoch * self._rows
-            pieces.append(self._epoch(epoch)[max(start - first, 0) : end - first])
-        return torch.cat(pieces)
+            chunks.append(self._epoch(epoch)[max(start - first, 0) : end - first])
+        return torch.cat(chunks)
 
     def _permutation(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed_of("epoch", self._seed, epoch))

@@ -36,7 +36,7 @@ class TrainingResult(Generic[M]):
     model: M
     steps: int
     metrics: dict[str, float]  # the last training losses and held-out metrics
-    journal: Path
+    metrics_log: Path
     seconds: float  # spent in the steps that count, over all attempts; no evaluation
     skipped: int  # steps left out because their loss or gradients were not finite
     already_finished: bool  # nothing was trained now: the run had been finished before
@@ -67,18 +67,18 @@ def prepared_folder(
 
 
 def _check_parts(task: Task[Any], settings: TrainingSettings, workers: int) -> None:
-    pieces, batch = settings.accumulation, settings.batch_size
-    if pieces < 1:
-        raise CorgiError(f"accumulation is {pieces}", "set it to 1 piece or more")
-    if pieces > 1 and task.compares_samples:
+    chunks, batch = settings.accumulation, settings.batch_size
+    if chunks < 1:
+        raise CorgiError(f"accumulation is {chunks}", "set it to 1 piece or more")
+    if chunks > 1 and task.compares_samples:
         raise CorgiError(
-            f"this loss compares the samples of a batch: it cannot be computed in {pieces} pieces",
+            f"this loss compares the samples of a batch: it cannot be computed in {chunks} pieces",
             "set accumulation to 1, and more workers or a smaller batch_size to save memory",
         )
-    if batch % (workers * pieces):
+    if batch % (workers * chunks):
         raise CorgiError(
-            f"a batch of {batch} cannot be divided among {workers} workers in {pieces} pieces each",
-            f"set batch_size to a multiple of {workers * pieces} (workers times accumulation)",
+            f"a batch of {batch} cannot be divided among {workers} workers in {chunks} pieces each",
+            f"set batch_size to a multiple of {workers * chunks} (workers times accumulation)",
         )
 
 
@@ -119,7 +119,7 @@ def finished_training(
     model.load_state_dict(load_file(weights))
     model.eval().requires_grad_(False)
     return TrainingResult(
-        model=model, journal=folder / "metrics.jsonl", already_finished=True, **finished
+        model=model, metrics_log=folder / "metrics.jsonl", already_finished=True, **finished
     )
 
 

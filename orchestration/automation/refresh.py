@@ -184,7 +184,7 @@ def _has_captions(settings: Settings) -> bool:
     """Whether any image of the data has one; data that are not there yet are taken to have some."""
     from corgi_core.data.dataset import Dataset
 
-    raw = Workspace.of(settings).place_of(RAW_DATA.to_user_string(), None)
+    raw = Workspace.of(settings).path_of(RAW_DATA.to_user_string(), None)
     if not (raw / "manifest.parquet").exists():
         return True
     return bool(Dataset.load(raw).manifest["captions"].notna().any())
@@ -196,7 +196,7 @@ def _data_changed(instance: dg.DagsterInstance, settings: Settings) -> bool:
 
     event = instance.get_latest_materialization_event(RAW_DATA)
     materialization = event.asset_materialization if event else None
-    place = Workspace.of(settings).place_of(RAW_DATA.to_user_string(), None)
+    place = Workspace.of(settings).path_of(RAW_DATA.to_user_string(), None)
     if materialization is None or not (place / "manifest.parquet").exists():
         return True
     version = version_in_lock(LOCK, INGEST) if settings.under_dvc else Dataset.load(place).digest
@@ -210,4 +210,4 @@ def _is_kept(step: Step, settings: Settings) -> bool:
             return bool(registered_folder(settings, "prior"))
         except CorgiError:
             return False
-    return Workspace.of(settings).place_of(asset, step.partition).exists()
+    return Workspace.of(settings).path_of(asset, step.partition).exists()

@@ -27,8 +27,8 @@ from orchestration.resources.ray_train import apply_on_worker, fit, worker_shape
 
 if TYPE_CHECKING:
     from corgi_core.config import TrainingSettings
-    from corgi_core.training.journal import Entry
     from corgi_core.training.loop import Task, TrainingResult
+    from corgi_core.training.metrics_log import Entry
 
 OBJECT_STORE = 100 * 2**20  # bytes; tasks are settings and folders, so little passes through it
 
@@ -107,8 +107,8 @@ class Compute(LocalRay):
         Raises CorgiError: more workers than CPUs (or GPUs), a folder of another training, and all
         that `corgi_core.training.loop.train` raises.
         """
-        from corgi_core.training.journal import Following, headline
         from corgi_core.training.loop import train
+        from corgi_core.training.metrics_log import Following, headline
         from corgi_core.training.run_folder import finished_training, prepared_folder
 
         def hear(entry: Entry) -> None:

@@ -68,12 +68,12 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
         return settings
 
-    def place(self, context: dg.AssetExecutionContext) -> UPath:
+    def path(self, context: dg.AssetExecutionContext) -> UPath:
         """Where the IO manager keeps this asset: a store computed there is resumed there."""
         partition = context.partition_key if context.has_partition_key else None
-        return self.place_of(context.asset_key.to_user_string(), partition)
+        return self.path_of(context.asset_key.to_user_string(), partition)
 
-    def place_of(self, asset: str, partition: str | None) -> UPath:
+    def path_of(self, asset: str, partition: str | None) -> UPath:
         """Where the IO manager keeps that partition of that asset."""
         root = UPath(self.dataset_folder if asset in DATASETS else self.storage)
         return root.joinpath(asset, *_folders_of(partition))

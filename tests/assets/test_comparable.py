@@ -13,7 +13,7 @@ from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 
 SETTINGS = replace(preset_named("emoji-small").prior, width=16, layers=1, heads=2)
-ENCODERS = {"encoder": "e1", "width": 4, "blocks": [4], "text_width": 3, "text_tokens": 2}
+ENCODERS = {"encoder": "e1", "width": 4, "encoder_dims": [4], "text_width": 3, "text_tokens": 2}
 
 
 def saved_and_loaded(

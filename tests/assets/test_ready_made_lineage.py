@@ -70,7 +70,7 @@ def test_pictures_are_asked_for_in_vain(images: Dataset, tmp_path: Path) -> None
 
 def test_fitted_towers_retrieve_and_survive_saving(images: Dataset, tmp_path: Path) -> None:
     store = ready_made(images, UPath(tmp_path / "image"))
-    assert store.spec["blocks"] == list(WIDTHS.values())
+    assert store.spec["encoder_dims"] == list(WIDTHS.values())
     norms = np.linalg.norm(store.read("image")[:, :16].astype(np.float32), axis=1)
     np.testing.assert_allclose(norms, 4, rtol=1e-3)
     task = TextTowerTask(ENCODERS, images, store)

@@ -16,7 +16,7 @@ from corgi_core.decoders.cascade.decoder import CascadeDecoder
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
 from corgi_core.decoders.decoder import Text
 from corgi_core.encoders.embed import embed_images
-from corgi_core.encoders.similarity import blockwise_cosine, cosine_by_block
+from corgi_core.encoders.similarity import cosine_by_encoder, mean_encoder_cosine
 from corgi_core.encoders.spherical import slerp, text_difference, way
 from corgi_core.encoders.text_tower import ClipTextTower
 from corgi_core.errors import CorgiError
@@ -83,7 +83,7 @@ def test_an_image_is_embedded_as_the_training_images_are(generator, tmp_path: Pa
         Image.open(io.BytesIO(png(number))).save(file, lossless=True)
         z = generator.embed_image(picture_file(file))
         torch.testing.assert_close(z, rows[number], atol=2e-3, rtol=2e-3)  # float16
-        assert int(blockwise_cosine(z, rows, BLOCKS).argmax()) == number
+        assert int(mean_encoder_cosine(z, rows, BLOCKS).argmax()) == number
 
 
 def test_variations_are_draws_of_the_decoder_from_one_embedding(generator, image):
@@ -123,8 +123,8 @@ def test_an_image_moves_along_the_difference_of_two_captions(generator, image):
     texts = generator.clip.encode_texts(["a cat", "a dog"])
     direction = text_difference(texts[0], texts[1], BLOCKS)
     points = way(image, slerp(image, direction, 0.4, BLOCKS), 3, BLOCKS)
-    angles = cosine_by_block(image, points, BLOCKS).acos()
-    full = cosine_by_block(image, direction, BLOCKS).acos()
+    angles = cosine_by_encoder(image, points, BLOCKS).acos()
+    full = cosine_by_encoder(image, direction, BLOCKS).acos()
     torch.testing.assert_close(angles[2], 0.4 * full, atol=1e-3, rtol=0)
     torch.testing.assert_close(angles[1], 0.2 * full, atol=1e-3, rtol=0)
     for point, drawn in zip(points, pictures, strict=True):

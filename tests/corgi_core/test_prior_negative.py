@@ -18,7 +18,7 @@ from tests.helpers.tiny_diffusion import tiny_scheduler, tiny_unet, tiny_vae
 
 def test_the_prior_says_what_nothing_is(generator: Generator) -> None:
     torch.manual_seed(0)
-    unet, vae, width = tiny_unet(), tiny_vae(), sum(generator.blocks)
+    unet, vae, width = tiny_unet(), tiny_vae(), sum(generator.encoder_dims)
     shape = StableDiffusionShape(
         width, dict(unet.config), dict(vae.config), dict(tiny_scheduler().config)
     )

@@ -80,18 +80,18 @@ class Workspace:
             os.kill(job.pid, signal.SIGKILL)
             job.wait()
 
-    def place_of(self, asset: str, partition: str) -> Path:
+    def path_of(self, asset: str, partition: str) -> Path:
         return self.state.joinpath("storage", asset, *partition.split("|"))
 
     def bytes_of(self, asset: str, partition: str) -> dict[str, bytes]:
         """The artefact's files, whole."""
-        return {p.name: p.read_bytes() for p in self.place_of(asset, partition).iterdir()}
+        return {p.name: p.read_bytes() for p in self.path_of(asset, partition).iterdir()}
 
     def forget(self, asset: str, partition: str) -> dict[str, bytes]:
         """Remove an artefact and the training behind it, and return its files."""
         files = self.bytes_of(asset, partition)
         assert "model.safetensors" in files
-        shutil.rmtree(self.place_of(asset, partition))
+        shutil.rmtree(self.path_of(asset, partition))
         training = self.state.joinpath("work", asset, *partition.split("|"))
         shutil.rmtree(training, ignore_errors=True)  # a Gaussian bank has none
         return files

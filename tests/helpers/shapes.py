@@ -42,7 +42,7 @@ def coloured_shape(number: int) -> Image.Image:
 def a_task(folder: Path, settings: ComponentsSettings = TINY, width: int = WIDTH) -> ComponentsTask:
     """Sixteen shapes with random embeddings, written and read as every dataset is."""
     images = write_shapes(folder)
-    spec = {"encoder": "a-clip", "names": ["a"], "blocks": [width], "width": width}
+    spec = {"encoder": "a-clip", "names": ["a"], "encoder_dims": [width], "width": width}
     embeddings = compute_missing(
         folder / "embeddings", images, spec, lambda shard: random_embeddings(images, shard, width),
         "embeddings",

@@ -14,7 +14,7 @@ from corgi_core.config import PRESETS, Preset, StudySettings, TrainingSettings
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.shards import Sample
-from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.experiments.prior_ablation.measure import Study, measured
 from corgi_core.experiments.prior_ablation.questions import plans_of, questions_of
 
@@ -49,12 +49,17 @@ def dataset(folder: Path) -> Dataset:
 
 def stores(folder: Path, images: Dataset) -> tuple[ArrayStore, ArrayStore]:
     """Image and text embeddings of width 12, around a mean as CLIP's are."""
-    spec = {"encoder": "made", "names": ["a", "b"], "blocks": list(BLOCKS), "width": sum(BLOCKS)}
+    spec = {
+        "encoder": "made",
+        "names": ["a", "b"],
+        "encoder_dims": list(BLOCKS),
+        "width": sum(BLOCKS),
+    }
     random = np.random.default_rng(0)
     told = random.normal(size=(IMAGES, sum(BLOCKS)))
     untold = random.normal(size=(IMAGES, sum(BLOCKS)))
     shown = torch.from_numpy(1.0 + told + 0.5 * untold)
-    real = scale_blocks(shown, BLOCKS).numpy().astype(np.float16)
+    real = scale_per_encoder(shown, BLOCKS).numpy().astype(np.float16)
 
     def image(shard: str) -> dict[str, np.ndarray]:
         keys = images.rows(shard)["key"].to_numpy(dtype=str)

@@ -52,7 +52,7 @@ def made_prior(
     mask = np.arange(text_tokens) < lengths[:, None]
 
     def store(name: str, about: dict[str, int], arrays: dict[str, np.ndarray]) -> ArrayStore:
-        spec = {"encoder": "made", "blocks": [width], "width": width} | about
+        spec = {"encoder": "made", "encoder_dims": [width], "width": width} | about
         return compute_missing(folder / name, OneShard(), spec, lambda _: arrays, name)  # type: ignore[arg-type]
 
     texts = {"tokens": tokens.astype(np.float16), "mask": mask, "text": text.astype(np.float16)}
@@ -66,6 +66,6 @@ def made_prior(
         test_keys=tuple(keys[:held_out]),
         bank=GaussianBank(
             torch.from_numpy(image[:2].astype(np.float32)), torch.full((2, width), 0.5),
-            torch.full((2,), pictures), blocks=(width,), kappa=1.0,
+            torch.full((2,), pictures), encoder_dims=(width,), kappa=1.0,
         ),
     )  # fmt: skip

@@ -16,13 +16,13 @@ WIDTHS = {"clip_a": 16, "clip_b": 24}
 
 def embedding(colour: int, thing: int, copy: int) -> dict[str, np.ndarray]:
     """Two blocks: a cone's axis, the colour's and the thing's own direction, a little noise."""
-    blocks = {}
+    encoder_dims = {}
     for number, (name, width) in enumerate(WIDTHS.items()):
         basis = np.random.default_rng(number).standard_normal((len(COLOURS) * 2 + 1, width))
         z = 2 * basis[0] + basis[1 + colour] + basis[1 + len(COLOURS) + thing]
         z += 0.1 * np.random.default_rng([number, colour, thing, copy]).standard_normal(width)
-        blocks[name] = z.astype(np.float16)
-    return blocks
+        encoder_dims[name] = z.astype(np.float16)
+    return encoder_dims
 
 
 def rows(copies: int = 4) -> list[dict[str, object]]:

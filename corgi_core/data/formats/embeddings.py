@@ -65,18 +65,18 @@ def read(path: Path | UPath | None, caption_column: str | None = None) -> Iterat
     for file in _files(path):
         by_name = split_among([file.parent.name, re.split("[^A-Za-z]", file.stem)[0]])
         rows = _matrix_rows if file.suffix == ".npy" else _table_rows
-        for about, blocks in rows(file, caption_column):
-            space = space or Space.of(blocks)
-            if Space.of(blocks) != space:
+        for about, encoder_dims in rows(file, caption_column):
+            space = space or Space.of(encoder_dims)
+            if Space.of(encoder_dims) != space:
                 raise CorgiError(
-                    f"{file}: the embedding of {about.key!r} is {Space.of(blocks)}, "
+                    f"{file}: the embedding of {about.key!r} is {Space.of(encoder_dims)}, "
                     f"the first one is {space}",
                     "bring embeddings of the same encoders and widths only",
                 )
             key, group = keys.legal(about.key, file)
             yield Sample(
                 key,
-                vector_file(blocks),
+                vector_file(encoder_dims),
                 about.captions,
                 about.split or by_name,
                 source=path.name,
@@ -143,8 +143,8 @@ def _table_rows(file: Path | UPath, caption_column: str | None) -> Iterator[tupl
         others = [name for name in schema.names if name not in encoders]
         for batch in table.iter_batches(_ROWS):
             vectors = [_vectors(batch.column(encoder)) for encoder in encoders]
-            for record, *blocks in zip(batch.select(others).to_pylist(), *vectors, strict=True):
-                yield about(record), dict(zip(encoders, blocks, strict=True))
+            for record, *outputs in zip(batch.select(others).to_pylist(), *vectors, strict=True):
+                yield about(record), dict(zip(encoders, outputs, strict=True))
 
 
 def _matrix_rows(file: Path | UPath, caption_column: str | None) -> Iterator[tuple[About, Blocks]]:

@@ -44,7 +44,7 @@ class CascadeDecoder(Decoder):
     def draw(self, z: Tensor, text: Text | None, drawing: Drawing) -> Tensor:
         """Without text, a decoder that reads text goes by the embeddings alone."""
         at_once = max(1, PIXELS_AT_ONCE // self.settings.image_size**2)
-        pieces = []
+        chunks = []
         for first in range(0, len(z), at_once):
             rows = slice(first, first + at_once)
             words = None if text is None else Text(text.tokens[rows], text.mask[rows])
@@ -52,8 +52,8 @@ class CascadeDecoder(Decoder):
             for number in range(len(self.settings.stages)):
                 picture = self._drawn(number, picture, z[rows], words, these)
             assert picture is not None
-            pieces.append((picture + 1) / 2)
-        return torch.cat(pieces)
+            chunks.append((picture + 1) / 2)
+        return torch.cat(chunks)
 
     def _drawn(
         self, number: int, low: Tensor | None, z: Tensor, text: Text | None, drawing: Drawing

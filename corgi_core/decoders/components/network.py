@@ -67,7 +67,7 @@ class ComponentsNetwork(nn.Module):
             nn.Linear(vector_width, vector_width), nn.SiLU(), nn.Linear(vector_width, vector_width)
         )
         self.noisy = nn.Linear(shape.components, width)
-        self.blocks = nn.ModuleList(Block(width, vector_width) for _ in range(shape.vectors))
+        self.encoder_dims = nn.ModuleList(Block(width, vector_width) for _ in range(shape.vectors))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, shape.components)
         nn.init.zeros_(self.head.weight)  # at first, the mean picture is all
@@ -83,6 +83,6 @@ class ComponentsNetwork(nn.Module):
         vectors = self.to_vectors(understood).unflatten(1, (self.shape.vectors, -1))
         time = self.timestep(timestep_features(t, self.shape.vector_width))
         h = self.noisy(x_t) + understood
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.encoder_dims):
             h = block(h, vectors[:, i] + time)
         return self.head(self.norm(h)).float()

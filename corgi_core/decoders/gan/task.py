@@ -34,7 +34,7 @@ from corgi_core.encoders.augment import NUMBERS as JITTER
 from corgi_core.encoders.augment import jittered
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import global_clip_loss
-from corgi_core.encoders.similarity import blockwise_cosine, unit_blocks
+from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import StepRandom
 
@@ -131,8 +131,8 @@ class GanTask(PictureTask[GanSettings, GanNetwork]):
 
     def _contrast(self, features: Tensor, z: Tensor) -> Tensor:
         """τ times CLIP's loss, by the cosines that the blocks have on average. [n, d] twice."""
-        share = len(self.blocks) ** -0.5
-        a, b = (share * unit_blocks(each, self.blocks) for each in (features, z))
+        share = len(self.encoder_dims) ** -0.5
+        a, b = (share * unit_per_encoder(each, self.encoder_dims) for each in (features, z))
         return TEMPERATURE * global_clip_loss(a, b, a.new_tensor(1 / TEMPERATURE))
 
     def evaluate(self, model: GanNetwork) -> dict[str, float]:
@@ -145,5 +145,5 @@ class GanTask(PictureTask[GanSettings, GanNetwork]):
         device = next(model.parameters()).device
         z = self.held_out[1].to(device)
         seen = self.clip.to(device).encode_images(self.decoder(model, card={}).decode(z))
-        similarity = float(blockwise_cosine(seen, z, self.blocks).mean())
+        similarity = float(mean_encoder_cosine(seen, z, self.encoder_dims).mean())
         return {"held_out_similarity": similarity} | super().evaluate(model)

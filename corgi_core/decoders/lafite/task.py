@@ -16,7 +16,7 @@ from corgi_core.decoders.decoder import Decoder
 from corgi_core.decoders.gan.network import GanNetwork
 from corgi_core.decoders.gan.task import GanTask
 from corgi_core.decoders.lafite.decoder import LafiteDecoder
-from corgi_core.encoders.similarity import scale_blocks
+from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.training.loop import StepRandom
 
 
@@ -31,13 +31,13 @@ class LafiteTask(GanTask):
 
     def condition(self, z: Tensor, random: StepRandom) -> Tensor:
         noise = random.normal(z.shape[1])
-        return pseudo_text(z, self.settings.perturbation, noise, self.blocks)
+        return pseudo_text(z, self.settings.perturbation, noise, self.encoder_dims)
 
 
-def pseudo_text(z: Tensor, xi: float, noise: Tensor, blocks: Sequence[int]) -> Tensor:
+def pseudo_text(z: Tensor, xi: float, noise: Tensor, encoder_dims: Sequence[int]) -> Tensor:
     """h = z + ξ ‖z‖ ε / ‖ε‖, per block and again of norm √d_b (Lafite's fixed perturbation).
 
     z [n, d] with blocks of norm √d_b, ε = noise [n, d] → [n, d]. A text is somewhere near its
     image, as far as the image alone can say.
     """
-    return scale_blocks(z + xi * scale_blocks(noise, blocks), blocks)
+    return scale_per_encoder(z + xi * scale_per_encoder(noise, encoder_dims), encoder_dims)

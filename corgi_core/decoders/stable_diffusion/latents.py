@@ -39,15 +39,15 @@ class TrainingLatents:
     def _encode(self, device: torch.device) -> tuple[Tensor, Tensor]:
         vae = load_vae(self._source).eval()
         vae.to(device)  # type: ignore[arg-type]  # diffusers hides nn.Module's signature
-        pieces = list(self._pieces(vae))
+        chunks = list(self._pieces(vae))
         keys = self._pixels.keys[self._pixels.rows_among(self._keys)]
         order = torch.from_numpy(np.argsort(keys, kind="stable"))
-        means, deviations = (torch.cat(part)[order] for part in zip(*pieces, strict=True))
+        means, deviations = (torch.cat(part)[order] for part in zip(*chunks, strict=True))
         return means, deviations
 
     def _pieces(self, vae: AutoencoderKL) -> Iterator[tuple[Tensor, Tensor]]:
         done, wanted = 0, set(self._keys)
-        for shard in self._pixels.pieces("pixels", wanted):
+        for shard in self._pixels.chunks("pixels", wanted):
             at_once = max(1, PIXELS_AT_ONCE // shard[0, 0].size) if len(shard) else 1
             for pixels in torch.from_numpy(shard).split(at_once):
                 mean, deviation = posterior(vae, pixels)

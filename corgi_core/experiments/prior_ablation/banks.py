@@ -18,7 +18,7 @@ from corgi_core.gaussians.fit import fit_bank
 def bank_of(
     start: Start,
     embeddings: NDArray[np.floating[Any]],
-    blocks: Sequence[int],
+    encoder_dims: Sequence[int],
     settings: GaussianSettings,
     seed: int,
 ) -> GaussianBank:
@@ -27,8 +27,10 @@ def bank_of(
     k is scaled down so that a Gaussian has `settings.points_per_gaussian` points on average.
     """
     if not start.shift and start.scale != FITTED:
-        return GaussianBank.standard(blocks, scaled=start.scale != RAW)
-    fitted, _ = fit_bank(embeddings, start.gaussians, blocks, replace(settings, kappa=1.0), seed)
+        return GaussianBank.standard(encoder_dims, scaled=start.scale != RAW)
+    fitted, _ = fit_bank(
+        embeddings, start.gaussians, encoder_dims, replace(settings, kappa=1.0), seed
+    )
     if start.scale == UNIT:
         return fitted.shift_only()
     scaled = fitted.with_kappa(start.kappa)

@@ -30,8 +30,8 @@ from corgi_core.gaussians.learned import BankTask
 from corgi_core.io.files import digest_of, read_json, write_json
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.task import Captions, PriorTask
-from corgi_core.training.journal import read_journal
 from corgi_core.training.loop import train
+from corgi_core.training.metrics_log import read_journal
 from corgi_core.training.run_folder import TrainingResult
 
 Row = dict[str, Any]
@@ -72,7 +72,7 @@ class Study:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(self.held_out.image, self.images.spec["blocks"])
+        return Judge(self.held_out.image, self.images.spec["encoder_dims"])
 
     def place(self, arm: Arm) -> Path:
         """The arm's run folder, named by all that its training depends on."""
@@ -111,7 +111,9 @@ def measured(study: Study, plan: Plan) -> Measurement:
 def trained(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
     """The arm's prior; a finished training is taken as it is, a killed one goes on."""
     preset = study.preset
-    bank = bank_of(arm.start, study.real, study.images.spec["blocks"], preset.gaussians, arm.seed)
+    bank = bank_of(
+        arm.start, study.real, study.images.spec["encoder_dims"], preset.gaussians, arm.seed
+    )
     if arm.start.learned:
         bank = _learned(study, bank, arm)
     prior = preset.prior
@@ -174,13 +176,13 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
         study, prior, Sampling(study.preset.study.steps[-1]), seed,
         trajectory=lambda t, z: predictions.setdefault(t, []).append(z),
     )  # fmt: skip
-    for t, pieces in predictions.items():
-        yield {"of": "ẑ_0", "timestep": t, "cosine": study.judge.cosine(torch.cat(pieces))}
+    for t, chunks in predictions.items():
+        yield {"of": "ẑ_0", "timestep": t, "cosine": study.judge.cosine(torch.cat(chunks))}
 
 
 def _training_rows(result: TrainingResult[Any]) -> Iterator[Row]:
     """Held-out cosine against training steps and seconds."""
-    for entry in read_journal(result.journal):
+    for entry in read_journal(result.metrics_log):
         if "held_out_cosine" in entry:
             yield {name: entry[name] for name in ("step", "seconds", "held_out_cosine")}
 

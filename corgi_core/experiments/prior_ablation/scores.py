@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from corgi_core.encoders.similarity import blockwise_cosine, recall_at
+from corgi_core.encoders.similarity import mean_encoder_cosine, recall_at
 from corgi_core.errors import CorgiError
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
 
@@ -19,13 +19,13 @@ SHUFFLE_SEED = 0  # one derangement for every arm
 class Judge:
     """Scores embeddings against the held-out images' real ones, real [n, d], n ≥ 2."""
 
-    def __init__(self, real: Tensor, blocks: Sequence[int]) -> None:
+    def __init__(self, real: Tensor, encoder_dims: Sequence[int]) -> None:
         if len(real) < 2:
             raise CorgiError(
                 f"{len(real)} held-out captioned images are too few to measure on",
                 "ingest more captioned images, or raise test_fraction",
             )
-        self.real, self.blocks = real, tuple(blocks)
+        self.real, self.encoder_dims = real, tuple(encoder_dims)
         self._strangers = real[derangement(len(real), SHUFFLE_SEED)]
 
     @cached_property
@@ -38,17 +38,19 @@ class Judge:
         `shuffled_cosine` is to the image of another caption: what is gained without reading the
         text. `frechet` is on the embeddings scaled to norm 1.
         """
-        recalls = recall_at(z, self.real, RANKS, self.blocks)
+        recalls = recall_at(z, self.real, RANKS, self.encoder_dims)
         return {
             "cosine": self.cosine(z),
-            "shuffled_cosine": float(blockwise_cosine(z, self._strangers, self.blocks).mean()),
+            "shuffled_cosine": float(
+                mean_encoder_cosine(z, self._strangers, self.encoder_dims).mean()
+            ),
             **{f"recall_at_{rank}": recall for rank, recall in recalls.items()},
             "frechet": frechet_distance(_unit_statistics(z), self._statistics),
         }
 
     def cosine(self, z: Tensor) -> float:
         """Mean cosine of embeddings z [n, d] to the real ones of the same rows."""
-        return float(blockwise_cosine(z, self.real, self.blocks).mean())
+        return float(mean_encoder_cosine(z, self.real, self.encoder_dims).mean())
 
 
 def spread(samples: Tensor, real: Tensor) -> dict[str, float]:

@@ -17,7 +17,7 @@ from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.errors import CorgiError
 from tests.helpers.made import samples
 
-SPEC = {"encoder": "e1", "width": 3, "blocks": (1, 2)}
+SPEC = {"encoder": "e1", "width": 3, "encoder_dims": (1, 2)}
 
 
 def dataset_at(folder, count=10, shard_size=4):
@@ -54,20 +54,20 @@ def test_what_is_computed_is_read(tmp_path):
     assert store.shards == ["00000", "00001", "00002"]
     assert (store.read_shard("00001", "bytes") == [4, 5, 5, 6, 6, 7, 7]).all()
     assert store.rows_of(["0005", "0000"]).tolist() == [8, 9, 0]
-    assert store.spec == {"encoder": "e1", "width": 3, "blocks": [1, 2]}
+    assert store.spec == {"encoder": "e1", "width": 3, "encoder_dims": [1, 2]}
 
 
 def test_pieces_are_the_rows_a_shard_at_a_time(tmp_path):
     store = ArrayStore.load(store_of(dataset_at(tmp_path / "set"), tmp_path / "store").folder)
-    assert [len(piece) for piece in store.pieces("half")] == [7, 7, 3]
-    assert (np.concatenate(list(store.pieces("half"))) == store.read("half")).all()
+    assert [len(chunk) for chunk in store.chunks("half")] == [7, 7, 3]
+    assert (np.concatenate(list(store.chunks("half"))) == store.read("half")).all()
     some = {"0009", "0001", "0005", "not there"}
-    chosen = list(store.pieces("half", some))
-    assert [len(piece) for piece in chosen] == [2, 2, 2]
+    chosen = list(store.chunks("half", some))
+    assert [len(chunk) for chunk in chosen] == [2, 2, 2]
     assert (np.concatenate(chosen) == store.read("half")[store.rows_among(some)]).all()
-    assert [piece.shape for piece in store.pieces("half", set())] == [(0, 3)] * 3
+    assert [chunk.shape for chunk in store.chunks("half", set())] == [(0, 3)] * 3
     with pytest.raises(CorgiError, match="no array 'z'"):
-        next(store.pieces("z"))
+        next(store.chunks("z"))
 
 
 def test_only_what_is_missing_is_computed(tmp_path):
@@ -119,8 +119,8 @@ def test_a_torn_file_is_never_taken_for_whole(tmp_path, damage):
 
 def test_a_mismatch_is_refused(tmp_path):
     folder = store_of(dataset_at(tmp_path / "set"), tmp_path / "store").folder
-    ArrayStore.load(folder, expect={"encoder": "e1", "blocks": (1, 2)})
-    for expect in ({"encoder": "e2"}, {"width": 4}, {"blocks": [1, 3]}, {"other": 1}):
+    ArrayStore.load(folder, expect={"encoder": "e1", "encoder_dims": (1, 2)})
+    for expect in ({"encoder": "e2"}, {"width": 4}, {"encoder_dims": [1, 3]}, {"other": 1}):
         with pytest.raises(CorgiError, match=next(iter(expect))):
             ArrayStore.load(folder, expect=expect)
     with pytest.raises(CorgiError, match=r"no array 'z'.*bytes, half, mask"):

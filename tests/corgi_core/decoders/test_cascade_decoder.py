@@ -26,7 +26,7 @@ from corgi_core.training.loop import StepRandom, train
 from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered
 from tests.helpers.shapes import SHAPES, SIDE, WIDTH
 
-ENCODERS = {"blocks": [WIDTH], "width": WIDTH}
+ENCODERS = {"encoder_dims": [WIDTH], "width": WIDTH}
 
 
 @pytest.fixture(scope="module")

@@ -94,9 +94,9 @@ def test_a_folder_whose_encoders_do_not_fit_is_refused(
     decoder.save(tmp_path / "decoder")
     path = tmp_path / "decoder" / "config.json"
     config = read_json(path)
-    config["encoders"]["blocks"] = [WIDTH + 1]
+    config["encoders"]["encoder_dims"] = [WIDTH + 1]
     write_json(path, config)
-    with pytest.raises(CorgiError, match="blocks"):
+    with pytest.raises(CorgiError, match="encoder_dims"):
         ComponentsDecoder.load(tmp_path / "decoder")
 
 

@@ -10,28 +10,28 @@ from corgi_core.decoders.decoder import Decoder
 from corgi_core.decoders.gan.decoder import GanDecoder
 from corgi_core.decoders.lafite.decoder import LafiteDecoder
 from corgi_core.decoders.lafite.task import LafiteTask, pseudo_text
-from corgi_core.encoders.similarity import cosine_by_block, scale_blocks
+from corgi_core.encoders.similarity import cosine_by_encoder, scale_per_encoder
 from corgi_core.training.loop import StepRandom, train
 from tests.helpers.gan_shapes import TINY_LAFITE, a_gan_task
 
 
 def test_a_pseudo_text_is_at_the_distance_xi_in_every_block() -> None:
     torch.manual_seed(0)
-    blocks = (300, 700)
-    z = scale_blocks(torch.randn(400, 1000), blocks)
+    encoder_dims = (300, 700)
+    z = scale_per_encoder(torch.randn(400, 1000), encoder_dims)
     noise = torch.randn(400, 1000) * torch.rand(400, 1)  # of any length
     for xi in (0.1, 2.0):
-        text = pseudo_text(z, xi, noise, blocks)
-        torch.testing.assert_close(text, scale_blocks(text, blocks))
+        text = pseudo_text(z, xi, noise, encoder_dims)
+        torch.testing.assert_close(text, scale_per_encoder(text, encoder_dims))
         first, second = z[:, :300], noise[:, :300]
         by_definition = first + xi * first.norm(dim=1, keepdim=True) * second / second.norm(
             dim=1, keepdim=True
         )
         cosine = torch.cosine_similarity(text[:, :300], by_definition)
         torch.testing.assert_close(cosine, torch.ones(400))
-        found = cosine_by_block(text, z, blocks)
+        found = cosine_by_encoder(text, z, encoder_dims)
         assert (found - (1 + xi**2) ** -0.5).abs().mean() < 0.04  # random directions are orthogonal
-    torch.testing.assert_close(pseudo_text(z, 0.0, noise, blocks), z)
+    torch.testing.assert_close(pseudo_text(z, 0.0, noise, encoder_dims), z)
 
 
 def test_lafite_is_told_pseudo_texts(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_lafite_is_told_pseudo_texts(tmp_path: Path) -> None:
     z = task.training_embeddings
     told = task.condition(z, StepRandom(0, 0, len(z)))
     noise = StepRandom(0, 0, len(z)).normal(z.shape[1])
-    assert torch.equal(told, pseudo_text(z, TINY_LAFITE.perturbation, noise, task.blocks))
+    assert torch.equal(told, pseudo_text(z, TINY_LAFITE.perturbation, noise, task.encoder_dims))
     assert (told - z).abs().max() > 0.01
 
 

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders.gan.network import GanNetwork
 from corgi_core.decoders.gan.task import GanTask
-from corgi_core.encoders.similarity import blockwise_cosine
+from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.training.identity import identity_of
 from corgi_core.training.loop import StepRandom, train
@@ -83,8 +83,8 @@ def test_clip_teaches_the_generator_and_learns_nothing(task: GanTask) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        others = blockwise_cosine(seen, z.roll(1, 0), task.blocks)
-        cosines.append((blockwise_cosine(seen, z, task.blocks) - others).mean().item())
+        others = mean_encoder_cosine(seen, z.roll(1, 0), task.encoder_dims)
+        cosines.append((mean_encoder_cosine(seen, z, task.encoder_dims) - others).mean().item())
     assert cosines[-1] > cosines[0] + 0.1
     for name, parameter in task.clip.named_parameters():
         assert parameter.grad is None, name
@@ -142,6 +142,6 @@ def test_what_cannot_be_trained_is_refused(task: GanTask, tmp_path: Path) -> Non
         replace(task, pixels=small, settings=replace(TINY, image_size=12))
     with pytest.raises(CorgiError, match="6 pictures are no multiple of 4"):
         task.loss(task.build(), torch.arange(6), StepRandom(0, 0, 6))
-    pieces = replace(TINY.training, accumulation=2)
+    chunks = replace(TINY.training, accumulation=2)
     with pytest.raises(CorgiError, match="compares the samples"):
-        train(task, pieces, tmp_path / "run")
+        train(task, chunks, tmp_path / "run")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 
 from corgi_core.decoders.picture_task import blurred_embedding
-from corgi_core.encoders.similarity import cosine_by_block, scale_blocks
+from corgi_core.encoders.similarity import cosine_by_encoder, scale_per_encoder
 
 
 def test_a_blurred_embedding_is_at_the_cosine_asked_for() -> None:
-    blocks = (300, 700)
-    z = scale_blocks(torch.randn(400, 1000), blocks)
+    encoder_dims = (300, 700)
+    z = scale_per_encoder(torch.randn(400, 1000), encoder_dims)
     cosine = torch.linspace(0, 1, 400)
-    blurred = blurred_embedding(z, cosine, torch.randn(400, 1000), blocks)
-    torch.testing.assert_close(blurred, scale_blocks(blurred, blocks))
-    found = cosine_by_block(blurred, z, blocks)
+    blurred = blurred_embedding(z, cosine, torch.randn(400, 1000), encoder_dims)
+    torch.testing.assert_close(blurred, scale_per_encoder(blurred, encoder_dims))
+    found = cosine_by_encoder(blurred, z, encoder_dims)
     assert (found - cosine.unsqueeze(1)).abs().mean() < 0.04
     torch.testing.assert_close(blurred[-1], z[-1])

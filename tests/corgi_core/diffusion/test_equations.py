@@ -102,7 +102,9 @@ def _bank(d, seed):
     random = torch.Generator().manual_seed(seed)
     means = torch.randn(3, d, generator=random)
     deviations = 0.1 + torch.rand(3, d, generator=random)
-    return GaussianBank(means, deviations, torch.full((3,), 10), blocks=(d,), kappa=1.0).double()
+    return GaussianBank(
+        means, deviations, torch.full((3,), 10), encoder_dims=(d,), kappa=1.0
+    ).double()
 
 
 @pytest.mark.parametrize("steps", [1, 3, 50, T])

@@ -33,7 +33,7 @@ def test_every_image_has_its_embedding(
     )
     assert store.read("image").dtype == np.float16
     assert store.spec["encoder"] == untrained.digest
-    assert (store.spec["blocks"], store.spec["width"]) == ([32], 32)
+    assert (store.spec["encoder_dims"], store.spec["width"]) == ([32], 32)
 
 
 def test_images_themselves_are_read_where_pixels_are_too_small_or_absent(

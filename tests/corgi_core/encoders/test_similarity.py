@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corgi_core.encoders.similarity import (
-    blockwise_cosine,
-    cosine_by_block,
+    cosine_by_encoder,
+    mean_encoder_cosine,
     recall_at,
-    scale_blocks,
+    scale_per_encoder,
 )
 from corgi_core.errors import CorgiError
 
@@ -30,30 +30,32 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 def test_cosine_is_the_mean_of_the_blocks_cosines(seed: int) -> None:
     a, b = torch.randn(2, 4, 10, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     expected = [_cosine(x, y) for x, y in zip(a.numpy(), b.numpy(), strict=True)]
-    np.testing.assert_allclose(blockwise_cosine(a, b, BLOCKS).numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(mean_encoder_cosine(a, b, BLOCKS).numpy(), expected, atol=1e-12)
 
 
 def test_a_block_of_long_vectors_does_not_decide() -> None:
     a, b = torch.randn(2, 6, 10)
     louder = torch.cat([1000 * a[:, :3], a[:, 3:]], dim=1)
-    torch.testing.assert_close(blockwise_cosine(louder, b, BLOCKS), blockwise_cosine(a, b, BLOCKS))
+    torch.testing.assert_close(
+        mean_encoder_cosine(louder, b, BLOCKS), mean_encoder_cosine(a, b, BLOCKS)
+    )
 
 
 def test_broadcasting_gives_all_pairs() -> None:
     a, b = torch.randn(4, 10), torch.randn(7, 10)
-    pairs = blockwise_cosine(a.unsqueeze(1), b, BLOCKS)
+    pairs = mean_encoder_cosine(a.unsqueeze(1), b, BLOCKS)
     assert pairs.shape == (4, 7)
-    torch.testing.assert_close(pairs[2, 5], blockwise_cosine(a[2], b[5], BLOCKS))
-    assert cosine_by_block(a, a, BLOCKS).shape == (4, 3)
+    torch.testing.assert_close(pairs[2, 5], mean_encoder_cosine(a[2], b[5], BLOCKS))
+    assert cosine_by_encoder(a, a, BLOCKS).shape == (4, 3)
 
 
 def test_scaled_blocks_have_unit_mean_square_and_keep_their_direction() -> None:
     z = torch.randn(5, 10) * 37
-    scaled = scale_blocks(z, BLOCKS)
+    scaled = scale_per_encoder(z, BLOCKS)
     for block, width in zip(scaled.split(BLOCKS, dim=1), BLOCKS, strict=True):
         torch.testing.assert_close(block.pow(2).mean(dim=1), torch.ones(5))
         assert block.shape[1] == width
-    torch.testing.assert_close(cosine_by_block(scaled, z, BLOCKS), torch.ones(5, 3))
+    torch.testing.assert_close(cosine_by_encoder(scaled, z, BLOCKS), torch.ones(5, 3))
 
 
 @given(st.integers(0, 10_000))
@@ -81,6 +83,6 @@ def test_the_captions_of_one_image_are_no_rivals() -> None:
 
 def test_a_wrong_width_is_named() -> None:
     with pytest.raises(CorgiError, match=r"11 wide.*\(3, 5, 2\)"):
-        blockwise_cosine(torch.ones(2, 11), torch.ones(2, 11), BLOCKS)
+        mean_encoder_cosine(torch.ones(2, 11), torch.ones(2, 11), BLOCKS)
     with pytest.raises(CorgiError, match="do not match"):
         recall_at(torch.ones(2, 10), torch.ones(3, 10), (1,), BLOCKS)

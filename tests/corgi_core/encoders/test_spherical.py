@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from corgi_core.encoders.similarity import cosine_by_block, scale_blocks
+from corgi_core.encoders.similarity import cosine_by_encoder, scale_per_encoder
 from corgi_core.encoders.spherical import slerp, text_difference, way
 from corgi_core.errors import CorgiError
 
@@ -22,12 +22,12 @@ weights = st.floats(0, 1)
 
 def embeddings(seed: int, count: int, dtype: torch.dtype = torch.float64) -> Tensor:
     draws = torch.randn(count, sum(BLOCKS), generator=torch.Generator().manual_seed(seed))
-    return scale_blocks(draws.to(dtype), BLOCKS)
+    return scale_per_encoder(draws.to(dtype), BLOCKS)
 
 
 def angles(a: Tensor, b: Tensor) -> Tensor:
     """Between the blocks of a and b [..., d], in radians: [..., B]."""
-    return cosine_by_block(a, b, BLOCKS).clamp(-1, 1).acos()
+    return cosine_by_encoder(a, b, BLOCKS).clamp(-1, 1).acos()
 
 
 def norms(z: Tensor) -> list[list[float]]:
@@ -89,10 +89,10 @@ def test_there_and_back_is_the_same_way(seed, weight):
 @given(seeds, st.floats(0, 1e-3), weights)
 def test_near_neighbours_in_float32_are_between_each_other(seed, distance, weight):
     a, other = embeddings(seed, 2, torch.float32)
-    b = scale_blocks(a + distance * other, BLOCKS)
+    b = scale_per_encoder(a + distance * other, BLOCKS)
     between = slerp(a, b, weight, BLOCKS)
     assert between.dtype == torch.float32
-    straight = scale_blocks((1 - weight) * a + weight * b, BLOCKS)
+    straight = scale_per_encoder((1 - weight) * a + weight * b, BLOCKS)
     torch.testing.assert_close(between, straight, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(slerp(a, a, weight, BLOCKS), a)
 
@@ -126,7 +126,9 @@ def test_turning_towards_a_difference_brings_the_image_nearer_to_the_second_capt
     torch.testing.assert_close(
         angles(moved, direction), 0.75 * angles(image, direction), atol=1e-6, rtol=1e-6
     )
-    gained = cosine_by_block(moved, direction, BLOCKS) - cosine_by_block(image, direction, BLOCKS)
+    gained = cosine_by_encoder(moved, direction, BLOCKS) - cosine_by_encoder(
+        image, direction, BLOCKS
+    )
     assert (gained > 0).all()
 
 

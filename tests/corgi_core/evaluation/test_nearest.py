@@ -9,7 +9,7 @@ import torch
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.pixels import square
 from corgi_core.encoders.embed import embed_images
-from corgi_core.encoders.similarity import blockwise_cosine
+from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.io.pictures import labelled_grid
@@ -30,7 +30,7 @@ def test_the_nearest_are_those_of_brute_force_held_out_ones_left_out(training):
     store, train = training.embeddings, list(training.images.keys("train"))
     assert len(store.shards) == 3
     rows = torch.from_numpy(store.read("image")[store.rows_of(train)]).float()
-    cosines = blockwise_cosine(z[:, None], rows[None], BLOCKS)
+    cosines = mean_encoder_cosine(z[:, None], rows[None], BLOCKS)
     best = cosines.sort(dim=1, descending=True)
     torch.testing.assert_close(torch.from_numpy(found.cosines), best.values[:, :5])
     assert found.keys.tolist() == [[train[i] for i in row] for row in best.indices[:, :5]]

@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from upath import UPath
 
 from corgi_core.config import GaussianSettings
-from corgi_core.encoders.similarity import blockwise_cosine, unit_blocks
+from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.diagnostics import effective_rank, modality_gap
@@ -31,7 +31,7 @@ def three_cones(per_cone=(400, 300, 200), d=8, seed=0):
 
 def test_one_gaussian_is_the_mean_and_deviation_of_all_points():
     points, _, _ = three_cones()
-    bank, fit = fit_bank(points, k=1, blocks=(8,), settings=GaussianSettings(kappa=2.0))
+    bank, fit = fit_bank(points, k=1, encoder_dims=(8,), settings=GaussianSettings(kappa=2.0))
     np.testing.assert_allclose(bank.means[0].numpy(), points.mean(axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(bank.deviations[0].numpy(), 2 * points.std(axis=0), rtol=1e-5)
     assert bank.sizes.tolist() == [len(points)]
@@ -40,7 +40,7 @@ def test_one_gaussian_is_the_mean_and_deviation_of_all_points():
 
 def test_clusters_are_found_as_sklearn_finds_them():
     points, centres, labels = three_cones()
-    bank, fit = fit_bank(points, k=3, blocks=(8,))
+    bank, fit = fit_bank(points, k=3, encoder_dims=(8,))
     order = np.argmax(centres @ bank.means.numpy().T, axis=1)
     assert sorted(order) == [0, 1, 2]
     assert bank.sizes[order].tolist() == [400, 300, 200]
@@ -57,27 +57,27 @@ def test_clusters_are_found_as_sklearn_finds_them():
 
 def test_kmeans_sees_a_sample_and_the_moments_all_points():
     points = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32)
-    bank, fit = fit_bank(points, k=2, blocks=(4,))
+    bank, fit = fit_bank(points, k=2, encoder_dims=(4,))
     assert bank.sizes.sum() == fit.points == 3000
     assert fit.sample == 512
 
 
 def test_k_scales_to_the_data_and_says_so(caplog):
     points = np.random.default_rng(0).normal(size=(330, 4)).astype(np.float32)
-    bank, fit = fit_bank(points, k=1024, blocks=(4,))
+    bank, fit = fit_bank(points, k=1024, encoder_dims=(4,))
     assert bank.k == fit.k == 10
     scaled, small = fit.remarks
     assert scaled == ("1024 Gaussians were asked for; 330 embeddings bear 10 of 32 points each")
     assert small.startswith(f"{int((bank.sizes < 32).sum())} of 10 clusters have fewer than 32")
     assert f"the smallest {int(bank.sizes.min())};" in small
     assert caplog.messages == fit.remarks
-    assert fit_bank(points[:5], k=3, blocks=(4,))[0].k == 1
+    assert fit_bank(points[:5], k=3, encoder_dims=(4,))[0].k == 1
 
 
 def cut(points, sizes):
     """Points in pieces of the given sizes, over and over, the last one cut short."""
 
-    def pieces():
+    def chunks():
         first = 0
         for size in itertools.cycle(sizes):
             if first >= len(points):
@@ -85,7 +85,7 @@ def cut(points, sizes):
             yield points[first : first + size]
             first += size
 
-    return Points(len(points), pieces)
+    return Points(len(points), chunks)
 
 
 @given(
@@ -96,8 +96,8 @@ def cut(points, sizes):
 @settings(max_examples=20)
 def test_a_stream_in_any_pieces_gives_the_moments_of_the_whole(sizes, k, offset):
     points = (three_cones((900, 500, 100))[0] + offset).astype(np.float16)
-    bank, fit = fit_bank(cut(points, sizes), k, blocks=(3, 5))
-    whole, whole_fit = fit_bank(points, k, blocks=(3, 5))
+    bank, fit = fit_bank(cut(points, sizes), k, encoder_dims=(3, 5))
+    whole, whole_fit = fit_bank(points, k, encoder_dims=(3, 5))
     assert fit.sample == whole_fit.sample
     assert torch.equal(bank.sizes, whole.sizes)
     torch.testing.assert_close(bank.means, whole.means, rtol=1e-6, atol=1e-6)
@@ -112,14 +112,14 @@ def test_no_piece_is_kept():
     """One piece is alive while the next is made, and none after."""
     alive = []
 
-    def pieces():
+    def chunks():
         for seed in range(40):
-            piece = np.random.default_rng(seed).normal(size=(500, 4)).astype(np.float16)
-            alive.append(weakref.ref(piece))
+            chunk = np.random.default_rng(seed).normal(size=(500, 4)).astype(np.float16)
+            alive.append(weakref.ref(chunk))
             assert sum(ref() is not None for ref in alive) <= 2
-            yield piece
+            yield chunk
 
-    bank, _ = fit_bank(Points(20_000, pieces), k=4, blocks=(4,))
+    bank, _ = fit_bank(Points(20_000, chunks), k=4, encoder_dims=(4,))
     assert bank.sizes.sum() == 20_000
     assert len(alive) == 80  # read twice: for the sample and for the moments
 
@@ -141,12 +141,12 @@ def test_a_sample_is_uniform_whatever_the_pieces():
 def test_a_stream_that_ends_early_is_refused():
     points = np.ones((10, 4), np.float32)
     with pytest.raises(CorgiError, match="10 embeddings where 11"):
-        fit_bank(Points(11, lambda: iter([points])), k=1, blocks=(4,))
+        fit_bank(Points(11, lambda: iter([points])), k=1, encoder_dims=(4,))
 
 
 def test_an_empty_cluster_has_the_moments_of_all():
     points = np.repeat(np.eye(4, dtype=np.float32), 64, axis=0)[:128]  # two places, three clusters
-    bank, fit = fit_bank(points, k=3, blocks=(4,))
+    bank, fit = fit_bank(points, k=3, encoder_dims=(4,))
     assert sorted(bank.sizes.tolist()) == [0, 64, 64]
     assert fit.smallest == 0
     empty = int(bank.sizes.argmin())
@@ -156,7 +156,7 @@ def test_an_empty_cluster_has_the_moments_of_all():
 
 def test_a_small_cluster_borrows_from_the_pooled_deviation():
     points, _, labels = three_cones(per_cone=(100, 10, 0))
-    bank, _ = fit_bank(points, k=2, blocks=(8,))
+    bank, _ = fit_bank(points, k=2, encoder_dims=(8,))
     small, large = int(bank.sizes.argmin()), int(bank.sizes.argmax())
     assert bank.sizes[[small, large]].tolist() == [10, 100]
     own, other = points[labels == 1].var(axis=0), points[labels == 0].var(axis=0)
@@ -171,7 +171,7 @@ def test_unwhiten_inverts_whiten(seed, k):
     random = torch.Generator().manual_seed(seed)
     bank = GaussianBank(
         torch.randn(k, 6, generator=random), 0.1 + torch.rand(k, 6, generator=random),
-        torch.ones(k), blocks=(2, 4), kappa=1.0,
+        torch.ones(k), encoder_dims=(2, 4), kappa=1.0,
     )  # fmt: skip
     z = torch.randn(9, 6, generator=random)
     c = torch.randint(k, (9,), generator=random)
@@ -188,7 +188,7 @@ def test_the_standard_bank_changes_nothing():
 def test_choice_is_the_largest_blockwise_cosine():
     bank = GaussianBank(
         torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 1.0]]),
-        torch.ones(3, 4), torch.ones(3), blocks=(2, 2), kappa=1.0,
+        torch.ones(3, 4), torch.ones(3), encoder_dims=(2, 2), kappa=1.0,
     )  # fmt: skip
     # First block points to 0 weakly, the second to 0 and 2; lengths must not matter.
     text = torch.tensor([[0.1, 0.01, 0.0, 5.0], [0.0, 0.1, 9.0, 0.0], [-7.0, 0.0, 0.0, 0.1]])
@@ -200,7 +200,7 @@ def test_the_choice_is_that_of_brute_force(choice):
     random = torch.Generator().manual_seed(4)
     bank = GaussianBank(
         torch.randn(20, 12, generator=random), 2 * torch.rand(20, 12, generator=random) + 0.01,
-        torch.ones(20), blocks=(4, 8), kappa=1.0, choice=choice, draws=500,
+        torch.ones(20), encoder_dims=(4, 8), kappa=1.0, choice=choice, draws=500,
     )  # fmt: skip
     text = torch.randn(30, 12, generator=random)
     if choice == "means":
@@ -209,7 +209,7 @@ def test_the_choice_is_that_of_brute_force(choice):
         noise = torch.randn(20, 10_000, 12, generator=random)
         z = bank.means[:, None] + bank.deviations[:, None] * noise
     expected = torch.stack(
-        [torch.stack([blockwise_cosine(y, zs, (4, 8)).mean() for zs in z]) for y in text]
+        [torch.stack([mean_encoder_cosine(y, zs, (4, 8)).mean() for zs in z]) for y in text]
     )
     chosen = bank.choose(text)
     best = expected.max(dim=1).values
@@ -218,7 +218,7 @@ def test_the_choice_is_that_of_brute_force(choice):
     else:  # the estimate from 500 draws may take one that is as good
         torch.testing.assert_close(expected[range(30), chosen], best, rtol=0, atol=0.02)
         assert (chosen == expected.argmax(dim=1)).float().mean() > 0.9
-        scores = unit_blocks(text, (4, 8)) @ bank._directions.T / 2
+        scores = unit_per_encoder(text, (4, 8)) @ bank._directions.T / 2
         torch.testing.assert_close(scores, expected, rtol=0, atol=0.08)  # 4 σ of 500 draws
 
 
@@ -272,7 +272,7 @@ def test_a_bank_survives_saving(tmp_path):
     bank.save(UPath(tmp_path / "bank"))
     again = GaussianBank.load(UPath(tmp_path / "bank"))
     assert again.digest == bank.digest
-    assert (again.blocks, again.kappa) == ((3, 5), 1.5)
+    assert (again.encoder_dims, again.kappa) == ((3, 5), 1.5)
     assert (again.choice, again.draws) == ("expectation", 64)
     assert torch.equal(again.means, bank.means)
     assert torch.equal(again.deviations, bank.deviations)
@@ -301,7 +301,7 @@ def test_a_tampered_bank_is_refused(tmp_path):
 )
 def test_bad_input_is_refused(points, k, message):
     with pytest.raises(CorgiError, match=message):
-        fit_bank(points, k, blocks=(4,))
+        fit_bank(points, k, encoder_dims=(4,))
 
 
 def test_effective_rank_of_known_spectra():

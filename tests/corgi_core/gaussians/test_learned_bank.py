@@ -10,7 +10,7 @@ from corgi_core.data.arrays import compute_missing
 from corgi_core.data.dataset import write_dataset
 from corgi_core.data.shards import Sample
 from corgi_core.data.subsets import CaptionSubset
-from corgi_core.encoders.similarity import blockwise_cosine, scale_blocks
+from corgi_core.encoders.similarity import mean_encoder_cosine, scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.fit import fit_bank
@@ -41,8 +41,10 @@ def stores(tmp_path_factory):
     keys = [f"{number:04d}" for number in range(400)]
     kinds = torch.randint(4, (400,), generator=random)
     centres = 2 * torch.randn(4, D, generator=random)
-    image = scale_blocks(centres[kinds] + torch.randn(400, D, generator=random), BLOCKS)
-    text = scale_blocks(centres[kinds] + 0.3 * torch.randn(400, D, generator=random) + 0.5, BLOCKS)
+    image = scale_per_encoder(centres[kinds] + torch.randn(400, D, generator=random), BLOCKS)
+    text = scale_per_encoder(
+        centres[kinds] + 0.3 * torch.randn(400, D, generator=random) + 0.5, BLOCKS
+    )
     captions = [None if n % 10 == 0 else [f"a picture of kind {kinds[n]}"] for n in range(400)]
     splits = ["test" if n % 4 == 0 else "train" for n in range(400)]
     dataset = write_dataset(
@@ -70,7 +72,7 @@ def stores(tmp_path_factory):
             "mask": np.ones((len(rows), 2), bool),
         }
 
-    spec = {"encoder": "e", "width": D, "blocks": BLOCKS, "text_width": 3, "text_tokens": 2}
+    spec = {"encoder": "e", "width": D, "encoder_dims": BLOCKS, "text_width": 3, "text_tokens": 2}
     return (
         dataset,
         compute_missing(folder / "images", dataset, spec, images, "images"),
@@ -94,7 +96,10 @@ def task_of(stores, k=4, **changed):
 def test_the_overlap_is_the_mean_over_all_pairs(k):
     means = bank_of(k).means
     pairs = [
-        blockwise_cosine(means[i], means[j], BLOCKS) for i in range(k) for j in range(k) if i != j
+        mean_encoder_cosine(means[i], means[j], BLOCKS)
+        for i in range(k)
+        for j in range(k)
+        if i != j
     ]
     naive = torch.stack(pairs).mean() if pairs else torch.tensor(0.0)
     torch.testing.assert_close(mean_overlap(means, BLOCKS), naive, rtol=1e-5, atol=1e-6)
@@ -114,9 +119,9 @@ def test_the_loss_is_equation_5(stores, choice):
         z_0 = torch.from_numpy(images.read("image")[place]).float()
         c = int(bank.choose(text[None]))
         last = bank.means[c] + bank.deviations[c] * noise[i]
-        total += float(blockwise_cosine(z_0, last, BLOCKS)) / 30
+        total += float(mean_encoder_cosine(z_0, last, BLOCKS)) / 30
     pairs = [(i, j) for i in range(bank.k) for j in range(bank.k) if i != j]
-    apart = sum(float(blockwise_cosine(bank.means[i], bank.means[j], BLOCKS)) for i, j in pairs)
+    apart = sum(float(mean_encoder_cosine(bank.means[i], bank.means[j], BLOCKS)) for i, j in pairs)
     losses = task.loss(task.build(), rows, random)
     assert losses["cosine"].item() == pytest.approx(total, abs=1e-5)
     assert losses["loss"].item() == pytest.approx(-total + 0.7 * apart / len(pairs), abs=1e-5)
@@ -156,7 +161,7 @@ def test_learning_raises_the_held_out_cosine(stores, tmp_path):
 
     def cosine(bank):
         noise = torch.randn(200, *z_0.shape, generator=torch.Generator().manual_seed(9))
-        return blockwise_cosine(z_0, bank.of(bank.choose(text)).unwhiten(noise), BLOCKS).mean()
+        return mean_encoder_cosine(z_0, bank.of(bank.choose(text)).unwhiten(noise), BLOCKS).mean()
 
     assert cosine(GaussianBank.load(tmp_path / "bank")) > cosine(task.fitted) + 0.02
 

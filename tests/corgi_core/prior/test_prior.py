@@ -21,7 +21,7 @@ SETTINGS = PriorSettings(
     width=32, layers=2, heads=4, draws=3, text_dropout=0.1, p2_gamma=1.0, guidance=1.0,
     sampling_steps=4, training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3),
 )  # fmt: skip
-ENCODERS = {"encoder": "abc", "blocks": [D], "names": ["tiny"], "width": D}
+ENCODERS = {"encoder": "abc", "encoder_dims": [D], "names": ["tiny"], "width": D}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def bank():
     random = torch.Generator().manual_seed(2)
     return GaussianBank(
         torch.randn(2, D, generator=random), 0.5 + torch.rand(2, D, generator=random),
-        torch.full((2,), 9), blocks=(D,), kappa=1.0,
+        torch.full((2,), 9), encoder_dims=(D,), kappa=1.0,
     )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def uncached(network, tokens, mask, text, guess, t, c):
     visible = torch.cat([mask, torch.ones(n, 3, dtype=torch.bool)], dim=1)
     seen = torch.ones(total, total, dtype=torch.bool).tril() & visible[:, None, :]
     seen = seen | torch.eye(total, dtype=torch.bool)
-    for block in network.blocks:
+    for block in network.encoder_dims:
         queries, (keys, values) = block.queries_keys_values(x)
         found = torch.nn.functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=seen.unsqueeze(1)

@@ -159,8 +159,8 @@ EVERY_STEP = replace(SETTINGS, evaluate_every=1, checkpoint_every=100)  # a long
 @pytest.mark.parametrize(
     ("settings", "fill_at", "goes_on", "file"),
     [
-        (EVERY_STEP, 0, 0, "journal"),  # its first entry
-        (replace(EVERY_STEP, checkpoint_every=10), 11, 10, "journal"),  # a later one
+        (EVERY_STEP, 0, 0, "metrics_log"),  # its first entry
+        (replace(EVERY_STEP, checkpoint_every=10), 11, 10, "metrics_log"),  # a later one
         (SETTINGS, 59, 50, "run_folder"),  # the final weights
     ],
 )

@@ -11,8 +11,8 @@ import torch
 from corgi_core.config import PRESETS, TrainingSettings
 from corgi_core.encoders.contrastive import ClipTask
 from corgi_core.errors import CorgiError
-from corgi_core.training.journal import read_journal
 from corgi_core.training.loop import TrainingResult, train
+from corgi_core.training.metrics_log import read_journal
 from corgi_core.training.randomness import BatchOrder
 from tests.corgi_core.training.test_training_resume import curve
 from tests.helpers import processes
@@ -29,19 +29,19 @@ def assert_close(result: TrainingResult, reference: TrainingResult) -> None:
         torch.testing.assert_close(tensor, weights[name], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("workers", "pieces"), [(1, 2), (1, 8), (2, 2)])
-def test_pieces_give_what_the_whole_batch_gives(tmp_path: Path, workers: int, pieces: int) -> None:
-    task, settings = TinyTask(plain=True), replace(SETTINGS, accumulation=pieces)
-    processes.run(task, settings, tmp_path / "pieces", workers)
+@pytest.mark.parametrize(("workers", "chunks"), [(1, 2), (1, 8), (2, 2)])
+def test_pieces_give_what_the_whole_batch_gives(tmp_path: Path, workers: int, chunks: int) -> None:
+    task, settings = TinyTask(plain=True), replace(SETTINGS, accumulation=chunks)
+    processes.run(task, settings, tmp_path / "chunks", workers)
     whole = train(task, SETTINGS, tmp_path / "whole")
-    assert_close(train(task, settings, tmp_path / "pieces"), whole)
+    assert_close(train(task, settings, tmp_path / "chunks"), whole)
 
 
 def test_a_prior_accumulates_on_two_workers(tmp_path: Path) -> None:
     task, settings = made_prior(tmp_path), replace(TRAINING, accumulation=2)
-    processes.run(task, settings, tmp_path / "pieces", workers=2)
+    processes.run(task, settings, tmp_path / "chunks", workers=2)
     assert_close(
-        train(task, settings, tmp_path / "pieces"), train(task, TRAINING, tmp_path / "whole")
+        train(task, settings, tmp_path / "chunks"), train(task, TRAINING, tmp_path / "whole")
     )
 
 
@@ -61,7 +61,7 @@ def test_a_piece_is_all_that_is_computed_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "workers", "problem"),
+    ("chunks", "workers", "problem"),
     [
         (3, 1, "a batch of 8 .* among 1 workers in 3 pieces each"),
         (4, 4, "a batch of 8 .* among 4 workers in 4 pieces each. .*multiple of 16"),
@@ -69,9 +69,9 @@ def test_a_piece_is_all_that_is_computed_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_impossible_pieces_are_refused(
-    tmp_path: Path, pieces: int, workers: int, problem: str
+    tmp_path: Path, chunks: int, workers: int, problem: str
 ) -> None:
-    settings = replace(SETTINGS, accumulation=pieces)
+    settings = replace(SETTINGS, accumulation=chunks)
     with pytest.raises(CorgiError, match=problem):
         train(TinyTask(), settings, tmp_path / "run", world_size=workers)
 
@@ -90,12 +90,12 @@ def test_a_loss_over_pairs_of_samples_is_refused_in_pieces(tmp_path: Path) -> No
 
 def test_a_run_goes_on_in_other_pieces(tmp_path: Path) -> None:
     """How a result is computed is not part of what it is: neither of the run nor of the asset."""
-    task, pieces = TinyTask(plain=True), replace(SETTINGS, accumulation=4)
+    task, chunks = TinyTask(plain=True), replace(SETTINGS, accumulation=4)
     killed = processes.start(task, SETTINGS, tmp_path / "run", die_at=40)
     assert processes.finish(killed) == [-9]
     assert (tmp_path / "run" / "checkpoints").exists()
     assert_close(
-        train(task, pieces, tmp_path / "run"), train(task, SETTINGS, tmp_path / "straight")
+        train(task, chunks, tmp_path / "run"), train(task, SETTINGS, tmp_path / "straight")
     )
     emoji = PRESETS["emoji"]
     otherwise = replace(emoji.prior.training, accumulation=2, compile=True)
@@ -121,7 +121,7 @@ def test_workers_skip_a_spoilt_batch_together(tmp_path: Path) -> None:
     skips = expected_skips(SETTINGS, task)
     assert skips[-1] >= 4
     for result in (one, two):
-        assert [entry["skipped"] for entry in read_journal(result.journal)] == skips
+        assert [entry["skipped"] for entry in read_journal(result.metrics_log)] == skips
         assert result.skipped == skips[-1]
         assert torch.tensor(curve(result)).isfinite().all()
     assert_close(two, one)

@@ -21,8 +21,8 @@ from corgi_core.errors import CorgiError
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.identity import locked
-from corgi_core.training.journal import read_journal
 from corgi_core.training.loop import SKIPS_IN_A_ROW, learning_rate, train
+from corgi_core.training.metrics_log import read_journal
 from tests.helpers.tiny import SETTINGS, Network, TinyTask, same
 
 
@@ -81,7 +81,7 @@ def test_training_learns_and_writes_its_journal(tmp_path: Path, precision: str) 
     settings = replace(SETTINGS, precision=precision)
     with progress.listening(lambda *report: heard.append(report)):
         result = train(TinyTask(), settings, UPath(tmp_path / "run"), name="tiny")
-    entries = read_journal(result.journal)
+    entries = read_journal(result.metrics_log)
     assert [entry["step"] for entry in entries] == [10, 20, 30, 40, 50, 60]
     losses = [f"{entry['loss']:.3g}" for entry in entries]
     assert heard == [

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from corgi_core.config import TrainingSettings
-from corgi_core.training.journal import read_journal
 from corgi_core.training.loop import TrainingResult, train
+from corgi_core.training.metrics_log import read_journal
 from tests.helpers import processes
 from tests.helpers.tiny import SETTINGS, TinyTask, same
 
@@ -41,7 +41,7 @@ train(TinyTask(pause={pause}), settings, Path({str(folder)!r}))
 def curve(result: TrainingResult) -> list[tuple[float, ...]]:
     return [
         (entry["step"], *(entry.get(name, -1.0) for name in LOSSES))
-        for entry in read_journal(result.journal)
+        for entry in read_journal(result.metrics_log)
     ]
 
 

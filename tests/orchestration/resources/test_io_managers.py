@@ -97,7 +97,7 @@ def test_the_workspace_names_the_io_managers_places(root: UPath) -> None:
         ("by_subset", "10%"),
         ("by_prior", "10%|shifted-k1"),
     ):
-        assert CaptionSubset.load(workspace.place_of(asset, partition)).fraction == 0.5
+        assert CaptionSubset.load(workspace.path_of(asset, partition)).fraction == 0.5
 
 
 def test_an_artefact_of_another_type_is_refused(root: UPath) -> None:

@@ -21,7 +21,10 @@ def test_a_table_of_two_encoders(tmp_path: Path) -> None:
     assert len(found) == len(ROWS)
     for sample, record in zip(found, ROWS, strict=True):
         space, z = read_vector(sample.image)
-        assert (dict(zip(space.names, space.blocks, strict=True)), sample.suffix) == (WIDTHS, "npy")
+        assert (dict(zip(space.names, space.encoder_dims, strict=True)), sample.suffix) == (
+            WIDTHS,
+            "npy",
+        )
         np.testing.assert_array_equal(z, np.concatenate([record[name] for name in WIDTHS]))
         assert sample.captions == record["captions"]
         assert sample.split == ("test" if record["split"] == "dev" else "train")
@@ -33,7 +36,7 @@ def test_clip_retrievals_output_in_the_order_of_its_parts(tmp_path: Path) -> Non
     assert [sample.captions for sample in found] == [[r["captions"][0]] for r in ROWS]
     assert found[0].key.startswith("photos/red_apple")
     space, z = read_vector(found[-1].image)
-    assert space.blocks == (WIDTHS["clip_a"],)
+    assert space.encoder_dims == (WIDTHS["clip_a"],)
     np.testing.assert_array_equal(z, ROWS[-1]["clip_a"])
 
 

@@ -15,7 +15,7 @@ from corgi_core.decoders.gan.generator import GanShape
 from corgi_core.decoders.gan.generator import Generator as GanGenerator
 from corgi_core.decoders.lafite.decoder import LafiteDecoder
 from corgi_core.encoders.embed import embed_images, embed_texts
-from corgi_core.encoders.similarity import blockwise_cosine
+from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.experiments.decoder_comparison.compose import ROWS, compared
@@ -94,12 +94,12 @@ def test_scores_are_those_computed_by_hand(rows, contest, parts, material):
     seen = parts.clip.encode_images(parts.decoder.decode(z, seed=1))
     found = rows.query("decoder == 'components' and source == 'baseline' and seed == 1").iloc[0]
     assert found["clip_similarity_text"] == pytest.approx(
-        float(blockwise_cosine(seen, text, BLOCKS).mean()), abs=2e-3
+        float(mean_encoder_cosine(seen, text, BLOCKS).mean()), abs=2e-3
     )
     train = sorted(material.training.images.keys("train"))
     store = material.training.embeddings
     known = torch.from_numpy(store.read("image")[store.rows_of(train)].astype(np.float32))
-    nearest = torch.stack([blockwise_cosine(each, known, BLOCKS).max() for each in seen])
+    nearest = torch.stack([mean_encoder_cosine(each, known, BLOCKS).max() for each in seen])
     assert found["nearest_distance"] == pytest.approx(1 - float(nearest.mean()), abs=2e-3)
     assert found["images"] == len(keys)
 

@@ -35,8 +35,8 @@ def test_the_baseline_is_the_standard_bank():
 
 def test_the_raw_baseline_is_the_standard_normal_of_embeddings_of_norm_one():
     """z = √d_b · e in each block: u = z/√d_b are the embeddings of norm 1 themselves."""
-    blocks = torch.randn(5, 8).split(list(BLOCKS), dim=1)
-    unit = torch.cat([torch.nn.functional.normalize(block, dim=1) for block in blocks], dim=1)
+    outputs = torch.randn(5, 8).split(list(BLOCKS), dim=1)
+    unit = torch.cat([torch.nn.functional.normalize(block, dim=1) for block in outputs], dim=1)
     ours = unit * torch.tensor([2**0.5] * 2 + [6**0.5] * 6)
     c = torch.zeros(5, dtype=torch.long)
     torch.testing.assert_close(bank(BASELINE_RAW).of(c).whiten(ours), unit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from corgi_core.training.journal import Following, Journal, JournalReader, read_journal
+from corgi_core.training.metrics_log import Following, JournalReader, MetricsLog, read_journal
 
 
 def test_a_torn_line_waits_for_its_end(tmp_path: Path) -> None:
@@ -22,13 +22,13 @@ def test_a_torn_line_waits_for_its_end(tmp_path: Path) -> None:
 
 def test_resuming_cuts_the_journal_and_readers_get_nothing_twice(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    journal, reader = Journal(path, step=0), JournalReader(path)
+    metrics_log, reader = MetricsLog(path, step=0), JournalReader(path)
     for step in (10, 20, 30):
-        journal.write({"step": step})
+        metrics_log.write({"step": step})
     assert [entry["step"] for entry in reader.new_entries()] == [10, 20, 30]
     with path.open("a") as file:
         file.write('{"step": 40, "lo')  # killed here
-    resumed = Journal(path, step=20)
+    resumed = MetricsLog(path, step=20)
     assert [entry["step"] for entry in read_journal(path)] == [10, 20]
     for step in (30, 40, 50):
         resumed.write({"step": step})
@@ -37,7 +37,7 @@ def test_resuming_cuts_the_journal_and_readers_get_nothing_twice(tmp_path: Path)
 
 
 def test_a_follower_that_fails_loses_nothing(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "metrics.jsonl", step=0)
+    metrics_log = MetricsLog(tmp_path / "metrics.jsonl", step=0)
     got: list[int] = []
     offered: list[int] = []
 
@@ -47,9 +47,9 @@ def test_a_follower_that_fails_loses_nothing(tmp_path: Path) -> None:
             raise ConnectionError("down")
         got.append(entry["step"])
 
-    with Following(journal.path, server, interval=0.01) as following:
+    with Following(metrics_log.path, server, interval=0.01) as following:
         for step in range(1, 11):
-            journal.write({"step": step})
+            metrics_log.write({"step": step})
         deadline = time.monotonic() + 20
         while len(got) < 10 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -59,16 +59,18 @@ def test_a_follower_that_fails_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_leaving_delivers_the_rest_and_counts_what_stays(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "metrics.jsonl", step=0)
+    metrics_log = MetricsLog(tmp_path / "metrics.jsonl", step=0)
     got: list[int] = []
-    with Following(journal.path, lambda entry: got.append(entry["step"]), interval=60) as following:
-        journal.write({"step": 1})
+    with Following(
+        metrics_log.path, lambda entry: got.append(entry["step"]), interval=60
+    ) as following:
+        metrics_log.write({"step": 1})
     assert got == [1]
     assert following.undelivered == 0
 
     def dead(entry: dict[str, int]) -> None:
         raise ConnectionError("down")
 
-    with Following(journal.path, dead, interval=0.01) as following:
-        journal.write({"step": 2})
+    with Following(metrics_log.path, dead, interval=0.01) as following:
+        metrics_log.write({"step": 2})
     assert following.undelivered == 2

@@ -30,7 +30,7 @@ def headline(name: str, entry: Entry) -> str:
     return f"{name} · loss {entry['loss']:.3g}" if "loss" in entry else name
 
 
-class Journal:
+class MetricsLog:
     """The writing end. Opening it at a step drops the entries after it, and any torn line."""
 
     def __init__(self, path: Path, step: int) -> None:
@@ -95,7 +95,7 @@ class Following:
         self._reader, self._callback, self._interval = JournalReader(path), callback, interval
         self._waiting: deque[Entry] = deque()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="metrics_log", daemon=True)
 
     @property
     def undelivered(self) -> int:
