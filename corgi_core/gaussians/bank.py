@@ -42,8 +42,9 @@ class GaussianBank(nn.Module):
     """k Gaussians with diagonal deviations.
 
     Buffers: means [k, d]; deviations [k, d], already scaled by κ, all positive. `encoder_dims`
-    are the widths of the CLIP encoders, which sum to d. `sizes` [k] counts the points behind each Gaussian.
-    A caption's Gaussian is chosen by the means, or by the "expectation" over `draws` draws.
+    are the widths of the CLIP encoders, which sum to d. `sizes` [k] counts the points behind each
+    Gaussian. A caption's Gaussian is chosen by the means, or by the "expectation" over `draws`
+    samples of each.
     """
 
     means: Tensor
