@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from corgi_core.config.training import TrainingSettings
 
-DECODERS = ("components", "cascade", "gan", "lafite", "stable_diffusion")
+DECODERS = ("pca", "cascade", "gan", "lafite", "stable_diffusion")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,10 @@ class DecoderSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComponentsSettings(DecoderSettings):
+class PCASettings(DecoderSettings):
     """Diffusion over the pictures' principal components."""
 
-    kind: ClassVar[str] = "components"
+    kind: ClassVar[str] = "pca"
 
     components: int  # of the training pictures, kept
     width: int  # of the residual blocks

@@ -7,14 +7,14 @@ from typing import Any
 
 from corgi_core.config.decoders import (
     CascadeSettings,
-    ComponentsSettings,
     GanSettings,
     LafiteSettings,
+    PCASettings,
     StageSettings,
 )
 from corgi_core.config.training import TrainingSettings
 
-_COMPONENTS = ComponentsSettings(
+_PCA = PCASettings(
     image_size=64, components=1024, width=1024, vectors=8, vector_width=256,
     blurred=0.5, least_cosine=0.7, noise_shift=-3.0, embedding_dropout=0.1, guidance=1.0,
     sampling_steps=12,
@@ -53,7 +53,7 @@ _ADVERSARIAL: dict[str, Any] = {
 _GAN = GanSettings(blurred=0.5, least_cosine=0.7, **_ADVERSARIAL)
 _LAFITE = LafiteSettings(**_ADVERSARIAL)
 
-EMOJI_DECODERS = (_COMPONENTS, _CASCADE, _GAN, _LAFITE)
+EMOJI_DECODERS = (_PCA, _CASCADE, _GAN, _LAFITE)
 
 _SMALL_ADVERSARIAL: dict[str, Any] = {
     "image_size": 32, "latent_width": 32, "channel_base": 512, "channel_most": 32,
@@ -65,7 +65,7 @@ _SMALL_ADVERSARIAL: dict[str, Any] = {
 
 EMOJI_SMALL_DECODERS = (
     replace(
-        _COMPONENTS, image_size=32, components=256, width=256, vector_width=64,
+        _PCA, image_size=32, components=256, width=256, vector_width=64,
         sampling_steps=8,
         training=TrainingSettings(
             steps=200, batch_size=128, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,

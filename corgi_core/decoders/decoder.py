@@ -197,8 +197,8 @@ class Decoder(ABC):
         encoders, shape = saved.config["encoders"], saved.config["shape"]
         if sum(encoders["encoder_dims"]) != shape["embedding_width"]:
             raise CorgiError(
-                f"{folder} holds a decoder for width {shape['embedding_width']}, but its encoders' "
-                f"blocks are {encoders['encoder_dims']}",
+                f"{folder} holds a decoder for embeddings of width {shape['embedding_width']}, but "
+                f"the encoder_dims of its CLIP encoders are {encoders['encoder_dims']}",
                 "materialise the decoder again",
             )
         network = kind.build(shape)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from corgi_core.encoders.clip import ClipEnsemble
 
 _CLASSES = {  # (package, decoder, task)
-    "components": ("components", "ComponentsDecoder", "ComponentsTask"),
+    "pca": ("pca", "PCADecoder", "PCATask"),
     "cascade": ("cascade", "CascadeDecoder", "CascadeTask"),
     "gan": ("gan", "GanDecoder", "GanTask"),
     "lafite": ("lafite", "LafiteDecoder", "LafiteTask"),

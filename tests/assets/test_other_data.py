@@ -45,7 +45,7 @@ def test_their_prior_draws_with_our_decoder(home: Path, corgi: Corgi) -> None:
     assert done.returncode == 0, done.stderr
     made = json.loads(Image.open(home / "picture.png").text["corgi"])
     storage = home / ".corgi" / "emoji-small-mine" / "storage"
-    assert made["decoder"] == Decoder.load(storage / "decoder" / "components").digest
+    assert made["decoder"] == Decoder.load(storage / "decoder" / "pca").digest
     assert made["prior"] == PriorModel.load(home / "their" / "prior").digest
     assert not (storage / "prior").exists()
 

@@ -23,7 +23,7 @@ def test_command_measures_two_kinds_and_both_peers(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             sys.executable, "-m", "benchmarks.decoders", "--preset", "emoji-small",
-            "--kinds", "components,cascade", "--batch", "4", "--pictures", "24", "--rounds", "2",
+            "--kinds", "pca,cascade", "--batch", "4", "--pictures", "24", "--rounds", "2",
             "--threads", "1", "--json", tmp_path / "decoders.json",
         ],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
@@ -31,7 +31,7 @@ def test_command_measures_two_kinds_and_both_peers(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "decoders.json").read_text())
     systems = [row["system"] for row in rows]
-    assert systems == ["components", "cascade", "diffusers", "diffusers-cached"]
+    assert systems == ["pca", "cascade", "diffusers", "diffusers-cached"]
     for row in rows:
         assert row["slowest"] <= row["per_second"] <= row["fastest"]
         assert 1e8 < row["peak_bytes"] < 1e10

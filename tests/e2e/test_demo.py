@@ -119,7 +119,7 @@ def test_every_training_and_the_evaluation_are_runs(workspace, store):
     runs = store.search_runs([e.experiment_id for e in experiments], max_results=200)
     names = [run.info.run_name for run in runs]
     assert sum("prior" in name for name in names) == len(PRESET.variants) * len(SUBSETS)
-    for name in ("decoder-components", "evaluation", "clip"):
+    for name in ("decoder-pca", "evaluation", "clip"):
         assert names.count(name) == 1
     assert all(run.info.status == "FINISHED" for run in runs), names
     prior = next(run for run in runs if "prior" in run.info.run_name)
@@ -136,7 +136,7 @@ def test_the_registry_names_champions(store):
     assert len(priors) == len(PRESET.variants) * len(SUBSETS)
     for name in models:
         assert store.get_model_version_by_alias(name, "champion").version
-    drawing = store.get_model_version_by_alias("emoji-small-decoder", "components")
+    drawing = store.get_model_version_by_alias("emoji-small-decoder", "pca")
     assert int(drawing.version) == 1
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from corgi_core.config import ComponentsSettings, DataSettings, TrainingSettings, preset_named
+from corgi_core.config import DataSettings, PCASettings, TrainingSettings, preset_named
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
 from corgi_core.data.pixels import pixels
-from corgi_core.decoders.components.task import ComponentsTask
+from corgi_core.decoders.pca.task import PCATask
 
 SIDE, WIDTH, SHAPES = 16, 16, 16
 TINY = replace(
-    preset_named("emoji").decoder_of("components"),
+    preset_named("emoji").decoder_of("pca"),
     image_size=SIDE, components=64, width=128, vector_width=32, blurred=0.0,
     embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
     training=TrainingSettings(
@@ -39,7 +39,7 @@ def coloured_shape(number: int) -> Image.Image:
     return picture
 
 
-def a_task(folder: Path, settings: ComponentsSettings = TINY, width: int = WIDTH) -> ComponentsTask:
+def a_task(folder: Path, settings: PCASettings = TINY, width: int = WIDTH) -> PCATask:
     """Sixteen shapes with random embeddings, written and read as every dataset is."""
     images = write_shapes(folder)
     spec = {"encoder": "a-clip", "names": ["a"], "encoder_dims": [width], "width": width}
@@ -48,7 +48,7 @@ def a_task(folder: Path, settings: ComponentsSettings = TINY, width: int = WIDTH
         "embeddings",
     )  # fmt: skip
     keys = tuple(images.manifest["key"])
-    return ComponentsTask(settings, pixels(images, folder / "pixels", SIDE), embeddings, keys, keys)
+    return PCATask(settings, pixels(images, folder / "pixels", SIDE), embeddings, keys, keys)
 
 
 def write_shapes(folder: Path) -> Dataset:
@@ -66,6 +66,6 @@ def random_embeddings(images: Dataset, shard: str, width: int) -> dict[str, np.n
     return {"keys": keys, "image": z.astype(np.float16)}
 
 
-def embeddings_of(task: ComponentsTask) -> np.ndarray:
+def embeddings_of(task: PCATask) -> np.ndarray:
     store: ArrayStore = task.embeddings
     return store.read("image")[store.rows_of(task.train_keys)].astype(np.float32)

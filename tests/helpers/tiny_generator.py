@@ -14,8 +14,8 @@ from torch import nn
 from corgi_core.config import preset_named
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.shards import Sample
-from corgi_core.decoders.components.decoder import ComponentsDecoder
-from corgi_core.decoders.components.network import ComponentsNetwork, ComponentsShape
+from corgi_core.decoders.pca.decoder import PCADecoder
+from corgi_core.decoders.pca.network import PCANetwork, PCAShape
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import encoder_spec
 from corgi_core.encoders.text import TokenEncoder
@@ -43,13 +43,13 @@ def tiny_generator() -> Generator:
         PRESET.decoder, image_size=SIDE, components=40, width=32, vector_width=8, guidance=1.0
     )
     known = {field.name for field in fields(settings)}
-    sizes = {f.name: getattr(settings, f.name) for f in fields(ComponentsShape) if f.name in known}
-    decoder = _random(ComponentsNetwork(ComponentsShape(embedding_width=d, **sizes)))
+    sizes = {f.name: getattr(settings, f.name) for f in fields(PCAShape) if f.name in known}
+    decoder = _random(PCANetwork(PCAShape(embedding_width=d, **sizes)))
     return Generator(
         clip=clip,
         tokens=tokens,
         prior=PriorModel(prior, GaussianBank.standard(BLOCKS), PRESET.prior, encoders, card={}),
-        decoder=ComponentsDecoder(decoder, settings, encoders, card={}),
+        decoder=PCADecoder(decoder, settings, encoders, card={}),
     )
 
 

@@ -20,7 +20,7 @@ VARIANTS = [
     "baseline", "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
     "shifted-k1024-learned",
 ]  # fmt: skip
-DECODERS = ["components", "cascade", "gan", "lafite", "stable_diffusion"]
+DECODERS = ["pca", "cascade", "gan", "lafite", "stable_diffusion"]
 SUBSETS = ["0%", "1.7%", "10%", "100%"]
 PRIORS = [f"{subset}|{variant}" for subset in SUBSETS for variant in VARIANTS]
 
@@ -156,7 +156,7 @@ def test_a_refresh_makes_the_partitions_of_the_presets_variants(
     assert made["gaussian_bank"] == set(own)
     assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS[1:] for variant in own}
     assert made["caption_subset"] == set(SUBSETS[1:])
-    assert made["decoder"] == {"components"}
+    assert made["decoder"] == {"pca"}
     assert made["evaluation"] == {None}
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from corgi_core.decoders.components.decoder import ComponentsDecoder
-from corgi_core.decoders.components.task import ComponentsTask
 from corgi_core.decoders.gan.decoder import GanDecoder
+from corgi_core.decoders.pca.decoder import PCADecoder
+from corgi_core.decoders.pca.task import PCATask
 from corgi_core.decoders.picture_task import FineTuning
 from corgi_core.errors import CorgiError
 from corgi_core.training.identity import identity_of
@@ -22,15 +22,13 @@ from tests.helpers.shapes import TINY, a_task
 SHORT = replace(TINY.training, steps=60, learning_rate=1e-3, evaluate_every=60)
 
 
-def tuned(task: ComponentsTask, decoder: ComponentsDecoder, count: int) -> ComponentsTask:
+def tuned(task: PCATask, decoder: PCADecoder, count: int) -> PCATask:
     settings = replace(task.settings, training=SHORT)
     tuning = FineTuning(decoder, tuple(task.train_keys)[:count])
     return replace(task, settings=settings, tuning=tuning)
 
 
-def test_it_starts_where_the_other_decoder_is(
-    task: ComponentsTask, decoder: ComponentsDecoder
-) -> None:
+def test_it_starts_where_the_other_decoder_is(task: PCATask, decoder: PCADecoder) -> None:
     further = tuned(task, decoder, count=3)
     model = further.build()
     further.prepare(model)
@@ -39,7 +37,7 @@ def test_it_starts_where_the_other_decoder_is(
 
 
 def test_only_the_images_named_are_shown_and_they_are_learned(
-    task: ComponentsTask, decoder: ComponentsDecoder, tmp_path: Path
+    task: PCATask, decoder: PCADecoder, tmp_path: Path
 ) -> None:
     further = tuned(task, decoder, count=2)
     assert set(further.order.tolist()) == {0, 1}
@@ -47,18 +45,18 @@ def test_only_the_images_named_are_shown_and_they_are_learned(
     result = train(further, SHORT, tmp_path / "run")
     z, pixels = task.training_embeddings, task.training_pixels / 255
 
-    def error(drawing: ComponentsDecoder, rows: slice) -> float:
+    def error(drawing: PCADecoder, rows: slice) -> float:
         return float((drawing.decode(z[rows]) - pixels[rows]).square().mean())
 
     after = further.decoder(result.model, {})
-    assert isinstance(after, ComponentsDecoder)
+    assert isinstance(after, PCADecoder)
     shown, others = slice(0, 2), slice(2, None)
     assert error(after, shown) < error(decoder, shown)
     assert error(after, others) > error(decoder, others)
 
 
 def test_where_it_starts_and_what_it_is_shown_name_the_training(
-    task: ComponentsTask, decoder: ComponentsDecoder
+    task: PCATask, decoder: PCADecoder
 ) -> None:
     identities = [
         identity_of(each, SHORT)
@@ -87,20 +85,20 @@ def test_a_gan_goes_on_from_the_generator_with_a_new_discriminator(tmp_path: Pat
 
 
 def test_a_decoder_of_another_kind_size_or_clip_is_refused(
-    task: ComponentsTask, decoder: ComponentsDecoder, tmp_path: Path
+    task: PCATask, decoder: PCADecoder, tmp_path: Path
 ) -> None:
     other_size = a_task(tmp_path, replace(TINY, components=50))
-    small = ComponentsDecoder(
+    small = PCADecoder(
         decoder.network, replace(decoder.settings, image_size=8), decoder.encoders, {}
     )
-    other_clip = ComponentsDecoder(
+    other_clip = PCADecoder(
         decoder.network, decoder.settings, {**decoder.encoders, "encoder": "b-clip"}, {}
     )
     gan = a_gan_task(tmp_path / "gan")
     for start, problem in (
         (small, "image_size 8, wanted is 16"),
         (other_clip, "CLIP b-clip, wanted is a-clip"),
-        (gan.decoder(gan.build(), {}), "kind gan, wanted is components"),
+        (gan.decoder(gan.build(), {}), "kind gan, wanted is pca"),
     ):
         with pytest.raises(CorgiError, match=problem):
             replace(other_size, tuning=FineTuning(start, tuple(task.train_keys)))

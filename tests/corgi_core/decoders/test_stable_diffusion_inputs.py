@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from corgi_core.decoders.components.task import ComponentsTask
 from corgi_core.decoders.kinds import decoder_class, task_of
+from corgi_core.decoders.pca.task import PCATask
 from corgi_core.decoders.stable_diffusion.decoder import StableDiffusionDecoder
 from corgi_core.decoders.stable_diffusion.network import StableDiffusionShape
 from corgi_core.decoders.stable_diffusion.pipeline import load_unet, load_vae, read_configs
@@ -30,12 +30,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> ComponentsTask:
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> PCATask:
     return a_task(tmp_path_factory.mktemp("shapes"))
 
 
 def a_training(
-    shapes: ComponentsTask, folder: Path | str, clip: ClipEnsemble | None = None, **changes: object
+    shapes: PCATask, folder: Path | str, clip: ClipEnsemble | None = None, **changes: object
 ) -> StableDiffusionTask:
     settings = replace(SETTINGS, **{"pretrained": str(folder)} | changes)
     task = task_of(
@@ -50,7 +50,7 @@ def test_the_kind_is_known_by_its_name() -> None:
     assert decoder_class("stable_diffusion") is StableDiffusionDecoder
 
 
-def test_weights_are_those_of_the_folder(shapes: ComponentsTask, folder: Path) -> None:
+def test_weights_are_those_of_the_folder(shapes: PCATask, folder: Path) -> None:
     torch.manual_seed(5)  # other weights, if they were not read
     model = a_training(shapes, folder).build().state_dict()
     for part, saved in (("unet", load_unet(str(folder))), ("vae", load_vae(str(folder)))):
@@ -60,7 +60,7 @@ def test_weights_are_those_of_the_folder(shapes: ComponentsTask, folder: Path) -
     assert torch.equal(model["vae.encoder.conv_in.weight"], tiny_vae().encoder.conv_in.weight)
 
 
-def test_the_negative_is_the_mean_or_a_black_images(shapes: ComponentsTask, folder: Path) -> None:
+def test_the_negative_is_the_mean_or_a_black_images(shapes: PCATask, folder: Path) -> None:
     clip = ClipEnsemble([tiny_vit("vit", WIDTH, layers=1, context_length=16)])
     black = clip.encode_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))[0]
     mean = shapes.training_embeddings.mean(dim=0)
@@ -73,12 +73,12 @@ def test_the_negative_is_the_mean_or_a_black_images(shapes: ComponentsTask, fold
         assert task.decoder(model, {}).wants_negative == (negative == "prior")
 
 
-def test_a_black_image_needs_clip(shapes: ComponentsTask, folder: Path) -> None:
+def test_a_black_image_needs_clip(shapes: PCATask, folder: Path) -> None:
     with pytest.raises(CorgiError, match="no CLIP to embed a black image"):
         a_training(shapes, folder, negative="zero")
 
 
-def test_a_negative_that_is_given_guides(shapes: ComponentsTask, folder: Path) -> None:
+def test_a_negative_that_is_given_guides(shapes: PCATask, folder: Path) -> None:
     task = a_training(shapes, folder, negative="prior")
     model = task.build().eval()
     task.prepare(model)
@@ -121,14 +121,14 @@ def test_large_pictures_are_decoded_tile_by_tile(
     ],
 )
 def test_settings_that_cannot_be_are_refused(
-    shapes: ComponentsTask, folder: Path, changes: dict[str, object], message: str
+    shapes: PCATask, folder: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(CorgiError, match=message):
         a_training(shapes, folder, **changes)
 
 
 def test_a_size_that_cannot_be_halved_often_enough_is_refused(
-    shapes: ComponentsTask, tmp_path: Path
+    shapes: PCATask, tmp_path: Path
 ) -> None:
     unet = tiny_unet(
         block_out_channels=(8,) * 5, up_block_types=("UpBlock2D",) * 5,
@@ -140,7 +140,7 @@ def test_a_size_that_cannot_be_halved_often_enough_is_refused(
         a_training(shapes, folder)
 
 
-def test_pickled_weights_are_refused(shapes: ComponentsTask, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(shapes: PCATask, tmp_path: Path) -> None:
     folder = save_pipeline(tmp_path, tiny_vae(), tiny_unet(), tiny_scheduler(), safe=False)
     assert (folder / "unet" / "diffusion_pytorch_model.bin").exists()
     for load in (load_unet, load_vae):

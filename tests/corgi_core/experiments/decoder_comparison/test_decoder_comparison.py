@@ -50,7 +50,7 @@ def contest(parts, material) -> Contest:
     settings = preset_named("emoji-small").decoder_of("lafite")
     lafite = LafiteDecoder(GanGenerator(shape).eval(), settings, parts.decoder.encoders, {})
     return Contest(
-        "supervision", {"components": parts.decoder, "lafite": lafite},
+        "supervision", {"pca": parts.decoder, "lafite": lafite},
         {("baseline", "100%"): parts.prior}, material.training.images.keys("test"),
     )  # fmt: skip
 
@@ -71,8 +71,8 @@ def test_every_decoder_gets_what_it_can_draw_from(rows):
         (*case, seed)
         for seed in SETTINGS.seeds
         for case in (
-            ("real pictures", "", ""), ("components", "real", "none"), ("lafite", "real", "none"),
-            ("components", "baseline", "100%"), ("lafite", "text", "none"),
+            ("real pictures", "", ""), ("pca", "real", "none"), ("lafite", "real", "none"),
+            ("pca", "baseline", "100%"), ("lafite", "text", "none"),
         )
     }  # fmt: skip
     assert len(rows) == len(cases)
@@ -92,7 +92,7 @@ def test_scores_are_those_computed_by_hand(rows, contest, parts, material):
     tokens, mask = parts.tokens.encode(captions)
     z = parts.prior.sample(tokens, mask, text, seed=1)
     seen = parts.clip.encode_images(parts.decoder.decode(z, seed=1))
-    found = rows.query("decoder == 'components' and source == 'baseline' and seed == 1").iloc[0]
+    found = rows.query("decoder == 'pca' and source == 'baseline' and seed == 1").iloc[0]
     assert found["clip_similarity_text"] == pytest.approx(
         float(mean_encoder_cosine(seen, text, BLOCKS).mean()), abs=2e-3
     )

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from corgi_core.decoders.components.decoder import ComponentsDecoder
-from corgi_core.decoders.components.task import ComponentsTask
+from corgi_core.decoders.pca.decoder import PCADecoder
+from corgi_core.decoders.pca.task import PCATask
 from corgi_core.decoders.picture_task import blurred_embedding
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
@@ -23,17 +23,17 @@ from tests.helpers.stopping import StoppedError, stopping
 
 
 @pytest.fixture(scope="module")
-def z(task: ComponentsTask) -> Tensor:
+def z(task: PCATask) -> Tensor:
     return torch.from_numpy(embeddings_of(task))
 
 
-def real_pictures(task: ComponentsTask) -> Tensor:
+def real_pictures(task: PCATask) -> Tensor:
     rows = task.pixels.rows_of(task.train_keys)
     return torch.from_numpy(task.pixels.read("pixels")[rows]).float() / 255
 
 
 def test_every_picture_is_nearest_to_its_own_original(
-    decoder: ComponentsDecoder, task: ComponentsTask, z: Tensor
+    decoder: PCADecoder, task: PCATask, z: Tensor
 ) -> None:
     drawn, real = decoder.decode(z).flatten(1), real_pictures(task).flatten(1)
     assert torch.equal(torch.cdist(drawn, real).argmin(dim=1), torch.arange(SHAPES))
@@ -42,14 +42,14 @@ def test_every_picture_is_nearest_to_its_own_original(
 
 
 def test_without_the_embedding_the_pictures_are_not_recognised(
-    decoder: ComponentsDecoder, task: ComponentsTask, z: Tensor
+    decoder: PCADecoder, task: PCATask, z: Tensor
 ) -> None:
     drawn, real = decoder.decode(z.roll(1, dims=0)).flatten(1), real_pictures(task).flatten(1)
     matches = torch.cdist(drawn, real).argmin(dim=1) == torch.arange(SHAPES)
     assert not matches.any()
 
 
-def test_a_picture_depends_on_seed_and_number_only(decoder: ComponentsDecoder, z: Tensor) -> None:
+def test_a_picture_depends_on_seed_and_number_only(decoder: PCADecoder, z: Tensor) -> None:
     many = decoder.decode(z.repeat(4, 1), seed=5)  # 48: more than one inner batch
     few = decoder.decode(z[:3], seed=5)
     torch.testing.assert_close(many[:3], few, atol=1e-4, rtol=0)
@@ -59,7 +59,7 @@ def test_a_picture_depends_on_seed_and_number_only(decoder: ComponentsDecoder, z
 
 
 def test_guidance_and_steps_change_the_picture_and_stay_in_range(
-    decoder: ComponentsDecoder, z: Tensor
+    decoder: PCADecoder, z: Tensor
 ) -> None:
     plain = decoder.decode(z[:2])
     for other in (decoder.decode(z[:2], guidance=2.0), decoder.decode(z[:2], steps=3)):
@@ -68,7 +68,7 @@ def test_guidance_and_steps_change_the_picture_and_stay_in_range(
         assert (other - plain).abs().max() > 1e-4
 
 
-def test_other_sizes_are_the_same_picture_resized(decoder: ComponentsDecoder, z: Tensor) -> None:
+def test_other_sizes_are_the_same_picture_resized(decoder: PCADecoder, z: Tensor) -> None:
     doubled = decoder.decode(z[:2], size=2 * SIDE)
     assert doubled.shape == (2, 3, 2 * SIDE, 2 * SIDE)
     back = torch.nn.functional.avg_pool2d(doubled, 2)
@@ -77,10 +77,10 @@ def test_other_sizes_are_the_same_picture_resized(decoder: ComponentsDecoder, z:
 
 
 def test_save_and_load_give_the_same_decoder(
-    decoder: ComponentsDecoder, z: Tensor, tmp_path: Path
+    decoder: PCADecoder, z: Tensor, tmp_path: Path
 ) -> None:
     decoder.save(tmp_path / "decoder")
-    loaded = ComponentsDecoder.load(tmp_path / "decoder")
+    loaded = PCADecoder.load(tmp_path / "decoder")
     assert loaded.digest == decoder.digest
     assert loaded.encoders == decoder.encoders
     assert loaded.card == decoder.card
@@ -88,16 +88,14 @@ def test_save_and_load_give_the_same_decoder(
     assert torch.equal(loaded.decode(z, seed=1), decoder.decode(z, seed=1))
 
 
-def test_a_folder_whose_encoders_do_not_fit_is_refused(
-    decoder: ComponentsDecoder, tmp_path: Path
-) -> None:
+def test_a_folder_whose_encoders_do_not_fit_is_refused(decoder: PCADecoder, tmp_path: Path) -> None:
     decoder.save(tmp_path / "decoder")
     path = tmp_path / "decoder" / "config.json"
     config = read_json(path)
     config["encoders"]["encoder_dims"] = [WIDTH + 1]
     write_json(path, config)
     with pytest.raises(CorgiError, match="encoder_dims"):
-        ComponentsDecoder.load(tmp_path / "decoder")
+        PCADecoder.load(tmp_path / "decoder")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +110,7 @@ def test_a_folder_whose_encoders_do_not_fit_is_refused(
     ],
 )
 def test_impossible_options_are_refused(
-    decoder: ComponentsDecoder, z: Tensor, options: dict[str, float], message: str
+    decoder: PCADecoder, z: Tensor, options: dict[str, float], message: str
 ) -> None:
     with pytest.raises(CorgiError, match=message):
         decoder.decode(z[:1], **options)  # type: ignore[arg-type]
@@ -120,30 +118,30 @@ def test_impossible_options_are_refused(
 
 @pytest.mark.parametrize("shape", [(2, WIDTH + 1), (WIDTH,), (1, 2, WIDTH)])
 def test_embeddings_of_another_shape_are_refused(
-    decoder: ComponentsDecoder, shape: tuple[int, ...]
+    decoder: PCADecoder, shape: tuple[int, ...]
 ) -> None:
     with pytest.raises(CorgiError, match=f"needs \\[n, {WIDTH}\\]"):
         decoder.decode(torch.zeros(shape))
 
 
-def test_guidance_needs_a_decoder_trained_for_it(decoder: ComponentsDecoder, z: Tensor) -> None:
+def test_guidance_needs_a_decoder_trained_for_it(decoder: PCADecoder, z: Tensor) -> None:
     undropped = replace(decoder.settings, embedding_dropout=0.0)
-    unguidable = ComponentsDecoder(decoder.network, undropped, decoder.encoders, card={})
+    unguidable = PCADecoder(decoder.network, undropped, decoder.encoders, card={})
     with pytest.raises(CorgiError, match="dropout"):
         unguidable.decode(z[:1], guidance=2.0)
 
 
-def test_pixels_of_another_size_are_refused(task: ComponentsTask) -> None:
+def test_pixels_of_another_size_are_refused(task: PCATask) -> None:
     with pytest.raises(CorgiError, match="image_size"):
         replace(task, settings=replace(TINY, image_size=32))
 
 
-def test_more_components_than_pixels_are_refused(task: ComponentsTask) -> None:
+def test_more_components_than_pixels_are_refused(task: PCATask) -> None:
     with pytest.raises(CorgiError, match="no 769 components"):
         replace(task, settings=replace(TINY, components=769))
 
 
-def test_two_workers_denoise_what_one_does(task: ComponentsTask) -> None:
+def test_two_workers_denoise_what_one_does(task: PCATask) -> None:
     """The mean of two workers' losses is one worker's loss on the whole batch."""
     torch.manual_seed(0)
     blurred = replace(task, settings=replace(TINY, blurred=0.5))
@@ -158,7 +156,7 @@ def test_two_workers_denoise_what_one_does(task: ComponentsTask) -> None:
 
 
 def test_a_decoder_that_met_blurred_embeddings_draws_from_them(
-    task: ComponentsTask, decoder: ComponentsDecoder, z: Tensor, tmp_path: Path
+    task: PCATask, decoder: PCADecoder, z: Tensor, tmp_path: Path
 ) -> None:
     """At a cosine of 0.6 to the true embeddings it errs less than one that met only true ones."""
     blurring = replace(task, settings=replace(TINY, blurred=1.0, least_cosine=0.3))
@@ -167,13 +165,13 @@ def test_a_decoder_that_met_blurred_embeddings_draws_from_them(
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(3))
     near = blurred_embedding(z, torch.full((len(z),), 0.6), noise, [WIDTH])
     errors = [
-        (ComponentsDecoder(network, TINY, decoder.encoders, {}).decode(near) - real).square().mean()
+        (PCADecoder(network, TINY, decoder.encoders, {}).decode(near) - real).square().mean()
         for network in (met, decoder.network)
     ]
     assert errors[0] < 0.8 * errors[1]
 
 
-def test_a_task_travels_to_a_worker_as_the_same_training(task: ComponentsTask) -> None:
+def test_a_task_travels_to_a_worker_as_the_same_training(task: PCATask) -> None:
     assert task.rows >= SHAPES  # which is cached, and stays here
     sent = pickle.dumps(task)
     there = pickle.loads(sent)
@@ -183,15 +181,15 @@ def test_a_task_travels_to_a_worker_as_the_same_training(task: ComponentsTask) -
     assert there.rows == task.rows
 
 
-def test_a_resumed_decoder_is_the_uninterrupted_one(task: ComponentsTask, tmp_path: Path) -> None:
+def test_a_resumed_decoder_is_the_uninterrupted_one(task: PCATask, tmp_path: Path) -> None:
     """Its components and whitening come with the checkpoint."""
     training = replace(TINY.training, steps=40, checkpoint_every=10)
     settings = replace(TINY, training=training)
     fields = (task.pixels, task.embeddings, task.train_keys, task.test_keys)
     with pytest.raises(StoppedError):
-        train(stopping(ComponentsTask, at=25)(settings, *fields), training, tmp_path / "stopped")
-    resumed = train(ComponentsTask(settings, *fields), training, tmp_path / "stopped").model
-    straight = train(ComponentsTask(settings, *fields), training, tmp_path / "straight").model
+        train(stopping(PCATask, at=25)(settings, *fields), training, tmp_path / "stopped")
+    resumed = train(PCATask(settings, *fields), training, tmp_path / "stopped").model
+    straight = train(PCATask(settings, *fields), training, tmp_path / "straight").model
     for name, tensor in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
@@ -203,7 +201,7 @@ def test_the_order_in_which_keys_are_given_is_no_part_of_the_training(tmp_path: 
 
 
 def test_held_out_metrics_tell_a_trained_decoder_from_a_fresh_one(
-    decoder: ComponentsDecoder, task: ComponentsTask
+    decoder: PCADecoder, task: PCATask
 ) -> None:
     torch.manual_seed(1)
     with torch.no_grad():

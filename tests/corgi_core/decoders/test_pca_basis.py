@@ -8,7 +8,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from corgi_core.decoders.components.basis import PrincipalComponents
+from corgi_core.decoders.pca.basis import PrincipalComponents
 
 SIDE, K = 8, 10
 

@@ -1,10 +1,10 @@
-"""The loss of the components decoder against closed forms."""
+"""The loss of the PCA decoder against closed forms."""
 
 from __future__ import annotations
 
 import torch
 
-from corgi_core.decoders.components.loss import denoising_loss, truncated_snr_weights
+from corgi_core.decoders.pca.task import denoising_loss, truncated_snr_weights
 
 
 def test_weights_are_the_snr_between_one_and_five() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from corgi_core.decoders.components.network import ComponentsNetwork, ComponentsShape
+from corgi_core.decoders.pca.network import PCANetwork, PCAShape
 
 
-def network(width: int) -> ComponentsNetwork:
-    return ComponentsNetwork(
-        ComponentsShape(width, image_size=8, components=12, width=16, vectors=8, vector_width=6)
+def network(width: int) -> PCANetwork:
+    return PCANetwork(
+        PCAShape(width, image_size=8, components=12, width=16, vectors=8, vector_width=6)
     )
 
 
@@ -20,13 +20,13 @@ def test_an_untrained_network_predicts_the_mean_picture() -> None:
 
 def test_each_of_the_eight_vectors_speaks_to_its_own_block() -> None:
     decoder = network(4)
-    for block in decoder.encoder_dims:
+    for block in decoder.blocks:
         torch.nn.init.normal_(block.told.weight)  # it starts at zero, which hears nothing
     torch.nn.init.normal_(decoder.head.weight)
     x, t, z = torch.randn(1, 12), torch.tensor([300]), torch.randn(1, 4)
     shown = torch.zeros(1, dtype=torch.bool)
     heard: dict[int, torch.Tensor] = {}
-    for i, block in enumerate(decoder.encoder_dims):
+    for i, block in enumerate(decoder.blocks):
         block.register_forward_pre_hook(lambda _, told, i=i: heard.update({i: told[1]}))
     decoder(x, t, z, shown)
     before = dict(heard)

@@ -1,4 +1,4 @@
-"""The components decoder: pictures drawn by a few steps of diffusion over their coordinates."""
+"""The PCA decoder: a few steps of diffusion over the PCA coordinates of images."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from corgi_core.config import ComponentsSettings, DecoderSettings
-from corgi_core.decoders.components.network import ComponentsNetwork, ComponentsShape
+from corgi_core.config import DecoderSettings, PCASettings
 from corgi_core.decoders.decoder import Decoder, Drawing, Text
 from corgi_core.decoders.noise import T, few_step_solver
+from corgi_core.decoders.pca.network import PCANetwork, PCAShape
 from corgi_core.diffusion.samplers import noise_for
 
 
-class ComponentsDecoder(Decoder):
-    """Draws small pictures along their principal components."""
+class PCADecoder(Decoder):
+    """Decodes embeddings to small images by diffusion over their PCA coordinates."""
 
-    kind: ClassVar[str] = "components"
-    settings_class: ClassVar[type[DecoderSettings]] = ComponentsSettings
+    kind: ClassVar[str] = "pca"
+    settings_class: ClassVar[type[DecoderSettings]] = PCASettings
     most_steps: ClassVar[int] = T
 
-    network: ComponentsNetwork
-    settings: ComponentsSettings
+    network: PCANetwork
+    settings: PCASettings
 
     @classmethod
     def build(cls, shape: Mapping[str, Any]) -> nn.Module:
-        return ComponentsNetwork(ComponentsShape(**shape))
+        return PCANetwork(PCAShape(**shape))
 
     def draw(self, z: Tensor, text: Text | None, drawing: Drawing) -> Tensor:
         noise = noise_for(drawing.seed, drawing.first, len(z), (self.network.shape.components,))

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from corgi_core.decoders.components.basis import PrincipalComponents
+from corgi_core.decoders.pca.basis import PrincipalComponents
 from corgi_core.decoders.whitening import Whitening
 from corgi_core.diffusion.timesteps import timestep_features
 
 
 @dataclass(frozen=True)
-class ComponentsShape:
+class PCAShape:
     """What the network is built from."""
 
     embedding_width: int
@@ -49,10 +49,10 @@ class Block(nn.Module):
         return h + (1 + gate) * self.change(self.norm(h) * (1 + scale) + shift)
 
 
-class ComponentsNetwork(nn.Module):
+class PCANetwork(nn.Module):
     """x̂_0(x_t, t, z), predicted directly; x are coordinates along the `components`."""
 
-    def __init__(self, shape: ComponentsShape) -> None:
+    def __init__(self, shape: PCAShape) -> None:
         super().__init__()
         self.shape = shape
         width, vector_width = shape.width, shape.vector_width
@@ -67,7 +67,7 @@ class ComponentsNetwork(nn.Module):
             nn.Linear(vector_width, vector_width), nn.SiLU(), nn.Linear(vector_width, vector_width)
         )
         self.noisy = nn.Linear(shape.components, width)
-        self.encoder_dims = nn.ModuleList(Block(width, vector_width) for _ in range(shape.vectors))
+        self.blocks = nn.ModuleList(Block(width, vector_width) for _ in range(shape.vectors))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, shape.components)
         nn.init.zeros_(self.head.weight)  # at first, the mean picture is all
@@ -83,6 +83,6 @@ class ComponentsNetwork(nn.Module):
         vectors = self.to_vectors(understood).unflatten(1, (self.shape.vectors, -1))
         time = self.timestep(timestep_features(t, self.shape.vector_width))
         h = self.noisy(x_t) + understood
-        for i, block in enumerate(self.encoder_dims):
+        for i, block in enumerate(self.blocks):
             h = block(h, vectors[:, i] + time)
         return self.head(self.norm(h)).float()
