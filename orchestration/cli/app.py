@@ -6,15 +6,13 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from corgi_core.errors import CorgiError
-
-if TYPE_CHECKING:
-    from orchestration.settings import Settings
+from orchestration.cli.generate import generate
+from orchestration.cli.options import DatasetOption, PresetOption, chosen_settings
 
 cli = typer.Typer(
     name="corgi",
@@ -39,20 +37,11 @@ cli = typer.Typer(
     """,
 )
 
-PresetOption = Annotated[
-    str | None,
-    typer.Option("--preset", help="A row of `corgi presets`; default: $CORGI_PRESET or emoji."),
-]
-DatasetOption = Annotated[
-    str | None,
-    typer.Option("--dataset", help="Your own data, by the name given to `corgi ingest --name`."),
-]
-
 
 @cli.command()
 def demo(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
     """Data, CLIP, Gaussians, priors, decoder, evaluation: do what is missing or changed."""
-    settings = _settings(preset, dataset)
+    settings = chosen_settings(preset, dataset)
     from orchestration.cli.run import demo
 
     raise typer.Exit(demo(settings))
@@ -61,7 +50,7 @@ def demo(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
 @cli.command()
 def study(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
     """Compare many small priors: the paper's figures, sweeps and controls, over several seeds."""
-    settings = _settings(preset, dataset)
+    settings = chosen_settings(preset, dataset)
     from orchestration.cli.run import study
 
     raise typer.Exit(study(settings))
@@ -73,7 +62,7 @@ def compare(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
 
     The paper's tables 1 and 2, in small. Hours on two cores; finished models are taken as they are.
     """
-    settings = _settings(preset, dataset)
+    settings = chosen_settings(preset, dataset)
     from orchestration.cli.run import compare
 
     raise typer.Exit(compare(settings))
@@ -82,7 +71,7 @@ def compare(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
 @cli.command()
 def results(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
     """Show the tables of the last evaluation again."""
-    settings = _settings(preset, dataset)
+    settings = chosen_settings(preset, dataset)
     from rich.console import Console
 
     from orchestration.cli.results import show_results
@@ -90,88 +79,7 @@ def results(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
     show_results(settings, Console(highlight=False))
 
 
-@cli.command()
-def generate(
-    captions: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[CAPTION]", help="What to draw, in words."),
-    ] = None,
-    images: Annotated[
-        list[Path] | None,
-        typer.Option("-i", "--image", help="A picture to start from; give it twice for two."),
-    ] = None,
-    count: Annotated[
-        int | None,
-        typer.Option("-n", "--count", help="How many pictures; default: 1, on a way 8."),
-    ] = None,
-    weight: Annotated[
-        float | None,
-        typer.Option(
-            help="How far an image goes, 0 to 1; default: 0.5 to a caption, 0.35 between two."
-        ),
-    ] = None,
-    nearest: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Show so many nearest training images beside each picture, by CLIP."
-        ),
-    ] = 0,
-    out: Annotated[
-        Path, typer.Option("--out", help="The PNG to write; on a way, a GIF is a film of it.")
-    ] = Path("picture.png"),
-    seed: Annotated[int, typer.Option(help="The same seed draws the same pictures.")] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Sampling steps of the decoder; default: its own."),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(help="Guidance of the decoder, 1 is none; default: its own."),
-    ] = None,
-    prior: Annotated[
-        str | None,
-        typer.Option(
-            help="An alias in the registry, or a model folder as ./prior; default: the champion."
-        ),
-    ] = None,
-    decoder: Annotated[
-        str | None,
-        typer.Option(
-            help="A kind, such as gan, another alias, such as captions-10, or a model folder as "
-            "./gan; default: the champion."
-        ),
-    ] = None,
-    preset: PresetOption = None,
-    dataset: DatasetOption = None,
-) -> None:
-    """Draw captions and images with the champions of the model registry.
-
-    What you give decides what is drawn:
-
-    [bold cyan]corgi generate "a red apple" -n 4[/bold cyan]  pictures of a caption
-
-    [bold cyan]corgi generate -i cat.png -n 4[/bold cyan]  variations of an image
-
-    [bold cyan]corgi generate -i cat.png "a crown"[/bold cyan]  between an image and a caption
-
-    [bold cyan]corgi generate "a cat" "a dog" --out way.gif[/bold cyan]  the way between captions
-
-    [bold cyan]corgi generate -i cat.png -i dog.png --out way.gif[/bold cyan]  … between images
-
-    [bold cyan]corgi generate -i cat.png "a cat" "a dog"[/bold cyan]  an image on its way,
-    changing as the second caption differs from the first
-
-    [bold cyan]--nearest 3[/bold cyan] shows what the models may have by heart.
-    The file's metadata keep the settings.
-    """
-    settings = _settings(preset, dataset)
-    from orchestration.cli.generate import draw
-
-    said = draw(
-        settings, captions or [], images or [], out, count=count, weight=weight, nearest=nearest,
-        seed=seed, steps=steps, guidance=guidance, prior=prior, decoder=decoder,
-    )  # fmt: skip
-    typer.echo(said)
+cli.command()(generate)
 
 
 @cli.command()
@@ -204,7 +112,7 @@ def ingest(
             f"how to read {path} is not said",
             "add --format imagefolder, webdataset or embeddings, and --name NAME",
         )
-    settings = _settings(preset, name)
+    settings = chosen_settings(preset, name)
     from corgi_core.data.ingest import ingest
 
     data = settings.preset.data
@@ -227,7 +135,7 @@ def ingest(
 @cli.command()
 def gate(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
     """Pass ingested data through the quality gate; says what it refused."""
-    settings = _settings(preset, dataset)
+    settings = chosen_settings(preset, dataset)
     from corgi_core.data.dataset import Dataset
     from corgi_core.data.expectations import check_manifest
     from corgi_core.data.quality import gate, quarantine_of
@@ -262,7 +170,7 @@ def ui(
     for name, port in (("CORGI_DAGSTER_PORT", dagster_port), ("CORGI_MLFLOW_PORT", mlflow_port)):
         if port is not None:
             os.environ[name] = str(port)
-    settings = _settings(preset, dataset)
+    settings = chosen_settings(preset, dataset)
     from orchestration.cli.servers import serve
 
     raise typer.Exit(serve(settings))
@@ -293,17 +201,6 @@ def presets() -> None:
     Console().print(table)
 
 
-def _settings(preset: str | None, dataset: str | None) -> Settings:
-    """Options win over the environment; child processes inherit them."""
-    if preset is not None:
-        os.environ["CORGI_PRESET"] = preset
-    if dataset is not None:
-        os.environ["CORGI_DATASET"] = dataset
-    from orchestration.settings import settings
-
-    return settings()
-
-
 def app() -> None:
     """The program: 0 done, 1 a defect of Corgi's, 2 something the person can mend."""
     try:
@@ -312,7 +209,7 @@ def app() -> None:
         typer.secho(f"Error: {error.problem}. To mend it: {error.remedy}.", err=True, fg="red")
         sys.exit(2)
     except Exception as error:
-        log = _settings(None, None).state / "corgi.log"
+        log = chosen_settings(None, None).state / "corgi.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
             traceback.print_exc(file=file)

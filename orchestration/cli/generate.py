@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from corgi_core.errors import CorgiError
+from orchestration.cli.options import DatasetOption, PresetOption, chosen_settings
 from orchestration.resources.champions import CHAMPION, registered_folder
 from orchestration.settings import Settings
 
@@ -25,6 +28,87 @@ COLUMNS_OF_A_WAY = 8
 # Where --weight does not say: between an image and a caption, and along two captions' difference,
 # which soon leaves the image behind.
 HALFWAY, ALONG_A_DIFFERENCE = 0.5, 0.35
+
+
+def generate(
+    captions: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CAPTION]", help="What to draw, in words."),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("-i", "--image", help="A picture to start from; give it twice for two."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("-n", "--count", help="How many pictures; default: 1, on a way 8."),
+    ] = None,
+    weight: Annotated[
+        float | None,
+        typer.Option(
+            help="How far an image goes, 0 to 1; default: 0.5 to a caption, 0.35 between two."
+        ),
+    ] = None,
+    nearest: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Show so many nearest training images beside each picture, by CLIP."
+        ),
+    ] = 0,
+    out: Annotated[
+        Path, typer.Option("--out", help="The PNG to write; on a way, a GIF is a film of it.")
+    ] = Path("picture.png"),
+    seed: Annotated[int, typer.Option(help="The same seed draws the same pictures.")] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Sampling steps of the decoder; default: its own."),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Guidance of the decoder, 1 is none; default: its own."),
+    ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="An alias in the registry, or a model folder as ./prior; default: the champion."
+        ),
+    ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            help="A kind, such as gan, another alias, such as captions-10, or a model folder as "
+            "./gan; default: the champion."
+        ),
+    ] = None,
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+) -> None:
+    """Draw captions and images with the champions of the model registry.
+
+    What you give decides what is drawn:
+
+    [bold cyan]corgi generate "a red apple" -n 4[/bold cyan]  pictures of a caption
+
+    [bold cyan]corgi generate -i cat.png -n 4[/bold cyan]  variations of an image
+
+    [bold cyan]corgi generate -i cat.png "a crown"[/bold cyan]  between an image and a caption
+
+    [bold cyan]corgi generate "a cat" "a dog" --out way.gif[/bold cyan]  the way between captions
+
+    [bold cyan]corgi generate -i cat.png -i dog.png --out way.gif[/bold cyan]  … between images
+
+    [bold cyan]corgi generate -i cat.png "a cat" "a dog"[/bold cyan]  an image on its way,
+    changing as the second caption differs from the first
+
+    [bold cyan]--nearest 3[/bold cyan] shows what the models may have by heart.
+    The file's metadata keep the settings.
+    """
+    settings = chosen_settings(preset, dataset)
+    said = draw(
+        settings, captions or [], images or [], out, count=count, weight=weight, nearest=nearest,
+        seed=seed, steps=steps, guidance=guidance, prior=prior, decoder=decoder,
+    )  # fmt: skip
+    typer.echo(said)
 
 
 def draw(
