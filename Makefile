@@ -12,16 +12,22 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ui lint
+.PHONY: help demo test test-fast ui lint
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 14
 
 demo: $(STAMP) ## Train everything on emoji and show the results (interrupt and repeat as you like)
 	@$(BIN)/corgi demo --preset $(PRESET)
 
+# Two processes of one thread each: two of two threads on two cores are ten times slower.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
 test: $(STAMP) ## Run all tests (the browser test needs chromium and says so)
-	@$(BIN)/python -m pytest tests
+	@$(PYTEST) tests
+
+test-fast: $(STAMP) ## Run the unit tests only
+	@$(PYTEST) tests -m unit
 
 ui: $(STAMP) ## Serve Dagster and MLflow on this machine
 	@exec $(BIN)/corgi ui --preset $(PRESET)
