@@ -145,7 +145,7 @@ class Preset:
     study: StudySettings = field(default_factory=StudySettings)
     comparison: ComparisonSettings = field(default_factory=ComparisonSettings)
     language_free: LanguageFreeSettings | None = None
-    variants: tuple[str, ...] = VARIANTS[:3]  # of the priors that `corgi demo` trains
+    variants: tuple[str, ...] = VARIANTS[:3]  # of the priors that `corgi run` trains
     workers: int = 1  # of Ray Train
     seed: int = 0
 

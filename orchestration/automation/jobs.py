@@ -35,7 +35,7 @@ class _Log:
 
 @dg.op
 def bring_up_to_date(context: dg.OpExecutionContext) -> None:
-    """Materialise what is missing or out of date, stage by stage, as `corgi demo` does."""
+    """Materialise what is missing or out of date, stage by stage, as `corgi run` does."""
     refresh = Refresh(context.repository_def, context.instance)
     refresh.run(refresh.all_steps(), _Log(context.log))
 

@@ -18,7 +18,7 @@ def new_data_version(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
     """
     version = version_in_lock(LOCK, INGEST)
     if version is None:
-        return dg.SkipReason(f"{LOCK} records no data yet: run `dvc repro` or `corgi demo`")
+        return dg.SkipReason(f"{LOCK} records no data yet: run `dvc repro` or `corgi run`")
     if context.cursor is None:
         return dg.SensorResult(skip_reason=f"watching from version {version} on", cursor=version)
     if version == context.cursor:

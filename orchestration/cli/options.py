@@ -29,3 +29,11 @@ def chosen_settings(preset: str | None, dataset: str | None) -> Settings:
     from orchestration.settings import settings
 
     return settings()
+
+
+def options_of(settings: Settings) -> str:
+    """The options that name this workspace on the command line; "" for the default one."""
+    from orchestration.settings import DEFAULT_PRESET
+
+    preset = "" if settings.preset.name == DEFAULT_PRESET else f" --preset {settings.preset.name}"
+    return preset + (f" --dataset {settings.own_dataset}" if settings.own_dataset else "")

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json
-from orchestration.settings import DEFAULT_PRESET, Settings
+from orchestration.cli.options import DatasetOption, PresetOption, chosen_settings, options_of
+from orchestration.settings import Settings
 
 STUDY_WIDTH = 150  # columns of the study's tables; a narrower terminal breaks their lines
 STUDY_TABLES = {
@@ -21,22 +22,27 @@ STUDY_TABLES = {
 }
 
 
+def results(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+    """Show the tables of the last evaluation again."""
+    show_results(chosen_settings(preset, dataset), Console(highlight=False))
+
+
 def show_results(settings: Settings, console: Console) -> None:
     """The comparison, where the pictures are, and what to do next."""
     path = settings.reports / "metrics.json"
     if not path.exists() and _is_without_captions(settings):
         console.print("These data have no captions: a decoder was trained, and no prior.")
         console.print("Next:")
-        draw = f'corgi generate{_options(settings)} "a red apple" --prior FOLDER'
+        draw = f'corgi generate{options_of(settings)} "a red apple" --prior FOLDER'
         console.print(f"  [bold]{draw}[/bold]  a prior of other data with the same CLIP encoders")
         return
     if not path.exists():
         raise CorgiError(
-            f"the workspace {settings.workspace} has no evaluation yet", "run `corgi demo` first"
+            f"the workspace {settings.workspace} has no evaluation yet", "run `corgi run` first"
         )
     metrics = read_json(path)
     console.print(prior_table(metrics))
-    options = _options(settings)
+    options = options_of(settings)
     if settings.preset.decoder is None:
         console.print(f"Curves and numbers: {settings.reports}")
         console.print("Next:")
@@ -87,12 +93,6 @@ def _table(title: str, markdown: str) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _options(settings: Settings) -> str:
-    """What names this workspace on the command line; nothing for the default one."""
-    preset = "" if settings.preset.name == DEFAULT_PRESET else f" --preset {settings.preset.name}"
-    return preset + (f" --dataset {settings.own_dataset}" if settings.own_dataset else "")
 
 
 def prior_table(metrics: dict[str, Any]) -> Table:

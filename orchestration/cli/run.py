@@ -1,65 +1,75 @@
-"""`corgi demo`, `study` and `compare`: what is missing or stale is done, resumable at any point."""
+"""`corgi run`, `demo`, `study`, `compare`: do what is missing or stale, resumable at any point."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+import typer
 
 from corgi_core.errors import CorgiError
+from orchestration.cli.errors import print_failure
+from orchestration.cli.options import DatasetOption, PresetOption, chosen_settings
 from orchestration.cli.results import show_comparison, show_results, show_study
-from orchestration.cli.screen import StepDisplay, own_screen
-from orchestration.resources.instance import open_instance
-from orchestration.resources.logs import LOG_FILE
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from orchestration.automation.refresh import Refresh, Step
 
-Show = Callable[[Settings, Console], None]
+
+def run(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+    """Train and evaluate everything on any data: do what is missing or has changed.
+
+    Data, CLIP, Gaussians, priors, decoder, evaluation. Stop it with Ctrl-C and run the same
+    command again: it continues where it stopped.
+    """
+    bring_up_to_date(chosen_settings(preset, dataset), lambda job: job.all_steps(), show_results)
 
 
-def demo(settings: Settings) -> int:
-    """Everything from raw data to pictures and a table; returns the exit code."""
-    return _brought_up_to_date(settings, lambda refresh: refresh.all_steps(), show_results)
+def demo(preset: PresetOption = None) -> None:
+    """`corgi run` on emoji, which need no download: ten minutes on a laptop."""
+    run(preset)
 
 
-def study(settings: Settings) -> int:
-    """The study of the prior, with its figures and tables; returns the exit code."""
-    return _brought_up_to_date(settings, lambda refresh: refresh.study_steps(), show_study)
+def study(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+    """Compare many small priors: the paper's figures, sweeps and controls, over several seeds."""
+    bring_up_to_date(chosen_settings(preset, dataset), lambda job: job.study_steps(), show_study)
 
 
-def compare(settings: Settings) -> int:
-    """Every kind of decoder, and tables of what they draw; returns the exit code."""
-    return _brought_up_to_date(
-        settings, lambda refresh: refresh.comparison_steps(), show_comparison
-    )
+def compare(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+    """Train every kind of decoder, with captions and without, and compare their pictures.
+
+    Tables 1 and 2 of the paper at a small size. Hours on two cores; finished models are reused.
+    """
+    settings = chosen_settings(preset, dataset)
+    bring_up_to_date(settings, lambda job: job.comparison_steps(), show_comparison)
 
 
-def _brought_up_to_date(
-    settings: Settings, steps_of: Callable[[Refresh], list[Step]], show: Show
-) -> int:
-    """Do those of the steps that are missing or stale, then show what came out."""
+def bring_up_to_date(
+    settings: Settings,
+    steps_of: Callable[[Refresh], list[Step]],
+    show: Callable[[Settings, Console], None],
+) -> None:
+    """Do those of the steps that are missing or stale, then show the results."""
+    from orchestration.cli.screen import own_screen
+    from orchestration.resources.logs import LOG_FILE
+
     log = settings.state / LOG_FILE
-    with own_screen(log) as console:
-        try:
+    try:
+        with own_screen(log) as console:
             done, seconds = _refresh(settings, steps_of, console)
-        except CorgiError as error:
-            console.print(f"[red]Error:[/red] {error.problem}. To mend it: {error.remedy}.")
-            return 2
-        except KeyboardInterrupt:
-            console.print("Interrupted. Run the same command again: it goes on from here.")
-            return 130
-        except Exception as error:
-            traceback.print_exc()  # to the log
-            console.print(f"[red]Failed:[/red] {type(error).__name__}: {_first_line(error)}")
-            console.print(f"The details are in {log}")
-            return 1
-        console.print(f"\n{done} steps done in {seconds:.0f} s, the rest was unchanged.\n")
-        show(settings, console)
-    return 0
+            console.print(f"\n{done} steps done in {seconds:.0f} s, the rest was unchanged.\n")
+            show(settings, console)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. Run the same command again: it continues from here.")
+        raise typer.Exit(130) from None
+    except CorgiError:
+        raise
+    except Exception as error:
+        print_failure(error, log)
+        raise typer.Exit(1) from error
 
 
 def _refresh(
@@ -67,14 +77,12 @@ def _refresh(
 ) -> tuple[int, float]:
     with console.status("starting"):
         from orchestration.automation.refresh import Refresh
+        from orchestration.cli.screen import StepDisplay
         from orchestration.definitions import defs
+        from orchestration.resources.instance import open_instance
 
         refresh = Refresh(defs.get_repository_def(), open_instance(settings))
         steps = steps_of(refresh)
     console.print(f"Workspace [bold]{settings.workspace}[/bold], {len(steps)} steps")
     with StepDisplay.on(console, len(steps)) as display:
         return refresh.run(steps, display), display.seconds
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]

@@ -50,7 +50,7 @@ def registered_folder(settings: Settings, part: str, alias: str = CHAMPION) -> P
     if source is None:
         raise CorgiError(
             f"the registry has no {alias} of {name}",
-            f"make one first: corgi demo --preset {settings.preset.name}"
+            f"make one first: corgi run --preset {settings.preset.name}"
             if alias == CHAMPION
             else f"materialise the {part} {alias}, then registered_models, in `corgi ui`",
         )

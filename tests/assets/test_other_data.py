@@ -33,7 +33,7 @@ def corgi(home: Path) -> Corgi:
     corgi = corgi_in(home, CORGI_CLIP="their/clip_encoder", CORGI_DATASET="mine")
     done = corgi("ingest", "pictures", "--format", "imagefolder", "--name", "mine")
     assert done.returncode == 0, done.stderr
-    done = corgi("demo", "--dataset", "mine")
+    done = corgi("run", "--dataset", "mine")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "a decoder was trained, and no prior" in done.stdout
     assert "--prior FOLDER" in done.stdout

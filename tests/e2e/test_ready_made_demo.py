@@ -1,4 +1,4 @@
-"""`corgi demo` on ready-made embeddings: from a Parquet file to evaluated, registered priors."""
+"""`corgi run` on ready-made embeddings: from a Parquet file to evaluated, registered priors."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def workspace(home: Path, corgi: Corgi) -> Path:
     """The state of a workspace in which the demo has run."""
     path = write_parquet(home / "made.parquet", rows())
     ingested = corgi("ingest", str(path), "--format", "embeddings", "--name", "made")
-    assert "corgi demo --preset embeddings --dataset made" in ingested.stdout, ingested.stderr
-    done = corgi("demo", "--dataset", "made")
+    assert "corgi run --preset embeddings --dataset made" in ingested.stdout, ingested.stderr
+    done = corgi("run", "--dataset", "made")
     assert done.returncode == 0, done.stdout + done.stderr
     return home / "embeddings-made"
 
@@ -97,4 +97,4 @@ def test_the_results_are_a_table_of_priors(workspace: Path, corgi: Corgi) -> Non
 
 
 def test_nothing_is_done_twice(workspace: Path, corgi: Corgi) -> None:
-    assert "0 steps done" in corgi("demo", "--dataset", "made").stdout
+    assert "0 steps done" in corgi("run", "--dataset", "made").stdout

@@ -146,11 +146,11 @@ def test_data_that_fail_the_gate_stop_with_a_sentence(project: Project) -> None:
     (project.pictures / "metadata.jsonl").unlink()
     (project.pictures / "1.png").write_bytes(PNGS[1][:60])  # torn: one good picture is left
     project.ingest()
-    done = project.python(CORGI, "demo", "--dataset", "mine")
+    done = project.python(CORGI, "run", "--dataset", "mine")
     assert done.returncode == 2
     assert "images does not pass its checks" in done.stdout.replace("\n", " ")
     assert "Traceback" not in done.stdout + done.stderr
-    again = project.python(CORGI, "demo", "--dataset", "mine")
+    again = project.python(CORGI, "run", "--dataset", "mine")
     assert again.returncode == 2  # the gate stays shut
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-COMMANDS = ("demo", "results", "generate", "ingest", "gate", "ui", "presets")
+COMMANDS = ("demo", "run", "results", "generate", "ingest", "gate", "ui", "presets")
 
 
 def corgi(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -33,9 +33,7 @@ def test_help_is_quick_and_names_every_command(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())  # asking for help makes nothing
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "results", "generate", "ingest", "gate", "ui", "presets"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
     done = corgi(tmp_path, command, "--help")
     assert done.returncode == 0
@@ -50,7 +48,7 @@ def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
         (["ingest", "/nowhere"], "--format"),
         (["ingest", ".", "--format", "tiff", "--name", "n"], "tiff"),
         (["gate", "--dataset", "n"], "raw_images"),
-        (["results"], "corgi demo"),
+        (["results"], "corgi run"),
         (["generate", "a cat"], "champion"),
         (["generate", "a cat", "--out", "cat.jpg"], "cat.jpg"),
         (["generate", "a cat", "--out", "cat.gif"], "lead nowhere"),

@@ -11,23 +11,45 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Annotated
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import typer
 
 from corgi_core.errors import CorgiError
-from orchestration.resources.instance import prepare_home
+from orchestration.cli.options import DatasetOption, PresetOption, chosen_settings
 from orchestration.settings import AS_TRAINING, HOST, Settings
 
 PATIENCE = 90  # seconds until a server answers
 FAREWELL = 15  # seconds until a server that was asked to stop is killed
 
 
+def ui(
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    dagster_port: Annotated[
+        int | None,
+        typer.Option(help="Dagster's port; default: $CORGI_DAGSTER_PORT or 3000."),
+    ] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option(help="MLflow's port; default: $CORGI_MLFLOW_PORT or 5000.")
+    ] = None,
+) -> None:
+    """Serve Dagster (with its daemon) and MLflow on this machine, until Ctrl-C."""
+    for name, port in (("CORGI_DAGSTER_PORT", dagster_port), ("CORGI_MLFLOW_PORT", mlflow_port)):
+        if port is not None:
+            os.environ[name] = str(port)
+    settings = chosen_settings(preset, dataset)
+    raise typer.Exit(serve(settings))
+
+
 def serve(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM, or until a server ends by itself; returns the exit code."""
     _check_free("--dagster-port", settings.dagster_port)
     _check_free("--mlflow-port", settings.mlflow_port)
+    from orchestration.resources.instance import prepare_home
+
     prepare_home(settings)
     running: dict[Path, subprocess.Popen[bytes]] = {}  # by log
     with _stop_signals():
