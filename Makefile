@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast ui lint
+.PHONY: help demo test test-fast ui lint docs
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 14
@@ -34,6 +34,14 @@ ui: $(STAMP) ## Serve Dagster and MLflow on this machine
 
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy corgi_core assets orchestration
+
+docs: $(STAMP) ## Build the documentation into site/
+	@[ -x $(BIN)/mkdocs ] || if command -v uv >/dev/null; then \
+	  VIRTUAL_ENV=$(VENV) uv pip install --quiet -c requirements.lock -e '.[docs]'; \
+	else \
+	  $(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[docs]'; \
+	fi
+	@$(BIN)/mkdocs build --strict
 
 # The stamp holds the lock's digest, so that a checkout that only touches the lock installs nothing.
 $(STAMP): requirements.lock pyproject.toml

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("corgi_core", "assets", "orchestration")
 
