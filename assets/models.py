@@ -106,13 +106,12 @@ def decoder(
     trainer: Trainer,
 ) -> dg.MaterializeResult[Decoder]:
     """CLIP image embedding → picture; trained on all training images, no captions."""
-    from corgi_core.decoders import kinds
+    from corgi_core.decoders import registry
 
     settings = workspace.preset.decoder_of(context.partition_key)
-    drawing = kinds.task_of(
-        settings.kind,
+    drawing = registry.decoder_task(
+        settings,
         clip_encoder,
-        settings=settings,
         pixels=pixels,
         embeddings=image_embeddings,
         train_keys=images.keys("train"),
@@ -190,13 +189,12 @@ def language_free_decoder(
     With a prior of the caption subset "0%", which knows the other sources' captions alone, it
     draws texts as this source would.
     """
-    from corgi_core.decoders import kinds, picture_task
+    from corgi_core.decoders import picture_task, registry
 
     settings, free = workspace.preset.decoder_of(context.partition_key), workspace.language_free
-    drawing = kinds.task_of(
-        settings.kind,
+    drawing = registry.decoder_task(
+        replace(settings, training=free.tuned(settings.training)),
         clip_encoder,
-        settings=replace(settings, training=free.tuned(settings.training)),
         pixels=pixels,
         embeddings=image_embeddings,
         train_keys=images.keys("train"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 
 import dagster as dg
 
-from corgi_core.config import CAPTION_SUBSETS, DECODERS, LANGUAGE_FREE, VARIANTS, Preset
+from corgi_core.config import CAPTION_SUBSETS, DECODER_SETTINGS, LANGUAGE_FREE, VARIANTS, Preset
 from orchestration.settings import settings
 
 VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
@@ -15,7 +15,7 @@ VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
 variants = dg.StaticPartitionsDefinition(VARIANTS)
 caption_subsets = dg.StaticPartitionsDefinition(CAPTION_SUBSETS)
 priors = dg.MultiPartitionsDefinition({VARIANT: variants, CAPTION_SUBSET: caption_subsets})
-decoders = dg.StaticPartitionsDefinition(DECODERS)
+decoders = dg.StaticPartitionsDefinition(list(DECODER_SETTINGS))
 
 STUDY = "study"  # the group of the study's assets
 COMPARISON = "comparison"  # … and of those of the decoders' comparison
@@ -47,7 +47,7 @@ def _among(
     """Whether each of the key's dimensions, where it is of these kinds, is among those given."""
     left_out = (
         (set(VARIANTS) - set(variants))
-        | (set(DECODERS) - decoders)
+        | (set(DECODER_SETTINGS) - decoders)
         | (set(CAPTION_SUBSETS) - caption_subsets)
     )
     return not left_out & set(partition_key.split("|"))

@@ -15,8 +15,8 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
 from corgi_core.data.pixels import pixels
-from corgi_core.decoders.kinds import task_of
 from corgi_core.decoders.picture_task import PictureTask
+from corgi_core.decoders.registry import decoder_task
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import ClipTask
 from corgi_core.encoders.embed import embed_images
@@ -55,9 +55,8 @@ def task_on(kind: str, case: Case) -> PictureTask[Any]:
     """The training of a kind of decoder on the case's stores."""
     settings = preset_named(case.preset).decoder_of(kind)
     training = replace(settings.training, batch_size=case.batch, precision=case.precision, seed=0)
-    return task_of(
-        kind, ClipEnsemble.load(case.stores / "clip"),
-        settings=replace(settings, training=training),
+    return decoder_task(
+        replace(settings, training=training), ClipEnsemble.load(case.stores / "clip"),
         pixels=ArrayStore.load(case.stores / "pixels"),
         embeddings=ArrayStore.load(case.stores / "embeddings"),
         train_keys=Dataset.load(case.stores / "images").keys("train"), test_keys=(),

@@ -7,7 +7,7 @@ changing a number here marks exactly what depends on it as stale.
 from __future__ import annotations
 
 from corgi_core.config.decoders import (
-    DECODERS,
+    DECODER_SETTINGS,
     CascadeSettings,
     DecoderSettings,
     GanSettings,
@@ -46,7 +46,7 @@ from corgi_core.errors import CorgiError
 __all__ = [
     "BASELINE",
     "CAPTION_SUBSETS",
-    "DECODERS",
+    "DECODER_SETTINGS",
     "LANGUAGE_FREE",
     "PRESETS",
     "VARIANTS",

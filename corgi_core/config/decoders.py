@@ -7,12 +7,10 @@ from typing import ClassVar
 
 from corgi_core.config.training import TrainingSettings
 
-DECODERS = ("pca", "cascade", "gan", "lafite", "stable_diffusion")
-
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSettings:
-    """What every decoder is told. `kind` is its name, one of `DECODERS`."""
+    """What every decoder is told. `kind` is its name, a key of `DECODER_SETTINGS`."""
 
     kind: ClassVar[str]
 
@@ -116,3 +114,10 @@ class StableDiffusionSettings(DecoderSettings):
     # ("zero"), or the prior's for the empty caption ("prior"; until there is one, the mean).
     negative: str = "mean"
     checkpoint_activations: bool = field(default=False, compare=False)  # slower, in less memory
+
+
+DECODER_SETTINGS: dict[str, type[DecoderSettings]] = {
+    kind.kind: kind
+    for kind in (PCASettings, CascadeSettings, GanSettings, LafiteSettings, StableDiffusionSettings)
+}
+"""Kind → class of its settings; `corgi_core.decoders.registry.register` adds to it."""

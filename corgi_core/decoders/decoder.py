@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from upath import UPath
 
-from corgi_core.config import DecoderSettings, settings_from
+from corgi_core.config import DecoderSettings
 from corgi_core.errors import CorgiError
-from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
+from corgi_core.io.model_folder import digest_of_tensors, write_model_folder
 from corgi_core.progress import report
 
-KIND = "decoder"
 PICTURES_AT_ONCE = 256
 LARGEST_SIZE = 4096
 
@@ -52,8 +51,6 @@ class Decoder(ABC):
     network has a `shape`, a dataclass whose `embedding_width` is d.
     """
 
-    kind: ClassVar[str]
-    settings_class: ClassVar[type[DecoderSettings]]
     most_steps: ClassVar[int] = 1  # of sampling; one, where a picture is one pass
     takes: ClassVar[Literal["image", "text"]] = "image"  # whose CLIP embedding a caption's is
 
@@ -77,6 +74,11 @@ class Decoder(ABC):
     @abstractmethod
     def draw(self, z: Tensor, text: Text | None, drawing: Drawing) -> Tensor:
         """Pictures [n, 3, s, s] in [0, 1], of the settings' size, of embeddings z [n, d]."""
+
+    @property
+    def kind(self) -> str:
+        """The name that the decoder is registered under."""
+        return self.settings.kind
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -181,30 +183,11 @@ class Decoder(ABC):
             "settings": asdict(self.settings),
             "encoders": self.encoders,
         }
-        write_model_folder(folder, KIND, config, self.network.state_dict(), self.card)
+        write_model_folder(folder, "decoder", config, self.network.state_dict(), self.card)
 
     @property
     def digest(self) -> str:
         return digest_of_tensors(self.network.state_dict())
-
-    @classmethod
-    def load(cls, folder: Path | UPath) -> Self:
-        """Read a model folder of any kind of decoder; CorgiError where its parts do not fit."""
-        from corgi_core.decoders.kinds import decoder_class
-
-        saved = read_model_folder(folder, KIND)
-        kind = decoder_class(saved.config.get("decoder", ""))
-        encoders, shape = saved.config["encoders"], saved.config["shape"]
-        if sum(encoders["encoder_dims"]) != shape["embedding_width"]:
-            raise CorgiError(
-                f"{folder} holds a decoder for embeddings of width {shape['embedding_width']}, but "
-                f"the encoder_dims of its CLIP encoders are {encoders['encoder_dims']}",
-                "materialise the decoder again",
-            )
-        network = kind.build(shape)
-        network.load_state_dict(saved.tensors)
-        settings = settings_from(kind.settings_class, saved.config["settings"])
-        return cast(Self, kind(network.eval(), settings, encoders, saved.card))
 
 
 def _resized(pictures: Tensor, size: int) -> Tensor:

@@ -300,7 +300,7 @@ def chosen_models(settings: Settings, prior: str, decoder: str, whole_clip: bool
         )
     named = {"prior": prior, "decoder": decoder, "clip": CHAMPION}
     folders = {part: _folder(settings, part, name) for part, name in named.items()}
-    from corgi_core.decoders.decoder import Decoder
+    from corgi_core.decoders.registry import load_decoder
     from corgi_core.encoders.text import TokenEncoder
     from corgi_core.encoders.text_tower import ClipTextTower
     from corgi_core.pipeline import Generator
@@ -318,7 +318,7 @@ def chosen_models(settings: Settings, prior: str, decoder: str, whole_clip: bool
         clip=clip(),
         tokens=TokenEncoder.load(encoders.text, encoders.text_tokens),
         prior=PriorModel.load(folders["prior"]),
-        decoder=Decoder.load(folders["decoder"]),
+        decoder=load_decoder(folders["decoder"]),
     )
 
 

@@ -8,8 +8,9 @@ that names the class, and a type checker sees the class itself.
 from __future__ import annotations
 
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
 from upath import UPath
@@ -23,15 +24,15 @@ class FolderBacked(Protocol):
 
     def save(self, folder: Path | UPath) -> None: ...
 
-    @classmethod
-    def load(cls, folder: Path | UPath) -> Self: ...
-
 
 class Artifact(dg.DagsterType):
-    """A Dagster type that stands for the class `module:name`, imported at its first use."""
+    """A Dagster type that stands for the class `path`, "module:name", imported at its first use.
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    `loader` is the path of the function that reads a folder; by default, the class's own `load`.
+    """
+
+    def __init__(self, path: str, loader: str | None = None) -> None:
+        self.path, self._load = path, loader or f"{path}.load"
         super().__init__(
             type_check_fn=lambda _, value: _is_instance(value, path),
             key=path,
@@ -41,8 +42,8 @@ class Artifact(dg.DagsterType):
         )
 
     def load(self, folder: UPath) -> FolderBacked:
-        module, _, name = self.path.partition(":")
-        artifact: FolderBacked = getattr(import_module(module), name).load(folder)
+        module, _, name = self._load.partition(":")
+        artifact: FolderBacked = attrgetter(name)(import_module(module))(folder)
         return artifact
 
 
@@ -65,7 +66,9 @@ else:
     CaptionSubset = Artifact("corgi_core.data.subsets:CaptionSubset")
     ClipEnsemble = Artifact("corgi_core.encoders.clip:ClipEnsemble")
     Dataset = Artifact("corgi_core.data.dataset:Dataset")
-    Decoder = Artifact("corgi_core.decoders.decoder:Decoder")
+    Decoder = Artifact(
+        "corgi_core.decoders.decoder:Decoder", loader="corgi_core.decoders.registry:load_decoder"
+    )
     Evaluation = Artifact("corgi_core.evaluation.report:Evaluation")
     GaussianBank = Artifact("corgi_core.gaussians.bank:GaussianBank")
     PriorModel = Artifact("corgi_core.prior.model:PriorModel")

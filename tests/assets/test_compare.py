@@ -12,7 +12,7 @@ from PIL import Image
 from corgi_core.config import preset_named
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.subsets import CaptionSubset
-from corgi_core.decoders.decoder import Decoder
+from corgi_core.decoders.registry import load_decoder
 from tests.helpers.tiny_corgi import Corgi, corgi_in, materialise_in
 
 KINDS = [settings.kind for settings in preset_named("emoji-small").decoders]
@@ -71,8 +71,8 @@ def test_a_language_free_prior_saw_no_caption_of_the_source(home: Path, state: P
 
 def test_a_tuned_decoder_is_another_one(state: Path) -> None:
     for kind in KINDS:
-        first = Decoder.load(state / "storage" / "decoder" / kind)
-        tuned = Decoder.load(state / "storage" / "language_free_decoder" / kind)
+        first = load_decoder(state / "storage" / "decoder" / kind)
+        tuned = load_decoder(state / "storage" / "language_free_decoder" / kind)
         assert first.shape == tuned.shape
         assert first.digest != tuned.digest
 
@@ -90,7 +90,7 @@ def test_pictures_are_drawn_without_captions(home: Path, corgi: Corgi, state: Pa
     done = corgi("generate", *words, "-n", "2", "--out", "apple.png")
     assert done.returncode == 0, done.stderr
     made = json.loads(Image.open(home / "apple.png").text["corgi"])
-    tuned = Decoder.load(state / "storage" / "language_free_decoder" / "gan")
+    tuned = load_decoder(state / "storage" / "language_free_decoder" / "gan")
     assert made["decoder"] == tuned.digest
 
 
@@ -103,7 +103,7 @@ def test_a_decoder_that_reads_captions_is_made_by_name_registered_and_drawn_with
     done = corgi("generate", "a red apple", "--decoder", "captions-10", "--out", "read.png")
     assert done.returncode == 0, done.stderr
     made = json.loads(Image.open(home / "read.png").text["corgi"])
-    reading = Decoder.load(state / "storage" / "captioned_decoder" / "10%")
+    reading = load_decoder(state / "storage" / "captioned_decoder" / "10%")
     assert reading.reads_text
     assert made["decoder"] == reading.digest
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from corgi_core.decoders.decoder import Decoder
+from corgi_core.decoders.registry import load_decoder
 from corgi_core.prior.model import PriorModel
 from tests.helpers.tiny_corgi import Corgi, corgi_in
 from tests.helpers.tiny_generator import png, tiny_generator
@@ -45,7 +45,7 @@ def test_their_prior_draws_with_our_decoder(home: Path, corgi: Corgi) -> None:
     assert done.returncode == 0, done.stderr
     made = json.loads(Image.open(home / "picture.png").text["corgi"])
     storage = home / ".corgi" / "emoji-small-mine" / "storage"
-    assert made["decoder"] == Decoder.load(storage / "decoder" / "pca").digest
+    assert made["decoder"] == load_decoder(storage / "decoder" / "pca").digest
     assert made["prior"] == PriorModel.load(home / "their" / "prior").digest
     assert not (storage / "prior").exists()
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from corgi_core.config import CascadeSettings, DecoderSettings, settings_from
+from corgi_core.config import CascadeSettings, settings_from
 from corgi_core.decoders.cascade.condition import larger, noised
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
 from corgi_core.decoders.cascade.prediction import predicted_start
@@ -26,8 +26,6 @@ PIXELS_AT_ONCE = 2**18  # of the pictures that are drawn together, one at least:
 class CascadeDecoder(Decoder):
     """Draws pictures stage by stage, each in a few steps of DPM-Solver++."""
 
-    kind: ClassVar[str] = "cascade"
-    settings_class: ClassVar[type[DecoderSettings]] = CascadeSettings
     most_steps: ClassVar[int] = T
 
     network: CascadeNetwork

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
-from corgi_core.config import DecoderSettings, GanSettings
 from corgi_core.decoders.decoder import Decoder, Drawing, Text
 from corgi_core.decoders.gan.generator import GanShape, Generator
 from corgi_core.diffusion.samplers import noise_for
@@ -15,9 +14,6 @@ from corgi_core.diffusion.samplers import noise_for
 
 class GanDecoder(Decoder):
     """Draws in one pass. The discriminator stays in the training's folder."""
-
-    kind: ClassVar[str] = "gan"
-    settings_class: ClassVar[type[DecoderSettings]] = GanSettings
 
     network: Generator
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from corgi_core.config import DecoderSettings, LafiteSettings
 from corgi_core.decoders.gan.decoder import GanDecoder
 
 
 class LafiteDecoder(GanDecoder):
     """The GAN decoder for CLIP's text embeddings."""
 
-    kind: ClassVar[str] = "lafite"
-    settings_class: ClassVar[type[DecoderSettings]] = LafiteSettings
     takes: ClassVar[Literal["image", "text"]] = "text"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from corgi_core.config import DecoderSettings, PCASettings
+from corgi_core.config import PCASettings
 from corgi_core.decoders.decoder import Decoder, Drawing, Text
 from corgi_core.decoders.noise import T, few_step_solver
 from corgi_core.decoders.pca.network import PCANetwork, PCAShape
@@ -18,8 +18,6 @@ from corgi_core.diffusion.samplers import noise_for
 class PCADecoder(Decoder):
     """Decodes embeddings to small images by diffusion over their PCA coordinates."""
 
-    kind: ClassVar[str] = "pca"
-    settings_class: ClassVar[type[DecoderSettings]] = PCASettings
     most_steps: ClassVar[int] = T
 
     network: PCANetwork

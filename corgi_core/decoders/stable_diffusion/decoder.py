@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from corgi_core.config import DecoderSettings, StableDiffusionSettings
+from corgi_core.config import StableDiffusionSettings
 from corgi_core.decoders.decoder import Decoder, Drawing, Text
 from corgi_core.decoders.stable_diffusion.network import (
     PIXELS_AT_ONCE,
@@ -23,9 +23,6 @@ from corgi_core.errors import CorgiError
 
 class StableDiffusionDecoder(Decoder):
     """Draws with Stable Diffusion 2, guided away from a negative embedding."""
-
-    kind: ClassVar[str] = "stable_diffusion"
-    settings_class: ClassVar[type[DecoderSettings]] = StableDiffusionSettings
 
     network: StableDiffusionNetwork
     settings: StableDiffusionSettings

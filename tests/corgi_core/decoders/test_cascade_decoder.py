@@ -18,9 +18,10 @@ from corgi_core.decoders.cascade.decoder import CascadeDecoder
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
 from corgi_core.decoders.cascade.prediction import prediction_target
 from corgi_core.decoders.cascade.task import CascadeTask
-from corgi_core.decoders.decoder import Decoder, Text
+from corgi_core.decoders.decoder import Text
 from corgi_core.decoders.noise import forward_process
 from corgi_core.decoders.picture_task import in_range
+from corgi_core.decoders.registry import load_decoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import StepRandom, train
 from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered
@@ -128,7 +129,7 @@ def test_save_and_load_give_the_same_decoder(
     cascade: CascadeDecoder, z: Tensor, tmp_path: Path
 ) -> None:
     cascade.save(tmp_path / "decoder")
-    loaded = Decoder.load(tmp_path / "decoder")
+    loaded = load_decoder(tmp_path / "decoder")
     assert isinstance(loaded, CascadeDecoder)
     assert loaded.digest == cascade.digest
     assert loaded.settings == cascade.settings

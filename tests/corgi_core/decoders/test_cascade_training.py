@@ -11,7 +11,7 @@ import torch
 from corgi_core.config import PRESETS, StageSettings
 from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.decoders.cascade.task import CascadeTask
-from corgi_core.decoders.kinds import task_of
+from corgi_core.decoders.registry import decoder_task
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import StepRandom, train
 from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered
@@ -98,8 +98,8 @@ def test_the_presets_cascades_are_possible() -> None:
 
 
 def test_it_is_a_kind_of_decoder_by_name(cascade_task: CascadeTask) -> None:
-    fields = ("settings", "pixels", "embeddings", "train_keys", "test_keys")
+    fields = ("pixels", "embeddings", "train_keys", "test_keys")
     inputs = {name: getattr(cascade_task, name) for name in fields}
-    found = task_of("cascade", None, **inputs)  # type: ignore[arg-type]
+    found = decoder_task(cascade_task.settings, None, **inputs)
     assert isinstance(found, CascadeTask)
     assert found.settings == TINY_CASCADE

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from corgi_core.decoders.decoder import Decoder
 from corgi_core.decoders.gan.decoder import GanDecoder
 from corgi_core.decoders.lafite.decoder import LafiteDecoder
 from corgi_core.decoders.lafite.task import LafiteTask, pseudo_text
+from corgi_core.decoders.registry import load_decoder
 from corgi_core.encoders.similarity import cosine_by_encoder, scale_per_encoder
 from corgi_core.training.loop import StepRandom, train
 from tests.helpers.gan_shapes import TINY_LAFITE, a_gan_task
@@ -48,7 +48,7 @@ def test_a_trained_lafite_is_saved_and_takes_texts(tmp_path: Path) -> None:
     result = train(task, TINY_LAFITE.training, tmp_path / "run")
     lafite = task.decoder(result.model, {})
     lafite.save(tmp_path / "decoder")
-    loaded = Decoder.load(tmp_path / "decoder")
+    loaded = load_decoder(tmp_path / "decoder")
     assert isinstance(loaded, LafiteDecoder)
     assert (loaded.takes, GanDecoder.takes) == ("text", "image")
     assert loaded.settings == TINY_LAFITE

@@ -14,6 +14,7 @@ from torch import Tensor
 from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.decoders.pca.task import PCATask
 from corgi_core.decoders.picture_task import blurred_embedding
+from corgi_core.decoders.registry import load_decoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
 from corgi_core.training.identity import identity_of
@@ -80,7 +81,7 @@ def test_save_and_load_give_the_same_decoder(
     decoder: PCADecoder, z: Tensor, tmp_path: Path
 ) -> None:
     decoder.save(tmp_path / "decoder")
-    loaded = PCADecoder.load(tmp_path / "decoder")
+    loaded = load_decoder(tmp_path / "decoder")
     assert loaded.digest == decoder.digest
     assert loaded.encoders == decoder.encoders
     assert loaded.card == decoder.card
@@ -95,7 +96,7 @@ def test_a_folder_whose_encoders_do_not_fit_is_refused(decoder: PCADecoder, tmp_
     config["encoders"]["encoder_dims"] = [WIDTH + 1]
     write_json(path, config)
     with pytest.raises(CorgiError, match="encoder_dims"):
-        PCADecoder.load(tmp_path / "decoder")
+        load_decoder(tmp_path / "decoder")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusio
 from torch import Tensor
 
 from corgi_core.decoders.picture_task import in_range
+from corgi_core.decoders.registry import load_decoder
 from corgi_core.decoders.stable_diffusion.conditioning import VECTORS
 from corgi_core.decoders.stable_diffusion.decoder import StableDiffusionDecoder
 from corgi_core.decoders.stable_diffusion.latents import TrainingLatents
@@ -211,7 +212,7 @@ def test_save_and_load_give_the_same_pictures(
     decoder = some.decoder(network, {"metrics": {}})
     decoder.save(tmp_path / "decoder")
     moved = (tmp_path / "decoder").rename(tmp_path / "elsewhere")
-    loaded = StableDiffusionDecoder.load(moved)
+    loaded = load_decoder(moved)
     assert {path.name for path in moved.iterdir()} == {
         "config.json", "model.safetensors", "card.json",
     }  # fmt: skip

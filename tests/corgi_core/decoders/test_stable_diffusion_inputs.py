@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from corgi_core.decoders.kinds import decoder_class, task_of
 from corgi_core.decoders.pca.task import PCATask
+from corgi_core.decoders.registry import decoder_class, decoder_task
 from corgi_core.decoders.stable_diffusion.decoder import StableDiffusionDecoder
 from corgi_core.decoders.stable_diffusion.network import StableDiffusionShape
 from corgi_core.decoders.stable_diffusion.pipeline import load_unet, load_vae, read_configs
@@ -38,8 +38,8 @@ def a_training(
     shapes: PCATask, folder: Path | str, clip: ClipEnsemble | None = None, **changes: object
 ) -> StableDiffusionTask:
     settings = replace(SETTINGS, **{"pretrained": str(folder)} | changes)
-    task = task_of(
-        "stable_diffusion", clip, settings=settings, pixels=shapes.pixels,
+    task = decoder_task(
+        settings, clip, pixels=shapes.pixels,
         embeddings=shapes.embeddings, train_keys=shapes.train_keys, test_keys=shapes.test_keys,
     )  # fmt: skip
     assert isinstance(task, StableDiffusionTask)
