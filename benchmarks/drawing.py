@@ -75,7 +75,7 @@ def measured(decoder: Decoder, batch: int, rounds: int) -> Row:
     return {
         "kind": decoder.kind,
         "pixels": decoder.settings.image_size,
-        "steps": decoder.settings.sampling_steps,
+        "steps": decoder.settings.num_steps,
         "seconds_alone": statistics.median(alone),
         "slowest_alone": max(alone),
         "per_second": batch / together,

@@ -25,17 +25,17 @@ LARGE = CascadeSettings(
     image_size=1024,
     stages=(
         StageSettings(
-            size=64, channels=(192, 384, 576, 768), layers=2, attending=3, noise_shift=0.0,
+            size=64, channels=(192, 384, 576, 768), layers=2, attention_levels=3, noise_shift=0.0,
         ),
         StageSettings(
-            size=256, channels=(128, 256, 384, 512), layers=1, attending=1, noise_shift=-1.0,
+            size=256, channels=(128, 256, 384, 512), layers=1, attention_levels=1, noise_shift=-1.0,
         ),
         StageSettings(
-            size=1024, channels=(64, 128, 256, 512), layers=2, attending=0, noise_shift=-2.0,
+            size=1024, channels=(64, 128, 256, 512), layers=2, attention_levels=0, noise_shift=-2.0,
         ),
     ),
     vectors=8, vector_width=768, prediction="v", condition_noise=0.5, sampling_noise=0.1,
-    blurred=0.5, least_cosine=0.7, embedding_dropout=0.1, guidance=1.0, sampling_steps=2,
+    perturbed=0.5, min_cosine=0.7, cond_dropout=0.1, guidance=1.0, num_steps=2,
     training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-4),
 )  # fmt: skip
 

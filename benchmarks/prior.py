@@ -89,7 +89,7 @@ def main(
             ("sampling", "training"), _numbers("dims", dims), _numbers("batches", batches)
         )
     ]
-    preset_draws = preset_named("emoji").prior.draws
+    preset_draws = preset_named("emoji").prior.noise_samples
     learning = replace(case, task="learning", seconds=seconds, draws=preset_draws)
     if stores is not None:
         learning = replace(learning, stores=str(stores.resolve()), dim=_dim_of(stores))

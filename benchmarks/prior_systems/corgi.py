@@ -39,8 +39,8 @@ class Corgi(System):
         self.network = PriorNetwork(shape_of(case)).to(case.device)
         self.settings = replace(
             preset_named("emoji").prior,
-            width=case.width, layers=case.layers, heads=case.heads, draws=case.draws,
-            text_dropout=TEXT_DROPOUT, guidance=case.guidance, sampling_steps=case.steps,
+            width=case.width, layers=case.layers, heads=case.heads, noise_samples=case.draws,
+            cond_dropout=TEXT_DROPOUT, guidance=case.guidance, num_steps=case.steps,
         )  # fmt: skip
         self.model = PriorModel(self.network, bank, self.settings, encoders={}, card={}).compile()
         self.draws = case.draws

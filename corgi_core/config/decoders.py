@@ -15,11 +15,11 @@ class DecoderSettings:
     kind: ClassVar[str]
 
     image_size: int  # pixels
-    embedding_dropout: float  # probability of hiding the embedding, for guidance
-    blurred: float  # share of the training embeddings that are blurred, as a prior's are …
-    least_cosine: float  # … down to this cosine to the true one
+    cond_dropout: float  # probability of hiding the embedding, for guidance
+    perturbed: float  # share of the training embeddings that are blurred, as a prior's are …
+    min_cosine: float  # … down to this cosine to the true one
     guidance: float
-    sampling_steps: int
+    num_steps: int
     training: TrainingSettings
 
 
@@ -43,7 +43,7 @@ class StageSettings:
     size: int  # pixels, a multiple of the stage's before and of 2^(levels − 1)
     channels: tuple[int, ...]  # at each level, from the full resolution down; multiples of 8
     layers: int  # residual blocks at each level
-    attending: int  # levels that attend, from the last up; 0 is convolutions alone
+    attention_levels: int  # levels that attend, from the last up; 0 is convolutions alone
     noise_shift: float  # of the cosine schedule's log SNR; negative is more noise
 
 
@@ -71,13 +71,13 @@ class GanSettings(DecoderSettings):
 
     kind: ClassVar[str] = "gan"
 
-    embedding_dropout: float = 0.0
+    cond_dropout: float = 0.0
     guidance: float = 1.0
-    sampling_steps: int = 1
+    num_steps: int = 1
 
     latent_width: int
     channel_base: int  # there are channel_base / side channels at the resolution side × side …
-    channel_most: int  # … but no more than this
+    max_channels: int  # … but no more than this
     clip_weight: float  # of the contrastive loss by CLIP, for the generator …
     layout_weight: float  # of the squared error at 16 × 16 pixels, for the generator
     semantic_weight: float  # … and of that by the discriminator's features, for both
@@ -95,8 +95,8 @@ class LafiteSettings(GanSettings):
 
     kind: ClassVar[str] = "lafite"
 
-    blurred: float = 0.0  # the perturbation stands in its place
-    least_cosine: float = 1.0
+    perturbed: float = 0.0  # the perturbation stands in its place
+    min_cosine: float = 1.0
     perturbation: float = 0.1  # ξ, the pseudo text's distance from the image, in its norm
 
 

@@ -28,8 +28,8 @@ EMOJI = Preset(
         ),
     ),
     prior=PriorSettings(
-        width=256, layers=1, heads=4, draws=4, text_dropout=0.1, p2_gamma=0.0,
-        guidance=1.0, sampling_steps=4,
+        width=256, layers=1, heads=4, noise_samples=4, cond_dropout=0.1, p2_gamma=0.0,
+        guidance=1.0, num_steps=4,
         training=TrainingSettings(
             steps=1000, batch_size=128, learning_rate=3e-3, ema_decay=0.99,
             checkpoint_every=250, evaluate_every=250,

@@ -47,7 +47,7 @@ class GaussianSettings:
 
     kappa: float = 1.0  # scale of the fitted deviations
     choice: str = "means"  # a caption's Gaussian is the nearest mean, or by "expectation" over …
-    choice_draws: int = 64  # … so many draws from each Gaussian
+    choice_samples: int = 64  # … so many samples of each Gaussian
     points_per_gaussian: int = 32  # with fewer embeddings than k times this, k is scaled down
     xi: float = 0.1  # ξ of equation (5): how strongly a learned bank's means are kept apart
     learning: TrainingSettings = field(  # of a learned bank
@@ -63,11 +63,11 @@ class PriorSettings:
     width: int
     layers: int
     heads: int
-    draws: int  # independent (t, noise) draws that share one text prefix
-    text_dropout: float  # probability of dropping the text, for classifier-free guidance
+    noise_samples: int  # independent samples of (t, noise) a caption, which share one text prefix
+    cond_dropout: float  # probability of dropping the text, for classifier-free guidance
     p2_gamma: float  # of the P2 weights, equation (4)
     guidance: float
-    sampling_steps: int
+    num_steps: int
     training: TrainingSettings
     loss: str = "simplified"  # equation (4), or "kl": the divergence that it simplifies
     sampler: str = "ddpm"

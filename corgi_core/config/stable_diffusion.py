@@ -23,7 +23,7 @@ def with_stable_diffusion(preset: Preset, pretrained: str) -> Preset:
         )
     added = StableDiffusionSettings(
         pretrained=pretrained, image_size=preset.decoder.image_size,
-        blurred=0.5, least_cosine=0.7, embedding_dropout=0.1, guidance=3.0, sampling_steps=25,
+        perturbed=0.5, min_cosine=0.7, cond_dropout=0.1, guidance=3.0, num_steps=25,
         training=TrainingSettings(
             steps=5000, batch_size=32, learning_rate=1e-4, weight_decay=0.01, warmup_steps=200,
             evaluate_every=1000, checkpoint_every=500,

@@ -128,7 +128,7 @@ class Decoder(ABC):
         CorgiError for a wrong width, for text that is not read, and for impossible steps, guidance
         or size.
         """
-        steps = self.settings.sampling_steps if steps is None else steps
+        steps = self.settings.num_steps if steps is None else steps
         guidance = self.settings.guidance if guidance is None else guidance
         size = self.settings.image_size if size is None else size
         self._check(embeddings, text, steps, guidance, size)
@@ -165,10 +165,10 @@ class Decoder(ABC):
             )
         if not math.isfinite(guidance):
             raise CorgiError(f"guidance {guidance} is not finite", "give a number such as 1 or 2")
-        if guidance != 1 and self.settings.embedding_dropout == 0:
+        if guidance != 1 and self.settings.cond_dropout == 0:
             raise CorgiError(
                 "this decoder was trained without embedding dropout, so it cannot be guided",
-                "use guidance 1, or train with embedding_dropout above 0",
+                "use guidance 1, or train with cond_dropout above 0",
             )
         if not 1 <= size <= LARGEST_SIZE:
             raise CorgiError(

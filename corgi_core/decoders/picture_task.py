@@ -92,10 +92,10 @@ class PictureTask(Task[N], Generic[S, N]):
         return {"held_out_pixel_error": float((decoded - pixels / 255).square().mean().sqrt())}
 
     def blurred(self, z: Tensor, random: StepRandom) -> Tensor:
-        """Embeddings z [n, d], of which `settings.blurred` have become uncertain as a prior's are:
-        at a cosine between `least_cosine` and 1 to the true one."""
-        cosine = 1 - (1 - self.settings.least_cosine) * random.uniform()
-        cosine = torch.where(random.uniform() < self.settings.blurred, cosine, 1.0)
+        """Embeddings z [n, d], of which the share `settings.perturbed` is uncertain as a prior's:
+        at a cosine between `min_cosine` and 1 to the true one."""
+        cosine = 1 - (1 - self.settings.min_cosine) * random.uniform()
+        cosine = torch.where(random.uniform() < self.settings.perturbed, cosine, 1.0)
         return blurred_embedding(z, cosine, random.normal(z.shape[1]), self.encoder_dims)
 
     @property

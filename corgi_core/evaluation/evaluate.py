@@ -70,7 +70,7 @@ def evaluate(
 
     metrics["protocol"] |= {
         "decoded_images": len(rows),
-        "decoder_steps": decoder.settings.sampling_steps,
+        "decoder_steps": decoder.settings.num_steps,
         "decoder_guidance": decoder.settings.guidance,
         "features": f"Inception {inception.digest}" if inception else "the preset's CLIP",
     }
@@ -135,7 +135,7 @@ def _prior_metrics(
 
 
 def _settled_steps(priors: Mapping[Name, PriorModel]) -> int:
-    steps = {prior.settings.sampling_steps for prior in priors.values()}
+    steps = {prior.settings.num_steps for prior in priors.values()}
     if len(steps) != 1:
         raise CorgiError(
             f"the priors were made for {sorted(steps)} sampling steps",

@@ -74,7 +74,7 @@ class GaussianBank(nn.Module):
         if choice not in (MEANS, EXPECTATION) or draws < 1:
             raise CorgiError(
                 f"Gaussians cannot be chosen by {choice!r} with {draws} draws",
-                f"set gaussians.choice to {MEANS} or {EXPECTATION}, choice_draws to 1 or more",
+                f"set gaussians.choice to {MEANS} or {EXPECTATION}, choice_samples to 1 or more",
             )
         self.register_buffer("means", means.detach().float())
         self.register_buffer("deviations", deviations.detach().float())

@@ -109,7 +109,7 @@ def fit_bank(
     deviations = (own * variances + (1 - own) * pooled).sqrt().clamp(min=SMALLEST_DEVIATION)
     bank = GaussianBank(
         means, settings.kappa * deviations, sizes, encoder_dims, settings.kappa,
-        settings.choice, settings.choice_draws,
+        settings.choice, settings.choice_samples,
     )  # fmt: skip
     return bank, fit
 

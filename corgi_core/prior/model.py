@@ -76,7 +76,7 @@ class PriorModel:
         and `sampler` default to the model's settings, guidance 1 is none. Row i depends on
         (seed, i) and its own caption only. `trajectory(t, ẑ_0)` sees every prediction, unscaled.
         """
-        steps = self.settings.sampling_steps if steps is None else steps
+        steps = self.settings.num_steps if steps is None else steps
         guidance = self.settings.guidance if guidance is None else guidance
         sampler = self.settings.sampler if sampler is None else sampler
         self._check(text, guidance)
@@ -116,10 +116,10 @@ class PriorModel:
             )
         if not math.isfinite(guidance):
             raise CorgiError(f"guidance {guidance} is not finite", "give a number such as 1 or 2")
-        if guidance != 1 and self.settings.text_dropout == 0:
+        if guidance != 1 and self.settings.cond_dropout == 0:
             raise CorgiError(
                 "this prior was trained without text dropout, so it cannot be guided",
-                "use guidance 1, or train with text_dropout above 0",
+                "use guidance 1, or train with cond_dropout above 0",
             )
 
     def save(self, folder: Path | UPath) -> None:

@@ -129,15 +129,16 @@ class PriorTask(Task[PriorNetwork]):
         return PriorNetwork(self.shape(), self.settings.checkpoint_activations)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """Equation (4) for `draws` independent (t, noise) per caption. rows [b] → mean loss."""
+        """Equation (4), mean over `noise_samples` pairs (t, noise) a caption, for rows [b]."""
         tokens, mask, text, z_0 = (x.to(random.device) for x in self.training.batch(rows))
-        draws, schedule, bank = self.settings.draws, self._schedule, self.bank.to(random.device)
+        samples, schedule = self.settings.noise_samples, self._schedule
+        bank = self.bank.to(random.device)
         c = bank.choose(text)
         z_0, start = z_0.unsqueeze(1), bank.of(c.unsqueeze(1))
         u_0 = start.whiten(z_0)
-        t = random.integers(len(schedule.betas), draws)
-        u_t = schedule.add_noise(u_0, random.normal(draws, bank.width), t)
-        dropped = random.uniform() < self.settings.text_dropout
+        t = random.integers(len(schedule.betas), samples)
+        u_t = schedule.add_noise(u_0, random.normal(samples, bank.width), t)
+        dropped = random.uniform() < self.settings.cond_dropout
         guess = start.unwhiten(schedule.expected_start(u_t, t))
         predicted = model(tokens, mask, text, dropped, guess, t, c).float()
         if self.settings.loss == "kl":

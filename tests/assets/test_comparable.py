@@ -30,7 +30,7 @@ def test_a_stale_prior_is_left_out(tmp_path):
     priors = {
         "100%|baseline": saved_and_loaded(place / "a"),
         "10%|shifted-k1024-learned": saved_and_loaded(place / "b"),
-        "100%|shifted-k128": saved_and_loaded(place / "c", replace(SETTINGS, sampling_steps=9)),
+        "100%|shifted-k128": saved_and_loaded(place / "c", replace(SETTINGS, num_steps=9)),
         "1.7%|shifted-k1": saved_and_loaded(place / "d", encoder="e2"),
     }
     models = comparable(priors, SETTINGS, ENCODERS)

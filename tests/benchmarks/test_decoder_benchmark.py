@@ -54,7 +54,9 @@ def test_the_peer_learns_with_channels_first(tmp_path: Path) -> None:
     assert pictures[0].shape == (3, 16, 16)
     assert pictures[0].abs().max() <= 1
     case = Case("emoji-small", tmp_path / "pictures", tmp_path, 4, "fp32", 1)
-    settings = StageSettings(size=16, channels=(8, 16), layers=1, attending=1, noise_shift=0.0)
+    settings = StageSettings(
+        size=16, channels=(8, 16), layers=1, attention_levels=1, noise_shift=0.0
+    )
     torch.manual_seed(0)
     stage = Stage(settings, 6, 8, 16, None, conditioned=True)
     example = Example(case, stage, 16, low=8)

@@ -23,8 +23,8 @@ def test_the_prior_says_what_nothing_is(generator: Generator) -> None:
         width, dict(unet.config), dict(vae.config), dict(tiny_scheduler().config)
     )
     settings = StableDiffusionSettings(
-        pretrained="", negative="prior", image_size=16, blurred=0.0, least_cosine=0.7,
-        embedding_dropout=0.1, guidance=2.0, sampling_steps=2,
+        pretrained="", negative="prior", image_size=16, perturbed=0.0, min_cosine=0.7,
+        cond_dropout=0.1, guidance=2.0, num_steps=2,
         training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3),
     )  # fmt: skip
     decoder = StableDiffusionDecoder(

@@ -12,11 +12,11 @@ from tests.helpers.shapes import SHAPES, SIDE, a_task
 TINY_CASCADE = CascadeSettings(
     image_size=SIDE,
     stages=(
-        StageSettings(size=8, channels=(32, 64), layers=1, attending=1, noise_shift=-1.0),
-        StageSettings(size=16, channels=(16, 32), layers=1, attending=0, noise_shift=-1.0),
+        StageSettings(size=8, channels=(32, 64), layers=1, attention_levels=1, noise_shift=-1.0),
+        StageSettings(size=16, channels=(16, 32), layers=1, attention_levels=0, noise_shift=-1.0),
     ),
     vectors=8, vector_width=32, prediction="v", condition_noise=0.5, sampling_noise=0.1,
-    blurred=0.0, least_cosine=0.7, embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
+    perturbed=0.0, min_cosine=0.7, cond_dropout=0.1, guidance=1.0, num_steps=6,
     training=TrainingSettings(
         steps=250, batch_size=SHAPES, learning_rate=5e-3, warmup_steps=20, ema_decay=0.97,
         precision="fp32", weight_decay=0.0, evaluate_every=250,

@@ -19,7 +19,7 @@ from tests.helpers.tiny_vit import tiny_vit
 
 PRESET = preset_named("emoji")
 SIZES: dict[str, Any] = {
-    "image_size": SIDE, "latent_width": 16, "channel_base": 256, "channel_most": 32,
+    "image_size": SIDE, "latent_width": 16, "channel_base": 256, "max_channels": 32,
     "training": replace(
         PRESET.decoder_of("gan").training, steps=12, batch_size=8, warmup_steps=2, ema_decay=0.9,
         precision="fp32", evaluate_every=12, checkpoint_every=4,
@@ -28,7 +28,7 @@ SIZES: dict[str, Any] = {
 TINY: GanSettings = replace(PRESET.decoder_of("gan"), **SIZES)
 TINY_LAFITE: LafiteSettings = replace(PRESET.decoder_of("lafite"), **SIZES)
 LEARNING = replace(  # the shapes' embeddings are random: this CLIP has nothing to say of them
-    TINY, blurred=0.0, clip_weight=0.0, layout_weight=0.0, semantic_weight=3.0,
+    TINY, perturbed=0.0, clip_weight=0.0, layout_weight=0.0, semantic_weight=3.0,
     r1_gamma=0.02, path_weight=0.2,
     training=replace(
         TINY.training, steps=400, batch_size=SHAPES, learning_rate=0.1, warmup_steps=10,

@@ -18,8 +18,8 @@ from corgi_core.decoders.pca.task import PCATask
 SIDE, WIDTH, SHAPES = 16, 16, 16
 TINY = replace(
     preset_named("emoji").decoder_of("pca"),
-    image_size=SIDE, components=64, width=128, vector_width=32, blurred=0.0,
-    embedding_dropout=0.1, guidance=1.0, sampling_steps=6,
+    image_size=SIDE, components=64, width=128, vector_width=32, perturbed=0.0,
+    cond_dropout=0.1, guidance=1.0, num_steps=6,
     training=TrainingSettings(
         steps=500, batch_size=SHAPES, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
         precision="fp32", evaluate_every=500,

@@ -22,7 +22,7 @@ IMAGES, TOKENS, TEXT_WIDTH, BLOCKS = 120, 5, 6, (4, 8)
 
 PRESET: Preset = replace(
     PRESETS["emoji-small"],
-    prior=replace(PRESETS["emoji-small"].prior, width=16, layers=1, heads=2, draws=2),
+    prior=replace(PRESETS["emoji-small"].prior, width=16, layers=1, heads=2, noise_samples=2),
     study=StudySettings(
         training=TrainingSettings(
             steps=12, batch_size=16, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5,

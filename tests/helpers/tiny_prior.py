@@ -19,8 +19,8 @@ TRAINING = TrainingSettings(
     checkpoint_every=4, evaluate_every=6, precision="fp32",
 )  # fmt: skip
 SETTINGS = PriorSettings(
-    width=32, layers=2, heads=4, draws=2, text_dropout=0.1, p2_gamma=1.0, guidance=1.0,
-    sampling_steps=4, training=TRAINING,
+    width=32, layers=2, heads=4, noise_samples=2, cond_dropout=0.1, p2_gamma=1.0, guidance=1.0,
+    num_steps=4, training=TRAINING,
 )  # fmt: skip
 
 

@@ -46,9 +46,10 @@ def _check_stage(stage: StageSettings, settings: CascadeSettings) -> None:
     levels = len(stage.channels)
     if not levels or any(c < 8 or c % 8 for c in stage.channels):
         raise CorgiError(f"{stage.channels} are no channels for a UNet", "choose multiples of 8")
-    if not 0 <= stage.attending <= levels:
+    if not 0 <= stage.attention_levels <= levels:
         raise CorgiError(
-            f"{stage.attending} of {levels} levels cannot attend", f"set attending to 0 … {levels}"
+            f"{stage.attention_levels} of {levels} levels cannot attend",
+            f"set attention_levels to 0 … {levels}",
         )
     sides, unit = {"size": stage.size}, 2 ** (levels - 1)
     if stage.size > settings.tile:

@@ -67,7 +67,7 @@ class CascadeTask(PictureTask[CascadeSettings, CascadeNetwork]):
         chosen = self.order[rows]
         pictures = in_range(self.training_pixels[chosen].to(random.device))
         z = self.blurred(self.training_embeddings[chosen].to(random.device), random)
-        dropped = random.uniform() < self.settings.embedding_dropout
+        dropped = random.uniform() < self.settings.cond_dropout
         text = self._words_of(chosen, dropped, random)
         return self._losses(model, pictures, z, dropped, random, text)
 

@@ -43,7 +43,7 @@ class Stage(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(embedding_width))
         self.to_vectors: nn.Module | None = None
         self.to_words: nn.Module | None = None
-        if settings.attending:
+        if settings.attention_levels:
             self.to_vectors = nn.Sequential(
                 nn.Linear(embedding_width, vectors * vector_width),
                 nn.Unflatten(1, (vectors, vector_width)),
@@ -116,15 +116,17 @@ class Stage(nn.Module):
 
 
 def _levels(settings: StageSettings) -> dict[str, object]:
-    """diffusers' names for a UNet whose last `attending` levels, and its middle, attend."""
-    channels, plain = settings.channels, len(settings.channels) - settings.attending
-    down = ["DownBlock2D"] * plain + ["CrossAttnDownBlock2D"] * settings.attending
-    up = ["CrossAttnUpBlock2D"] * settings.attending + ["UpBlock2D"] * plain
+    """diffusers' names for a UNet whose last `attention_levels` levels, and its middle, attend."""
+    channels, plain = settings.channels, len(settings.channels) - settings.attention_levels
+    down = ["DownBlock2D"] * plain + ["CrossAttnDownBlock2D"] * settings.attention_levels
+    up = ["CrossAttnUpBlock2D"] * settings.attention_levels + ["UpBlock2D"] * plain
     return {
         "block_out_channels": channels,
         "layers_per_block": settings.layers,
         "down_block_types": tuple(down),
-        "mid_block_type": "UNetMidBlock2DCrossAttn" if settings.attending else "UNetMidBlock2D",
+        "mid_block_type": "UNetMidBlock2DCrossAttn"
+        if settings.attention_levels
+        else "UNetMidBlock2D",
         "up_block_types": tuple(up),
         "attention_head_dim": tuple(max(1, c // HEAD_WIDTH) for c in channels),  # number of heads
         "norm_num_groups": math.gcd(GROUPS, *(c // 4 for c in channels)),

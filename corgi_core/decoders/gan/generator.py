@@ -32,7 +32,7 @@ class GanShape:
     image_size: int
     latent_width: int  # of the mapping network's input and output
     channel_base: int  # there are channel_base / side channels …
-    channel_most: int  # … but no more than this
+    max_channels: int  # … but no more than this
 
     @property
     def start(self) -> int:
@@ -46,7 +46,7 @@ class GanShape:
 
     def channels(self, side: int) -> int:
         """At the resolution side × side."""
-        return min(self.channel_most, self.channel_base // side)
+        return min(self.max_channels, self.channel_base // side)
 
 
 class SynthesisLayer(nn.Module):

@@ -72,7 +72,7 @@ class GanTask(PictureTask[GanSettings, GanNetwork]):
     @property
     def shape(self) -> GanShape:
         s, width = self.settings, self.embeddings.spec["width"]
-        return GanShape(width, s.image_size, s.latent_width, s.channel_base, s.channel_most)
+        return GanShape(width, s.image_size, s.latent_width, s.channel_base, s.max_channels)
 
     def build(self) -> GanNetwork:
         s = self.settings

@@ -60,7 +60,7 @@ class PCATask(PictureTask[PCASettings, PCANetwork]):
         z = self.blurred(self.training_embeddings[pictures].to(random.device), random)
         t = random.integers(T)
         x_t = self._process.add_noise(x_0, random.normal(x_0.shape[1]), t.int())  # type: ignore[arg-type]
-        predicted = model(x_t, t, z, random.uniform() < self.settings.embedding_dropout)
+        predicted = model(x_t, t, z, random.uniform() < self.settings.cond_dropout)
         alpha_bar = self._process.alphas_cumprod.to(t.device)[t]
         return {"loss": denoising_loss(x_0, predicted, alpha_bar, 3 * self.settings.image_size**2)}
 

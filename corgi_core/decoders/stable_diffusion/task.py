@@ -87,7 +87,7 @@ class StableDiffusionTask(PictureTask[StableDiffusionSettings, StableDiffusionNe
         t = random.integers(self._process.config["num_train_timesteps"])
         noise = random.normal(*x_0.shape[1:])
         x_t = self._process.add_noise(x_0, noise, t.int())  # type: ignore[arg-type]
-        predicted = model(x_t, t, z, random.uniform() < self.settings.embedding_dropout)
+        predicted = model(x_t, t, z, random.uniform() < self.settings.cond_dropout)
         errors = predicted - target(self._process, x_0, noise, t)
         return {"loss": errors.square().mean()}
 

@@ -119,7 +119,7 @@ def test_a_picture_depends_on_seed_and_number_only(
 def test_guidance_needs_dropout_and_changes_the_picture(cascade: CascadeDecoder, z: Tensor) -> None:
     guided = cascade.decode(z[:2], guidance=2.0)
     assert (guided - cascade.decode(z[:2])).abs().max() > 1e-3
-    undropped = replace(cascade.settings, embedding_dropout=0.0)
+    undropped = replace(cascade.settings, cond_dropout=0.0)
     unguidable = CascadeDecoder(cascade.network, undropped, cascade.encoders, card={})
     with pytest.raises(CorgiError, match="dropout"):
         unguidable.decode(z[:1], guidance=2.0)
@@ -140,8 +140,8 @@ def test_save_and_load_give_the_same_decoder(
 def test_a_large_picture_is_denoised_in_tiles() -> None:
     """The UNet sees tiles alone, and every pixel is drawn."""
     stages = (
-        StageSettings(size=16, channels=(8, 16), layers=1, attending=1, noise_shift=0.0),
-        StageSettings(size=64, channels=(8, 16), layers=1, attending=0, noise_shift=0.0),
+        StageSettings(size=16, channels=(8, 16), layers=1, attention_levels=1, noise_shift=0.0),
+        StageSettings(size=64, channels=(8, 16), layers=1, attention_levels=0, noise_shift=0.0),
     )
     decoder = fresh(altered(image_size=64, stages=stages, tile=32, overlap=8))
     sides: set[int] = set()
@@ -173,7 +173,7 @@ def texts(cascade_task: CascadeTask, tmp_path_factory: pytest.TempPathFactory) -
 def test_a_cascade_reads_words_beside_the_embedding(
     cascade_task: CascadeTask, texts: ArrayStore, z: Tensor
 ) -> None:
-    settings = altered(text_width=5, text_dropout=0.0, embedding_dropout=0.0)
+    settings = altered(text_width=5, text_dropout=0.0, cond_dropout=0.0)
     reading = replace(cascade_task, settings=settings, texts=texts)
     torch.manual_seed(0)
     network, seen = reading.build(), []
@@ -199,7 +199,7 @@ def test_words_outside_the_caption_subset_are_not_there(
     cascade_task: CascadeTask, texts: ArrayStore
 ) -> None:
     settings, keys = altered(text_width=5, text_dropout=0.0), list(cascade_task.train_keys)
-    settings = replace(settings, embedding_dropout=0.0)
+    settings = replace(settings, cond_dropout=0.0)
     reading = replace(cascade_task, settings=settings, texts=texts, captioned=keys[:3])
     network, seen = reading.build(), []
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[-1]))
@@ -211,7 +211,7 @@ def test_words_outside_the_caption_subset_are_not_there(
 
 
 def test_hidden_words_are_hidden(cascade_task: CascadeTask, texts: ArrayStore) -> None:
-    for hiding in ({"text_dropout": 1.0}, {"text_dropout": 0.0, "embedding_dropout": 1.0}):
+    for hiding in ({"text_dropout": 1.0}, {"text_dropout": 0.0, "cond_dropout": 1.0}):
         settings = altered(text_width=5, **hiding)
         reading = replace(cascade_task, settings=settings, texts=texts)
         network, seen = reading.build(), []

@@ -14,10 +14,12 @@ WIDTH, N = 6, 2
 SHOWN = torch.zeros(N, dtype=torch.bool)
 
 
-def a_stage(attending: int = 1, conditioned: bool = True, text_width: int | None = None) -> Stage:
+def a_stage(
+    attention_levels: int = 1, conditioned: bool = True, text_width: int | None = None
+) -> Stage:
     torch.manual_seed(0)
     settings = StageSettings(
-        size=8, channels=(8, 16), layers=1, attending=attending, noise_shift=0.0
+        size=8, channels=(8, 16), layers=1, attention_levels=attention_levels, noise_shift=0.0
     )
     return Stage(settings, WIDTH, 8, 16, text_width, conditioned).eval()
 
@@ -54,7 +56,7 @@ def test_the_embedding_is_heard_through_vectors_and_beside_the_timestep(white: T
 
 
 def test_a_stage_without_attention_has_none_and_hears_beside_the_timestep(white: Tensor) -> None:
-    stage = a_stage(attending=0)
+    stage = a_stage(attention_levels=0)
     assert not [name for name, _ in stage.named_parameters() if "attn" in name]
     assert [name for name, _ in a_stage().named_parameters() if "attn" in name]
     first, second = told(stage, white)
@@ -103,8 +105,8 @@ def test_words_are_heard_where_they_are_there(white: Tensor) -> None:
 
 def test_every_parameter_learns() -> None:
     """Else several workers would wait for gradients that never come."""
-    for attending, text_width in ((0, 5), (1, 5), (2, None)):
-        stage = a_stage(attending, text_width=text_width).train()
+    for attention_levels, text_width in ((0, 5), (1, 5), (2, None)):
+        stage = a_stage(attention_levels, text_width=text_width).train()
         text = None
         if text_width:
             text = Text(torch.randn(N, 4, text_width), torch.ones(N, 4, dtype=torch.bool))
@@ -116,7 +118,7 @@ def test_every_parameter_learns() -> None:
 
 def test_convolutions_have_their_channels_last_and_get_theirs_so() -> None:
     """Also those that diffusers' blocks would hand channels first, in training alone."""
-    stage, first = a_stage(attending=0).train(), []
+    stage, first = a_stage(attention_levels=0).train(), []
 
     def look(name: str, inputs: tuple[Tensor, ...]) -> None:
         if not inputs[0].is_contiguous(memory_format=torch.channels_last):

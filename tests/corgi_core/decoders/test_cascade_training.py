@@ -29,7 +29,7 @@ def test_a_resumed_cascade_is_the_uninterrupted_one(
 ) -> None:
     training = replace(TINY_CASCADE.training, steps=8, checkpoint_every=2)
     fields = (cascade_task.pixels, cascade_task.embeddings, cascade_task.train_keys, ())
-    settings = altered(training=training, blurred=0.5)
+    settings = altered(training=training, perturbed=0.5)
     with pytest.raises(StoppedError):
         train(stopping(CascadeTask, at=5)(settings, *fields), training, tmp_path / "stopped")
     resumed = train(CascadeTask(settings, *fields), training, tmp_path / "stopped").model
@@ -40,7 +40,7 @@ def test_a_resumed_cascade_is_the_uninterrupted_one(
 
 def test_two_workers_lose_what_one_does(cascade_task: CascadeTask) -> None:
     torch.manual_seed(0)
-    blurred = replace(cascade_task, settings=altered(blurred=0.5))
+    blurred = replace(cascade_task, settings=altered(perturbed=0.5))
     network, rows = blurred.build().eval(), torch.arange(SHAPES)
     whole = blurred.loss(network, rows, StepRandom(0, 7, SHAPES))
     halves = [
@@ -52,10 +52,13 @@ def test_two_workers_lose_what_one_does(cascade_task: CascadeTask) -> None:
         torch.testing.assert_close(loss, (halves[0][name] + halves[1][name]) / 2)
 
 
-def stages_of(*sizes: int, channels: tuple[int, ...] = (8, 16), attending: int = 0) -> object:
+def stages_of(
+    *sizes: int, channels: tuple[int, ...] = (8, 16), attention_levels: int = 0
+) -> object:
     return tuple(
         StageSettings(
-            size=size, channels=channels, layers=1, attending=attending, noise_shift=0.0
+            size=size, channels=channels, layers=1, noise_shift=0.0,
+            attention_levels=attention_levels,
         )
         for size in sizes
     )  # fmt: skip
@@ -73,7 +76,7 @@ def stages_of(*sizes: int, channels: tuple[int, ...] = (8, 16), attending: int =
         ({"stages": stages_of(16, channels=(8,) * 6)}, "halves"),
         ({"stages": stages_of(16, channels=(12,))}, "channels"),
         ({"stages": stages_of(16, channels=())}, "channels"),
-        ({"stages": stages_of(16, attending=3)}, "attend"),
+        ({"stages": stages_of(16, attention_levels=3)}, "attend"),
         ({"tile": 9, "overlap": 2}, "tile is 9"),
         ({"tile": 8, "overlap": 3}, "overlap is 3"),
         ({"tile": 8, "overlap": 6}, "overlap"),

@@ -12,7 +12,7 @@ from corgi_core.decoders.gan.generator import GanShape
 from corgi_core.decoders.gan.losses import discriminator_loss, generator_loss
 from corgi_core.decoders.gan.network import GanNetwork
 
-SHAPE = GanShape(embedding_width=8, image_size=16, latent_width=8, channel_base=64, channel_most=8)
+SHAPE = GanShape(embedding_width=8, image_size=16, latent_width=8, channel_base=64, max_channels=8)
 P = 0.5
 
 

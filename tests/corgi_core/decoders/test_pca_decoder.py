@@ -126,7 +126,7 @@ def test_embeddings_of_another_shape_are_refused(
 
 
 def test_guidance_needs_a_decoder_trained_for_it(decoder: PCADecoder, z: Tensor) -> None:
-    undropped = replace(decoder.settings, embedding_dropout=0.0)
+    undropped = replace(decoder.settings, cond_dropout=0.0)
     unguidable = PCADecoder(decoder.network, undropped, decoder.encoders, card={})
     with pytest.raises(CorgiError, match="dropout"):
         unguidable.decode(z[:1], guidance=2.0)
@@ -145,7 +145,7 @@ def test_more_components_than_pixels_are_refused(task: PCATask) -> None:
 def test_two_workers_denoise_what_one_does(task: PCATask) -> None:
     """The mean of two workers' losses is one worker's loss on the whole batch."""
     torch.manual_seed(0)
-    blurred = replace(task, settings=replace(TINY, blurred=0.5))
+    blurred = replace(task, settings=replace(TINY, perturbed=0.5))
     network, rows = blurred.build().eval(), torch.arange(SHAPES)
     torch.nn.init.normal_(network.head.weight)
     whole = blurred.loss(network, rows, StepRandom(0, 7, SHAPES))
@@ -160,7 +160,7 @@ def test_a_decoder_that_met_blurred_embeddings_draws_from_them(
     task: PCATask, decoder: PCADecoder, z: Tensor, tmp_path: Path
 ) -> None:
     """At a cosine of 0.6 to the true embeddings it errs less than one that met only true ones."""
-    blurring = replace(task, settings=replace(TINY, blurred=1.0, least_cosine=0.3))
+    blurring = replace(task, settings=replace(TINY, perturbed=1.0, min_cosine=0.3))
     met = train(blurring, TINY.training, tmp_path / "run").model
     z, real = z.repeat(16, 1), real_pictures(task).repeat(16, 1, 1, 1)
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(3))

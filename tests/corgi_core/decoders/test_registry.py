@@ -90,8 +90,8 @@ def colour() -> Iterator[None]:
 def test_a_registered_kind_is_trained_saved_and_loaded_by_its_name(tmp_path: Path) -> None:
     shapes = a_task(tmp_path / "data")
     settings = ColourSettings(
-        image_size=SIDE, embedding_dropout=0.0, blurred=0.0, least_cosine=1.0, guidance=1.0,
-        sampling_steps=1, training=TrainingSettings(steps=3, batch_size=4, learning_rate=1e-2),
+        image_size=SIDE, cond_dropout=0.0, perturbed=0.0, min_cosine=1.0, guidance=1.0,
+        num_steps=1, training=TrainingSettings(steps=3, batch_size=4, learning_rate=1e-2),
     )  # fmt: skip
     task = decoder_task(
         settings, None, pixels=shapes.pixels, embeddings=shapes.embeddings,

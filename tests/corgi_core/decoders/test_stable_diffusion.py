@@ -222,7 +222,7 @@ def test_save_and_load_give_the_same_pictures(
 
 
 def test_two_workers_denoise_what_one_does(task: StableDiffusionTask) -> None:
-    some = told(task, blurred=0.5, embedding_dropout=0.5)
+    some = told(task, perturbed=0.5, cond_dropout=0.5)
     model, rows = some.build().eval(), torch.arange(SHAPES)
     some.prepare(model)
     with torch.no_grad():

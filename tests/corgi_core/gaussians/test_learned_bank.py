@@ -108,7 +108,7 @@ def test_the_overlap_is_the_mean_over_all_pairs(k):
 @pytest.mark.parametrize("choice", ["means", "expectation"])
 def test_the_loss_is_equation_5(stores, choice):
     """Against draws, Gaussians and cosines written out one by one."""
-    task = task_of(stores, xi=0.7, choice=choice, choice_draws=16)
+    task = task_of(stores, xi=0.7, choice=choice, choice_samples=16)
     rows, random = torch.arange(30), StepRandom(3, 5, 30)
     noise = StepRandom(3, 5, 30).normal(D)
     total = 0.0
@@ -188,8 +188,8 @@ def test_the_priors_loss_does_not_reach_the_bank(stores):
     manifest = dataset.manifest
     captioned = CaptionSubset(manifest.loc[manifest["split"] == "train", "key"].to_numpy(str), 1, 0)
     settings = PriorSettings(
-        width=16, layers=1, heads=2, draws=2, text_dropout=0.1, p2_gamma=1.0, guidance=1.0,
-        sampling_steps=2, training=LEARNING,
+        width=16, layers=1, heads=2, noise_samples=2, cond_dropout=0.1, p2_gamma=1.0, guidance=1.0,
+        num_steps=2, training=LEARNING,
     )  # fmt: skip
     prior = PriorTask(settings, images, texts, captioned, (), bank)
     network = prior.build()

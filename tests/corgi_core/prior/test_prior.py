@@ -18,8 +18,8 @@ from corgi_core.prior.stepping import Stepping
 
 D, T, W = 8, 6, 10
 SETTINGS = PriorSettings(
-    width=32, layers=2, heads=4, draws=3, text_dropout=0.1, p2_gamma=1.0, guidance=1.0,
-    sampling_steps=4, training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3),
+    width=32, layers=2, heads=4, noise_samples=3, cond_dropout=0.1, p2_gamma=1.0, guidance=1.0,
+    num_steps=4, training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3),
 )  # fmt: skip
 ENCODERS = {"encoder": "abc", "encoder_dims": [D], "names": ["tiny"], "width": D}
 
@@ -281,7 +281,7 @@ def test_bad_requests_are_refused(network, captions, bank):
         prior.sample(tokens, mask, text[:, :5])
     with pytest.raises(CorgiError, match="not finite"):
         prior.sample(tokens, mask, text, guidance=float("nan"))
-    undropped = dataclasses.replace(SETTINGS, text_dropout=0.0)
+    undropped = dataclasses.replace(SETTINGS, cond_dropout=0.0)
     with pytest.raises(CorgiError, match="without text dropout"):
         PriorModel(network, bank, undropped, ENCODERS, {}).sample(tokens, mask, text, guidance=2.0)
 

@@ -26,7 +26,7 @@ class Captionless(nn.Module):
 @pytest.mark.parametrize("kappa", [0.5, 1.0, 3.0])
 def test_the_guess_alone_has_the_error_of_one_who_knows_the_gaussian_only(tmp_path, kappa):
     """Its error is κσ((ᾱ − 1) u_0 + √(ᾱ(1 − ᾱ)) ε), where the data have E[(κσ u_0)²] = σ²."""
-    task = made_prior(tmp_path, replace(SETTINGS, draws=200, p2_gamma=0.0), PICTURES)
+    task = made_prior(tmp_path, replace(SETTINGS, noise_samples=200, p2_gamma=0.0), PICTURES)
     image = task.training.image.numpy().astype(np.float32)
     fitted, _ = fit_bank(image, 1, task.bank.encoder_dims, seed=0)
     task.bank = fitted.with_kappa(kappa)

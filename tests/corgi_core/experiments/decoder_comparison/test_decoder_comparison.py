@@ -46,7 +46,7 @@ def material(parts, tmp_path_factory) -> Material:
 @pytest.fixture(scope="module")
 def contest(parts, material) -> Contest:
     torch.manual_seed(1)
-    shape = GanShape(sum(BLOCKS), SIDE, latent_width=8, channel_base=64, channel_most=8)
+    shape = GanShape(sum(BLOCKS), SIDE, latent_width=8, channel_base=64, max_channels=8)
     settings = preset_named("emoji-small").decoder_of("lafite")
     lafite = LafiteDecoder(GanGenerator(shape).eval(), settings, parts.decoder.encoders, {})
     return Contest(
