@@ -65,13 +65,8 @@ _SMALL_ADVERSARIAL: dict[str, Any] = {
 
 EMOJI_SMALL_DECODERS = (
     replace(
-<<<<<<< HEAD
         _PCA, image_size=32, components=256, width=256, vector_width=64,
         num_steps=8,
-=======
-        _COMPONENTS, image_size=32, components=256, width=256, vector_width=64,
-        num_steps=8,
->>>>>>> 7508b7d (Settings: the field's names (noise_samples, num_steps, cond_dropout, perturbed, min_cosine, choice_samples, attention_levels, max_channels))
         training=TrainingSettings(
             steps=200, batch_size=128, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95,
         ),
