@@ -14,8 +14,8 @@ from orchestration.settings import settings
 
 if TYPE_CHECKING:
     from corgi_core.config import TrainingSettings
-    from corgi_core.encoders.contrastive import ClipTask
-    from corgi_core.encoders.onto_embeddings import TextTowerTask
+    from corgi_core.encoders.train_clip import ClipTask
+    from corgi_core.encoders.train_text_tower import TextTowerTask
 
 
 @dg.asset(
@@ -36,13 +36,13 @@ def clip_encoder(
 
     The recalls are text → image over the held-out images.
     """
-    from corgi_core.encoders import clip, contrastive
+    from corgi_core.encoders import clip, train_clip
 
     encoders = workspace.preset.encoders
     if encoders.training is None:
         ensemble = clip.ClipEnsemble.load(encoders.clip)
         return materialized(ensemble, encoders=list(ensemble.names), width=ensemble.width)
-    task = contrastive.ClipTask(encoders, images, pixels)
+    task = train_clip.ClipTask(encoders, images, pixels)
     inputs: dict[str, FolderBacked] = {"images": images, "pixels": pixels}
     return trained_ensemble(context, task, encoders.training, "clip", inputs, trainer)
 

@@ -46,9 +46,10 @@ def text_embeddings(
     workspace: Workspace,
 ) -> dg.MaterializeResult[ArrayStore]:
     """One row a caption: the CLIP text embedding, and the text encoder's tokens with their mask."""
-    from corgi_core.encoders import embed, text
+    from corgi_core.encoders import embed
+    from corgi_core.encoders.tokens import TokenEncoder
 
     encoders = workspace.preset.encoders
-    tokens = text.TokenEncoder.load(encoders.text, encoders.text_tokens)
+    tokens = TokenEncoder.load(encoders.text, encoders.text_tokens)
     store = embed.embed_texts(clip_encoder, tokens, images, workspace.path(context))
     return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)

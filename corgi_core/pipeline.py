@@ -20,8 +20,8 @@ from corgi_core.errors import CorgiError
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone needs none of it
     from corgi_core.decoders.decoder import Decoder, Text
     from corgi_core.encoders.clip import ClipEnsemble
-    from corgi_core.encoders.text import TokenEncoder
-    from corgi_core.encoders.text_tower import ClipTextTower
+    from corgi_core.encoders.clip_text import ClipTextTower
+    from corgi_core.encoders.tokens import TokenEncoder
     from corgi_core.prior.model import PriorModel
 
 LONGEST_PROMPT = 2000

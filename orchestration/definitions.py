@@ -16,7 +16,7 @@ from assets import (
     evaluation,
     gaussians,
     models,
-    ready_made,
+    precomputed,
     registry,
     study,
 )
@@ -42,7 +42,7 @@ OF_PICTURES_ALONE = {
 
 
 def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
-    """The lineage; without pictures, the embeddings that came ready-made stand in their place."""
+    """The lineage; without pictures, precomputed embeddings stand in their place."""
     every = _assets_in(
         [
             captions, clip, comparison, data, embeddings, evaluation, gaussians, models, registry,
@@ -51,7 +51,7 @@ def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
     )  # fmt: skip
     if preset.decoder is not None:
         return every
-    ready = _assets_in([ready_made])
+    ready = _assets_in([precomputed])
     left_out = OF_PICTURES_ALONE | {asset.key for asset in ready}
     return [asset for asset in every if asset.key not in left_out] + ready
 

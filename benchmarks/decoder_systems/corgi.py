@@ -18,8 +18,8 @@ from corgi_core.data.pixels import pixels
 from corgi_core.decoders.picture_task import PictureTask
 from corgi_core.decoders.registry import decoder_task
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.contrastive import ClipTask
 from corgi_core.encoders.embed import embed_images
+from corgi_core.encoders.train_clip import ClipTask
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.gradient import BatchGradient

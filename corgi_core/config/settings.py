@@ -163,7 +163,7 @@ class Preset:
     def with_clip(self, names: tuple[str, ...]) -> Preset:
         """This preset with other CLIP encoders, as `ClipEnsemble.load` knows them; none trained.
 
-        CorgiError where embeddings come ready-made, which have theirs.
+        CorgiError where embeddings come precomputed, which have theirs.
         """
         if not self.decoders:
             raise CorgiError(

@@ -35,7 +35,7 @@ def check_manifest(manifest: pd.DataFrame) -> SuiteResult:
         longest_caption=lengths.map(lambda n: max(n, default=np.nan)),
     )
     whole = ["key", "shard", "source", "group"]
-    if manifest["width"].notna().any():  # ready-made embeddings have no pixels
+    if manifest["width"].notna().any():  # precomputed embeddings have no pixels
         whole += ["width", "height"]
     return _validate(
         frame,

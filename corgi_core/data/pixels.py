@@ -17,12 +17,12 @@ from corgi_core.errors import CorgiError
 def pixels(images: Dataset, folder: Path | UPath, size: int) -> ArrayStore:
     """The gated `images` as the array "pixels", uint8 [n, 3, size, size] in 0..255.
 
-    CorgiError where the dataset holds ready-made embeddings.
+    CorgiError where the dataset holds precomputed embeddings.
     """
     if not images.manifest["width"].notna().any():
         raise CorgiError(
             f"{images.folder} holds embeddings, not pictures",
-            "use a preset for ready-made embeddings, such as --preset embeddings",
+            "use a preset for precomputed embeddings, such as --preset embeddings",
         )
 
     def compute(shard: str) -> dict[str, np.ndarray]:

@@ -105,7 +105,7 @@ def _passed(
 
 @dataclass
 class _Embeddings:
-    """Checks embeddings that came ready-made; remembers which encoders made the first one."""
+    """Checks embeddings that came precomputed; remembers which encoders made the first one."""
 
     space: Space | None = None
 

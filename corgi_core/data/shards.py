@@ -1,6 +1,6 @@
 """WebDataset tar shards: `<key>.<png|jpg|…>` beside `<key>.txt` (one caption) or `<key>.json`.
 
-Where embeddings came ready-made, `<key>.npy` stands in the image's place (see `vectors`).
+Where embeddings are precomputed, `<key>.npy` stands in the image's place (see `vectors`).
 The same samples give byte-identical shards: members are sorted by key within their shard and carry
 no time, user or mode of their own.
 """

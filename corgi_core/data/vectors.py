@@ -1,4 +1,4 @@
-"""Embeddings that come ready-made, one file an image, in the place of its picture.
+"""Embeddings that come precomputed, one file an image, in the place of its picture.
 
 The file is an .npy of one record with a field for each CLIP encoder: its name, its width d_b and
 its float type stand in the header. So every vector says by itself which space it belongs to.
@@ -66,6 +66,6 @@ def read_vector(file: bytes) -> tuple[Space, NDArray[np.float32]]:
 
 def _no_vector(why: str) -> CorgiError:
     return CorgiError(
-        f"a file of the dataset is no ready-made embedding ({why})",
+        f"a file of the dataset is no precomputed embedding ({why})",
         "use a preset with pictures, or ingest with --format embeddings",
     )

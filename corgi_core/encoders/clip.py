@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 from upath import UPath
 
-from corgi_core.encoders.fitted_text import CONFIG as FITTED
-from corgi_core.encoders.fitted_text import FittedTextTower
-from corgi_core.encoders.local import local_folder
+from corgi_core.encoders.fitted_text_tower import CONFIG as FITTED
+from corgi_core.encoders.fitted_text_tower import FittedTextTower
 from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, read_json, whole_folder, write_json
+from corgi_core.io.files import digest_of, local_folder, read_json, whole_folder, write_json
 from corgi_core.io.model_folder import CARD
 
 ENSEMBLE = "ensemble.json"
@@ -31,7 +30,7 @@ Encoder = OpenClipModel | FittedTextTower
 class ClipEnsemble(nn.Module):
     """B frozen encoders; d = Σ d_b. `card` says where trained ones come from.
 
-    They are open_clip's, or, for image embeddings that came ready-made, text towers fitted to them.
+    They are open_clip's, or, for precomputed image embeddings, text towers fitted to them.
     """
 
     def __init__(self, encoders: Sequence[Encoder], card: Mapping[str, Any] | None = None) -> None:

@@ -1,73 +1,25 @@
-"""Trains a small open_clip model on the training split, for people without pretrained ones.
-
-The text tower is a frozen transformers encoder, mean pooled, under a learned projection
-(open_clip's HFTextEncoder), so its pooled vectors are computed once; the image tower is learned
-from scratch. The loss is CLIP's, over the global batch.
-"""
+"""What every contrastive training shares: pairs, augmentation, CLIP's loss, held-out retrieval."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Sequence
 
-import open_clip
 import torch
-from open_clip.hf_configs import arch_dict
 from open_clip.loss import ClipLoss
-from open_clip.model import set_model_preprocess_cfg
-from open_clip.tokenizer import HFTokenizer
-from open_clip.transform import PreprocessCfg
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from corgi_core.config import EncoderSettings
-from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.encoders.augment import NUMBERS, jittered
-from corgi_core.encoders.captioned import captions_by_split, held_out_retrieval
-from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.open_clip_model import OpenClipModel
-from corgi_core.encoders.text import (
-    TokenEncoder,
-    portable_name,
-    quiet_transformers,
-    transformers_source,
-)
-from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom, Task
+from corgi_core.encoders.similarity import mean_encoder_cosine, recall_at
 
-# White is 0, so the convolutions' zero padding continues the background.
-MEAN, DEVIATION = (1.0, 1.0, 1.0), (0.5, 0.5, 0.5)
 LARGEST_SCALE = math.log(100)  # of the logits, as CLIP clips it
-_BATCH = 256
-
-
-class DualEncoder(nn.Module):
-    """The parts of an open_clip model that are trained: image tower, text projection, scale."""
-
-    def __init__(self, clip: open_clip.CustomTextCLIP) -> None:
-        super().__init__()
-        self.visual = clip.visual
-        self.projection = clip.text.proj
-        self.logit_scale = clip.logit_scale
-
-    def forward(self, pixels: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """pixels [n, 3, s, s] in [0, 1], pooled text [n, w] → unit vectors [n, d] twice, scale."""
-        scale = self.logit_scale.clamp(max=LARGEST_SCALE).exp()
-        return self.encode_images(pixels), self.encode_texts(pooled), scale
-
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """[n, 3, s, s] in [0, 1] → unit vectors [n, d], float32."""
-        pixels = (pixels - MEAN[0]) / DEVIATION[0]
-        features = self.visual(pixels.contiguous(memory_format=torch.channels_last))
-        return F.normalize(features.float(), dim=-1)
-
-    def encode_texts(self, pooled: Tensor) -> Tensor:
-        """Mean-pooled text [n, w] → unit vectors [n, d], float32."""
-        return F.normalize(self.projection(pooled).float(), dim=-1)
+ZOOM = 0.15  # images grow or shrink by at most this share
+SHIFT = 0.06  # of the side, in either direction
+ANGLE = 0.15  # radians
+CONTRAST = 0.1
+BRIGHTNESS = 0.05
+JITTER_NUMBERS = 6  # uniform numbers that `jittered` needs for one image
 
 
 def global_clip_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
@@ -84,138 +36,46 @@ def global_clip_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     return value
 
 
-@dataclass
-class Pairs:
-    """Images and captions in memory: pixels uint8 [n, 3, s, s]; pooled text float32 [n, w]."""
+def jittered(pixels: Tensor, uniform: Tensor) -> Tensor:
+    """Images moved, turned, scaled and relit a little; what comes into view is white.
 
-    pixels: Tensor
-    pooled: Tensor
+    Never mirrored: a caption that says "left" must stay true.
 
-    def __len__(self) -> int:
-        return len(self.pooled)
-
-
-@dataclass
-class ClipTask(Task[DualEncoder]):
-    """Training of a small open_clip model (a `Task` of the training loop).
-
-    A row is a caption of a training image. `pixels` are the images at `settings.image_size`.
+    pixels [n, 3, h, w] in [0, 1]; uniform [n, 6] in [0, 1) → [n, 3, h, w], about in [0, 1].
     """
-
-    compares_samples = True
-
-    settings: EncoderSettings
-    images: Dataset
-    pixels: ArrayStore
-
-    def __post_init__(self) -> None:
-        size = self.pixels.spec["size"]
-        if size != self.settings.image_size:
-            raise CorgiError(
-                f"the pixels are {size} px wide, the CLIP encoder reads {self.settings.image_size}",
-                "set encoders.image_size to the pixels' size",
-            )
-
-    @cached_property
-    def _captions(self) -> dict[str, list[tuple[str, str]]]:
-        captions = captions_by_split(self.images)
-        if not captions["train"]:
-            raise CorgiError(
-                "no training image has a caption, so no CLIP model can be trained",
-                "ingest captions, or name pretrained encoders in encoders.clip",
-            )
-        return captions
-
-    @cached_property
-    def _pairs(self) -> dict[str, Pairs]:
-        text = TokenEncoder.load(self.settings.text, self.settings.text_tokens)
-        pixels = self.pixels.read("pixels")
-        pairs = {}
-        for split, captions in self._captions.items():
-            rows = self.pixels.rows_of(key for key, _ in captions)
-            pairs[split] = Pairs(
-                torch.from_numpy(pixels[rows]), text.pooled([caption for _, caption in captions])
-            )
-        return pairs
-
-    @property
-    def rows(self) -> int:
-        return len(self._captions["train"])
-
-    def build(self) -> DualEncoder:
-        clip = _open_clip(self.settings, pretrained_text=False)
-        model = DualEncoder(clip)
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """CLIP's symmetric cross-entropy; every caption of the global batch is a rival."""
-        pairs = self._pairs["train"]
-        pixels = pairs.pixels[rows].to(random.device) / 255
-        pixels = jittered(pixels, random.uniform(NUMBERS))
-        image, text, scale = model(pixels, pairs.pooled[rows].to(random.device))
-        return {"loss": global_clip_loss(image, text, scale), "logit_scale": scale}
-
-    @torch.no_grad()
-    def evaluate(self, model: DualEncoder) -> dict[str, float]:
-        """Held-out retrieval: caption i belongs to image i, of all held-out images."""
-        pairs, device = self._pairs["test"], model.logit_scale.device
-        if not len(pairs):
-            return {}
-        batches = pairs.pixels.split(_BATCH)
-        image = torch.cat([model.encode_images(batch.to(device) / 255) for batch in batches])
-        text = model.encode_texts(pairs.pooled.to(device))
-        return held_out_retrieval(text, image, [image.shape[1]])
-
-    def ensemble(self, model: DualEncoder, card: Mapping[str, Any]) -> ClipEnsemble:
-        """The trained parts put back into an open_clip model, as an ensemble of one."""
-        clip = _open_clip(self.settings, pretrained_text=True)
-        clip.visual.load_state_dict(model.visual.state_dict())
-        clip.text.proj.load_state_dict(model.projection.state_dict())
-        clip.logit_scale.data.copy_(model.logit_scale)
-        tokenizer = HFTokenizer(
-            transformers_source(self.settings.text), context_length=self.settings.text_tokens
-        )
-        name = f"resnet{self.settings.tower_channels}-{self.settings.image_size}px"
-        encoder = OpenClipModel(name, clip, architecture(self.settings), tokenizer)
-        return ClipEnsemble([encoder], card)
+    zoom, right, down, turn, contrast, brightness = (2 * uniform - 1).unbind(dim=1)
+    zoom, angle = 1 + ZOOM * zoom, ANGLE * turn
+    cos, sin = angle.cos() / zoom, angle.sin() / zoom
+    across = torch.stack([cos, -sin, 2 * SHIFT * right], dim=1)
+    along = torch.stack([sin, cos, 2 * SHIFT * down], dim=1)
+    grid = F.affine_grid(torch.stack([across, along], dim=1), list(pixels.shape), False)
+    ink = F.grid_sample(1 - pixels, grid, align_corners=False)  # outside the image: no ink
+    gain = (1 + CONTRAST * contrast).view(-1, 1, 1, 1)
+    return (1 - ink) * gain + (BRIGHTNESS * brightness).view(-1, 1, 1, 1)
 
 
-def architecture(settings: EncoderSettings) -> dict[str, Any]:
-    """open_clip's `model_cfg`; the text tower goes by a name that holds on every machine."""
-    text = portable_name(settings.text)
+def captions_by_split(images: Dataset) -> dict[str, list[tuple[str, str]]]:
+    """(key, caption) by split; of a held-out image the first caption alone."""
+    captions: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
+    columns = (images.manifest[column] for column in ("key", "captions", "split"))
+    for key, texts, split in zip(*columns, strict=True):
+        used = (texts or [])[: None if split == "train" else 1]
+        captions[split].extend((key, text) for text in used)
+    return captions
+
+
+def held_out_retrieval(
+    text: Tensor, image: Tensor, encoder_dims: Sequence[int]
+) -> dict[str, float]:
+    """Retrieval, cosine and modality gap of held-out pairs: caption i belongs to image i.
+
+    text, image [n, d], the blocks unit vectors.
+    """
+    recalls = recall_at(text, image, (1, 5), encoder_dims)
+    gaps = (text.mean(dim=0) - image.mean(dim=0)).split(list(encoder_dims))
     return {
-        "embed_dim": settings.width,
-        "vision_cfg": {  # a list of layers means a ModifiedResNet
-            "layers": list(settings.tower_layers),
-            "width": settings.tower_channels,
-            "image_size": settings.image_size,
-        },
-        "text_cfg": {
-            "hf_model_name": text,
-            "hf_tokenizer_name": text,
-            "hf_pooler_type": "mean_pooler",
-            "hf_proj_type": "mlp",
-            "context_length": settings.text_tokens,
-        },
+        "held_out_images": float(len(image)),
+        **{f"recall_at_{rank}": value for rank, value in recalls.items()},
+        "held_out_cosine": float(mean_encoder_cosine(text, image, encoder_dims).mean()),
+        "modality_gap": float(torch.stack([gap.norm() for gap in gaps]).mean()),
     }
-
-
-def _open_clip(settings: EncoderSettings, pretrained_text: bool) -> open_clip.CustomTextCLIP:
-    """The model of `architecture`, its image tower and projection freshly initialised."""
-    from transformers import AutoConfig
-
-    source = transformers_source(settings.text)
-    family = AutoConfig.from_pretrained(source).model_type
-    if family not in arch_dict:
-        raise CorgiError(
-            f"open_clip has no text tower for {family!r} encoders such as {settings.text!r}",
-            f"train with a text encoder of a family it knows: {', '.join(arch_dict)}",
-        )
-    config = architecture(settings)
-    config["text_cfg"] |= {"hf_model_name": source, "hf_model_pretrained": pretrained_text}
-    with quiet_transformers():
-        clip = open_clip.CustomTextCLIP(**config)
-    size = (settings.image_size, settings.image_size)
-    preprocessing = PreprocessCfg(size=size, mean=MEAN, std=DEVIATION, fill_color=255)
-    set_model_preprocess_cfg(clip, asdict(preprocessing))
-    return clip

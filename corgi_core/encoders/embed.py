@@ -20,7 +20,7 @@ from corgi_core.data.pixels import square
 from corgi_core.data.vectors import read_vector
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.similarity import scale_per_encoder
-from corgi_core.encoders.text import TokenEncoder
+from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 
@@ -50,7 +50,7 @@ def embed_images(
     return compute_missing(folder, images, encoder_spec(clip), compute, "image embeddings")
 
 
-def ready_made(images: Dataset, folder: Path | UPath) -> ArrayStore:
+def embed_precomputed(images: Dataset, folder: Path | UPath) -> ArrayStore:
     """The embeddings that a dataset came with, as `embed_images` would have stored them."""
     _, first = next(images.images(images.shards[0]))
     space, _ = read_vector(first)

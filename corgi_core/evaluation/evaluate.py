@@ -16,10 +16,9 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.curves import cosine_curves
 from corgi_core.evaluation.picture_scores import PictureJudge, decode_and_score
 from corgi_core.evaluation.prior_scores import prior_scores, text_embedding_scores
-from corgi_core.evaluation.report import Evaluation
+from corgi_core.evaluation.report import Evaluation, cosine_curves
 from corgi_core.io.pictures import labelled_grid
 from corgi_core.metrics.inception import InceptionFeatures
 from corgi_core.prior.model import PriorModel

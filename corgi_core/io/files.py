@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -144,3 +145,24 @@ def write_json(path: Path | UPath, value: Any) -> None:
 def read_json(path: Path | UPath) -> Any:
     """The JSON value in a file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def local_folder(folder: Path | UPath, write: bool = False) -> Iterator[Path]:
+    """Yield `folder` itself where it is local, else a temporary copy; `write` uploads it after."""
+    if is_local(folder):
+        yield Path(str(folder))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        local = Path(temporary)
+        _copy(folder, local)
+        yield local
+        if write:
+            _copy(local, folder)
+
+
+def _copy(source: Path | UPath, target: Path | UPath) -> None:
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        copy = target / str(file)[len(str(source)) :].lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
     from corgi_core.encoders.clip import ClipEnsemble
-    from corgi_core.encoders.text_tower import ClipTextTower
+    from corgi_core.encoders.clip_text import ClipTextTower
     from corgi_core.evaluation.nearest import Neighbours, TrainingImages
     from corgi_core.pipeline import Generator, Sampling
 
@@ -301,8 +301,8 @@ def chosen_models(settings: Settings, prior: str, decoder: str, whole_clip: bool
     named = {"prior": prior, "decoder": decoder, "clip": CHAMPION}
     folders = {part: _folder(settings, part, name) for part, name in named.items()}
     from corgi_core.decoders.registry import load_decoder
-    from corgi_core.encoders.text import TokenEncoder
-    from corgi_core.encoders.text_tower import ClipTextTower
+    from corgi_core.encoders.clip_text import ClipTextTower
+    from corgi_core.encoders.tokens import TokenEncoder
     from corgi_core.pipeline import Generator
     from corgi_core.prior.model import PriorModel
 

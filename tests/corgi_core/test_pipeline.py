@@ -15,10 +15,10 @@ from corgi_core.data.normalise import picture_file
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
 from corgi_core.decoders.decoder import Text
+from corgi_core.encoders.clip_text import ClipTextTower
 from corgi_core.encoders.embed import embed_images
 from corgi_core.encoders.similarity import cosine_by_encoder, mean_encoder_cosine
 from corgi_core.encoders.spherical import slerp, text_difference, way
-from corgi_core.encoders.text_tower import ClipTextTower
 from corgi_core.errors import CorgiError
 from corgi_core.pipeline import (
     LONGEST_PROMPT,

@@ -18,7 +18,7 @@ from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.decoders.pca.network import PCANetwork, PCAShape
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import encoder_spec
-from corgi_core.encoders.text import TokenEncoder
+from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.pipeline import Generator
 from corgi_core.prior.model import PriorModel

@@ -1,4 +1,4 @@
-"""Small sets of ready-made embeddings on disk, of a known function of their captions."""
+"""Small sets of precomputed embeddings on disk, of a known function of their captions."""
 
 from __future__ import annotations
 

@@ -30,10 +30,8 @@ from corgi_core.decoders.gan.generator import GanShape
 from corgi_core.decoders.gan.losses import discriminator_loss, generator_loss, layout_loss
 from corgi_core.decoders.gan.network import GanNetwork, Match
 from corgi_core.decoders.picture_task import PictureTask, in_range
-from corgi_core.encoders.augment import NUMBERS as JITTER
-from corgi_core.encoders.augment import jittered
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.contrastive import global_clip_loss
+from corgi_core.encoders.contrastive import JITTER_NUMBERS, global_clip_loss, jittered
 from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import StepRandom
@@ -113,7 +111,7 @@ class GanTask(PictureTask[GanSettings, GanNetwork]):
             random.normal(*real.shape[1:]) if with_path else None,
             with_r1,
         )
-        looked_at = jittered((match.drawn + 1) / 2, random.uniform(JITTER))
+        looked_at = jittered((match.drawn + 1) / 2, random.uniform(JITTER_NUMBERS))
         clip = self._contrast(self.clip.to(random.device).see(looked_at), z)
         layout = layout_loss(match.drawn, real)
         generator = generator_loss(match.seen.score) + s.clip_weight * clip

@@ -16,7 +16,7 @@ from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.pixels import pixels
 from corgi_core.data.shards import Sample
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.contrastive import ClipTask
+from corgi_core.encoders.train_clip import ClipTask
 from tests.helpers.tiny_vit import tiny_vit
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 170, 60), "blue": (30, 60, 220)}

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from upath import UPath
 
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.contrastive import DEVIATION, MEAN
-from corgi_core.encoders.text_tower import ClipTextTower
+from corgi_core.encoders.clip_text import ClipTextTower
+from corgi_core.encoders.train_clip import DEVIATION, MEAN
 from corgi_core.errors import CorgiError
 
 CAPTIONS = [

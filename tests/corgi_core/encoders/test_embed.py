@@ -12,7 +12,7 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import embed_images, embed_texts
-from corgi_core.encoders.text import TokenEncoder
+from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
 
 

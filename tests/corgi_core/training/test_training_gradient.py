@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from corgi_core.config import PRESETS, TrainingSettings
-from corgi_core.encoders.contrastive import ClipTask
+from corgi_core.encoders.train_clip import ClipTask
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import TrainingResult, train
 from corgi_core.training.metrics_log import read_journal

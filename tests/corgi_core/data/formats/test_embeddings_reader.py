@@ -1,4 +1,4 @@
-"""The reader of ready-made embeddings: every layout, and what is said of faulty ones."""
+"""The reader of precomputed embeddings: every layout, and what is said of faulty ones."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.encoders.augment import NUMBERS, jittered
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.contrastive import ClipTask, DualEncoder
+from corgi_core.encoders.contrastive import JITTER_NUMBERS, jittered
+from corgi_core.encoders.train_clip import ClipTask, DualEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import StepRandom, train
 
@@ -77,7 +77,7 @@ def test_the_loss_is_clips_cross_entropy_written_out(task: ClipTask) -> None:
     loss = task.loss(model, rows, StepRandom(0, 0, 6))["loss"]
     pairs = task._pairs["train"]
     with torch.no_grad():
-        pixels = jittered(pairs.pixels[rows] / 255, StepRandom(0, 0, 6).uniform(NUMBERS))
+        pixels = jittered(pairs.pixels[rows] / 255, StepRandom(0, 0, 6).uniform(JITTER_NUMBERS))
         image, text, scale = model(pixels, pairs.pooled[rows])
         logits = scale * image @ text.T
         by_image = -torch.stack([F.log_softmax(logits[i], 0)[i] for i in range(6)]).mean()
@@ -106,12 +106,12 @@ def test_settings_that_do_not_fit_are_explained(
 
 def test_no_jitter_at_the_middle_of_its_range() -> None:
     pixels = torch.rand(2, 3, 16, 16)
-    torch.testing.assert_close(jittered(pixels, torch.full((2, NUMBERS), 0.5)), pixels)
+    torch.testing.assert_close(jittered(pixels, torch.full((2, JITTER_NUMBERS), 0.5)), pixels)
 
 
 def test_jitter_shifts_by_a_share_of_the_side_over_white() -> None:
     pixels = torch.zeros(1, 3, 50, 50)
-    uniform = torch.full((1, NUMBERS), 0.5)
+    uniform = torch.full((1, JITTER_NUMBERS), 0.5)
     uniform[0, 1] = 1.0  # looks 6 % further right: three columns of white come into view
     shifted = jittered(pixels, uniform)
     torch.testing.assert_close(shifted[..., :47], torch.zeros(1, 3, 50, 47), atol=1e-5, rtol=0)

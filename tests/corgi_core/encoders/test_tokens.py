@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from corgi_core.encoders.text import TokenEncoder, mean_pooled, transformers_source
+from corgi_core.encoders.tokens import TokenEncoder, mean_pooled, transformers_source
 from corgi_core.errors import CorgiError
 
 CAPTIONS = ["a red apple, noto style", "woman astronaut: medium skin tone, twemoji style", "é 🍎"]

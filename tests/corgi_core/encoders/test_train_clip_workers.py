@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.encoders.contrastive import ClipTask
+from corgi_core.encoders.train_clip import ClipTask
 from corgi_core.training.loop import StepRandom
 
 BATCH = 8

@@ -1,4 +1,4 @@
-"""The assets that differ for ready-made embeddings: no pixels, no image tower, no decoder."""
+"""The assets that differ for precomputed embeddings: no pixels, no image tower, no decoder."""
 
 import dagster as dg
 
@@ -35,7 +35,7 @@ def image_embeddings(
     """The embeddings as they came, every encoder's block scaled to norm √d."""
     from corgi_core.encoders import embed
 
-    store = embed.ready_made(images, workspace.path(context))
+    store = embed.embed_precomputed(images, workspace.path(context))
     return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)
 
 
@@ -57,11 +57,11 @@ def clip_encoder(
 
     The recalls are text → image over the held-out images.
     """
-    from corgi_core.encoders import onto_embeddings
+    from corgi_core.encoders import train_text_tower
 
     encoders = workspace.preset.encoders
     assert encoders.training is not None
-    task = onto_embeddings.TextTowerTask(encoders, images, image_embeddings)
+    task = train_text_tower.TextTowerTask(encoders, images, image_embeddings)
     inputs: dict[str, FolderBacked] = {"images": images, "image_embeddings": image_embeddings}
     return trained_ensemble(context, task, encoders.training, "text-towers", inputs, trainer)
 

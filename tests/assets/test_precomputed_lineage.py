@@ -1,4 +1,4 @@
-"""From ready-made embeddings to a prior that knows their captions: the gate, towers, the graph."""
+"""From precomputed embeddings to a prior that knows their captions: the gate, towers, the graph."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from corgi_core.data.ingest import ingest
 from corgi_core.data.pixels import pixels
 from corgi_core.data.quality import gate, quarantine_of
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.embed import embed_texts, ready_made
-from corgi_core.encoders.onto_embeddings import TextTowerTask
-from corgi_core.encoders.text import TokenEncoder
+from corgi_core.encoders.embed import embed_precomputed, embed_texts
+from corgi_core.encoders.tokens import TokenEncoder
+from corgi_core.encoders.train_text_tower import TextTowerTask
 from corgi_core.errors import CorgiError
 from corgi_core.prior.task import Captions
 from corgi_core.training.loop import train
@@ -69,7 +69,7 @@ def test_pictures_are_asked_for_in_vain(images: Dataset, tmp_path: Path) -> None
 
 
 def test_fitted_towers_retrieve_and_survive_saving(images: Dataset, tmp_path: Path) -> None:
-    store = ready_made(images, UPath(tmp_path / "image"))
+    store = embed_precomputed(images, UPath(tmp_path / "image"))
     assert store.spec["encoder_dims"] == list(WIDTHS.values())
     norms = np.linalg.norm(store.read("image")[:, :16].astype(np.float32), axis=1)
     np.testing.assert_allclose(norms, 4, rtol=1e-3)
@@ -86,7 +86,7 @@ def test_fitted_towers_retrieve_and_survive_saving(images: Dataset, tmp_path: Pa
     )  # fmt: skip
     texts = ["a red apple", "a pink hat"]
     torch.testing.assert_close(again.encode_texts(texts), ensemble.encode_texts(texts))
-    with pytest.raises(CorgiError, match="'clip_a' is not here: its embeddings came ready-made"):
+    with pytest.raises(CorgiError, match="'clip_a' is not here: its embeddings are precomputed"):
         again.encode_images(torch.zeros(1, 3, 8, 8))
     tokens = TokenEncoder.load("minilm", 8)
     captions = Captions.read(

@@ -1,4 +1,4 @@
-"""`corgi run` on ready-made embeddings: from a Parquet file to evaluated, registered priors."""
+"""`corgi run` on precomputed embeddings: from a Parquet file to evaluated, registered priors."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from corgi_core.encoders.text import TokenEncoder
+from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, read_json, write_json
 from corgi_core.io.model_folder import digest_of_tensors
@@ -95,6 +95,6 @@ class FittedTextTower(nn.Module):
 
     def _no_images(self) -> CorgiError:
         return CorgiError(
-            f"the image encoder {self.name!r} is not here: its embeddings came ready-made",
+            f"the image encoder {self.name!r} is not here: its embeddings are precomputed",
             "ingest pictures instead, with an encoder that can be loaded",
         )

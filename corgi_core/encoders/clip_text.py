@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from upath import UPath
 
-from corgi_core.encoders.local import local_folder
 from corgi_core.encoders.similarity import scale_per_encoder
-from corgi_core.encoders.text import TokenEncoder, mean_pooled, quiet_transformers
+from corgi_core.encoders.tokens import TokenEncoder, mean_pooled, quiet_transformers
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import read_json
+from corgi_core.io.files import local_folder, read_json
 
 _PREFIX = "text."
 

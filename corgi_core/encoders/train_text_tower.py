@@ -1,4 +1,4 @@
-"""Fits text towers to ready-made image embeddings, by CLIP's loss, on the training captions.
+"""Fits text towers to precomputed image embeddings, by CLIP's loss, on the training captions.
 
 Captions of one image that meet in a batch count as each other's rivals; in a batch of 512 out of
 thousands of images few do.
@@ -19,12 +19,16 @@ from torch.nn import functional as F
 from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.encoders.captioned import captions_by_split, held_out_retrieval
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.contrastive import LARGEST_SCALE, global_clip_loss
-from corgi_core.encoders.fitted_text import FittedTextTower, projection
+from corgi_core.encoders.contrastive import (
+    LARGEST_SCALE,
+    captions_by_split,
+    global_clip_loss,
+    held_out_retrieval,
+)
+from corgi_core.encoders.fitted_text_tower import FittedTextTower, projection
 from corgi_core.encoders.similarity import unit_per_encoder
-from corgi_core.encoders.text import TokenEncoder
+from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import StepRandom, Task
 
