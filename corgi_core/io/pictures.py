@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import whole_file
+from corgi_core.io.text_layout import draw_lines, height, wrap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 MARGIN = 6  # pixels between pictures
 SMALLEST = 96  # smaller pictures are enlarged to about this in a labelled grid
 CAPTION_WIDTH = 220
-FONT_SIZE = 14
 FRAME_TIME = 120  # milliseconds
-LINE_SPACING = 4  # pixels, Pillow's
-INK = (40, 40, 40)
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def picture(pixels: Tensor | np.ndarray) -> Image.Image:
@@ -76,11 +72,10 @@ def labelled_grid(
                 f"the column {heading!r} has {len(images)} pictures for {len(captions)} captions",
                 "give one picture a caption",
             )
-    font = ImageFont.load_default(FONT_SIZE)
     sides = [max(images.shape[-2:]) for images in columns.values()]
     side = max((-(-SMALLEST // s) * s if s < SMALLEST else s for s in sides), default=SMALLEST)
-    heading_lines = [_wrapped(heading, side, font) for heading in columns]
-    top = MARGIN + _height(max(heading_lines, key=len, default=[]), font)
+    heading_lines = [wrap(heading, side) for heading in columns]
+    top = MARGIN + height(max(heading_lines, key=len, default=[]))
     step = side + MARGIN
     sheet = Image.new(
         "RGB",
@@ -90,13 +85,13 @@ def labelled_grid(
     draw = ImageDraw.Draw(sheet)
     left = 2 * MARGIN + CAPTION_WIDTH
     for column, lines in enumerate(heading_lines):
-        draw.text((left + column * step, MARGIN), "\n".join(lines), INK, font)
+        draw_lines(draw, left + column * step, MARGIN, lines)
     for row, caption in enumerate(captions):
         y = top + MARGIN + row * step
-        lines = _wrapped(caption, CAPTION_WIDTH, font)
-        while lines and _height(lines, font) > side:
+        lines = wrap(caption, CAPTION_WIDTH)
+        while lines and height(lines) > side:
             lines = [*lines[:-2], lines[-2] + " …"] if len(lines) > 1 else []
-        draw.text((MARGIN, y + (side - _height(lines, font)) // 2), "\n".join(lines), INK, font)
+        draw_lines(draw, MARGIN, y + (side - height(lines)) // 2, lines)
         for column, images in enumerate(columns.values()):
             shown = picture(images[row]).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(shown, (left + column * step, y))
@@ -146,13 +141,3 @@ def drawn(figure: Figure, dpi: int = 110) -> Image.Image:
     content = BytesIO()
     figure.savefig(content, format="png", dpi=dpi)
     return Image.open(content)
-
-
-def _wrapped(text: str, width: int, font: Font) -> list[str]:
-    """Lines of at most about `width` pixels."""
-    characters = max(4, int(width / (font.getlength("n" * 20) / 20)))
-    return textwrap.wrap(text, characters)
-
-
-def _height(lines: Sequence[str], font: Font) -> int:
-    return len(lines) * int(font.getbbox("Åg")[3] + LINE_SPACING)
