@@ -169,3 +169,25 @@ def test_the_documented_packages_exist() -> None:
 def test_the_citation_is_yaml() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0"
+
+
+def source_words() -> set[str]:
+    folders = ("corgi_core", "assets", "orchestration", "benchmarks", "tests", "infra")
+    suffixes = {".py", ".yaml", ".yml", ".toml"}
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    paths += [ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "dvc.yaml"]
+    texts = (
+        path.read_text(encoding="utf-8")
+        for path in paths
+        if path.suffix in suffixes or path.name == "Makefile"
+    )
+    return {word for text in texts for word in re.findall(r"\w+", text)}
+
+
+def test_every_identifier_that_is_named_is_in_the_code() -> None:
+    known = source_words()  # of identifiers with an underscore: plain words prove nothing
+    for page in PAGES:
+        for code in INLINE.findall(prose(page)):
+            for name in re.findall(r"\w+", code) if re.fullmatch(r"[\w.]+", code) else ():
+                if "_" in name.strip("_"):
+                    assert name in known, f"{page_id(page)}: `{code}` is not in the code"
