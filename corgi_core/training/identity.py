@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,30 +51,6 @@ def claim(folder: Path, identity: dict[str, str], *, write: bool = True) -> None
         f"the run folder {folder} belongs to another training: {'; '.join(differing[:3])}",
         "choose another run name, or remove that folder",
     )
-
-
-@contextmanager
-def locked(folder: Path, patience: float = 30.0) -> Iterator[None]:
-    """Hold `folder` for this process, waiting `patience` seconds for another one to leave it.
-
-    The lock goes with the process, however it ends. A killed job's last worker may outlive it by
-    a moment, and must not write beside the worker that continues the run.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + patience
-    with (folder / "lock").open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise CorgiError(
-                        f"another process is training in {folder}",
-                        "wait until it has finished, or stop it",
-                    ) from None
-                time.sleep(0.2)
-        yield
 
 
 def _described(name: str, value: Any) -> dict[str, str]:

@@ -23,6 +23,7 @@ from upath import UPath
 from corgi_core import progress
 from corgi_core.config import TrainingSettings
 from corgi_core.errors import CorgiError
+from corgi_core.io.locks import exclusive_lock
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.checkpoint import (
     Checkpoint,
@@ -32,7 +33,6 @@ from corgi_core.training.checkpoint import (
 )
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.gradient import BatchGradient
-from corgi_core.training.identity import locked
 from corgi_core.training.memory import freed_memory_kept
 from corgi_core.training.metrics_log import Entry, MetricsLog, headline
 from corgi_core.training.randomness import StepRandom, seed_of
@@ -55,6 +55,7 @@ __all__ = [
 
 JOURNAL_EVERY = 10  # steps
 SKIPS_IN_A_ROW = 10  # steps whose loss or gradients are not finite, before the run is stopped
+LOCK_PATIENCE = 30.0  # seconds for a killed job's last worker to leave the folder
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,9 @@ def train(
     """
     folder = prepared_folder(task, settings, folder, world_size, write=rank == 0)
     device = torch.device(device)
-    with explaining_a_full_disk(folder), locked(folder) if rank == 0 else nullcontext():
+    busy = f"another process is training in {folder}"
+    lock = exclusive_lock(folder / "lock", busy, LOCK_PATIENCE) if rank == 0 else nullcontext()
+    with explaining_a_full_disk(folder), lock:
         if world_size > 1:  # nobody looks at the folder before it is this training's alone
             torch.distributed.all_reduce(torch.zeros(1, device=device))
         with freed_memory_kept():

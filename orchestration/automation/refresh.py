@@ -7,8 +7,6 @@ inputs. Steps run one by one in this process, so that an interrupted job loses o
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionI
 
 from corgi_core.config import Preset
 from corgi_core.errors import CorgiError
+from corgi_core.io.locks import exclusive_lock
 from orchestration.automation.staleness import (
     checks_hold,
     end_interrupted_runs,
@@ -161,21 +160,8 @@ class Refresh:
 @contextmanager
 def _only_one(instance: dg.DagsterInstance) -> Iterator[None]:
     """Hold the workspace's lock; what a killed refresh left running in Dagster's eyes is ended."""
-    path = settings().state / "refresh.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise CorgiError(
-                f"the workspace {settings().workspace} is being brought up to date already "
-                f"(process {file.read().strip()})",
-                "wait for it to end, or stop it",
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    busy = f"the workspace {settings().workspace} is being brought up to date already"
+    with exclusive_lock(settings().state / "refresh.lock", busy):
         end_interrupted_runs(instance, TAG)
         yield
 

@@ -6,15 +6,16 @@ process delivers it. A message may therefore arrive twice; receivers must take i
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from corgi_core.io.locks import LockHeldError, exclusive_lock
 
 Message = dict[str, Any]
 Deliver = Callable[[Message], None]
@@ -26,16 +27,17 @@ log = logging.getLogger(__name__)
 class Outbox:
     """One file of messages, one a line, removed once all are delivered.
 
-    The file is locked while its process lives, so that `deliver_left_over` in another process
-    leaves it alone; a killed process's lock is gone with it.
+    A lock file beside it is held while the process lives, so that `deliver_left_over` in another
+    process leaves the messages alone.
     """
 
     def __init__(self, path: Path, deliver: Deliver) -> None:
         self.path = path
         self._deliver = deliver
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._open = ExitStack()
+        self._open.enter_context(_lock(path))
+        self._file = self._open.enter_context(path.open("a", encoding="utf-8"))
         self._waiting: list[Message] = []
         self._changed = threading.Condition()
         self._failing = self._closing = False
@@ -61,8 +63,8 @@ class Outbox:
             self._changed.wait_for(lambda: not self._waiting or self._failing, timeout=patience)
             delivered = not self._waiting
         if delivered:
-            self.path.unlink(missing_ok=True)
-        self._file.close()
+            _remove(self.path)
+        self._open.close()
         return delivered
 
     def _work(self) -> None:
@@ -97,36 +99,37 @@ def deliver_left_over(folder: Path, receiver: Callable[[], Deliver], patience: f
     """
     delivered, until = 0, time.monotonic() + patience
     for path in sorted(folder.glob("*.jsonl")):
-        with _locked(path) as file:
-            if file is None:
-                continue
-            deliver = receiver()
-            try:
-                for message in _whole_lines(file):
+        try:
+            with _lock(path):
+                if not path.exists():  # another process was quicker
+                    continue
+                deliver = receiver()
+                for message in _whole_lines(path):
                     if time.monotonic() > until:
                         return delivered
                     deliver(message)
-            except Exception as error:
-                log.warning("%s is not delivered yet: %s", path.stem, error)
-                return delivered
-            path.unlink()
-            delivered += 1
+                _remove(path)
+                delivered += 1
+        except LockHeldError:
+            continue
+        except Exception as error:
+            log.warning("%s is not delivered yet: %s", path.stem, error)
+            return delivered
     return delivered
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[TextIO | None]:
-    """The file, or None where a living process holds it."""
+def _lock(path: Path) -> AbstractContextManager[None]:
+    return exclusive_lock(path.with_suffix(".lock"), f"the messages in {path} are being delivered")
+
+
+def _remove(path: Path) -> None:
+    """The messages, then their lock: whoever finds the lock alone has nothing to deliver."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _whole_lines(path: Path) -> Iterator[Message]:
     with path.open(encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        yield file
-
-
-def _whole_lines(file: TextIO) -> Iterator[Message]:
-    for line in file:
-        if line.endswith("\n"):  # a killed process may leave half a line
-            yield json.loads(line)
+        for line in file:
+            if line.endswith("\n"):  # a killed process may leave half a line
+                yield json.loads(line)

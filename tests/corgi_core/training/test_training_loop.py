@@ -20,7 +20,6 @@ from corgi_core import progress
 from corgi_core.errors import CorgiError
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.ema import MovingAverage
-from corgi_core.training.identity import locked
 from corgi_core.training.loop import SKIPS_IN_A_ROW, learning_rate, train
 from corgi_core.training.metrics_log import read_journal
 from tests.helpers.tiny import SETTINGS, Network, TinyTask, same
@@ -156,11 +155,12 @@ def test_steps_that_are_not_finite_are_skipped_then_stop_the_run(tmp_path: Path)
         train(TinyTask(spoil_from=20), SETTINGS, tmp_path / "spoilt")
 
 
-def test_one_process_at_a_time(tmp_path: Path) -> None:
+def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corgi_core.training.loop.LOCK_PATIENCE", 0.3)
     holder = f"""
 import sys, pathlib
-from corgi_core.training.identity import locked
-with locked(pathlib.Path({str(tmp_path)!r})):
+from corgi_core.io.locks import exclusive_lock
+with exclusive_lock(pathlib.Path({str(tmp_path / "lock")!r}), "busy"):
     print("held", flush=True); sys.stdin.read()
 """
     with subprocess.Popen(
@@ -168,12 +168,11 @@ with locked(pathlib.Path({str(tmp_path)!r})):
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(CorgiError, match="another process"), locked(tmp_path, patience=0.3):
-            pass
+        with pytest.raises(CorgiError, match=f"another process .*process {process.pid} on"):
+            train(TinyTask(), SETTINGS, tmp_path)
         process.kill()
         process.wait()
-        with locked(tmp_path, patience=5):
-            pass
+    assert train(TinyTask(), SETTINGS, tmp_path).steps == SETTINGS.steps
 
 
 def test_checkpoints_are_plain_and_named(tmp_path: Path) -> None:
