@@ -20,7 +20,14 @@ from upath import UPath
 
 from corgi_core.data.dataset import Dataset, copy_folder
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, read_json, whole_file, write_json
+from corgi_core.io.files import (
+    check_replaceable,
+    digest_of,
+    mark_folder,
+    read_json,
+    whole_file,
+    write_json,
+)
 from corgi_core.progress import report
 
 _KEYS = "keys"  # stored as the bytes of a JSON list, since safetensors knows no strings
@@ -151,7 +158,13 @@ def compute_missing(
     `compute(shard)` returns {"keys": [rows] of str, name: [rows, …], …}. A shard is there when its
     record names the present content and spec, and its file has the recorded SHA-256. Killed at any
     moment, the work leaves whole shards only, and the next call goes on from them.
+
+    Raises CorgiError where `folder` holds what Corgi did not write.
     """
+    check_replaceable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    there = (file.name for file in folder.iterdir() if not file.name.endswith(".tmp"))
+    mark_folder(folder, _files_of(dataset.shards).union(there))
     spec = json.loads(json.dumps(dict(spec)))  # as it will be read back: lists for tuples
     records: dict[str, Any] = {}
     recomputed = 0
@@ -169,17 +182,25 @@ def compute_missing(
     if not (folder / "index.json").exists() or read_json(folder / "index.json") != index:
         write_json(folder / "index.json", index)
     _tidy(folder, records)
+    mark_folder(folder, _files_of(records))
     return ArrayStore(folder, recomputed)
 
 
 def _tidy(folder: Path | UPath, records: Mapping[str, Any]) -> None:
     """Remove shards that the dataset no longer has, and what killed runs were writing."""
-    wanted = {f"{stem}.{suffix}" for stem in records for suffix in ("safetensors", "json")}
+    wanted = _files_of(records)
     files: list[Path | UPath] = [*folder.iterdir()]
     for file in files:
         ours = file.name.endswith((".safetensors", ".json", ".tmp"))
-        if ours and file.name not in wanted | {"index.json"}:
+        if ours and file.name not in wanted:
             file.unlink()
+
+
+def _files_of(shards: Iterable[str]) -> set[str]:
+    """The names of all files of a whole store."""
+    return {f"{shard}.{kind}" for shard in shards for kind in ("safetensors", "json")} | {
+        "index.json"
+    }
 
 
 def _record_of(folder: Path | UPath, shard: str, source: str) -> dict[str, Any] | None:

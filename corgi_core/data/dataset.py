@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +24,14 @@ from upath import UPath
 
 from corgi_core.data.shards import Sample, read_shard, write_shards
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import DIGEST_LENGTH, digest_of, is_local, whole_file, whole_folder
+from corgi_core.io.files import (
+    DIGEST_LENGTH,
+    check_replaceable,
+    digest_of,
+    is_local,
+    whole_file,
+    whole_folder,
+)
 
 MANIFEST = pa.schema(
     [
@@ -127,9 +136,57 @@ def sources_of(manifest: pd.DataFrame) -> pd.Series[str]:
     return manifest["source"].str.split(n=1).str[0]
 
 
+@contextmanager
+def whole_dataset(
+    folder: Path | UPath, source: Path | UPath | None = None
+) -> Iterator[Path | UPath]:
+    """Yield a temporary folder; on success it replaces `folder`, on failure nothing is left.
+
+    Raises CorgiError where `folder` holds what Corgi did not write, where it is or contains the
+    `source` that is being read, and where the disk is full or may not be written.
+    """
+    if source is not None:
+        _check_apart(source, folder)
+    with _writing(folder), whole_folder(folder) as temporary:
+        yield temporary
+
+
+def check_dataset_folder(folder: Path | UPath) -> None:
+    """Raise CorgiError where `whole_dataset` would refuse to write `folder`."""
+    with _writing(folder):
+        check_replaceable(folder)
+
+
+@contextmanager
+def _writing(folder: Path | UPath) -> Iterator[None]:
+    """Turn what the system says against writing `folder` into a CorgiError."""
+    try:
+        yield
+    except OSError as error:
+        raise CorgiError(
+            f"cannot write {folder} ({error.strerror or error})",
+            "free space there, or choose a folder that you may write to, by CORGI_DATA",
+        ) from error
+
+
+def _check_apart(source: Path | UPath, folder: Path | UPath) -> None:
+    """Raise CorgiError where replacing `folder` would remove the `source` that is being read."""
+    source, folder = _followed(source), _followed(folder)
+    if folder in (source, *source.parents):
+        raise CorgiError(
+            f"{source} is being read, and {folder} is to be replaced",
+            "choose another --name, or copy the data elsewhere first",
+        )
+
+
+def _followed(path: Path | UPath) -> Path | UPath:
+    """The absolute path behind all links."""
+    return Path(os.path.realpath(str(path))) if is_local(path) else path
+
+
 def write_dataset(folder: Path | UPath, samples: Iterable[Sample], shard_size: int) -> Dataset:
     """Write `samples`, each with its split, to `folder`, whole or not at all."""
-    with whole_folder(folder) as temporary:
+    with whole_dataset(folder) as temporary:
         write_manifest(temporary, write_shards(temporary, samples, shard_size))
     return Dataset.load(folder)
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from upath import UPath
 
 from corgi_core.config import DataSettings
-from corgi_core.data.dataset import Dataset, write_manifest
+from corgi_core.data.dataset import Dataset, whole_dataset, write_manifest
 from corgi_core.data.formats import READERS
 from corgi_core.data.shards import Sample, write_shards
 from corgi_core.data.splits import fill_in_splits, rank_of
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import whole_folder
 from corgi_core.progress import track
 
 
@@ -39,7 +38,7 @@ def ingest(
             f"the format {source} needs a path", "name what to read: corgi ingest PATH --format …"
         )
     kept = None if settings.limit is None else _chosen(source, place, settings.limit, seed)
-    with whole_folder(folder) as temporary:
+    with whole_dataset(folder, place) as temporary:
         samples = (
             sample
             for sample in track(_read(source, place, caption_column), "reading images", 0)

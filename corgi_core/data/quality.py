@@ -19,12 +19,17 @@ import pyarrow as pa
 from upath import UPath
 
 from corgi_core.config import DataSettings
-from corgi_core.data.dataset import Dataset, read_table, write_manifest, write_table
+from corgi_core.data.dataset import (
+    Dataset,
+    read_table,
+    whole_dataset,
+    write_manifest,
+    write_table,
+)
 from corgi_core.data.normalise import UnfitError, normalise
 from corgi_core.data.shards import Sample, write_shards
 from corgi_core.data.vectors import VECTOR, Space, read_vector
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import whole_folder
 from corgi_core.progress import track
 
 MAX_CAPTION = 2000  # characters
@@ -41,7 +46,7 @@ def gate(raw: Dataset, folder: Path | UPath, settings: DataSettings) -> Dataset:
     good caption stays, as image-only.
     """
     records: Records = []
-    with whole_folder(folder) as temporary:
+    with whole_dataset(folder, raw.folder) as temporary:
         samples = track(raw.samples(), "checking images", len(raw))
         rows = write_shards(temporary, _passed(samples, settings, records), settings.shard_size)
         if not rows:

@@ -11,16 +11,33 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from upath import UPath
 
+from corgi_core.errors import CorgiError
+
 DIGEST_LENGTH = 16
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]  # in names of unfinished files
 ABANDONED_AFTER = 24 * 3600  # seconds
+MARKER = ".written-by-corgi"  # in every folder that Corgi wrote: the list of its files
+# what file managers, DVC and killed writers leave in any folder
+_SYSTEM_FILES = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.gitignore|\..+\.tmp")
+
+# Folders of versions that wrote no marker are known by a JSON file with these names in it.
+_BEFORE_MARKERS = {
+    "index.json": {"spec", "shards"},
+    "00000.json": {"source", "sha256", "rows"},
+    "config.json": {"kind", "weights"},
+    "ensemble.json": {"names", "digest"},
+    "metrics.json": {"protocol", "priors"},
+    "state.json": {"sha256"},
+}
+_DATASET_BEFORE_MARKERS = re.compile(r"(manifest|quarantine)\.parquet|shards/\d{5,}\.tar")
+_REPORT_BEFORE_MARKERS = re.compile(r"measurements\.json|\w+\.png|tables/\w+\.md")
 
 
 def digest_of(*parts: Any) -> str:
@@ -109,12 +126,18 @@ def whole_file(path: Path | UPath) -> Iterator[Path | UPath]:
 
 @contextmanager
 def whole_folder(path: Path | UPath) -> Iterator[Path | UPath]:
-    """Yield a temporary folder beside `path`; on success it replaces `path` and its content."""
+    """Yield a temporary folder beside `path`; on success it replaces `path` and its content.
+
+    Raises CorgiError, before anything is written, where `path` holds what Corgi did not write.
+    """
+    check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_beside(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        mark_folder(temporary, _files_below(temporary))
+        check_replaceable(path)  # again: writing may have taken hours
         if path.exists():
             remove_folder(path)
         if is_local(path):
@@ -124,6 +147,76 @@ def whole_folder(path: Path | UPath) -> Iterator[Path | UPath]:
     finally:
         if temporary.exists():
             remove_folder(temporary)
+
+
+def check_replaceable(path: Path | UPath) -> None:
+    """Raise CorgiError where replacing the folder `path` would destroy what Corgi did not write.
+
+    An absent or empty folder may be replaced, and one that holds only files that Corgi wrote there
+    (and those that file managers leave everywhere).
+    """
+    remedy = "move it away, or choose another name or folder for what Corgi writes"
+    if is_local(path) and Path(str(path)).is_symlink():
+        raise CorgiError(f"{path} is a link, and Corgi replaces only folders of its own", remedy)
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise CorgiError(f"{path} is a file, and a folder is to be written there", remedy)
+    if (foreign := _foreign_file(path)) is not None:
+        raise CorgiError(f"{path} holds {foreign}, which Corgi did not write", remedy)
+
+
+def mark_folder(folder: Path | UPath, files: Iterable[str]) -> None:
+    """Leave in `folder` the list of the files in it that are Corgi's, relative to it."""
+    content = json.dumps({"files": sorted(set(files) - {MARKER})}, indent=0) + "\n"
+    marker = folder / MARKER
+    if not (marker.exists() and marker.read_text(encoding="utf-8") == content):
+        marker.write_text(content, encoding="utf-8")
+
+
+def is_marked(folder: Path | UPath) -> bool:
+    """Whether Corgi wrote this folder; folders of versions that wrote no marker are not known."""
+    return (folder / MARKER).is_file()
+
+
+def _foreign_file(folder: Path | UPath) -> str | None:
+    """The first file in `folder` that Corgi did not write there, relative to it; None without."""
+    names = (name for name in _files_below(folder) if name != MARKER)
+    found = [name for name in names if not _SYSTEM_FILES.fullmatch(name.rpartition("/")[2])]
+    if is_marked(folder):
+        try:
+            ours = set(read_json(folder / MARKER)["files"])
+        except (ValueError, KeyError, TypeError):
+            ours = set()
+        return next((name for name in found if name not in ours), None)
+    return None if not found or _written_before_markers(folder, found) else found[0]
+
+
+def _written_before_markers(folder: Path | UPath, files: list[str]) -> bool:
+    """Whether an earlier version of Corgi, which wrote no marker, wrote these files of `folder`."""
+    for name, pattern in (
+        ("manifest.parquet", _DATASET_BEFORE_MARKERS),
+        ("measurements.json", _REPORT_BEFORE_MARKERS),
+    ):
+        if name in files:
+            return len(files) > 1 and all(pattern.fullmatch(file) for file in files)
+    for name, keys in _BEFORE_MARKERS.items():
+        if name in files:
+            with suppress(ValueError, TypeError):
+                return keys <= set(read_json(folder / name))
+    return False
+
+
+def _files_below(folder: Path | UPath) -> list[str]:
+    """Every file below `folder`, relative to it, sorted; links are files."""
+    if not is_local(folder):
+        root = UPath(folder)
+        return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+    top, found = str(folder), []
+    for parent, folders, files in os.walk(top):
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        found += [Path(parent, name).relative_to(top).as_posix() for name in (*files, *links)]
+    return sorted(found)
 
 
 def remove_folder(path: Path | UPath) -> None:

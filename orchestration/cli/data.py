@@ -41,10 +41,13 @@ def ingest(
             "add --format imagefolder, webdataset or embeddings, and --name NAME",
         )
     settings = chosen_settings(preset, name)
+    from corgi_core.data.dataset import check_dataset_folder
     from corgi_core.data.ingest import ingest
 
     data = settings.preset.data
     folder = settings.dataset_folder / "raw_images"
+    for written in (folder, settings.dataset_folder / "images"):
+        check_dataset_folder(written)
     try:
         raw = ingest(
             format or data.source, path, folder, data, settings.preset.seed, caption_column

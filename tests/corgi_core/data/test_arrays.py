@@ -15,6 +15,7 @@ from upath import UPath
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.errors import CorgiError
+from corgi_core.io.files import MARKER
 from tests.helpers.made import samples
 
 SPEC = {"encoder": "e1", "width": 3, "encoder_dims": (1, 2)}
@@ -97,10 +98,20 @@ def test_fewer_shards_leave_no_strays(tmp_path):
     assert store.recomputed == 0
     assert len(store) == 7
     assert sorted(f.name for f in folder.iterdir()) == [
+        MARKER,
         "00000.json",
         "00000.safetensors",
         "index.json",
     ]
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.json").write_text("my own words")
+    with pytest.raises(CorgiError, match=r"notes\.json, which Corgi did not write"):
+        store_of(dataset_at(tmp_path / "set"), folder)
+    assert [file.name for file in folder.iterdir()] == ["notes.json"]
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:-1] + b"x"])

@@ -1,6 +1,8 @@
 """Ingest: raw bytes kept, splits by group, the limit by key; bad input leaves nothing behind."""
 
+import errno
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
+from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
+from corgi_core.data.quality import gate
 from corgi_core.data.splits import fill_in_splits
 from corgi_core.errors import CorgiError
 from corgi_core.progress import listening
@@ -129,3 +133,87 @@ def test_a_tar_that_is_torn_half_way_leaves_nothing_behind(tmp_path):
     with pytest.raises(CorgiError, match="not a whole tar"):
         ingest("webdataset", str(tmp_path / "torn.tar"), tmp_path / "out" / "raw", settings, 0)
     assert not list((tmp_path / "out").iterdir())
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def linked(place: Path, target: Path) -> Path:
+    place.symlink_to(target)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("raw", "raw"),  # onto itself
+        ("raw/deep", "raw"),  # what is read lies in what is replaced
+        ("link", "raw"),  # the same, by a link
+        ("linked/raw", "raw"),
+        ("raw", "linked/raw"),
+        ("raw", "link"),
+    ],
+)
+def test_originals_that_are_being_read_are_never_replaced(tmp_path, source, target):
+    folder_of(tmp_path / "raw", ["deep/a.png", "deep/b.png", "deep/c.png"])
+    linked(tmp_path / "link", tmp_path / "raw")
+    linked(tmp_path / "linked", tmp_path)
+    before = files_in(tmp_path / "raw")
+    with pytest.raises(CorgiError, match="is being read"):
+        ingest("imagefolder", str(tmp_path / source), tmp_path / target, SETTINGS, 0)
+    assert files_in(tmp_path / "raw") == before
+
+
+def test_a_dataset_that_is_being_read_is_never_replaced(tmp_path):
+    """Not even where Corgi wrote it, and older versions' folders have no marker to say so."""
+    place = folder_of(tmp_path / "in", ["a.png", "b.png", "c.png"])
+    raw = ingest("imagefolder", place, tmp_path / "raw", SETTINGS, 0)
+    before = files_in(tmp_path / "raw")
+    for path in ("", "shards", "shards/00000.tar", "shards/*.tar", "shards/{00000,00000}.tar"):
+        with pytest.raises(CorgiError, match="is being read"):
+            ingest("webdataset", str(raw.folder / path), raw.folder, SETTINGS, 0)
+    with pytest.raises(CorgiError, match="is being read"):
+        gate(raw, raw.folder, SETTINGS)
+    assert files_in(tmp_path / "raw") == before
+
+
+def test_pictures_that_lie_where_a_dataset_would_are_left_alone(tmp_path):
+    place = folder_of(tmp_path / "photos", ["images/a.png", "images/b.png", "images/c.png"])
+    before = files_in(tmp_path / "photos")
+    raw = ingest("imagefolder", place, tmp_path / "photos" / "raw_images", SETTINGS, 0)
+    assert len(raw) == 3
+    with pytest.raises(CorgiError, match=r"a\.png, which Corgi did not write"):
+        gate(raw, tmp_path / "photos" / "images", SETTINGS)
+    assert before.items() <= files_in(tmp_path / "photos").items()
+
+
+def test_a_dataset_beside_its_source_is_not_read_again(tmp_path):
+    """`corgi ingest .` twice: the second time, the first one's dataset lies in the source."""
+    for count, name in enumerate(("a.png", "b.png", "c.png"), start=1):
+        place = folder_of(tmp_path, [name])
+        if count > 1:
+            raw = ingest("imagefolder", place, tmp_path / "data" / "own", SETTINGS, 0)
+            assert len(raw) == count
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [(errno.ENOSPC, "No space left"), (errno.EACCES, "Permission denied")]
+)
+def test_a_disk_that_is_full_or_closed_is_one_sentence(tmp_path, monkeypatch, fault, said):
+    place = folder_of(tmp_path / "in", ["a.png", "b.png", "c.png"])
+    before = ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0).digest
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(fault, os.strerror(fault), "manifest.parquet")
+
+    monkeypatch.setattr("corgi_core.data.dataset.pq.write_table", full)
+    with pytest.raises(CorgiError, match=f"cannot write .*{said}"):
+        ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0)
+    assert Dataset.load(tmp_path / "out").digest == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in", "out"]
+    with pytest.raises(CorgiError, match=r"cannot write .*too long"):
+        ingest("imagefolder", place, tmp_path / ("x" * 300), SETTINGS, 0)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CorgiError, match="cannot write"):
+        ingest("imagefolder", place, tmp_path / "file" / "raw", SETTINGS, 0)

@@ -214,7 +214,7 @@ def test_save_and_load_give_the_same_pictures(
     moved = (tmp_path / "decoder").rename(tmp_path / "elsewhere")
     loaded = load_decoder(moved)
     assert {path.name for path in moved.iterdir()} == {
-        "config.json", "model.safetensors", "card.json",
+        "config.json", "model.safetensors", "card.json", ".written-by-corgi",
     }  # fmt: skip
     assert loaded.settings == decoder.settings
     assert loaded.digest == decoder.digest

@@ -54,11 +54,102 @@ def test_a_folder_replaces_the_old_one_as_a_whole(place):
     for content in ("old", "new"):
         with whole_folder(place / "model") as temporary:
             (temporary / f"{content}.txt").write_text(content)
-    assert [p.name for p in (place / "model").iterdir()] == ["new.txt"]
+    assert sorted(p.name for p in (place / "model").iterdir()) == [files.MARKER, "new.txt"]
     assert [p.name for p in place.iterdir()] == ["model"]
     remove_folder(place / "model")
     remove_folder(place / "model")
     assert not (place / "model").exists()
+
+
+def write_folder(path, **contents):
+    with whole_folder(path) as temporary:
+        for name, content in contents.items():
+            (temporary / f"{name}.txt").write_text(content)
+
+
+def test_a_folder_of_others_is_never_replaced(place):
+    """Neither a whole folder, nor one file that was put into a folder of Corgi's."""
+    (place / "mine" / "deep").mkdir(parents=True)
+    (place / "mine" / "deep" / "cat.jpg").write_text("a picture")
+    write_folder(place / "ours", model="old")
+    (place / "ours" / "notes.md").write_text("my own words")
+    (place / "file").write_text("one file")
+    for name, foreign in [("mine", "cat.jpg"), ("ours", "notes.md"), ("file", "is a file")]:
+        with pytest.raises(CorgiError, match=foreign):
+            write_folder(place / name, model="new")
+    assert (place / "mine" / "deep" / "cat.jpg").read_text() == "a picture"
+    assert (place / "ours" / "notes.md").read_text() == "my own words"
+    assert (place / "ours" / "model.txt").read_text() == "old"
+    assert sorted(p.name for p in place.iterdir()) == ["file", "mine", "ours"]
+
+
+def test_a_folder_that_became_anothers_while_its_successor_was_written_stays(place):
+    def overtaken():
+        with whole_folder(place / "model") as temporary:
+            (temporary / "new.txt").write_text("new")
+            (place / "model").mkdir()
+            (place / "model" / "cat.jpg").write_text("a picture")
+
+    with pytest.raises(CorgiError, match=r"cat\.jpg"):
+        overtaken()
+    assert (place / "model" / "cat.jpg").read_text() == "a picture"
+    assert [p.name for p in place.iterdir()] == ["model"]
+
+
+def test_empty_folders_and_what_file_managers_leave_are_replaced(place):
+    (place / "empty").mkdir(parents=True)
+    write_folder(place / "empty", model="new")
+    (place / "empty" / ".DS_Store").write_text("a file manager's")
+    write_folder(place / "empty", other="newer")
+    assert sorted(p.name for p in (place / "empty").iterdir()) == [files.MARKER, "other.txt"]
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        {"manifest.parquet": "", "shards/00000.tar": "", "quarantine.parquet": ""},
+        {"config.json": '{"kind": "prior", "weights": "0"}', "model.safetensors": ""},
+        {"index.json": '{"spec": {}, "shards": {}}', "00000.safetensors": "", "00000.json": ""},
+        {"00000.json": '{"source": "", "sha256": "", "rows": 1}', "00000.safetensors": ""},
+        {"metrics.json": '{"protocol": {}, "priors": {}}', "grid.png": ""},
+        {"measurements.json": "{}", "figure.png": "", "tables/all.md": ""},
+    ],
+)
+def test_folders_of_versions_without_a_marker_are_known_by_their_files(tmp_path, old):
+    for name, content in old.items():
+        (tmp_path / "old" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "old" / name).write_text(content)
+    write_folder(tmp_path / "old", model="new")
+    assert sorted(p.name for p in (tmp_path / "old").iterdir()) == [files.MARKER, "model.txt"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["manifest.parquet"],
+        ["manifest.parquet", "shards/00000.tar", "shards/cat.jpg"],
+        ["config.json", "model.safetensors"],
+        ["00000.tar", "00001.tar"],
+        ["index.json"],
+        ["measurements.json", "cat.jpg"],
+        [".git/config"],
+    ],
+)
+def test_folders_that_only_look_like_corgis_stay(tmp_path, names):
+    for name in names:
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_text("{}")
+    with pytest.raises(CorgiError, match="did not write"):
+        write_folder(tmp_path / "mine", model="new")
+    assert all((tmp_path / "mine" / name).exists() for name in names)
+
+
+def test_a_link_is_not_replaced(tmp_path):
+    write_folder(tmp_path / "elsewhere", model="old")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CorgiError, match="is a link"):
+        write_folder(tmp_path / "link", model="new")
+    assert (tmp_path / "elsewhere" / "model.txt").read_text() == "old"
 
 
 WRITER = """
