@@ -1,4 +1,4 @@
-"""README and docs/ match the code: links, files, commands, targets and Python snippets."""
+"""README and docs/ match the code: links, files, commands, targets and identifiers."""
 
 from __future__ import annotations
 
@@ -137,19 +137,6 @@ def test_every_make_target_that_is_shown_exists(page: Path) -> None:
     for command in shown:
         target = command.split()[1]
         assert re.search(rf"^{target}:", makefile, re.M), f"{command}: no such target"
-
-
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name != "README.md" and any(fences(page, "python"))],
-    ids=page_id,
-)  # fmt: skip
-def test_the_python_snippets_run(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "__main__"}
-    for block in fences(page, "python"):
-        exec(compile(block, str(page), "exec"), names)
 
 
 def test_every_page_is_in_the_navigation() -> None:
