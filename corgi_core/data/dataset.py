@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,6 +134,15 @@ class Dataset:
 def sources_of(manifest: pd.DataFrame) -> pd.Series[str]:
     """Each row's source by name: the first word of the column, without its licence."""
     return manifest["source"].str.split(n=1).str[0]
+
+
+def caption_of(captions: Sequence[str] | None) -> str | None:
+    """The one caption that stands for an image: its first; None for an image without captions.
+
+    Whatever counts images (evaluation, grids, experiments) takes each image once, by this caption;
+    only training samples among all of them.
+    """
+    return captions[0] if captions else None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 import webdataset
 from upath import UPath
 
-from corgi_core.data.dataset import Dataset, write_dataset
+from corgi_core.data.dataset import Dataset, caption_of, write_dataset
 from corgi_core.errors import CorgiError
 from tests.helpers.made import encoded, noise, sample, samples
 
@@ -90,6 +90,11 @@ def test_keys_that_a_tar_could_not_tell_apart_are_refused(tmp_path, keys):
     with pytest.raises(CorgiError, match="key"):
         write_dataset(tmp_path / "set", map(sample, keys), shard_size=1)
     assert not (tmp_path / "set").exists()
+
+
+def test_one_caption_stands_for_an_image():
+    assert caption_of(["a cat", "a pet", "an animal"]) == "a cat"
+    assert [caption_of(none) for none in (None, [])] == [None, None]
 
 
 def test_no_manifest_no_dataset(tmp_path):
