@@ -10,7 +10,7 @@ import dagster as dg
 from assets.metadata import OWNERS, link, materialized, picture, table
 from assets.versions import version
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, digest_of_file, whole_file, write_json
+from corgi_core.io.files import atomic_file, digest_of, digest_of_file, write_json
 from orchestration.partitions import prior_of
 from orchestration.resources.artifacts import (
     ArrayStore,
@@ -162,7 +162,7 @@ def publish(report: "Report", folder: Path) -> None:
     """metrics.json (which `dvc metrics show` reads) and the pictures, for people."""
     write_json(folder / "metrics.json", report.metrics)
     for name, image in report.pictures.items():
-        with whole_file(folder / f"{name}.png") as temporary, temporary.open("wb") as file:
+        with atomic_file(folder / f"{name}.png") as temporary, temporary.open("wb") as file:
             image.save(file, format="PNG")
 
 

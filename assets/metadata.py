@@ -81,7 +81,7 @@ def training_metadata(trained: Trained[Any]) -> dict[str, Any]:
 
 
 def loss_curve(metrics_log: Path) -> Image:
-    """Loss over the steps, and the learning rate below it, from a training's journal."""
+    """Loss over the steps, and the learning rate below it, from a training's metrics log."""
     from matplotlib.figure import Figure
 
     from corgi_core.io.pictures import drawn

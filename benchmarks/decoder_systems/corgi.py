@@ -23,11 +23,11 @@ from corgi_core.encoders.train_clip import ClipTask
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.gradient import BatchGradient
-from corgi_core.training.memory import freed_memory_kept
+from corgi_core.training.memory import keep_freed_memory
 
 
 class Corgi:
-    """Steps of `corgi_core.training.loop.train`, without its journal, checkpoints, evaluation."""
+    """Steps of `corgi_core.training.loop.train` without log, checkpoints, evaluation."""
 
     def __init__(self, kind: str, case: Case) -> None:
         task = task_on(kind, case)
@@ -41,7 +41,7 @@ class Corgi:
         self._rate, self._steps = training.learning_rate / 100, 0
 
     def running(self) -> AbstractContextManager[None]:
-        return freed_memory_kept()
+        return keep_freed_memory()
 
     def step(self) -> None:
         self._optimizer.zero_grad()

@@ -13,7 +13,7 @@ import venv
 from pathlib import Path
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, whole_folder
+from corgi_core.io.files import atomic_folder, digest_of
 
 REQUIREMENTS = Path(__file__).with_name("dalle2-requirements.txt")
 
@@ -27,7 +27,7 @@ def dalle2_python(home: Path) -> Path:
     name = f"dalle2-{digest_of(REQUIREMENTS.read_text(), sys.version, inherited)}"
     folder = home.resolve() / name
     if not folder.exists():
-        with whole_folder(folder) as temporary:
+        with atomic_folder(folder) as temporary:
             _make(Path(str(temporary)), inherited)
     return folder / "bin" / "python"
 

@@ -21,11 +21,11 @@ from upath import UPath
 from corgi_core.data.dataset import Dataset, copy_folder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import (
+    atomic_file,
     check_replaceable,
     digest_of,
     mark_folder,
     read_json,
-    whole_file,
     write_json,
 )
 from corgi_core.progress import report
@@ -222,7 +222,7 @@ def _write_shard(
     stored = {name: np.ascontiguousarray(a) for name, a in arrays.items() if name != _KEYS}
     stored[_KEYS] = np.frombuffer(json.dumps(arrays[_KEYS].tolist()).encode(), np.uint8)
     content = safetensors.numpy.save(stored)
-    with whole_file(folder / f"{shard}.safetensors") as temporary:
+    with atomic_file(folder / f"{shard}.safetensors") as temporary:
         temporary.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
     record = {"source": source, "sha256": sha256, "rows": rows[_KEYS]}

@@ -26,11 +26,11 @@ from corgi_core.data.shards import Sample, read_shard, write_shards
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import (
     DIGEST_LENGTH,
+    atomic_file,
+    atomic_folder,
     check_replaceable,
     digest_of,
     is_local,
-    whole_file,
-    whole_folder,
 )
 
 MANIFEST = pa.schema(
@@ -156,7 +156,7 @@ def whole_dataset(
     """
     if source is not None:
         _check_apart(source, folder)
-    with _writing(folder), whole_folder(folder) as temporary:
+    with _writing(folder), atomic_folder(folder) as temporary:
         yield temporary
 
 
@@ -207,7 +207,7 @@ def write_manifest(folder: Path | UPath, rows: list[dict[str, Any]]) -> None:
 
 def write_table(path: Path | UPath, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
     """Write `rows` as Parquet; the same rows give the same bytes."""
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, compression="zstd")
 
 
@@ -237,7 +237,7 @@ def copy_folder(source: Path | UPath, target: Path | UPath) -> None:
     """Copy a folder's files to `target`, whole or not at all; nothing where both are the same."""
     if source.absolute() == target.absolute():
         return
-    with whole_folder(target) as temporary:
+    with atomic_folder(target) as temporary:
         if is_local(source) and is_local(temporary):
             shutil.copytree(str(source), str(temporary), dirs_exist_ok=True)
             return

@@ -16,7 +16,7 @@ from upath import UPath
 from corgi_core.data.dataset import read_arrow, sources_of
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, whole_file
+from corgi_core.io.files import atomic_file, digest_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class CaptionSubset:
         """Write `<folder>/captions.parquet`."""
         table = pa.table({"key": pa.array(self.keys.tolist(), pa.string())})
         about = {"fraction": repr(self.fraction), "seed": str(self.seed)}
-        with whole_file(folder / "captions.parquet") as temporary, temporary.open("wb") as file:
+        with atomic_file(folder / "captions.parquet") as temporary, temporary.open("wb") as file:
             pq.write_table(table.replace_schema_metadata(about), file)
 
     @classmethod

@@ -18,7 +18,8 @@ from corgi_core.data.balance import balanced_rows
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom, Task
+from corgi_core.training.randomness import StepRandom
+from corgi_core.training.task import Task
 
 HELD_OUT_IMAGES = 256
 S = TypeVar("S", bound=DecoderSettings)

@@ -20,7 +20,7 @@ from corgi_core.encoders.fitted_text_tower import FittedTextTower
 from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, local_folder, read_json, whole_folder, write_json
+from corgi_core.io.files import atomic_folder, digest_of, local_folder, read_json, write_json
 from corgi_core.io.model_folder import CARD
 
 ENSEMBLE = "ensemble.json"
@@ -46,13 +46,13 @@ class ClipEnsemble(nn.Module):
         return [encoder.name for encoder in self._models]
 
     @property
-    def widths(self) -> tuple[int, ...]:
+    def encoder_dims(self) -> tuple[int, ...]:
         """The blocks' widths d_b."""
         return tuple(encoder.width for encoder in self._models)
 
     @property
     def width(self) -> int:
-        return sum(self.widths)
+        return sum(self.encoder_dims)
 
     @property
     def image_size(self) -> int:
@@ -77,9 +77,9 @@ class ClipEnsemble(nn.Module):
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Square images [n, 3, s, s], uint8 in 0…255 or float in [0, 1] → float32 [n, d]."""
-        return self.see(pixels)
+        return self.encode_images_with_grad(pixels)
 
-    def see(self, pixels: Tensor) -> Tensor:
+    def encode_images_with_grad(self, pixels: Tensor) -> Tensor:
         """As `encode_images`, with gradients to the images; the encoders themselves stay frozen."""
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3]:
             raise CorgiError(
@@ -88,24 +88,24 @@ class ClipEnsemble(nn.Module):
             )
         pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
         outputs = [encoder.encode_images(pixels) for encoder in self._models]
-        return scale_per_encoder(torch.cat(outputs, dim=1), self.widths)
+        return scale_per_encoder(torch.cat(outputs, dim=1), self.encoder_dims)
 
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → float32 [n, d]."""
         outputs = [encoder.encode_texts(captions) for encoder in self._models]
-        return scale_per_encoder(torch.cat(outputs, dim=1), self.widths)
+        return scale_per_encoder(torch.cat(outputs, dim=1), self.encoder_dims)
 
     def save(self, folder: Path | UPath) -> None:
         """Write the ensemble, whole or not at all: one open_clip folder for each encoder."""
-        with whole_folder(folder) as temporary, local_folder(temporary, write=True) as local:
+        with atomic_folder(folder) as temporary, local_folder(temporary, write=True) as local:
             for number, encoder in enumerate(self._models):
                 place = local / str(number)
                 place.mkdir()
                 encoder.save(place)
             write_json(
                 local / ENSEMBLE,
-                {"names": self.names, "encoder_dims": self.widths, "digest": self.digest},
+                {"names": self.names, "encoder_dims": self.encoder_dims, "digest": self.digest},
             )
             write_json(local / CARD, self.card)
 
@@ -145,7 +145,10 @@ class ClipEnsemble(nn.Module):
                 [_saved(local / str(i), name) for i, name in enumerate(saved["names"])],
                 read_json(local / CARD),
             )
-        if ensemble.digest != saved["digest"] or list(ensemble.widths) != saved["encoder_dims"]:
+        if (
+            ensemble.digest != saved["digest"]
+            or list(ensemble.encoder_dims) != saved["encoder_dims"]
+        ):
             raise CorgiError(
                 f"the encoders in {folder} are not those that {ENSEMBLE} names",
                 "materialise clip_encoder again",

@@ -35,12 +35,12 @@ class ClipTextTower(nn.Module):
     ) -> None:
         super().__init__()
         self.towers = nn.ModuleList(towers)
-        self.widths = tuple(encoder_dims)
+        self.encoder_dims = tuple(encoder_dims)
         self.digest = digest
 
     @property
     def width(self) -> int:
-        return sum(self.widths)
+        return sum(self.encoder_dims)
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
@@ -59,7 +59,7 @@ class ClipTextTower(nn.Module):
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → float32 [n, d], every block scaled to norm √d_b."""
         outputs = [tower.encode_texts(captions) for tower in self.towers]  # type: ignore[operator]
-        return scale_per_encoder(torch.cat(outputs, dim=1), self.widths)
+        return scale_per_encoder(torch.cat(outputs, dim=1), self.encoder_dims)
 
 
 class _PooledTower(nn.Module):

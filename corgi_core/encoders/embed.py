@@ -100,7 +100,7 @@ def embed_texts(
 
 def encoder_spec(clip: ClipEnsemble) -> dict[str, Any]:
     """Which encoders made an embedding; two that differ here do not go together."""
-    return _space_spec(clip.space, clip.names, clip.widths)
+    return _space_spec(clip.space, clip.names, clip.encoder_dims)
 
 
 def _space_spec(encoder: str, names: Sequence[str], encoder_dims: Sequence[int]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class OpenClipModel(nn.Module):
 
     model: Any  # CLIP, CustomTextCLIP or CoCa
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def __init__(self, name: str, model: Any, architecture: dict[str, Any], tokenizer: Any):
         super().__init__()
@@ -46,7 +46,7 @@ class OpenClipModel(nn.Module):
         size = [self.image_size, self.image_size]
         self.preprocessing: dict[str, Any] = model.visual.preprocess_cfg | {"size": size}
         self.register_buffer("mean", _channels(self.preprocessing["mean"]), persistent=False)
-        self.register_buffer("deviation", _channels(self.preprocessing["std"]), persistent=False)
+        self.register_buffer("std", _channels(self.preprocessing["std"]), persistent=False)
 
     @property
     def width(self) -> int:
@@ -71,7 +71,7 @@ class OpenClipModel(nn.Module):
                 pixels, size=(self.image_size, self.image_size),
                 mode="bicubic", antialias=True, align_corners=False,
             ).clamp(0, 1)  # fmt: skip
-        pixels = (pixels - self.mean) / self.deviation
+        pixels = (pixels - self.mean) / self.std
         return self.model.encode_image(
             pixels.contiguous(memory_format=torch.channels_last), normalize=True
         ).float()

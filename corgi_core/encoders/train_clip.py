@@ -41,10 +41,11 @@ from corgi_core.encoders.tokens import (
     transformers_source,
 )
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom, Task
+from corgi_core.training.randomness import StepRandom
+from corgi_core.training.task import Task
 
 # White is 0, so the convolutions' zero padding continues the background.
-MEAN, DEVIATION = (1.0, 1.0, 1.0), (0.5, 0.5, 0.5)
+MEAN, STD = (1.0, 1.0, 1.0), (0.5, 0.5, 0.5)
 _BATCH = 256
 
 
@@ -64,7 +65,7 @@ class DualEncoder(nn.Module):
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """[n, 3, s, s] in [0, 1] → unit vectors [n, d], float32."""
-        pixels = (pixels - MEAN[0]) / DEVIATION[0]
+        pixels = (pixels - MEAN[0]) / STD[0]
         features = self.visual(pixels.contiguous(memory_format=torch.channels_last))
         return F.normalize(features.float(), dim=-1)
 
@@ -205,6 +206,6 @@ def _open_clip(settings: EncoderSettings, pretrained_text: bool) -> open_clip.Cu
     with quiet_transformers():
         clip = open_clip.CustomTextCLIP(**config)
     size = (settings.image_size, settings.image_size)
-    preprocessing = PreprocessCfg(size=size, mean=MEAN, std=DEVIATION, fill_color=255)
+    preprocessing = PreprocessCfg(size=size, mean=MEAN, std=STD, fill_color=255)
     set_model_preprocess_cfg(clip, asdict(preprocessing))
     return clip

@@ -30,7 +30,8 @@ from corgi_core.encoders.fitted_text_tower import FittedTextTower, projection
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom, Task
+from corgi_core.training.randomness import StepRandom
+from corgi_core.training.task import Task
 
 FIRST_SCALE = math.log(1 / 0.07)  # of the logits, as in CLIP
 

@@ -16,7 +16,7 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.picture_scores import PictureJudge, decode_and_score
+from corgi_core.evaluation.picture_scores import PictureScorer, decode_and_score
 from corgi_core.evaluation.prior_scores import prior_scores, text_embedding_scores
 from corgi_core.evaluation.report import Evaluation, cosine_curves
 from corgi_core.io.pictures import labelled_grid
@@ -54,7 +54,7 @@ def evaluate(
     inception = (
         InceptionFeatures(settings.inception_weights) if settings.inception_weights else None
     )
-    judge = PictureJudge(clip, real, held_out.text[rows], inception)
+    judge = PictureScorer(clip, real, held_out.text[rows], inception)
     embeddings = {(REAL, "none"): held_out.image[rows]}
     embeddings |= {
         name: _embeddings(prior, held_out, rows, settings) for name, prior in priors.items()

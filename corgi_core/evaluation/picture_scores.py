@@ -19,7 +19,7 @@ from corgi_core.metrics.precision_recall import precision_recall
 
 
 @dataclass
-class PictureJudge:
+class PictureScorer:
     """Compares pictures with real images, under the features of one CLIP or Inception.
 
     real [n, 3, h, w] in [0, 1] and text [n, d], the CLIP text embeddings of the same rows.
@@ -47,7 +47,7 @@ class PictureJudge:
 
     def scores(self, pictures: Tensor, embeddings: Tensor) -> dict[str, Any]:
         """Scores of pictures [n, 3, h, w] with their `embed`dings, row i made from caption i."""
-        features, encoder_dims = self._features(pictures, embeddings), self.clip.widths
+        features, encoder_dims = self._features(pictures, embeddings), self.clip.encoder_dims
         distance = frechet_distance(FeatureStatistics.of(features), self._real_statistics)
         return {
             self.frechet_name: distance,
@@ -68,7 +68,7 @@ class PictureJudge:
 
 
 def decode_and_score(
-    decoder: Decoder, embeddings: Tensor, judge: PictureJudge, seed: int
+    decoder: Decoder, embeddings: Tensor, judge: PictureScorer, seed: int
 ) -> tuple[Tensor, dict[str, Any]]:
     """Pictures of embeddings [n, d] and their scores with the decoding's wall time."""
     started = time.perf_counter()

@@ -11,7 +11,7 @@ from PIL import Image
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, read_json, whole_folder, write_json
+from corgi_core.io.files import atomic_folder, digest_of, read_json, write_json
 from corgi_core.io.pictures import drawn, load_pictures, save_pictures
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Evaluation:
         return digest_of(_without(self.metrics, TIMES))
 
     def save(self, folder: Path | UPath) -> None:
-        with whole_folder(folder) as temporary:
+        with atomic_folder(folder) as temporary:
             write_json(temporary / METRICS, self.metrics)
             save_pictures(temporary, self.pictures)
 

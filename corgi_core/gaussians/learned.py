@@ -21,7 +21,8 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
-from corgi_core.training.loop import StepRandom, Task
+from corgi_core.training.randomness import StepRandom
+from corgi_core.training.task import Task
 
 # A deviation stays within a factor of 10 of the fitted one. The first term of L_p alone would have
 # every Gaussian shrink to a point. Whitened by a tenth of their deviation, embeddings have a root

@@ -104,7 +104,7 @@ def _flush_to_disk(path: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path | UPath) -> Iterator[Path | UPath]:
+def atomic_file(path: Path | UPath) -> Iterator[Path | UPath]:
     """Yield a temporary name beside `path`; on success rename it to `path`, on failure remove it.
 
     A reader never sees a torn file. On an object store a key appears only once its upload is
@@ -125,7 +125,7 @@ def whole_file(path: Path | UPath) -> Iterator[Path | UPath]:
 
 
 @contextmanager
-def whole_folder(path: Path | UPath) -> Iterator[Path | UPath]:
+def atomic_folder(path: Path | UPath) -> Iterator[Path | UPath]:
     """Yield a temporary folder beside `path`; on success it replaces `path` and its content.
 
     Raises CorgiError, before anything is written, where `path` holds what Corgi did not write.
@@ -231,7 +231,7 @@ def remove_folder(path: Path | UPath) -> None:
 
 def write_json(path: Path | UPath, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

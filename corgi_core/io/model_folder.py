@@ -17,11 +17,11 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import (
+    atomic_folder,
     digest_of_bytes,
     digest_of_file,
     is_local,
     read_json,
-    whole_folder,
     write_json,
 )
 
@@ -51,7 +51,7 @@ def write_model_folder(
     """Write the three files, whole or not at all; returns the weights' digest."""
     content = _serialised(tensors)
     digest = digest_of_bytes(content)
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(content)
         header = {"format": FORMAT, "kind": kind, "weights": digest}
         write_json(temporary / CONFIG, header | dict(config))

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import whole_file
+from corgi_core.io.files import atomic_file
 from corgi_core.io.text_layout import draw_lines, height, wrap
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def save_png(image: Image.Image, path: Path | UPath, metadata: Mapping[str, Any]
     """Write a PNG, whole or not at all, with `metadata` as JSON in its text chunk "corgi"."""
     text = PngInfo()
     text.add_itxt("corgi", json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False))
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         image.save(file, format="PNG", pnginfo=text)
 
 
@@ -116,7 +116,7 @@ def save_gif(
         raise CorgiError("a GIF of no frames shows nothing", "give at least one picture")
     comment = json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False).encode()
     there_and_back = [*frames, *frames[-2:0:-1]]
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         there_and_back[0].save(
             file, format="GIF", save_all=True, append_images=there_and_back[1:],
             duration=FRAME_TIME, loop=0, comment=comment,

@@ -18,7 +18,8 @@ from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
-from corgi_core.training.loop import StepRandom, Task
+from corgi_core.training.randomness import StepRandom
+from corgi_core.training.task import Task
 
 LOSSES = ("simplified", "kl")
 HELD_OUT_STEPS = 4  # of the sampler, for the cosine logged while training

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from corgi_core.io.files import digest_of_file, read_json, remove_folder, whole_folder, write_json
+from corgi_core.io.files import atomic_folder, digest_of_file, read_json, remove_folder, write_json
 
 KEPT = 2
 
@@ -43,7 +43,7 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint under `folder`/checkpoints and remove all but the newest two."""
-    with whole_folder(_checkpoints(folder) / f"step-{checkpoint.step:06d}") as temporary:
+    with atomic_folder(_checkpoints(folder) / f"step-{checkpoint.step:06d}") as temporary:
         digests = {}
         for part, tensors in checkpoint.parts.items():
             file = temporary / f"{part}.safetensors"

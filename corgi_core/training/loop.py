@@ -33,27 +33,19 @@ from corgi_core.training.checkpoint import (
 )
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.gradient import BatchGradient
-from corgi_core.training.memory import freed_memory_kept
+from corgi_core.training.memory import keep_freed_memory
 from corgi_core.training.metrics_log import Entry, MetricsLog, headline
-from corgi_core.training.randomness import StepRandom, seed_of
+from corgi_core.training.randomness import seed_of
 from corgi_core.training.run_folder import (
     TrainingResult,
-    explaining_a_full_disk,
+    explain_full_disk,
     finish,
     finished_training,
-    prepared_folder,
+    prepare_run_folder,
 )
 from corgi_core.training.task import M, Task
 
-__all__ = [
-    "StepRandom",
-    "Task",
-    "TrainingResult",
-    "learning_rate",
-    "train",
-]
-
-JOURNAL_EVERY = 10  # steps
+LOG_EVERY = 10  # steps
 SKIPS_IN_A_ROW = 10  # steps whose loss or gradients are not finite, before the run is stopped
 LOCK_PATIENCE = 30.0  # seconds for a killed job's last worker to leave the folder
 
@@ -97,14 +89,14 @@ def train(
     are no samples, the batch cannot be divided as it should be, the disk is full, the model cannot
     be compiled, or losses are not finite for several steps in a row.
     """
-    folder = prepared_folder(task, settings, folder, world_size, write=rank == 0)
+    folder = prepare_run_folder(task, settings, folder, world_size, write=rank == 0)
     device = torch.device(device)
     busy = f"another process is training in {folder}"
     lock = exclusive_lock(folder / "lock", busy, LOCK_PATIENCE) if rank == 0 else nullcontext()
-    with explaining_a_full_disk(folder), lock:
+    with explain_full_disk(folder), lock:
         if world_size > 1:  # nobody looks at the folder before it is this training's alone
             torch.distributed.all_reduce(torch.zeros(1, device=device))
-        with freed_memory_kept():
+        with keep_freed_memory():
             return _train(task, settings, folder, rank, world_size, device, name)
 
 
@@ -161,7 +153,7 @@ def _train(
         last = done == settings.steps
         evaluating = last or done % settings.evaluate_every == 0
         saving = not last and done % settings.checkpoint_every == 0
-        if evaluating or saving or done % JOURNAL_EVERY == 0:
+        if evaluating or saving or done % LOG_EVERY == 0:
             entry: Entry = {"step": done, "time": time.time(), "seconds": counters.seconds}
             trained, per_second = means.taken()
             entry |= trained | {"learning_rate": rate, "skipped": counters.skipped}

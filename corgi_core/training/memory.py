@@ -19,7 +19,7 @@ _USUAL = {_TRIM_THRESHOLD: 2**26, _MMAP_THRESHOLD: 2**25, _MMAP_MAX: 65536}  # g
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
+def keep_freed_memory() -> Iterator[None]:
     """Within it glibc gives nothing back to the system; after it, all that is free."""
     if platform.libc_ver()[0] != "glibc":
         yield

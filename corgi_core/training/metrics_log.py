@@ -3,8 +3,8 @@
     {"step": 200, "time": 1767225600.0, "seconds": 9.4, "loss": 0.31, "learning_rate": 0.0007, …}
 
 `step` counts finished steps, `time` is in seconds since 1970. `seconds` is the time spent in those
-steps, without evaluations, checkpoints and what a killed run had to do again. Whoever shows or logs
-the metrics follows the file, so that nothing outside can slow a training down or fail it.
+steps, without evaluations, checkpoints and what a killed run had to do again. Progress displays and
+trackers follow the file, so none of them can slow a training down or fail it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from corgi_core.io.files import whole_file
+from corgi_core.io.files import atomic_file
 
 Entry = dict[str, Any]
 
@@ -35,8 +35,8 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
-        entries = [entry for entry in read_journal(path) if entry["step"] <= step]
-        with whole_file(path) as temporary:  # a new file, by which followers notice
+        entries = [entry for entry in read_metrics(path) if entry["step"] <= step]
+        with atomic_file(path) as temporary:  # a new file, by which followers notice
             temporary.write_text("".join(map(_line, entries)), encoding="utf-8")
 
     def write(self, entry: Entry) -> None:
@@ -45,11 +45,11 @@ class MetricsLog:
             file.write(_line(entry))
 
 
-class JournalReader:
-    """The reading end: each call of `new_entries` returns what has come since the last one.
+class MetricsReader:
+    """The reading end: each call of `new_entries` returns the entries written since the last one.
 
-    A torn last line waits for its end. When a resumed run cut the journal back, it is read anew,
-    and of the entries seen before none is returned twice.
+    A torn last line is returned once it is complete. When a resumed run has cut the log back, the
+    file is read from its start, and no entry is returned twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,24 +75,24 @@ class JournalReader:
         return entries
 
 
-def read_journal(path: Path) -> list[Entry]:
-    """All whole entries of a journal; none if there is no such file."""
-    return JournalReader(path).new_entries()
+def read_metrics(path: Path) -> list[Entry]:
+    """All complete entries of a metrics log; none if there is no such file."""
+    return MetricsReader(path).new_entries()
 
 
-class Following:
-    """Hands a growing journal to a callback, entry by entry, from a thread of its own.
+class MetricsFollower:
+    """Passes a growing metrics log to a callback, entry by entry, from a thread of its own.
 
-    `with Following(path, callback) as following:` looks for new entries every `interval` seconds.
-    When the callback raises, the entry and those after it are kept and offered again at the next
-    look; leaving the block makes one last attempt. `undelivered` then says how many entries could
-    not be handed over. The callback never fails what runs inside.
+    `with MetricsFollower(path, callback) as follower:` reads new entries every `interval` seconds.
+    When the callback raises, the entry and those after it wait, and are offered again at the next
+    read; leaving the block makes one last attempt. `undelivered` then counts the entries that the
+    callback did not accept. An error of the callback never reaches the code inside the block.
     """
 
     def __init__(
         self, path: Path, callback: Callable[[Entry], None], interval: float = 0.5
     ) -> None:
-        self._reader, self._callback, self._interval = JournalReader(path), callback, interval
+        self._reader, self._callback, self._interval = MetricsReader(path), callback, interval
         self._waiting: deque[Entry] = deque()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics_log", daemon=True)
@@ -116,7 +116,7 @@ class Following:
         self._thread.join()
         self._deliver()
         if self._waiting:
-            log.warning("%d journal entries could not be delivered", len(self._waiting))
+            log.warning("%d metrics could not be delivered", len(self._waiting))
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
@@ -129,7 +129,7 @@ class Following:
                 self._callback(self._waiting[0])
                 self._waiting.popleft()
         except Exception as failure:
-            log.warning("journal entries are kept for later: %s", failure)
+            log.warning("metrics wait for the next attempt: %s", failure)
 
 
 def _line(entry: Entry) -> str:

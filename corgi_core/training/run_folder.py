@@ -21,7 +21,7 @@ from upath import UPath
 
 from corgi_core.config import TrainingSettings
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of_file, is_local, read_json, whole_file, write_json
+from corgi_core.io.files import atomic_file, digest_of_file, is_local, read_json, write_json
 from corgi_core.training.checkpoint import clear_checkpoints, newest_step, plain
 from corgi_core.training.identity import claim, identity_of
 from corgi_core.training.task import M, Task
@@ -40,10 +40,10 @@ class TrainingResult(Generic[M]):
     seconds: float  # spent in the steps that count, over all attempts; no evaluation
     skipped: int  # steps left out because their loss or gradients were not finite
     already_finished: bool  # nothing was trained now: the run had been finished before
-    undelivered: int = 0  # journal entries that whoever followed the run could not be given
+    undelivered: int = 0  # entries of the metrics log that its follower did not accept
 
 
-def prepared_folder(
+def prepare_run_folder(
     task: Task[Any],
     settings: TrainingSettings,
     folder: Path | UPath,
@@ -61,7 +61,7 @@ def prepared_folder(
         raise CorgiError("there are no samples to train on", "check the dataset and its split")
     _check_parts(task, settings, workers)
     folder = Path(str(folder))
-    with explaining_a_full_disk(folder):
+    with explain_full_disk(folder):
         claim(folder, identity_of(task, settings), write=write)
     return folder
 
@@ -83,7 +83,7 @@ def _check_parts(task: Task[Any], settings: TrainingSettings, workers: int) -> N
 
 
 @contextmanager
-def explaining_a_full_disk(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """A CorgiError for a full disk; the half-written file is gone, the checkpoints are there."""
     try:
         yield
@@ -126,7 +126,7 @@ def finished_training(
 def finish(folder: Path, result: TrainingResult[Any]) -> None:
     """Write the averaged weights and how they came about; the checkpoints have had their day."""
     weights = folder / "final.safetensors"
-    with whole_file(weights) as temporary:
+    with atomic_file(weights) as temporary:
         save_file(plain(result.model.state_dict()), str(temporary))
     finished = {
         "sha256": digest_of_file(weights),

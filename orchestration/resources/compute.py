@@ -27,8 +27,9 @@ from orchestration.resources.ray_train import apply_on_worker, fit, worker_shape
 
 if TYPE_CHECKING:
     from corgi_core.config import TrainingSettings
-    from corgi_core.training.loop import Task, TrainingResult
     from corgi_core.training.metrics_log import Entry
+    from corgi_core.training.run_folder import TrainingResult
+    from corgi_core.training.task import Task
 
 OBJECT_STORE = 100 * 2**20  # bytes; tasks are settings and folders, so little passes through it
 
@@ -100,16 +101,16 @@ class Compute(LocalRay):
     ) -> TrainingResult[Any]:
         """Train `task` in the run folder `folder`, or go on where a killed run stopped there.
 
-        `on_metrics` is called with every journal entry, in order, also with those written before
-        this call. When it raises, the entry is offered again later; it cannot fail the training,
-        and the result's `undelivered` counts what it never took.
+        `on_metrics` is called with each entry of the metrics log in order, those before this
+        call included. When it raises, the entry is offered again later; the training goes on, and
+        the result's `undelivered` counts what it never took.
 
         Raises CorgiError: more workers than CPUs (or GPUs), a folder of another training, and all
         that `corgi_core.training.loop.train` raises.
         """
         from corgi_core.training.loop import train
-        from corgi_core.training.metrics_log import Following, headline
-        from corgi_core.training.run_folder import finished_training, prepared_folder
+        from corgi_core.training.metrics_log import MetricsFollower, headline
+        from corgi_core.training.run_folder import finished_training, prepare_run_folder
 
         def hear(entry: Entry) -> None:
             if self.num_workers:  # else the loop reports by itself
@@ -117,8 +118,8 @@ class Compute(LocalRay):
             if on_metrics:
                 on_metrics(entry)
 
-        folder = prepared_folder(task, settings, folder, max(1, self.num_workers))
-        with Following(folder / "metrics.jsonl", hear) as following:
+        folder = prepare_run_folder(task, settings, folder, max(1, self.num_workers))
+        with MetricsFollower(folder / "metrics.jsonl", hear) as following:
             result = finished_training(task, folder)
             if result:
                 log.info("%s is finished already; its weights are taken as they are", name)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from corgi_core.io.files import whole_file
+from corgi_core.io.files import atomic_file
 from orchestration.settings import Settings
 
 CONFIGURATION = Path(__file__).parents[2] / "infra" / "dagster.yaml"
@@ -19,7 +19,7 @@ def prepare_home(settings: Settings) -> Path:
     wanted = CONFIGURATION.read_text(encoding="utf-8")
     target = home / "dagster.yaml"
     if not target.exists() or target.read_text(encoding="utf-8") != wanted:
-        with whole_file(target) as temporary:
+        with atomic_file(target) as temporary:
             temporary.write_text(wanted, encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(home)
     return home

@@ -2,7 +2,7 @@
 
 Ray places the workers, joins them to a process group and replaces them when they die. All else is
 the loop's own: a replaced worker goes on from the run folder's newest whole checkpoint, metrics
-travel through the journal there, and the weights are read from there at the end.
+travel through the metrics log there, and the weights are read from there at the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from corgi_core.io.files import remove_folder
 
 if TYPE_CHECKING:
     from corgi_core.config import TrainingSettings
-    from corgi_core.training.loop import Task
+    from corgi_core.training.task import Task
 
 MAX_FAILURES = 3  # times that dead workers are replaced in one training
 

@@ -114,7 +114,7 @@ class TrackedRun:
         self._send("parameters", values={key: str(value) for key, value in parameters.items()})
 
     def log_metrics(self, entry: Mapping[str, Any]) -> None:
-        """One line of a training's journal: its "step", its "time", and numbers by name."""
+        """One line of a training's metrics log: its "step", its "time", and numbers by name."""
         numbers = {
             key: float(value)
             for key, value in entry.items()

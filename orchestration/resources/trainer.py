@@ -14,7 +14,8 @@ from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
-    from corgi_core.training.loop import Task, TrainingResult
+    from corgi_core.training.run_folder import TrainingResult
+    from corgi_core.training.task import Task
 
 M = TypeVar("M")  # the class of the model
 DEVICE = "device"  # the pool of one slot that keeps two trainings from fighting over one device

@@ -81,7 +81,7 @@ def test_fitted_towers_retrieve_and_survive_saving(images: Dataset, tmp_path: Pa
     ensemble = task.ensemble(result.model, {"training": "abc"})
     ensemble.save(UPath(tmp_path / "clip"))
     again = ClipEnsemble.load(UPath(tmp_path / "clip"))
-    assert (again.digest, again.names, again.widths) == (
+    assert (again.digest, again.names, again.encoder_dims) == (
         ensemble.digest, list(WIDTHS), tuple(WIDTHS.values()),
     )  # fmt: skip
     texts = ["a red apple", "a pink hat"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from corgi_core.decoders.picture_task import PictureTask
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.randomness import StepRandom
 
 T = TypeVar("T", bound=PictureTask)
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from corgi_core.config import TrainingSettings
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom, Task
+from corgi_core.training.randomness import StepRandom
+from corgi_core.training.task import Task
 
 SETTINGS = TrainingSettings(
     steps=60, batch_size=8, learning_rate=1e-2, warmup_steps=10, ema_decay=0.9,

@@ -24,7 +24,7 @@ from corgi_core.decoders.decoder import Text
 from corgi_core.decoders.noise import T, forward_process
 from corgi_core.decoders.picture_task import PictureTask, in_range
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.randomness import StepRandom
 
 
 @dataclass

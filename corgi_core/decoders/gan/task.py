@@ -34,7 +34,7 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import JITTER_NUMBERS, global_clip_loss, jittered
 from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.randomness import StepRandom
 
 TEMPERATURE = 0.5  # τ, as Lafite's
 
@@ -112,7 +112,7 @@ class GanTask(PictureTask[GanSettings, GanNetwork]):
             with_r1,
         )
         looked_at = jittered((match.drawn + 1) / 2, random.uniform(JITTER_NUMBERS))
-        clip = self._contrast(self.clip.to(random.device).see(looked_at), z)
+        clip = self._contrast(self.clip.to(random.device).encode_images_with_grad(looked_at), z)
         layout = layout_loss(match.drawn, real)
         generator = generator_loss(match.seen.score) + s.clip_weight * clip
         generator = generator + s.layout_weight * layout

@@ -17,7 +17,7 @@ from corgi_core.decoders.gan.network import GanNetwork
 from corgi_core.decoders.gan.task import GanTask
 from corgi_core.decoders.lafite.decoder import LafiteDecoder
 from corgi_core.encoders.similarity import scale_per_encoder
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.randomness import StepRandom
 
 
 @dataclass

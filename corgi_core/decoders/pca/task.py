@@ -18,7 +18,7 @@ from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.decoders.pca.network import PCANetwork, PCAShape
 from corgi_core.decoders.picture_task import PictureTask, in_range
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.randomness import StepRandom
 
 MAX_WEIGHT = 5.0
 

@@ -14,7 +14,7 @@ from corgi_core.decoders.picture_task import in_range
 from corgi_core.decoders.stable_diffusion.network import PIXELS_AT_ONCE, TILED_ABOVE
 from corgi_core.decoders.stable_diffusion.pipeline import load_vae
 from corgi_core.progress import report
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.randomness import StepRandom
 
 
 class TrainingLatents:

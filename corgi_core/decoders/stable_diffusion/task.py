@@ -29,7 +29,7 @@ from corgi_core.decoders.stable_diffusion.pipeline import (
 )
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.randomness import StepRandom
 
 NEGATIVES = ("prior", "mean", "zero")
 

@@ -19,7 +19,7 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.evaluate import evenly_spaced
 from corgi_core.evaluation.nearest import TrainingImages
-from corgi_core.evaluation.picture_scores import PictureJudge
+from corgi_core.evaluation.picture_scores import PictureScorer
 from corgi_core.io.pictures import labelled_grid
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.task import Captions
@@ -81,7 +81,7 @@ def held(contest: Contest, material: Material, settings: ComparisonSettings) -> 
     """
     captions, keys = _captions(contest, material, settings.images)
     real = _pictures(material, keys)
-    judge = PictureJudge(material.clip, real, captions.text)
+    judge = PictureScorer(material.clip, real, captions.text)
     about = {"contest": contest.name, "images": len(keys)}
     cases = [
         (seed, found, kind, decoder)
@@ -116,7 +116,7 @@ def _embeddings(contest: Contest, captions: Captions, seed: int) -> Iterator[Emb
         yield Embeddings(variant, subset, prior.sample(tokens, mask, text, seed=seed))
 
 
-def _scores(pictures: Tensor, judge: PictureJudge, material: Material) -> Row:
+def _scores(pictures: Tensor, judge: PictureScorer, material: Material) -> Row:
     """The judge's, and how far pictures are from the nearest training image (1 − cosine)."""
     embeddings = judge.embed(pictures)
     nearest = material.training.nearest(embeddings, 1).cosines.mean()

@@ -31,7 +31,7 @@ from corgi_core.io.files import digest_of, read_json, write_json
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.task import Captions, PriorTask
 from corgi_core.training.loop import train
-from corgi_core.training.metrics_log import read_journal
+from corgi_core.training.metrics_log import read_metrics
 from corgi_core.training.run_folder import TrainingResult
 
 Row = dict[str, Any]
@@ -182,7 +182,7 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
 
 def _training_rows(result: TrainingResult[Any]) -> Iterator[Row]:
     """Held-out cosine against training steps and seconds."""
-    for entry in read_journal(result.metrics_log):
+    for entry in read_metrics(result.metrics_log):
         if "held_out_cosine" in entry:
             yield {name: entry[name] for name in ("step", "seconds", "held_out_cosine")}
 

@@ -11,7 +11,7 @@ from PIL import Image
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, read_json, whole_folder, write_json
+from corgi_core.io.files import atomic_folder, digest_of, read_json, write_json
 from corgi_core.io.pictures import load_pictures, save_pictures
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class StudyReport:
 
     def save(self, folder: Path | UPath) -> None:
         """measurements.json, a PNG of every picture, and tables/NAME.md."""
-        with whole_folder(folder) as temporary:
+        with atomic_folder(folder) as temporary:
             write_json(temporary / ROWS, self.rows)
             save_pictures(temporary, self.pictures)
             (temporary / TABLES).mkdir()

@@ -23,7 +23,8 @@ from corgi_core.decoders.noise import forward_process
 from corgi_core.decoders.picture_task import in_range
 from corgi_core.decoders.registry import load_decoder
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom, train
+from corgi_core.training.loop import train
+from corgi_core.training.randomness import StepRandom
 from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered
 from tests.helpers.shapes import SHAPES, SIDE, WIDTH
 
@@ -64,7 +65,7 @@ def test_every_picture_is_nearest_to_its_own_original(
     assert (torch.cdist(turned, real.flatten(1)).argmin(dim=1) != torch.arange(SHAPES)).all()
 
 
-def test_the_journal_tells_the_stages_apart(cascade: CascadeDecoder) -> None:
+def test_the_metrics_log_tells_the_stages_apart(cascade: CascadeDecoder) -> None:
     metrics = cascade.card["metrics"]
     for name in ("", "held_out_"):
         sizes = [metrics[f"{name}loss_{stage.size}"] for stage in TINY_CASCADE.stages]

@@ -13,7 +13,8 @@ from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.decoders.cascade.task import CascadeTask
 from corgi_core.decoders.registry import decoder_task
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom, train
+from corgi_core.training.loop import train
+from corgi_core.training.randomness import StepRandom
 from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered
 from tests.helpers.shapes import SHAPES
 from tests.helpers.stopping import StoppedError, stopping

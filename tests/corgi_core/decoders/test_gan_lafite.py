@@ -11,7 +11,8 @@ from corgi_core.decoders.lafite.decoder import LafiteDecoder
 from corgi_core.decoders.lafite.task import LafiteTask, pseudo_text
 from corgi_core.decoders.registry import load_decoder
 from corgi_core.encoders.similarity import cosine_by_encoder, scale_per_encoder
-from corgi_core.training.loop import StepRandom, train
+from corgi_core.training.loop import train
+from corgi_core.training.randomness import StepRandom
 from tests.helpers.gan_shapes import TINY_LAFITE, a_gan_task
 
 

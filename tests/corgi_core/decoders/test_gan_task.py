@@ -18,7 +18,8 @@ from corgi_core.decoders.gan.task import GanTask
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.training.identity import identity_of
-from corgi_core.training.loop import StepRandom, train
+from corgi_core.training.loop import train
+from corgi_core.training.randomness import StepRandom
 from tests.helpers.gan_shapes import TINY, a_gan_task, tiny_clip
 from tests.helpers.shapes import write_shapes
 from tests.helpers.stopping import StoppedError, stopping
@@ -78,7 +79,7 @@ def test_clip_teaches_the_generator_and_learns_nothing(task: GanTask) -> None:
     optimizer = torch.optim.Adam(model.generator.parameters(), lr=5e-3)
     cosines = []
     for _ in range(30):
-        seen = task.clip.see((model.generator(z, latent) + 1) / 2)
+        seen = task.clip.encode_images_with_grad((model.generator(z, latent) + 1) / 2)
         loss = task._contrast(seen, z)
         optimizer.zero_grad()
         loss.backward()

@@ -18,7 +18,8 @@ from corgi_core.decoders.registry import load_decoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
 from corgi_core.training.identity import identity_of
-from corgi_core.training.loop import StepRandom, train
+from corgi_core.training.loop import train
+from corgi_core.training.randomness import StepRandom
 from tests.helpers.shapes import SHAPES, SIDE, TINY, WIDTH, a_task, embeddings_of
 from tests.helpers.stopping import StoppedError, stopping
 

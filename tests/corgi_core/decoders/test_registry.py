@@ -23,7 +23,8 @@ from corgi_core.decoders.registry import (
     task_class,
 )
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom, train
+from corgi_core.training.loop import train
+from corgi_core.training.randomness import StepRandom
 from tests.helpers.shapes import SIDE, WIDTH, a_task
 
 

@@ -21,7 +21,8 @@ from corgi_core.decoders.stable_diffusion.task import StableDiffusionTask
 from corgi_core.errors import CorgiError
 from corgi_core.training.checkpoint import load_checkpoint
 from corgi_core.training.identity import identity_of
-from corgi_core.training.loop import StepRandom, train
+from corgi_core.training.loop import train
+from corgi_core.training.randomness import StepRandom
 from tests.helpers.pipelines import SETTINGS, a_diffusion_task
 from tests.helpers.shapes import SHAPES, SIDE, WIDTH
 from tests.helpers.stopping import StoppedError, stopping

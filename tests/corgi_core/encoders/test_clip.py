@@ -12,7 +12,7 @@ from upath import UPath
 
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.clip_text import ClipTextTower
-from corgi_core.encoders.train_clip import DEVIATION, MEAN
+from corgi_core.encoders.train_clip import MEAN, STD
 from corgi_core.errors import CorgiError
 
 CAPTIONS = [
@@ -41,8 +41,8 @@ def test_a_saved_ensemble_is_read_back_to_the_bit(untrained: ClipEnsemble, saved
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     assert torch.equal(read.encode_images(images), untrained.encode_images(images))
     assert torch.equal(read.encode_texts(CAPTIONS), untrained.encode_texts(CAPTIONS))
-    assert (read.digest, read.names, read.widths) == (
-        untrained.digest, untrained.names, untrained.widths,
+    assert (read.digest, read.names, read.encoder_dims) == (
+        untrained.digest, untrained.names, untrained.encoder_dims,
     )  # fmt: skip
 
 
@@ -58,21 +58,21 @@ def test_blocks_are_what_open_clip_computes_scaled(pair: ClipEnsemble, vit_folde
     tokenizer = open_clip.get_tokenizer(f"local-dir:{vit_folder}")
     with torch.no_grad():
         expected = model.encode_text(tokenizer(CAPTIONS), normalize=True) * 48**0.5
-    assert pair.widths == (32, 48)
+    assert pair.encoder_dims == (32, 48)
     assert (pair.width, pair.image_size) == (80, 64)
     torch.testing.assert_close(pair.encode_texts(CAPTIONS)[:, 32:], expected)
 
     pixels = torch.rand(3, 3, 32, 32)
-    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in
                        (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))  # fmt: skip
     with torch.no_grad():
-        features = model.encode_image((pixels - mean) / deviation, normalize=True)
+        features = model.encode_image((pixels - mean) / std, normalize=True)
     torch.testing.assert_close(pair.encode_images(pixels)[:, 32:], features * 48**0.5)
 
 
 def test_every_block_has_unit_mean_square(pair: ClipEnsemble) -> None:
     embeddings = torch.cat([pair.encode_images(torch.rand(2, 3, 50, 50)), pair.encode_texts(["x"])])
-    for block in embeddings.split(pair.widths, dim=1):
+    for block in embeddings.split(pair.encoder_dims, dim=1):
         torch.testing.assert_close(block.pow(2).mean(dim=1), torch.ones(3))
 
 
@@ -117,7 +117,7 @@ def test_the_text_tower_alone_equals_open_clip(
 
     pair.save(tmp_path / "pair")
     both = ClipTextTower.load(tmp_path / "pair")
-    assert (both.digest, both.widths) == (pair.digest, pair.widths)
+    assert (both.digest, both.encoder_dims) == (pair.digest, pair.encoder_dims)
     torch.testing.assert_close(
         both.encode_texts(CAPTIONS), pair.encode_texts(CAPTIONS), atol=1e-5, rtol=1e-4
     )
@@ -125,7 +125,7 @@ def test_the_text_tower_alone_equals_open_clip(
 
 def test_white_is_zero_to_the_trained_encoder(untrained: ClipEnsemble) -> None:
     assert untrained.encoders[0].preprocessing["mean"] == MEAN
-    assert untrained.encoders[0].preprocessing["std"] == DEVIATION
+    assert untrained.encoders[0].preprocessing["std"] == STD
 
 
 @pytest.mark.parametrize(

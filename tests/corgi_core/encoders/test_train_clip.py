@@ -18,7 +18,8 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import JITTER_NUMBERS, jittered
 from corgi_core.encoders.train_clip import ClipTask, DualEncoder
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import StepRandom, train
+from corgi_core.training.loop import train
+from corgi_core.training.randomness import StepRandom
 
 
 @pytest.fixture(scope="module")

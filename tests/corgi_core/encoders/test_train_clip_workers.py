@@ -12,7 +12,7 @@ from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.encoders.train_clip import ClipTask
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.randomness import StepRandom
 
 BATCH = 8
 

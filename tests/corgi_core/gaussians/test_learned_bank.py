@@ -16,7 +16,8 @@ from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.fit import fit_bank
 from corgi_core.gaussians.learned import MOST_SCALING, BankTask, LearnedBank, mean_overlap
 from corgi_core.prior.task import PriorTask
-from corgi_core.training.loop import StepRandom, train
+from corgi_core.training.loop import train
+from corgi_core.training.randomness import StepRandom
 
 D, BLOCKS = 12, (4, 8)
 LEARNING = TrainingSettings(

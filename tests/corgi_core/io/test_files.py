@@ -12,11 +12,11 @@ from upath import UPath
 from corgi_core.errors import CorgiError
 from corgi_core.io import files
 from corgi_core.io.files import (
+    atomic_file,
+    atomic_folder,
     digest_of,
     read_json,
     remove_folder,
-    whole_file,
-    whole_folder,
     write_json,
 )
 from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
@@ -28,7 +28,7 @@ def place(request, tmp_path):
 
 
 def test_a_file_appears_whole(place):
-    with whole_file(place / "a" / "b.txt") as temporary:
+    with atomic_file(place / "a" / "b.txt") as temporary:
         temporary.write_text("half")
         assert not (place / "a" / "b.txt").exists()
         temporary.write_text("whole")
@@ -40,7 +40,7 @@ def test_a_failed_write_leaves_the_old_file(place):
     write_json(place / "x.json", {"version": 1})
 
     def fail():
-        with whole_file(place / "x.json") as temporary:
+        with atomic_file(place / "x.json") as temporary:
             temporary.write_text("half")
             raise RuntimeError
 
@@ -52,7 +52,7 @@ def test_a_failed_write_leaves_the_old_file(place):
 
 def test_a_folder_replaces_the_old_one_as_a_whole(place):
     for content in ("old", "new"):
-        with whole_folder(place / "model") as temporary:
+        with atomic_folder(place / "model") as temporary:
             (temporary / f"{content}.txt").write_text(content)
     assert sorted(p.name for p in (place / "model").iterdir()) == [files.MARKER, "new.txt"]
     assert [p.name for p in place.iterdir()] == ["model"]
@@ -62,7 +62,7 @@ def test_a_folder_replaces_the_old_one_as_a_whole(place):
 
 
 def write_folder(path, **contents):
-    with whole_folder(path) as temporary:
+    with atomic_folder(path) as temporary:
         for name, content in contents.items():
             (temporary / f"{name}.txt").write_text(content)
 
@@ -85,7 +85,7 @@ def test_a_folder_of_others_is_never_replaced(place):
 
 def test_a_folder_that_became_anothers_while_its_successor_was_written_stays(place):
     def overtaken():
-        with whole_folder(place / "model") as temporary:
+        with atomic_folder(place / "model") as temporary:
             (temporary / "new.txt").write_text("new")
             (place / "model").mkdir()
             (place / "model" / "cat.jpg").write_text("a picture")
@@ -156,7 +156,7 @@ WRITER = """
 from pathlib import Path; import sys, time
 from corgi_core.io import files
 with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
-    (temporary if sys.argv[1] == "whole_file" else temporary / "part").write_text("half")
+    (temporary if sys.argv[1] == "atomic_file" else temporary / "part").write_text("half")
     print("written", flush=True)
     time.sleep(60)
 """
@@ -169,7 +169,7 @@ def start_writing(how, target):
     return writer
 
 
-@pytest.mark.parametrize("how", ["whole_file", "whole_folder"])
+@pytest.mark.parametrize("how", ["atomic_file", "atomic_folder"])
 def test_what_a_killed_writer_left_is_never_whole_and_goes_with_the_next_write(tmp_path, how):
     target = tmp_path / "weights.bin"
     killed, living, other = (
@@ -182,7 +182,7 @@ def test_what_a_killed_writer_left_is_never_whole_and_goes_with_the_next_write(t
         assert not target.exists()
         assert len(list(tmp_path.iterdir())) == 3
         with getattr(files, how)(target) as temporary:
-            (temporary if how == "whole_file" else temporary / "part").write_text("whole")
+            (temporary if how == "atomic_file" else temporary / "part").write_text("whole")
         left = {path.name.split("-")[1] for path in tmp_path.iterdir() if path != target}
         assert left == {str(living.pid), str(other.pid)}  # of a live writer; of another file
     finally:

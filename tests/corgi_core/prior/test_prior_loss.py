@@ -10,7 +10,7 @@ from torch import nn
 
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.gaussians.fit import fit_bank
-from corgi_core.training.loop import StepRandom
+from corgi_core.training.randomness import StepRandom
 from tests.helpers.tiny_prior import SETTINGS, made_prior
 
 PICTURES = 240

@@ -1,16 +1,16 @@
-"""The journal: torn lines, resumption, and followers that fail."""
+"""The metrics log: torn lines, resumption, and followers that fail."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-from corgi_core.training.metrics_log import Following, JournalReader, MetricsLog, read_journal
+from corgi_core.training.metrics_log import MetricsFollower, MetricsLog, MetricsReader, read_metrics
 
 
 def test_a_torn_line_waits_for_its_end(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    reader = JournalReader(path)
+    reader = MetricsReader(path)
     assert reader.new_entries() == []
     path.write_text('{"step": 1}\n{"step": 2')
     assert reader.new_entries() == [{"step": 1}]
@@ -20,20 +20,20 @@ def test_a_torn_line_waits_for_its_end(tmp_path: Path) -> None:
     assert reader.new_entries() == []
 
 
-def test_resuming_cuts_the_journal_and_readers_get_nothing_twice(tmp_path: Path) -> None:
+def test_resuming_cuts_the_metrics_log_and_readers_get_nothing_twice(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    metrics_log, reader = MetricsLog(path, step=0), JournalReader(path)
+    metrics_log, reader = MetricsLog(path, step=0), MetricsReader(path)
     for step in (10, 20, 30):
         metrics_log.write({"step": step})
     assert [entry["step"] for entry in reader.new_entries()] == [10, 20, 30]
     with path.open("a") as file:
         file.write('{"step": 40, "lo')  # killed here
     resumed = MetricsLog(path, step=20)
-    assert [entry["step"] for entry in read_journal(path)] == [10, 20]
+    assert [entry["step"] for entry in read_metrics(path)] == [10, 20]
     for step in (30, 40, 50):
         resumed.write({"step": step})
     assert [entry["step"] for entry in reader.new_entries()] == [40, 50]
-    assert [entry["step"] for entry in read_journal(path)] == [10, 20, 30, 40, 50]
+    assert [entry["step"] for entry in read_metrics(path)] == [10, 20, 30, 40, 50]
 
 
 def test_a_follower_that_fails_loses_nothing(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_follower_that_fails_loses_nothing(tmp_path: Path) -> None:
             raise ConnectionError("down")
         got.append(entry["step"])
 
-    with Following(metrics_log.path, server, interval=0.01) as following:
+    with MetricsFollower(metrics_log.path, server, interval=0.01) as following:
         for step in range(1, 11):
             metrics_log.write({"step": step})
         deadline = time.monotonic() + 20
@@ -61,7 +61,7 @@ def test_a_follower_that_fails_loses_nothing(tmp_path: Path) -> None:
 def test_leaving_delivers_the_rest_and_counts_what_stays(tmp_path: Path) -> None:
     metrics_log = MetricsLog(tmp_path / "metrics.jsonl", step=0)
     got: list[int] = []
-    with Following(
+    with MetricsFollower(
         metrics_log.path, lambda entry: got.append(entry["step"]), interval=60
     ) as following:
         metrics_log.write({"step": 1})
@@ -71,6 +71,6 @@ def test_leaving_delivers_the_rest_and_counts_what_stays(tmp_path: Path) -> None
     def dead(entry: dict[str, int]) -> None:
         raise ConnectionError("down")
 
-    with Following(metrics_log.path, dead, interval=0.01) as following:
+    with MetricsFollower(metrics_log.path, dead, interval=0.01) as following:
         metrics_log.write({"step": 2})
     assert following.undelivered == 2

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 
 from corgi_core.config import TrainingSettings
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import TrainingResult, train
+from corgi_core.training.loop import train
+from corgi_core.training.run_folder import TrainingResult
 from tests.corgi_core.training.test_training_resume import curve
 from tests.helpers import processes
 from tests.helpers.processes import Moment
@@ -153,7 +154,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, small_disk: Path,
     assert_same(resumed, train(replace(task, ballast=None), SETTINGS, tmp_path / "straight"))
 
 
-EVERY_STEP = replace(SETTINGS, evaluate_every=1, checkpoint_every=100)  # a long journal
+EVERY_STEP = replace(SETTINGS, evaluate_every=1, checkpoint_every=100)  # a long log
 
 
 @pytest.mark.parametrize(

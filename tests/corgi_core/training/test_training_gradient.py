@@ -11,9 +11,10 @@ import torch
 from corgi_core.config import PRESETS, TrainingSettings
 from corgi_core.encoders.train_clip import ClipTask
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import TrainingResult, train
-from corgi_core.training.metrics_log import read_journal
+from corgi_core.training.loop import train
+from corgi_core.training.metrics_log import read_metrics
 from corgi_core.training.randomness import BatchOrder
+from corgi_core.training.run_folder import TrainingResult
 from tests.corgi_core.training.test_training_resume import curve
 from tests.helpers import processes
 from tests.helpers.tiny import SETTINGS, TinyTask
@@ -121,7 +122,7 @@ def test_workers_skip_a_spoilt_batch_together(tmp_path: Path) -> None:
     skips = expected_skips(SETTINGS, task)
     assert skips[-1] >= 4
     for result in (one, two):
-        assert [entry["skipped"] for entry in read_journal(result.metrics_log)] == skips
+        assert [entry["skipped"] for entry in read_metrics(result.metrics_log)] == skips
         assert result.skipped == skips[-1]
         assert torch.tensor(curve(result)).isfinite().all()
     assert_close(two, one)
@@ -133,7 +134,7 @@ def test_several_workers_stop_together(tmp_path: Path) -> None:
     for process in started:
         process.join(timeout=60)
     assert [process.exitcode for process in started] == [1, 1]  # neither waits for the other
-    assert read_journal(tmp_path / "metrics.jsonl")[-1]["step"] == 20
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 20
 
 
 def test_a_skipped_batch_leaves_nothing_in_the_buffers(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.ema import MovingAverage
 from corgi_core.training.loop import SKIPS_IN_A_ROW, learning_rate, train
-from corgi_core.training.metrics_log import read_journal
+from corgi_core.training.metrics_log import read_metrics
 from tests.helpers.tiny import SETTINGS, Network, TinyTask, same
 
 
@@ -75,12 +75,12 @@ def test_average_follows_its_recurrence() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_training_learns_and_writes_its_journal(tmp_path: Path, precision: str) -> None:
+def test_training_learns_and_writes_its_metrics_log(tmp_path: Path, precision: str) -> None:
     heard: list[tuple[str, int, int]] = []
     settings = replace(SETTINGS, precision=precision)
     with progress.listening(lambda *report: heard.append(report)):
         result = train(TinyTask(), settings, UPath(tmp_path / "run"), name="tiny")
-    entries = read_journal(result.metrics_log)
+    entries = read_metrics(result.metrics_log)
     assert [entry["step"] for entry in entries] == [10, 20, 30, 40, 50, 60]
     losses = [f"{entry['loss']:.3g}" for entry in entries]
     assert heard == [

@@ -19,7 +19,7 @@ PAGES = BLOCK // 4096
 WORK = f"""
 import json, resource, sys
 import psutil, torch
-from corgi_core.training.memory import freed_memory_kept
+from corgi_core.training.memory import keep_freed_memory
 
 def faults_of_a_step():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -29,7 +29,7 @@ def faults_of_a_step():
 
 resident = psutil.Process().memory_info().rss
 seen = {{"before": [faults_of_a_step() for _ in range(3)][-1]}}
-with freed_memory_kept():
+with keep_freed_memory():
     seen["within"] = [faults_of_a_step() for _ in range(12)]  # in the first its blocks find a place
     seen["kept"] = psutil.Process().memory_info().rss - resident
 seen["left"] = psutil.Process().memory_info().rss - resident

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from corgi_core.config import TrainingSettings
-from corgi_core.training.loop import TrainingResult, train
-from corgi_core.training.metrics_log import read_journal
+from corgi_core.training.loop import train
+from corgi_core.training.metrics_log import read_metrics
+from corgi_core.training.run_folder import TrainingResult
 from tests.helpers import processes
 from tests.helpers.tiny import SETTINGS, TinyTask, same
 
@@ -41,7 +42,7 @@ train(TinyTask(pause={pause}), settings, Path({str(folder)!r}))
 def curve(result: TrainingResult) -> list[tuple[float, ...]]:
     return [
         (entry["step"], *(entry.get(name, -1.0) for name in LOSSES))
-        for entry in read_journal(result.metrics_log)
+        for entry in read_metrics(result.metrics_log)
     ]
 
 
@@ -70,7 +71,7 @@ def test_sigkill_at_random_moments_changes_no_bit(tmp_path: Path) -> None:
 
 
 def _last_step(folder: Path) -> int:
-    entries = read_journal(folder / "killed" / "metrics.jsonl")
+    entries = read_metrics(folder / "killed" / "metrics.jsonl")
     return entries[-1]["step"] if entries else -1
 
 

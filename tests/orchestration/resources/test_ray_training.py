@@ -18,7 +18,7 @@ import ray
 from corgi_core import progress
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
-from corgi_core.training.metrics_log import Entry, read_journal
+from corgi_core.training.metrics_log import Entry, read_metrics
 from orchestration.resources import compute as ray_resource
 from orchestration.resources.compute import Compute
 from orchestration.resources.ray_train import WorkerShape, worker_shape
@@ -123,7 +123,7 @@ def test_a_killed_worker_is_replaced_and_nothing_shows(tmp_path: Path) -> None:
     assert not result.already_finished
     assert result.undelivered == 0
     assert [entry["step"] for entry in got] == steps == [10, 20, 30, 40, 50, 60]
-    assert got[-1] == read_journal(result.metrics_log)[-1]
+    assert got[-1] == read_metrics(result.metrics_log)[-1]
     assert not (tmp_path / "killed" / "ray").exists()
     assert signal.getsignal(signal.SIGINT) is interrupt
     run_a_step_that_trains_nothing()
@@ -160,20 +160,20 @@ def test_a_full_disk_comes_back_as_it_is(tmp_path: Path, small_disk: Path) -> No
 def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     metrics_log = tmp_path / "run" / "metrics.jsonl"
     job = _start_job(tmp_path, pause=0.1)
-    while not any(entry["step"] >= 30 for entry in read_journal(metrics_log)):
+    while not any(entry["step"] >= 30 for entry in read_metrics(metrics_log)):
         assert job.poll() is None
         time.sleep(0.05)
     job.send_signal(signal.SIGKILL)
     job.wait()
     resumed = _start_job(tmp_path, pause=0.0)
     assert resumed.wait(timeout=300) == 0
-    first_of = {entry["step"]: entry["time"] for entry in read_journal(metrics_log)}
+    first_of = {entry["step"]: entry["time"] for entry in read_metrics(metrics_log)}
     killed = train(TinyTask(), SETTINGS, tmp_path / "run")
     straight = train(TinyTask(), SETTINGS, tmp_path / "straight")
     assert killed.already_finished
     assert same(killed.model, straight.model)
     assert killed.metrics == straight.metrics
-    # the journal was continued: two seconds lie between the attempts, and none is written twice
+    # the log was continued: two seconds lie between the attempts, and none is written twice
     assert sorted(first_of) == [10, 20, 30, 40, 50, 60]
     assert first_of[60] - first_of[10] > 2
 
