@@ -28,7 +28,7 @@ from corgi_core.config import CascadeSettings, preset_named
 from corgi_core.decoders.cascade.condition import larger, smaller
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
 from corgi_core.decoders.cascade.unet import LEVEL_FEATURES, Stage
-from corgi_core.diffusion.timesteps import timestep_features
+from corgi_core.diffusion.schedule import timestep_features
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.training.precision import autocast
 

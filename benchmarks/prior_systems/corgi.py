@@ -58,7 +58,7 @@ class Corgi(System):
         t = torch.randint(TIMESTEPS, (n, self.draws), device=z_0.device)
         noise = torch.randn(n, self.draws, d, device=z_0.device)
         z_t = self._schedule.add_noise(z_0.unsqueeze(1), noise, t)
-        guess = self._schedule.expected_start(z_t, t)
+        guess = self._schedule.shrink(z_t, t)
         dropped = torch.rand(n, device=z_0.device) < TEXT_DROPOUT
         predicted = self.network(tokens, mask, text, dropped, guess, t, _gaussian(text)).float()
         weights = self._schedule.p2_weights(t, self.settings.p2_gamma)
@@ -68,7 +68,7 @@ class Corgi(System):
         tokens, mask, text, _ = captions
         shown = torch.zeros(len(text), dtype=torch.bool, device=text.device)
         t = t.unsqueeze(1)
-        guess = self._schedule.expected_start(z_t.unsqueeze(1), t)
+        guess = self._schedule.shrink(z_t.unsqueeze(1), t)
         return self.network(tokens, mask, text, shown, guess, t, _gaussian(text)).squeeze(1)
 
 

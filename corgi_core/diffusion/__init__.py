@@ -1,1 +1,1 @@
-"""Diffusion: schedule, samplers, and what a network predicts."""
+"""Diffusion, once for priors and decoders: schedule, parameterization, samplers, guidance."""

@@ -1,89 +1,143 @@
-"""Samplers of the prior behind one signature, all in whitened coordinates u.
+"""The samplers, one function each, with one signature; `SAMPLERS` finds them by name.
 
-`ddpm` is the ancestral chain of equation (3). The others are diffusers' schedulers: whitened, the
-shifted diffusion is the standard one, so every solver of the field serves it as it stands.
+All of them ask a denoiser for x̂_0 and run over a `Schedule`, the prior's in whitened coordinates:
+there the shifted diffusion is the standard one, so every solver of the field serves it as it is.
+
+Args of every sampler:
+    denoiser: x̂_0 = f(x_t, t), of x_t [n, *any] and a timestep t in 0 … T−1.
+    noise: standard normal [n, m, *any]. noise[:, 0] is x_T. `sample_ddpm` adds noise[:, i] in its
+        step i and so needs m = num_steps; the others are deterministic and need m = 1.
+    num_steps: how often the denoiser is asked, 1 … T.
+    schedule: the noise schedule; the prior's linear one by default.
+
+Each returns samples x_0 [n, *any] and raises CorgiError for an impossible number of steps.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from corgi_core.diffusion.schedule import BETA_END, BETA_START, TIMESTEPS, Schedule, respaced
+from corgi_core.diffusion.schedule import Schedule, respaced
 from corgi_core.errors import CorgiError
 
 Denoiser = Callable[[Tensor, int], Tensor]
-"""û_0 = f(u_t, t): u_t [n, d] and a timestep in 0 … T−1 to the predicted start [n, d]."""
 
-SAMPLERS = ("ddpm", "ddim", "dpm++", "unipc")
+
+class Sampler(Protocol):
+    """A function from noise to samples, as the module describes."""
+
+    def __call__(
+        self, denoiser: Denoiser, noise: Tensor, num_steps: int, schedule: Schedule | None = None
+    ) -> Tensor:
+        """Samples x_0 [n, *any]."""
+
+
+def sample_ddpm(
+    denoiser: Denoiser, noise: Tensor, num_steps: int, schedule: Schedule | None = None
+) -> Tensor:
+    """Ancestral sampling by equation (3): Ho et al. (2020), respaced as in Nichol et al. (2021)."""
+    schedule = schedule or Schedule.linear()
+    timesteps = timesteps_of("ddpm", num_steps, schedule)
+    x = noise[:, 0]
+    for i, (t, t_next) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True), start=1):
+        x, variance = schedule.posterior(x, denoiser(x, t), t, t_next)
+        if t_next >= 0:
+            x = x + math.sqrt(variance) * noise[:, i]
+    return x
+
+
+def sample_ddim(
+    denoiser: Denoiser, noise: Tensor, num_steps: int, schedule: Schedule | None = None
+) -> Tensor:
+    """DDIM with η = 0: Song et al. (2021)."""
+    return _solve("ddim", denoiser, noise, num_steps, schedule)
+
+
+def sample_dpmpp(
+    denoiser: Denoiser, noise: Tensor, num_steps: int, schedule: Schedule | None = None
+) -> Tensor:
+    """DPM-Solver++(2M): Lu et al. (2022)."""
+    return _solve("dpm++", denoiser, noise, num_steps, schedule)
+
+
+def sample_unipc(
+    denoiser: Denoiser, noise: Tensor, num_steps: int, schedule: Schedule | None = None
+) -> Tensor:
+    """UniPC of order 2: Zhao et al. (2023)."""
+    return _solve("unipc", denoiser, noise, num_steps, schedule)
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "ddpm": sample_ddpm,
+    "ddim": sample_ddim,
+    "dpm++": sample_dpmpp,
+    "unipc": sample_unipc,
+}
+
+
+def sampler_named(name: str) -> Sampler:
+    """The sampler of `SAMPLERS`; raises CorgiError for an unknown name."""
+    if name not in SAMPLERS:
+        raise CorgiError(f"there is no sampler {name!r}", f"choose one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[name]
+
+
+def timesteps_of(sampler: str, num_steps: int, schedule: Schedule | None = None) -> list[int]:
+    """The timesteps at which a sampler asks its denoiser, in their order.
+
+    Raises CorgiError for an unknown sampler or an impossible number of steps.
+
+    >>> timesteps_of("ddpm", 4)
+    [999, 749, 499, 249]
+    """
+    sampler_named(sampler)
+    schedule = schedule or Schedule.linear()
+    if sampler == "ddpm":
+        return respaced(schedule.num_timesteps, num_steps)
+    return list(map(int, _solver(sampler, num_steps, schedule).timesteps))
 
 
 def noise_for(seed: int, first: int, count: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise [count, *shape] that depends on (seed, sample number) only.
 
-    Sample `first + i` gets the same noise whatever the batch that it is drawn in.
+    Sample `first + i` gets the same noise in whatever batch it is sampled.
     """
-    draws = [
+    noise = [
         torch.randn(shape, generator=torch.Generator().manual_seed(_sample_seed(seed, first + i)))
         for i in range(count)
     ]
-    return torch.stack(draws)
+    return torch.stack(noise)
 
 
 def _sample_seed(seed: int, sample: int) -> int:
     return (seed * 1_000_003 + sample) % 2**63
 
 
-def timesteps_of(sampler: str, steps: int) -> list[int]:
-    """The timesteps at which `sample` will ask its denoiser, in their order.
-
-    Raises CorgiError for an unknown sampler or an impossible number of steps.
-    """
-    if sampler == "ddpm":
-        return respaced(TIMESTEPS, steps)
-    return list(map(int, _diffusers_scheduler(sampler, steps).timesteps))
-
-
-def sample(
-    denoiser: Denoiser,
-    noise: Tensor,
-    steps: int,
-    sampler: str = "ddpm",
+def _solve(
+    name: str, denoiser: Denoiser, noise: Tensor, num_steps: int, schedule: Schedule | None
 ) -> Tensor:
-    """Draw u_0 [n, d] from noise [n, steps, d], whose first slice is u_T and the rest the chain's.
+    """Sampling by one of diffusers' solvers, from pure noise."""
+    solver = _solver(name, num_steps, schedule or Schedule.linear())
+    x = noise[:, 0]
+    for t in map(int, solver.timesteps):
+        x = solver.step(denoiser(x, t), t, x).prev_sample
+    return x
 
-    Raises CorgiError as `timesteps_of` does.
+
+def _solver(name: str, num_steps: int, schedule: Schedule) -> Any:
+    """A diffusers scheduler, set to `num_steps` steps that begin at pure noise.
+
+    Pipelines come with other spacings of timesteps. With few steps these begin where an image is
+    left (Lin et al., 2024, section 3.3), and with many, timesteps coincide.
     """
-    if sampler == "ddpm":
-        return _ancestral(denoiser, noise, timesteps_of(sampler, steps))
-    scheduler = _diffusers_scheduler(sampler, steps)
-    u = noise[:, 0]
-    for t in map(int, scheduler.timesteps):
-        u = scheduler.step(denoiser(u, t), t, u).prev_sample
-    return u
-
-
-def _ancestral(denoiser: Denoiser, noise: Tensor, timesteps: list[int]) -> Tensor:
-    """Equation (3), respaced: from each timestep to the next, at last to −1, where u is u_0."""
-    schedule = Schedule.linear()
-    u = noise[:, 0]
-    for i, (t, t_next) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True), start=1):
-        u_0 = denoiser(u, t)
-        u, variance = schedule.posterior(u, u_0, t, t_next)
-        if t_next >= 0:
-            u = u + math.sqrt(variance) * noise[:, i]
-    return u
-
-
-def _diffusers_scheduler(sampler: str, steps: int) -> Any:
-    if sampler not in SAMPLERS:
-        raise CorgiError(f"there is no sampler {sampler!r}", f"choose one of {', '.join(SAMPLERS)}")
-    respaced(TIMESTEPS, steps)  # refuses what diffusers would stumble over
-    from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+    respaced(schedule.num_timesteps, num_steps)  # refuses what diffusers fails on
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+    from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         # DDIM is the solver's first order. (diffusers' DDIMScheduler steps by ⌊T/steps⌋ from
@@ -92,10 +146,8 @@ def _diffusers_scheduler(sampler: str, steps: int) -> Any:
         "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
         "unipc": (UniPCMultistepScheduler, {}),
     }
-    kind, options = kinds[sampler]
-    scheduler = kind(
-        beta_start=BETA_START, beta_end=BETA_END, beta_schedule="linear",
-        prediction_type="sample", timestep_spacing="trailing", **options,
-    )  # fmt: skip
-    scheduler.set_timesteps(steps)
-    return scheduler
+    kind, options = kinds[name]
+    options |= {"prediction_type": "sample", "timestep_spacing": "trailing"}
+    solver = kind.from_config(dict(schedule.solver_config), **options)
+    solver.set_timesteps(num_steps)
+    return solver

@@ -13,7 +13,7 @@ from torch import Tensor
 from upath import UPath
 
 from corgi_core.config import PriorSettings, settings_from
-from corgi_core.diffusion.samplers import noise_for, sample, timesteps_of
+from corgi_core.diffusion.samplers import noise_for, sampler_named, timesteps_of
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
@@ -105,7 +105,7 @@ class PriorModel:
                 return start.whiten(z_0)
 
             noise = noise_for(seed, first, len(c), (steps, self.bank.width)).to(text.device)
-            chunks.append(start.unwhiten(sample(denoiser, noise, steps, sampler)))
+            chunks.append(start.unwhiten(sampler_named(sampler)(denoiser, noise, steps)))
         return scale_per_encoder(torch.cat(chunks), self.bank.encoder_dims)
 
     def _check(self, text: Tensor, guidance: float) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from corgi_core.diffusion.timesteps import timestep_features
+from corgi_core.diffusion.schedule import timestep_features
 from corgi_core.prior.block import Block
 
 

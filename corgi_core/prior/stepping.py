@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from corgi_core.diffusion.guidance import guided
 from corgi_core.prior.network import Prefix, PriorNetwork
 
 
@@ -72,7 +73,7 @@ class Stepping:
         if self._guidance == 1:
             return z_0
         shown, hidden = z_0.chunk(2)
-        return hidden + self._guidance * (shown - hidden)
+        return guided(hidden, shown, self._guidance)
 
 
 class HiddenCaptions:

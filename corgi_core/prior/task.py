@@ -140,7 +140,7 @@ class PriorTask(Task[PriorNetwork]):
         t = random.integers(len(schedule.betas), samples)
         u_t = schedule.add_noise(u_0, random.normal(samples, bank.width), t)
         dropped = random.uniform() < self.settings.cond_dropout
-        guess = start.unwhiten(schedule.expected_start(u_t, t))
+        guess = start.unwhiten(schedule.shrink(u_t, t))
         predicted = model(tokens, mask, text, dropped, guess, t, c).float()
         if self.settings.loss == "kl":
             error = weighted_error(u_0, start.whiten(predicted), schedule.kl_weights(t))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from corgi_core.config import StageSettings
 from corgi_core.decoders.decoder import Text
 from corgi_core.decoders.noise import T
-from corgi_core.diffusion.timesteps import timestep_features
+from corgi_core.diffusion.schedule import timestep_features
 
 HEAD_WIDTH = 64
 LEVEL_FEATURES = 32

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from corgi_core.decoders.pca.basis import PrincipalComponents
 from corgi_core.decoders.whitening import Whitening
-from corgi_core.diffusion.timesteps import timestep_features
+from corgi_core.diffusion.schedule import timestep_features
 
 
 @dataclass(frozen=True)

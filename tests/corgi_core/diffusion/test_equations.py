@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corgi_core.diffusion.samplers import SAMPLERS, noise_for, sample
+from corgi_core.diffusion.samplers import SAMPLERS, noise_for, sample_ddpm, sampler_named
 from corgi_core.diffusion.schedule import Schedule, respaced, weighted_error
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
@@ -122,7 +122,7 @@ def test_whitened_sampling_is_sampling_in_z(steps):
     noise = torch.randn(
         n, steps, d, generator=torch.Generator().manual_seed(3), dtype=torch.float64
     )
-    u = sample(lambda u, t: start.whiten(predicts(start.unwhiten(u), t)), noise, steps, "ddpm")
+    u = sample_ddpm(lambda u, t: start.whiten(predicts(start.unwhiten(u), t)), noise, steps)
 
     mu, sigma = bank.means[c].numpy(), bank.deviations[c].numpy()
     z = mu + sigma * noise[:, 0].numpy()
@@ -154,7 +154,7 @@ def test_every_sampler_draws_the_gaussian_it_is_given(sampler):
         return mean + gain * (u - np.sqrt(a) * mean)
 
     noise = torch.randn(n, steps, 1, generator=torch.Generator().manual_seed(0))
-    drawn = sample(posterior_mean, noise, steps, sampler)
+    drawn = SAMPLERS[sampler](posterior_mean, noise, steps)
     assert drawn.mean().item() == pytest.approx(mean, abs=0.03)
     assert drawn.std().item() == pytest.approx(deviation, abs=0.04)
 
@@ -172,7 +172,7 @@ def test_ancestral_chain_is_diffusers_ddpm():
     scheduler.set_timesteps(steps)
     assert scheduler.timesteps.tolist() == respaced(T, steps)
     u = noise[:, 0]
-    ours = sample(lambda u, t: torch.sin(u) + t / T, noise, steps, "ddpm")
+    ours = sample_ddpm(lambda u, t: torch.sin(u) + t / T, noise, steps)
     for i, t in enumerate(scheduler.timesteps, start=1):
         u_0 = torch.sin(u) + int(t) / T
         out = scheduler.step(u_0, t, torch.zeros_like(u) + u)
@@ -240,4 +240,4 @@ def test_impossible_numbers_of_steps_are_refused(steps):
 
 def test_unknown_sampler_is_refused():
     with pytest.raises(CorgiError, match="ddpm"):
-        sample(lambda u, t: u, torch.zeros(1, 1, 1), 1, "euler")
+        sampler_named("euler")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from corgi_core.diffusion.samplers import SAMPLERS, sample, timesteps_of
+from corgi_core.diffusion.samplers import SAMPLERS, timesteps_of
 from corgi_core.diffusion.schedule import respaced
 
 T = 1000
@@ -27,7 +27,7 @@ def starts():
 def ours(sampler, steps):
     noise = torch.from_numpy(starts()).unsqueeze(1).repeat(1, steps, 1)
     denoiser = lambda u, t: torch.from_numpy(predicts(u.numpy(), t))  # noqa: E731
-    return sample(denoiser, noise, steps, sampler).numpy()
+    return SAMPLERS[sampler](denoiser, noise, steps).numpy()
 
 
 def ddim(steps):
@@ -112,6 +112,6 @@ def test_a_sampler_is_the_published_algorithm(sampler, published, steps):
 def test_a_sampler_says_at_which_timesteps_it_asks(sampler, steps):
     asked = []
     noise = torch.zeros(1, steps, 2)
-    sample(lambda u, t: (asked.append(t), u)[1], noise, steps, sampler)
+    SAMPLERS[sampler](lambda u, t: (asked.append(t), u)[1], noise, steps)
     assert asked == timesteps_of(sampler, steps)
     assert asked[0] == T - 1

@@ -56,7 +56,7 @@ def shown(n):
 
 def uncached(network, tokens, mask, text, guess, t, c):
     """ẑ_0 by one pass over the whole sequence, with no keys or values kept."""
-    from corgi_core.diffusion.timesteps import timestep_features
+    from corgi_core.diffusion.schedule import timestep_features
 
     n, length = mask.shape
     prefix = torch.cat(
@@ -72,7 +72,7 @@ def uncached(network, tokens, mask, text, guess, t, c):
     visible = torch.cat([mask, torch.ones(n, 3, dtype=torch.bool)], dim=1)
     seen = torch.ones(total, total, dtype=torch.bool).tril() & visible[:, None, :]
     seen = seen | torch.eye(total, dtype=torch.bool)
-    for block in network.encoder_dims:
+    for block in network.blocks:
         queries, (keys, values) = block.queries_keys_values(x)
         found = torch.nn.functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=seen.unsqueeze(1)
