@@ -174,6 +174,8 @@ def source_words() -> set[str]:
 def test_every_identifier_that_is_named_is_in_the_code() -> None:
     known = source_words()  # of identifiers with an underscore: plain words prove nothing
     for page in PAGES:
+        if page.name == "CHANGELOG.md":  # which names what is gone
+            continue
         for code in INLINE.findall(prose(page)):
             for name in re.findall(r"\w+", code) if re.fullmatch(r"[\w.]+", code) else ():
                 if "_" in name.strip("_"):
