@@ -1,13 +1,18 @@
-"""The one exception that people are meant to read."""
+"""The one exception that is written for users."""
 
 from __future__ import annotations
 
 
 class CorgiError(ValueError):
-    """Something a person can mend: what is wrong, where, and the remedy, in one sentence each.
+    """An error that the user can correct: what is wrong, and the remedy, in one sentence each.
 
     The command line prints it without a traceback and exits with code 2; Dagster shows it as the
-    step's failure. Anything else that is raised is a defect of Corgi's.
+    step's failure. Any other exception is a defect of Corgi.
+
+    Examples:
+        >>> raise CorgiError("there is no preset 'emojis'", "choose emoji or emoji-small")
+        Traceback (most recent call last):
+        corgi_core.errors.CorgiError: there is no preset 'emojis'. choose emoji or emoji-small.
     """
 
     def __init__(self, problem: str, remedy: str) -> None:

@@ -18,7 +18,8 @@ def guided(uncond: Prediction, cond: Prediction, scale: float) -> Prediction:
     gives `uncond`, 1 gives `cond`, more extrapolates. At a scale of 1, callers skip the
     unconditional prediction.
 
-    >>> guided(1.0, 3.0, scale=2.0)
-    5.0
+    Examples:
+        >>> guided(1.0, 3.0, scale=2.0)
+        5.0
     """
     return uncond + scale * (cond - uncond)

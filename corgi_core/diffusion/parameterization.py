@@ -18,9 +18,10 @@ OF_DIFFUSERS = {"sample": "x0", "epsilon": "epsilon", "v_prediction": "v"}
 def trailing(coefficients: Tensor, x: Tensor) -> Tensor:
     """Coefficients [n, …] with dimensions of size 1 appended, to multiply x [n, …, *any].
 
-    >>> import torch
-    >>> trailing(torch.ones(4), torch.ones(4, 3, 8, 8)).shape
-    torch.Size([4, 1, 1, 1])
+    Examples:
+        >>> import torch
+        >>> trailing(torch.ones(4), torch.ones(4, 3, 8, 8)).shape
+        torch.Size([4, 1, 1, 1])
     """
     return coefficients.reshape(coefficients.shape + (1,) * (x.ndim - coefficients.ndim))
 
@@ -40,9 +41,10 @@ def target(parameterization: str, x_0: Tensor, noise: Tensor, alphas_cumprod: Te
     Raises:
         CorgiError: for an unknown parameterization.
 
-    >>> import torch
-    >>> target("v", torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([0.25]))
-    tensor([[0.5000, 0.5000]])
+    Examples:
+        >>> import torch
+        >>> target("v", torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([0.25]))
+        tensor([[0.5000, 0.5000]])
     """
     if parameterization == "x0":
         return x_0
@@ -67,9 +69,10 @@ def to_x0(parameterization: str, x_t: Tensor, predicted: Tensor, alphas_cumprod:
     Raises:
         CorgiError: for an unknown parameterization.
 
-    >>> import torch
-    >>> to_x0("epsilon", torch.tensor([[1.0]]), torch.tensor([[0.0]]), torch.tensor([0.25]))
-    tensor([[2.]])
+    Examples:
+        >>> import torch
+        >>> to_x0("epsilon", torch.tensor([[1.0]]), torch.tensor([[0.0]]), torch.tensor([0.25]))
+        tensor([[2.]])
     """
     if parameterization == "x0":
         return predicted

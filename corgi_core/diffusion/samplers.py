@@ -92,8 +92,9 @@ def timesteps_of(sampler: str, num_steps: int, schedule: Schedule | None = None)
 
     Raises CorgiError for an unknown sampler or an impossible number of steps.
 
-    >>> timesteps_of("ddpm", 4)
-    [999, 749, 499, 249]
+    Examples:
+        >>> timesteps_of("ddpm", 4)
+        [999, 749, 499, 249]
     """
     sampler_named(sampler)
     schedule = schedule or Schedule.linear()

@@ -31,9 +31,10 @@ class Schedule:
     betas, alphas = 1 − β and alphas_cumprod = ᾱ are [T]. `solver_config` describes the same
     schedule to diffusers' solvers.
 
-    >>> schedule = Schedule.linear()
-    >>> schedule.num_timesteps, round(float(schedule.alphas_cumprod[-1]), 7)
-    (1000, 4.04e-05)
+    Examples:
+        >>> schedule = Schedule.linear()
+        >>> schedule.num_timesteps, round(float(schedule.alphas_cumprod[-1]), 7)
+        (1000, 4.04e-05)
     """
 
     betas: Tensor
@@ -149,8 +150,9 @@ def respaced(timesteps: int, num_steps: int) -> list[int]:
 
     The spacing that diffusers calls "trailing". Raises CorgiError outside 1 … T.
 
-    >>> respaced(1000, 4)
-    [999, 749, 499, 249]
+    Examples:
+        >>> respaced(1000, 4)
+        [999, 749, 499, 249]
     """
     if not 1 <= num_steps <= timesteps:
         raise CorgiError(
@@ -165,8 +167,9 @@ def timestep_features(t: Tensor, width: int) -> Tensor:
 
     Timesteps t [...] → float32 [..., width], width being even.
 
-    >>> timestep_features(torch.tensor([0]), 4)
-    tensor([[0., 0., 1., 1.]])
+    Examples:
+        >>> timestep_features(torch.tensor([0]), 4)
+        tensor([[0., 0., 1., 1.]])
     """
     half = width // 2
     rates = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(half, device=t.device) / half)

@@ -32,14 +32,24 @@ def cosine_by_encoder(a: Tensor, b: Tensor, encoder_dims: Sequence[int]) -> Tens
 
 
 def mean_encoder_cosine(a: Tensor, b: Tensor, encoder_dims: Sequence[int]) -> Tensor:
-    """Cosine per block, averaged over the blocks. a, b [..., d] → [...], in [−1, 1]."""
+    """Cosine for each encoder, averaged over the encoders. a, b [..., d] → [...], in [−1, 1].
+
+    Examples:
+        >>> a, b = torch.tensor([1.0, 0.0, 0.0, 2.0]), torch.tensor([3.0, 0.0, 1.0, 0.0])
+        >>> mean_encoder_cosine(a, b, (2, 2))
+        tensor(0.5000)
+    """
     return cosine_by_encoder(a, b, encoder_dims).mean(dim=-1)
 
 
 def unit_per_encoder(z: Tensor, encoder_dims: Sequence[int]) -> Tensor:
     """Every block scaled to norm 1. z [..., d] → [..., d].
 
-    Of two such vectors the inner product is the sum of the blocks' cosines.
+    Of two such vectors the inner product is the sum of the encoders' cosines.
+
+    Examples:
+        >>> unit_per_encoder(torch.tensor([3.0, 4.0, 0.0, 2.0]), (2, 2))
+        tensor([0.6000, 0.8000, 0.0000, 1.0000])
     """
     return torch.cat([F.normalize(block, dim=-1) for block in _split(z, encoder_dims)], dim=-1)
 

@@ -39,6 +39,16 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
 
     The trace of the root is the sum of the roots of the eigenvalues of Σ_a Σ_b, which are those of
     the symmetric Σ_a^½ Σ_b Σ_a^½: no complex square root, and singular covariances are no trouble.
+
+    Args:
+        a: Statistics of one set of features.
+        b: Statistics of the other, of the same width.
+
+    Examples:
+        >>> square = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]])
+        >>> moved = square + [3.0, 4.0]
+        >>> round(frechet_distance(FeatureStatistics.of(square), FeatureStatistics.of(moved)), 6)
+        25.0
     """
     values, vectors = np.linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T

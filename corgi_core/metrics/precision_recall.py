@@ -29,7 +29,25 @@ class PrecisionRecall(NamedTuple):
 def precision_recall(
     real: Features, generated: Features, neighbours: int = NEIGHBOURS
 ) -> PrecisionRecall:
-    """Of features [n, d] and [m, d]; each set needs more than `neighbours`, all finite."""
+    """Precision and recall of generated features, by balls of k nearest neighbours.
+
+    Args:
+        real: Features [n, d] of real images, n > `neighbours`.
+        generated: Features [m, d] of generated images, m > `neighbours`.
+        neighbours: k.
+
+    Returns:
+        Both shares.
+
+    Raises:
+        CorgiError: If a set is too small, or a feature is not finite.
+
+    Examples:
+        >>> real = np.arange(8.0)[:, None]
+        >>> half_outside = np.array([[0.5], [1.5], [100.0], [101.0]])
+        >>> precision_recall(real, half_outside).precision
+        0.5
+    """
     for features in (real, generated):
         if len(features) <= neighbours:
             raise CorgiError(
