@@ -1,13 +1,15 @@
-"""One open_clip encoder with its tokenizer and preprocessing, and the folder it is kept in.
+"""One open_clip encoder with its tokenizer and preprocessing, and its folder.
 
 The folder is open_clip's own: `open_clip_config.json` (architecture and preprocessing),
-`model.safetensors`, and, where the text tower comes from transformers, that tower's `config.json`
-and tokenizer. So it is read without a network, and holds no path of the machine that wrote it.
+`model.safetensors`, and, where the text tower or the tokenizer comes from transformers, their
+`config.json` and tokenizer files. So it is read without a network, and holds no path of the machine
+that wrote it.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, Self
 
 import open_clip
 import torch
+from open_clip.tokenizer import HFTokenizer
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -30,8 +33,45 @@ _TEXT_BATCH = 256
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
 
 
+def pretrained_architecture(architecture: str, tag: str) -> dict[str, Any]:
+    """open_clip's `model_cfg` of a built-in architecture, with the activation its weights need.
+
+    OpenAI's weights, and some others, were trained with QuickGELU, x · sigmoid(1.702 x), and give
+    wrong embeddings under GELU. open_clip notes this with the tag, but builds what the architecture
+    says. A tag that says nothing leaves the architecture as it is: `roberta-ViT-B-32` has QuickGELU
+    of its own.
+
+    Args:
+        architecture: A name of `open_clip.list_models()`, "ViT-B-16" for example.
+        tag: A tag of `open_clip.list_pretrained_tags_by_model`, or the path of a weights file.
+
+    Returns:
+        The configuration, with "quick_gelu" set where the architecture or the tag asks for it.
+
+    Raises:
+        CorgiError: open_clip has no such architecture, or `tag` is empty.
+    """
+    config: dict[str, Any] | None = open_clip.get_model_config(architecture)
+    if config is None or not tag:
+        raise CorgiError(
+            f"there is no CLIP encoder {f'{architecture}/{tag}'.strip('/')!r}",
+            'name one such as "ViT-B-16/openai", "hf-hub:<owner>/<model>", or a folder with '
+            "open_clip_config.json and model.safetensors",
+        )
+    if open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False):
+        config["quick_gelu"] = True
+    return config
+
+
 class OpenClipModel(nn.Module):
-    """An open_clip model in eval mode; `architecture` is its `model_cfg`, `name` is for people."""
+    """An open_clip model in eval mode.
+
+    Args:
+        name: What messages and reports call it.
+        model: open_clip's CLIP, CustomTextCLIP or CoCa, with its preprocessing configuration set.
+        architecture: Its `model_cfg`, from which open_clip builds the same model again.
+        tokenizer: open_clip's tokenizer of it: captions → token ids.
+    """
 
     model: Any  # CLIP, CustomTextCLIP or CoCa
     mean: Tensor
@@ -64,12 +104,16 @@ class OpenClipModel(nn.Module):
         weights = digest_of_tensors(self.model.state_dict())
         return digest_of(self._description(), weights)
 
+    @property
+    def _interpolation(self) -> str:
+        return "bilinear" if self.preprocessing.get("interpolation") == "bilinear" else "bicubic"
+
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Square images [n, 3, s, s] in [0, 1], any s → unit vectors [n, width]."""
         if pixels.shape[-1] != self.image_size:
             pixels = F.interpolate(
                 pixels, size=(self.image_size, self.image_size),
-                mode="bicubic", antialias=True, align_corners=False,
+                mode=self._interpolation, antialias=True, align_corners=False,
             ).clamp(0, 1)  # fmt: skip
         pixels = (pixels - self.mean) / self.std
         return self.model.encode_image(
@@ -95,6 +139,7 @@ class OpenClipModel(nn.Module):
         save_file(_contiguous(self.model.state_dict()), folder / WEIGHTS)
         if _is_transformers(self):
             self.model.text.config.save_pretrained(folder)
+        if isinstance(self.tokenizer, HFTokenizer):
             self.tokenizer.save_pretrained(folder)
 
     @classmethod
@@ -122,25 +167,31 @@ class OpenClipModel(nn.Module):
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """Load "ViT-B-16/openai" (a built-in with its weights) or "hf-hub:<owner>/<model>"."""
+        """Load "<architecture>/<tag>", "<architecture>/<weights file>" or "hf-hub:<owner>/<model>".
+
+        "ViT-B-16/openai" is open_clip's ViT-B-16 with OpenAI's weights, built as these need it
+        (`pretrained_architecture`). Weights of a file have no tag: name the architecture that they
+        were trained in, "ViT-B-16-quickgelu" for example.
+
+        Raises:
+            CorgiError: open_clip knows no such encoder, or its weights cannot be loaded.
+        """
         try:
             if name.startswith("hf-hub:"):
-                model = open_clip.create_model_from_pretrained(name, return_transform=False)
-                tokenizer = open_clip.get_tokenizer(name)
-                architecture = open_clip.factory._get_hf_config(name[7:])["model_cfg"]
+                built_in, tag = name, None
+                architecture = open_clip.get_model_config(name)
             else:
-                built_in, _, weights = name.partition("/")
-                architecture = open_clip.get_model_config(built_in)
-                if architecture is None or not weights:
-                    raise CorgiError(
-                        f"there is no CLIP encoder {name!r}",
-                        'name one such as "ViT-B-16/openai", "hf-hub:<owner>/<model>", or a '
-                        "folder with open_clip_config.json and model.safetensors",
-                    )
+                built_in, _, tag = name.partition("/")
+                architecture = pretrained_architecture(built_in, tag)
+            with warnings.catch_warnings():  # roberta-ViT-B-32's tag does not repeat its QuickGELU
+                warnings.filterwarnings("ignore", "QuickGELU mismatch")
                 model = open_clip.create_model_from_pretrained(
-                    built_in, pretrained=weights, return_transform=False
+                    built_in,
+                    pretrained=tag,
+                    force_quick_gelu=architecture.get("quick_gelu", False),
+                    return_transform=False,
                 )
-                tokenizer = open_clip.get_tokenizer(built_in)
+            tokenizer = open_clip.get_tokenizer(built_in)
         except (OSError, RuntimeError) as error:
             raise CorgiError(
                 f"the CLIP encoder {name!r} cannot be loaded ({error})",
