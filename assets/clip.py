@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"pytorch", "openclip", "ray"},
     pool=DEVICE,
-    code_version=version(settings().preset.digest("encoders"), revision=2),
+    code_version=version(settings().preset.digest("encoders"), revision=3),
 )
 def clip_encoder(
     context: dg.AssetExecutionContext,

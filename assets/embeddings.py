@@ -17,7 +17,7 @@ KINDS = {"openclip", "safetensors"}
     group_name=GROUP,
     owners=OWNERS,
     kinds=KINDS,
-    code_version=version(PRESET.digest("encoders"), revision=1),
+    code_version=version(PRESET.digest("encoders"), revision=2),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext,
@@ -37,7 +37,7 @@ def image_embeddings(
     group_name=GROUP,
     owners=OWNERS,
     kinds={*KINDS, "transformers"},
-    code_version=version(PRESET.digest("encoders"), revision=1),
+    code_version=version(PRESET.digest("encoders"), revision=2),
 )
 def text_embeddings(
     context: dg.AssetExecutionContext,

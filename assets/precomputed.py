@@ -27,7 +27,7 @@ GROUP = "embeddings"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors"},
-    code_version=version("", revision=1),
+    code_version=version("", revision=2),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace

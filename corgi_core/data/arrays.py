@@ -30,6 +30,7 @@ from corgi_core.io.files import (
 )
 from corgi_core.progress import report
 
+FORMAT = 2  # raised when names inside the spec or the shards change
 _KEYS = "keys"  # stored as the bytes of a JSON list, since safetensors knows no strings
 
 
@@ -47,6 +48,12 @@ class ArrayStore:
         if not (folder / "index.json").exists():
             raise CorgiError(f"{folder} holds no whole arrays: no index.json", "compute them again")
         store = cls(folder)
+        if (found := store._index.get("format", 1)) != FORMAT:
+            raise CorgiError(
+                f"the arrays in {folder} were written by another version of Corgi "
+                f"(format {found}, this version reads {FORMAT})",
+                "materialise them again, or use the version that wrote them",
+            )
         for name, value in (expect or {}).items():
             found = store.spec.get(name)
             if found != json.loads(json.dumps(value)):
@@ -178,7 +185,7 @@ def compute_missing(
             recomputed += 1
         records[shard] = record
         report(what, done, len(dataset.shards))
-    index = {"spec": spec, "shards": records}
+    index = {"format": FORMAT, "spec": spec, "shards": records}
     if not (folder / "index.json").exists() or read_json(folder / "index.json") != index:
         write_json(folder / "index.json", index)
     _tidy(folder, records)

@@ -1,7 +1,7 @@
-"""An ensemble of CLIP encoders: their outputs side by side, one block each.
+"""An ensemble of CLIP encoders: an embedding is their outputs, concatenated.
 
-Every block has norm √d_b, so that coordinates have a root mean square of 1 and N(0, I) is the
-right baseline for a prior over them (the scaling of DALL-E 2).
+Each encoder's output is scaled to norm √d_b, so that coordinates have a root mean square of 1 and
+N(0, I) is the right baseline for a prior over them (DALL-E 2, section 2.2).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from upath import UPath
 
+from corgi_core.encoders.clip_text import ENSEMBLE, ENSEMBLE_FORMAT, read_ensemble
 from corgi_core.encoders.fitted_text_tower import CONFIG as FITTED
 from corgi_core.encoders.fitted_text_tower import FittedTextTower
 from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
@@ -23,14 +24,14 @@ from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_folder, digest_of, local_folder, read_json, write_json
 from corgi_core.io.model_folder import CARD
 
-ENSEMBLE = "ensemble.json"
 Encoder = OpenClipModel | FittedTextTower
 
 
 class ClipEnsemble(nn.Module):
-    """B frozen encoders; d = Σ d_b. `card` says where trained ones come from.
+    """B frozen encoders of widths d_b, which make embeddings of width d = Σ d_b.
 
-    They are open_clip's, or, for precomputed image embeddings, text towers fitted to them.
+    They are open_clip's, or, for precomputed image embeddings, text towers fitted to them. `card`
+    says how trained ones were trained.
     """
 
     def __init__(self, encoders: Sequence[Encoder], card: Mapping[str, Any] | None = None) -> None:
@@ -47,7 +48,7 @@ class ClipEnsemble(nn.Module):
 
     @property
     def encoder_dims(self) -> tuple[int, ...]:
-        """The blocks' widths d_b."""
+        """The encoders' widths d_b."""
         return tuple(encoder.width for encoder in self._models)
 
     @property
@@ -100,12 +101,17 @@ class ClipEnsemble(nn.Module):
         """Write the ensemble, whole or not at all: one open_clip folder for each encoder."""
         with atomic_folder(folder) as temporary, local_folder(temporary, write=True) as local:
             for number, encoder in enumerate(self._models):
-                place = local / str(number)
-                place.mkdir()
-                encoder.save(place)
+                path = local / str(number)
+                path.mkdir()
+                encoder.save(path)
             write_json(
                 local / ENSEMBLE,
-                {"names": self.names, "encoder_dims": self.encoder_dims, "digest": self.digest},
+                {
+                    "format": ENSEMBLE_FORMAT,
+                    "names": self.names,
+                    "encoder_dims": self.encoder_dims,
+                    "digest": self.digest,
+                },
             )
             write_json(local / CARD, self.card)
 
@@ -134,12 +140,7 @@ class ClipEnsemble(nn.Module):
 
     @classmethod
     def _load_folder(cls, folder: Path | UPath) -> Self:
-        if not (folder / ENSEMBLE).exists():
-            raise CorgiError(
-                f"{folder} holds no CLIP ensemble: {ENSEMBLE} is missing",
-                "materialise clip_encoder again",
-            )
-        saved = read_json(folder / ENSEMBLE)
+        saved = read_ensemble(folder)
         with local_folder(folder) as local:
             ensemble = cls(
                 [_saved(local / str(i), name) for i, name in enumerate(saved["names"])],

@@ -24,7 +24,31 @@ from corgi_core.encoders.tokens import TokenEncoder, mean_pooled, quiet_transfor
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import local_folder, read_json
 
+ENSEMBLE = "ensemble.json"
+ENSEMBLE_FORMAT = 2  # raised when the folder's content changes; 2: the activation of the weights
 _PREFIX = "text."
+
+
+def read_ensemble(folder: Path | UPath) -> dict[str, Any]:
+    """What `ClipEnsemble.save` wrote about the ensemble: "names", "encoder_dims", "digest".
+
+    Raises:
+        CorgiError: there is no ensemble in `folder`, or another version of Corgi wrote it. Until
+            format 2 pretrained encoders were built with GELU where they need QuickGELU.
+    """
+    if not (folder / ENSEMBLE).exists():
+        raise CorgiError(
+            f"{folder} holds no CLIP ensemble: {ENSEMBLE} is missing",
+            "materialise clip_encoder again",
+        )
+    saved: dict[str, Any] = read_json(folder / ENSEMBLE)
+    if (found := saved.get("format", 1)) != ENSEMBLE_FORMAT:
+        raise CorgiError(
+            f"the CLIP ensemble in {folder} was written by another version of Corgi "
+            f"(format {found}, this version reads {ENSEMBLE_FORMAT})",
+            "materialise clip_encoder again, or use the version that wrote it",
+        )
+    return saved
 
 
 class ClipTextTower(nn.Module):
@@ -45,19 +69,14 @@ class ClipTextTower(nn.Module):
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
         """Read the text towers from a folder that `ClipEnsemble.save` wrote."""
-        if not (folder / "ensemble.json").exists():
-            raise CorgiError(
-                f"{folder} holds no CLIP ensemble: ensemble.json is missing",
-                "materialise clip_encoder again",
-            )
-        saved = read_json(folder / "ensemble.json")
+        saved = read_ensemble(folder)
         with local_folder(folder) as local:
             towers = [_tower(local / str(i), name) for i, name in enumerate(saved["names"])]
         return cls(towers, saved["encoder_dims"], saved["digest"])
 
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
-        """Captions [n] → float32 [n, d], every block scaled to norm √d_b."""
+        """Captions [n] → float32 [n, d], each encoder's output scaled to norm √d_b."""
         outputs = [tower.encode_texts(captions) for tower in self.towers]  # type: ignore[operator]
         return scale_per_encoder(torch.cat(outputs, dim=1), self.encoder_dims)
 

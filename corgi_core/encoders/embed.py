@@ -45,7 +45,7 @@ def embed_images(
             keys = np.array([key for key, _ in images.images(shard)])
             batches = _squares(images, shard, clip.image_size)
         embeddings = torch.cat([clip.encode_images(batch) for batch in batches])
-        return {"keys": keys, "image": _as_float16(embeddings, clip)}
+        return {"keys": keys, "image": _as_float16(embeddings, _named(clip))}
 
     return compute_missing(folder, images, encoder_spec(clip), compute, "image embeddings")
 
@@ -62,7 +62,9 @@ def embed_precomputed(images: Dataset, folder: Path | UPath) -> ArrayStore:
         z = torch.from_numpy(np.stack([read_vector(file)[1] for file in files]))
         return {
             "keys": np.array(keys),
-            "image": scale_per_encoder(z, space.encoder_dims).half().numpy(),
+            "image": _as_float16(
+                scale_per_encoder(z, space.encoder_dims), "the encoder of these embeddings"
+            ),
         }
 
     return compute_missing(folder, images, spec, compute, "image embeddings")
@@ -90,8 +92,8 @@ def embed_texts(
         vectors, mask = tokens.encode(captions)
         return {
             "keys": np.array([key for key, _ in pairs], dtype=str),
-            "text": _as_float16(clip.encode_texts(captions), clip),
-            "tokens": vectors.half().numpy(),
+            "text": _as_float16(clip.encode_texts(captions), _named(clip)),
+            "tokens": _as_float16(vectors, f"the text encoder {tokens.name!r}"),
             "mask": mask.numpy(),
         }
 
@@ -123,10 +125,19 @@ def _squares(images: Dataset, shard: str, size: int) -> Iterator[Tensor]:
         yield torch.from_numpy(np.stack(batch))
 
 
-def _as_float16(embeddings: Tensor, clip: ClipEnsemble) -> np.ndarray:
-    if not bool(torch.isfinite(embeddings).all()):
+def _named(clip: ClipEnsemble) -> str:
+    return f"an encoder of {', '.join(clip.names)}"
+
+
+def _as_float16(values: Tensor, encoder: str) -> np.ndarray:
+    """The values as they are stored; CorgiError where one is NaN or leaves float16's range."""
+    if not bool(torch.isfinite(values).all()):
+        raise CorgiError(f"{encoder} made a value that is not finite", "check its weights")
+    stored = values.half()
+    if not bool(torch.isfinite(stored).all()):
         raise CorgiError(
-            f"an encoder of {', '.join(clip.names)} made a value that is not finite",
-            "check the encoder's weights",
+            f"{encoder} made a value of {values.abs().max():.4g}, and embeddings are stored in "
+            f"float16, whose largest number is {torch.finfo(torch.float16).max:.0f}",
+            "choose another encoder (encoders.text for tokens, encoders.clip for embeddings)",
         )
-    return embeddings.half().cpu().numpy()
+    return stored.cpu().numpy()

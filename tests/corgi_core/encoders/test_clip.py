@@ -14,6 +14,7 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.clip_text import ClipTextTower
 from corgi_core.encoders.train_clip import MEAN, STD
 from corgi_core.errors import CorgiError
+from corgi_core.io.files import read_json, write_json
 
 CAPTIONS = [
     "a red apple, noto style",
@@ -161,6 +162,17 @@ def test_a_damaged_or_missing_folder_is_refused(saved: Path, tmp_path: Path) -> 
     weights.unlink()
     with pytest.raises(CorgiError, match=r"model\.safetensors is missing"):
         ClipEnsemble.load(tmp_path / "copy")
+
+
+def test_an_ensemble_of_another_version_is_refused(untrained: ClipEnsemble, tmp_path: Path) -> None:
+    untrained.save(tmp_path / "old")
+    about = read_json(tmp_path / "old" / "ensemble.json")
+    del about["format"]
+    about["blocks"] = about.pop("encoder_dims")
+    write_json(tmp_path / "old" / "ensemble.json", about)
+    for read in (ClipEnsemble.load, ClipTextTower.load):
+        with pytest.raises(CorgiError, match="another version of Corgi"):
+            read(tmp_path / "old")
 
 
 def test_images_must_be_square_rgb(untrained: ClipEnsemble) -> None:

@@ -14,6 +14,7 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import embed_images, embed_texts
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
+from corgi_core.io.files import read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +95,35 @@ def test_embeddings_that_are_not_finite_are_not_stored(
     with pytest.raises(CorgiError, match="not finite"):
         embed_images(broken, drawn, drawn_pixels, tmp_path / "images")
     assert not (tmp_path / "images" / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("largest", "problem"),
+    [(1e5, r"text encoder 'minilm' made a value of 1e.05, .* largest number is 65504"),
+     (float("nan"), "not finite")],
+)  # fmt: skip
+def test_tokens_that_float16_cannot_hold_are_not_stored(
+    largest: float, problem: str, untrained: ClipEnsemble, drawn: Dataset, tmp_path: Path
+) -> None:
+    tokens = TokenEncoder.load("minilm", 12)
+    last = tokens.model.encoder.layer[-1].output.LayerNorm
+    last.bias.data[0] = largest  # what the last layer adds to every token
+    with pytest.raises(CorgiError, match=problem):
+        embed_texts(untrained, tokens, drawn, tmp_path / "texts")
+    assert not (tmp_path / "texts" / "index.json").exists()
+
+
+def test_arrays_of_another_version_are_refused_and_computed_again(
+    untrained: ClipEnsemble, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    store = embed_images(untrained, drawn, drawn_pixels, folder)
+    index = read_json(folder / "index.json")
+    del index["format"]
+    index["spec"]["blocks"] = index["spec"].pop("encoder_dims")
+    write_json(folder / "index.json", index)
+    with pytest.raises(CorgiError, match="another version of Corgi") as refused:
+        ArrayStore.load(folder)
+    assert "materialise them again" in refused.value.remedy
+    again = embed_images(untrained, drawn, drawn_pixels, folder)
+    assert ArrayStore.load(folder).digest == again.digest == store.digest
