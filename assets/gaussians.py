@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     kinds={"faiss", "pytorch", "ray", "mlflow"},
     pool=DEVICE,
     partitions_def=variants,
-    code_version=version(settings().preset.digest("gaussians", "seed"), revision=3),
+    code_version=version(settings().preset.digest("gaussians", "seed"), revision=4),
 )
 def gaussian_bank(
     context: dg.AssetExecutionContext,
@@ -39,12 +39,13 @@ def gaussian_bank(
     training images: a bank is shared by the caption subsets, and takes from captions c(y) alone.
     """
     from corgi_core.gaussians import bank as banks
-    from corgi_core.gaussians import diagnostics, fit, learned, points
+    from corgi_core.gaussians import diagnostics, fit, learned
+    from corgi_core.gaussians.stream import EmbeddingStream
 
     variant, chosen = context.partition_key, workspace.preset.gaussians
     encoder_dims, train_keys = image_embeddings.spec["encoder_dims"], images.keys("train")
     among = frozenset(train_keys)
-    training = points.Points(len(among), lambda: image_embeddings.chunks("image", among))
+    training = EmbeddingStream(len(among), lambda: image_embeddings.chunks("image", among))
     shown: dict[str, Any] = {}
     k = clusters_of(variant)
     if k is None:
@@ -58,15 +59,15 @@ def gaussian_bank(
         )
         inputs = {"image_embeddings": image_embeddings, "text_embeddings": text_embeddings}
         trained = trainer.train(context, task, chosen.learning, f"bank-{variant}", inputs)
-        bank = trained.model.bank()
+        bank = trained.model.to_bank()
         shown |= training_metadata(trained)
-    every_image = points.Points(len(image_embeddings), lambda: image_embeddings.chunks("image"))
-    every_text = points.Points(len(text_embeddings), lambda: text_embeddings.chunks("text"))
+    every_image = EmbeddingStream(len(image_embeddings), lambda: image_embeddings.chunks("image"))
+    every_text = EmbeddingStream(len(text_embeddings), lambda: text_embeddings.chunks("text"))
     return materialized(
         bank,
         gaussians=bank.k,
         cluster_sizes=sorted(bank.sizes.tolist(), reverse=True),
-        mean_deviation=float(bank.deviations.mean()),
+        mean_std=float(bank.std.mean()),
         choice=bank.choice,
         width=bank.width,
         effective_rank=diagnostics.effective_rank(training),
@@ -78,10 +79,10 @@ def gaussian_bank(
 def fit_metadata(fitted: "BankFit") -> dict[str, Any]:
     """What a fit reports of itself."""
     return {
-        "remarks": "; ".join(fitted.remarks) or None,
-        "points": fitted.points,
-        "clustering_sample": fitted.sample,
+        "warnings": "; ".join(fitted.warnings) or None,
+        "embeddings": fitted.embeddings,
+        "kmeans_sample": fitted.kmeans_sample,
         "small_clusters": fitted.small_clusters,
-        "clustering_seconds": round(fitted.clustering_seconds, 2),
-        "pass_seconds": round(fitted.pass_seconds, 2),
+        "kmeans_seconds": round(fitted.kmeans_seconds, 2),
+        "moments_seconds": round(fitted.moments_seconds, 2),
     }

@@ -45,7 +45,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
     kinds=KINDS,
     pool=DEVICE,
     partitions_def=priors,
-    code_version=version(PRESET.digest("prior"), revision=4),
+    code_version=version(PRESET.digest("prior"), revision=5),
 )
 def prior(
     context: dg.AssetExecutionContext,

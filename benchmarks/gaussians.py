@@ -28,7 +28,7 @@ from corgi_core.io.files import write_json
 from corgi_core.progress import listening
 
 SHARD = 20_000  # embeddings
-SPREAD = 0.5  # deviation within a component
+SPREAD = 0.5  # standard deviation within a component
 CHECKED = 4  # components
 SAMPLING = "sampling embeddings"
 
@@ -71,7 +71,7 @@ def fit_in_this_process(folder: Path, count: int, k: int, save: Path) -> dict[st
     """Fit, save the bank, and say how it went; peak_gb is of this process, in 10⁹ bytes."""
     from corgi_core.config import GaussianSettings
     from corgi_core.gaussians.fit import ITERATIONS, fit_bank
-    from corgi_core.gaussians.points import Points
+    from corgi_core.gaussians.stream import EmbeddingStream
 
     sampled: list[float] = []
 
@@ -80,18 +80,18 @@ def fit_in_this_process(folder: Path, count: int, k: int, save: Path) -> dict[st
             sampled.append(time.monotonic())
 
     store = ArrayStore.load(folder)
-    points = Points(count, lambda: first_shards(store, count))
+    stream = EmbeddingStream(count, lambda: first_shards(store, count))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with listening(listener):
-        bank, fit = fit_bank(points, k, store.spec["encoder_dims"], GaussianSettings())
+        bank, fit = fit_bank(stream, k, store.spec["encoder_dims"], GaussianSettings())
     bank.save(save)
     sampling = sampled[-1] - sampled[0] if sampled else 0.0
     return {
         "system": "corgi", "task": "gaussian bank", "count": count, "width": bank.width,
-        "k": fit.k, "sample": fit.sample, "iterations": ITERATIONS, "remarks": fit.remarks,
+        "k": fit.k, "sample": fit.kmeans_sample, "iterations": ITERATIONS, "warnings": fit.warnings,
         "sampling_seconds": round(sampling, 1),
-        "kmeans_seconds": round(fit.clustering_seconds - sampling, 1),
-        "pass_seconds_per_million": round(fit.pass_seconds / count * 1e6, 1),
+        "kmeans_seconds": round(fit.kmeans_seconds - sampling, 1),
+        "moments_seconds_per_million": round(fit.moments_seconds / count * 1e6, 1),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
         "imports_gb": round(before * 1024 / 1e9, 2),
     }  # fmt: skip
@@ -101,7 +101,7 @@ def errors(store: ArrayStore, count: int, k: int, bank_folder: Path) -> dict[str
     """Largest relative errors against exact moments of components that are clusters.
 
     k-means may split or join components; those whose cluster has exactly their members are
-    compared, their means and deviations taken from all members at once in float64.
+    compared, their means and standard deviations taken from all members at once in float64.
     """
     from corgi_core.gaussians.bank import GaussianBank
 
@@ -114,18 +114,18 @@ def errors(store: ArrayStore, count: int, k: int, bank_folder: Path) -> dict[str
     for shard, chunk in enumerate(first_shards(store, count)):
         for component, parts in members.items():
             parts.append(chunk[labels_of(shard, k) == component].astype(np.float64))
-    mean_error = deviation_error = 0.0
+    mean_error = std_error = 0.0
     for component, parts in members.items():
         exact, i = np.concatenate(parts), nearest[component]
-        mean, deviation = exact.mean(axis=0), exact.std(axis=0)
-        off = np.abs(bank.means[i].numpy() - mean) / deviation
+        mean, std = exact.mean(axis=0), exact.std(axis=0)
+        off = np.abs(bank.means[i].numpy() - mean) / std
         mean_error = max(mean_error, float(off.max()))
-        off = np.abs(bank.deviations[i].numpy() / deviation - 1)
-        deviation_error = max(deviation_error, float(off.max()))
+        off = np.abs(bank.std[i].numpy() / std - 1)
+        std_error = max(std_error, float(off.max()))
     return {
         "components_found": len(found), "components_checked": len(members),
-        "mean_error_in_deviations": mean_error if members else None,
-        "deviation_error_relative": deviation_error if members else None,
+        "mean_error_in_std": mean_error if members else None,
+        "std_error_relative": std_error if members else None,
     }  # fmt: skip
 
 

@@ -20,69 +20,80 @@ from corgi_core.io.files import digest_of
 from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
 
 KIND = "gaussian-bank"
-MEANS, EXPECTATION = "means", "expectation"  # the choices
+MEANS, EXPECTATION = "means", "expectation"  # the choices of a caption's Gaussian
 
 
 class Gaussians(NamedTuple):
-    """N(μ_c, (κσ_c)²), one for each of n captions: mean and deviation [n, d]."""
+    """N(μ_c, (κσ_c)²), one for each of n captions: mean and std [n, d]."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def whiten(self, z: Tensor) -> Tensor:
         """u = (z − μ_c)/(κσ_c). z [n, d] → u [n, d]."""
-        return (z - self.mean) / self.deviation
+        return (z - self.mean) / self.std
 
     def unwhiten(self, u: Tensor) -> Tensor:
         """z = μ_c + κσ_c u, the inverse of `whiten`."""
-        return self.mean + self.deviation * u
+        return self.mean + self.std * u
 
 
 class GaussianBank(nn.Module):
-    """k Gaussians with diagonal deviations.
+    """k Gaussians with diagonal covariances.
 
-    Buffers: means [k, d]; deviations [k, d], already scaled by κ, all positive. `encoder_dims`
-    are the widths of the CLIP encoders, which sum to d. `sizes` [k] counts the points behind each
-    Gaussian. A caption's Gaussian is chosen by the means, or by the "expectation" over `draws`
-    samples of each.
+    Args:
+        means: μ [k, d].
+        std: κσ [k, d], all positive.
+        sizes: how many embeddings each Gaussian was fitted to [k].
+        encoder_dims: the widths of the CLIP encoders, which sum to d.
+        kappa: the factor κ that `std` contains.
+        choice: a caption's Gaussian has the nearest of the "means", or the highest "expectation"
+            of the cosine.
+        choice_samples: how many samples of each Gaussian estimate the expectation.
+
+    Raises:
+        CorgiError: if the shapes do not fit, a standard deviation is not positive, or the choice
+            is unknown.
     """
 
     means: Tensor
-    deviations: Tensor
+    std: Tensor
     sizes: Tensor
     _directions: Tensor | None
 
     def __init__(
         self,
         means: Tensor,
-        deviations: Tensor,
+        std: Tensor,
         sizes: Tensor,
         encoder_dims: Sequence[int],
         kappa: float,
         choice: str = MEANS,
-        draws: int = 64,
+        choice_samples: int = 64,
     ) -> None:
         super().__init__()
-        if means.shape != deviations.shape or means.shape[1] != sum(encoder_dims):
+        if means.shape != std.shape or means.shape[1] != sum(encoder_dims):
             raise CorgiError(
-                f"a bank's means {tuple(means.shape)} and deviations {tuple(deviations.shape)} "
+                f"a bank's means {tuple(means.shape)} and std {tuple(std.shape)} "
                 f"must both be [k, {sum(encoder_dims)}]",
                 "fit the bank again on embeddings of these encoders",
             )
-        if not bool((deviations > 0).all()):
-            raise CorgiError("a Gaussian's deviation is not positive", "fit the bank again")
-        if choice not in (MEANS, EXPECTATION) or draws < 1:
+        if not bool((std > 0).all()):
             raise CorgiError(
-                f"Gaussians cannot be chosen by {choice!r} with {draws} draws",
+                "a Gaussian's standard deviation is not positive", "fit the bank again"
+            )
+        if choice not in (MEANS, EXPECTATION) or choice_samples < 1:
+            raise CorgiError(
+                f"Gaussians cannot be chosen by {choice!r} with {choice_samples} samples",
                 f"set gaussians.choice to {MEANS} or {EXPECTATION}, choice_samples to 1 or more",
             )
         self.register_buffer("means", means.detach().float())
-        self.register_buffer("deviations", deviations.detach().float())
+        self.register_buffer("std", std.detach().float())
         self.register_buffer("sizes", sizes.long())
         self.register_buffer("_directions", None, persistent=False)
         self.encoder_dims = tuple(int(b) for b in encoder_dims)
         self.kappa = float(kappa)
-        self.choice, self.draws = choice, draws
+        self.choice, self.choice_samples = choice, choice_samples
 
     @property
     def k(self) -> int:
@@ -96,7 +107,7 @@ class GaussianBank(nn.Module):
     def config(self) -> dict[str, Any]:
         return {
             "encoder_dims": list(self.encoder_dims), "kappa": self.kappa,
-            "choice": self.choice, "draws": self.draws,
+            "choice": self.choice, "choice_samples": self.choice_samples,
         }  # fmt: skip
 
     @property
@@ -109,22 +120,22 @@ class GaussianBank(nn.Module):
         """N(0, I): with it the shifted diffusion is the DALL-E 2 baseline.
 
         Our embeddings have coordinates of root mean square 1, as DALL-E 2 scales its own. Without
-        that scaling (`scaled` False) embeddings have norm 1 in each block under N(0, I), which is a
-        deviation of √d_b here.
+        that scaling (`scaled` False) the embeddings of each encoder have norm 1 under N(0, I),
+        which is a standard deviation of √d_b here.
         """
         widths = torch.tensor(encoder_dims)
         each = torch.ones(len(encoder_dims)) if scaled else widths.float().sqrt()
-        deviations = each.repeat_interleave(widths).unsqueeze(0)
-        means = torch.zeros_like(deviations)
-        return cls(means, deviations, torch.zeros(1), encoder_dims, kappa=1.0)
+        std = each.repeat_interleave(widths).unsqueeze(0)
+        means = torch.zeros_like(std)
+        return cls(means, std, torch.zeros(1), encoder_dims, kappa=1.0)
 
     def with_kappa(self, kappa: float) -> Self:
-        """The same Gaussians, their deviations σ scaled by another κ."""
-        return self._with(self.means, self.deviations * (kappa / self.kappa), kappa)
+        """The same Gaussians, their σ scaled by another κ."""
+        return self._with(self.means, self.std * (kappa / self.kappa), kappa)
 
     def shift_only(self) -> Self:
         """N(μᵢ, I): the first of the two things that set the bank apart from the baseline."""
-        return self._with(self.means, torch.ones_like(self.deviations), kappa=1.0)
+        return self._with(self.means, torch.ones_like(self.std), kappa=1.0)
 
     def scale_only(self) -> Self:
         """N(0, (κσ)²): the second. Of one Gaussian, as a caption chooses among several by μ."""
@@ -133,19 +144,19 @@ class GaussianBank(nn.Module):
                 f"without their means a caption cannot choose among {self.k} Gaussians",
                 "take the bank of one Gaussian",
             )
-        return self._with(torch.zeros_like(self.means), self.deviations, self.kappa)
+        return self._with(torch.zeros_like(self.means), self.std, self.kappa)
 
-    def _with(self, means: Tensor, deviations: Tensor, kappa: float) -> Self:
+    def _with(self, means: Tensor, std: Tensor, kappa: float) -> Self:
         return type(self)(
-            means, deviations, self.sizes, self.encoder_dims, kappa, self.choice, self.draws
+            means, std, self.sizes, self.encoder_dims, kappa, self.choice, self.choice_samples
         )
 
-    def choose(self, text: Tensor) -> Tensor:
+    def assign(self, text: Tensor) -> Tensor:
         """c(y) from the caption alone. text [n, d] → [n], long.
 
         argmaxᵢ cos(μᵢ, f_txt(y)), or argmaxᵢ E_{z∼N(μᵢ, (κσᵢ)²)} cos(z, f_txt(y)). The cosine is
-        linear in the text's unit vectors, so its expectation is their inner product with a
-        direction that each Gaussian has once and for all: the mean of its draws' unit vectors.
+        linear in the text's unit vectors, so its expectation is their inner product with one
+        direction for each Gaussian: the mean of its samples' unit vectors.
         """
         if self.k == 1:
             return torch.zeros(len(text), dtype=torch.long, device=text.device)
@@ -157,18 +168,20 @@ class GaussianBank(nn.Module):
 
     @torch.no_grad()
     def _expected_directions(self) -> Tensor:
-        """[k, d]. All Gaussians share the same draws, so that chance favours none of them."""
+        """[k, d]. All Gaussians share the same noise, so that chance favours none of them."""
         if self.choice == MEANS:
             return unit_per_encoder(self.means, self.encoder_dims)
-        noise = torch.randn(self.draws, self.width, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(
+            self.choice_samples, self.width, generator=torch.Generator().manual_seed(0)
+        )
         total = torch.zeros_like(self.means)
-        for draw in noise.to(self.means.device):
-            total += unit_per_encoder(self.means + self.deviations * draw, self.encoder_dims)
-        return total / self.draws
+        for epsilon in noise.to(self.means.device):
+            total += unit_per_encoder(self.means + self.std * epsilon, self.encoder_dims)
+        return total / self.choice_samples
 
-    def of(self, c: Tensor) -> Gaussians:
+    def gaussians(self, c: Tensor) -> Gaussians:
         """The Gaussians c [n]; with c [n, 1] they hold for several rows each, [n, 1, d]."""
-        return Gaussians(self.means[c], self.deviations[c])
+        return Gaussians(self.means[c], self.std[c])
 
     def save(self, folder: Path | UPath) -> None:
         write_model_folder(folder, KIND, self.config, self.state_dict(), card={})
@@ -176,13 +189,12 @@ class GaussianBank(nn.Module):
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
         saved = read_model_folder(folder, KIND)
-        return cls.from_parts(saved.tensors, saved.config)
+        return cls.from_state(saved.tensors, saved.config)
 
     @classmethod
-    def from_parts(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Self:
-        """A bank from its state dict and its `config`, as models that hold one keep it."""
+    def from_state(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Self:
+        """A bank from its state dict and its `config`, which are part of a prior's files too."""
         return cls(
-            tensors["means"], tensors["deviations"], tensors["sizes"],
-            config["encoder_dims"], config["kappa"],
-            config.get("choice", MEANS), config.get("draws", 64),  # absent in older models
+            tensors["means"], tensors["std"], tensors["sizes"], config["encoder_dims"],
+            config["kappa"], config["choice"], config["choice_samples"],
         )  # fmt: skip

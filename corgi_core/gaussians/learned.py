@@ -24,56 +24,58 @@ from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.training.randomness import StepRandom
 from corgi_core.training.task import Task
 
-# A deviation stays within a factor of 10 of the fitted one. The first term of L_p alone would have
-# every Gaussian shrink to a point. Whitened by a tenth of their deviation, embeddings have a root
-# mean square of 10, of which √ᾱ_T = 0.0064 is left at t = T: against noise of 1 still nothing, so
-# that sampling may start from pure noise. By a hundredth it would not be.
-MOST_SCALING = 10.0
+# A learned standard deviation stays within a factor of 10 of the fitted one, because the first term
+# of L_p alone shrinks every Gaussian to a point. Whitened by a tenth of their standard deviation,
+# embeddings have a root mean square of 10, and a share of √ᾱ_T = 0.0064 of that is left at t = T.
+# This is still little against noise of 1, so sampling may start from pure noise. Whitened by a
+# hundredth, it would not be.
+MAX_SCALING = 10.0
 
 
 class LearnedBank(nn.Module):
-    """The bank with means μ and deviations σ exp(log 10 · tanh λ) to learn, σ the fitted ones.
+    """A bank whose means μ and standard deviations κσ · 10^{tanh λ} are learned, κσ being fitted.
 
-    Parameters: means [k, d] and log_scales λ [k, d], 0 at first. Deviations are positive and
-    within [σ/10, 10 σ] whatever λ is. κ is part of σ.
+    Parameters: means [k, d] and log_scales λ [k, d], 0 at first. The standard deviations are
+    positive and between a tenth of the fitted ones and ten times them, whatever λ is.
     """
 
-    fitted_deviations: Tensor
+    fitted_std: Tensor
     sizes: Tensor
 
     def __init__(self, fitted: GaussianBank) -> None:
         super().__init__()
         self.means = nn.Parameter(fitted.means.clone())
-        self.log_scales = nn.Parameter(torch.zeros_like(fitted.deviations))
-        self.register_buffer("fitted_deviations", fitted.deviations.clone())
+        self.log_scales = nn.Parameter(torch.zeros_like(fitted.std))
+        self.register_buffer("fitted_std", fitted.std.clone())
         self.register_buffer("sizes", fitted.sizes.clone())
         self._config = fitted.config
 
     @property
-    def deviations(self) -> Tensor:
-        return self.fitted_deviations * MOST_SCALING ** self.log_scales.tanh()
+    def std(self) -> Tensor:
+        """The present standard deviations [k, d]."""
+        return self.fitted_std * MAX_SCALING ** self.log_scales.tanh()
 
     @torch.no_grad()
-    def bank(self) -> GaussianBank:
+    def to_bank(self) -> GaussianBank:
         """The present Gaussians, detached."""
-        tensors = {"means": self.means, "deviations": self.deviations, "sizes": self.sizes}
-        return GaussianBank.from_parts(tensors, self._config)
+        tensors = {"means": self.means, "std": self.std, "sizes": self.sizes}
+        return GaussianBank.from_state(tensors, self._config)
 
     def forward(self, z_0: Tensor, text: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """E cos(z_0, z_T) and mean_{i≠j} cos(μᵢ, μⱼ), both scalars. z_0, text, noise [n, d].
 
-        z_T = μ_c + κσ_c ε, so gradients reach both; none goes through the choice c(y).
+        z_T = μ_c + κσ_c ε, so gradients reach μ and σ; none goes through the choice c(y).
         """
-        c = self.bank().choose(text)
-        drawn = self.means[c] + self.deviations[c] * noise
+        c = self.to_bank().assign(text)
+        z = self.means[c] + self.std[c] * noise
         encoder_dims = self._config["encoder_dims"]
-        return mean_encoder_cosine(z_0, drawn, encoder_dims).mean(), mean_overlap(
+        return mean_encoder_cosine(z_0, z, encoder_dims).mean(), mean_overlap(
             self.means, encoder_dims
         )
 
 
 def mean_overlap(means: Tensor, encoder_dims: list[int]) -> Tensor:
-    """mean_{i≠j} cos(μᵢ, μⱼ) per block, averaged; 0 for one Gaussian. means [k, d] → scalar.
+    """mean_{i≠j} cos(μᵢ, μⱼ), averaged over encoders; 0 for one Gaussian. means [k, d] → scalar.
 
     In O(k d): for unit vectors, Σ_{i≠j} ⟨μ̂ᵢ, μ̂ⱼ⟩ = ‖Σ μ̂ᵢ‖² − k.
     """
@@ -87,17 +89,18 @@ def mean_overlap(means: Tensor, encoder_dims: list[int]) -> Tensor:
 
 @dataclass
 class BankTask(Task[LearnedBank]):
-    """Learning of one bank (a `Task` of the training loop) from captioned training images."""
+    """The training of one bank, from captioned training images."""
 
     settings: GaussianSettings
     images: ArrayStore
     texts: ArrayStore
-    train_keys: tuple[str, ...]  # those without a caption are passed over
+    train_keys: tuple[str, ...]  # images without a caption are not used
     test_keys: tuple[str, ...]
     fitted: GaussianBank
 
     @property
     def rows(self) -> int:
+        """How many training captions there are."""
         if not (count := len(self._training[0])):
             raise CorgiError(
                 "no training image has a caption, so no Gaussian is ever chosen",
@@ -128,7 +131,7 @@ class BankTask(Task[LearnedBank]):
         return {
             "held_out_cosine": float(model(z_0, text, noise)[0]),
             "held_out_cosine_fitted": float(fitted(z_0, text, noise)[0]),
-            "gaussians_chosen": float(len(model.bank().choose(text).unique())),
+            "gaussians_chosen": float(len(torch.unique(model.to_bank().assign(text)))),
         }
 
     @cached_property

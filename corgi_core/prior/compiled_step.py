@@ -35,7 +35,7 @@ ERF = Chebyshev.interpolate(  # erf(√s)/√s on [0, 16], to 2e-7
 ERF_COEFFICIENTS = ERF.convert(kind=Polynomial, domain=ERF.domain).coef[::-1].astype(np.float32)
 MOST_THREADS = numba.get_num_threads()
 Floats = NDArray[np.float32]
-_guided = njit(cache=True, fastmath=True)(guided)
+_guided: Any = njit(cache=True, fastmath=True)(guided)
 
 
 class CompiledStep:

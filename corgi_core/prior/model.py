@@ -85,9 +85,9 @@ class PriorModel:
         chunks = []
         for first in range(0, len(text), CAPTIONS_AT_ONCE):
             rows = slice(first, first + CAPTIONS_AT_ONCE)
-            c = self.bank.choose(text[rows])
+            c = self.bank.assign(text[rows])
             shown = torch.zeros(len(c), dtype=torch.bool, device=text.device)
-            start = self.bank.of(c)
+            start = self.bank.gaussians(c)
             prefix = self.network.encode_prefix(
                 tokens[rows].float(), mask[rows], text[rows], shown, c
             )
@@ -157,6 +157,6 @@ class PriorModel:
         }
         network = PriorNetwork(PriorShape(**saved.config["shape"]))
         network.load_state_dict(part["network"])
-        bank = GaussianBank.from_parts(part["bank"], saved.config["bank"])
+        bank = GaussianBank.from_state(part["bank"], saved.config["bank"])
         settings = settings_from(PriorSettings, saved.config["settings"])
         return cls(network.eval(), bank, settings, saved.config["encoders"], saved.card)

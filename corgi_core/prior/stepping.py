@@ -88,7 +88,7 @@ class HiddenCaptions:
 
     def after(self, prefix: Prefix, c: Tensor) -> Prefix:
         """The captions' prefix [n] followed by that of n hidden captions of Gaussians c [n]."""
-        gaussians, which = c.unique(return_inverse=True)
+        gaussians, which = torch.unique(c, return_inverse=True)
         keys = [(gaussian, prefix.keys_and_values[0].dtype) for gaussian in gaussians.tolist()]
         if missing := [key for key in keys if key not in self._prefixes]:
             self._encode(missing, c.device)

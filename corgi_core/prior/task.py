@@ -134,8 +134,8 @@ class PriorTask(Task[PriorNetwork]):
         tokens, mask, text, z_0 = (x.to(random.device) for x in self.training.batch(rows))
         samples, schedule = self.settings.noise_samples, self._schedule
         bank = self.bank.to(random.device)
-        c = bank.choose(text)
-        z_0, start = z_0.unsqueeze(1), bank.of(c.unsqueeze(1))
+        c = bank.assign(text)
+        z_0, start = z_0.unsqueeze(1), bank.gaussians(c.unsqueeze(1))
         u_0 = start.whiten(z_0)
         t = random.integers(len(schedule.betas), samples)
         u_t = schedule.add_noise(u_0, random.normal(samples, bank.width), t)

@@ -20,6 +20,6 @@ def test_it_measures_a_quarter_and_all(tmp_path):
     for row in (quarter, whole):
         assert row["sample"] == 16 * 256
         assert row["components_checked"] > 0
-        assert row["mean_error_in_deviations"] < 1e-5
-        assert row["deviation_error_relative"] < 1e-5
+        assert row["mean_error_in_std"] < 1e-5
+        assert row["std_error_relative"] < 1e-5
         assert 0 < row["peak_gb"] < 3

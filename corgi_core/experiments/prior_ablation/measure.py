@@ -139,13 +139,13 @@ def _learned(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
     task = BankTask(gaussians, study.images, study.texts, train_keys, test_keys, fitted)
     settings = replace(gaussians.learning, seed=arm.seed)
     result = train(task, settings, study.place(arm) / "bank", name=f"{arm.name}'s bank")
-    return result.model.bank()
+    return result.model.to_bank()
 
 
 def width_of(bank: GaussianBank, real: np.ndarray) -> float:
     """The start's deviation in units of the embeddings' own, root mean square over coordinates."""
     own = np.sqrt(real.var(axis=0, dtype=np.float64).mean())
-    return float(bank.deviations.square().mean().sqrt() / own)
+    return float(bank.std.square().mean().sqrt() / own)
 
 
 def _sample_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]:
@@ -167,9 +167,11 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
     if not plan.timesteps:
         return
     seed = plan.arm.seed
-    c = prior.bank.choose(study.held_out.text)
+    c = prior.bank.assign(study.held_out.text)
     random = torch.Generator().manual_seed(seed)
-    start = prior.bank.of(c).unwhiten(torch.randn(len(c), prior.bank.width, generator=random))
+    start = prior.bank.gaussians(c).unwhiten(
+        torch.randn(len(c), prior.bank.width, generator=random)
+    )
     yield {"of": START, "timestep": TIMESTEPS, "cosine": study.judge.cosine(start)}
     predictions: dict[int, list[Tensor]] = {}  # by timestep, in pieces of the captions
     _drawn(

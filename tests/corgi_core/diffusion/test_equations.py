@@ -113,7 +113,7 @@ def test_whitened_sampling_is_sampling_in_z(steps):
     d, n = 5, 4
     bank = _bank(d, seed=1)
     c = torch.tensor([0, 2, 1, 1])
-    start = bank.of(c)
+    start = bank.gaussians(c)
     weight = torch.randn(d, d, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
     def predicts(z, t):  # any ẑ_0(z_t, t)
@@ -124,7 +124,7 @@ def test_whitened_sampling_is_sampling_in_z(steps):
     )
     u = sample_ddpm(lambda u, t: start.whiten(predicts(start.unwhiten(u), t)), noise, steps)
 
-    mu, sigma = bank.means[c].numpy(), bank.deviations[c].numpy()
+    mu, sigma = bank.means[c].numpy(), bank.std[c].numpy()
     z = mu + sigma * noise[:, 0].numpy()
     times = [t + 1 for t in respaced(T, steps)] + [0]
     for i, (t, s) in enumerate(itertools.pairwise(times), start=1):

@@ -156,7 +156,7 @@ def test_the_solver_samples_a_gaussian_from_its_exact_denoiser() -> None:
 
 
 @pytest.mark.parametrize("kappa", [1.0, 3.0])
-def test_shrinking_is_the_shrink_at_kappa_1_alone(kappa: float) -> None:
+def test_shrinking_is_the_expectation_at_kappa_1_alone(kappa: float) -> None:
     """Regression of u_0 ∼ N(0, 1/κ²) on u_t gives the slope of E[u_0 | u_t] in the docstring."""
     schedule, random = Schedule.linear(), torch.Generator().manual_seed(0)
     u_0, noise = torch.randn(2, 200_000, generator=random, dtype=torch.float64)

@@ -17,7 +17,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.diagnostics import effective_rank, modality_gap
 from corgi_core.gaussians.fit import fit_bank
-from corgi_core.gaussians.points import Points
+from corgi_core.gaussians.stream import EmbeddingStream
 
 
 def three_cones(per_cone=(400, 300, 200), d=8, seed=0):
@@ -33,9 +33,9 @@ def test_one_gaussian_is_the_mean_and_deviation_of_all_points():
     points, _, _ = three_cones()
     bank, fit = fit_bank(points, k=1, encoder_dims=(8,), settings=GaussianSettings(kappa=2.0))
     np.testing.assert_allclose(bank.means[0].numpy(), points.mean(axis=0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(bank.deviations[0].numpy(), 2 * points.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(bank.std[0].numpy(), 2 * points.std(axis=0), rtol=1e-5)
     assert bank.sizes.tolist() == [len(points)]
-    assert (fit.points, fit.sample, fit.k, fit.remarks) == (len(points), 0, 1, [])
+    assert (fit.embeddings, fit.kmeans_sample, fit.k, fit.warnings) == (len(points), 0, 1, [])
 
 
 def test_clusters_are_found_as_sklearn_finds_them():
@@ -44,38 +44,38 @@ def test_clusters_are_found_as_sklearn_finds_them():
     order = np.argmax(centres @ bank.means.numpy().T, axis=1)
     assert sorted(order) == [0, 1, 2]
     assert bank.sizes[order].tolist() == [400, 300, 200]
-    assert (fit.sample, fit.smallest) == (768, 200)
+    assert (fit.kmeans_sample, fit.smallest_cluster) == (768, 200)
     theirs = KMeans(3, n_init=3, random_state=0).fit(points)
     for i, j in enumerate(np.argmax(centres @ theirs.cluster_centers_.T, axis=1)):
         members = points[theirs.labels_ == j]
         assert (labels[theirs.labels_ == j] == i).all()
         np.testing.assert_allclose(bank.means[order[i]].numpy(), members.mean(axis=0), atol=1e-5)
-        np.testing.assert_allclose(
-            bank.deviations[order[i]].numpy(), members.std(axis=0), rtol=1e-4
-        )
+        np.testing.assert_allclose(bank.std[order[i]].numpy(), members.std(axis=0), rtol=1e-4)
 
 
 def test_kmeans_sees_a_sample_and_the_moments_all_points():
     points = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32)
     bank, fit = fit_bank(points, k=2, encoder_dims=(4,))
-    assert bank.sizes.sum() == fit.points == 3000
-    assert fit.sample == 512
+    assert bank.sizes.sum() == fit.embeddings == 3000
+    assert fit.kmeans_sample == 512
 
 
 def test_k_scales_to_the_data_and_says_so(caplog):
     points = np.random.default_rng(0).normal(size=(330, 4)).astype(np.float32)
     bank, fit = fit_bank(points, k=1024, encoder_dims=(4,))
     assert bank.k == fit.k == 10
-    scaled, small = fit.remarks
-    assert scaled == ("1024 Gaussians were asked for; 330 embeddings bear 10 of 32 points each")
+    scaled, small = fit.warnings
+    assert scaled == (
+        "1024 Gaussians were requested; 330 embeddings are enough for 10 of 32 embeddings each"
+    )
     assert small.startswith(f"{int((bank.sizes < 32).sum())} of 10 clusters have fewer than 32")
     assert f"the smallest {int(bank.sizes.min())};" in small
-    assert caplog.messages == fit.remarks
+    assert caplog.messages == fit.warnings
     assert fit_bank(points[:5], k=3, encoder_dims=(4,))[0].k == 1
 
 
 def cut(points, sizes):
-    """Points in pieces of the given sizes, over and over, the last one cut short."""
+    """Embeddings in chunks of the given sizes, over and over, the last one cut short."""
 
     def chunks():
         first = 0
@@ -85,7 +85,7 @@ def cut(points, sizes):
             yield points[first : first + size]
             first += size
 
-    return Points(len(points), chunks)
+    return EmbeddingStream(len(points), chunks)
 
 
 @given(
@@ -94,18 +94,18 @@ def cut(points, sizes):
     offset=st.sampled_from([0.0, 30.0]),
 )
 @settings(max_examples=20)
-def test_a_stream_in_any_pieces_gives_the_moments_of_the_whole(sizes, k, offset):
+def test_a_stream_in_any_chunks_gives_the_moments_of_the_whole(sizes, k, offset):
     points = (three_cones((900, 500, 100))[0] + offset).astype(np.float16)
     bank, fit = fit_bank(cut(points, sizes), k, encoder_dims=(3, 5))
     whole, whole_fit = fit_bank(points, k, encoder_dims=(3, 5))
-    assert fit.sample == whole_fit.sample
+    assert fit.kmeans_sample == whole_fit.kmeans_sample
     assert torch.equal(bank.sizes, whole.sizes)
     torch.testing.assert_close(bank.means, whole.means, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(bank.deviations, whole.deviations, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(bank.std, whole.std, rtol=1e-5, atol=1e-6)
     if k == 1:
         exact = points.astype(np.float64)
         np.testing.assert_allclose(bank.means[0], exact.mean(axis=0), rtol=1e-6)
-        np.testing.assert_allclose(bank.deviations[0], exact.std(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(bank.std[0], exact.std(axis=0), rtol=1e-6)
 
 
 def test_no_piece_is_kept():
@@ -119,14 +119,16 @@ def test_no_piece_is_kept():
             assert sum(ref() is not None for ref in alive) <= 2
             yield chunk
 
-    bank, _ = fit_bank(Points(20_000, chunks), k=4, encoder_dims=(4,))
+    bank, _ = fit_bank(EmbeddingStream(20_000, chunks), k=4, encoder_dims=(4,))
     assert bank.sizes.sum() == 20_000
     assert len(alive) == 80  # read twice: for the sample and for the moments
 
 
 def test_a_sample_is_uniform_whatever_the_pieces():
     points = np.arange(1000, dtype=np.float32)[:, None]
-    samples = [Points.of(points).sample(100, seed, "sampling")[:, 0] for seed in range(400)]
+    samples = [
+        EmbeddingStream.of_array(points).sample(100, seed, "sampling")[:, 0] for seed in range(400)
+    ]
     for sample in samples:
         assert (np.diff(sample) > 0).all()  # in order, none twice
     again = cut(points, [7, 13]).sample(100, 3, "sampling")[:, 0]
@@ -135,23 +137,25 @@ def test_a_sample_is_uniform_whatever_the_pieces():
     # Each point is drawn 400 · 0.1 times on average: χ² of 999 degrees of freedom.
     chi = ((counts - 40) ** 2 / (40 * 0.9)).sum()
     assert abs(chi - 999) < 4 * np.sqrt(2 * 999)
-    np.testing.assert_array_equal(Points.of(points).sample(5000, 0, "sampling"), points)
+    np.testing.assert_array_equal(
+        EmbeddingStream.of_array(points).sample(5000, 0, "sampling"), points
+    )
 
 
 def test_a_stream_that_ends_early_is_refused():
     points = np.ones((10, 4), np.float32)
     with pytest.raises(CorgiError, match="10 embeddings where 11"):
-        fit_bank(Points(11, lambda: iter([points])), k=1, encoder_dims=(4,))
+        fit_bank(EmbeddingStream(11, lambda: iter([points])), k=1, encoder_dims=(4,))
 
 
 def test_an_empty_cluster_has_the_moments_of_all():
     points = np.repeat(np.eye(4, dtype=np.float32), 64, axis=0)[:128]  # two places, three clusters
     bank, fit = fit_bank(points, k=3, encoder_dims=(4,))
     assert sorted(bank.sizes.tolist()) == [0, 64, 64]
-    assert fit.smallest == 0
+    assert fit.smallest_cluster == 0
     empty = int(bank.sizes.argmin())
     np.testing.assert_allclose(bank.means[empty], points.mean(axis=0), atol=1e-6)
-    assert bool((bank.deviations > 0).all())
+    assert bool((bank.std > 0).all())
 
 
 def test_a_small_cluster_borrows_from_the_pooled_deviation():
@@ -162,8 +166,8 @@ def test_a_small_cluster_borrows_from_the_pooled_deviation():
     own, other = points[labels == 1].var(axis=0), points[labels == 0].var(axis=0)
     pooled = (10 * own + 100 * other) / 110
     expected = np.sqrt(10 / 32 * own + 22 / 32 * pooled)
-    np.testing.assert_allclose(bank.deviations[small].numpy(), expected, rtol=1e-4)
-    np.testing.assert_allclose(bank.deviations[large].numpy(), np.sqrt(other), rtol=1e-4)
+    np.testing.assert_allclose(bank.std[small].numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(bank.std[large].numpy(), np.sqrt(other), rtol=1e-4)
 
 
 @given(seed=st.integers(0, 10_000), k=st.integers(1, 5))
@@ -175,14 +179,16 @@ def test_unwhiten_inverts_whiten(seed, k):
     )  # fmt: skip
     z = torch.randn(9, 6, generator=random)
     c = torch.randint(k, (9,), generator=random)
-    torch.testing.assert_close(bank.of(c).unwhiten(bank.of(c).whiten(z)), z, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        bank.gaussians(c).unwhiten(bank.gaussians(c).whiten(z)), z, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_standard_bank_changes_nothing():
     bank = GaussianBank.standard((3, 5))
     z = torch.randn(4, 8)
-    c = bank.choose(torch.randn(4, 8))
-    assert torch.equal(bank.of(c).whiten(z), z)
+    c = bank.assign(torch.randn(4, 8))
+    assert torch.equal(bank.gaussians(c).whiten(z), z)
 
 
 def test_choice_is_the_largest_blockwise_cosine():
@@ -192,7 +198,7 @@ def test_choice_is_the_largest_blockwise_cosine():
     )  # fmt: skip
     # First block points to 0 weakly, the second to 0 and 2; lengths must not matter.
     text = torch.tensor([[0.1, 0.01, 0.0, 5.0], [0.0, 0.1, 9.0, 0.0], [-7.0, 0.0, 0.0, 0.1]])
-    assert bank.choose(text).tolist() == [0, 1, 2]
+    assert bank.assign(text).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("choice", ["means", "expectation"])
@@ -200,46 +206,46 @@ def test_the_choice_is_that_of_brute_force(choice):
     random = torch.Generator().manual_seed(4)
     bank = GaussianBank(
         torch.randn(20, 12, generator=random), 2 * torch.rand(20, 12, generator=random) + 0.01,
-        torch.ones(20), encoder_dims=(4, 8), kappa=1.0, choice=choice, draws=500,
+        torch.ones(20), encoder_dims=(4, 8), kappa=1.0, choice=choice, choice_samples=500,
     )  # fmt: skip
     text = torch.randn(30, 12, generator=random)
     if choice == "means":
         z = bank.means[:, None]
-    else:  # 10,000 draws of its own from each Gaussian
+    else:  # 10,000 other samples of each Gaussian
         noise = torch.randn(20, 10_000, 12, generator=random)
-        z = bank.means[:, None] + bank.deviations[:, None] * noise
+        z = bank.means[:, None] + bank.std[:, None] * noise
     expected = torch.stack(
         [torch.stack([mean_encoder_cosine(y, zs, (4, 8)).mean() for zs in z]) for y in text]
     )
-    chosen = bank.choose(text)
+    chosen = bank.assign(text)
     best = expected.max(dim=1).values
     if choice == "means":
         assert torch.equal(chosen, expected.argmax(dim=1))
-    else:  # the estimate from 500 draws may take one that is as good
+    else:  # the estimate from 500 samples may take one that is as good
         torch.testing.assert_close(expected[range(30), chosen], best, rtol=0, atol=0.02)
         assert (chosen == expected.argmax(dim=1)).float().mean() > 0.9
         scores = unit_per_encoder(text, (4, 8)) @ bank._directions.T / 2
-        torch.testing.assert_close(scores, expected, rtol=0, atol=0.08)  # 4 σ of 500 draws
+        torch.testing.assert_close(scores, expected, rtol=0, atol=0.08)  # 4 σ of 500 samples
 
 
 def test_the_expectation_prefers_the_narrow_gaussian():
     """Two Gaussians of one mean: the means cannot tell them apart, the expectation can."""
     means, deviations = torch.ones(2, 64), torch.tensor([[3.0], [0.1]]).expand(2, 64)
     bank = GaussianBank(means, deviations, torch.ones(2), (64,), 1.0, choice="expectation")
-    assert bank.choose(torch.ones(1, 64)).tolist() == [1]
-    assert bank.choose(-torch.ones(1, 64)).tolist() == [0]
+    assert bank.assign(torch.ones(1, 64)).tolist() == [1]
+    assert bank.assign(-torch.ones(1, 64)).tolist() == [0]
 
 
 def test_banks_that_choose_differently_have_different_digests():
     means, ones = torch.eye(3), torch.ones(3, 3)
     banks = [
-        GaussianBank(means, ones, torch.ones(3), (3,), 1.0, choice, draws)
-        for choice, draws in (("means", 64), ("expectation", 64), ("expectation", 65))
+        GaussianBank(means, ones, torch.ones(3), (3,), 1.0, choice, samples)
+        for choice, samples in (("means", 64), ("expectation", 64), ("expectation", 65))
     ]
     digests = [bank.digest for bank in banks]
     assert len(set(digests)) == 3
     for bank, digest in zip(banks, digests, strict=True):
-        bank.choose(torch.ones(2, 3))  # what it computes for itself is no part of it
+        bank.assign(torch.ones(2, 3))  # what it computes for itself is no part of it
         assert bank.digest == digest
     with pytest.raises(CorgiError, match="cannot be chosen by 'luck'"):
         GaussianBank(means, ones, torch.ones(3), (3,), 1.0, choice="luck")
@@ -250,20 +256,20 @@ def test_the_two_ideas_apart():
     bank, _ = fit_bank(points, 1, (8,), GaussianSettings(kappa=2.0))
     wider = bank.with_kappa(3.0)
     assert wider.kappa == 3.0
-    torch.testing.assert_close(wider.deviations, bank.deviations * 1.5)
+    torch.testing.assert_close(wider.std, bank.std * 1.5)
     assert torch.equal(wider.means, bank.means)
     shifted, scaled = bank.shift_only(), bank.scale_only()
     assert torch.equal(shifted.means, bank.means)
-    assert torch.equal(shifted.deviations, torch.ones(1, 8))
+    assert torch.equal(shifted.std, torch.ones(1, 8))
     assert torch.equal(scaled.means, torch.zeros(1, 8))
-    assert torch.equal(scaled.deviations, bank.deviations)
+    assert torch.equal(scaled.std, bank.std)
     with pytest.raises(CorgiError, match="among 3 Gaussians"):
         fit_bank(points, 3, (8,))[0].scale_only()
     unscaled = GaussianBank.standard((3, 5), scaled=False)
     c = torch.zeros(4, dtype=torch.long)
     z = torch.randn(4, 8)
     widths = torch.tensor([3.0] * 3 + [5.0] * 5)
-    torch.testing.assert_close(unscaled.of(c).whiten(z), z / widths.sqrt())
+    torch.testing.assert_close(unscaled.gaussians(c).whiten(z), z / widths.sqrt())
 
 
 def test_a_bank_survives_saving(tmp_path):
@@ -273,9 +279,9 @@ def test_a_bank_survives_saving(tmp_path):
     again = GaussianBank.load(UPath(tmp_path / "bank"))
     assert again.digest == bank.digest
     assert (again.encoder_dims, again.kappa) == ((3, 5), 1.5)
-    assert (again.choice, again.draws) == ("expectation", 64)
+    assert (again.choice, again.choice_samples) == ("expectation", 64)
     assert torch.equal(again.means, bank.means)
-    assert torch.equal(again.deviations, bank.deviations)
+    assert torch.equal(again.std, bank.std)
 
 
 def test_a_tampered_bank_is_refused(tmp_path):
@@ -307,13 +313,17 @@ def test_bad_input_is_refused(points, k, message):
 def test_effective_rank_of_known_spectra():
     random = np.random.default_rng(0)
     ball = random.normal(size=(20_000, 6))
-    assert effective_rank(Points.of(ball)) == pytest.approx(6, abs=0.05)
+    assert effective_rank(EmbeddingStream.of_array(ball)) == pytest.approx(6, abs=0.05)
     line = random.normal(size=(500, 1)) * np.ones((1, 6))
-    assert effective_rank(Points.of(line)) == pytest.approx(1, abs=1e-6)
+    assert effective_rank(EmbeddingStream.of_array(line)) == pytest.approx(1, abs=1e-6)
 
 
 def test_modality_gap_by_hand():
     images = np.array([[2.0, 0.0], [5.0, 0.0]])
     texts = np.array([[0.0, 1.0]])
-    assert modality_gap(Points.of(images), Points.of(texts), (2,)) == pytest.approx(np.sqrt(2))
-    assert modality_gap(Points.of(images), Points.of(images * 3), (2,)) == pytest.approx(0)
+    assert modality_gap(
+        EmbeddingStream.of_array(images), EmbeddingStream.of_array(texts), (2,)
+    ) == pytest.approx(np.sqrt(2))
+    assert modality_gap(
+        EmbeddingStream.of_array(images), EmbeddingStream.of_array(images * 3), (2,)
+    ) == pytest.approx(0)

@@ -14,7 +14,7 @@ from corgi_core.encoders.similarity import mean_encoder_cosine, scale_per_encode
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.fit import fit_bank
-from corgi_core.gaussians.learned import MOST_SCALING, BankTask, LearnedBank, mean_overlap
+from corgi_core.gaussians.learned import MAX_SCALING, BankTask, LearnedBank, mean_overlap
 from corgi_core.prior.task import PriorTask
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
@@ -30,7 +30,7 @@ def bank_of(k, seed=0, choice="means"):
     random = torch.Generator().manual_seed(seed)
     return GaussianBank(
         torch.randn(k, D, generator=random), 0.1 + torch.rand(k, D, generator=random),
-        torch.ones(k), BLOCKS, kappa=1.0, choice=choice, draws=8,
+        torch.ones(k), BLOCKS, kappa=1.0, choice=choice, choice_samples=8,
     )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_the_overlap_is_the_mean_over_all_pairs(k):
 
 @pytest.mark.parametrize("choice", ["means", "expectation"])
 def test_the_loss_is_equation_5(stores, choice):
-    """Against draws, Gaussians and cosines written out one by one."""
+    """Against noise, Gaussians and cosines written out one by one."""
     task = task_of(stores, xi=0.7, choice=choice, choice_samples=16)
     rows, random = torch.arange(30), StepRandom(3, 5, 30)
     noise = StepRandom(3, 5, 30).normal(D)
@@ -118,8 +118,8 @@ def test_the_loss_is_equation_5(stores, choice):
         text = torch.from_numpy(texts.read("text")[row]).float()
         (place,) = images.rows_of([texts.keys[row]])
         z_0 = torch.from_numpy(images.read("image")[place]).float()
-        c = int(bank.choose(text[None]))
-        last = bank.means[c] + bank.deviations[c] * noise[i]
+        c = int(bank.assign(text[None]))
+        last = bank.means[c] + bank.std[c] * noise[i]
         total += float(mean_encoder_cosine(z_0, last, BLOCKS)) / 30
     pairs = [(i, j) for i in range(bank.k) for j in range(bank.k) if i != j]
     apart = sum(float(mean_encoder_cosine(bank.means[i], bank.means[j], BLOCKS)) for i, j in pairs)
@@ -133,7 +133,7 @@ def test_the_gradient_reaches_means_and_deviations(stores):
     model = task.build()
     task.loss(model, torch.arange(64), StepRandom(0, 0, 64))["loss"].backward()
     text = task._training[1][:64].float()
-    chosen = task.fitted.choose(text).unique()
+    chosen = task.fitted.assign(text).unique()
     for gradient in (model.means.grad, model.log_scales.grad):
         reached = gradient.abs().sum(dim=1) > 0
         assert reached.nonzero()[:, 0].tolist() == chosen.tolist()
@@ -153,7 +153,7 @@ def test_learning_raises_the_held_out_cosine(stores, tmp_path):
     result = train(task, LEARNING, tmp_path / "run")
     assert result.metrics["held_out_cosine_fitted"] == before["held_out_cosine_fitted"]
     assert result.metrics["held_out_cosine"] > before["held_out_cosine"] + 0.02
-    bank = result.model.bank()
+    bank = result.model.to_bank()
     assert bank.config == task.fitted.config
     assert torch.equal(bank.sizes, task.fitted.sizes)
     # By hand, with other noise than `evaluate` has, on the banks as they are saved.
@@ -162,7 +162,9 @@ def test_learning_raises_the_held_out_cosine(stores, tmp_path):
 
     def cosine(bank):
         noise = torch.randn(200, *z_0.shape, generator=torch.Generator().manual_seed(9))
-        return mean_encoder_cosine(z_0, bank.of(bank.choose(text)).unwhiten(noise), BLOCKS).mean()
+        return mean_encoder_cosine(
+            z_0, bank.gaussians(bank.assign(text)).unwhiten(noise), BLOCKS
+        ).mean()
 
     assert cosine(GaussianBank.load(tmp_path / "bank")) > cosine(task.fitted) + 0.02
 
@@ -175,9 +177,9 @@ def test_deviations_stay_positive_whatever_the_learning_rate(stores, tmp_path):
     )  # fmt: skip
     result = train(task, wild, tmp_path / "run")
     assert result.skipped == 0
-    ratio = result.model.bank().deviations / task.fitted.deviations
-    assert bool((ratio >= 0.999 / MOST_SCALING).all())
-    assert bool((ratio <= 1.001 * MOST_SCALING).all())
+    ratio = result.model.to_bank().std / task.fitted.std
+    assert bool((ratio >= 0.999 / MAX_SCALING).all())
+    assert bool((ratio <= 1.001 * MAX_SCALING).all())
     assert float(ratio.min()) < 0.2  # the rate was huge
 
 
@@ -185,7 +187,7 @@ def test_the_priors_loss_does_not_reach_the_bank(stores):
     """A bank taken from a learned one's parameters is data to the prior."""
     dataset, images, texts = stores
     learned = LearnedBank(task_of(stores).fitted)
-    bank = learned.bank()
+    bank = learned.to_bank()
     manifest = dataset.manifest
     captioned = CaptionSubset(manifest.loc[manifest["split"] == "train", "key"].to_numpy(str), 1, 0)
     settings = PriorSettings(
@@ -198,9 +200,9 @@ def test_the_priors_loss_does_not_reach_the_bank(stores):
     assert any(p.grad is not None for p in network.parameters())
     assert not any(tensor.requires_grad for tensor in bank.state_dict(keep_vars=True).values())
     assert learned.means.grad is learned.log_scales.grad is None
-    straight = GaussianBank(learned.means, learned.deviations, learned.sizes, BLOCKS, 1.0)
+    straight = GaussianBank(learned.means, learned.std, learned.sizes, BLOCKS, 1.0)
     assert not straight.means.requires_grad
-    assert not straight.deviations.requires_grad
+    assert not straight.std.requires_grad
 
 
 def test_without_captions_there_is_nothing_to_learn(stores):

@@ -159,7 +159,7 @@ def test_a_compiled_prior_encodes_a_hidden_caption_once_a_gaussian(
         for i in (0, 1):
             found = prior.sample(*[rows[i : i + 1] for rows in captions], guidance=2.0)
             torch.testing.assert_close(found, eager[i], rtol=1e-5, atol=1e-5)
-    gaussians = bank.choose(captions[2][:2]).unique()
+    gaussians = bank.assign(captions[2][:2]).unique()
     assert len(encoded) == 4 + len(gaussians)
 
 
@@ -233,9 +233,9 @@ def test_the_network_reads_the_guess_of_whom_knows_the_gaussian(network, caption
     read = []
     network.noisy.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     PriorModel(network, bank, SETTINGS, ENCODERS, {}).sample(*captions, steps=2, seed=7)
-    c = bank.choose(captions[2])
+    c = bank.assign(captions[2])
     mean, noise = bank.means[c], noise_for(7, 0, len(c), (2, D))[:, 0]
-    z_t = mean + bank.deviations[c] * noise
+    z_t = mean + bank.std[c] * noise
     guess = mean + Schedule.linear().alphas_cumprod[999].sqrt().float() * (z_t - mean)
     torch.testing.assert_close(read[0], guess)
 

@@ -30,7 +30,7 @@ def bank(start):
 def test_the_baseline_is_the_standard_bank():
     standard = GaussianBank.standard(BLOCKS)
     assert torch.equal(bank(BASELINE).means, standard.means)
-    assert torch.equal(bank(BASELINE).deviations, standard.deviations)
+    assert torch.equal(bank(BASELINE).std, standard.std)
 
 
 def test_the_raw_baseline_is_the_standard_normal_of_embeddings_of_norm_one():
@@ -39,17 +39,17 @@ def test_the_raw_baseline_is_the_standard_normal_of_embeddings_of_norm_one():
     unit = torch.cat([torch.nn.functional.normalize(block, dim=1) for block in outputs], dim=1)
     ours = unit * torch.tensor([2**0.5] * 2 + [6**0.5] * 6)
     c = torch.zeros(5, dtype=torch.long)
-    torch.testing.assert_close(bank(BASELINE_RAW).of(c).whiten(ours), unit)
+    torch.testing.assert_close(bank(BASELINE_RAW).gaussians(c).whiten(ours), unit)
 
 
 def test_shift_and_scale_come_apart():
     both = bank(shifted(3.0))
     np.testing.assert_allclose(both.means[0], POINTS.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(both.deviations[0], 3 * POINTS.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(both.std[0], 3 * POINTS.std(axis=0), rtol=1e-5)
     assert torch.equal(bank(SHIFT_ONLY).means, both.means)
-    assert torch.equal(bank(SHIFT_ONLY).deviations, torch.ones(1, 8))
+    assert torch.equal(bank(SHIFT_ONLY).std, torch.ones(1, 8))
     assert torch.equal(bank(scale_only(3.0)).means, torch.zeros(1, 8))
-    assert torch.equal(bank(scale_only(3.0)).deviations, both.deviations)
+    assert torch.equal(bank(scale_only(3.0)).std, both.std)
 
 
 @pytest.mark.parametrize(("asked", "fitted"), [(1, 1), (5, 5), (12, 12), (1024, 12)])

@@ -1,4 +1,4 @@
-"""Embeddings that are read as often as needed, a block at a time, and never held all at once."""
+"""Embeddings that are read as often as needed, in batches, and never held all at once."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Points:
-    """`count` embeddings; every call of `chunks` yields them anew, as arrays [m, d] of any m.
+class EmbeddingStream:
+    """`count` embeddings; every call of `read` yields them anew, as chunks [m, d] of any m.
 
-    The pieces may be float16 or float32 and come in the same order each time.
+    The chunks may be float16 or float32. Their rows come in the same order each time.
     """
 
     count: int
-    chunks: Callable[[], Iterator[NDArray[np.floating[Any]]]]
+    read: Callable[[], Iterator[NDArray[np.floating[Any]]]]
 
     @classmethod
-    def of(cls, embeddings: NDArray[np.floating[Any]]) -> Points:
+    def of_array(cls, embeddings: NDArray[np.floating[Any]]) -> EmbeddingStream:
         """Embeddings [n, d] that are in memory already."""
         return cls(len(embeddings), lambda: iter([embeddings]))
 
-    def encoder_dims(self, what: str) -> Iterator[NDArray[np.float32]]:
-        """All points as float32 [≤ 4096, d], reporting progress as `what`.
+    def batches(self, what: str) -> Iterator[NDArray[np.float32]]:
+        """All embeddings as float32 [≤ 4096, d], reporting progress as `what`.
 
-        Raises CorgiError at an embedding that is not finite, and at the end if there were more or
-        fewer than `count`.
+        Raises CorgiError at an embedding that is not finite, and at the end if there were not
+        `count` of them.
         """
         done = 0
         report(what, done, self.count)
-        for chunk in self.chunks():
+        for chunk in self.read():
             for first in range(0, len(chunk), ROWS_AT_ONCE):
-                block = np.asarray(chunk[first : first + ROWS_AT_ONCE], dtype=np.float32)
-                if not np.isfinite(block).all():
+                batch = np.asarray(chunk[first : first + ROWS_AT_ONCE], dtype=np.float32)
+                if not np.isfinite(batch).all():
                     raise CorgiError(
                         "an embedding is not finite", "materialise the embeddings again"
                     )
-                yield block
-                done += len(block)
+                yield batch
+                done += len(batch)
                 report(what, done, self.count)
         if done != self.count:
             raise CorgiError(
@@ -55,9 +55,9 @@ class Points:
             )
 
     def sample(self, size: int, seed: int, what: str) -> NDArray[np.float32]:
-        """`size` of the points, uniformly and without replacement, in their order; all if fewer.
+        """`size` embeddings, uniformly without replacement, in their order; all if there are fewer.
 
-        Which ones is decided by (count, size, seed) alone, however the points come in pieces.
+        Which ones depends on (count, size, seed) alone, not on the chunks.
         """
         if size < self.count:
             random = np.random.default_rng(seed)
@@ -66,10 +66,10 @@ class Points:
             rows = np.arange(self.count)
         sampled = np.empty((len(rows), 0), dtype=np.float32)
         first = done = 0
-        for block in self.encoder_dims(what):
+        for batch in self.batches(what):
             if not done:
-                sampled = np.empty((len(rows), block.shape[1]), dtype=np.float32)
-            last = int(np.searchsorted(rows, done + len(block)))
-            sampled[first:last] = block[rows[first:last] - done]
-            first, done = last, done + len(block)
+                sampled = np.empty((len(rows), batch.shape[1]), dtype=np.float32)
+            last = int(np.searchsorted(rows, done + len(batch)))
+            sampled[first:last] = batch[rows[first:last] - done]
+            first, done = last, done + len(batch)
         return sampled
