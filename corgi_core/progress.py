@@ -1,6 +1,6 @@
-"""How far a long piece of work is, told to whoever listens.
+"""Progress of long computations, reported to listeners.
 
-The core reports; the command line listens and draws a bar. Nobody needs to listen.
+The core reports; the command line listens and shows a bar. No listener is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _listeners: list[Listener] = []
 
 
 def report(what: str, done: int, total: int) -> None:
-    """Tell all listeners that `done` of `total` units of `what` are finished."""
+    """Report to all listeners that `done` of `total` units of `what` are finished."""
     for listener in tuple(_listeners):
         listener(what, done, total)
 
@@ -33,7 +33,7 @@ def track(iterable: Iterable[T], what: str, total: int | None = None) -> Iterato
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """While the block runs, `listener(what, done, total)` hears every report of this process."""
+    """While the block runs, `listener(what, done, total)` gets every report of this process."""
     _listeners.append(listener)
     try:
         yield

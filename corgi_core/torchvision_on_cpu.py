@@ -1,6 +1,6 @@
-"""Lets the registry's torchvision be imported beside a CPU build of torch.
+"""Lets PyPI's torchvision be imported beside a CPU build of torch.
 
-The registry's torchvision wheels are linked against CUDA. Beside a CPU build of torch their
+PyPI's torchvision wheels are linked against CUDA. Beside a CPU build of torch their
 operators cannot be loaded, and `import torchvision` then fails with "operator torchvision::nms
 does not exist", and open_clip, timm and torchmetrics with it. Declaring the schemas of the two
 operators that torchvision registers at import is enough for all that Corgi uses; only `ops.nms`
@@ -17,6 +17,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -41,12 +42,14 @@ class _BeforeTorchvision(MetaPathFinder):
 def _declare_missing_operators(package: Path) -> None:
     import torch
 
+    operators: Any = torch.ops  # these functions of torch have no annotations
+    library: Any = torch.library
     try:
-        for library in package.glob("_C*.so"):
-            torch.ops.load_library(str(library))
-        _ = torch.ops.torchvision.nms
+        for path in package.glob("_C*.so"):
+            operators.load_library(str(path))
+        _ = operators.torchvision.nms
     except (OSError, AttributeError, RuntimeError):
-        fragment = torch.library.Library("torchvision", "FRAGMENT")
+        fragment = library.Library("torchvision", "FRAGMENT")
         for schema in _SCHEMAS:
             fragment.define(schema)
         _declared.append(fragment)
