@@ -1,14 +1,35 @@
-"""The priors that are compared: what a diffusion starts from, and who has captions."""
+"""Names of priors: what a diffusion starts from, and the share of captions it learns from."""
 
 from __future__ import annotations
+
+import re
 
 BASELINE, LEARNED = "baseline", "-learned"
 VARIANTS = (
     BASELINE, "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
     f"shifted-k1024{LEARNED}",
 )  # fmt: skip
-LANGUAGE_FREE = "0%"  # no captions of the images that are to be drawn, but those of other sources
+"""The variants that can be made by name beside a preset's own."""
+LANGUAGE_FREE = "0%"  # no captions of the language-free source, but those of the others
 CAPTION_SUBSETS = (LANGUAGE_FREE, "1.7%", "10%", "100%")
+
+_VARIANT = re.compile(rf"{BASELINE}|shifted-k[1-9][0-9]*({LEARNED})?")
+_PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")
+
+
+def valid_variant(name: str) -> str:
+    """The name itself; ValueError where it is not "baseline" or "shifted-k<number>[-learned]"."""
+    if not _VARIANT.fullmatch(name):
+        raise ValueError(f"{BASELINE}, shifted-k<number> or shifted-k<number>{LEARNED}")
+    return name
+
+
+def valid_caption_subset(name: str) -> str:
+    """The name itself; ValueError where it is no percentage from 0% to 100%."""
+    share = float(name.removesuffix("%")) if _PERCENTAGE.fullmatch(name) else -1.0
+    if not 0 <= share <= 100 or name != f"{share:g}%":  # one name a share: not "10.0%"
+        raise ValueError("a percentage from 0% to 100%, such as 5%")
+    return name
 
 
 def clusters_of(variant: str) -> int | None:
@@ -24,5 +45,5 @@ def is_learned(variant: str) -> bool:
 
 
 def fraction_of(caption_subset: str) -> float:
-    """The share of training images that keep their captions, in (0, 1]: "1.7%" is 0.017."""
+    """The share of training images with captions, in (0, 1]: "1.7%" is 0.017."""
     return float(caption_subset.removesuffix("%")) / 100

@@ -1,0 +1,400 @@
+"""The schema of every setting: names, types, bounds and defaults, one class a section of a preset.
+
+A section is a frozen dataclass that pydantic validates, so `dataclasses.replace` validates too.
+Fields with `compare=False` decide only how a result is computed: they are in no digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field, fields, is_dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, SerializeAsAny, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from corgi_core.config.variants import (
+    CAPTION_SUBSETS,
+    VARIANTS,
+    valid_caption_subset,
+    valid_variant,
+)
+from corgi_core.errors import CorgiError
+from corgi_core.io.files import digest_of
+
+S = TypeVar("S")
+
+CLOSED = ConfigDict(extra="forbid")  # an unknown setting is an error
+TRAINED = ("trained",)  # stands for encoders that are trained on the data, not named
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Whole = Annotated[int, Field(strict=True, ge=0)]  # a seed, or a number that may be none
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Cosine = Annotated[float, Field(strict=True, ge=-1, le=1)]
+Decay = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Switch = Annotated[bool, Field(strict=True)]
+Variant = Annotated[str, AfterValidator(valid_variant)]
+CaptionSubset = Annotated[str, AfterValidator(valid_caption_subset)]
+Sampler = Literal["ddpm", "ddim", "dpm++", "unipc"]
+
+
+@dataclass(frozen=True, config=CLOSED)
+class TrainingSettings:
+    """One optimiser run, for every model alike (AdamW, warm-up, then cosine decay)."""
+
+    steps: Count
+    batch_size: Count  # global, over all workers
+    learning_rate: NonNegative
+    warmup_steps: Whole = 50
+    weight_decay: NonNegative = 0.06
+    betas: tuple[Decay, Decay] = (0.9, 0.96)
+    epsilon: Positive = 1e-6
+    clip_norm: Positive = 1.0
+    ema_decay: Decay = 0.999
+    # "bf16" (autocast); "auto" is bf16 where the hardware has instructions for it, else fp32
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    # how it is computed, like the number of workers: no part of a run's identity
+    accumulation: Count = field(default=1, compare=False)  # microbatches of a worker's batch
+    compile: Switch = field(default=False, compare=False)  # torch.compile: slow first, then faster
+    checkpoint_every: Count = 200  # steps
+    evaluate_every: Count = 200  # steps
+    seed: Whole = 0
+
+
+@dataclass(frozen=True, config=CLOSED)
+class DataSettings:
+    """Where images and captions come from, and what the quality gate lets pass."""
+
+    source: str = "emoji"  # the reader of the asset `raw_images`
+    limit: Count | None = None  # keep this many images, chosen by key
+    shard_size: Count = 1000  # images
+    test_fraction: Share = 0.1
+    max_pixels: Count = 50_000_000  # larger images are refused (decompression bombs)
+    max_side: Count = 1024  # pixels; larger images are scaled down by the gate
+
+
+@dataclass(frozen=True, config=CLOSED)
+class EncoderSettings:
+    """The frozen encoders of images and captions.
+
+    `clip` names open_clip encoders ("ViT-B-16/openai", "hf-hub:…", a local folder), or is
+    ("trained",): then the asset `clip_encoder` trains one on the training split.
+    """
+
+    clip: Annotated[tuple[str, ...], Field(min_length=1)]
+    text: str  # "minilm" (in the installed package), a transformers id or a local folder
+    text_tokens: Count  # at most this many tokens a caption
+    # of the trained encoder, whose image tower is CLIP's ModifiedResNet:
+    image_size: Count  # pixels, a multiple of 32
+    width: Count  # d
+    tower_layers: tuple[Count, Count, Count, Count]  # bottlenecks at each resolution
+    tower_channels: Count  # at the highest resolution; the last has 32 times as many
+    training: TrainingSettings | None
+
+
+@dataclass(frozen=True, config=CLOSED)
+class GaussianSettings:
+    """The banks of Gaussians that the shifted priors start from."""
+
+    kappa: Positive = 1.0  # scale of the fitted deviations
+    # A caption's Gaussian has the nearest mean, or is nearest by "expectation" over …
+    choice: Literal["means", "expectation"] = "means"
+    choice_samples: Count = 64  # … this many samples of each Gaussian
+    points_per_gaussian: Count = 32  # with fewer embeddings than k times this, k is scaled down
+    xi: NonNegative = 0.1  # ξ of equation (5): how strongly a learned bank's means are separated
+    learning: TrainingSettings = field(  # of a learned bank
+        default_factory=lambda: TrainingSettings(
+            steps=300, batch_size=256, learning_rate=1e-2, weight_decay=0.0, ema_decay=0.99,
+            epsilon=1e-12, precision="fp32",  # a mean that few captions choose has tiny gradients
+        )
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, config=CLOSED)
+class PriorSettings:
+    """The prior: a causal transformer from a caption to an image embedding."""
+
+    width: Count
+    layers: Count
+    heads: Count
+    noise_samples: Count  # independent samples of (t, noise) a caption, which share one text prefix
+    cond_dropout: Share  # probability of hiding the caption, for classifier-free guidance
+    p2_gamma: NonNegative  # of the P2 weights, equation (4)
+    guidance: NonNegative
+    num_steps: Count  # of sampling
+    training: TrainingSettings
+    loss: Literal["simplified", "kl"] = "simplified"  # equation (4), or the KL that it simplifies
+    sampler: Sampler = "ddpm"
+    checkpoint_activations: Switch = False  # compute activations again in the backward pass
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class DecoderSettings:
+    """What every decoder has. `kind` is its name, a key of `DECODER_SETTINGS`."""
+
+    kind: ClassVar[str]
+
+    image_size: Count  # pixels
+    cond_dropout: Share  # probability of hiding the embedding, for guidance
+    perturbed: Share  # of the training embeddings, made as uncertain as a prior's are …
+    min_cosine: Cosine  # … down to this cosine to the true one
+    guidance: NonNegative
+    num_steps: Count  # of sampling
+    training: TrainingSettings
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class PCASettings(DecoderSettings):
+    """Diffusion over the images' principal components."""
+
+    kind: ClassVar[str] = "pca"
+
+    components: Count  # of the training images
+    width: Count  # of the residual blocks
+    vectors: Count  # the embedding is projected to this many vectors, one for each residual block
+    vector_width: Count
+    noise_shift: Real  # of the cosine schedule's log SNR; negative is more noise
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class StageSettings:
+    """One stage of a cascade: the UNet that decodes images of one size."""
+
+    size: int  # pixels, a multiple of the stage's before and of 2^(levels − 1)
+    channels: tuple[int, ...]  # at each level, from the full resolution down; multiples of 8
+    layers: Count  # residual blocks at each level
+    attention_levels: Whole  # levels with attention, from the last up; 0 is convolutions alone
+    noise_shift: Real  # of the cosine schedule's log SNR; negative is more noise
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class CascadeSettings(DecoderSettings):
+    """Diffusion UNets, each conditioned on the smaller image of the one before."""
+
+    kind: ClassVar[str] = "cascade"
+
+    stages: tuple[StageSettings, ...]  # the last one's size is the image_size
+    vectors: Count  # the embedding is projected to this many, for cross-attention
+    vector_width: Count
+    prediction: Literal["v", "noise"]  # of the UNets
+    condition_noise: Share  # most noise on the smaller image in training …
+    sampling_noise: Share  # … and how much in sampling
+    text_width: Count | None = None  # of the captions' tokens, where captions are a condition too
+    text_dropout: Share = 0.1  # probability of hiding the tokens alone
+    tile: Count = 384  # pixels; larger images are denoised in tiles of this size, for memory …
+    overlap: Whole = 64  # … which overlap by this many
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class GanSettings(DecoderSettings):
+    """A StyleGAN2 that is conditioned on the embedding: one step, and no guidance."""
+
+    kind: ClassVar[str] = "gan"
+
+    cond_dropout: Share = 0.0
+    guidance: NonNegative = 1.0
+    num_steps: Count = 1
+
+    latent_width: Count
+    channel_base: Count  # there are channel_base / side channels at the resolution side × side …
+    max_channels: Count  # … but no more than this
+    clip_weight: NonNegative  # of the contrastive loss by CLIP, for the generator …
+    layout_weight: NonNegative  # of the squared error at 16 × 16 pixels, for the generator
+    semantic_weight: NonNegative  # … and of that by the discriminator's features, for both
+    r1_gamma: NonNegative  # γ of the gradient penalty …
+    r1_interval: Count = 16  # … which is taken at every such step
+    path_weight: NonNegative = 2.0  # of the path length penalty …
+    path_interval: Count = 4  # … which is taken at every such step
+    augment_target: Real = 0.6  # mean sign of the scores of real images, by augmenting them …
+    augment_pictures: Count = 500_000  # … this many images take the probability from 0 to 1
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class LafiteSettings(GanSettings):
+    """The GAN trained on pseudo text embeddings, language-free: the paper's baseline."""
+
+    kind: ClassVar[str] = "lafite"
+
+    perturbed: Share = 0.0  # `perturbation` takes its part
+    min_cosine: Cosine = 1.0
+    perturbation: NonNegative = 0.1  # ξ, the pseudo text's distance from the image, in its norm
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class StableDiffusionSettings(DecoderSettings):
+    """Stable Diffusion 2, with the embedding in place of the text."""
+
+    kind: ClassVar[str] = "stable_diffusion"
+
+    cond_dropout: Share = 0.1
+    perturbed: Share = 0.5
+    min_cosine: Cosine = 0.7
+    guidance: NonNegative = 3.0
+    num_steps: Count = 25
+    training: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(
+            steps=5000, batch_size=32, learning_rate=1e-4, weight_decay=0.01, warmup_steps=200,
+            evaluate_every=1000, checkpoint_every=500,
+        )
+    )  # fmt: skip
+
+    pretrained: str  # a hub id, or the folder of a diffusers pipeline (unet, vae, scheduler)
+    fine_tuning: Literal["full", "lora", "projection"] = "lora"  # beside the projection
+    lora_rank: Count = 16
+    lora_alpha: Count = 16  # the adapters' output is scaled by alpha / rank
+    # What guidance starts from: the embedding "mean" of the training images, a black image's
+    # ("zero"), or the prior's for the empty caption ("prior"; until there is one, the mean).
+    negative: Literal["mean", "zero", "prior"] = "mean"
+    checkpoint_activations: Switch = field(default=False, compare=False)  # slower, less memory
+
+
+DECODER_SETTINGS: dict[str, type[DecoderSettings]] = {
+    kind.kind: kind
+    for kind in (PCASettings, CascadeSettings, GanSettings, LafiteSettings, StableDiffusionSettings)
+}
+"""Kind → class of its settings; `corgi_core.decoders.registry.register` adds to it."""
+
+
+@dataclass(frozen=True, config=CLOSED)
+class EvaluationSettings:
+    """The protocol under which priors and the decoder are compared."""
+
+    steps: tuple[Count, ...] = (1, 2, 4, 8, 16, 64)  # of the prior's sampler
+    images: Count = 256  # held-out images decoded for the Fréchet distance and CLIP similarity
+    grid_rows: Count = 12
+    inception_weights: str | None = None  # a TorchScript Inception; without it, the preset's CLIP
+    seed: Whole = 0
+
+
+@dataclass(frozen=True, config=CLOSED)
+class StudySettings:
+    """The study of the prior: what is varied, one thing at a time, and how it is measured."""
+
+    training: TrainingSettings = field(  # of every arm; the seed is the arm's
+        default_factory=lambda: TrainingSettings(
+            steps=300, batch_size=128, learning_rate=3e-3, ema_decay=0.99,
+            checkpoint_every=150, evaluate_every=50,
+        )
+    )  # fmt: skip
+    seeds: tuple[Whole, ...] = (0, 1, 2)
+    gaussians: tuple[Count, ...] = (1, 16, 128, 1024)
+    kappas: tuple[Positive, ...] = (0.5, 1.0, 2.0, 3.0, 5.0)
+    guidances: tuple[NonNegative, ...] = (1.0, 1.5, 2.0, 4.0)
+    captions: tuple[Share, ...] = (0.017, 0.05, 0.1, 0.3, 1.0)  # shares of the images with captions
+    p2_gammas: tuple[NonNegative, ...] = (0.0, 1.0)  # of the loss' weights
+    samplers: tuple[Sampler, ...] = ("ddpm", "ddim", "dpm++", "unipc")
+    steps: tuple[Count, ...] = (1, 2, 4, 8, 16, 64)
+    main_steps: tuple[Count, ...] = (1, 4, 64)  # those of `steps` at which most arms are sampled
+    guided_steps: Count = 16
+    held_out: Count = 1000  # held-out images to measure on, at most, by their first captions
+    spread_captions: Count = 128  # of them, for the samples' spread per caption …
+    spread_samples: Count = 8  # … from this many samples of each
+
+
+@dataclass(frozen=True, config=CLOSED)
+class ComparisonSettings:
+    """The comparison of the decoders: how the images of each are sampled and measured."""
+
+    seeds: tuple[Whole, ...] = (0, 1, 2)  # of the sampling; models are trained once
+    images: Count = 256  # held-out images decoded, at most
+    variants: tuple[Variant, ...] = VARIANTS[:2]  # of the priors that feed the decoders
+    grid_rows: Count = 12
+
+
+@dataclass(frozen=True, config=CLOSED)
+class LanguageFreeSettings:
+    """A source whose captions no model learns from.
+
+    Priors of the caption subset "0%" learn from the captions of the other sources, and decoders are
+    fine-tuned on the images of this one.
+    """
+
+    source: str  # the first word of the manifest's `source`
+    tuning: Share = 0.25  # of a decoder's steps and of its learning rate, for the fine-tuning
+
+    def tuned(self, training: TrainingSettings) -> TrainingSettings:
+        """The settings of the fine-tuning after a training with those given."""
+        steps, rate = round(self.tuning * training.steps), self.tuning * training.learning_rate
+        return replace(training, steps=steps, learning_rate=rate)
+
+
+@dataclass(frozen=True, config=CLOSED)
+class Preset:
+    """All settings that decide results, of one dataset's data, models and evaluations."""
+
+    name: str
+    data: DataSettings
+    encoders: EncoderSettings
+    prior: PriorSettings
+    # none for data that are embeddings; in a preset's file a mapping by kind
+    decoders: tuple[SerializeAsAny[DecoderSettings], ...]
+    gaussians: GaussianSettings = field(default_factory=GaussianSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    study: StudySettings = field(default_factory=StudySettings)
+    comparison: ComparisonSettings = field(default_factory=ComparisonSettings)
+    language_free: LanguageFreeSettings | None = None
+    variants: tuple[Variant, ...] = VARIANTS[:3]  # of the priors that `corgi run` trains
+    caption_subsets: tuple[CaptionSubset, ...] = CAPTION_SUBSETS  # of the captions priors learn from
+    default_decoder: str | None = None  # its kind; None: the first
+    workers: Whole = 1  # of Ray Train; 0 trains in the process itself
+    seed: Whole = 0
+
+    def __post_init__(self) -> None:
+        if self.decoders and (self.encoders.clip == TRAINED) != (self.encoders.training is not None):
+            raise CorgiError(
+                "encoders.training is for encoders.clip: [trained], and for nothing else",
+                "set encoders.training to null, or encoders.clip to [trained]",
+            )
+        if not self.decoders and (self.encoders.clip != TRAINED or self.encoders.training is None):
+            raise CorgiError(
+                f"the preset {self.name} has the CLIP encoders that its embeddings came from",
+                "leave clip unset",
+            )
+        if self.default_decoder is not None:
+            self.decoder_of(self.default_decoder)
+
+    @property
+    def decoder(self) -> DecoderSettings | None:
+        """The decoder that samples are decoded by unless another is asked for."""
+        if self.default_decoder is not None:
+            return self.decoder_of(self.default_decoder)
+        return self.decoders[0] if self.decoders else None
+
+    def decoder_of(self, kind: str) -> DecoderSettings:
+        """The settings of a kind of decoder; CorgiError where the preset has none of it."""
+        for settings in self.decoders:
+            if settings.kind == kind:
+                return settings
+        kinds = ", ".join(settings.kind for settings in self.decoders) or "none"
+        raise CorgiError(
+            f"the preset {self.name} has no decoder {kind!r}", f"choose one of its own: {kinds}"
+        )
+
+    def digest(self, *sections: str) -> str:
+        """A digest of the named sections (all by default), for code versions and run names.
+
+        `decoders` is without Stable Diffusion: naming a pipeline changes no other decoder.
+        """
+        values = _deciding(self)
+        values["decoders"] = [
+            _deciding(each) for each in self.decoders if each.kind != StableDiffusionSettings.kind
+        ]
+        return digest_of({section: values[section] for section in sections or values})
+
+
+def _deciding(value: Any) -> Any:
+    """Settings as plain values, without those that decide only how a result is computed."""
+    if is_dataclass(value):
+        deciding = (field.name for field in fields(value) if field.compare)
+        return {name: _deciding(getattr(value, name)) for name in deciding}
+    if isinstance(value, tuple):
+        return [_deciding(item) for item in value]
+    return value
+
+
+def settings_from(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Settings read back from a model folder's JSON, where tuples have become lists."""
+    return TypeAdapter(kind).validate_python(values)
