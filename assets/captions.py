@@ -3,20 +3,17 @@
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized
-from assets.versions import version
+from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE, fraction_of
-from orchestration.partitions import caption_subsets
 from orchestration.resources.artifacts import CaptionSubset, Dataset
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import settings
 
 
 @dg.asset(
     group_name="captions",
     owners=OWNERS,
     kinds={"parquet"},
-    partitions_def=caption_subsets,
-    code_version=version(settings().preset.digest("seed", "language_free"), revision=1),
+    metadata=decided_by("seed", "language_free", revision=1, partitions="caption_subsets"),
 )
 def caption_subset(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace

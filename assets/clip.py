@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized, training_metadata
-from assets.versions import version
+from assets.versions import decided_by
 from orchestration.resources.artifacts import ArrayStore, ClipEnsemble, Dataset, FolderBacked
 from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import settings
 
 if TYPE_CHECKING:
     from corgi_core.config import TrainingSettings
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"pytorch", "openclip", "ray"},
     pool=DEVICE,
-    code_version=version(settings().preset.digest("encoders"), revision=3),
+    metadata=decided_by("encoders", revision=3),
 )
 def clip_encoder(
     context: dg.AssetExecutionContext,

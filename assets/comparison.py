@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.evaluation import MODELS_THERE, comparable, held_out_captioned, prior_versions
 from assets.metadata import OWNERS, link, materialized, picture
-from assets.versions import version
+from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
 from corgi_core.io.files import digest_of
 from orchestration.partitions import COMPARISON
@@ -22,7 +22,6 @@ from orchestration.resources.artifacts import (
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import code_version
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import settings
 
 if TYPE_CHECKING:
     from corgi_core.experiments.decoder_comparison.measure import Contest
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"pytorch", "mlflow"},
     ins=MODELS_THERE,
-    code_version=version(settings().preset.digest("comparison", "language_free"), revision=1),
+    metadata=decided_by("comparison", "language_free", revision=1),
 )
 def decoder_comparison(
     context: dg.AssetExecutionContext,

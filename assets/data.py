@@ -3,14 +3,11 @@
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized, table
-from assets.versions import version
-from corgi_core.io.files import digest_of
+from assets.versions import decided_by
 from orchestration.resources.artifacts import ArrayStore, Dataset
 from orchestration.resources.dvc import DVC, GATE, INGEST
 from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
-from orchestration.settings import settings
 
-PRESET = settings().preset
 GROUP = "data"
 
 
@@ -18,7 +15,7 @@ GROUP = "data"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"webdataset", "dvc"},
-    code_version=version(PRESET.digest("data", "seed"), revision=1),
+    metadata=decided_by("data", "seed", revision=1),
     io_manager_key=DATA_IO_MANAGER,
 )
 def raw_images(
@@ -51,7 +48,7 @@ def raw_images(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"webdataset", "pillow"},
-    code_version=version(PRESET.digest("data"), revision=1),
+    metadata=decided_by("data", revision=1),
     io_manager_key=DATA_IO_MANAGER,
 )
 def images(
@@ -81,7 +78,7 @@ def images(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors"},
-    code_version=version(digest_of(PRESET.decoder and PRESET.decoder.image_size), revision=1),
+    metadata=decided_by("image_size", revision=1),
 )
 def pixels(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace

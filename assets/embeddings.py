@@ -3,12 +3,10 @@
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized
-from assets.versions import version
+from assets.versions import decided_by
 from orchestration.resources.artifacts import ArrayStore, ClipEnsemble, Dataset
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import settings
 
-PRESET = settings().preset
 GROUP = "embeddings"
 KINDS = {"openclip", "safetensors"}
 
@@ -17,7 +15,7 @@ KINDS = {"openclip", "safetensors"}
     group_name=GROUP,
     owners=OWNERS,
     kinds=KINDS,
-    code_version=version(PRESET.digest("encoders"), revision=2),
+    metadata=decided_by("encoders", revision=2),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext,
@@ -37,7 +35,7 @@ def image_embeddings(
     group_name=GROUP,
     owners=OWNERS,
     kinds={*KINDS, "transformers"},
-    code_version=version(PRESET.digest("encoders"), revision=2),
+    metadata=decided_by("encoders", revision=2),
 )
 def text_embeddings(
     context: dg.AssetExecutionContext,

@@ -1,14 +1,13 @@
 """All priors and the decoder under one protocol: numbers for DVC, pictures for people."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.metadata import OWNERS, link, materialized, picture, table
-from assets.versions import version
+from assets.versions import PRESETS_DECODER, decided_by
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, digest_of, digest_of_file, write_json
 from orchestration.partitions import prior_of
@@ -24,7 +23,6 @@ from orchestration.resources.io_managers import MISSING_ALLOWED
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import code_version
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,23 +33,15 @@ if TYPE_CHECKING:
 IF_THERE = dg.AssetIn(metadata={MISSING_ALLOWED: True})
 PRIORS_THERE = {"prior": IF_THERE}
 MODELS_THERE = PRIORS_THERE | {"decoder": IF_THERE, "language_free_decoder": IF_THERE}
-DRAWING = {  # the decoder that draws in this preset
-    "decoder": dg.AssetIn(
-        partition_mapping=dg.SpecificPartitionsPartitionMapping(
-            [kind.kind for kind in settings().preset.decoders[:1]]
-        )
-    )
-}
+DECODING = {"decoder": dg.AssetIn(partition_mapping=PRESETS_DECODER)}
 
 
 @dg.asset(
     group_name="evaluation",
     owners=OWNERS,
     kinds={"pytorch", "mlflow", "dvc"},
-    ins=PRIORS_THERE | DRAWING,
-    code_version=version(
-        digest_of(settings().preset.digest("evaluation"), settings().inception_weights), revision=4
-    ),
+    ins=PRIORS_THERE | DECODING,
+    metadata=decided_by("evaluation", revision=4),
 )
 def evaluation(
     context: dg.AssetExecutionContext,
@@ -72,9 +62,7 @@ def evaluation(
     from corgi_core.evaluation.evaluate import evaluate
 
     captioned = held_out_captioned(images)
-    measuring, weights = workspace.preset.evaluation, workspace.inception_weights
-    if weights:
-        measuring = replace(measuring, inception_weights=weights)
+    measuring = workspace.preset.evaluation
     models = comparable(prior, workspace.preset.prior, text_embeddings.spec)
     inputs = {"decoder": decoder.digest, "images": images.digest}
     if measuring.inception_weights:

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized, training_metadata
-from assets.versions import version
+from assets.versions import decided_by
 from corgi_core.config import clusters_of, is_learned
-from orchestration.partitions import variants
 from orchestration.resources.artifacts import ArrayStore, Dataset, GaussianBank
 from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import settings
 
 if TYPE_CHECKING:
     from corgi_core.gaussians.fit import BankFit
@@ -22,8 +20,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"faiss", "pytorch", "ray", "mlflow"},
     pool=DEVICE,
-    partitions_def=variants,
-    code_version=version(settings().preset.digest("gaussians", "seed"), revision=4),
+    metadata=decided_by("gaussians", "seed", revision=4, partitions="variants"),
 )
 def gaussian_bank(
     context: dg.AssetExecutionContext,

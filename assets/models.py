@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import OWNERS, materialized, training_metadata
-from assets.versions import version
+from assets.versions import decided_by
 from corgi_core.config import CascadeSettings
 from orchestration.partitions import (
     CAPTIONED,
     COMPARISON,
-    caption_subsets,
-    decoders,
     prior_of,
-    priors,
 )
 from orchestration.resources.artifacts import (
     ArrayStore,
@@ -29,12 +26,10 @@ from orchestration.resources.artifacts import (
 )
 from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import settings
 
 if TYPE_CHECKING:
     from corgi_core.decoders.picture_task import PictureTask
 
-PRESET = settings().preset
 GROUP = "models"
 KINDS = {"pytorch", "ray", "mlflow"}
 
@@ -44,8 +39,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
     owners=OWNERS,
     kinds=KINDS,
     pool=DEVICE,
-    partitions_def=priors,
-    code_version=version(PRESET.digest("prior"), revision=5),
+    metadata=decided_by("prior", revision=5, partitions="priors"),
 )
 def prior(
     context: dg.AssetExecutionContext,
@@ -93,8 +87,7 @@ def prior(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    partitions_def=decoders,
-    code_version=version(PRESET.digest("decoders"), revision=4),
+    metadata=decided_by("decoders", revision=4, partitions="decoders"),
 )
 def decoder(
     context: dg.AssetExecutionContext,
@@ -126,8 +119,7 @@ def decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    partitions_def=caption_subsets,
-    code_version=version(PRESET.digest("decoders"), revision=1),
+    metadata=decided_by("decoders", revision=1, partitions="caption_subsets"),
 )
 def captioned_decoder(
     context: dg.AssetExecutionContext,
@@ -171,8 +163,7 @@ def captioned_decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    partitions_def=decoders,
-    code_version=version(PRESET.digest("decoders", "language_free"), revision=3),
+    metadata=decided_by("decoders", "language_free", revision=3, partitions="decoders"),
 )
 def language_free_decoder(
     context: dg.AssetExecutionContext,

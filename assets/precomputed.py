@@ -6,7 +6,7 @@ from assets.clip import trained_ensemble
 from assets.evaluation import PRIORS_THERE, comparable, evaluated, held_out_captioned
 from assets.metadata import OWNERS, materialized
 from assets.registry import registered
-from assets.versions import version
+from assets.versions import decided_by
 from orchestration.resources.artifacts import (
     ArrayStore,
     ClipEnsemble,
@@ -18,7 +18,6 @@ from orchestration.resources.artifacts import (
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import settings
 
 GROUP = "embeddings"
 
@@ -27,7 +26,7 @@ GROUP = "embeddings"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors"},
-    code_version=version("", revision=2),
+    metadata=decided_by(revision=2),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace
@@ -44,7 +43,7 @@ def image_embeddings(
     owners=OWNERS,
     kinds={"pytorch", "transformers", "ray"},
     pool=DEVICE,
-    code_version=version(settings().preset.digest("encoders"), revision=1),
+    metadata=decided_by("encoders", revision=1),
 )
 def clip_encoder(
     context: dg.AssetExecutionContext,
@@ -71,7 +70,7 @@ def clip_encoder(
     owners=OWNERS,
     kinds={"pytorch", "mlflow"},
     ins=PRIORS_THERE,
-    code_version=version(settings().preset.digest("evaluation"), revision=1),
+    metadata=decided_by("evaluation", revision=1),
 )
 def evaluation(
     context: dg.AssetExecutionContext,
@@ -102,7 +101,11 @@ def evaluation(
 
 
 @dg.asset(
-    group_name="registry", owners=OWNERS, kinds={"mlflow"}, ins=PRIORS_THERE, code_version="1"
+    group_name="registry",
+    owners=OWNERS,
+    kinds={"mlflow"},
+    ins=PRIORS_THERE,
+    metadata=decided_by(revision=1),
 )
 def registered_models(
     context: dg.AssetExecutionContext,
@@ -115,4 +118,4 @@ def registered_models(
 
     The champion among the priors has the highest held-out cosine at the preset's sampling steps.
     """
-    return registered(evaluation, prior, {}, clip_encoder, mlflow)
+    return registered(evaluation, prior, {}, None, clip_encoder, mlflow)

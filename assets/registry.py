@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.evaluation import IF_THERE, MODELS_THERE
 from assets.metadata import OWNERS, table
+from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
 from orchestration.partitions import prior_of
 from orchestration.resources.artifacts import (
@@ -20,7 +21,6 @@ from orchestration.resources.champions import CHAMPION
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import settings
 
 FREE_PRIOR = "language-free"  # an alias
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"mlflow"},
     ins=MODELS_THERE | {"captioned_decoder": IF_THERE},
-    code_version="5",
+    metadata=decided_by(revision=5),
 )
 def registered_models(
     context: dg.AssetExecutionContext,
@@ -62,17 +62,30 @@ def registered_models(
         f"{kind}-{workspace.language_free.source}": model
         for kind, model in language_free_decoder.items()
     }
-    return registered(evaluation, prior, {**decoder, **reading, **free}, clip_encoder, mlflow)
+    decoders = {**decoder, **reading, **free}
+    champion = workspace.preset.decoder
+    assert champion is not None
+    return registered(evaluation, prior, decoders, champion.kind, clip_encoder, mlflow)
 
 
 def registered(
     evaluation: "Report",
     priors: "Mapping[str, PriorModel]",
     decoders: "Mapping[str, DecoderModel]",
+    champion: str | None,
     clip: FolderBacked,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[None]:
-    """The evaluated ones of `priors`, by partition, the decoders, by alias, and CLIP."""
+    """Register models, and set the aliases that decide which of them generate.
+
+    Args:
+        evaluation: ranks the priors; those that it left out are not registered.
+        priors: by partition.
+        decoders: by alias.
+        champion: the alias of the decoder that is promoted; None where there is none.
+        clip: the CLIP encoders.
+        mlflow: the store.
+    """
     import pandas as pd
 
     registry = Registry(mlflow)
@@ -98,8 +111,8 @@ def registered(
         said = f"The {kind} decoder of {mlflow.experiment}."
         version = registry.register("decoder", decoder, {"kind": kind}, said)
         registry.alias("decoder", kind, version)
-        if kind == settings().preset.decoders[0].kind:
-            registry.promote("decoder", version, f"{kind} is what draws in this preset")
+        if kind == champion:
+            registry.promote("decoder", version, f"{kind} is the decoder of this preset")
     version = registry.register("clip", clip, {}, f"The clip of {mlflow.experiment}.")
     registry.promote("clip", version, "the only one of this preset and data")
     shown = [

@@ -5,17 +5,15 @@ from typing import Any
 import dagster as dg
 
 from assets.metadata import OWNERS, link, materialized, picture, table
-from assets.versions import version
+from assets.versions import decided_by
 from corgi_core.io.files import digest_of
-from orchestration.partitions import STUDY, study_seeds
+from orchestration.partitions import STUDY
 from orchestration.resources.artifacts import ArrayStore, Dataset, StudyReport
 from orchestration.resources.compute import Compute
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import DEVICE, code_version
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import settings
 
-PRESET = settings().preset
 REVISION = 3  # of the trainings: another one trains every arm anew
 
 
@@ -24,8 +22,7 @@ REVISION = 3  # of the trainings: another one trains every arm anew
     owners=OWNERS,
     kinds={"pytorch", "ray", "mlflow"},
     pool=DEVICE,
-    partitions_def=study_seeds,
-    code_version=version(PRESET.digest("study", "prior", "gaussians"), revision=REVISION),
+    metadata=decided_by("study", "prior", "gaussians", revision=REVISION, partitions="study_seeds"),
 )
 def prior_study(
     context: dg.AssetExecutionContext,
@@ -68,7 +65,7 @@ def prior_study(
     group_name=STUDY,
     owners=OWNERS,
     kinds={"matplotlib", "mlflow"},
-    code_version=version(PRESET.digest("study", "gaussians"), revision=1),
+    metadata=decided_by("study", "gaussians", revision=1),
 )
 def study_figures(
     context: dg.AssetExecutionContext,

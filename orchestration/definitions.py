@@ -20,18 +20,19 @@ from assets import (
     registry,
     study,
 )
+from assets.versions import settled
 from corgi_core.config import Preset
-from orchestration.automation.jobs import everything, semi_supervised_priors
-from orchestration.automation.schedules import weekly_semi_supervised_retrain
+from orchestration.automation.jobs import jobs_of
+from orchestration.automation.schedules import weekly_retrain_of
 from orchestration.automation.sensors import new_data_version
 from orchestration.resources.compute import Compute
 from orchestration.resources.dvc import DVC
 from orchestration.resources.io_managers import ArtifactIOManager
-from orchestration.resources.logs import log_file
+from orchestration.resources.logs import file_logger_of
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import Trainer
 from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
-from orchestration.settings import Settings, settings
+from orchestration.settings import Settings
 
 OF_PICTURES_ALONE = {
     dg.AssetKey(name)
@@ -49,11 +50,11 @@ def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
             study,
         ]
     )  # fmt: skip
-    if preset.decoder is not None:
-        return every
-    ready = _assets_in([precomputed])
-    left_out = OF_PICTURES_ALONE | {asset.key for asset in ready}
-    return [asset for asset in every if asset.key not in left_out] + ready
+    if preset.decoder is None:
+        ready = _assets_in([precomputed])
+        left_out = OF_PICTURES_ALONE | {asset.key for asset in ready}
+        every = [asset for asset in every if asset.key not in left_out] + ready
+    return [settled(asset, preset) for asset in every]
 
 
 def _assets_in(modules: list[ModuleType]) -> list[dg.AssetsDefinition]:
@@ -64,7 +65,7 @@ def _assets_in(modules: list[ModuleType]) -> list[dg.AssetsDefinition]:
 def resources(settings: Settings) -> dict[str, object]:
     """What assets ask for by parameter name."""
     workspace, mlflow = Workspace.of(settings), MLflow.of(settings)
-    compute = Compute(address=settings.ray_address, num_workers=settings.workers)
+    compute = Compute(address=settings.ray_address, num_workers=settings.preset.workers)
     return {
         "io_manager": ArtifactIOManager(settings.storage),
         DATA_IO_MANAGER: ArtifactIOManager(settings.dataset_folder),
@@ -76,13 +77,21 @@ def resources(settings: Settings) -> dict[str, object]:
     }
 
 
-defs = dg.Definitions(
-    assets=assets_of(settings().preset),
-    asset_checks=dg.load_asset_checks_from_modules([checks]),
-    jobs=[everything, semi_supervised_priors],
-    schedules=[weekly_semi_supervised_retrain],
-    sensors=[new_data_version],
-    resources=resources(settings()),
-    loggers={"file": log_file},
-    executor=dg.in_process_executor,  # one process a run: Ray and torch are loaded once
-)
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """Everything that Dagster knows of one workspace."""
+    return dg.Definitions(
+        assets=assets_of(settings.preset),
+        asset_checks=dg.load_asset_checks_from_modules([checks]),
+        jobs=jobs_of(settings),
+        schedules=[weekly_retrain_of(settings.preset)],
+        sensors=[new_data_version],
+        resources=resources(settings),
+        loggers={"file": file_logger_of(settings)},
+        executor=dg.in_process_executor,  # one process a run: Ray and torch are loaded once
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The code location: the definitions of the settings in this process's environment."""
+    return build_definitions(Settings.from_environment())

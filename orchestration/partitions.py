@@ -3,65 +3,86 @@ by seed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
 
 import dagster as dg
 
-from corgi_core.config import CAPTION_SUBSETS, DECODER_SETTINGS, LANGUAGE_FREE, VARIANTS, Preset
-from orchestration.settings import settings
+from corgi_core.config import DECODER_SETTINGS, LANGUAGE_FREE, VARIANTS, Preset
 
 VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
-
-variants = dg.StaticPartitionsDefinition(VARIANTS)
-caption_subsets = dg.StaticPartitionsDefinition(CAPTION_SUBSETS)
-priors = dg.MultiPartitionsDefinition({VARIANT: variants, CAPTION_SUBSET: caption_subsets})
-decoders = dg.StaticPartitionsDefinition(list(DECODER_SETTINGS))
 
 STUDY = "study"  # the group of the study's assets
 COMPARISON = "comparison"  # … and of those of the decoders' comparison
 CAPTIONED = "captioned"  # … and of what is made by name only: decoders that read captions
-study_seeds = dg.StaticPartitionsDefinition([str(seed) for seed in settings().preset.study.seeds])
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """The partitions of a preset's assets."""
+
+    variants: dg.StaticPartitionsDefinition
+    caption_subsets: dg.StaticPartitionsDefinition
+    priors: dg.MultiPartitionsDefinition
+    decoders: dg.StaticPartitionsDefinition
+    study_seeds: dg.StaticPartitionsDefinition
+
+    @classmethod
+    def of(cls, preset: Preset) -> Partitions:
+        """The preset's own variants, and those that can be made by name; its caption subsets."""
+        named = dict.fromkeys((*VARIANTS, *preset.variants, *preset.comparison.variants))
+        variants = dg.StaticPartitionsDefinition(list(named))
+        caption_subsets = dg.StaticPartitionsDefinition(list(preset.caption_subsets))
+        return cls(
+            variants=variants,
+            caption_subsets=caption_subsets,
+            priors=dg.MultiPartitionsDefinition(
+                {VARIANT: variants, CAPTION_SUBSET: caption_subsets}
+            ),
+            decoders=dg.StaticPartitionsDefinition(list(DECODER_SETTINGS)),
+            study_seeds=dg.StaticPartitionsDefinition([str(s) for s in preset.study.seeds]),
+        )
 
 
 def is_kept_up_to_date(partition_key: str, preset: Preset) -> bool:
-    """Whether the preset's own commands make this partition of an asset.
+    """Whether `corgi run` makes this partition of an asset.
 
-    Every variant and decoder can be made by name; those of `preset.variants`, and the decoder that
-    draws, are made without being asked for. What is language-free is for those who ask.
+    Every variant and decoder can be made by name; those of `preset.variants`, and the preset's
+    decoder, are made without being named. What is language-free is made by name.
     """
-    drawing = {preset.decoder.kind} if preset.decoder else set()
-    subsets = set(CAPTION_SUBSETS) - {LANGUAGE_FREE}
-    return _among(partition_key, preset.variants, drawing, subsets)
+    kinds = {preset.decoder.kind} if preset.decoder else set()
+    return _among(partition_key, preset, preset.variants, kinds, {LANGUAGE_FREE})
 
 
 def is_compared(partition_key: str, preset: Preset) -> bool:
     """Whether `corgi compare` makes this partition: all of the preset's decoders, all captions."""
-    subsets = set(CAPTION_SUBSETS) - (set() if preset.language_free else {LANGUAGE_FREE})
+    left_out = set() if preset.language_free else {LANGUAGE_FREE}
     kinds = {settings.kind for settings in preset.decoders}
-    return _among(partition_key, preset.comparison.variants, kinds, subsets)
+    return _among(partition_key, preset, preset.comparison.variants, kinds, left_out)
 
 
 def _among(
-    partition_key: str, variants: Sequence[str], decoders: Set[str], caption_subsets: Set[str]
+    partition_key: str,
+    preset: Preset,
+    variants: Sequence[str],
+    kinds: Set[str],
+    without_subsets: Set[str],
 ) -> bool:
-    """Whether each of the key's dimensions, where it is of these kinds, is among those given."""
-    left_out = (
-        (set(VARIANTS) - set(variants))
-        | (set(DECODER_SETTINGS) - decoders)
-        | (set(CAPTION_SUBSETS) - caption_subsets)
-    )
-    return not left_out & set(partition_key.split("|"))
+    """Whether each dimension of the key, where it is of these, is one of those wanted."""
+    all_variants: Iterable[str] = Partitions.of(preset).variants.get_partition_keys()
+    left_out = (set(all_variants) - set(variants)) | (set(DECODER_SETTINGS) - kinds)
+    return not (left_out | without_subsets) & set(partition_key.split("|"))
 
 
 def semi_supervised(preset: Preset) -> list[str]:
-    """The partitions of the preset's priors that see some of the captions only."""
+    """The partitions of the preset's priors that learn from some of the captions only."""
     return [
-        key for key in priors.get_partition_keys()
+        key for key in Partitions.of(preset).priors.get_partition_keys()
         if prior_of(key)[1] != "100%" and is_kept_up_to_date(key, preset)
     ]  # fmt: skip
 
 
 def prior_of(partition_key: str) -> tuple[str, str]:
-    """(variant, caption subset) of a prior's partition key."""
-    dimensions = priors.get_partition_key_from_str(partition_key).keys_by_dimension
-    return dimensions[VARIANT], dimensions[CAPTION_SUBSET]
+    """(variant, caption subset) of a prior's partition key, "<caption subset>|<variant>"."""
+    subset, _, variant = partition_key.partition("|")
+    return variant, subset

@@ -1,44 +1,142 @@
-"""Where everything lies and which preset is in force: the environment, read in this one place.
+"""Which settings are in force, and where everything lies: options, environment, files, presets.
+
+What wins, the strongest first: `--set`, options, environment, `--config` file, preset, default.
+
+Any setting of a preset has a variable: CORGI_PRIOR__LAYERS=12 is `--set prior.layers=12`. Others:
 
 CORGI_PRESET         the preset (default: emoji)
-CORGI_DATASET        people's own data: the NAME given to `corgi ingest PATH --name NAME`
+CORGI_CONFIG         a YAML file whose settings replace those of the preset
+CORGI_DATASET        one's own data: the NAME given to `corgi ingest PATH --name NAME`
 CORGI_HOME           state of Dagster, MLflow and Corgi (default: ./.corgi)
 CORGI_DATA           datasets, which DVC may own (default: ./data)
 CORGI_STORAGE        artefacts, a folder or a URL such as s3://bucket/corgi
                      (default: <home>/<workspace>/storage)
 CORGI_RAY_ADDRESS    a Ray cluster (default: a local one, started when needed)
-CORGI_WORKERS        Ray Train workers (default: the preset's)
 CORGI_DAGSTER_PORT   where `corgi ui` serves Dagster, and links point to (default: 3000)
 CORGI_MLFLOW_PORT    the same for MLflow (default: 5000)
-CORGI_INCEPTION_WEIGHTS  a TorchScript Inception for the Fréchet distance (default: the preset's,
-                     which is none: then the preset's own CLIP measures)
-CORGI_STABLE_DIFFUSION   a hub id or a folder: the preset then has a decoder "stable_diffusion" too,
-                     fine-tuned from that pipeline (default: it has none)
-CORGI_CLIP           CLIP encoders with commas between: open_clip's names, hub ids, folders, such as
-                     the clip_encoder of other data (default: the preset's)
-CORGI_LANGUAGE_FREE  the source whose images are drawn without their captions (default: the preset's
-                     for its own data, none for people's)
 MLFLOW_TRACKING_URI  an MLflow server (default: SQLite under <home>/mlflow)
+
+and these, for settings of a preset:
+
+CORGI_WORKERS            workers
+CORGI_INCEPTION_WEIGHTS  evaluation.inception_weights
+CORGI_STABLE_DIFFUSION   decoders.stable_diffusion.pretrained
+CORGI_CLIP               clip, with commas between encoders
+CORGI_LANGUAGE_FREE      language_free.source
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from upath import UPath
 
-from corgi_core.config import Preset, preset_named
+from corgi_core.config import PRESETS, Layer, LoadedPreset, Preset, load_preset
+from corgi_core.config.loading import (
+    assigned,
+    file_layers,
+    nested_layer,
+    preset_values,
+    yaml_of,
+)
 from corgi_core.errors import CorgiError
+from corgi_core.io.files import atomic_file
 
 DEFAULT_PRESET = "emoji"
 HOST = "127.0.0.1"  # pages are served to this machine alone
 AS_TRAINING = (
     "workflowType=machine_learning"  # else MLflow's pages look for language models' traces
 )
+PREFIX = "CORGI_"
+SHORT_VARIABLES = {  # field of `Variables` → setting
+    "workers": "workers",
+    "inception_weights": "evaluation.inception_weights",
+    "stable_diffusion": "decoders.stable_diffusion.pretrained",
+    "clip": "clip",
+    "language_free": "language_free.source",
+}
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+LONGEST_NAME = 64  # characters
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Variables(BaseSettings):
+    """The environment variables that are not settings of a preset by their own name."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore")
+
+    preset: str | None = None
+    config: Path | None = None
+    dataset: str | None = None
+    home: Path = Path(".corgi")
+    data: Path = Path("data")
+    storage: str | None = None
+    ray_address: str | None = None
+    dagster_port: Port = 3000
+    mlflow_port: Port = 5000
+    tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    workers: int | None = None
+    inception_weights: str | None = None
+    stable_diffusion: str | None = None
+    clip: str | None = None
+    language_free: str | None = None
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Variables:
+        """The variables of an environment; CorgiError for one that cannot be read."""
+
+        class Given(cls):  # type: ignore[misc, valid-type]
+            @classmethod
+            def settings_customise_sources(
+                cls, settings_cls: type[BaseSettings], **_: Any
+            ) -> tuple[EnvSettingsSource]:
+                source = EnvSettingsSource(settings_cls)
+                source.env_vars = {name.lower(): value for name, value in environment.items()}
+                return (source,)
+
+        try:
+            return Given()
+        except ValidationError as error:
+            found = error.errors()[0]
+            name = str(found["loc"][0])
+            variable = name if name.isupper() else f"{PREFIX}{name.upper()}"
+            raise CorgiError(
+                f"{variable} is {found['input']!r}: {found['msg'].lower()}",
+                f"correct {variable} or leave it unset",
+            ) from error
+
+    def layers(self, environment: Mapping[str, str]) -> list[Layer]:
+        """A layer for each variable that sets a setting of the preset."""
+        layers = []
+        for name, path in SHORT_VARIABLES.items():
+            value = getattr(self, name)
+            if value is not None:
+                text = f"[{value}]" if name == "clip" else str(value)
+                layers.append(nested_layer(f"{PREFIX}{name.upper()}", path, text))
+        for variable in sorted(environment):
+            path = variable.removeprefix(PREFIX).lower().replace("__", ".")
+            if variable.startswith(PREFIX) and "." in path and environment[variable]:
+                layers.append(nested_layer(variable, path, environment[variable]))
+        return layers
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for of the preset, to be asked for again."""
+
+    preset: str | None
+    config: Path | None
+    overrides: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,65 +144,125 @@ class Settings:
     """One workspace: a preset applied to a dataset. All local paths are absolute."""
 
     preset: Preset
+    base: str  # the name of the preset that a configuration file and overrides lie upon
     own_dataset: str | None  # None: the preset's own source
     home: Path
     data: Path
     storage_url: str | None
     ray_address: str | None
-    workers: int
     tracking_uri: str
     dagster_port: int
     mlflow_port: int
-    inception_weights: str | None
-    stable_diffusion: str | None
+    loaded: LoadedPreset = field(compare=False, repr=False)  # says where settings come from
+    choice: Choice = field(compare=False)
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        preset = preset_named(environment.get("CORGI_PRESET") or DEFAULT_PRESET)
-        own_dataset = environment.get("CORGI_DATASET") or None
-        if own_dataset or environment.get("CORGI_LANGUAGE_FREE"):
-            preset = preset.without_captions_of(environment.get("CORGI_LANGUAGE_FREE") or None)
-        if clip := environment.get("CORGI_CLIP"):
-            preset = preset.with_clip(tuple(map(_absolute, clip.split(","))))
-        home = Path(environment.get("CORGI_HOME") or ".corgi").absolute()
-        weights = environment.get("CORGI_INCEPTION_WEIGHTS")
-        if weights and not Path(weights).is_file():
+    def load(
+        cls,
+        environment: Mapping[str, str],
+        *,
+        preset: str | None = None,
+        dataset: str | None = None,
+        config: Path | None = None,
+        overrides: Sequence[str] = (),
+        dagster_port: int | None = None,
+        mlflow_port: int | None = None,
+    ) -> Settings:
+        """The settings that options, an environment and files decide.
+
+        Args:
+            environment: variables by name.
+            preset: the option --preset.
+            dataset: the option --dataset.
+            config: the option --config, a YAML file.
+            overrides: the options --set, such as "prior.layers=12".
+            dagster_port: the option --dagster-port.
+            mlflow_port: the option --mlflow-port.
+
+        Raises:
+            CorgiError: an unknown or impossible setting, a file that cannot be read, or a name
+                that cannot name a dataset.
+        """
+        variables = Variables.read(environment)
+        base, layers = None, []
+        if file := config or variables.config:
+            base, layers = file_layers(file)
+        if base and preset and base != preset:
             raise CorgiError(
-                f"CORGI_INCEPTION_WEIGHTS is {weights}, and there is no such file",
-                "set it to the path of a TorchScript Inception, or leave it unset",
+                f"{file} extends the preset {base}, and --preset is {preset}",
+                "leave --preset out, or change `extends`",
             )
-        pipeline = environment.get("CORGI_STABLE_DIFFUSION")
+        own_dataset = dataset if dataset is not None else variables.dataset
+        if own_dataset is not None:
+            check_dataset_name(own_dataset)
+            layers.insert(0, Layer("own data", {"language_free": None}))
+        loaded = load_preset(
+            base or preset or variables.preset or DEFAULT_PRESET,
+            [*layers, *variables.layers(environment), *map(assigned, overrides)],
+        )
+        _check_config_name(loaded)
+        _check_weights(loaded)
+        home = variables.home.absolute()
         return cls(
-            preset=preset,
+            preset=loaded.preset,
+            base=loaded.base,
             own_dataset=own_dataset,
             home=home,
-            data=Path(environment.get("CORGI_DATA") or "data").absolute(),
-            storage_url=environment.get("CORGI_STORAGE") or None,
-            ray_address=environment.get("CORGI_RAY_ADDRESS") or None,
-            workers=_number(environment, "CORGI_WORKERS", preset.workers),
-            tracking_uri=environment.get("MLFLOW_TRACKING_URI")
-            or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
-            dagster_port=_number(environment, "CORGI_DAGSTER_PORT", 3000),
-            mlflow_port=_number(environment, "CORGI_MLFLOW_PORT", 5000),
-            inception_weights=str(Path(weights).absolute()) if weights else None,
-            stable_diffusion=_absolute(pipeline) if pipeline else None,
+            data=variables.data.absolute(),
+            storage_url=variables.storage,
+            ray_address=variables.ray_address,
+            tracking_uri=variables.tracking_uri or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+            dagster_port=dagster_port or variables.dagster_port,
+            mlflow_port=mlflow_port or variables.mlflow_port,
+            loaded=loaded,
+            choice=Choice(preset, config, tuple(overrides)),
         )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """The settings of an environment, by default this process's, without options."""
+        return cls.load(os.environ if environment is None else environment)
+
+    def child_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """`environment` for a child process that is to have these settings.
+
+        They are written to a file under the workspace's state, which CORGI_CONFIG names.
+        """
+        path = self.state / "settings.yaml"
+        absent = dict.fromkeys(preset_values(load_preset(self.base).preset)["decoders"])
+        values = preset_values(self.preset)
+        values["decoders"] = absent | values["decoders"]
+        with atomic_file(path) as temporary:
+            temporary.write_text(yaml_of({"extends": self.base, **values}), encoding="utf-8")
+        given = {
+            "CONFIG": str(path), "DATASET": self.own_dataset, "HOME": str(self.home),
+            "DATA": str(self.data), "STORAGE": self.storage_url, "RAY_ADDRESS": self.ray_address,
+            "DAGSTER_PORT": str(self.dagster_port), "MLFLOW_PORT": str(self.mlflow_port),
+        }  # fmt: skip
+        others = {k: v for k, v in environment.items() if not k.startswith(PREFIX)}
+        ours = {f"{PREFIX}{name}": value for name, value in given.items() if value is not None}
+        return others | ours | {"MLFLOW_TRACKING_URI": self.tracking_uri}
 
     @property
     def dataset(self) -> str:
-        return self.own_dataset or self.preset.name
+        """The name of the dataset's folder; no dataset of one's own has a dot in its name."""
+        if self.own_dataset:
+            return self.own_dataset
+        return self.preset.name if self.preset.name in PRESETS else f"{self.preset.name}.own"
 
     @property
     def workspace(self) -> str:
         """Names this preset on this data: the folder of its state, and its MLflow experiment."""
-        return f"{self.preset.name}-{self.own_dataset}" if self.own_dataset else self.preset.name
+        return f"{self.preset.name}.{self.own_dataset}" if self.own_dataset else self.preset.name
 
     @property
     def state(self) -> Path:
+        """The folder of the workspace's state."""
         return self.home / self.workspace
 
     @property
     def dagster_home(self) -> Path:
+        """The folder of Dagster's instance."""
         return self.state / "dagster"
 
     @property
@@ -129,14 +287,17 @@ class Settings:
 
     @property
     def mlflow_artifacts(self) -> Path:
+        """The folder of the files of MLflow's runs."""
         return self.home / "mlflow" / "artifacts"
 
     @property
     def dagster_page(self) -> str:
+        """The address of Dagster's pages."""
         return f"http://{HOST}:{self.dagster_port}"
 
     @property
     def mlflow_page(self) -> str:
+        """The address of MLflow's pages."""
         return f"http://{HOST}:{self.mlflow_port}"
 
     @property
@@ -152,21 +313,60 @@ class Settings:
         )
 
 
-def _absolute(name: str) -> str:
-    """A folder's absolute path; the name of anything else as it is."""
-    return str(Path(name).absolute()) if Path(name).is_dir() else name
+def settings_from(
+    preset: str | None = None,
+    dataset: str | None = None,
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
+    **ports: int | None,
+) -> Settings:
+    """The settings that options of the command line and this process's environment decide."""
+    return Settings.load(
+        os.environ, preset=preset, dataset=dataset, config=config, overrides=overrides, **ports
+    )
 
 
-def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    value = environment.get(name) or str(default)
-    if not value.isdecimal():
+def check_dataset_name(name: str) -> None:
+    """CorgiError, with a valid name proposed, where no dataset can have the name."""
+    if name in PRESETS:
         raise CorgiError(
-            f"{name} is {value!r}, not a number", "set it to 1, 2, … or leave it unset"
+            f"{name} is the name of a preset, and of its own data",
+            f"choose another name, such as {valid_name(name)}",
         )
-    return int(value)
+    _check_name("a dataset", name)
 
 
-@cache
-def settings() -> Settings:
-    """The settings of this process; its environment does not change while it runs."""
-    return Settings.from_environment(os.environ)
+def valid_name(wanted: str) -> str:
+    """A valid name for a dataset that is as like `wanted` as can be: "My Photos" → my-photos."""
+    plain = unicodedata.normalize("NFKD", wanted).encode("ascii", "ignore").decode().lower()
+    name = re.sub(r"[^a-z0-9_]+", "-", plain)[:LONGEST_NAME].strip("-_")
+    return f"{name or 'my'}-data" if not name or name in PRESETS else name
+
+
+def _check_name(what: str, name: str) -> None:
+    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise CorgiError(
+            f"{name!r} cannot name {what}: names have the letters a to z, digits, - and _, start "
+            f"with a letter or digit, and have at most {LONGEST_NAME} characters",
+            f"choose another name, such as {valid_name(name)}",
+        )
+
+
+def _check_config_name(loaded: LoadedPreset) -> None:
+    name = loaded.preset.name
+    _check_name("settings", name)
+    if name in PRESETS and name != loaded.base:
+        raise CorgiError(
+            f"{loaded.origin_of('name')}: {name} is the name of a preset",
+            f"choose another name, such as my-{name}",
+        )
+
+
+def _check_weights(loaded: LoadedPreset) -> None:
+    weights = loaded.preset.evaluation.inception_weights
+    if weights and not Path(weights).is_file():
+        path = "evaluation.inception_weights"
+        raise CorgiError(
+            f"{loaded.origin_of(path)}: {path} is {weights}, and there is no such file",
+            "give the path of a TorchScript Inception, or leave it unset",
+        )

@@ -148,9 +148,9 @@ def preset_values(preset: Preset) -> Tree:
     return values | {"decoders": dict(zip(kinds, values["decoders"], strict=True))}
 
 
-def preset_from_values(values: Mapping[str, Any]) -> Preset:
-    """The preset that `preset_values` came from."""
-    return _preset_of(deepcopy(dict(values)), {})
+def preset_from_yaml(text: str) -> Preset:
+    """The preset that `yaml_of(preset_values(…))` came from."""
+    return _preset_of(_parsed(text, "settings"), {})
 
 
 def yaml_of(values: Tree) -> str:
@@ -218,7 +218,7 @@ class _Dumper(yaml.SafeDumper):
 
 def _parsed(text: str, origin: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
@@ -312,6 +312,11 @@ def _preset_of(tree: Tree, origins: Mapping[str, str]) -> Preset:
     kinds = tree.get("decoders") or {}
     if not isinstance(kinds, dict):
         raise _misplaced("decoders", kinds, "a mapping by kind", origins)
+    if kinds and (tree.get("data") or {}).get("source") == "embeddings":
+        raise CorgiError(
+            f"the preset {tree.get('name')} has embeddings only, and no pictures to learn from",
+            "leave its decoders out, or choose a preset with pictures",
+        )
     decoders: list[Any] = []
     first_size = None
     for kind, values in kinds.items():
@@ -412,7 +417,7 @@ def _expected(adapter: TypeAdapter[Any], names: list[str]) -> str:
     schema = whole
     for name in names:
         schema = _resolved(schema, whole)
-        for each in (schema, *map(lambda one: _resolved(one, whole), schema.get("anyOf", ()))):
+        for each in (schema, *(_resolved(one, whole) for one in schema.get("anyOf", ()))):
             if name in each.get("properties", {}):
                 schema = each["properties"][name]
                 break

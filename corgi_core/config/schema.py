@@ -337,13 +337,17 @@ class Preset:
     comparison: ComparisonSettings = field(default_factory=ComparisonSettings)
     language_free: LanguageFreeSettings | None = None
     variants: tuple[Variant, ...] = VARIANTS[:3]  # of the priors that `corgi run` trains
-    caption_subsets: tuple[CaptionSubset, ...] = CAPTION_SUBSETS  # of the captions priors learn from
+    caption_subsets: tuple[CaptionSubset, ...] = (
+        CAPTION_SUBSETS  # of the captions priors learn from
+    )
     default_decoder: str | None = None  # its kind; None: the first
     workers: Whole = 1  # of Ray Train; 0 trains in the process itself
     seed: Whole = 0
 
     def __post_init__(self) -> None:
-        if self.decoders and (self.encoders.clip == TRAINED) != (self.encoders.training is not None):
+        if self.decoders and (self.encoders.clip == TRAINED) != (
+            self.encoders.training is not None
+        ):
             raise CorgiError(
                 "encoders.training is for encoders.clip: [trained], and for nothing else",
                 "set encoders.training to null, or encoders.clip to [trained]",
@@ -363,6 +367,11 @@ class Preset:
             return self.decoder_of(self.default_decoder)
         return self.decoders[0] if self.decoders else None
 
+    @property
+    def image_size(self) -> int | None:
+        """Pixels of the images that decoders learn from; None without decoders."""
+        return self.decoder.image_size if self.decoder else None
+
     def decoder_of(self, kind: str) -> DecoderSettings:
         """The settings of a kind of decoder; CorgiError where the preset has none of it."""
         for settings in self.decoders:
@@ -374,15 +383,16 @@ class Preset:
         )
 
     def digest(self, *sections: str) -> str:
-        """A digest of the named sections (all by default), for code versions and run names.
+        """A digest of the named sections or properties, by default of all sections.
 
         `decoders` is without Stable Diffusion: naming a pipeline changes no other decoder.
         """
-        values = _deciding(self)
-        values["decoders"] = [
-            _deciding(each) for each in self.decoders if each.kind != StableDiffusionSettings.kind
-        ]
-        return digest_of({section: values[section] for section in sections or values})
+        names = sections or [each.name for each in fields(self)]
+        values = {name: _deciding(getattr(self, name)) for name in names}
+        if "decoders" in values:
+            others = (d for d in self.decoders if d.kind != StableDiffusionSettings.kind)
+            values["decoders"] = [_deciding(each) for each in others]
+        return digest_of(values)
 
 
 def _deciding(value: Any) -> Any:

@@ -68,8 +68,6 @@ def prepare_run_folder(
 
 def _check_parts(task: Task[Any], settings: TrainingSettings, workers: int) -> None:
     chunks, batch = settings.accumulation, settings.batch_size
-    if chunks < 1:
-        raise CorgiError(f"accumulation is {chunks}", "set it to 1 piece or more")
     if chunks > 1 and task.compares_samples:
         raise CorgiError(
             f"this loss compares the samples of a batch: it cannot be computed in {chunks} pieces",

@@ -30,7 +30,7 @@ from orchestration.resources.champions import registered_folder
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.logs import TO_FILE_ONLY
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import Settings, settings
+from orchestration.settings import Settings
 
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
@@ -69,11 +69,12 @@ class Refresh:
 
     repository: dg.RepositoryDefinition
     instance: dg.DagsterInstance
+    settings: Settings
 
     def run(self, steps: Iterable[Step], watcher: Watcher) -> int:
         """Do those of `steps` that must be done, in their order; returns how many they were."""
         done = 0
-        with _only_one(self.instance):
+        with _only_one(self.instance, self.settings):
             for step in steps:
                 reason = self.reason_to_run(step)
                 if reason is None:
@@ -87,7 +88,7 @@ class Refresh:
     def all_steps(self) -> list[Step]:
         """The preset's partitions of all assets but those that people ask for, each after its
         inputs; where there are no captions, up to the decoder that draws."""
-        if settings().preset.decoder is not None and not _has_captions(settings()):
+        if self.settings.preset.decoder is not None and not _has_captions(self.settings):
             return self._steps(dg.AssetSelection.assets("decoder").upstream())
         asked_for = dg.AssetSelection.groups(STUDY, COMPARISON, CAPTIONED)
         return self._steps(dg.AssetSelection.all() - asked_for)
@@ -106,7 +107,7 @@ class Refresh:
         selection: dg.AssetSelection,
         is_wanted: Callable[[str, Preset], bool] = is_kept_up_to_date,
     ) -> list[Step]:
-        selected, preset, steps = selection.resolve(self._graph), settings().preset, []
+        selected, preset, steps = selection.resolve(self._graph), self.settings.preset, []
         for asset in self._graph.toposorted_asset_keys:
             if asset not in selected:
                 continue
@@ -122,9 +123,9 @@ class Refresh:
         """Why the step must be done (again); None when it is up to date."""
         if reason := staleness(self._graph, step.asset, step.partition, self.instance):
             return reason
-        if step.asset == RAW_DATA and _data_changed(self.instance, settings()):
+        if step.asset == RAW_DATA and _data_changed(self.instance, self.settings):
             return "the data have changed"
-        if not _is_kept(step, settings()):
+        if not _is_kept(step, self.settings):
             return "its files are gone"
         if not checks_hold(self._graph, step.asset, self.instance):
             return "a check has not passed"
@@ -158,10 +159,10 @@ class Refresh:
 
 
 @contextmanager
-def _only_one(instance: dg.DagsterInstance) -> Iterator[None]:
+def _only_one(instance: dg.DagsterInstance, settings: Settings) -> Iterator[None]:
     """Hold the workspace's lock; what a killed refresh left running in Dagster's eyes is ended."""
-    busy = f"the workspace {settings().workspace} is being brought up to date already"
-    with exclusive_lock(settings().state / "refresh.lock", busy):
+    busy = f"the workspace {settings.workspace} is being brought up to date already"
+    with exclusive_lock(settings.state / "refresh.lock", busy):
         end_interrupted_runs(instance, TAG)
         yield
 

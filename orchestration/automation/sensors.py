@@ -2,12 +2,12 @@
 
 import dagster as dg
 
-from orchestration.automation.jobs import everything
+from orchestration.automation.jobs import EVERYTHING
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 
 
 @dg.sensor(
-    job=everything,
+    job_name=EVERYTHING,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.STOPPED,
 )

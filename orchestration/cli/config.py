@@ -5,15 +5,16 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Column, Table
 
-from corgi_core.config import PRESETS
-
 
 def presets() -> None:
     """The presets side by side: what they are for and how large their parts are."""
+    from corgi_core.config import PRESETS, preset_named
+
     table = Table(
         Column("preset", no_wrap=True), "source", "CLIP", "pixels", "prior", "decoders", "workers"
     )
-    for name, preset in PRESETS.items():
+    for name in PRESETS:
+        preset = preset_named(name)
         prior, decoder = preset.prior, preset.decoder
         table.add_row(
             name,

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from corgi_core.errors import CorgiError
-from orchestration.cli.options import DatasetOption, PresetOption, chosen_settings
+from orchestration.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    PresetOption,
+    SetOption,
+    chosen_settings,
+    options_of,
+)
 
 
 def ingest(
@@ -29,6 +36,8 @@ def ingest(
         typer.Option(help="The caption's column in metadata.jsonl/.csv or key in .json."),
     ] = None,
     preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
 ) -> None:
     """Read images and captions into shards and a manifest, bytes untouched.
 
@@ -40,7 +49,7 @@ def ingest(
             f"how to read {path} is not said",
             "add --format imagefolder, webdataset or embeddings, and --name NAME",
         )
-    settings = chosen_settings(preset, name)
+    settings = chosen_settings(preset, name, config, overrides)
     from corgi_core.data.dataset import check_dataset_folder
     from corgi_core.data.ingest import ingest
 
@@ -59,13 +68,17 @@ def ingest(
         raise
     typer.echo(f"{folder}: {len(raw):,} images")
     if name is not None:
-        at = "" if preset is None else f" --preset {preset}"
-        typer.echo(f"Next: corgi run{at} --dataset {name}")
+        typer.echo(f"Next: corgi run{options_of(settings)}")
 
 
-def gate(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+def gate(
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
     """Pass ingested data through the quality gate; says what it refused."""
-    settings = chosen_settings(preset, dataset)
+    settings = chosen_settings(preset, dataset, config, overrides)
     from corgi_core.data.dataset import Dataset
     from corgi_core.data.expectations import check_manifest
     from corgi_core.data.quality import gate, quarantine_of

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from corgi_core.errors import CorgiError
-from orchestration.cli.options import DatasetOption, PresetOption, chosen_settings
+from orchestration.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    PresetOption,
+    SetOption,
+    chosen_settings,
+)
 from orchestration.resources.champions import CHAMPION, registered_folder
 from orchestration.settings import Settings
 
@@ -82,6 +88,8 @@ def generate(
     ] = None,
     preset: PresetOption = None,
     dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
 ) -> None:
     """Draw captions and images with the champions of the model registry.
 
@@ -103,7 +111,7 @@ def generate(
     [bold cyan]--nearest 3[/bold cyan] shows what the models may have by heart.
     The file's metadata keep the settings.
     """
-    settings = chosen_settings(preset, dataset)
+    settings = chosen_settings(preset, dataset, config, overrides)
     said = draw(
         settings, captions or [], images or [], out, count=count, weight=weight, nearest=nearest,
         seed=seed, steps=steps, guidance=guidance, prior=prior, decoder=decoder,

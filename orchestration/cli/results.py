@@ -10,7 +10,14 @@ from rich.table import Table
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json
-from orchestration.cli.options import DatasetOption, PresetOption, chosen_settings, options_of
+from orchestration.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    PresetOption,
+    SetOption,
+    chosen_settings,
+    options_of,
+)
 from orchestration.settings import Settings
 
 STUDY_WIDTH = 150  # columns of the study's tables; a narrower terminal breaks their lines
@@ -22,9 +29,14 @@ STUDY_TABLES = {
 }
 
 
-def results(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+def results(
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
     """Show the tables of the last evaluation again."""
-    show_results(chosen_settings(preset, dataset), Console(highlight=False))
+    show_results(chosen_settings(preset, dataset, config, overrides), Console(highlight=False))
 
 
 def show_results(settings: Settings, console: Console) -> None:

@@ -9,41 +9,66 @@ import typer
 
 from corgi_core.errors import CorgiError
 from orchestration.cli.errors import print_failure
-from orchestration.cli.options import DatasetOption, PresetOption, chosen_settings
+from orchestration.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    PresetOption,
+    SetOption,
+    chosen_settings,
+)
 from orchestration.cli.results import show_comparison, show_results, show_study
-from orchestration.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestration.automation.refresh import Refresh, Step
+    from orchestration.settings import Settings
 
 
-def run(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+def run(
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
     """Train and evaluate everything on any data: do what is missing or has changed.
 
     Data, CLIP, Gaussians, priors, decoder, evaluation. Stop it with Ctrl-C and run the same
     command again: it continues where it stopped.
     """
-    bring_up_to_date(chosen_settings(preset, dataset), lambda job: job.all_steps(), show_results)
+    settings = chosen_settings(preset, dataset, config, overrides)
+    bring_up_to_date(settings, lambda job: job.all_steps(), show_results)
 
 
-def demo(preset: PresetOption = None) -> None:
+def demo(
+    preset: PresetOption = None, config: ConfigOption = None, overrides: SetOption = None
+) -> None:
     """`corgi run` on emoji, which need no download: ten minutes on a laptop."""
-    run(preset)
+    run(preset, None, config, overrides)
 
 
-def study(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+def study(
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
     """Compare many small priors: the paper's figures, sweeps and controls, over several seeds."""
-    bring_up_to_date(chosen_settings(preset, dataset), lambda job: job.study_steps(), show_study)
+    settings = chosen_settings(preset, dataset, config, overrides)
+    bring_up_to_date(settings, lambda job: job.study_steps(), show_study)
 
 
-def compare(preset: PresetOption = None, dataset: DatasetOption = None) -> None:
+def compare(
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
     """Train every kind of decoder, with captions and without, and compare their pictures.
 
     Tables 1 and 2 of the paper at a small size. Hours on two cores; finished models are reused.
     """
-    settings = chosen_settings(preset, dataset)
+    settings = chosen_settings(preset, dataset, config, overrides)
     bring_up_to_date(settings, lambda job: job.comparison_steps(), show_comparison)
 
 
@@ -58,7 +83,7 @@ def bring_up_to_date(
 
     log = settings.state / LOG_FILE
     try:
-        with own_screen(log) as console:
+        with own_screen(settings) as console:
             done, seconds = _refresh(settings, steps_of, console)
             console.print(f"\n{done} steps done in {seconds:.0f} s, the rest was unchanged.\n")
             show(settings, console)
@@ -78,10 +103,11 @@ def _refresh(
     with console.status("starting"):
         from orchestration.automation.refresh import Refresh
         from orchestration.cli.screen import StepDisplay
-        from orchestration.definitions import defs
+        from orchestration.definitions import build_definitions
         from orchestration.resources.instance import open_instance
 
-        refresh = Refresh(defs.get_repository_def(), open_instance(settings))
+        repository = build_definitions(settings).get_repository_def()
+        refresh = Refresh(repository, open_instance(settings), settings)
         steps = steps_of(refresh)
     console.print(f"Workspace [bold]{settings.workspace}[/bold], {len(steps)} steps")
     with StepDisplay.on(console, len(steps)) as display:

@@ -9,29 +9,30 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 
 from corgi_core.progress import listening
-from orchestration.resources.logs import file_handler
+from orchestration.resources.logs import LOG_FILE, file_handler
+from orchestration.settings import Settings
 
 
 @contextmanager
-def own_screen(log: Path) -> Iterator[Console]:
-    """A console of our own; whatever else is written to stdout or stderr goes to the file `log`.
+def own_screen(settings: Settings) -> Iterator[Console]:
+    """A console of our own; what else is written to stdout or stderr goes to corgi.log.
 
     Libraries, child processes and Dagster's capture of its steps all use the two descriptors, so
     the descriptors themselves are turned around while the block runs.
     """
+    log = settings.state / LOG_FILE
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     screen, errors = os.dup(1), os.dup(2)
     sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    handler = file_handler()
+    handler = file_handler(settings)
     logging.getLogger().addHandler(handler)
     try:
         os.dup2(sink, 1)

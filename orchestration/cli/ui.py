@@ -18,7 +18,13 @@ from urllib.request import urlopen
 import typer
 
 from corgi_core.errors import CorgiError
-from orchestration.cli.options import DatasetOption, PresetOption, chosen_settings
+from orchestration.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    PresetOption,
+    SetOption,
+    chosen_settings,
+)
 from orchestration.settings import AS_TRAINING, HOST, Settings
 
 PATIENCE = 90  # seconds until a server answers
@@ -28,6 +34,8 @@ FAREWELL = 15  # seconds until a server that was asked to stop is killed
 def ui(
     preset: PresetOption = None,
     dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
     dagster_port: Annotated[
         int | None,
         typer.Option(help="Dagster's port; default: $CORGI_DAGSTER_PORT or 3000."),
@@ -37,10 +45,9 @@ def ui(
     ] = None,
 ) -> None:
     """Serve Dagster (with its daemon) and MLflow on this machine, until Ctrl-C."""
-    for name, port in (("CORGI_DAGSTER_PORT", dagster_port), ("CORGI_MLFLOW_PORT", mlflow_port)):
-        if port is not None:
-            os.environ[name] = str(port)
-    settings = chosen_settings(preset, dataset)
+    settings = chosen_settings(
+        preset, dataset, config, overrides, dagster_port=dagster_port, mlflow_port=mlflow_port
+    )
     raise typer.Exit(serve(settings))
 
 
@@ -56,7 +63,7 @@ def serve(settings: Settings) -> int:
         try:
             for name, command in _commands(settings).items():
                 log = settings.state / f"{name}.log"
-                running[log] = _start(command, log)
+                running[log] = _start(command, log, settings)
             typer.echo(f"Workspace {settings.workspace}; starting, this takes a moment …")
             pages = {"Dagster": settings.dagster_page, "MLflow": settings.tracking_uri}
             _wait_for(f"{settings.dagster_page}/server_info", running)
@@ -96,10 +103,11 @@ def _commands(settings: Settings) -> dict[str, list[str]]:
     return commands
 
 
-def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def _start(command: list[str], log: Path, settings: Settings) -> subprocess.Popen[bytes]:
     """A child in its own process group, so that its own children end with it."""
     environment = {
-        **os.environ,
+        **settings.child_environment(os.environ),
+        "DAGSTER_HOME": str(settings.dagster_home),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }

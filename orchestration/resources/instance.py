@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import dagster as dg
@@ -14,18 +13,16 @@ CONFIGURATION = Path(__file__).parents[2] / "infra" / "dagster.yaml"
 
 
 def prepare_home(settings: Settings) -> Path:
-    """Make the workspace's DAGSTER_HOME, for this process and its children."""
+    """The folder of the workspace's Dagster instance, with its configuration."""
     home = settings.dagster_home
     wanted = CONFIGURATION.read_text(encoding="utf-8")
     target = home / "dagster.yaml"
     if not target.exists() or target.read_text(encoding="utf-8") != wanted:
         with atomic_file(target) as temporary:
             temporary.write_text(wanted, encoding="utf-8")
-    os.environ["DAGSTER_HOME"] = str(home)
     return home
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """The persistent instance."""
-    prepare_home(settings)
-    return dg.DagsterInstance.get()
+    return dg.DagsterInstance.from_config(str(prepare_home(settings)))

@@ -8,7 +8,8 @@ from pathlib import Path
 import dagster as dg
 from upath import UPath
 
-from corgi_core.config import LanguageFreeSettings, Preset, preset_named, with_stable_diffusion
+from corgi_core.config import LanguageFreeSettings, Preset
+from corgi_core.config.loading import preset_from_yaml, preset_values, yaml_of
 from corgi_core.errors import CorgiError
 from orchestration.settings import Settings
 
@@ -19,42 +20,29 @@ DATA_IO_MANAGER = "data_io_manager"  # keeps these two
 class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     """One preset on one dataset; `definitions` fills it from the settings."""
 
-    preset_name: str
+    preset_yaml: str
     own_dataset: str | None
     storage: str
     dataset_folder: str
     work: str
     reports: str
-    inception_weights: str | None
-    stable_diffusion: str | None
-    language_free_source: str | None
-    clip: list[str] | None
 
     @classmethod
     def of(cls, settings: Settings) -> Workspace:
+        """The workspace of the settings."""
         return cls(
-            preset_name=settings.preset.name,
+            preset_yaml=yaml_of(preset_values(settings.preset)),
             own_dataset=settings.own_dataset,
             storage=str(settings.storage),
             dataset_folder=str(settings.dataset_folder),
             work=str(settings.work),
             reports=str(settings.reports),
-            inception_weights=settings.inception_weights,
-            stable_diffusion=settings.stable_diffusion,
-            clip=list(settings.preset.encoders.clip),
-            language_free_source=free.source if (free := settings.preset.language_free) else None,
         )
 
     @cached_property
     def preset(self) -> Preset:
-        """The preset, with the decoder that the environment adds. The code versions of assets leave
-        that one out: naming a pipeline makes no other decoder stale."""
-        preset = preset_named(self.preset_name).without_captions_of(self.language_free_source)
-        if self.clip is not None and tuple(self.clip) != preset.encoders.clip:
-            preset = preset.with_clip(tuple(self.clip))
-        if self.stable_diffusion is None:
-            return preset
-        return with_stable_diffusion(preset, self.stable_diffusion)
+        """The settings of data, models and evaluations."""
+        return preset_from_yaml(self.preset_yaml)
 
     @property
     def language_free(self) -> LanguageFreeSettings:

@@ -44,7 +44,7 @@ def test_their_prior_draws_with_our_decoder(home: Path, corgi: Corgi) -> None:
     done = corgi("generate", "a cat", "--dataset", "mine", "--prior", "./their/prior")
     assert done.returncode == 0, done.stderr
     made = json.loads(Image.open(home / "picture.png").text["corgi"])
-    storage = home / ".corgi" / "emoji-small-mine" / "storage"
+    storage = home / ".corgi" / "emoji-small.mine" / "storage"
     assert made["decoder"] == load_decoder(storage / "decoder" / "pca").digest
     assert made["prior"] == PriorModel.load(home / "their" / "prior").digest
     assert not (storage / "prior").exists()
@@ -68,4 +68,4 @@ def test_a_prior_that_does_not_fit_is_refused(
 def test_without_a_prior_the_message_says_what_is_missing(corgi: Corgi) -> None:
     done = corgi("generate", "a cat", "--dataset", "mine")
     assert done.returncode == 2
-    assert "no champion of emoji-small-mine-prior" in " ".join(done.stderr.split())
+    assert "no champion of emoji-small.mine-prior" in " ".join(done.stderr.split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 import torch
 from upath import UPath
 
-from corgi_core.config import PRESETS, TrainingSettings
+from corgi_core.config import TrainingSettings, preset_named
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.expectations import check_manifest
 from corgi_core.data.ingest import ingest
@@ -27,9 +26,11 @@ from corgi_core.encoders.train_text_tower import TextTowerTask
 from corgi_core.errors import CorgiError
 from corgi_core.prior.task import Captions
 from corgi_core.training.loop import train
+from orchestration.definitions import build_definitions
+from orchestration.settings import Settings
 from tests.helpers.vectors_on_disk import WIDTHS, rows, write_parquet
 
-PRESET = PRESETS["embeddings"]
+PRESET = preset_named("embeddings")
 ENCODERS = replace(
     PRESET.encoders, text_tokens=8,
     training=TrainingSettings(
@@ -98,19 +99,12 @@ def test_fitted_towers_retrieve_and_survive_saving(images: Dataset, tmp_path: Pa
 
 
 def test_the_lineage_without_pictures() -> None:
-    """In a process of its own, as a code location has one preset."""
-    script = """
-import json
-from orchestration.definitions import defs
-graph = defs.resolve_asset_graph()
-print(json.dumps({k.to_user_string(): sorted(p.to_user_string() for p in graph.get(k).parent_keys)
-                  for k in graph.toposorted_asset_keys}))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | {"CORGI_PRESET": "embeddings"},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    graph = json.loads(done.stdout.strip().splitlines()[-1])
+    settings = Settings.from_environment({"CORGI_PRESET": "embeddings"})
+    found = build_definitions(settings).resolve_asset_graph()
+    graph = {
+        key.to_user_string(): sorted(each.to_user_string() for each in found.get(key).parent_keys)
+        for key in found.toposorted_asset_keys
+    }
     assert not {"pixels", "decoder"} & graph.keys()
     assert graph["image_embeddings"] == ["images"]
     assert graph["clip_encoder"] == ["image_embeddings", "images"]

@@ -9,7 +9,6 @@ import pytest
 from mlflow import MlflowClient
 from upath import UPath
 
-from corgi_core.config import PRESETS
 from corgi_core.experiments.prior_ablation.questions import plans_of, questions_of
 from orchestration.resources.compute import Compute
 from orchestration.resources.io_managers import ArtifactIOManager
@@ -26,15 +25,18 @@ TINY = replace(  # two arms and their figures' least
 
 
 @pytest.fixture
-def settings(tmp_path, monkeypatch):
-    monkeypatch.setitem(PRESETS, "emoji", TINY)
-    return Settings.from_environment({"CORGI_HOME": str(tmp_path / "home")})
+def settings(tmp_path):
+    return replace(Settings.from_environment({"CORGI_HOME": str(tmp_path / "home")}), preset=TINY)
 
 
 def test_the_study_is_measured_tracked_and_drawn(settings, tmp_path):
-    from assets.study import prior_study, study_figures
+    from assets import study
+    from assets.versions import settled
     from orchestration.resources.artifacts import ArrayStore, Dataset
 
+    prior_study, study_figures = (
+        settled(asset, settings.preset) for asset in (study.prior_study, study.study_figures)
+    )
     images = dataset(tmp_path)
     image, text = stores(tmp_path, images)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.metadata import training_metadata
-from assets.versions import version
+from assets.versions import decided_by, settled
 from orchestration.resources.compute import Compute
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import Trainer
@@ -26,7 +26,7 @@ def test_another_revision_of_the_code_trains_anew(tmp_path: Path) -> None:
         """(the run's page, the training's identity) of materialising the asset."""
         cards = []
 
-        @dg.asset(code_version=version("settings", revision=revision))
+        @dg.asset(metadata=decided_by("prior", revision=revision))
         def model(
             context: dg.AssetExecutionContext, trainer: Trainer
         ) -> dg.MaterializeResult[None]:
@@ -35,7 +35,7 @@ def test_another_revision_of_the_code_trains_anew(tmp_path: Path) -> None:
             return dg.MaterializeResult(metadata=training_metadata(done))
 
         (event,) = dg.materialize(
-            [model], resources={"trainer": trainer}
+            [settled(model, settings.preset)], resources={"trainer": trainer}
         ).asset_materializations_for_node("model")
         return str(event.metadata["mlflow_run"].value), cards[0]
 

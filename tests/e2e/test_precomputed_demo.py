@@ -15,22 +15,20 @@ from mlflow import MlflowClient
 from tests.helpers.vectors_on_disk import WIDTHS, rows, write_parquet
 
 # The preset's own graph in seconds: `corgi` with smaller trainings, in this one process (no Ray).
-SMALL_CORGI = """
-from dataclasses import replace
-from corgi_core.config import PRESETS, EvaluationSettings, TrainingSettings
-preset = PRESETS["embeddings"]
-def training(steps):
-    return TrainingSettings(steps=steps, batch_size=64, learning_rate=3e-3, warmup_steps=5,
-                            ema_decay=0.9, evaluate_every=steps, checkpoint_every=steps)
-PRESETS["embeddings"] = replace(
-    preset, variants=("baseline", "shifted-k1"),
-    encoders=replace(preset.encoders, text_tokens=8, training=training(120)),
-    prior=replace(preset.prior, width=64, training=training(80)),
-    evaluation=EvaluationSettings(steps=(1,)),
-)
-from orchestration.cli.app import app
-app()
+SMALL = """
+extends: embeddings
+variants: [baseline, shifted-k1]
+encoders:
+  text_tokens: 8
+  training: {steps: 120, batch_size: 64, learning_rate: 3e-3, warmup_steps: 5, weight_decay: 0.06,
+             ema_decay: 0.9, evaluate_every: 120, checkpoint_every: 120}
+prior:
+  width: 64
+  training: {steps: 80, batch_size: 64, learning_rate: 3e-3, warmup_steps: 5, ema_decay: 0.9,
+             evaluate_every: 80, checkpoint_every: 80}
+evaluation: {steps: [1]}
 """
+CORGI = "from orchestration.cli.app import app; app()"
 PRIORS = {"baseline", "shifted-k1"}
 Corgi = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,13 +41,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def corgi(home: Path) -> Corgi:
     """Runs `corgi WORDS… --preset embeddings` in a workspace of its own."""
+    (home / "small.yaml").write_text(SMALL, encoding="utf-8")
     environment = os.environ | {
-        "CORGI_HOME": str(home), "CORGI_DATA": str(home / "data"), "CORGI_WORKERS": "0",
+        "CORGI_CONFIG": str(home / "small.yaml"), "CORGI_HOME": str(home),
+        "CORGI_DATA": str(home / "data"), "CORGI_WORKERS": "0",
     }  # fmt: skip
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", SMALL_CORGI, *words, "--preset", "embeddings"],
+            [sys.executable, "-W", "ignore", "-c", CORGI, *words],
             env=environment, cwd=home, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
@@ -64,7 +64,7 @@ def workspace(home: Path, corgi: Corgi) -> Path:
     assert "corgi run --preset embeddings --dataset made" in ingested.stdout, ingested.stderr
     done = corgi("run", "--dataset", "made")
     assert done.returncode == 0, done.stdout + done.stderr
-    return home / "embeddings-made"
+    return home / "embeddings.made"
 
 
 def test_every_prior_is_scored_and_knows_its_captions(workspace: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from corgi_core.config import PRESETS, Preset, StudySettings, TrainingSettings
+from corgi_core.config import Preset, StudySettings, TrainingSettings, preset_named
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.shards import Sample
@@ -21,8 +21,8 @@ from corgi_core.experiments.prior_ablation.questions import plans_of, questions_
 IMAGES, TOKENS, TEXT_WIDTH, BLOCKS = 120, 5, 6, (4, 8)
 
 PRESET: Preset = replace(
-    PRESETS["emoji-small"],
-    prior=replace(PRESETS["emoji-small"].prior, width=16, layers=1, heads=2, noise_samples=2),
+    preset_named("emoji-small"),
+    prior=replace(preset_named("emoji-small").prior, width=16, layers=1, heads=2, noise_samples=2),
     study=StudySettings(
         training=TrainingSettings(
             steps=12, batch_size=16, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5,

@@ -9,49 +9,47 @@ from collections.abc import Callable
 from pathlib import Path
 
 SMALL_PRESET = """
-from dataclasses import replace
-from corgi_core.config import PRESETS
-preset = PRESETS["emoji-small"]
-def short(part, steps):
-    training = replace(part.training, steps=steps, batch_size=16, warmup_steps=1,
-                       evaluate_every=steps, checkpoint_every=steps)
-    return replace(part, training=training)
-PRESETS["emoji-small"] = replace(
-    preset, data=replace(preset.data, limit=240), variants=("baseline", "shifted-k1"),
-    encoders=short(preset.encoders, 20) if preset.encoders.training else preset.encoders,
-    prior=short(preset.prior, 20), decoders=tuple(short(each, 8) for each in preset.decoders),
-    evaluation=replace(preset.evaluation, steps=(1,), images=8, grid_rows=2),
-    comparison=replace(preset.comparison, images=6, seeds=(0, 1), grid_rows=2),
-)
+extends: emoji-small
+variants: [baseline, shifted-k1]
+data: {limit: 240}
+encoders:
+  training: &short
+    steps: 20
+    batch_size: 16
+    warmup_steps: 1
+    evaluate_every: 20
+    checkpoint_every: 20
+prior: {training: *short}
+decoders:
+  pca: {training: &shorter {<<: *short, steps: 8, evaluate_every: 8, checkpoint_every: 8}}
+  cascade: {training: *shorter}
+  gan: {training: *shorter}
+  lafite: {training: *shorter}
+evaluation: {steps: [1], images: 8, grid_rows: 2}
+comparison: {images: 6, seeds: [0, 1], grid_rows: 2}
 """
-SMALL_CORGI = (
-    SMALL_PRESET
-    + """
-from orchestration.cli.app import app
-app()
-"""
-)
-MATERIALISE = (
-    SMALL_PRESET
-    + """
+CORGI = "from orchestration.cli.app import app; app()"
+MATERIALISE = """
+import os
 import sys
 import dagster as dg
-from orchestration.definitions import defs
+from orchestration.definitions import build_definitions
 from orchestration.resources.instance import open_instance
 from orchestration.automation.refresh import Refresh, Step
-from orchestration.settings import settings
-refresh = Refresh(defs.get_repository_def(), open_instance(settings()))
+from orchestration.settings import Settings
+settings = Settings.from_environment(os.environ)
+repository = build_definitions(settings).get_repository_def()
+refresh = Refresh(repository, open_instance(settings), settings)
 for title in sys.argv[1:]:
     asset, _, partition = title.partition(":")
     refresh.materialize(Step(dg.AssetKey(asset), partition or None))
 """
-)
 Corgi = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def corgi_in(home: Path, **variables: str) -> Corgi:
     """Runs `corgi WORDS…` in a workspace of its own under `home`."""
-    return _run_in(home, SMALL_CORGI, **variables)
+    return _run_in(home, CORGI, **variables)
 
 
 def materialise_in(home: Path) -> Corgi:
@@ -60,9 +58,11 @@ def materialise_in(home: Path) -> Corgi:
 
 
 def _run_in(home: Path, code: str, **variables: str) -> Corgi:
+    config = home / "small.yaml"
+    config.write_text(SMALL_PRESET, encoding="utf-8")
     environment = os.environ | {
         "CORGI_HOME": str(home / ".corgi"), "CORGI_DATA": str(home / "data"),
-        "CORGI_WORKERS": "0", "CORGI_PRESET": "emoji-small", "COLUMNS": "120", **variables,
+        "CORGI_WORKERS": "0", "CORGI_CONFIG": str(config), "COLUMNS": "120", **variables,
     }  # fmt: skip
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:

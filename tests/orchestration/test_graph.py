@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -13,8 +9,11 @@ import pytest
 
 from corgi_core.errors import CorgiError
 from orchestration.automation.refresh import Refresh, Step
+from orchestration.definitions import build_definitions
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import Settings, settings
+from orchestration.settings import Settings
+
+SETTINGS = Settings.from_environment({})
 
 VARIANTS = [
     "baseline", "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
@@ -89,10 +88,9 @@ BLOCKING_CHECKS = {
 
 @pytest.fixture(scope="module")
 def definitions() -> dg.Definitions:
-    from orchestration.definitions import defs
-
-    dg.Definitions.validate_loadable(defs)
-    return defs
+    definitions = build_definitions(SETTINGS)
+    dg.Definitions.validate_loadable(definitions)
+    return definitions
 
 
 def test_the_graph_is_the_lineage(definitions: dg.Definitions) -> None:
@@ -149,8 +147,10 @@ def test_a_refresh_makes_the_partitions_of_the_presets_variants(
     definitions: dg.Definitions,
 ) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        made = partitions_by_asset(Refresh(definitions.get_repository_def(), instance).all_steps())
-    own, by_request = settings().preset.variants, {"study", "comparison", "captioned"}
+        made = partitions_by_asset(
+            Refresh(definitions.get_repository_def(), instance, SETTINGS).all_steps()
+        )
+    own, by_request = SETTINGS.preset.variants, {"study", "comparison", "captioned"}
     assert own == tuple(VARIANTS[:3])
     assert made.keys() == {key for key, (group, *_) in GRAPH.items() if group not in by_request}
     assert made["gaussian_bank"] == set(own)
@@ -164,9 +164,9 @@ def test_a_comparison_makes_all_decoders_of_the_preset_with_and_without_captions
     definitions: dg.Definitions,
 ) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        refresh = Refresh(definitions.get_repository_def(), instance)
+        refresh = Refresh(definitions.get_repository_def(), instance, SETTINGS)
         steps = refresh.comparison_steps()
-    made, own = partitions_by_asset(steps), settings().preset.comparison.variants
+    made, own = partitions_by_asset(steps), SETTINGS.preset.comparison.variants
     assert own == tuple(VARIANTS[:2])
     assert made.keys() == GRAPH.keys() - {"prior_study", "study_figures", "captioned_decoder"}
     assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS for variant in own}
@@ -182,21 +182,10 @@ def test_automations_are_off(definitions: dg.Definitions) -> None:
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
 
 
-CODE_VERSIONS = """
-import json
-from orchestration.definitions import defs
-graph = defs.resolve_asset_graph()
-keys = graph.toposorted_asset_keys
-print(json.dumps({key.to_user_string(): graph.get(key).code_version for key in keys}))
-"""
-
-
-def code_versions(**environment: str) -> dict[str, str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CODE_VERSIONS],
-        env={**os.environ, **environment}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return json.loads(done.stdout)
+def code_versions(**environment: str) -> dict[str, str | None]:
+    graph = build_definitions(Settings.from_environment(environment)).resolve_asset_graph()
+    keys = graph.toposorted_asset_keys
+    return {key.to_user_string(): graph.get(key).code_version for key in keys}
 
 
 def test_other_inception_weights_make_the_evaluation_stale_and_nothing_else(
@@ -221,7 +210,6 @@ def test_naming_a_pipeline_adds_a_decoder_and_makes_nothing_stale(
     assert [decoder.kind for decoder in preset.decoders] == DECODERS
     added = preset.decoder_of("stable_diffusion")
     assert (added.pretrained, added.image_size) == (str(tmp_path), preset.decoder.image_size)
-    assert preset.decoder == settings().preset.decoder
-    blind = Workspace.of(Settings.from_environment(pipeline | {"CORGI_PRESET": "embeddings"}))
+    assert preset.decoder == SETTINGS.preset.decoder
     with pytest.raises(CorgiError, match="no pictures to learn from"):
-        _ = blind.preset
+        Settings.from_environment(pipeline | {"CORGI_PRESET": "embeddings"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 from corgi_core.config import CascadeSettings, StageSettings
-from corgi_core.decoders.cascade.prediction import PREDICTIONS
 from corgi_core.errors import CorgiError
 
 
@@ -30,16 +29,6 @@ def check_cascade(settings: CascadeSettings) -> None:
             f"tiles of {settings.tile} pixels cannot overlap by {settings.overlap}",
             "let them overlap by half a tile at most",
         )
-    if settings.prediction not in PREDICTIONS:
-        raise CorgiError(
-            f"a UNet cannot predict {settings.prediction!r}",
-            f"choose one of {', '.join(PREDICTIONS)}",
-        )
-    for name in ("condition_noise", "sampling_noise"):
-        if not 0 <= getattr(settings, name) <= 1:
-            raise CorgiError(
-                f"{name} is {getattr(settings, name)}", "give the noise's deviation, 0 to 1"
-            )
 
 
 def _check_stage(stage: StageSettings, settings: CascadeSettings) -> None:

@@ -9,28 +9,30 @@ import dagster as dg
 import pytest
 import yaml
 
-from orchestration.automation.schedules import weekly_semi_supervised_retrain
+from orchestration.automation.schedules import weekly_retrain_of
 from orchestration.automation.sensors import new_data_version
-from orchestration.partitions import priors
-from orchestration.settings import settings
+from orchestration.definitions import build_definitions
+from orchestration.partitions import Partitions
+from orchestration.settings import Settings
+
+SETTINGS = Settings.from_environment({})
 
 
 def requests_at(moment: datetime) -> list[dg.RunRequest]:
-    from orchestration.definitions import defs
-
     context = dg.build_schedule_context(
-        scheduled_execution_time=moment, repository_def=defs.get_repository_def()
+        scheduled_execution_time=moment,
+        repository_def=build_definitions(SETTINGS).get_repository_def(),
     )
-    ticked = weekly_semi_supervised_retrain.evaluate_tick(context)
+    ticked = weekly_retrain_of(SETTINGS.preset).evaluate_tick(context)
     return list(ticked.run_requests or [])
 
 
 def test_the_weekly_retrain_covers_the_scarce_captions() -> None:
     requests = requests_at(datetime(2026, 1, 5, 3, tzinfo=UTC))
     asked = {request.partition_key for request in requests}
-    variants = settings().preset.variants
+    variants = SETTINGS.preset.variants
     assert asked == {f"{subset}|{variant}" for subset in ("1.7%", "10%") for variant in variants}
-    assert asked < set(priors.get_partition_keys())
+    assert asked < set(Partitions.of(SETTINGS.preset).priors.get_partition_keys())
 
 
 def test_a_week_is_trained_once_and_the_next_one_again() -> None:
@@ -48,9 +50,9 @@ def write_lock(folder: Path, version: str) -> None:
 
 def tick(cursor: str | None) -> tuple[list[str | None], str | None]:
     """(run keys, cursor afterwards) of one evaluation."""
-    from orchestration.definitions import defs
-
-    context = dg.build_sensor_context(cursor=cursor, repository_def=defs.get_repository_def())
+    context = dg.build_sensor_context(
+        cursor=cursor, repository_def=build_definitions(SETTINGS).get_repository_def()
+    )
     data = new_data_version.evaluate_tick(context)
     return [request.run_key for request in data.run_requests or []], data.cursor or cursor
 

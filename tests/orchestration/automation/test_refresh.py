@@ -22,21 +22,23 @@ SERVER = f"""
 import json, sys; sys.path.insert(0, {HERE!r})
 from tests.helpers.watching import Done
 from orchestration.cli.app import cli
-from orchestration.definitions import defs
+from orchestration.definitions import build_definitions
 from orchestration.resources.instance import open_instance
 from orchestration.automation.refresh import Refresh
-from orchestration.settings import settings
+from orchestration.settings import Settings
 
 ASSETS = ("raw_images", "images", "caption_subset")
 
 def refreshed():
     done = Done()
-    refresh = Refresh(defs.get_repository_def(), instance)
+    repository = build_definitions(settings).get_repository_def()
+    refresh = Refresh(repository, instance, settings)
     steps = [step for step in refresh.all_steps() if step.asset.to_user_string() in ASSETS]
     assert refresh.run(steps, done) == len(done)
     return done
 
-instance = open_instance(settings())
+settings = Settings.from_environment()
+instance = open_instance(settings)
 for line in sys.stdin:
     words = json.loads(line)
     if words == ["refresh"]:
@@ -161,11 +163,11 @@ def test_a_killed_refresh_does_not_keep_the_device(project: Project) -> None:
 import time, dagster as dg
 from orchestration.resources.instance import open_instance
 from orchestration.automation.refresh import TAG
-from orchestration.settings import settings
+from orchestration.settings import Settings
 @dg.asset(pool="device")
 def busy():
     time.sleep(60)
-dg.materialize([busy], instance=open_instance(settings()), tags=TAG)
+dg.materialize([busy], instance=open_instance(Settings.from_environment()), tags=TAG)
 """
     log = (project.folder / "busy.log").open("w+")
     child = subprocess.Popen(

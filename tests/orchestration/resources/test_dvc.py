@@ -16,13 +16,14 @@ PRESET = "emoji-small"
 REFRESH = f"""
 import json, sys; sys.path.insert(0, {HERE!r})
 from tests.helpers.watching import Done
-from orchestration.definitions import defs
+from orchestration.definitions import build_definitions
 from orchestration.resources.instance import open_instance
 from orchestration.automation.refresh import RAW_DATA, Refresh
-from orchestration.settings import settings
+from orchestration.settings import Settings
 
-instance, done = open_instance(settings()), Done()
-refresh = Refresh(defs.get_repository_def(), instance)
+settings = Settings.from_environment()
+instance, done = open_instance(settings), Done()
+refresh = Refresh(build_definitions(settings).get_repository_def(), instance, settings)
 steps = [s for s in refresh.all_steps() if s.asset.to_user_string() in ("raw_images", "images")]
 refresh.run(steps, done)
 version = instance.get_latest_materialization_event(RAW_DATA).asset_materialization.tags

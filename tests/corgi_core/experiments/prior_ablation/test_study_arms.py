@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from corgi_core.config import PRESETS
+from corgi_core.config import PRESETS, preset_named
 from corgi_core.experiments.prior_ablation.arms import (
     BASELINE,
     BASELINE_RAW,
@@ -23,7 +23,7 @@ presets = pytest.mark.parametrize("name", sorted(PRESETS))
 
 @presets
 def test_every_arm_is_trained_once_and_every_name_is_one_folder(name: str) -> None:
-    preset = PRESETS[name]
+    preset = preset_named(name)
     plans = plans_of(questions_of(preset), 1, preset.study.steps[-1])
     arms = [plan.arm for plan in plans]
     assert len(set(arms)) == len(arms)
@@ -35,7 +35,7 @@ def test_every_arm_is_trained_once_and_every_name_is_one_folder(name: str) -> No
 
 @presets
 def test_every_question_finds_what_it_asked_for(name: str) -> None:
-    preset = PRESETS[name]
+    preset = preset_named(name)
     questions = questions_of(preset)
     plans = {plan.arm: plan for plan in plans_of(questions, 0, preset.study.steps[-1])}
     for question in questions:
@@ -48,7 +48,7 @@ def test_every_question_finds_what_it_asked_for(name: str) -> None:
 
 
 def test_the_baseline_serves_almost_every_question() -> None:
-    preset = PRESETS["emoji"]
+    preset = preset_named("emoji")
     questions = questions_of(preset)
     asking = [question for question in questions if Arm(BASELINE) in question.arms]
     assert len(asking) == len(questions)
@@ -57,7 +57,7 @@ def test_the_baseline_serves_almost_every_question() -> None:
 
 
 def test_following_the_timesteps_needs_the_longest_sampling() -> None:
-    questions = [q for q in questions_of(PRESETS["emoji"]) if q.name == "timesteps"]
+    questions = [q for q in questions_of(preset_named("emoji")) if q.name == "timesteps"]
     assert all(plan.samplings == (Sampling(64),) for plan in plans_of(questions, 0, 64))
 
 

@@ -1,0 +1,193 @@
+"""Presets are YAML files under one schema: what they hold, and what is refused, and how."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from corgi_core.config import PRESETS, Preset, TrainingSettings, load_preset, preset_named
+from corgi_core.config.loading import (
+    Layer,
+    assigned,
+    file_layers,
+    known_settings,
+    preset_from_yaml,
+    preset_values,
+    yaml_of,
+)
+from corgi_core.errors import CorgiError
+
+# The sections of the presets that no renamed setting is in, as they were before the schema.
+DIGESTS = {
+    "emoji": {
+        "data": "4b583f0542246d8c", "encoders": "d21a4b5bf7396bf5",
+        "prior": "0ddf5c7f9993992a", "decoders": "0778d9a7fe231f1c",
+        "gaussians": "875fbe74fb0c0ac3", "evaluation": "548c8a8cbfb0809b",
+        "study": "643693be0bed0b6a", "comparison": "093398466db84167",
+        "language_free": "db9c5b15e3aa34ae",
+    },
+    "embeddings": {
+        "data": "9e979e5a32e20a9b", "encoders": "41679f4fc6d38ef3",
+        "prior": "ac3191d328893704", "study": "eb22a776c4203786",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_a_presets_values_are_those_that_finished_workspaces_were_made_with(name: str) -> None:
+    found = {section: preset_named(name).digest(section) for section in DIGESTS[name]}
+    assert found == DIGESTS[name]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_yaml_and_json(name: str) -> None:
+    preset = preset_named(name)
+    values = preset_values(preset)
+    assert preset_from_yaml(yaml_of(values)) == preset
+    assert preset_from_yaml(json.dumps(values)) == preset  # JSON is YAML
+
+
+def loaded(folder: Path, text: str) -> Preset:
+    (folder / "my.yaml").write_text(text, encoding="utf-8")
+    base, layers = file_layers(folder / "my.yaml")
+    return load_preset(base or "emoji", layers).preset
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "remedy"),
+    [
+        ("prior: {layer: 12}", "my.yaml: prior.layer is unknown", "did you mean prior.layers?"),
+        ("layers: 3", "my.yaml: layers is unknown", "did you mean prior.layers?"),
+        ("decoders: {gann: {}}", "decoders.gann is unknown", "did you mean decoders.gan?"),
+        ("decoders: {pca: {widht: 3}}", "decoders.pca.widht is", "did you mean decoders.pca.width"),
+        ("zzzzz: 3", "my.yaml: zzzzz is unknown", "`corgi config show` lists every setting"),
+        ("prior: {layers: 0}", "my.yaml: prior.layers is 0", "give a whole number of at least 1"),
+        ("prior: {cond_dropout: 1.5}", "prior.cond_dropout is 1.5", "give a number from 0 to 1"),
+        ("prior: {training: {ema_decay: 1}}", "ema_decay is 1", "from 0 to less than 1"),
+        ("gaussians: {kappa: 0}", "gaussians.kappa is 0", "give a number above 0"),
+        ("prior: {layers: twelve}", "prior.layers is 'twelve'", "give a whole number"),
+        ("prior: {layers: true}", "prior.layers is True", "give a whole number"),
+        ("prior: {checkpoint_activations: yes}", "is 'yes'", "give true or false"),
+        ("prior: {sampler: x}", "prior.sampler is 'x'", "one of ddpm, ddim, dpm++, unipc"),
+        ("prior: 5", "my.yaml: prior is 5", "give a mapping of settings"),
+        ("decoders: 5", "my.yaml: decoders is 5", "give a mapping by kind"),
+        ("evaluation: {steps: 3}", "evaluation.steps is 3", "give a list, each a whole number"),
+        ("variants: [shftd-k1]", "variants is 'shftd-k1'", "shifted-k<number>"),
+        ("caption_subsets: [5 %]", "caption_subsets is '5 %'", "such as 5%"),
+        ("caption_subsets: [101%]", "caption_subsets is '101%'", "from 0% to 100%"),
+        ("decoders: {stable_diffusion: {}}", "stable_diffusion.pretrained is missing", "text"),
+        ("encoders: {training: null}", "encoders.training", "encoders.clip to [trained]"),
+        ("extends: embeddings\nclip: a", "came from", "leave clip unset"),
+        ("default_decoder: gn", "no decoder 'gn'", "pca, cascade, gan, lafite"),
+        ("a: [1", "my.yaml, line 1: expected", "correct the YAML"),
+        ("seed: 1\n\nseed: 2", "my.yaml, line 3: seed is there twice", "correct the YAML"),
+        ("prior: {heads: 1, heads: 2}", "my.yaml, line 1: heads is there twice", "correct"),
+        ("1: 2", "my.yaml, line 1: the key 1 is no word", "correct the YAML"),
+        ("- seed", "my.yaml holds no mapping", "write lines such as"),
+        ("extends: nope", "my.yaml: extends is 'nope'", "choose one of emoji"),
+        ("extends: my.yaml", "my.yaml extends itself", "remove"),
+    ],
+)
+def test_a_mistake_is_named_with_its_file_and_its_remedy(
+    tmp_path: Path, text: str, problem: str, remedy: str
+) -> None:
+    with pytest.raises(CorgiError) as error:
+        loaded(tmp_path, text)
+    assert problem in error.value.problem
+    assert remedy.rstrip("?") in error.value.remedy
+
+
+def test_numbers_are_read_as_people_write_them(tmp_path: Path) -> None:
+    training = loaded(
+        tmp_path, "prior: {training: {learning_rate: 1e-3, steps: 10_000, weight_decay: 0}}"
+    ).prior.training
+    assert (training.learning_rate, training.steps, training.weight_decay) == (1e-3, 10_000, 0.0)
+
+
+def test_files_extend_files_and_presets(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "large.yaml").write_text(
+        "extends: emoji-small\nprior: {layers: 7, width: 96}\ndecoders: {gan: null}\n"
+    )
+    preset = loaded(tmp_path, "extends: below/large.yaml\nprior: {layers: 8}\n")
+    small = preset_named("emoji-small")
+    assert preset.prior == replace(small.prior, layers=8, width=96)
+    assert [decoder.kind for decoder in preset.decoders] == ["pca", "cascade", "lafite"]
+    assert preset.data == small.data
+
+
+def test_everything_that_a_preset_decides_can_be_set(tmp_path: Path) -> None:
+    """Every setting of the schema is in the file that shows a preset whole."""
+    preset = loaded(tmp_path, "decoders: {stable_diffusion: {pretrained: some/pipeline}}")
+    text = yaml_of(preset_values(preset))
+    for path in known_settings():
+        assert f"{path.rpartition('.')[2]}:" in text or path in ("clip", "extends"), path
+
+
+def test_encoders_that_are_named_are_not_trained() -> None:
+    layer = assigned("clip=[ViT-B-16/openai, RN101/openai]")
+    encoders = load_preset("emoji", [layer]).preset.encoders
+    assert encoders.clip == ("ViT-B-16/openai", "RN101/openai")
+    assert encoders.training is None
+    alone = load_preset("emoji", [assigned("encoders.clip=ViT-B-16/openai")]).preset
+    assert alone.encoders.clip == ("ViT-B-16/openai",)
+
+
+def test_local_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "pipeline").mkdir()
+    preset = loaded(
+        tmp_path, "clip: [clip, RN50/openai]\ndecoders:\n  stable_diffusion: {pretrained: pipeline}"
+    )
+    assert preset.encoders.clip == (str(tmp_path / "clip"), "RN50/openai")
+    assert preset.decoder_of("stable_diffusion").pretrained == str(tmp_path / "pipeline")
+
+
+def test_a_decoder_has_the_size_of_the_first_unless_it_says_its_own() -> None:
+    layer = assigned("decoders.stable_diffusion.pretrained=some/pipeline")
+    preset = load_preset("emoji", [layer]).preset
+    assert preset.decoder_of("stable_diffusion").image_size == preset.image_size == 64
+    assert preset.digest("decoders") == preset_named("emoji").digest("decoders")
+
+
+def test_the_default_decoder_is_the_first_or_the_one_named() -> None:
+    assert load_preset("emoji").preset.decoder.kind == "pca"
+    assert load_preset("emoji", [assigned("default_decoder=gan")]).preset.decoder.kind == "gan"
+    assert preset_named("embeddings").decoder is None
+
+
+def test_the_origin_of_a_setting_is_the_uppermost_layer_that_sets_it(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("extends: emoji-small\nprior: {layers: 7}\n")
+    base, layers = file_layers(tmp_path / "my.yaml")
+    found = load_preset(
+        base or "", [*layers, Layer("CORGI_SEED", {"seed": 1}), assigned("language_free=null")]
+    )
+    origins = {
+        "prior.layers": "my.yaml", "prior.width": "preset emoji-small", "prior.heads":
+        "preset emoji", "seed": "CORGI_SEED", "language_free": "--set", "study.training.seed":
+        "preset emoji",
+    }  # fmt: skip
+    assert {path: found.origin_of(path) for path in origins} == origins
+
+
+def test_settings_are_checked_wherever_they_are_made() -> None:
+    training = preset_named("emoji").prior.training
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        replace(training, steps=0)
+    with pytest.raises(ValidationError, match="accumulation"):
+        replace(training, accumulation=0)
+    with pytest.raises(ValidationError, match="unexpected"):
+        TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3, rate=1)  # type: ignore[call-arg]
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_preset_or_a_refusal(text: str) -> None:
+    with suppress(CorgiError):
+        load_preset("emoji", [assigned(f"prior.layers={text}")])
