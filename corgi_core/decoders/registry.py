@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from upath import UPath
 
-from corgi_core.config import DecoderSettings, settings_from
-from corgi_core.config.decoders import DECODER_SETTINGS
+from corgi_core.config import DECODER_SETTINGS, DecoderSettings, settings_from
 from corgi_core.errors import CorgiError
 from corgi_core.io.model_folder import read_model_folder
 
