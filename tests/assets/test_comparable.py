@@ -26,12 +26,12 @@ def saved_and_loaded(
 
 
 def test_a_stale_prior_is_left_out(tmp_path):
-    place = UPath(tmp_path)
+    folder = UPath(tmp_path)
     priors = {
-        "100%|baseline": saved_and_loaded(place / "a"),
-        "10%|shifted-k1024-learned": saved_and_loaded(place / "b"),
-        "100%|shifted-k128": saved_and_loaded(place / "c", replace(SETTINGS, num_steps=9)),
-        "1.7%|shifted-k1": saved_and_loaded(place / "d", encoder="e2"),
+        "100%|baseline": saved_and_loaded(folder / "a"),
+        "10%|shifted-k1024-learned": saved_and_loaded(folder / "b"),
+        "100%|shifted-k128": saved_and_loaded(folder / "c", replace(SETTINGS, num_steps=9)),
+        "1.7%|shifted-k1": saved_and_loaded(folder / "d", encoder="e2"),
     }
     models = comparable(priors, SETTINGS, ENCODERS)
     assert set(models) == {("baseline", "100%"), ("shifted-k1024-learned", "10%")}

@@ -42,7 +42,7 @@ def test_every_decoder_meets_every_embedding(state: Path) -> None:
     rows = [row for row in report["pictures"] if row["decoder"] != "real pictures"]
     cases = {(r["contest"], r["decoder"], r["source"], r["captions"], r["seed"]) for r in rows}
     assert len(cases) == len(rows)
-    drawing = [kind for kind in KINDS if kind != "lafite"]
+    with_prior = [kind for kind in KINDS if kind != "lafite"]
     priors = [(v, s) for v in ("baseline", "shifted-k1") for s in ("1.7%", "10%", "100%")]
     assert cases == {
         (contest, kind, source, captions, seed)
@@ -53,7 +53,7 @@ def test_every_decoder_meets_every_embedding(state: Path) -> None:
         )
         for kind, source, captions in [
             *((kind, "real", "none") for kind in KINDS),
-            *((kind, *prior) for kind in drawing for prior in sources),
+            *((kind, *prior) for kind in with_prior for prior in sources),
             ("lafite", "text", "none"),
         ]
     }

@@ -45,20 +45,20 @@ def test_what_is_there_is_taken_and_what_joins_makes_it_stale(tmp_path: Path) ->
                 resources={"io_manager": ArtifactIOManager(UPath(tmp_path))},
             )  # fmt: skip
 
-        def kept() -> list[str]:
+        def members() -> list[str]:
             return Subset.load(UPath(tmp_path / "whole")).keys.tolist()
 
         first, second = "100%|baseline", "1.7%|shifted-k1024-learned"
         make(part, first)
         make(whole)
-        assert kept() == [first]
+        assert members() == [first]
         assert staleness(graph, whole.key, None, instance) is None
         make(part, first)  # once more the same
         assert staleness(graph, whole.key, None, instance) is None
         make(part, second)
         assert staleness(graph, whole.key, None, instance) == "has a new dependency data version"
         make(whole)
-        assert sorted(kept()) == sorted([first, second])
+        assert sorted(members()) == sorted([first, second])
         assert staleness(graph, whole.key, None, instance) is None
         with pytest.raises(CorgiError, match="materialise it again"):
             make(strict)

@@ -1,4 +1,4 @@
-"""A cascade small enough to learn sixteen coloured shapes by heart in seconds."""
+"""A cascade small enough to memorise sixteen coloured shapes in seconds."""
 
 from __future__ import annotations
 

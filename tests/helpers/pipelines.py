@@ -1,4 +1,4 @@
-"""A tiny pipeline that is to learn sixteen coloured shapes by heart."""
+"""A tiny pipeline that can memorise sixteen coloured shapes."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def a_vae(pictures: Tensor) -> AutoencoderKL:
     for step in range(VAE_STEPS):
         optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / VAE_STEPS)
         found = vae.encode(pictures).latent_dist
-        drawn = vae.decode(found.mean + 0.05 * torch.randn_like(found.mean)).sample
-        loss = F.mse_loss(drawn, pictures) + 1e-4 * found.mean.square().mean()
+        decoded = vae.decode(found.mean + 0.05 * torch.randn_like(found.mean)).sample
+        loss = F.mse_loss(decoded, pictures) + 1e-4 * found.mean.square().mean()
         optimizer.zero_grad()
         (loss + 1e-3 * (found.logvar + 6).square().mean()).backward()
         optimizer.step()

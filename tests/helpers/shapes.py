@@ -1,4 +1,4 @@
-"""A decoder small enough to learn sixteen coloured shapes by heart in seconds."""
+"""A decoder small enough to memorise sixteen coloured shapes in seconds."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def coloured_shape(number: int) -> Image.Image:
     picture = Image.new("RGB", (SIDE, SIDE), "white")
     colours = ("red", "green", "blue", "black", "orange", "purple", "cyan", "pink")
     disc = number < len(colours)
-    draw = ImageDraw.Draw(picture)
-    (draw.ellipse if disc else draw.rectangle)(
+    canvas = ImageDraw.Draw(picture)
+    (canvas.ellipse if disc else canvas.rectangle)(
         (3, 3, 12, 12) if disc else (1, 6, 14, 9), colours[number % len(colours)]
     )
     return picture

@@ -56,10 +56,10 @@ def stores(folder: Path, images: Dataset) -> tuple[ArrayStore, ArrayStore]:
         "width": sum(BLOCKS),
     }
     random = np.random.default_rng(0)
-    told = random.normal(size=(IMAGES, sum(BLOCKS)))
-    untold = random.normal(size=(IMAGES, sum(BLOCKS)))
-    shown = torch.from_numpy(1.0 + told + 0.5 * untold)
-    real = scale_per_encoder(shown, BLOCKS).numpy().astype(np.float16)
+    meaning = random.normal(size=(IMAGES, sum(BLOCKS)))
+    noise = random.normal(size=(IMAGES, sum(BLOCKS)))
+    mixed = torch.from_numpy(1.0 + meaning + 0.5 * noise)
+    real = scale_per_encoder(mixed, BLOCKS).numpy().astype(np.float16)
 
     def image(shard: str) -> dict[str, np.ndarray]:
         keys = images.rows(shard)["key"].to_numpy(dtype=str)
@@ -69,10 +69,10 @@ def stores(folder: Path, images: Dataset) -> tuple[ArrayStore, ArrayStore]:
         rows = images.rows(shard)
         keys = np.repeat(rows["key"].to_numpy(dtype=str), rows["captions"].map(len))
         which = keys.astype(int)
-        tokens = np.resize(told[which], (len(which), TOKENS, TEXT_WIDTH))
+        tokens = np.resize(meaning[which], (len(which), TOKENS, TEXT_WIDTH))
         return {
             "keys": keys,
-            "text": told[which].astype(np.float16),
+            "text": meaning[which].astype(np.float16),
             "tokens": tokens.astype(np.float16),
             "mask": np.ones((len(which), TOKENS), bool),
         }

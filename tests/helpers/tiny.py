@@ -58,7 +58,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class TinyTask(Task):
-    """Images of noise → functions of their channel means. Faults happen to it as it is told."""
+    """Images of noise → functions of their channel means. Its fields say which faults happen to it."""
 
     rows: int = 100
     plain: bool = False  # nothing that depends on how the batch is shared among workers
@@ -66,7 +66,7 @@ class TinyTask(Task):
     die_at: int = -1  # step at which the process kills itself with SIGKILL …
     died: Path | None = field(default=None, compare=False)  # … unless this file is there
     spoilt_row: int = -1  # the image that is not a number
-    fill_at: int = -1  # step at which somebody fills the disk …
+    fill_at: int = -1  # step at which the disk is filled …
     ballast: Path | None = field(default=None, compare=False)  # … with this file …
     left: int = field(default=0, compare=False)  # … but for so many bytes
     attempts: Path | None = field(default=None, compare=False)  # a dot for every model built
@@ -105,9 +105,9 @@ class TinyTask(Task):
         return {"held_out": (model(images) - targets).square().mean().item()}
 
 
-def numbered(kept: dict[str, int], item: int) -> tuple[int, int, int]:
+def numbered(memory: dict[str, int], item: int) -> tuple[int, int, int]:
     """(item, the process, how many items it has had); negative ones are refused."""
     if item < 0:
         raise CorgiError(f"{item} is negative", "count upwards")
-    kept["items"] = kept.get("items", 0) + 1
-    return item, os.getpid(), kept["items"]
+    memory["items"] = memory.get("items", 0) + 1
+    return item, os.getpid(), memory["items"]

@@ -1,4 +1,4 @@
-"""Somebody who watches a refresh, for tests and for the programs that they start."""
+"""A watcher of refreshes, for tests and for the programs that they start."""
 
 from __future__ import annotations
 

@@ -140,9 +140,9 @@ def test_another_training_is_refused_by_what_differs(tmp_path: Path) -> None:
 def test_bad_input_is_one_sentence(
     tmp_path: Path, rows: int, folder: str, workers: int, problem: str
 ) -> None:
-    place = UPath(folder) if "://" in folder else tmp_path / folder
+    path = UPath(folder) if "://" in folder else tmp_path / folder
     with pytest.raises(CorgiError, match=problem):
-        train(TinyTask(rows), SETTINGS, place, world_size=workers)
+        train(TinyTask(rows), SETTINGS, path, world_size=workers)
     assert not (tmp_path / "run").exists()
 
 

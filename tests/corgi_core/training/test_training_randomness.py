@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from corgi_core.training.randomness import BatchOrder, StepRandom
 
 
-def draws(random: StepRandom) -> list[torch.Tensor]:
+def samples(random: StepRandom) -> list[torch.Tensor]:
     return [random.normal(3), random.uniform(), random.integers(1000, 2, 2), random.normal(3)]
 
 
 @given(seed=st.integers(0, 2**31), step=st.integers(0, 10**6), world=st.sampled_from([1, 2, 4]))
 def test_workers_share_one_global_draw(seed: int, step: int, world: int) -> None:
-    whole = draws(StepRandom(seed, step, 8))
-    shares = [draws(StepRandom(seed, step, 8, rank, world)) for rank in range(world)]
+    whole = samples(StepRandom(seed, step, 8))
+    shares = [samples(StepRandom(seed, step, 8, rank, world)) for rank in range(world)]
     for index, expected in enumerate(whole):
         assert torch.equal(torch.cat([share[index] for share in shares]), expected)
     assert not torch.equal(whole[0], whole[3])
