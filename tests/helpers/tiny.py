@@ -58,7 +58,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class TinyTask(Task):
-    """Images of noise → functions of their channel means. Its fields say which faults happen to it."""
+    """Images of noise → functions of their channel means. Its fields are the faults that happen."""
 
     rows: int = 100
     plain: bool = False  # nothing that depends on how the batch is shared among workers
