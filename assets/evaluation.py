@@ -72,7 +72,6 @@ def evaluation(
         return evaluate(
             models, decoder, clip_encoder, image_embeddings, text_embeddings, pixels,
             captions_of=dict(zip(captioned["key"], captioned["captions"].str[0], strict=True)),
-            test_keys=set(captioned["key"]),
             settings=measuring,
         )  # fmt: skip
 

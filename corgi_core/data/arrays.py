@@ -142,6 +142,14 @@ class ArrayStore:
         """The rows, [n] of int64, whose key is one of `keys`, in the store's order."""
         return np.flatnonzero(np.isin(self.keys, list(keys)))
 
+    def first_rows_among(self, keys: Iterable[str]) -> np.ndarray:
+        """The first row, [n] of int64, of each key that is one of `keys`, in the store's order.
+
+        Of captions these are the ones that stand for their images (`caption_of`).
+        """
+        rows = self.rows_among(keys)
+        return rows[np.sort(np.unique(self.keys[rows], return_index=True)[1])]
+
     @cached_property
     def _rows(self) -> dict[str, list[int]]:
         rows: dict[str, list[int]] = {}

@@ -37,24 +37,41 @@ def evaluate(
     texts: ArrayStore,
     pixels: ArrayStore,
     captions_of: Mapping[str, str],
-    test_keys: Collection[str],
     settings: EvaluationSettings,
 ) -> Evaluation:
-    """Scores of every prior on all held-out captions, and of the pictures of some of them.
+    """Scores of every prior on the held-out images, and of the pictures decoded for some of them.
 
-    `captions_of` maps an image key to its first caption, for the grid. The decoded images are the
-    same for all priors: an evenly spaced `settings.images` of the held-out ones.
+    Every held-out image counts once, with the caption that stands for it (its first). The decoded
+    images are the same for all priors: an evenly spaced `settings.images` of the held-out ones.
+
+    Args:
+        priors: The priors by (variant, caption subset).
+        decoder: Decodes the real embeddings and those that the priors sample.
+        clip: The encoder of the embeddings, for the decoded pictures' scores.
+        images: Image embeddings, "image" [n, d].
+        texts: Text embeddings and tokens, one row a caption.
+        pixels: The images as squares, "pixels" uint8 [n, 3, s, s].
+        captions_of: By key, the caption that stands for each held-out image, where it has one.
+        settings: Numbers of sampling steps, images to decode, and the seed.
+
+    Returns:
+        The numbers, a curve of the cosine over the sampling steps, and a picture grid for each
+        caption subset.
+
+    Raises:
+        CorgiError: fewer than two held-out images have captions, the priors were made for different
+            numbers of steps, or too few images are decoded for precision and recall.
     """
     started = time.perf_counter()
-    held_out = _held_out(images, texts, test_keys)
+    held_out = _held_out(images, texts, captions_of)
     metrics = _prior_metrics(priors, held_out, texts.spec, settings)
     rows = evenly_spaced(len(held_out), settings.images)
-    chosen_keys = texts.keys[texts.rows_among(test_keys)][rows]
+    chosen_keys = texts.keys[texts.first_rows_among(captions_of)[rows]]
     real = torch.from_numpy(pixels.read("pixels")[pixels.rows_of(chosen_keys)]).float() / 255
     inception = (
         InceptionFeatures(settings.inception_weights) if settings.inception_weights else None
     )
-    judge = PictureScorer(clip, real, held_out.text[rows], inception)
+    scorer = PictureScorer(clip, real, held_out.text[rows], inception)
     embeddings = {(REAL, "none"): held_out.image[rows]}
     embeddings |= {
         name: _embeddings(prior, held_out, rows, settings) for name, prior in priors.items()
@@ -62,8 +79,8 @@ def evaluate(
     pictures: dict[Name, Tensor] = {}
     picture_scores: dict[str, dict[str, Any]] = {}
     for done, ((variant, subset), z) in enumerate(embeddings.items(), start=1):
-        drawn, scores = decode_and_score(decoder, z, judge, settings.seed)
-        pictures[variant, subset] = drawn
+        decoded, scores = decode_and_score(decoder, z, scorer, settings.seed)
+        pictures[variant, subset] = decoded
         picture_scores.setdefault(variant, {})[subset] = scores
         report("decoding held-out pictures", done, len(embeddings))
 
@@ -86,7 +103,7 @@ def evaluate_priors(
     test_keys: Collection[str],
     settings: EvaluationSettings,
 ) -> Evaluation:
-    """Scores of every prior on all held-out captions, where no decoder draws pictures."""
+    """Scores of every prior on the held-out images, where there is no decoder."""
     started = time.perf_counter()
     held_out = _held_out(images, texts, test_keys)
     metrics = _prior_metrics(priors, held_out, texts.spec, settings)
@@ -95,10 +112,10 @@ def evaluate_priors(
 
 
 def _held_out(images: ArrayStore, texts: ArrayStore, test_keys: Collection[str]) -> Captions:
-    held_out = Captions.read(images, texts, set(test_keys))
+    held_out = Captions.read(images, texts, set(test_keys), one_each=True)
     if len(held_out) < 2:
         raise CorgiError(
-            f"{len(held_out)} held-out captions are too few to evaluate on",
+            f"{len(held_out)} held-out images with captions are too few to evaluate on",
             "ingest more captioned images, or raise test_fraction",
         )
     return held_out
@@ -111,18 +128,18 @@ def _prior_metrics(
     settings: EvaluationSettings,
 ) -> dict[str, Any]:
     """The protocol, the text embedding's scores, and every prior's by number of steps."""
-    settled = _settled_steps(priors)
+    num_steps = _common_steps(priors)
     by_steps: dict[str, dict[str, Any]] = {}
     for (variant, subset), prior in priors.items():
         what = f"{variant} · {subset}"
         scores = prior_scores(
-            prior, held_out, sorted({*settings.steps, settled}), settings.seed, what
+            prior, held_out, sorted({*settings.steps, num_steps}), settings.seed, what
         )
         by_steps.setdefault(variant, {})[subset] = scores
     return {
         "protocol": {
             "held_out_captions": len(held_out),
-            "prior_steps": settled,
+            "prior_steps": num_steps,
             "prior_sampler": "ddpm",
             "prior_guidance": next(iter(priors.values())).settings.guidance,
             "seed": settings.seed,
@@ -133,7 +150,7 @@ def _prior_metrics(
     }
 
 
-def _settled_steps(priors: Mapping[Name, PriorModel]) -> int:
+def _common_steps(priors: Mapping[Name, PriorModel]) -> int:
     steps = {prior.settings.num_steps for prior in priors.values()}
     if len(steps) != 1:
         raise CorgiError(
@@ -164,7 +181,7 @@ def _grids(
     grids = {}
     for subset in subsets:
         columns = {"real image": real[chosen], REAL: pictures[REAL, "none"][chosen]}
-        columns |= {v: drawn[chosen] for (v, s), drawn in pictures.items() if s == subset}
+        columns |= {v: decoded[chosen] for (v, s), decoded in pictures.items() if s == subset}
         grids[f"pictures_{subset.removesuffix('%')}_percent"] = labelled_grid(
             [captions[i] for i in chosen], columns
         )

@@ -39,15 +39,20 @@ class Captions:
     image: Tensor
 
     @classmethod
-    def read(cls, images: ArrayStore, texts: ArrayStore, keys: set[str]) -> Captions:
-        """All captions of the images in `keys`, in the text store's order."""
+    def read(
+        cls, images: ArrayStore, texts: ArrayStore, keys: set[str], one_each: bool = False
+    ) -> Captions:
+        """All captions of the images in `keys`, in the text store's order.
+
+        With `one_each` every image comes once, with the caption that stands for it: its first.
+        """
         if images.spec["encoder"] != texts.spec["encoder"]:
             raise CorgiError(
                 f"images were embedded by CLIP {images.spec['encoder']}, "
                 f"captions by {texts.spec['encoder']}",
                 "materialise image_embeddings and text_embeddings with the same clip_encoder",
             )
-        rows = texts.rows_among(keys)
+        rows = texts.first_rows_among(keys) if one_each else texts.rows_among(keys)
         image_rows = images.rows_of(texts.keys[rows])
         return cls(
             tokens=torch.from_numpy(texts.read("tokens")[rows]),
