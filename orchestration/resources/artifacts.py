@@ -20,9 +20,11 @@ class FolderBacked(Protocol):
     """What the IO manager needs of an artefact."""
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """Names the content: the data version."""
 
-    def save(self, folder: Path | UPath) -> None: ...
+    def save(self, folder: Path | UPath) -> None:
+        """Write the content to a folder, whole or not at all."""
 
 
 class Artifact(dg.DagsterType):
@@ -42,6 +44,7 @@ class Artifact(dg.DagsterType):
         )
 
     def load(self, folder: UPath) -> FolderBacked:
+        """Read a folder as the class that this type names."""
         module, _, name = self._load.partition(":")
         artifact: FolderBacked = attrgetter(name)(import_module(module))(folder)
         return artifact

@@ -1,7 +1,7 @@
 """Ray: a cluster by its address, or a local one that the first training of a process starts.
 
 Built on dagster-ray's LocalRay, with two differences. Ray is started when a training needs it, not
-with every step, and it is kept until the process ends, for starting costs seconds.
+with every step, and it runs until the process ends, because starting costs seconds.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Compute(LocalRay):
 
     @property
     def ray_address(self) -> str | None:  # type: ignore[override]
+        """The cluster's address; None for a local Ray."""
         return self.address
 
     @contextmanager
@@ -148,7 +149,7 @@ class Compute(LocalRay):
         all that it has loaded, for its next items. Progress is reported as `what`. With
         `num_workers` 0 the items are done here, one after the other.
 
-        Raises what `function` raises. Whoever stops asking for results stops the work.
+        Raises what `function` raises. When the iterator is closed, the work ends.
         """
         if self.num_workers == 0:
             yield from progress.track((function(common, item) for item in items), what, len(items))
@@ -157,12 +158,12 @@ class Compute(LocalRay):
 
         self.connect()
         try:
-            kept = ray.put(common)
+            reference = ray.put(common)
             remote = ray.remote(num_cpus=1)(apply_on_worker)
-            running = [remote.remote(function, [kept], item) for item in items]
+            running = [remote.remote(function, [reference], item) for item in items]
             yield from progress.track(_as_they_come(running), what, len(items))
         except BaseException:
-            ray.shutdown()  # nothing may go on unseen
+            ray.shutdown()  # no task may outlive the error
             raise
 
     def _nodes(self) -> list[Mapping[str, float]]:

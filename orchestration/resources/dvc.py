@@ -25,6 +25,7 @@ class DVC(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @classmethod
     def of(cls, settings: Settings) -> DVC:
+        """The project that describes the settings' dataset, if any does."""
         return cls(enabled=settings.under_dvc)
 
     def up_to_date(self, stage: str) -> bool:

@@ -15,17 +15,22 @@ class ArtifactIOManager(dg.UPathIOManager):
 
     An artefact writes and reads itself; the input's declared type says which class reads. Several
     partitions at once are a dict by partition key, which holds those that are there if the input
-    says so. An artefact that was computed in its own place,
-    shard by shard, is there already, and its `save` copies nothing.
+    says so. An artefact that was
+    computed in its own folder, shard by shard, is there already, and its `save` copies nothing.
     """
 
     def __init__(self, root: UPath) -> None:
         super().__init__(base_path=root)
 
     def dump_to_path(self, context: dg.OutputContext, obj: FolderBacked, path: UPath) -> None:
+        """Write an asset's artefact to its folder."""
         obj.save(path)
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> FolderBacked:
+        """Read an input as its declared type.
+
+        Raises FileNotFoundError for a partition that is not there, where the input allows that.
+        """
         declared = context.dagster_type
         artifact = getattr(declared, "value_type", declared)  # of dict[str, artefact]
         if not isinstance(artifact, Artifact):

@@ -1,4 +1,4 @@
-"""Messages to a service that may be slow or down: kept on disk, delivered in order, in background.
+"""Messages to a service that may be slow or down: on disk, delivered in order, in background.
 
 The sender never waits and never fails. What could not be delivered stays on disk, and a later
 process delivers it. A message may therefore arrive twice; receivers must take it the same.
@@ -123,7 +123,7 @@ def _lock(path: Path) -> AbstractContextManager[None]:
 
 
 def _remove(path: Path) -> None:
-    """The messages, then their lock: whoever finds the lock alone has nothing to deliver."""
+    """Remove the messages, then their lock: a lock alone means that nothing is left to deliver."""
     path.unlink(missing_ok=True)
     path.with_suffix(".lock").unlink(missing_ok=True)
 

@@ -1,6 +1,6 @@
 """Ray Train around the one training loop. Imports no Dagster, so that workers need not either.
 
-Ray places the workers, joins them to a process group and replaces them when they die. All else is
+Ray starts the workers, joins them to a process group and replaces them when they die. All else is
 the loop's own: a replaced worker goes on from the run folder's newest whole checkpoint, metrics
 travel through the metrics log there, and the weights are read from there at the end.
 """
@@ -126,21 +126,24 @@ def train_on_worker(config: dict[str, Any]) -> None:
     )
 
 
-_kept: dict[str, Any] = {}  # what several tasks of this worker have in common
+_common: dict[str, Any] = {}  # what several tasks of this worker have in common
 
 
 def apply_on_worker(function: Any, common: list[Any], item: Any) -> Any:
-    """function(common, item) on one thread. `common` is a reference in a list, which Ray leaves
-    alone: what it names is fetched by a worker's first task and kept for the next ones."""
+    """function(common, item) on one thread.
+
+    `common` is a reference in a list, which Ray does not resolve: a worker's first task fetches
+    what it names, and the next tasks use the same object.
+    """
     import ray
     import torch
 
     torch.set_num_threads(1)
     (reference,) = common
-    if reference.hex() not in _kept:
-        _kept.clear()
-        _kept[reference.hex()] = ray.get(reference)
-    return function(_kept[reference.hex()], item)
+    if reference.hex() not in _common:
+        _common.clear()
+        _common[reference.hex()] = ray.get(reference)
+    return function(_common[reference.hex()], item)
 
 
 def _process_group(shape: WorkerShape) -> Any:

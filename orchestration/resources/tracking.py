@@ -44,6 +44,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @classmethod
     def of(cls, settings: Settings) -> MLflow:
+        """The server or the local store that the settings name."""
         served = settings.tracking_uri.startswith("http")
         return cls(
             tracking_uri=settings.tracking_uri,
@@ -55,6 +56,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
 
     def client(self) -> MlflowClient:
+        """MLflow's client of the store."""
         return _client(self.tracking_uri)
 
     def experiment_id(self) -> str:
@@ -63,8 +65,8 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         found = client.get_experiment_by_name(self.experiment)
         if found is not None:
             return str(found.experiment_id)
-        place = f"{self.artifacts}/{self.experiment}" if self.artifacts else None
-        return str(client.create_experiment(self.experiment, place))
+        location = f"{self.artifacts}/{self.experiment}" if self.artifacts else None
+        return str(client.create_experiment(self.experiment, location))
 
     @contextmanager
     def run(
@@ -145,6 +147,7 @@ class TrackedRun:
         return f"{self._mlflow.address}/#/{page}"
 
     def end(self, status: str) -> None:
+        """End the run as FINISHED or FAILED; waits a while for the last messages."""
         self._send("end", status=status, moment=int(1000 * time.time()))
         self._outbox.close(PATIENCE)
 

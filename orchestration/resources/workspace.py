@@ -1,4 +1,4 @@
-"""What every asset may ask of its surroundings: the preset, its own place, a folder to work in."""
+"""What assets know of their surroundings: the preset, their own paths, a folder to work in."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def language_free(self) -> LanguageFreeSettings:
-        """Whose images are drawn without captions; CorgiError where the preset does not say."""
+        """The source that is trained without captions; CorgiError where the preset names none."""
         settings = self.preset.language_free
         if settings is None:
             raise CorgiError(
-                "nothing says whose images are to be drawn without captions",
+                "the preset names no source to train on without captions",
                 "set CORGI_LANGUAGE_FREE to a source of the data, or take a prior from other data "
                 "(`corgi generate --prior FOLDER`)",
             )
@@ -67,13 +67,14 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         return root.joinpath(asset, *_folders_of(partition))
 
     def work_folder(self, context: dg.AssetExecutionContext, digest: str) -> Path:
-        """A local folder for a resumable piece of work; other inputs, another folder."""
+        """A local folder for resumable work; other inputs, another folder."""
         partition = context.partition_key if context.has_partition_key else None
         asset = context.asset_key.to_user_string()
         return Path(self.work).joinpath(asset, *_folders_of(partition), digest)
 
     @property
     def reports_folder(self) -> Path:
+        """The folder of tables and pictures for people."""
         return Path(self.reports)
 
 
