@@ -19,8 +19,13 @@ from corgi_core.config import DataSettings
 from corgi_core.errors import CorgiError
 
 # no vector formats (EPS would start Ghostscript) and nothing that only old programs write
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = (
+    "PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB", "ICO", "TGA",
+    "QOI",
+)  # fmt: skip
 _EXIF_ORIENTATION = 0x0112
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 MAX_BYTES = 1 << 28  # of a file that a person names
 
 
@@ -48,6 +53,16 @@ def normalise(image: bytes, max_pixels: int, max_side: int) -> Normalised:
     """
     if not image:
         raise UnfitError("empty file", "zero bytes")
+    try:
+        return _normalised(image, max_pixels, max_side)
+    except UnfitError as unfit:
+        without = _without_text(image)
+        if unfit.reason != "damaged" or without == image:
+            raise
+        return _normalised(without, max_pixels, max_side)
+
+
+def _normalised(image: bytes, max_pixels: int, max_side: int) -> Normalised:
     result = Normalised()
     try:
         with warnings.catch_warnings():
@@ -63,6 +78,22 @@ def normalise(image: bytes, max_pixels: int, max_side: int) -> Normalised:
     except Exception as error:  # Pillow's parsers raise whatever the damage makes them raise
         raise UnfitError("damaged", f"{type(error).__name__}: {error}"[:200]) from error
     return result
+
+
+def _without_text(image: bytes) -> bytes:
+    """A PNG without its texts and colour profile, of which Pillow reads at most 1 MiB each.
+
+    They are dropped in any case; other files are returned as they are.
+    """
+    if not image.startswith(_PNG):
+        return image
+    parts, at = [_PNG], len(_PNG)
+    while at < len(image):
+        end = at + 12 + int.from_bytes(image[at : at + 4], "big")  # length, type, data, checksum
+        if image[at + 4 : at + 8] not in _PNG_TEXTS:
+            parts.append(image[at:end])
+        at = end
+    return b"".join(parts)
 
 
 def picture_file(path: Path) -> bytes:
@@ -102,8 +133,8 @@ def _plain(
     if opened.mode == "CMYK":
         changes.append(("CMYK", "converted to RGB"))
     if opened.mode[0] in "IF":
-        changes.append(("16-bit", "scaled to 8 bits"))
-        upright = _eight_bits(upright)
+        upright, change = _eight_bits(upright, opened.format)
+        changes.append(change)
     plain = Image.new("RGB", upright.size, "white")
     if upright.has_transparency_data:
         upright = upright.convert("RGBA")
@@ -116,14 +147,34 @@ def _plain(
     return plain
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A 16-bit grey picture in 8 bits; Pillow's own conversion would clip it to white."""
-    values = np.asarray(picture).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
+def _eight_bits(
+    picture: Image.Image, file_format: str | None
+) -> tuple[Image.Image, tuple[str, str]]:
+    """A grey picture of 16 or 32 bits, or of floats, in 8 bits; and what was done to it.
+
+    Pillow's own conversion would clip it. Integers of 16 bits have their whole range; of others the
+    largest value says which range they are in: 0..1 (floats), 0..255 or 0..65535.
+
+    Raises:
+        UnfitError: The values are not finite, negative, or in none of those ranges.
+    """
+    values = np.asarray(picture).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise UnfitError("pixel format", "some pixels are not finite")
+    low, high = values.min(), values.max()
+    full_range = picture.mode.startswith("I;16") or file_format == "PPM"
+    if low >= 0 and picture.mode == "F" and high <= 1.001:
+        scale, change = 255.0, ("float pixels", "0..1 scaled to 8 bits")
+    elif low >= 0 and not full_range and (picture.mode == "I" or high >= 16) and high < 255.5:
+        scale, change = 1.0, ("32-bit", "0..255 taken as 8 bits")
+    elif low >= 0 and high <= 65535 and (full_range or high >= 4096):
+        scale, change = 1 / 257, ("16-bit", "scaled to 8 bits")
+    else:
         raise UnfitError(
-            "pixel format", f"{picture.mode} values beyond 16 bits have no known range"
+            "pixel format", f"{picture.mode} values from {low:g} to {high:g} have no known range"
         )
-    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+    eight_bits = np.round(values * scale).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(eight_bits), change
 
 
 def _png(plain: Image.Image) -> bytes:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import tarfile
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ def _check_key(sample: Sample, seen: set[str]) -> None:
     if sample.key in seen:
         raise CorgiError(f"two images have the key {sample.key!r}", "rename one of the files")
     last = sample.key.rpartition("/")[2]
-    if not last or "." in last or not sample.key.isprintable():
+    illegal = any(unicodedata.category(character) in ("Cc", "Cs") for character in sample.key)
+    if not last or "." in last or illegal:
         raise CorgiError(
             f"the key {sample.key!r} is empty, or holds a dot or a control character",
             "rename the file",

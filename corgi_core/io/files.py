@@ -36,7 +36,7 @@ _BEFORE_MARKERS = {
     "metrics.json": {"protocol", "priors"},
     "state.json": {"sha256"},
 }
-_DATASET_BEFORE_MARKERS = re.compile(r"(manifest|quarantine)\.parquet|shards/\d{5,}\.tar")
+_DATASET_BEFORE_MARKERS = re.compile(r"(manifest|quarantine|skipped)\.parquet|shards/\d{5,}\.tar")
 _REPORT_BEFORE_MARKERS = re.compile(r"measurements\.json|\w+\.png|tables/\w+\.md")
 
 

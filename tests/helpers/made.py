@@ -1,10 +1,13 @@
-"""Small real data for the tests of corgi_core.data: pictures by Pillow, and samples of them."""
+"""Small real data for the tests of corgi_core.data: pictures by Pillow, samples, folders, tars."""
 
 import hashlib
 import io
+import tarfile
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from upath import UPath
 
 from corgi_core.config import DataSettings
 from corgi_core.data.shards import Sample
@@ -40,3 +43,24 @@ def sample(key: str, image: bytes | None = None, **about: object) -> Sample:
 
 def samples(count: int) -> list[Sample]:
     return [sample(f"{number:04d}") for number in range(count)]
+
+
+def folder_with(place: Path, files: dict[str, bytes | str]) -> UPath:
+    """A folder of these files, by their paths in it."""
+    for name, content in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        data = content.encode() if isinstance(content, str) else content
+        (place / name).write_bytes(data)
+    return UPath(place)
+
+
+def tar_with(path: Path, files: dict[str, bytes | str]) -> UPath:
+    """A tar of these members, in this order; a content of `bytes` or `str`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            data = content.encode() if isinstance(content, str) else content
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return UPath(path)

@@ -1,24 +1,29 @@
-"""Readers, one for each format: each turns a path into a stream of samples, bytes untouched."""
+"""Readers, one for each format: each turns a path into a stream of samples, bytes untouched.
+
+A reader is one function `read(path, caption_column)` that yields, in a fixed order,
+
+- a `Sample` for every image: its key, its file's bytes, its captions (None without any), its split
+  ("train", "test", or None to let Corgi split by `group`), and where it comes from;
+- a `Skipped` for whatever it passes over, with a reason: a file that is no image, a bad row.
+
+It raises CorgiError where nothing can be read at all. `READERS["name"] = read` makes it known to
+`corgi ingest --format name`. Keys need not be legal: ingest replaces what a tar cannot hold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 from upath import UPath
 
 from corgi_core.data.formats import embeddings, emoji, image_folder, webdataset_shards
+from corgi_core.data.formats.conventions import Skipped
 from corgi_core.data.shards import Sample
 
+__all__ = ["READERS", "Reader", "Sample", "Skipped"]
 
-class Reader(Protocol):
-    """Reads the data at `path` in a fixed order; `caption_column` names where captions are."""
-
-    def __call__(
-        self, path: Path | UPath | None, caption_column: str | None = None
-    ) -> Iterator[Sample]: ...
-
+Reader = Callable[[Path | UPath | None, str | None], Iterator[Sample | Skipped]]
 
 READERS: dict[str, Reader] = {
     "embeddings": embeddings.read,

@@ -29,9 +29,13 @@ from upath import UPath
 
 from corgi_core.data.formats.conventions import (
     IMAGE_SUFFIXES,
+    Captions,
+    Skipped,
     caption_column_of,
     captions_in,
+    column_among,
     split_among,
+    text_of,
 )
 from corgi_core.data.shards import Sample
 from corgi_core.data.vectors import VECTOR, Blocks, Space, vector_file
@@ -49,11 +53,13 @@ class About(NamedTuple):
     """What a table says of one image."""
 
     key: str
-    captions: list[str] | None
+    captions: Captions
     split: str | None
 
 
-def read(path: Path | UPath | None, caption_column: str | None = None) -> Iterator[Sample]:
+def read(
+    path: Path | UPath | None, caption_column: str | None = None
+) -> Iterator[Sample | Skipped]:
     """Every embedding of the files at `path`, in their order, a few rows in memory at a time.
 
     `path`: a Parquet or .npy file, or a folder of them. Keys are made legal: an image's suffix is
@@ -74,10 +80,12 @@ def read(path: Path | UPath | None, caption_column: str | None = None) -> Iterat
                     "bring embeddings of the same encoders and widths only",
                 )
             key, group = keys.legal(about.key, file)
+            if about.captions.fault:
+                yield Skipped(f"{file.name}: {about.key}", "unusable caption", about.captions.fault)
             yield Sample(
                 key,
                 vector_file(encoder_dims),
-                about.captions,
+                about.captions.texts,
                 about.split or by_name,
                 source=path.name,
                 group=group,
@@ -102,7 +110,7 @@ class _Keys:
         folder, slash, last = normpath(key).lstrip("./").rpartition("/")
         stem, _, suffix = last.rpartition(".")
         plain = stem if stem and suffix.lower() in IMAGE_SUFFIXES else last
-        group = f"{folder}{slash}{plain.replace('.', '_')}"
+        group = f"{folder}{slash}{plain.replace('.', '_') or '_'}"
         unique = group
         if group in self._legal:
             unique = f"{group}-{sha256(key.encode()).hexdigest()[:8]}"
@@ -181,7 +189,7 @@ def _reading(
 ) -> Callable[[Record], About]:
     """How a record of that table is read, once its columns are known."""
     present = f"it has {', '.join(columns)}"
-    key = next((column for column in KEY_COLUMNS if column in columns), None)
+    key = column_among(columns, KEY_COLUMNS)
     if key is None:
         raise CorgiError(
             f"{file} has no key column {' or '.join(map(repr, KEY_COLUMNS))}; {present}",
@@ -200,11 +208,17 @@ def _reading(
         split = record.get("split")
         return About(
             str(record[key]),
-            captions_in(record, captions) if captions else None,
+            _captions(record, captions),
             split_among([str(split)]) if split else None,
         )
 
     return about
+
+
+def _captions(record: Record, column: str | None) -> Captions:
+    if None in record:  # where csv.DictReader puts the cells beyond the header's columns
+        return Captions(None, "its row has more cells than the header: quote texts with commas")
+    return captions_in(record[column]) if column else Captions(None)
 
 
 def _is_vectors(kind: pa.DataType) -> bool:
@@ -274,11 +288,20 @@ def _parquet_records(file: Path | UPath) -> tuple[list[str], Iterator[Record]]:
 
 
 def _csv_records(file: Path | UPath) -> tuple[list[str], Iterator[Record]]:
-    text = io.StringIO(file.read_bytes().decode("utf-8-sig", errors="replace"), newline="")
-    rows = csv.DictReader(text)
-    return list(rows.fieldnames or ()), iter(rows)
+    rows = csv.DictReader(io.StringIO(text_of(file.read_bytes()), newline=""), strict=True)
+
+    def records() -> Iterator[Record]:
+        try:
+            yield from rows
+        except csv.Error as error:
+            raise CorgiError(
+                f"{file}, line {rows.line_num}: not a row of a CSV table ({error})",
+                "correct that line: quotes are closed, and doubled within a text",
+            ) from error
+
+    return list(rows.fieldnames or ()), records()
 
 
 def _keys_alone(file: Path | UPath) -> tuple[list[str], Iterator[Record]]:
-    lines = file.read_bytes().decode("utf-8-sig").splitlines()
+    lines = re.split(r"\r\n|\r|\n", text_of(file.read_bytes()).rstrip("\r\n"))
     return ["key"], ({"key": line} for line in lines)

@@ -1,137 +1,286 @@
-"""A folder of images, as Hugging Face's imagefolder has it.
+"""A folder of images, with captions beside them in any of the usual ways.
 
-Captions, where there are any, are in `metadata.jsonl` or `metadata.csv`, at the top or in any
-folder below: one row an image, `file_name` relative to that file. Folders called train, test or
-validation give the split; validation counts as test.
+- A table `metadata.csv` (or .tsv, .jsonl, .json, .parquet; also `captions.…`, in any case), at the
+  top or in any folder below: one row an image, with `file_name` and `text`, as Hugging Face's
+  imagefolder has it. COCO's annotations are such a table too.
+- A file beside each image: `cat.txt`, `cat.caption` or `cat.json` for `cat.png`.
+
+Folders called train, test or validation give the split; validation counts as test.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from posixpath import normpath
-from typing import Any
 
 from upath import UPath
 
 from corgi_core.data.formats.conventions import (
     CAPTION_COLUMNS,
+    CAPTION_SUFFIXES,
     IMAGE_SUFFIXES,
+    TABLE_SUFFIXES,
+    Captions,
+    Skipped,
     caption_column_of,
     captions_in,
+    captions_in_json,
+    column_among,
     split_among,
+    text_of,
 )
+from corgi_core.data.formats.tables import FILE_COLUMNS, Row, rows_of
+from corgi_core.data.formats.walk import Files, files_below
 from corgi_core.data.shards import Sample
 from corgi_core.errors import CorgiError
 
+_METADATA = re.compile(r"metadata.*\.(csv|tsv|parquet|(nd)?json.*)", re.IGNORECASE)
+_CAPTIONS = re.compile(
+    r"(captions?|prompts?|annotations?)\b.*\.(csv|tsv|txt|parquet|(nd)?json.*)"
+    r"|captions?_.*\.json|results\.csv",
+    re.IGNORECASE,
+)
 
-def read(path: Path | UPath | None, caption_column: str | None = None) -> Iterator[Sample]:
-    """Every image below `path`, by its path there; hidden files and folders are passed over."""
+
+def read(
+    path: Path | UPath | None, caption_column: str | None = None
+) -> Iterator[Sample | Skipped]:
+    """Every image below `path`, by its path there; links to folders are followed."""
     if path is None or not path.is_dir():
         raise CorgiError(f"there is no folder {path}", "check the path")
-    named = ((_relative(file, path), file) for file in path.rglob("*"))
-    files = {name: file for name, file in named if not _is_hidden(name) and file.is_file()}
-    captions = _captions(files, caption_column)
-    if caption_column is not None and not captions:
-        raise CorgiError(
-            f"{path} has no metadata.jsonl or metadata.csv to hold the column {caption_column!r}",
-            "add one with the columns file_name and " + caption_column,
-        )
+    files, skipped = files_below(path)
+    yield from skipped
     images = sorted(name for name in files if _suffix(name) in IMAGE_SUFFIXES)
-    if absent := sorted(set(captions) - set(images)):
-        raise CorgiError(
-            f"the metadata in {path} names {absent[0]}, which is not an image there "
-            f"({len(absent)} such names)",
-            "correct file_name, which is relative to the metadata file",
-        )
-    stems = Counter(_stem(name) for name in images)
+    captions = _CaptionFiles(path, files, images, caption_column)
+    yield from captions.read_tables()
+    stems = Counter(_key(name) for name in images)
     for name in images:
-        stem = _stem(name)
-        alone = stems[stem] == 1
+        try:
+            content = files[name].read_bytes()
+        except OSError as error:
+            yield Skipped(name, "cannot be read", error.strerror or str(error))
+            continue
+        found = captions.of(name)
+        if found.fault:
+            yield Skipped(name, "unusable caption", found.fault)
+        key = _key(name)
         yield Sample(
-            key=stem if alone else f"{stem}-{sha256(name.encode()).hexdigest()[:8]}",
-            image=files[name].read_bytes(),
-            captions=captions.get(name),
+            key=key if stems[key] == 1 else f"{key}-{sha256(_bytes(name)).hexdigest()[:8]}",
+            image=content,
+            captions=found.texts,
             split=split_among(name.split("/")[:-1]),
             source=path.name,
-            group=stem,
+            group=key,
             suffix=_suffix(name),
         )
-
-
-def _relative(file: Path | UPath, folder: Path | UPath) -> str:
-    return file.as_posix().removeprefix(folder.as_posix()).lstrip("/")
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+    yield from captions.unused()
 
 
 def _suffix(name: str) -> str:
-    return name.rpartition(".")[2].lower()
+    return name.rpartition("/")[2].rpartition(".")[2].lower()
 
 
 def _stem(name: str) -> str:
-    """The key of an image's name: without suffix, and without dots in its last part."""
+    """An image's path without its suffix."""
     folder, slash, last = name.rpartition("/")
-    return f"{folder}{slash}{last.rpartition('.')[0].replace('.', '_')}"
+    return f"{folder}{slash}{last.rpartition('.')[0]}"
 
 
-def _captions(
-    files: dict[str, Path | UPath], caption_column: str | None
-) -> dict[str, list[str] | None]:
-    """The captions of every image that a metadata file names, by the image's name."""
-    found: dict[str, list[str] | None] = {}
-    for name in sorted(files):
-        folder, slash, last = name.rpartition("/")
-        if last not in ("metadata.jsonl", "metadata.csv"):
-            continue
-        rows = _rows(files[name])
-        columns = sorted({column for row in rows for column in row})
-        column = _column(files[name], columns, caption_column) if rows else ""
-        for row in rows:
-            if not row.get("file_name"):
-                raise CorgiError(f"{files[name]} has a row without file_name: {row}", "complete it")
-            image = normpath(f"{folder}{slash}{row['file_name']}")
-            captions = captions_in(row, column)
-            found[image] = (found.get(image) or []) + captions if captions else found.get(image)
-    return found
+def _key(name: str) -> str:
+    """The key of an image's name: without suffix, and without dots in its last part."""
+    folder, slash, last = _stem(name).rpartition("/")
+    return f"{folder}{slash}{last.replace('.', '_')}"
 
 
-def _column(file: Path | UPath, columns: list[str], wanted: str | None) -> str:
-    present = f"it has {', '.join(columns)}"
-    if "file_name" not in columns:
-        raise CorgiError(f"{file} has no column 'file_name'; {present}", "name each row's image")
-    column = caption_column_of(columns, wanted)
-    if column is None:
-        missing = " or ".join(map(repr, CAPTION_COLUMNS)) if wanted is None else repr(wanted)
-        raise CorgiError(
-            f"{file} has no caption column {missing}; {present}",
-            "name the column that holds the captions by --caption-column",
-        )
-    return column
+def _is_metadata(name: str) -> bool:
+    return _METADATA.fullmatch(name.rpartition("/")[2]) is not None
 
 
-def _rows(file: Path | UPath) -> list[dict[str, Any]]:
-    """The rows of a metadata file; bytes that are not UTF-8 become U+FFFD, for the gate to see."""
-    text = file.read_bytes().decode("utf-8-sig", errors="replace")
-    if file.name.endswith(".csv"):
-        try:
-            return list(csv.DictReader(io.StringIO(text, newline="")))
-        except csv.Error as error:
-            raise CorgiError(f"{file} is not a CSV table ({error})", "correct that file") from error
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
+def _is_called_captions(name: str) -> bool:
+    return _CAPTIONS.fullmatch(name.rpartition("/")[2]) is not None
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", errors="surrogatepass")
+
+
+class _CaptionFiles:
+    """The captions of all images: those of tables, else those of the file beside the image."""
+
+    def __init__(
+        self, root: Path | UPath, files: Files, images: list[str], caption_column: str | None
+    ) -> None:
+        self._root, self._files, self._column = root, files, caption_column
+        self._images = _ImageNames(root, images)
+        self._by_image: dict[str, list[str] | None] = {}  # from the tables
+        self._found_column = False
+        stems = {_stem(name) for name in images}
+        self._tables = [
+            name for name in sorted(files)
+            if _is_metadata(name) or (_is_called_captions(name) and _stem(name) not in stems)
+        ]  # fmt: skip
+        self._others = sorted(set(files) - set(images) - set(self._tables))
+        self._used: set[str] = set()
+        self._beside: dict[str, dict[str, str]] = {}  # by stem and suffix
+        for name in self._others:
+            if _suffix(name) in CAPTION_SUFFIXES:
+                self._beside.setdefault(_stem(name), {})[_suffix(name)] = name
+
+    def read_tables(self) -> Iterator[Skipped]:
+        """Read all tables; yields the rows that are passed over.
+
+        Raises CorgiError where no row of a metadata file can be used, and where no file has the
+        caption column that was asked for.
+        """
+        refused: list[CorgiError] = []
+        for table in self._tables:
+            skipped: list[Skipped] = []
             try:
-                rows.append(dict(json.loads(line)))
-            except (ValueError, TypeError) as error:
+                used = self._read_table(table, skipped)
+            except CorgiError as error:
+                if self._column is None and _is_metadata(table):
+                    raise
+                refused.append(error)
+                yield Skipped(table, "no table of captions", error.problem)
+                continue
+            if skipped and not used and _is_metadata(table):
+                first = skipped[0]
                 raise CorgiError(
-                    f"{file}, line {number}: not a JSON object ({error})", "correct that line"
-                ) from error
-    return rows
+                    f"no row of {self._files[table]} can be used "
+                    f"({first.path}: {first.reason}, {first.detail})",
+                    "correct that file; its file_name is relative to it",
+                )
+            yield from skipped
+        any_json = any("json" in beside for beside in self._beside.values())
+        if self._column is not None and not self._found_column and not any_json:
+            raise refused[0] if refused else CorgiError(
+                f"{self._root} has no metadata.csv, .jsonl, .json, .tsv or .parquet to hold the "
+                f"column {self._column!r}",
+                f"add one with the columns file_name and {self._column}",
+            )  # fmt: skip
+
+    def _read_table(self, name: str, skipped: list[Skipped]) -> int:
+        """Take the captions of a table's rows, and return how many rows were used."""
+        rows = []
+        for row in rows_of(self._files[name], name, self._images.holds):
+            if isinstance(row, Skipped):
+                skipped.append(row)
+            else:
+                rows.append(row)
+        if not rows:
+            return 0
+        columns = self._columns(name, list(dict.fromkeys(c for row in rows for c in row.values)))
+        faults = [self._take(row, name, *columns) for row in rows]
+        skipped += [fault for fault in faults if fault is not None]
+        return faults.count(None)
+
+    def _columns(self, name: str, present: list[str]) -> tuple[str, str]:
+        """The columns of the images' names and of the captions."""
+        file, described = self._files[name], f"it has {', '.join(present)}"
+        file_column = column_among(present, FILE_COLUMNS)
+        if file_column is None:
+            raise CorgiError(
+                f"{file} has no column 'file_name'; {described}", "name each row's image"
+            )
+        column = caption_column_of([c for c in present if c != file_column], self._column)
+        if column is None:
+            missing = " or ".join(map(repr, CAPTION_COLUMNS[:4]))
+            raise CorgiError(
+                f"{file} has no caption column "
+                f"{missing if self._column is None else repr(self._column)}; {described}",
+                "name the column that holds the captions by --caption-column",
+            )
+        self._found_column = True
+        return file_column, column
+
+    def _take(self, row: Row, table: str, file_column: str, column: str) -> Skipped | None:
+        """Keep a row's captions for its image; what is wrong with the row, or None."""
+        named = row.values.get(file_column)
+        if named is None or not str(named).strip():
+            return Skipped(row.where, f"row without {file_column}", _shortened(row.values))
+        image = self._images.found(str(named), table.rpartition("/")[0])
+        if image is None:
+            return Skipped(row.where, "names no image that is there", _shortened(str(named)))
+        captions = captions_in(row.values.get(column))
+        if captions.texts is None:
+            self._by_image.setdefault(image, None)
+        else:  # several rows, or several tables, may tell of one image
+            texts = [*(self._by_image.get(image) or []), *captions.texts]
+            self._by_image[image] = list(dict.fromkeys(texts))
+        if captions.fault:
+            return Skipped(row.where, "unusable caption", captions.fault)
+        return None
+
+    def of(self, image: str) -> Captions:
+        """The captions of an image."""
+        beside = self._beside.get(_stem(image), {}) | self._beside.get(image, {})
+        self._used.update(beside.values())
+        if image in self._by_image:
+            return Captions(self._by_image[image])
+        for suffix in CAPTION_SUFFIXES:
+            if suffix in beside and (self._column is None or suffix == "json"):
+                text = text_of(self._files[beside[suffix]].read_bytes())
+                return (
+                    captions_in_json(text, self._column) if suffix == "json" else Captions([text])
+                )
+        return Captions(None)
+
+    def unused(self) -> Iterator[Skipped]:
+        """The files that are neither an image nor hold the captions of one."""
+        for name in self._others:
+            suffix = _suffix(name) if "." in name.rpartition("/")[2] else ""
+            if name in self._used:
+                continue
+            if suffix in CAPTION_SUFFIXES:
+                yield Skipped(name, "captions without an image of that name")
+            elif suffix in TABLE_SUFFIXES:
+                yield Skipped(name, "a table that is not called metadata")
+            else:
+                yield Skipped(name, f"not an image ({'.' + suffix if suffix else 'no suffix'})")
+
+
+class _ImageNames:
+    """Finds the image that a table means, however it writes the name."""
+
+    def __init__(self, root: Path | UPath, images: list[str]) -> None:
+        self._root = str(root).replace("\\", "/").rstrip("/") + "/"
+        self._names = {unicodedata.normalize("NFC", name): name for name in images}
+        self._by_last_part: dict[str, list[str]] = {}
+        for name in self._names:
+            for last in {name.rpartition("/")[2], _stem(name).rpartition("/")[2]}:
+                self._by_last_part.setdefault(last, []).append(name)
+
+    def holds(self, name: str) -> bool:
+        """Whether `name` is an image's, as it might stand in a table."""
+        return "." in name and self.found(name, "") is not None
+
+    def found(self, name: str, folder: str) -> str | None:
+        """The image called `name` in a table that lies in `folder`; None if there is none, or more.
+
+        Names may be relative to the table, absolute, with backslashes, in another Unicode form,
+        without suffix, or relative to another folder where that leaves one image.
+        """
+        name = unicodedata.normalize("NFC", name.strip())
+        for written in (name, name.replace("\\", "/")):
+            relative = written.removeprefix(self._root)
+            for path in (normpath(f"{folder}/{relative}").lstrip("/"), normpath(relative)):
+                if path in self._names:
+                    return self._names[path]
+        ending = normpath(name.replace("\\", "/")).lstrip("./")
+        last = ending.rpartition("/")[2]
+        among = [
+            image for image in self._by_last_part.get(last, [])
+            if f"/{image}".endswith(f"/{ending}") or f"/{_stem(image)}".endswith(f"/{ending}")
+            or name.startswith("/")
+        ]  # fmt: skip
+        return self._names[among[0]] if len(among) == 1 else None
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"

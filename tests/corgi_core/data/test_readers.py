@@ -4,38 +4,24 @@ import io
 import json
 import sys
 import tarfile
-from pathlib import Path
 
 import pytest
 from upath import UPath
 
 from corgi_core.data.dataset import write_dataset
-from corgi_core.data.formats import READERS, emoji
+from corgi_core.data.formats import READERS, Sample, Skipped, emoji
 from corgi_core.errors import CorgiError
-from tests.helpers.made import encoded, noise, sample, samples
+from tests.helpers.made import encoded, folder_with, noise, sample, samples, tar_with
 
 
-def folder_with(place: Path, files: dict[str, bytes | str]) -> UPath:
-    for name, content in files.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        data = content.encode() if isinstance(content, str) else content
-        (place / name).write_bytes(data)
-    return UPath(place)
+def read(format: str, path: UPath, caption_column: str | None = None):
+    found = READERS[format](path, caption_column)
+    return {s.key: s for s in found if isinstance(s, Sample)}
 
 
-def tar_with(path: Path, files: dict[str, bytes | str]) -> UPath:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            data = content.encode() if isinstance(content, str) else content
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return UPath(path)
-
-
-def read(format: str, *arguments):
-    return {s.key: s for s in READERS[format](*arguments)}
+def skipped(format: str, path: UPath, caption_column: str | None = None):
+    found = READERS[format](path, caption_column)
+    return [s for s in found if isinstance(s, Skipped)]
 
 
 PNG = encoded(noise("png"))
@@ -119,7 +105,7 @@ class TestImageFolder:
 
     def test_names_that_differ_in_their_suffix_alone_stay_apart_in_one_group(self, tmp_path):
         place = folder_with(tmp_path, {"a.png": PNG, "a.jpg": JPG, "b.png": PNG})
-        found = list(READERS["imagefolder"](place))
+        found = list(read("imagefolder", place).values())
         assert len({s.key for s in found}) == 3
         assert [s.group for s in found] == ["a", "a", "b"]
 
@@ -137,10 +123,7 @@ class TestImageFolder:
              ["metadata.csv", "'text' or 'caption'", "title", "--caption-column"]),
             ({"metadata.csv": "name,text\na.png,x"}, None, ["metadata.csv", "'file_name'"]),
             ({}, "headline", ["no metadata", "'headline'"]),
-            ({"metadata.jsonl": '{"file_name": "a.png", "text": "x"}\n{"fi'}, None,
-             ["metadata.jsonl, line 2"]),
-            ({"metadata.jsonl": '{"file_name": "a.png", "text": "x"}\n{"text": "y"}'}, None,
-             ["metadata.jsonl", "'text': 'y'", "without file_name"]),
+            ({"metadata.jsonl": '{"fi'}, None, ["metadata.jsonl, line 1"]),
             ({"metadata.csv": f"file_name,text\na.png,{'x' * 200_000}"}, None, ["metadata.csv"]),
             ({"metadata.jsonl": '{"file_name": "gone.png", "text": "x"}'}, None, ["gone.png"]),
         ],
@@ -150,6 +133,25 @@ class TestImageFolder:
         with pytest.raises(CorgiError) as error:
             read("imagefolder", place, column)
         assert all(word in str(error.value) for word in words), str(error.value)
+
+    @pytest.mark.parametrize(
+        ("bad", "words"),
+        [
+            ('{"fi', ["line 2", "not a JSON object"]),
+            ('["a.png", "y"]', ["line 2", "not a JSON object"]),
+            ('{"text": "y"}', ["line 2", "'text': 'y'", "without file_name"]),
+            ('{"file_name": "gone.png", "text": "y"}', ["line 2", "gone.png"]),
+            ('{"file_name": "b.png", "text": {"en": "y"}}', ["line 2", "unusable caption", "en"]),
+        ],
+    )
+    def test_a_bad_row_is_named_and_the_rows_after_it_are_read(self, tmp_path, bad, words):
+        rows = ['{"file_name": "a.png", "text": "x"}', bad, '{"file_name": "c.png", "text": "z"}']
+        images = dict.fromkeys(("a.png", "b.png", "c.png"), PNG)
+        place = folder_with(tmp_path, {**images, "metadata.jsonl": "\n".join(rows)})
+        captions = {key: s.captions for key, s in read("imagefolder", place).items()}
+        assert captions == {"a": ["x"], "b": None, "c": ["z"]}
+        (found,) = skipped("imagefolder", place)
+        assert all(word in f"metadata.jsonl, {found}" for word in words), found
 
     def test_a_missing_folder(self, tmp_path):
         with pytest.raises(CorgiError, match="gone"):
@@ -215,9 +217,10 @@ class TestWebDataset:
         (tmp_path / "text.tar").write_text("this is no tar file at all " * 100)
         with pytest.raises(CorgiError, match=r"text\.tar"):
             read("webdataset", UPath(tmp_path / "text.tar"))
-        bad = tar_with(tmp_path / "bad.tar", {"a.png": PNG, "a.json": "{"})
-        with pytest.raises(CorgiError, match=r"bad\.tar: a\.json"):
-            read("webdataset", bad)
+        bad = tar_with(tmp_path / "bad.tar", {"a.png": PNG, "a.json": "{", "b.png": PNG})
+        assert [s.captions for s in read("webdataset", bad).values()] == [None, None]
+        (fault,) = skipped("webdataset", bad)
+        assert (fault.path, fault.reason) == ("bad.tar: a.json", "unusable caption")
         for gone in ("gone.tar", "gone*.tar", "{a,gone}.tar"):
             with pytest.raises(CorgiError, match="no tar shards"):
                 read("webdataset", UPath(tmp_path) / gone)

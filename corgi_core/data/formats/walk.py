@@ -1,0 +1,77 @@
+"""The files below a folder: hidden ones left out, links followed once, the unreadable named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from upath import UPath
+
+from corgi_core.data.formats.conventions import Skipped
+from corgi_core.io.files import is_local, is_marked
+
+Files = dict[str, Path | UPath]  # by their path below the folder, with "/" between its parts
+# of archivers, file servers, Python and Windows
+_NOT_DATA = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+
+
+def files_below(root: Path | UPath) -> tuple[Files, list[Skipped]]:
+    """Every file below `root`, sorted by path, and what was passed over.
+
+    Passed over are hidden files and folders, folders that Corgi wrote, links that lead nowhere or
+    to a folder that is read anyway, and what may not be read.
+    """
+    if not is_local(root):
+        return _remote_files(root)
+    files: dict[str, Path | UPath] = {}
+    skipped: list[Skipped] = []
+    read: set[str] = set()  # the real paths of folders
+    folders = [("", Path(str(root)))]
+    links: list[tuple[str, Path]] = []
+    while folders or links:
+        prefix, folder = (folders or links).pop(0)  # links last: real folders give the names
+        real = os.path.realpath(folder)
+        if real in read:
+            skipped.append(Skipped(prefix.rstrip("/"), "a link to a folder that is read anyway"))
+            continue
+        read.add(real)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            why = error.strerror or str(error)
+            skipped.append(Skipped(prefix.rstrip("/") or ".", "a folder that cannot be read", why))
+            continue
+        for entry in entries:
+            name, path = prefix + entry.name, Path(entry.path)
+            if reason := _reason_to_skip(entry):
+                skipped.append(Skipped(name, reason))
+            elif entry.is_dir():
+                (links if entry.is_symlink() else folders).append((f"{name}/", path))
+            else:
+                files[name] = path
+    return dict(sorted(files.items())), skipped
+
+
+def _reason_to_skip(entry: os.DirEntry[str]) -> str | None:
+    if entry.name.startswith(".") or entry.name in _NOT_DATA:
+        return "hidden"
+    try:
+        if entry.is_dir():
+            return "a folder that Corgi wrote" if is_marked(Path(entry.path)) else None
+        if entry.is_file():
+            return None
+        return "a link that leads nowhere" if entry.is_symlink() else "not a file"
+    except OSError as error:  # a circle of links, or a folder that may not be entered
+        return f"cannot be read ({error.strerror})"
+
+
+def _remote_files(root: Path | UPath) -> tuple[Files, list[Skipped]]:
+    files: dict[str, Path | UPath] = {}
+    skipped = []
+    for path in root.rglob("*"):
+        name = path.as_posix().removeprefix(root.as_posix()).lstrip("/")
+        if any(part.startswith(".") or part in _NOT_DATA for part in name.split("/")):
+            skipped.append(Skipped(name, "hidden"))
+        elif path.is_file():
+            files[name] = path
+    return dict(sorted(files.items())), skipped
