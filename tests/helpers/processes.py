@@ -20,7 +20,10 @@ from corgi_core.training.task import Task
 
 # A server that has imported everything forks each process in milliseconds.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["processes", "tiny", "tiny_prior", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(
+    [f"tests.helpers.{name}" for name in ("processes", "tiny", "tiny_prior", "cascades")]
+    + ["torch._dynamo"]
+)
 
 Moment = tuple[str, str]
 """An operation on a file in a run's folder: ("os.rename", "checkpoints/step-000020")."""

@@ -14,6 +14,7 @@ from corgi_core.decoders.cascade.task import CascadeTask
 from corgi_core.decoders.registry import decoder_task
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
+from tests.helpers import processes
 from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered
 from tests.helpers.shapes import SHAPES
 from tests.helpers.stopping import StoppedError, stopping
@@ -38,7 +39,7 @@ def test_a_resumed_cascade_is_the_uninterrupted_one(
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
 
-def test_two_workers_lose_what_one_does(cascade_task: CascadeTask) -> None:
+def test_the_halves_of_a_batch_lose_what_the_whole_does(cascade_task: CascadeTask) -> None:
     torch.manual_seed(0)
     blurred = replace(cascade_task, settings=altered(perturbed=0.5))
     network, rows = blurred.build().eval(), torch.arange(SHAPES)
@@ -50,6 +51,27 @@ def test_two_workers_lose_what_one_does(cascade_task: CascadeTask) -> None:
     assert whole.keys() == {"loss", "loss_8", "loss_16"}
     for name, loss in whole.items():
         torch.testing.assert_close(loss, (halves[0][name] + halves[1][name]) / 2)
+
+
+def test_two_workers_learn_what_one_does(cascade_task: CascadeTask, tmp_path: Path) -> None:
+    """Two processes that average their gradients, against one; both stages have learned."""
+    training = replace(TINY_CASCADE.training, steps=2, evaluate_every=2)
+    task = replace(cascade_task, settings=altered(training=training, perturbed=0.5), test_keys=())
+    processes.run(task, training, tmp_path / "two", workers=2)
+    two, one = (train(task, training, tmp_path / name) for name in ("two", "one"))
+    assert two.already_finished
+    torch.manual_seed(training.seed)
+    start = task.build().state_dict()
+    for name, tensor in one.model.state_dict().items():
+        torch.testing.assert_close(two.model.state_dict()[name], tensor, atol=1e-4, rtol=1e-3)
+    for stage in ("0", "1"):
+        moved = [
+            (tensor - start[name]).abs().max()
+            for name, tensor in one.model.state_dict().items()
+            if f".{stage}." in name and tensor.is_floating_point()
+        ]
+        assert max(moved) > 5e-4  # what two steps of the warm-up do
+    assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], rel=1e-3)
 
 
 def stages_of(
