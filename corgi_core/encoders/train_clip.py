@@ -133,7 +133,7 @@ class ClipTask(Task[DualEncoder]):
         return len(self._captions["train"])
 
     def build(self) -> DualEncoder:
-        clip = _open_clip(self.settings, pretrained_text=False)
+        clip = untrained_clip(self.settings, pretrained_text=False)
         model = DualEncoder(clip)
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -158,7 +158,7 @@ class ClipTask(Task[DualEncoder]):
 
     def ensemble(self, model: DualEncoder, card: Mapping[str, Any]) -> ClipEnsemble:
         """The trained parts put back into an open_clip model, as an ensemble of one."""
-        clip = _open_clip(self.settings, pretrained_text=True)
+        clip = untrained_clip(self.settings, pretrained_text=True)
         clip.visual.load_state_dict(model.visual.state_dict())
         clip.text.proj.load_state_dict(model.projection.state_dict())
         clip.logit_scale.data.copy_(model.logit_scale)
@@ -190,7 +190,7 @@ def architecture(settings: EncoderSettings) -> dict[str, Any]:
     }
 
 
-def _open_clip(settings: EncoderSettings, pretrained_text: bool) -> open_clip.CustomTextCLIP:
+def untrained_clip(settings: EncoderSettings, pretrained_text: bool) -> open_clip.CustomTextCLIP:
     """The model of `architecture`, its image tower and projection freshly initialised."""
     from transformers import AutoConfig
 

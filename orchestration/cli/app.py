@@ -38,6 +38,7 @@ for command in (
     data.ingest, data.gate, ui.ui, config.presets,
 ):  # fmt: skip
     cli.command()(command)
+cli.add_typer(config.config, name="config")
 
 
 def app() -> None:

@@ -1,13 +1,37 @@
-"""`corgi presets`: what can be chosen."""
+"""`corgi presets`, `corgi config show` and `corgi config check`: what is set, and by what."""
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Column, Table
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestration.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    PresetOption,
+    SetOption,
+    chosen_settings,
+)
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
+
+ORIGIN_COLUMN = 56  # where comments begin; longer lines push theirs to the right
+
+config = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Show the settings and where each comes from, or check them before a long run.",
+)
 
 
 def presets() -> None:
     """The presets side by side: what they are for and how large their parts are."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
     from corgi_core.config import PRESETS, preset_named
 
     table = Table(
@@ -26,3 +50,103 @@ def presets() -> None:
             str(preset.workers),
         )
     Console().print(table)
+
+
+@config.command()
+def show(
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: value and origin by setting.")
+    ] = False,
+) -> None:
+    """Print every setting, as YAML that --config reads, and where each comes from.
+
+    An origin is a preset, a file, a variable, --set, or "default".
+    """
+    import json
+
+    settings = chosen_settings(preset, dataset, config, overrides)
+    if as_json:
+        entries = {
+            path: {"value": value, "origin": settings.loaded.origin_of(path)}
+            for path, value in _values(settings)
+        }
+        typer.echo(json.dumps(entries, indent=1, ensure_ascii=False))
+        return
+    typer.echo(f"# workspace {settings.workspace} in {settings.state}")
+    typer.echo(f"# data in {settings.dataset_folder}, artefacts in {settings.storage}")
+    typer.echo(f"# MLflow at {settings.tracking_uri}")
+    for line in _lines(settings):
+        typer.echo(line)
+
+
+@config.command()
+def check(
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Check the settings, and print how large each model is; no weights are loaded.
+
+    Memory is that of float32 weights, and in training of gradients, optimiser and moving average
+    too; activations come on top and grow with the batch.
+    """
+    settings = chosen_settings(preset, dataset, config, overrides)
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from corgi_core.sizes import model_sizes
+
+    table = Table(
+        "model",
+        *(Column(name, justify="right") for name in ("parameters", "weights", "in training")),
+        "remark",
+    )
+    for size in model_sizes(settings.preset):
+        parameters = "–" if size.parameters is None else f"{size.parameters:,}"
+        memory = (_megabytes(size.weights), _megabytes(size.training))
+        table.add_row(size.model, parameters, *memory, size.remark)
+    Console().print(table)
+    typer.echo(f"The settings of {settings.workspace} are valid.")
+
+
+def _megabytes(count: int | None) -> str:
+    return "–" if count is None else f"{count / 2**20:,.0f} MiB"
+
+
+def _values(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """(dotted path, plain value) of every setting."""
+    from corgi_core.config.loading import preset_values
+
+    def below(tree: dict[str, Any], under: str) -> Iterator[tuple[str, Any]]:
+        for key, value in tree.items():
+            if isinstance(value, dict) and value:
+                yield from below(value, f"{under}{key}.")
+            else:
+                yield f"{under}{key}", value
+
+    yield from below(preset_values(settings.preset), "")
+
+
+def _lines(settings: Settings) -> Iterator[str]:
+    """YAML, each setting's origin as a comment behind it."""
+    from corgi_core.config.loading import yaml_of
+
+    yield f"{'extends: ' + settings.base:<{ORIGIN_COLUMN}}  # the preset beneath"
+    open_sections: list[str] = []
+    for path, value in _values(settings):
+        *sections, name = path.split(".")
+        common = 0
+        while open_sections[: common + 1] == sections[: common + 1] and common < len(sections):
+            common += 1
+        for depth in range(common, len(sections)):
+            yield f"{'  ' * depth}{sections[depth]}:"
+        open_sections = sections
+        indent = "  " * len(sections)
+        first, *rest = yaml_of({name: value}).splitlines()
+        yield f"{indent + first:<{ORIGIN_COLUMN}}  # {settings.loaded.origin_of(path)}"
+        yield from (f"{indent}{line}" for line in rest)

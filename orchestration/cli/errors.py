@@ -16,7 +16,8 @@ from corgi_core.errors import CorgiError
 
 def print_error(error: CorgiError) -> None:
     """Print what is wrong and how to fix it, in one line on stderr."""
-    typer.secho(f"Error: {error.problem}. Fix: {error.remedy}.", err=True, fg="red")
+    end = "" if error.remedy.endswith("?") else "."
+    typer.secho(f"Error: {error.problem}. Fix: {error.remedy}{end}", err=True, fg="red")
 
 
 def print_failure(error: Exception, log: Path) -> None:
