@@ -25,7 +25,7 @@ from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.experiments.decoder_comparison.measure import Contest
-    from corgi_core.experiments.prior_ablation.report import StudyReport as Report
+    from corgi_core.experiments.report import StudyReport as Report
 
 
 @dg.asset(

@@ -14,7 +14,7 @@ from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import DEVICE, code_version
 from orchestration.resources.workspace import Workspace
 
-REVISION = 3  # of the trainings: another one trains every arm anew
+REVISION = 4  # of the trainings: another one trains every arm anew
 
 
 @dg.asset(
@@ -35,9 +35,10 @@ def prior_study(
 ) -> dg.MaterializeResult[StudyReport]:
     """Every arm of one seed, trained and measured on held-out captions: one prior a CPU at a time.
 
-    Finished arms are taken as they are, so a killed study goes on, and a longer one adds to it.
+    Finished arms are read from their files, so an interrupted study continues.
     """
-    from corgi_core.experiments.prior_ablation import measure, questions, references, report
+    from corgi_core.experiments.prior_ablation import measure, report, sweeps
+    from corgi_core.experiments.report import StudyReport as Report
 
     preset, seed = workspace.preset, int(context.partition_key)
     inputs = {
@@ -47,17 +48,17 @@ def prior_study(
     }
     folder = workspace.work_folder(context, digest_of(inputs, REVISION))
     study = measure.Study(images, image_embeddings, text_embeddings, preset, folder)
-    plans = questions.plans_of(questions.questions_of(preset), seed, preset.study.steps[-1])
+    plans = sweeps.plans_of(sweeps.sweeps_of(preset), seed, preset.study.steps[-1])
     measurements = []
-    for found in compute.map(measure.measured, study, plans, f"arms of seed {seed}"):
+    for found in compute.map(measure.measure_arm, study, plans, f"arms of seed {seed}"):
         about, *_ = found["training"]
         identity = digest_of(code_version(context), inputs, found)
         with mlflow.run(context, f"study-{about['arm']}", identity, inputs, about) as run:
             for entry in report.metrics_by_step(found):
                 run.log_metrics(entry)
         measurements.append(found)
-    measurements.append(references.references(study, seed))
-    result = report.StudyReport.joined(measurements)
+    measurements.append(measure.measure_references(study, seed))
+    result = Report.joined(measurements)
     return materialized(result, arms=len(plans), samples=table(result.frame("samples")))
 
 
@@ -74,9 +75,9 @@ def study_figures(
     mlflow: MLflow,
 ) -> dg.MaterializeResult[StudyReport]:
     """Means over the seeds with 95 % intervals: the paper's figures, sweeps, controls, tables."""
-    from corgi_core.experiments.prior_ablation.compose import composed
+    from corgi_core.experiments.prior_ablation.report import compose_report
 
-    result = composed(prior_study.values(), workspace.preset)
+    result = compose_report(prior_study.values(), workspace.preset)
     folder = workspace.reports_folder / STUDY
     result.save(folder)
     inputs = {f"prior_study.{seed}": part.digest for seed, part in prior_study.items()}

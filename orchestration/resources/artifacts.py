@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from corgi_core.decoders.decoder import Decoder as Decoder
     from corgi_core.encoders.clip import ClipEnsemble as ClipEnsemble
     from corgi_core.evaluation.report import Evaluation as Evaluation
-    from corgi_core.experiments.prior_ablation.report import StudyReport as StudyReport
+    from corgi_core.experiments.report import StudyReport as StudyReport
     from corgi_core.gaussians.bank import GaussianBank as GaussianBank
     from corgi_core.prior.model import PriorModel as PriorModel
 else:
@@ -75,4 +75,4 @@ else:
     Evaluation = Artifact("corgi_core.evaluation.report:Evaluation")
     GaussianBank = Artifact("corgi_core.gaussians.bank:GaussianBank")
     PriorModel = Artifact("corgi_core.prior.model:PriorModel")
-    StudyReport = Artifact("corgi_core.experiments.prior_ablation.report:StudyReport")
+    StudyReport = Artifact("corgi_core.experiments.report:StudyReport")

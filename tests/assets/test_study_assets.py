@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from upath import UPath
 
-from corgi_core.experiments.prior_ablation.questions import plans_of, questions_of
+from corgi_core.experiments.prior_ablation.sweeps import plans_of, sweeps_of
 from orchestration.resources.compute import Compute
 from orchestration.resources.io_managers import ArtifactIOManager
 from orchestration.resources.tracking import MLflow
@@ -69,7 +69,7 @@ def test_the_study_is_measured_tracked_and_drawn(settings, tmp_path):
             measured = materialize(prior_study, seed)
         figures = materialize(study_figures)
 
-    arms = len(plans_of(questions_of(TINY), 0, 3))
+    arms = len(plans_of(sweeps_of(TINY), 0, 3))
     assert measured.metadata["arms"].value == arms
     assert "data:image/png" in figures.metadata["kappa"].value
     assert "± " in figures.metadata["contributions_table"].value

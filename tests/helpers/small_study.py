@@ -15,8 +15,8 @@ from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.shards import Sample
 from corgi_core.encoders.similarity import scale_per_encoder
-from corgi_core.experiments.prior_ablation.measure import Study, measured
-from corgi_core.experiments.prior_ablation.questions import plans_of, questions_of
+from corgi_core.experiments.prior_ablation.measure import Study, measure_arm
+from corgi_core.experiments.prior_ablation.sweeps import plans_of, sweeps_of
 
 IMAGES, TOKENS, TEXT_WIDTH, BLOCKS = 120, 5, 6, (4, 8)
 
@@ -92,11 +92,11 @@ def small_study(folder: Path, preset: Preset = PRESET) -> Study:
 def measure_two_arms(folder: Path, die_after: int | None = None) -> None:
     """Measure the study's first two arms; the process kills itself at a step of the second."""
     study = small_study(folder)
-    plans = plans_of(questions_of(study.preset), seed=0, longest=3)[:2]
-    measured(study, plans[0])
+    plans = plans_of(sweeps_of(study.preset), seed=0, max_steps=3)[:2]
+    measure_arm(study, plans[0])
     if die_after is not None:
         _die_at_step(die_after)
-    measured(study, plans[1])
+    measure_arm(study, plans[1])
 
 
 def _die_at_step(step: int) -> None:

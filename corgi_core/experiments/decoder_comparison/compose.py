@@ -10,7 +10,7 @@ from corgi_core.config import ComparisonSettings
 from corgi_core.experiments.decoder_comparison.figures import figure_of
 from corgi_core.experiments.decoder_comparison.measure import Contest, Material, held
 from corgi_core.experiments.decoder_comparison.tables import table_of
-from corgi_core.experiments.prior_ablation.report import StudyReport
+from corgi_core.experiments.report import StudyReport
 from corgi_core.io.pictures import drawn
 
 ROWS = "pictures"  # the table of a report

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from corgi_core.experiments.decoder_comparison.measure import PICTURES, REAL, TEXT
 from corgi_core.experiments.decoder_comparison.tables import METRICS
-from corgi_core.experiments.prior_ablation.intervals import HALF, MEAN, over_seeds
-from corgi_core.experiments.prior_ablation.panels import COLOURS, MARKERS, new_figure
+from corgi_core.experiments.intervals import HALF, MEAN, over_seeds
+from corgi_core.experiments.panels import COLOURS, MARKERS, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd

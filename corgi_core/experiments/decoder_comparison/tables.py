@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from corgi_core.experiments.prior_ablation.intervals import HALF, MEAN, over_seeds
-from corgi_core.experiments.prior_ablation.tables import markdown
+from corgi_core.experiments.intervals import HALF, MEAN, over_seeds
+from corgi_core.experiments.report import markdown
 
 if TYPE_CHECKING:
     import pandas as pd

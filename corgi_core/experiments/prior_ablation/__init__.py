@@ -1,1 +1,1 @@
-"""The study of the prior: many small trainings that differ in one thing at a time, and figures."""
+"""The study of the prior: small trainings that differ in one thing at a time, and figures."""

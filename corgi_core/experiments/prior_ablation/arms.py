@@ -1,13 +1,21 @@
 """An arm of the study: one training, named by the Gaussians it starts from, its captions, its seed.
 
-The bank is a change of variables, so all that the paper's prior and the baseline differ in is
-written in one `Start`: whether the mean is shifted, and how wide the Gaussian is.
+The bank is a change of variables, so a `Start` says all in which the paper's prior differs from the
+baseline: whether the mean is shifted, and how wide the Gaussian is.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corgi_core.config import GaussianSettings
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.fit import fit_bank
 
 UNIT, FITTED, RAW = "unit", "fitted", "raw"  # scales of a start
 
@@ -16,22 +24,22 @@ UNIT, FITTED, RAW = "unit", "fitted", "raw"  # scales of a start
 class Start:
     """The Gaussians that a diffusion starts from.
 
-    `shift`: at the clusters' means μ, or at 0. `scale` is the deviation: "unit" 1; "fitted" κσ,
-    with σ the clusters' own; "raw" √d_b, which is N(0, I) for embeddings of norm 1 (ours have norm
-    √d_b in every block of width d_b, as DALL-E 2 scales them).
+    `shift`: at the clusters' means μ, or at 0. `scale` is the standard deviation: "unit" 1;
+    "fitted" κσ, with σ the clusters' own; "raw" √d_b, which is N(0, I) for embeddings of norm 1
+    (ours have norm √d_b for every encoder of width d_b, as DALL-E 2 scales them).
     """
 
     shift: bool = True
     scale: str = FITTED
     kappa: float = 1.0  # of the fitted scale
-    gaussians: int = 1  # k, as asked for; small data bear fewer
-    learned: bool = False  # go on from the fitted Gaussians by equation (5)
+    gaussians: int = 1  # k as requested; few embeddings get fewer
+    learned: bool = False  # train the fitted Gaussians by equation (5)
 
     def __post_init__(self) -> None:
         if self.scale not in (UNIT, FITTED, RAW):
             raise ValueError(f"there is no scale {self.scale!r}")
         if not self.shift and (self.gaussians != 1 or self.learned):
-            raise ValueError("several Gaussians at one place are one Gaussian")
+            raise ValueError("several Gaussians of one mean are one Gaussian")
 
     @property
     def name(self) -> str:
@@ -41,18 +49,18 @@ class Start:
             learned = "-learned" if self.learned else ""
             shifted = f"shifted-k{self.gaussians}{learned}-{kappa}"
             return shifted if self.shift else f"scale-only-{kappa}"
-        place = "shift-only" if self.shift else "baseline"
-        return place if self.scale == UNIT else f"{place}-raw"
+        name = "shift-only" if self.shift else "baseline"
+        return name if self.scale == UNIT else f"{name}-raw"
 
     @property
     def label(self) -> str:
         """For figures and tables, in the paper's letters."""
         if self.scale == FITTED:
             learned = " learned" if self.learned else ""
-            place = f"shifted k = {self.gaussians}{learned}" if self.shift else "scale only"
-            return f"{place}, κ = {self.kappa:g}"
-        place = "shift only, N(μ, I)" if self.shift else "baseline, N(0, I)"
-        return place if self.scale == UNIT else f"{place.partition(',')[0]}, norm-1 embeddings"
+            label = f"shifted k = {self.gaussians}{learned}" if self.shift else "scale only"
+            return f"{label}, κ = {self.kappa:g}"
+        label = "shift only, N(μ, I)" if self.shift else "baseline, N(0, I)"
+        return label if self.scale == UNIT else f"{label.partition(',')[0]}, norm-1 embeddings"
 
 
 BASELINE = Start(shift=False, scale=UNIT)
@@ -96,6 +104,7 @@ class Arm:
 
     @property
     def name(self) -> str:
+        """The arm's own, for folders and runs."""
         share = "" if self.captions == 1 else f"-captions{100 * self.captions:g}pc"
         return f"{self.family}{share}-seed{self.seed}"
 
@@ -111,3 +120,33 @@ class Arm:
             "p2_gamma": self.p2_gamma,
             "seed": self.seed,
         }
+
+
+def bank_of(
+    start: Start,
+    embeddings: NDArray[np.floating[Any]],
+    encoder_dims: Sequence[int],
+    settings: GaussianSettings,
+    seed: int,
+) -> GaussianBank:
+    """The start's bank, fitted to the training images' embeddings; learning comes afterwards.
+
+    Args:
+        start: the Gaussians' means and scale.
+        embeddings: of the training images [n, d].
+        encoder_dims: the widths of the CLIP encoders, which sum to d.
+        settings: of the fit; its κ is replaced by the start's.
+        seed: of the fit.
+
+    Returns:
+        The bank. Its k is lower than requested where the embeddings are too few.
+    """
+    if not start.shift and start.scale != FITTED:
+        return GaussianBank.standard(encoder_dims, scaled=start.scale != RAW)
+    fitted, _ = fit_bank(
+        embeddings, start.gaussians, encoder_dims, replace(settings, kappa=1.0), seed
+    )
+    if start.scale == UNIT:
+        return fitted.shift_only()
+    scaled = fitted.with_kappa(start.kappa)
+    return scaled if start.shift else scaled.scale_only()

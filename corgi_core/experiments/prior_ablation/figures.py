@@ -1,4 +1,4 @@
-"""The study's figures, one function a question, drawn from the tidy rows of all seeds."""
+"""The study's figures, one function each, plotted from the tidy rows of all seeds."""
 
 from __future__ import annotations
 
@@ -6,16 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from corgi_core.config import Preset
-from corgi_core.experiments.prior_ablation.arms import (
-    BASELINE,
-    BASELINE_RAW,
-    FITTED,
-    SHIFT_ONLY,
-    Start,
-    shifted,
-)
-from corgi_core.experiments.prior_ablation.measure import START
-from corgi_core.experiments.prior_ablation.panels import (
+from corgi_core.experiments.panels import (
     BLACK,
     BLUE,
     COLOURS,
@@ -30,8 +21,17 @@ from corgi_core.experiments.prior_ablation.panels import (
     new_figure,
     point,
 )
-from corgi_core.experiments.prior_ablation.questions import PAPER_KAPPA, Sampling
-from corgi_core.experiments.prior_ablation.report import StudyReport
+from corgi_core.experiments.prior_ablation.arms import (
+    BASELINE,
+    BASELINE_RAW,
+    FITTED,
+    SHIFT_ONLY,
+    Start,
+    shifted,
+)
+from corgi_core.experiments.prior_ablation.measure import START
+from corgi_core.experiments.prior_ablation.sweeps import PAPER_KAPPA, Sampling
+from corgi_core.experiments.report import StudyReport
 
 if TYPE_CHECKING:
     import pandas as pd

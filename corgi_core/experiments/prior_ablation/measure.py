@@ -1,4 +1,4 @@
-"""Training and measuring one arm, so that a killed study goes on with what is there.
+"""Training and measuring one arm; an interrupted study continues with the arms that are missing.
 
 <folder>/<arm>-<digest>/              its run folder, of the one training loop
 <folder>/<arm>-<digest>.<plan>.json   its measurement, written last and whole
@@ -21,14 +21,13 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.subsets import caption_subset
 from corgi_core.diffusion.schedule import TIMESTEPS
-from corgi_core.experiments.prior_ablation.arms import Arm
-from corgi_core.experiments.prior_ablation.banks import bank_of
-from corgi_core.experiments.prior_ablation.questions import Plan, Sampling
-from corgi_core.experiments.prior_ablation.scores import Judge, spread
+from corgi_core.experiments.prior_ablation.arms import Arm, bank_of
+from corgi_core.experiments.prior_ablation.scores import Scorer, spread
+from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.learned import BankTask
 from corgi_core.io.files import digest_of, read_json, write_json
-from corgi_core.prior.model import PriorModel
+from corgi_core.prior.model import PriorModel, Trajectory
 from corgi_core.prior.task import Captions, PriorTask
 from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import read_metrics
@@ -37,7 +36,12 @@ from corgi_core.training.run_folder import TrainingResult
 Row = dict[str, Any]
 Measurement = dict[str, list[Row]]
 """Rows by table: "samples" (one a sampling), "timesteps" (one a timestep of the longest sampling),
-"training" (one an evaluation while training)."""
+"training" (one an evaluation while training), "references" (one for what needs no prior)."""
+
+MEAN, TEXT, REAL = (
+    "the training images' mean", "the CLIP text embedding", "other, real images",
+)  # fmt: skip
+"""Labels of the rows of "references"."""
 
 START = "z_T"  # a row of "timesteps": where the sampling starts; the others are of ẑ_0
 
@@ -56,7 +60,7 @@ class Study:
     def real(self) -> np.ndarray:
         """The training images' embeddings [n, d], to which banks are fitted."""
         rows = self.images.rows_of(self.dataset.keys("train"))
-        return self.images.read("image")[rows].astype(np.float32)
+        return np.asarray(self.images.read("image")[rows], dtype=np.float32)
 
     @cached_property
     def held_out(self) -> Captions:
@@ -71,11 +75,12 @@ class Study:
         )
 
     @cached_property
-    def judge(self) -> Judge:
-        return Judge(self.held_out.image, self.images.spec["encoder_dims"])
+    def scorer(self) -> Scorer:
+        """Scores embeddings of the held-out captions."""
+        return Scorer(self.held_out.image, self.images.spec["encoder_dims"])
 
-    def place(self, arm: Arm) -> Path:
-        """The arm's run folder, named by all that its training depends on."""
+    def run_folder(self, arm: Arm) -> Path:
+        """The arm's run folder, named by a digest of all that its training depends on."""
         preset = self.preset
         identity = digest_of(
             arm.about, asdict(preset.prior), asdict(preset.gaussians),
@@ -85,18 +90,18 @@ class Study:
         return self.folder / f"{arm.name}-{identity}"
 
 
-def measured(study: Study, plan: Plan) -> Measurement:
-    """The arm's measurement: read, if it was taken before, or else taken, after training it."""
-    place = study.place(plan.arm)
+def measure_arm(study: Study, plan: Plan) -> Measurement:
+    """The arm's measurement: read from its file, or taken after training the arm."""
+    run_folder = study.run_folder(plan.arm)
     settings = study.preset.study
-    asked = digest_of(
+    requested = digest_of(
         asdict(plan), settings.held_out, settings.spread_captions, settings.spread_samples
     )
-    path = place.parent / f"{place.name}.{asked}.json"
+    path = run_folder.parent / f"{run_folder.name}.{requested}.json"
     if path.exists():
         found: Measurement = read_json(path)
         return found
-    prior, result = trained(study, plan.arm)
+    prior, result = train_arm(study, plan.arm)
     about = plan.arm.about | {"k": prior.bank.k, "width": width_of(prior.bank, study.real)}
     tables = {
         "samples": _sample_rows(study, prior, plan),
@@ -108,14 +113,14 @@ def measured(study: Study, plan: Plan) -> Measurement:
     return measurement
 
 
-def trained(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
-    """The arm's prior; a finished training is taken as it is, a killed one goes on."""
+def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
+    """The arm's prior. A finished training is read, an interrupted one continues."""
     preset = study.preset
     bank = bank_of(
         arm.start, study.real, study.images.spec["encoder_dims"], preset.gaussians, arm.seed
     )
     if arm.start.learned:
-        bank = _learned(study, bank, arm)
+        bank = _learn(study, bank, arm)
     prior = preset.prior
     if arm.p2_gamma is not None:
         prior = replace(prior, p2_gamma=arm.p2_gamma)
@@ -128,42 +133,63 @@ def trained(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
         bank=bank,
     )
     settings = replace(preset.study.training, seed=arm.seed)
-    result = train(task, settings, study.place(arm), name=arm.name)
+    result = train(task, settings, study.run_folder(arm), name=arm.name)
     return PriorModel(result.model, bank, prior, study.texts.spec, card={}), result
 
 
-def _learned(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
+def _learn(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
     """The bank after equation (5), on all captioned training images."""
     gaussians = study.preset.gaussians
     train_keys, test_keys = study.dataset.keys("train"), study.dataset.keys("test")
     task = BankTask(gaussians, study.images, study.texts, train_keys, test_keys, fitted)
     settings = replace(gaussians.learning, seed=arm.seed)
-    result = train(task, settings, study.place(arm) / "bank", name=f"{arm.name}'s bank")
+    result = train(task, settings, study.run_folder(arm) / "bank", name=f"{arm.name}'s bank")
     return result.model.to_bank()
 
 
 def width_of(bank: GaussianBank, real: np.ndarray) -> float:
-    """The start's deviation in units of the embeddings' own, root mean square over coordinates."""
+    """The start's std in units of the embeddings' own, both root mean squares over coordinates."""
     own = np.sqrt(real.var(axis=0, dtype=np.float64).mean())
     return float(bank.std.square().mean().sqrt() / own)
+
+
+def measure_references(study: Study, seed: int) -> Measurement:
+    """The table "references": scores of three embeddings a caption that need no prior.
+
+    The mean has a high cosine and retrieves nothing. Real images of other captions have the lowest
+    Fréchet distance that so many embeddings can have.
+    """
+    real, captions = torch.from_numpy(study.real), study.held_out
+    random = torch.Generator().manual_seed(seed)
+    others = real[torch.randint(len(real), (len(captions),), generator=random)]
+    embeddings = {
+        MEAN: real.mean(dim=0).expand_as(captions.image),
+        TEXT: captions.text,
+        REAL: others,
+    }
+    rows = [
+        {"label": name, "start": name, "seed": seed, **study.scorer.scores(z)}
+        for name, z in embeddings.items()
+    ]
+    return {"references": rows}
 
 
 def _sample_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]:
     seed, settings = plan.arm.seed, study.preset.study
     some = torch.arange(min(settings.spread_captions, len(study.held_out)))
     for sampling in plan.samplings:
-        row = asdict(sampling) | study.judge.scores(_drawn(study, prior, sampling, seed))
+        row = asdict(sampling) | study.scorer.scores(_sampled(study, prior, sampling, seed))
         if sampling in plan.spread:
-            drawn = [
-                _drawn(study, prior, sampling, _draw_seed(seed, draw), some)
-                for draw in range(settings.spread_samples)
+            samples = [
+                _sampled(study, prior, sampling, _seed_of(seed, number), some)
+                for number in range(settings.spread_samples)
             ]
-            row |= spread(torch.stack(drawn), study.held_out.image[some])
+            row |= spread(torch.stack(samples), study.held_out.image[some])
         yield row
 
 
 def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]:
-    """Cosines to z_0: of the start z_T, then of every prediction ẑ_0 on the way."""
+    """Cosines to z_0: of the start z_T, then of every prediction ẑ_0 while sampling."""
     if not plan.timesteps:
         return
     seed = plan.arm.seed
@@ -172,14 +198,14 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
     start = prior.bank.gaussians(c).unwhiten(
         torch.randn(len(c), prior.bank.width, generator=random)
     )
-    yield {"of": START, "timestep": TIMESTEPS, "cosine": study.judge.cosine(start)}
-    predictions: dict[int, list[Tensor]] = {}  # by timestep, in pieces of the captions
-    _drawn(
+    yield {"of": START, "timestep": TIMESTEPS, "cosine": study.scorer.cosine(start)}
+    predictions: dict[int, list[Tensor]] = {}  # by timestep, in chunks of captions
+    _sampled(
         study, prior, Sampling(study.preset.study.steps[-1]), seed,
         trajectory=lambda t, z: predictions.setdefault(t, []).append(z),
     )  # fmt: skip
     for t, chunks in predictions.items():
-        yield {"of": "ẑ_0", "timestep": t, "cosine": study.judge.cosine(torch.cat(chunks))}
+        yield {"of": "ẑ_0", "timestep": t, "cosine": study.scorer.cosine(torch.cat(chunks))}
 
 
 def _training_rows(result: TrainingResult[Any]) -> Iterator[Row]:
@@ -189,14 +215,15 @@ def _training_rows(result: TrainingResult[Any]) -> Iterator[Row]:
             yield {name: entry[name] for name in ("step", "seconds", "held_out_cosine")}
 
 
-def _drawn(
+def _sampled(
     study: Study,
     prior: PriorModel,
     sampling: Sampling,
     seed: int,
     rows: Tensor | None = None,
-    trajectory: Any = None,
+    trajectory: Trajectory | None = None,
 ) -> Tensor:
+    """Samples of the held-out captions, or of some `rows` of them."""
     captions = study.held_out
     tokens, mask, text, _ = captions.batch(torch.arange(len(captions)) if rows is None else rows)
     return prior.sample(
@@ -205,6 +232,6 @@ def _drawn(
     )  # fmt: skip
 
 
-def _draw_seed(seed: int, draw: int) -> int:
-    """A seed for each of several samples of one caption, apart from all arms' own."""
-    return 1000 * (seed + 1) + draw
+def _seed_of(seed: int, number: int) -> int:
+    """A seed for each of several samples of one caption; none is the seed of an arm."""
+    return 1000 * (seed + 1) + number

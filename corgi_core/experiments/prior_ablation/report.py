@@ -1,100 +1,37 @@
-"""The study as an artefact: tidy rows, the figures drawn from them, and tables in Markdown."""
+"""The study's report: figures and tables of all seeds, and its metrics as charts over steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
-from PIL import Image
-from upath import UPath
+from corgi_core.config import Preset
+from corgi_core.experiments.prior_ablation.figures import FIGURES
+from corgi_core.experiments.prior_ablation.tables import tables_of
+from corgi_core.experiments.report import StudyReport
+from corgi_core.io.pictures import drawn
 
-from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_folder, digest_of, read_json, write_json
-from corgi_core.io.pictures import load_pictures, save_pictures
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-ROWS = "measurements.json"
-TABLES = "tables"  # a folder
 METRICS = (
     "cosine", "shuffled_cosine", "recall_at_1", "recall_at_5", "frechet", "spread", "variance",
 )  # fmt: skip
-TIMES = ("seconds",)  # differ from one measuring to the next
 
 
-@dataclass
-class StudyReport:
-    """`rows` by table; `pictures` and Markdown `tables` by name.
-
-    A row is one arm and seed with the values of one sampling ("samples"), timestep ("timesteps")
-    or evaluation while training ("training"); or what needs no prior, for one seed ("references").
-    """
-
-    rows: dict[str, list[dict[str, Any]]]
-    pictures: dict[str, Image.Image] = field(default_factory=dict)
-    tables: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def joined(cls, parts: Iterable[dict[str, list[dict[str, Any]]]]) -> Self:
-        """The rows of several measurements, in an order that does not depend on theirs."""
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for part in parts:
-            for table, found in part.items():
-                rows.setdefault(table, []).extend(found)
-        return cls({table: sorted(found, key=_place) for table, found in rows.items()})
-
-    @property
-    def digest(self) -> str:
-        """Of the rows, wall times left out: measuring again the same gives the same digest."""
-        return digest_of(
-            {
-                table: [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
-                for table, rows in self.rows.items()
-            }
-        )
-
-    def frame(self, table: str) -> pd.DataFrame:
-        """The rows of one table."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows[table])
-
-    def save(self, folder: Path | UPath) -> None:
-        """measurements.json, a PNG of every picture, and tables/NAME.md."""
-        with atomic_folder(folder) as temporary:
-            write_json(temporary / ROWS, self.rows)
-            save_pictures(temporary, self.pictures)
-            (temporary / TABLES).mkdir()
-            for name, text in self.tables.items():
-                (temporary / TABLES / f"{name}.md").write_text(text, encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path | UPath) -> Self:
-        if not (folder / ROWS).exists():
-            raise CorgiError(f"{folder} holds no report", "run `corgi study` or `corgi compare`")
-        tables = {
-            path.stem: path.read_text(encoding="utf-8")
-            for path in sorted(UPath(folder / TABLES).glob("*.md"))
-        }
-        return cls(read_json(folder / ROWS), load_pictures(folder), tables)
+def compose_report(parts: Iterable[StudyReport], preset: Preset) -> StudyReport:
+    """The report of all seeds: their rows, every figure, and every table."""
+    report = StudyReport.joined(part.rows for part in parts)
+    report.pictures = {name: drawn(plot(report, preset)) for name, plot in FIGURES.items()}
+    report.tables = tables_of(report, preset)
+    return report
 
 
 def metrics_by_step(rows: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """One arm's measurement as entries {"step": …, metric: value} for charts over the steps.
 
-    The steps are the sampler's, but for "training/held_out_cosine", where they are the training's.
-    "dpm++" is "dpmpp" there: MLflow's names know no plus.
+    The steps are the sampler's; those of "training/held_out_cosine" are the training's. "dpm++" is
+    written "dpmpp", because MLflow's names have no plus.
     """
     for row in rows["samples"]:
         way = f"{row['sampler'].replace('+', 'p')}-guidance{row['guidance']:g}"
         yield {"step": row["steps"], **{f"{way}/{m}": row[m] for m in METRICS if m in row}}
     for row in rows["training"]:
         yield {"step": row["step"], "training/held_out_cosine": row["held_out_cosine"]}
-
-
-def _place(row: dict[str, Any]) -> tuple[Any, ...]:
-    names = ("seed", "start", "captions", "sampler", "guidance", "steps", "step")
-    return (*(row.get(name, 0) for name in names), -row.get("timestep", 0))

@@ -1,4 +1,4 @@
-"""What is measured of samples: nearness, the shuffled control, retrieval, Fréchet, and spread."""
+"""Metrics of sampled embeddings: cosine, its shuffled control, retrieval, Fréchet, and spread."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from corgi_core.errors import CorgiError
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
 
 RANKS = (1, 5)
-SHUFFLE_SEED = 0  # one derangement for every arm
+SHUFFLE_SEED = 0  # the same derangement for every arm
 
 
-class Judge:
-    """Scores embeddings against the held-out images' real ones, real [n, d], n ≥ 2."""
+class Scorer:
+    """Scores embeddings against those of the held-out images, real [n, d], n ≥ 2."""
 
     def __init__(self, real: Tensor, encoder_dims: Sequence[int]) -> None:
         if len(real) < 2:
@@ -26,7 +26,7 @@ class Judge:
                 "ingest more captioned images, or raise test_fraction",
             )
         self.real, self.encoder_dims = real, tuple(encoder_dims)
-        self._strangers = real[derangement(len(real), SHUFFLE_SEED)]
+        self._mismatched = real[derangement(len(real), SHUFFLE_SEED)]
 
     @cached_property
     def _statistics(self) -> FeatureStatistics:
@@ -35,14 +35,14 @@ class Judge:
     def scores(self, z: Tensor) -> dict[str, float]:
         """Of embeddings z [n, d], row i from caption i.
 
-        `shuffled_cosine` is to the image of another caption: what is gained without reading the
-        text. `frechet` is on the embeddings scaled to norm 1.
+        `shuffled_cosine` is to the image of another caption, which needs no reading of the text.
+        `frechet` is on the embeddings scaled to norm 1.
         """
         recalls = recall_at(z, self.real, RANKS, self.encoder_dims)
         return {
             "cosine": self.cosine(z),
             "shuffled_cosine": float(
-                mean_encoder_cosine(z, self._strangers, self.encoder_dims).mean()
+                mean_encoder_cosine(z, self._mismatched, self.encoder_dims).mean()
             ),
             **{f"recall_at_{rank}": recall for rank, recall in recalls.items()},
             "frechet": frechet_distance(_unit_statistics(z), self._statistics),
@@ -54,12 +54,12 @@ class Judge:
 
 
 def spread(samples: Tensor, real: Tensor) -> dict[str, float]:
-    """How far a caption's samples lie apart: `variance`, and `spread`, that over the right one.
+    """How far a caption's samples lie apart: `variance`, and `spread`, its ratio to the right one.
 
     samples [S, n, d], S ≥ 2 of each of n captions; real [n, d], the captions' true embeddings.
     For a calibrated sampler z_0 is exchangeable with its samples, so E‖z_0 − z̄‖² is
-    (1 + 1/S) times their variance: `spread` is then 1. It is 0 for a sampler that knows one answer
-    to every caption. Variances are summed over coordinates and divided by d.
+    (1 + 1/S) times their variance: `spread` is then 1. It is 0 for a sampler with one answer to
+    every caption. Variances are summed over coordinates and divided by d.
     """
     count, _, width = samples.shape
     if count < 2:
@@ -73,7 +73,7 @@ def spread(samples: Tensor, real: Tensor) -> dict[str, float]:
 
 
 def derangement(n: int, seed: int) -> Tensor:
-    """A permutation [n] of 0 … n−1 that leaves nothing in its place: one random cycle; n ≥ 2."""
+    """A permutation [n] of 0 … n−1 without a fixed point, one random cycle; n ≥ 2."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     permutation = torch.empty_like(order)
     permutation[order] = order.roll(1)

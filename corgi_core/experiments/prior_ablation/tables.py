@@ -1,10 +1,11 @@
-"""The study's numbers in Markdown: every question's arms, and what each idea brings by itself."""
+"""The study's numbers in Markdown: every sweep's arms, and what each idea brings by itself."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from corgi_core.config import Preset
+from corgi_core.experiments.intervals import HALF, MEAN, over_seeds, paired
 from corgi_core.experiments.prior_ablation.arms import (
     BASELINE,
     SHIFT_ONLY,
@@ -13,9 +14,8 @@ from corgi_core.experiments.prior_ablation.arms import (
     scale_only,
     shifted,
 )
-from corgi_core.experiments.prior_ablation.intervals import HALF, MEAN, over_seeds, paired
-from corgi_core.experiments.prior_ablation.questions import Question, questions_of
-from corgi_core.experiments.prior_ablation.report import StudyReport
+from corgi_core.experiments.prior_ablation.sweeps import Sweep, sweeps_of
+from corgi_core.experiments.report import StudyReport, markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,11 +34,7 @@ KEYS = ["label", "captions", "sampler", "steps", "guidance"]
 def tables_of(report: StudyReport, preset: Preset) -> dict[str, str]:
     """Markdown tables by name: the mean over seeds ± the 95 % interval's half-width."""
     samples = report.frame("samples")
-    tables = {
-        question.name: _table(samples, question)
-        for question in questions_of(preset)
-        if question.samplings
-    }
+    tables = {sweep.name: _table(samples, sweep) for sweep in sweeps_of(preset) if sweep.samplings}
     references = _references(report.frame("references"))
     return {"references": references, "contributions": contributions(samples, preset), **tables}
 
@@ -80,10 +76,10 @@ def _main(samples: pd.DataFrame, start: Start, steps: int) -> pd.DataFrame:
     ]  # fmt: skip
 
 
-def _table(samples: pd.DataFrame, question: Question) -> str:
+def _table(samples: pd.DataFrame, sweep: Sweep) -> str:
     lines = []
-    for arm in question.arms:
-        for s in question.samplings:
+    for arm in sweep.arms:
+        for s in sweep.samplings:
             found = samples[
                 (samples["start"] == arm.family) & (samples["captions"] == arm.captions)
                 & (samples["sampler"] == s.sampler) & (samples["steps"] == s.steps)
@@ -120,9 +116,3 @@ def _cell(summary: pd.DataFrame, signed: bool = False) -> str:
         return ""
     mean, half = summary[MEAN].item(), summary[HALF].item()
     return f"{mean:{'+' if signed else ''}.4f} ± {half:.4f}"
-
-
-def markdown(heads: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table; numbers stand right."""
-    rule = ["---" if n == 0 else "---:" for n in range(len(heads))]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, rule, *lines))

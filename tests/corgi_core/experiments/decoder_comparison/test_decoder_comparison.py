@@ -21,7 +21,7 @@ from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.experiments.decoder_comparison.compose import ROWS, compared
 from corgi_core.experiments.decoder_comparison.measure import Contest, Material, held
 from corgi_core.experiments.decoder_comparison.tables import METRICS
-from corgi_core.experiments.prior_ablation.report import StudyReport
+from corgi_core.experiments.report import StudyReport
 from tests.helpers.tiny_generator import BLOCKS, SIDE, tiny_generator, write_images
 
 IMAGES = 40  # every fifth is held out, every third has no caption

@@ -1,4 +1,4 @@
-"""The arms of a study: none twice, shared among questions, readable names."""
+"""The arms of a study: none twice, shared among sweeps, readable names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from corgi_core.experiments.prior_ablation.arms import (
     Start,
     shifted,
 )
-from corgi_core.experiments.prior_ablation.questions import Sampling, plans_of, questions_of
+from corgi_core.experiments.prior_ablation.sweeps import Sampling, plans_of, sweeps_of
 
 presets = pytest.mark.parametrize("name", sorted(PRESETS))
 
@@ -24,7 +24,7 @@ presets = pytest.mark.parametrize("name", sorted(PRESETS))
 @presets
 def test_every_arm_is_trained_once_and_every_name_is_one_folder(name: str) -> None:
     preset = preset_named(name)
-    plans = plans_of(questions_of(preset), 1, preset.study.steps[-1])
+    plans = plans_of(sweeps_of(preset), 1, preset.study.steps[-1])
     arms = [plan.arm for plan in plans]
     assert len(set(arms)) == len(arms)
     names = [arm.name for arm in arms]
@@ -36,29 +36,29 @@ def test_every_arm_is_trained_once_and_every_name_is_one_folder(name: str) -> No
 @presets
 def test_every_question_finds_what_it_asked_for(name: str) -> None:
     preset = preset_named(name)
-    questions = questions_of(preset)
-    plans = {plan.arm: plan for plan in plans_of(questions, 0, preset.study.steps[-1])}
-    for question in questions:
-        for arm in question.arms:
+    sweeps = sweeps_of(preset)
+    plans = {plan.arm: plan for plan in plans_of(sweeps, 0, preset.study.steps[-1])}
+    for sweep in sweeps:
+        for arm in sweep.arms:
             plan = plans[arm]
-            assert set(question.samplings) <= set(plan.samplings), question.name
-            assert not question.spread or set(question.samplings) <= set(plan.spread)
-            assert plan.timesteps or not question.timesteps
+            assert set(sweep.samplings) <= set(plan.samplings), sweep.name
+            assert not sweep.spread or set(sweep.samplings) <= set(plan.spread)
+            assert plan.timesteps or not sweep.timesteps
             assert len(set(plan.samplings)) == len(plan.samplings)
 
 
 def test_the_baseline_serves_almost_every_question() -> None:
     preset = preset_named("emoji")
-    questions = questions_of(preset)
-    asking = [question for question in questions if Arm(BASELINE) in question.arms]
-    assert len(asking) == len(questions)
-    plans = plans_of(questions, 0, 64)
-    assert len(plans) < sum(len(question.arms) for question in questions) / 1.5
+    sweeps = sweeps_of(preset)
+    asking = [sweep for sweep in sweeps if Arm(BASELINE) in sweep.arms]
+    assert len(asking) == len(sweeps)
+    plans = plans_of(sweeps, 0, 64)
+    assert len(plans) < sum(len(sweep.arms) for sweep in sweeps) / 1.5
 
 
 def test_following_the_timesteps_needs_the_longest_sampling() -> None:
-    questions = [q for q in questions_of(preset_named("emoji")) if q.name == "timesteps"]
-    assert all(plan.samplings == (Sampling(64),) for plan in plans_of(questions, 0, 64))
+    sweeps = [q for q in sweeps_of(preset_named("emoji")) if q.name == "timesteps"]
+    assert all(plan.samplings == (Sampling(64),) for plan in plans_of(sweeps, 0, 64))
 
 
 def test_names_say_what_an_arm_is() -> None:

@@ -11,10 +11,10 @@ from corgi_core.experiments.prior_ablation.arms import (
     BASELINE,
     BASELINE_RAW,
     SHIFT_ONLY,
+    bank_of,
     scale_only,
     shifted,
 )
-from corgi_core.experiments.prior_ablation.banks import bank_of
 from corgi_core.experiments.prior_ablation.measure import width_of
 from corgi_core.gaussians.bank import GaussianBank
 

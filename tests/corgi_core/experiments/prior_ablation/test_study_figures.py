@@ -9,8 +9,8 @@ import pytest
 from upath import UPath
 
 from corgi_core.errors import CorgiError
+from corgi_core.experiments.intervals import mean_and_half_width
 from corgi_core.experiments.prior_ablation.arms import BASELINE, shifted
-from corgi_core.experiments.prior_ablation.compose import composed
 from corgi_core.experiments.prior_ablation.figures import (
     FIGURES,
     by_sampler,
@@ -18,10 +18,10 @@ from corgi_core.experiments.prior_ablation.figures import (
     by_timestep,
     by_width,
 )
-from corgi_core.experiments.prior_ablation.intervals import mean_and_half_width
-from corgi_core.experiments.prior_ablation.questions import plans_of, questions_of
-from corgi_core.experiments.prior_ablation.references import MEAN, REAL, TEXT
-from corgi_core.experiments.prior_ablation.report import StudyReport, metrics_by_step
+from corgi_core.experiments.prior_ablation.measure import MEAN, REAL, TEXT
+from corgi_core.experiments.prior_ablation.report import compose_report, metrics_by_step
+from corgi_core.experiments.prior_ablation.sweeps import plans_of, sweeps_of
+from corgi_core.experiments.report import StudyReport
 from corgi_core.io.files import digest_of
 from tests.helpers.small_study import PRESET
 
@@ -37,7 +37,7 @@ def value(*parts):
 def part(seed):
     """What measuring every arm of a seed would give, with made-up values."""
     rows = {"samples": [], "timesteps": [], "training": []}
-    for plan in plans_of(questions_of(PRESET), seed, 3):
+    for plan in plans_of(sweeps_of(PRESET), seed, 3):
         about = plan.arm.about | {"k": plan.arm.start.gaussians, "width": plan.arm.start.kappa}
         for s in plan.samplings:
             way = {"steps": s.steps, "sampler": s.sampler, "guidance": s.guidance}
@@ -142,7 +142,7 @@ def test_every_figure_says_what_is_seen_and_every_panel_has_data(report):
 
 
 def test_tables_write_the_means_and_what_each_idea_brings(report):
-    tables = composed([report], PRESET).tables
+    tables = compose_report([report], PRESET).tables
     mean, half = mean_and_half_width([value(TEXT, seed, "frechet") for seed in SEEDS])
     assert f"{mean:.4f} ± {half:.4f}" in tables["references"]
     mean, half = means(report, shifted(1.0, 2), "recall_at_5", 3)
@@ -168,7 +168,7 @@ def test_tables_write_the_means_and_what_each_idea_brings(report):
 @pytest.mark.parametrize("where", ["local", "memory"])
 def test_what_is_saved_is_loaded(report, tmp_path, where):
     place = UPath(tmp_path if where == "local" else f"memory://{tmp_path.name}") / "study"
-    whole = composed([report], PRESET)
+    whole = compose_report([report], PRESET)
     whole.save(place)
     loaded = StudyReport.load(place)
     assert loaded.rows == whole.rows

@@ -12,9 +12,16 @@ import pytest
 import torch
 
 from corgi_core.experiments.prior_ablation.arms import BASELINE, Arm
-from corgi_core.experiments.prior_ablation.measure import START, measured, trained
-from corgi_core.experiments.prior_ablation.questions import Plan, Sampling, plans_of, questions_of
-from corgi_core.experiments.prior_ablation.references import MEAN, REAL, TEXT, references
+from corgi_core.experiments.prior_ablation.measure import (
+    MEAN,
+    REAL,
+    START,
+    TEXT,
+    measure_arm,
+    measure_references,
+    train_arm,
+)
+from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling, plans_of, sweeps_of
 from tests.helpers.small_study import IMAGES, PRESET, measure_two_arms, small_study
 
 HERE = str(Path(__file__).parents[4])
@@ -27,7 +34,7 @@ def study(tmp_path):
 
 
 def test_an_arms_measurement_holds_what_its_plan_asks(study):
-    found = measured(study, PLAN)
+    found = measure_arm(study, PLAN)
     one, three = found["samples"]
     assert (one["steps"], one["guidance"], three["steps"], three["guidance"]) == (1, 1.0, 3, 2.0)
     assert "spread" in one
@@ -38,7 +45,7 @@ def test_an_arms_measurement_holds_what_its_plan_asks(study):
     assert start["of"] == START
     assert [row["timestep"] for row in way] == [999, 666, 332]
     # the last prediction is the sample itself, but for its scale
-    plain = measured(study, Plan(PLAN.arm, (Sampling(3),), (), timesteps=False))
+    plain = measure_arm(study, Plan(PLAN.arm, (Sampling(3),), (), timesteps=False))
     assert way[-1]["cosine"] == pytest.approx(plain["samples"][0]["cosine"], abs=1e-6)
     assert [row["step"] for row in found["training"]] == [6, 12]
 
@@ -52,7 +59,7 @@ def test_held_out_captions_are_the_first_of_each_image(study):
 
 
 def test_what_needs_no_prior(study):
-    rows = {row["label"]: row for row in references(study, 0)["references"]}
+    rows = {row["label"]: row for row in measure_references(study, 0)["references"]}
     assert rows[MEAN]["cosine"] == pytest.approx(rows[MEAN]["shuffled_cosine"], abs=0.05)
     assert rows[MEAN]["recall_at_5"] == pytest.approx(5 / 20)
     assert rows[TEXT]["cosine"] > rows[TEXT]["shuffled_cosine"] + 0.3  # the caption tells much
@@ -61,18 +68,18 @@ def test_what_needs_no_prior(study):
 
 
 def test_a_measurement_is_taken_once(study, monkeypatch):
-    first = measured(study, PLAN)
+    first = measure_arm(study, PLAN)
     monkeypatch.setattr(
-        "corgi_core.experiments.prior_ablation.measure.trained", None
+        "corgi_core.experiments.prior_ablation.measure.train_arm", None
     )  # would raise if called
-    assert measured(study, PLAN) == json.loads(json.dumps(first))
+    assert measure_arm(study, PLAN) == json.loads(json.dumps(first))
 
 
 def test_another_way_to_measure_trains_nothing_anew(study):
-    measured(study, PLAN)
+    measure_arm(study, PLAN)
     other = Plan(PLAN.arm, (Sampling(2),), (), timesteps=False)
-    assert measured(study, other)["samples"][0]["steps"] == 2
-    assert trained(study, PLAN.arm)[1].already_finished
+    assert measure_arm(study, other)["samples"][0]["steps"] == 2
+    assert train_arm(study, PLAN.arm)[1].already_finished
 
 
 def test_a_killed_study_goes_on(tmp_path):
@@ -111,9 +118,9 @@ def without_clock(path):
 
 
 def test_the_seed_and_the_share_of_captions_make_another_arm(study):
-    places = {study.place(plan.arm) for seed in (0, 1) for plan in plans(seed)}
+    places = {study.run_folder(plan.arm) for seed in (0, 1) for plan in plans(seed)}
     assert len(places) == 2 * len(plans(0))
 
 
 def plans(seed):
-    return plans_of(questions_of(PRESET), seed, 3)
+    return plans_of(sweeps_of(PRESET), seed, 3)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corgi_core.errors import CorgiError
-from corgi_core.experiments.prior_ablation.scores import Judge, derangement, spread
+from corgi_core.experiments.prior_ablation.scores import Scorer, derangement, spread
 
 
 @given(n=st.integers(2, 300), seed=st.integers(0, 100))
@@ -52,13 +52,13 @@ def test_one_sample_has_no_spread():
 
 
 @pytest.fixture
-def judge():
+def scorer():
     real = torch.randn(200, 12, generator=torch.Generator().manual_seed(0))
-    return Judge(real, encoder_dims=(4, 8))
+    return Scorer(real, encoder_dims=(4, 8))
 
 
-def test_the_truth_is_found_and_its_control_is_not(judge):
-    found = judge.scores(judge.real)
+def test_the_truth_is_found_and_its_control_is_not(scorer):
+    found = scorer.scores(scorer.real)
     assert found["cosine"] == pytest.approx(1)
     assert found["recall_at_1"] == found["recall_at_5"] == 1
     assert found["frechet"] == pytest.approx(0, abs=1e-6)
@@ -68,7 +68,7 @@ def test_the_truth_is_found_and_its_control_is_not(judge):
 def test_a_prior_that_ignores_its_text_does_not_look_good():
     """On embeddings around a common mean, that mean has a high cosine: as high when shuffled."""
     real = 2 + torch.randn(200, 12, generator=torch.Generator().manual_seed(0))
-    found = Judge(real, encoder_dims=(4, 8)).scores(real.mean(dim=0).expand(200, 12))
+    found = Scorer(real, encoder_dims=(4, 8)).scores(real.mean(dim=0).expand(200, 12))
     assert found["cosine"] > 0.8
     assert found["cosine"] == pytest.approx(found["shuffled_cosine"], abs=1e-5)
     assert found["recall_at_5"] == pytest.approx(5 / 200)
@@ -77,4 +77,4 @@ def test_a_prior_that_ignores_its_text_does_not_look_good():
 
 def test_too_few_held_out_images_are_refused():
     with pytest.raises(CorgiError, match="too few"):
-        Judge(torch.ones(1, 12), encoder_dims=(12,))
+        Scorer(torch.ones(1, 12), encoder_dims=(12,))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from corgi_core.experiments.prior_ablation.intervals import mean_and_half_width, over_seeds, paired
+from corgi_core.experiments.intervals import mean_and_half_width, over_seeds, paired
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])

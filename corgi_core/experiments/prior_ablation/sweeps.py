@@ -1,6 +1,6 @@
-"""What the study asks: each question names the arms it needs and how they are sampled from.
+"""The sweeps of the study: each names the arms that it compares and how they are sampled.
 
-An arm that several questions need is trained once, and each way of sampling is measured once.
+An arm of several sweeps is trained once, and each way of sampling is measured once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAPER_KAPPA = 5.0  # of the authors' code
 
 @dataclass(frozen=True, order=True)
 class Sampling:
-    """One way to draw from a trained prior."""
+    """One way to sample from a trained prior."""
 
     steps: int
     sampler: str = "ddpm"  # the ancestral chain, the paper's
@@ -31,19 +31,19 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Question:
-    """One figure and table of the study. `arms` are without their seed."""
+class Sweep:
+    """What one figure and table of the study compare. `arms` are without their seed."""
 
     name: str
     arms: tuple[Arm, ...]
     samplings: tuple[Sampling, ...] = ()
     spread: bool = False  # measure the samples' spread too, at these samplings
-    timesteps: bool = False  # follow ẑ_0 along the longest sampling
+    timesteps: bool = False  # record ẑ_0 at every step of the longest sampling
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is wanted of one arm, whoever asked for it."""
+    """All that the sweeps need of one arm."""
 
     arm: Arm
     samplings: tuple[Sampling, ...]
@@ -51,8 +51,8 @@ class Plan:
     timesteps: bool
 
 
-def questions_of(preset: Preset) -> tuple[Question, ...]:
-    """The questions of a preset's study."""
+def sweeps_of(preset: Preset) -> tuple[Sweep, ...]:
+    """The sweeps of a preset's study."""
     study, kappa = preset.study, preset.gaussians.kappa
     all_steps = tuple(Sampling(steps) for steps in study.steps)
     main = tuple(Sampling(steps) for steps in study.main_steps)
@@ -61,9 +61,9 @@ def questions_of(preset: Preset) -> tuple[Question, ...]:
     others = [gamma for gamma in study.p2_gammas if gamma != preset.prior.p2_gamma]
     widths = [Arm(start(k)) for k in study.kappas for start in (shifted, scale_only)]
     return (
-        Question("steps", (*pair, paper), all_steps),  # the paper's Figure 10
-        Question("timesteps", (*pair, paper, Arm(BASELINE_RAW)), timesteps=True),  # Figure 12
-        Question(  # Figure 13
+        Sweep("steps", (*pair, paper), all_steps),  # the paper's Figure 10
+        Sweep("timesteps", (*pair, paper, Arm(BASELINE_RAW)), timesteps=True),  # Figure 12
+        Sweep(  # Figure 13
             "gaussians",
             (
                 Arm(BASELINE), *(Arm(shifted(kappa, k)) for k in study.gaussians),
@@ -71,49 +71,49 @@ def questions_of(preset: Preset) -> tuple[Question, ...]:
             ),
             main, spread=True,
         ),
-        Question("kappa", (*widths, Arm(BASELINE), Arm(SHIFT_ONLY)), main, spread=True),
-        Question(
+        Sweep("kappa", (*widths, Arm(BASELINE), Arm(SHIFT_ONLY)), main, spread=True),
+        Sweep(
             "shift_and_scale",
             (Arm(BASELINE), Arm(SHIFT_ONLY), Arm(scale_only(kappa)), Arm(shifted(kappa))),
             main, spread=True,
         ),
-        Question("baseline_scalings", (Arm(BASELINE), Arm(BASELINE_RAW)), all_steps),
-        Question(
+        Sweep("baseline_scalings", (Arm(BASELINE), Arm(BASELINE_RAW)), all_steps),
+        Sweep(
             "guidance", pair,
             tuple(Sampling(study.guided_steps, guidance=g) for g in study.guidances),
             spread=True,
         ),
-        Question(
+        Sweep(
             "captions",
             tuple(replace(arm, captions=share) for arm in pair for share in study.captions),
             tuple(Sampling(steps) for steps in study.main_steps[1:]),
         ),
-        Question(
+        Sweep(
             "samplers", pair,
             tuple(Sampling(steps, s) for s in study.samplers for steps in study.steps),
         ),
-        Question(
+        Sweep(
             "loss_weights",
             (*pair, *(replace(arm, p2_gamma=gamma) for gamma in others for arm in pair)),
             main, spread=True,
         ),
-        Question("wall_time", pair),
+        Sweep("wall_time", pair),
     )  # fmt: skip
 
 
-def plans_of(questions: Iterable[Question], seed: int, longest: int) -> list[Plan]:
-    """One plan an arm, in the order of first asking; `longest` is the most sampling steps."""
-    asked: dict[Arm, list[Question]] = {}
-    for question in questions:
-        for arm in question.arms:
-            asked.setdefault(replace(arm, seed=seed), []).append(question)
-    return [_merged(arm, questions, longest) for arm, questions in asked.items()]
+def plans_of(sweeps: Iterable[Sweep], seed: int, max_steps: int) -> list[Plan]:
+    """One plan an arm, in the order of the sweeps; `max_steps` is the most sampling steps."""
+    by_arm: dict[Arm, list[Sweep]] = {}
+    for sweep in sweeps:
+        for arm in sweep.arms:
+            by_arm.setdefault(replace(arm, seed=seed), []).append(sweep)
+    return [_merged(arm, sweeps, max_steps) for arm, sweeps in by_arm.items()]
 
 
-def _merged(arm: Arm, questions: list[Question], longest: int) -> Plan:
-    timesteps = any(question.timesteps for question in questions)
-    samplings = {sampling for question in questions for sampling in question.samplings}
+def _merged(arm: Arm, sweeps: list[Sweep], max_steps: int) -> Plan:
+    timesteps = any(sweep.timesteps for sweep in sweeps)
+    samplings = {sampling for sweep in sweeps for sampling in sweep.samplings}
     if timesteps:
-        samplings.add(Sampling(longest))
-    spread = {s for question in questions if question.spread for s in question.samplings}
+        samplings.add(Sampling(max_steps))
+    spread = {s for sweep in sweeps if sweep.spread for s in sweep.samplings}
     return Plan(arm, tuple(sorted(samplings)), tuple(sorted(spread)), timesteps)

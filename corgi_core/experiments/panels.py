@@ -1,18 +1,18 @@
-"""How the study's figures look: one hand for lines with bands, colours, labels and pictures."""
+"""How the experiments' figures look: lines with bands, colours, labels, axes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from corgi_core.experiments.prior_ablation.intervals import HALF, MEAN, over_seeds
+from corgi_core.experiments.intervals import HALF, MEAN, over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008), which colour-blind people tell apart; black is the baseline's.
+# Okabe and Ito (2008): colour-blind people can tell them apart. Black is the baseline's.
 BLACK, BLUE, ORANGE, GREEN, PURPLE, SKY, RED = (
     "#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00",
 )  # fmt: skip
@@ -31,7 +31,7 @@ TITLES = {
 
 
 def new_figure(title: str, rows: int, columns: int, **shared: Any) -> tuple[Figure, Any]:
-    """A figure whose title says what is to be seen, and its panels [rows, columns]."""
+    """A figure with a title, and its panels [rows, columns]."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.1 * columns, 3.0 * rows + 0.5), layout="constrained")

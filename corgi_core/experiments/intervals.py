@@ -28,7 +28,7 @@ def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
 def over_seeds(rows: pd.DataFrame, by: Sequence[str], metric: str) -> pd.DataFrame:
     """Columns `by`, mean and half: one row a group, its seeds summarised, in order of appearance.
 
-    Rows without the metric are left out. No group may hold a seed twice.
+    Rows without the metric are left out. No group may contain a seed twice.
     """
     rows = rows.dropna(subset=[metric])
     twice = rows.duplicated([*by, "seed"])
@@ -44,8 +44,8 @@ def paired(
 ) -> pd.DataFrame:
     """As `over_seeds`, of the differences rows − others, matched by `by` and seed.
 
-    Two arms of one seed share initial weights, batches and noise, so that their difference is far
-    surer than either.
+    Two arms of one seed share initial weights, batches and noise, so their difference has a far
+    narrower interval than either.
     """
     both = rows.merge(others, on=[*by, "seed"], suffixes=("", "_other"))
     both[metric] = both[metric] - both[f"{metric}_other"]
