@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 from upath import UPath
 
+from corgi_core.config import preset_named
 from corgi_core.data.subsets import CaptionSubset as Subset
 from corgi_core.errors import CorgiError
 from orchestration.automation.staleness import staleness
-from orchestration.partitions import priors
+from orchestration.partitions import Partitions
 from orchestration.resources.artifacts import CaptionSubset
 from orchestration.resources.io_managers import MISSING_ALLOWED, ArtifactIOManager
 
+PRIORS = Partitions.of(preset_named("emoji")).priors
 ALL = {"part": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
 
 
-@dg.asset(partitions_def=priors, code_version="1")
+@dg.asset(partitions_def=PRIORS, code_version="1")
 def part(context: dg.AssetExecutionContext) -> dg.MaterializeResult[CaptionSubset]:
     subset = Subset(np.array([context.partition_key]), 0.5, 0)
     return dg.MaterializeResult(value=subset, data_version=dg.DataVersion(subset.digest))

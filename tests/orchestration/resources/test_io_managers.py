@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from upath import UPath
 
+from corgi_core.config import preset_named
+from corgi_core.config.loading import preset_values, yaml_of
 from corgi_core.data.subsets import CaptionSubset
-from orchestration.partitions import caption_subsets, prior_of, priors
+from orchestration.partitions import Partitions, prior_of
 from orchestration.resources.artifacts import CaptionSubset as CaptionSubsetType
 from orchestration.resources.io_managers import ArtifactIOManager
 from orchestration.resources.workspace import Workspace
+
+PARTITIONS = Partitions.of(preset_named("emoji"))
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -36,7 +40,7 @@ def single() -> dg.MaterializeResult[CaptionSubsetType]:
     return dg.MaterializeResult(value=subset_of("single"))
 
 
-@dg.asset(partitions_def=caption_subsets)
+@dg.asset(partitions_def=PARTITIONS.caption_subsets)
 def by_subset(
     context: dg.AssetExecutionContext, single: CaptionSubsetType
 ) -> dg.MaterializeResult[CaptionSubsetType]:
@@ -44,7 +48,7 @@ def by_subset(
     return dg.MaterializeResult(value=subset_of(context.partition_key))
 
 
-@dg.asset(partitions_def=priors)
+@dg.asset(partitions_def=PARTITIONS.priors)
 def by_prior(
     context: dg.AssetExecutionContext, by_subset: CaptionSubsetType
 ) -> dg.MaterializeResult[CaptionSubsetType]:
@@ -75,22 +79,22 @@ INSTANCE = dg.DagsterInstance.ephemeral()
 
 def test_round_trips_through_every_kind_of_partition(root: UPath) -> None:
     materialize(root, "single")
-    for subset in caption_subsets.get_partition_keys():
+    for subset in PARTITIONS.caption_subsets.get_partition_keys():
         materialize(root, "by_subset", subset)
-    for prior in priors.get_partition_keys():
+    for prior in PARTITIONS.priors.get_partition_keys():
         materialize(root, "by_prior", prior)
     materialize(root, "gathered")
     whole = CaptionSubset.load(root / "gathered")
-    assert whole.digest == subset_of(str(sorted(priors.get_partition_keys()))).digest
+    assert whole.digest == subset_of(str(sorted(PARTITIONS.priors.get_partition_keys()))).digest
 
 
-def test_the_workspace_names_the_io_managers_places(root: UPath) -> None:
+def test_the_workspace_names_the_io_managers_paths(root: UPath) -> None:
     materialize(root, "single")
     materialize(root, "by_subset", "10%")
     materialize(root, "by_prior", "10%|shifted-k1")
     workspace = Workspace(
-        preset_name="emoji", own_dataset=None, storage=str(root), dataset_folder="d",
-        work="w", reports="r",
+        preset_yaml=yaml_of(preset_values(preset_named("emoji"))),
+        own_dataset=None, storage=str(root), dataset_folder="d", work="w", reports="r",
     )  # fmt: skip
     for asset, partition in (
         ("single", None),
