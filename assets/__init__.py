@@ -1,0 +1,1 @@
+"""Dagster's assets and their checks, one file a stage."""

@@ -1,0 +1,1 @@
+"""Everything around the science: settings, resources, automation and the command line."""

@@ -43,7 +43,7 @@ OF_PICTURES_ALONE = {
 
 
 def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
-    """The lineage; without pictures, precomputed embeddings stand in their place."""
+    """The lineage; without pictures it starts from precomputed embeddings."""
     every = _assets_in(
         [
             captions, clip, comparison, data, embeddings, evaluation, gaussians, models, registry,

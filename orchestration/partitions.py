@@ -1,5 +1,7 @@
-"""What assets are partitioned by: priors by variant and caption subset, decoders by kind, the study
-by seed."""
+"""Partitions of the assets.
+
+Priors have a variant and a caption subset, decoders a kind, the study a seed.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Jobs, schedules and sensors, and what they decide by."""

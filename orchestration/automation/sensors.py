@@ -1,4 +1,4 @@
-"""What happens by itself when something else does. Off until somebody switches it on."""
+"""Sensors: runs that start when data change. Off until they are switched on."""
 
 import dagster as dg
 
@@ -14,7 +14,7 @@ from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 def new_data_version(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """A new digest of the raw data in dvc.lock starts one run of all that depends on it.
 
-    The version seen when the sensor is first switched on counts as known.
+    The version at the time when the sensor is first switched on counts as known.
     """
     version = version_in_lock(LOCK, INGEST)
     if version is None:

@@ -1,4 +1,4 @@
-"""What Dagster itself says is stale: the one place that reaches below its public interface.
+"""What Dagster itself says is stale: the one file that uses its private interface.
 
 The web page's "unsynced" labels come from the same resolver.
 """
@@ -75,7 +75,7 @@ def _evaluations(
 
 
 def end_interrupted_runs(instance: dg.DagsterInstance, tags: dict[str, str]) -> None:
-    """End what a killed process left running in Dagster's eyes, and free its place in the pool."""
+    """End the runs that a killed process left as running, and free their slots in the pool."""
     unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
     for run in instance.get_runs(dg.RunsFilter(tags=tags, statuses=unfinished)):
         instance.report_run_failed(run, "interrupted; the next run goes on from there")
