@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 TAG = {"corgi/refresh": "true"}
 RAW_DATA = dg.AssetKey("raw_images")
-REGISTRY = "registered_models"  # kept by MLflow, not by an IO manager
+REGISTRY = "registered_models"  # stored by MLflow, not by an IO manager
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,13 @@ class Step:
 
     @property
     def title(self) -> str:
+        """The asset and its partition, for messages."""
         name = self.asset.to_user_string()
         return name if self.partition is None else f"{name} {self.partition.replace('|', ' ')}"
 
 
 class Watcher(Protocol):
-    """Whoever wants to know how a refresh goes."""
+    """What follows a refresh: a screen, a log."""
 
     def unchanged(self, title: str) -> None:
         """A step that need not be done."""
@@ -86,8 +87,10 @@ class Refresh:
         return done
 
     def all_steps(self) -> list[Step]:
-        """The preset's partitions of all assets but those that people ask for, each after its
-        inputs; where there are no captions, up to the decoder that draws."""
+        """The preset's partitions of all assets except those made on request, each after its inputs.
+
+        Where there are no captions, the steps end at the decoder.
+        """
         if self.settings.preset.decoder is not None and not _has_captions(self.settings):
             return self._steps(dg.AssetSelection.assets("decoder").upstream())
         asked_for = dg.AssetSelection.groups(STUDY, COMPARISON, CAPTIONED)
@@ -183,10 +186,10 @@ def _data_changed(instance: dg.DagsterInstance, settings: Settings) -> bool:
 
     event = instance.get_latest_materialization_event(RAW_DATA)
     materialization = event.asset_materialization if event else None
-    place = Workspace.of(settings).path_of(RAW_DATA.to_user_string(), None)
-    if materialization is None or not (place / "manifest.parquet").exists():
+    path = Workspace.of(settings).path_of(RAW_DATA.to_user_string(), None)
+    if materialization is None or not (path / "manifest.parquet").exists():
         return True
-    version = version_in_lock(LOCK, INGEST) if settings.under_dvc else Dataset.load(place).digest
+    version = version_in_lock(LOCK, INGEST) if settings.under_dvc else Dataset.load(path).digest
     return (materialization.tags or {}).get(DATA_VERSION_TAG) != version
 
 
