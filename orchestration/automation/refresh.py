@@ -87,7 +87,7 @@ class Refresh:
         return done
 
     def all_steps(self) -> list[Step]:
-        """The preset's partitions of all assets except those made on request, each after its inputs.
+        """The partitions of all assets that are not made on request, each after its inputs.
 
         Where there are no captions, the steps end at the decoder.
         """
