@@ -57,5 +57,5 @@ def trained_ensemble(
     """Train `task`; its ensemble, with what Dagster shows of the training."""
     trained = trainer.train(context, task, training, name, inputs)
     ensemble = task.ensemble(trained.model, trained.card)
-    shown = training_metadata(trained)
-    return materialized(ensemble, encoders=list(ensemble.names), width=ensemble.width, **shown)
+    metadata = training_metadata(trained)
+    return materialized(ensemble, encoders=list(ensemble.names), width=ensemble.width, **metadata)

@@ -23,16 +23,16 @@ def raw_images(
 ) -> dg.MaterializeResult[Dataset]:
     """Images and captions as their source has them, in tar shards with one manifest.
 
-    Data that `corgi ingest PATH` or DVC put in place are taken as they lie; otherwise the preset's
-    own source is read.
+    Data that `corgi ingest PATH` or DVC brought are used unchanged; otherwise the preset's own
+    source is read.
     """
     from corgi_core.data import dataset, ingest
 
-    place, preset = workspace.path(context), workspace.preset
+    path, preset = workspace.path(context), workspace.preset
     if workspace.own_dataset or dvc.up_to_date(INGEST):
-        raw = dataset.Dataset.load(place)
+        raw = dataset.Dataset.load(path)
     else:
-        raw = ingest.ingest(preset.data.source, None, place, preset.data, preset.seed)
+        raw = ingest.ingest(preset.data.source, None, path, preset.data, preset.seed)
     manifest = raw.manifest
     return materialized(
         raw,
@@ -57,11 +57,11 @@ def images(
     """The quality gate: plain RGB images, sound captions; the rest is quarantined with reasons."""
     from corgi_core.data import dataset, quality
 
-    place = workspace.path(context)
+    path = workspace.path(context)
     if dvc.up_to_date(GATE):
-        gated = dataset.Dataset.load(place)
+        gated = dataset.Dataset.load(path)
     else:
-        gated = quality.gate(raw_images, place, workspace.preset.data)
+        gated = quality.gate(raw_images, path, workspace.preset.data)
         dvc.commit(GATE)
     quarantine = quality.quarantine_of(gated)
     return materialized(

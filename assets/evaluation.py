@@ -57,7 +57,7 @@ def evaluation(
 ) -> dg.MaterializeResult[Evaluation]:
     """Held-out cosine and recall by steps, Fréchet distance and CLIP similarity, picture grids.
 
-    Of every prior that is there: the preset's variants, and others that somebody materialised.
+    Of every prior that is there: the preset's variants, and others that were materialised by name.
     """
     from corgi_core.evaluation.evaluate import evaluate
 
@@ -102,16 +102,16 @@ def evaluated(
         run.log_artifacts(workspace.reports_folder, "report")
         url = run.url
     variant, subset = report.best_prior()
-    drawn = report.picture_table()
-    shown: dict[str, Any] = {
+    pictures = report.picture_table()
+    metadata: dict[str, Any] = {
         "mlflow_run": link(url),
         "best_prior": f"{variant}, {subset} of the captions",
         "priors_left_out": "; ".join(k for k in partitions if prior_of(k) not in models) or None,
         **{name: picture(image) for name, image in report.pictures.items()},
-        "pictures": None if drawn.empty else table(drawn),
+        "pictures": None if pictures.empty else table(pictures),
         "priors": table(report.prior_table()),
     }
-    return materialized(report, **shown)
+    return materialized(report, **metadata)
 
 
 def prior_versions(models: "Mapping[tuple[str, str], PriorModel]") -> dict[str, str]:
@@ -131,7 +131,7 @@ def comparable(
     """By (variant, caption subset), the priors of the present settings and encoders.
 
     A variant that is not the preset's own is not kept up to date: it is left out when it has become
-    stale, until somebody materialises it again.
+    stale, until it is materialised again.
     """
     models = {
         prior_of(key): model for key, model in priors.items()

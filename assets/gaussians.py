@@ -30,7 +30,7 @@ def gaussian_bank(
     workspace: Workspace,
     trainer: Trainer,
 ) -> dg.MaterializeResult[GaussianBank]:
-    """k Gaussians fitted to the training images' embeddings; N(0, I) for the baseline.
+    """Fit k Gaussians to the training images' embeddings; N(0, I) for the baseline.
 
     A learned bank starts from the fitted one and goes on by equation (5), on all captioned
     training images: a bank is shared by the caption subsets, and takes from captions c(y) alone.
@@ -43,13 +43,13 @@ def gaussian_bank(
     encoder_dims, train_keys = image_embeddings.spec["encoder_dims"], images.keys("train")
     among = frozenset(train_keys)
     training = EmbeddingStream(len(among), lambda: image_embeddings.chunks("image", among))
-    shown: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     k = clusters_of(variant)
     if k is None:
         bank = banks.GaussianBank.standard(encoder_dims)
     else:
         bank, fitted = fit.fit_bank(training, k, encoder_dims, chosen, workspace.preset.seed)
-        shown |= fit_metadata(fitted)
+        metadata |= fit_metadata(fitted)
     if is_learned(variant):
         task = learned.BankTask(
             chosen, image_embeddings, text_embeddings, train_keys, images.keys("test"), bank
@@ -57,7 +57,7 @@ def gaussian_bank(
         inputs = {"image_embeddings": image_embeddings, "text_embeddings": text_embeddings}
         trained = trainer.train(context, task, chosen.learning, f"bank-{variant}", inputs)
         bank = trained.model.to_bank()
-        shown |= training_metadata(trained)
+        metadata |= training_metadata(trained)
     every_image = EmbeddingStream(len(image_embeddings), lambda: image_embeddings.chunks("image"))
     every_text = EmbeddingStream(len(text_embeddings), lambda: text_embeddings.chunks("text"))
     return materialized(
@@ -69,7 +69,7 @@ def gaussian_bank(
         width=bank.width,
         effective_rank=diagnostics.effective_rank(training),
         modality_gap=diagnostics.modality_gap(every_image, every_text, encoder_dims),
-        **shown,
+        **metadata,
     )
 
 

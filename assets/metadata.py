@@ -35,11 +35,11 @@ def materialized(
 
 def table(frame: pd.DataFrame) -> dg.TableMetadataValue:
     """The first rows of a frame."""
-    shown = frame.head(ROWS_SHOWN).astype(object)
+    first = frame.head(ROWS_SHOWN).astype(object)
     columns = [dg.TableColumn(str(column)) for column in frame.columns]
     records = [
         dg.TableRecord({str(column): _plain(value) for column, value in row.items()})
-        for row in shown.to_dict("records")
+        for row in first.to_dict("records")
     ]
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
@@ -52,7 +52,7 @@ def _plain(value: Any) -> str | int | float | bool | None:
 
 
 def picture(image: Image) -> dg.MarkdownMetadataValue:
-    """A picture shown inline."""
+    """An inline picture."""
     content = BytesIO()
     image.save(content, format="PNG", optimize=True)
     encoded = base64.b64encode(content.getvalue()).decode()
@@ -62,7 +62,7 @@ def picture(image: Image) -> dg.MarkdownMetadataValue:
 def link(url: str | None) -> dg.UrlMetadataValue | dg.TextMetadataValue:
     """The MLflow run's page, or why there is none."""
     if url is None:
-        return dg.MetadataValue.text("MLflow does not answer; the run is kept and sent later")
+        return dg.MetadataValue.text("MLflow does not answer; the run is stored and sent later")
     return dg.MetadataValue.url(url)
 
 

@@ -81,7 +81,7 @@ def evaluation(
     workspace: Workspace,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:
-    """Held-out cosine and recall of every prior that is there, by steps; nothing is drawn."""
+    """Held-out cosine and recall of every prior that is there, by steps; there are no pictures."""
     from corgi_core.evaluation.evaluate import evaluate_priors
 
     preset = workspace.preset

@@ -115,12 +115,12 @@ def registered(
             registry.promote("decoder", version, f"{kind} is the decoder of this preset")
     version = registry.register("clip", clip, {}, f"The clip of {mlflow.experiment}.")
     registry.promote("clip", version, "the only one of this preset and data")
-    shown = [
+    rows = [
         {"model": registry.name("prior"), "version": version, "variant": v, "captions": s,
          "alias": CHAMPION if (v, s) == best else ""}
         for (v, s), version in versions.items()
     ]  # fmt: skip
     return dg.MaterializeResult(
         data_version=dg.DataVersion(registry.digest),
-        metadata={"models": table(pd.DataFrame(shown)), "new_versions": registry.added},
+        metadata={"models": table(pd.DataFrame(rows)), "new_versions": registry.added},
     )

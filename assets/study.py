@@ -85,9 +85,9 @@ def study_figures(
     with mlflow.run(context, STUDY, identity, inputs, vars(workspace.preset.study)) as run:
         run.log_artifacts(folder, STUDY)
         url = run.url
-    shown: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "mlflow_run": link(url),
         **{name: picture(image) for name, image in result.pictures.items()},
         **{f"{name}_table": dg.MetadataValue.md(text) for name, text in result.tables.items()},
     }
-    return materialized(result, **shown)
+    return materialized(result, **metadata)
