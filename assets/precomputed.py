@@ -7,6 +7,7 @@ from assets.evaluation import PRIORS_THERE, comparable, evaluated, held_out_capt
 from assets.metadata import OWNERS, materialized
 from assets.registry import registered
 from assets.versions import decided_by
+from corgi_core.io.model_index import TextEncoderName
 from orchestration.resources.artifacts import (
     ArrayStore,
     ClipEnsemble,
@@ -105,17 +106,20 @@ def evaluation(
     owners=OWNERS,
     kinds={"mlflow"},
     ins=PRIORS_THERE,
-    metadata=decided_by(revision=1),
+    metadata=decided_by(revision=2),
 )
 def registered_models(
     context: dg.AssetExecutionContext,
     evaluation: Evaluation,
     prior: dict[str, PriorModel],
     clip_encoder: ClipEnsemble,
+    workspace: Workspace,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[None]:
     """Every evaluated prior and the fitted text towers as model folders, each digest once.
 
     The champion among the priors has the highest held-out cosine at the preset's sampling steps.
     """
-    return registered(evaluation, prior, {}, None, clip_encoder, mlflow)
+    encoders = workspace.preset.encoders
+    text_encoder = TextEncoderName(encoders.text, encoders.text_tokens)
+    return registered(evaluation, prior, {}, None, clip_encoder, text_encoder, mlflow)

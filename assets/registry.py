@@ -1,6 +1,7 @@
 """The models in MLflow's registry; the alias `champion` decides what generates."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,6 +10,7 @@ from assets.evaluation import IF_THERE, MODELS_THERE
 from assets.metadata import OWNERS, table
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
+from corgi_core.io.model_index import CHAMPION, TextEncoderName
 from orchestration.partitions import prior_of
 from orchestration.resources.artifacts import (
     ClipEnsemble,
@@ -17,7 +19,6 @@ from orchestration.resources.artifacts import (
     FolderBacked,
     PriorModel,
 )
-from orchestration.resources.champions import CHAMPION
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"mlflow"},
     ins=MODELS_THERE | {"captioned_decoder": IF_THERE},
-    metadata=decided_by(revision=5),
+    metadata=decided_by(revision=6),
 )
 def registered_models(
     context: dg.AssetExecutionContext,
@@ -65,7 +66,11 @@ def registered_models(
     decoders = {**decoder, **reading, **free}
     champion = workspace.preset.decoder
     assert champion is not None
-    return registered(evaluation, prior, decoders, champion.kind, clip_encoder, mlflow)
+    encoders = workspace.preset.encoders
+    text_encoder = TextEncoderName(encoders.text, encoders.text_tokens)
+    return registered(
+        evaluation, prior, decoders, champion.kind, clip_encoder, text_encoder, mlflow
+    )
 
 
 def registered(
@@ -74,9 +79,12 @@ def registered(
     decoders: "Mapping[str, DecoderModel]",
     champion: str | None,
     clip: FolderBacked,
+    text_encoder: TextEncoderName,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[None]:
     """Register models, and set the aliases that decide which of them generate.
+
+    The aliases are exported to `models.json` last, so that it never names a missing model.
 
     Args:
         evaluation: ranks the priors; those that it left out are not registered.
@@ -84,6 +92,7 @@ def registered(
         decoders: by alias.
         champion: the alias of the decoder that is promoted; None where there is none.
         clip: the CLIP encoders.
+        text_encoder: the encoder of the text tokens that the priors read.
         mlflow: the store.
     """
     import pandas as pd
@@ -108,13 +117,14 @@ def registered(
     if free := [name for name in versions if name[1] == LANGUAGE_FREE]:
         registry.alias("prior", FREE_PRIOR, versions[evaluation.best_prior(free)])
     for kind, decoder in decoders.items():
-        said = f"The {kind} decoder of {mlflow.experiment}."
-        version = registry.register("decoder", decoder, {"kind": kind}, said)
+        description = f"The {kind} decoder of {mlflow.experiment}."
+        version = registry.register("decoder", decoder, {"kind": kind}, description)
         registry.alias("decoder", kind, version)
         if kind == champion:
             registry.promote("decoder", version, f"{kind} is the decoder of this preset")
     version = registry.register("clip", clip, {}, f"The clip of {mlflow.experiment}.")
     registry.promote("clip", version, "the only one of this preset and data")
+    registry.write_index(Path(mlflow.models_file), text_encoder)
     rows = [
         {"model": registry.name("prior"), "version": version, "variant": v, "captions": s,
          "alias": CHAMPION if (v, s) == best else ""}

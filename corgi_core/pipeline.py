@@ -1,21 +1,34 @@
-"""From captions and images to pictures, by way of CLIP image embeddings.
+"""CorgiPipeline: captions and images to images, by way of CLIP image embeddings.
 
-A caption becomes an embedding by the prior, an image by CLIP's image tower, and whatever lies
-between embeddings is an embedding too (`corgi_core.encoders.spherical`). The decoder decodes them.
+The prior turns a caption into an embedding, CLIP's image tower an image. What lies between two
+embeddings is an embedding as well (`corgi_core.encoders.spherical`), and the decoder decodes any.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import torch
+from PIL import Image
 from torch import Tensor
+from upath import UPath
 
-from corgi_core.data.pixels import square
-from corgi_core.encoders.spherical import slerp, text_difference, way
+from corgi_core.data.image_inputs import ImageInput, image_squares
+from corgi_core.encoders.spherical import interpolation, slerp, text_difference
 from corgi_core.errors import CorgiError
+from corgi_core.io.files import atomic_folder, digest_of_file, read_json, write_json
+from corgi_core.io.model_index import (
+    CHAMPION,
+    MODELS_FILE,
+    PARTS,
+    ModelIndex,
+    TextEncoderName,
+    digest_in,
+)
+from corgi_core.io.pictures import picture
 
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone needs none of it
     from corgi_core.decoders.decoder import Decoder, Text
@@ -24,49 +37,57 @@ if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone n
     from corgi_core.encoders.tokens import TokenEncoder
     from corgi_core.prior.model import PriorModel
 
-LONGEST_PROMPT = 2000
-MOST_IMAGES = 1024
-MOST_PIXELS = 2**26  # of all pictures together, which are 0.8 GB of float32
-PICTURES_AT_ONCE = 128  # that CLIP reads
+PIPELINE = "pipeline.json"
+FORMAT = 1
+TEXT_ENCODER = "text_encoder"
+
+MAX_PROMPT_LENGTH = 2000  # characters
+MAX_IMAGES = 1024
+MAX_PIXELS = 2**26  # of all images together: 0.8 GB of float32
+MAX_GUIDANCE = 100.0
+CLIP_BATCH = 128
+BLEND_WEIGHT, DIFFERENCE_WEIGHT = 0.5, 0.35  # of `edit`, by default
+
+OutputType: TypeAlias = Literal["pil", "pt"]
+Images: TypeAlias = list[Image.Image] | Tensor
+"""PIL images, or a float32 tensor [n, 3, s, s] in [0, 1] on the pipeline's device."""
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How embeddings and pictures are drawn. What is None is the model's own setting.
+@dataclass(repr=False, eq=False)
+class CorgiPipeline:
+    """A prior and a decoder that fit each other, with the encoders that both were trained on.
 
-    `guidance` is the decoder's, 1 is none. The same seed gives the same pictures on one machine.
-    """
+    Every method that makes images takes the same options:
 
-    seed: int = 0
-    prior_steps: int | None = None
-    decoder_steps: int | None = None
-    guidance: float | None = None
+    * `num_steps`: the decoder's sampling steps; None is the decoder's own number.
+    * `guidance`: the scale of the decoder's classifier-free guidance; 1 is none, None the
+      decoder's own.
+    * `seed`: image i depends on (seed, i) and on what it shows, however many are made with it.
+    * `output_type`: "pil" for a list of PIL images, "pt" for a tensor [n, 3, s, s] in [0, 1].
 
-    def __post_init__(self) -> None:
-        if self.guidance is not None and not math.isfinite(self.guidance):
-            raise CorgiError(f"guidance {self.guidance} is not finite", "give a number such as 1.5")
+    Attributes:
+        clip: The CLIP encoders. The text towers alone are enough until an image comes in; then the
+            whole ensemble is loaded from `clip_folder`.
+        tokens: The encoder of the text tokens that the prior reads.
+        prior: The prior.
+        decoder: The decoder.
+        clip_folder: Where the whole CLIP ensemble is saved.
 
+    Raises:
+        CorgiError: If the parts were trained with different CLIP or text encoders.
 
-DEFAULT = Sampling()
-
-
-@dataclass
-class Generator:
-    """A prior and a decoder that fit each other, with the encoders that both belong to.
-
-    `clip` may be a text tower alone; then no image can come in. An image stands for itself by its
-    embedding [d]. All pictures are float32 [n, 3, h, w] in [0, 1]: picture i depends on (seed, i),
-    whatever n; on a way all are drawn from the same noise, so that only what is shown changes.
-
-    Raises CorgiError where the parts were trained with different CLIP or text encoders, for
-    embeddings of another width or that are not finite, and for more pictures than memory is kept
-    for.
+    Example:
+        >>> from corgi_core import CorgiPipeline
+        >>> pipeline = CorgiPipeline.from_pretrained("emoji").to("cuda")  # doctest: +SKIP
+        >>> images = pipeline.text_to_image("a red apple", num_images=4)  # doctest: +SKIP
+        >>> images[0].save("apple.png")  # doctest: +SKIP
     """
 
     clip: ClipTextTower | ClipEnsemble
     tokens: TokenEncoder
     prior: PriorModel
     decoder: Decoder
+    clip_folder: Path | UPath | None = None
 
     def __post_init__(self) -> None:
         parts = {
@@ -86,160 +107,592 @@ class Generator:
                 raise CorgiError(
                     f"the {part} reads tokens of the text encoder {read}, "
                     f"not of {self.tokens.digest}",
-                    f"choose a {part} that was trained with the preset's text encoder",
+                    f"choose a {part} that was trained with this text encoder",
                 )
         if self.decoder.wants_negative:
-            self.decoder = self.decoder.with_negative(self._prior_draws("", 1, DEFAULT)[0])
+            self.decoder = self.decoder.with_negative(self._sample_prior([""], 1)[0])
+
+    # Loading and saving
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | UPath,
+        *,
+        home: str | Path = ".corgi",
+        prior: str | None = None,
+        decoder: str | None = None,
+    ) -> Self:
+        """Load a saved pipeline, or the registered models of a workspace on this machine.
+
+        Args:
+            source: A folder that `save_pretrained` wrote; or a workspace, which is a preset
+                ("emoji") or a preset on one's own data ("emoji.photos"), with the registry's
+                champions; or a workspace and an alias ("emoji@gan", "emoji@language-free"), whose
+                model then takes the champion's place.
+            home: The folder of the workspaces.
+            prior: Another prior: an alias of the workspace or, with a slash, a model folder.
+            decoder: Another decoder, likewise.
+
+        Returns:
+            The pipeline, on the CPU.
+
+        Raises:
+            CorgiError: If there is no such pipeline, workspace or alias, or a file is damaged.
+        """
+        if isinstance(source, str):
+            if not (Path(source) / PIPELINE).exists() and not source.startswith((".", "/", "~")):
+                return cls._registered(source, Path(home), prior, decoder)
+            source = Path(source).expanduser()
+        saved = _read_pipeline(source)
+        for part, name in {"prior": prior, "decoder": decoder}.items():
+            if name is not None and "/" not in name:
+                raise CorgiError(
+                    f"{source} is one pipeline and has no {part} with the alias {name!r}",
+                    "give a model folder as ./NAME, or load a workspace",
+                )
+        text = saved[TEXT_ENCODER]
+        name = text["name"] or str(source / TEXT_ENCODER)
+        pipeline = cls.from_folders(
+            source / "clip",
+            Path(prior) if prior else source / "prior",
+            Path(decoder) if decoder else source / "decoder",
+            TextEncoderName(name, text["max_tokens"]),
+        )
+        if pipeline.tokens.digest != text["digest"]:
+            raise CorgiError(
+                f"the text encoder {name!r} is not the one that {source} was saved with",
+                "install the version that it was saved with",
+            )
+        return pipeline
+
+    @classmethod
+    def _registered(cls, name: str, home: Path, prior: str | None, decoder: str | None) -> Self:
+        workspace, _, alias = name.partition("@")
+        if Path(workspace).name != workspace or not (home / workspace).is_dir():
+            raise CorgiError(
+                f"{name!r} is neither a saved pipeline nor a workspace in {home.absolute()}",
+                "give the folder of a saved pipeline, train the workspace (`corgi run`), or give "
+                "its home",
+            )
+        index = ModelIndex.load(home / workspace / MODELS_FILE)
+        owners = [part for part in PARTS if alias in index.models.get(part, {})]
+        if alias and not owners:
+            index.folder("decoder", alias)  # says which there are
+        asked = {"clip": None, "prior": prior, "decoder": decoder}
+        names = {
+            part: own or (alias if part in owners else CHAMPION) for part, own in asked.items()
+        }
+        folders = {
+            part: Path(own) if "/" in own else index.folder(part, own)
+            for part, own in names.items()
+        }
+        return cls.from_folders(**folders, text_encoder=index.text_encoder)
+
+    @classmethod
+    def from_folders(
+        cls,
+        clip: Path | UPath,
+        prior: Path | UPath,
+        decoder: Path | UPath,
+        text_encoder: TextEncoderName,
+    ) -> Self:
+        """Load a pipeline from the model folders of its parts.
+
+        Args:
+            clip: A folder that `ClipEnsemble.save` wrote.
+            prior: A prior's model folder.
+            decoder: A decoder's model folder.
+            text_encoder: The encoder of the text tokens.
+        """
+        from corgi_core.decoders.registry import load_decoder
+        from corgi_core.encoders.clip_text import ClipTextTower
+        from corgi_core.encoders.tokens import TokenEncoder
+        from corgi_core.prior.model import PriorModel
+
+        return cls(
+            clip=ClipTextTower.load(clip),
+            tokens=TokenEncoder.load(text_encoder.name, text_encoder.max_tokens),
+            prior=PriorModel.load(prior),
+            decoder=load_decoder(decoder),
+            clip_folder=clip,
+        )
+
+    def save_pretrained(self, folder: str | Path | UPath) -> None:
+        """Write the whole pipeline into one folder, whole or not at all.
+
+        The folder holds `pipeline.json`, `clip/`, `prior/`, `decoder/` and, where the text encoder
+        is a folder of this machine, `text_encoder/`; all weights as safetensors. It can be copied
+        to another machine and loaded there by `from_pretrained`.
+
+        Raises:
+            CorgiError: If the folder holds anything that Corgi did not write.
+        """
+        folder = Path(folder) if isinstance(folder, str) else folder
+        portable = not Path(self.tokens.name).exists()
+        with atomic_folder(folder) as temporary:
+            self._image_encoder().save(temporary / "clip")
+            self.prior.save(temporary / "prior")
+            self.decoder.save(temporary / "decoder")
+            if not portable:
+                self.tokens.model.save_pretrained(str(temporary / TEXT_ENCODER))
+                self.tokens.tokenizer.save_pretrained(str(temporary / TEXT_ENCODER))
+            text = {
+                "name": self.tokens.name if portable else None,
+                "max_tokens": self.tokens.max_tokens,
+                "digest": self.tokens.digest,
+            }
+            content = {"format": FORMAT, TEXT_ENCODER: text, "files": _digests(temporary)}
+            write_json(temporary / PIPELINE, content)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move all models to a device, in place; inputs are moved there when they come in."""
+        self.clip.to(device)
+        self.tokens.to(device)
+        self.prior.to(device)
+        self.decoder.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return next(self.prior.network.parameters()).device
 
     @property
     def encoder_dims(self) -> tuple[int, ...]:
-        """d_b of the CLIP encoders."""
+        """The widths d_b of the CLIP encoders, whose sum is d."""
         return self.decoder.encoder_dims
 
-    def generate(self, caption: str, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
-        """`count` pictures of a caption."""
-        self.check_count(count)
-        draws = self.embed_caption(caption, count, sampling)
-        return self.draw(draws, sampling, caption=caption)
+    @property
+    def image_size(self) -> int:
+        """Side of the images that come out, in pixels."""
+        return self.decoder.settings.image_size
 
-    def vary(self, image: Tensor, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
-        """`count` pictures of what CLIP sees in an image [d]; the rest is the decoder's to vary."""
-        self.check_count(count)
-        return self.draw(image.expand(count, -1), sampling)
+    # Images out
 
-    def blend(
+    @torch.no_grad()
+    def text_to_image(
         self,
-        image: Tensor,
-        caption: str,
-        weight: float = 0.5,
-        count: int = 1,
-        sampling: Sampling = DEFAULT,
-    ) -> Tensor:
-        """`count` pictures at `weight` of the way from an image [d] to the prior's draws for a
-        caption, one draw each."""
-        self.check_count(count)
-        draws = self.embed_caption(caption, count, sampling)
-        blended = slerp(image, draws, weight, self.encoder_dims)
-        return self.draw(blended, sampling, caption=caption)
+        prompts: str | Sequence[str],
+        num_images: int = 1,
+        *,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        output_type: OutputType = "pil",
+    ) -> Images:
+        """Images of captions.
 
+        Args:
+            prompts: One caption, or several.
+            num_images: How many images of each.
+            num_steps: Sampling steps of the decoder.
+            guidance: Guidance scale of the decoder.
+            seed: Image i of a caption depends on (seed, i) and the caption, alone or in a batch.
+            output_type: "pil" or "pt".
+
+        Returns:
+            len(prompts) · num_images images in one list (or tensor), those of the first caption
+            first.
+
+        Raises:
+            CorgiError: If a caption is empty or too long, or there are too many images.
+
+        Example:
+            >>> apple, car = pipeline.text_to_image(["a red apple", "a car"])
+            >>> apple.size
+            (16, 16)
+        """
+        prompts = check_prompts(prompts)
+        self.check_num_images(num_images * len(prompts), num_images)
+        z = self.embed_text(prompts, num_images, seed=seed)
+        images = [
+            self._decode(rows, num_steps, guidance, seed, prompt)
+            for rows, prompt in zip(z.split(num_images), prompts, strict=True)
+        ]
+        return _as_output(torch.cat(images), output_type)
+
+    @torch.no_grad()
+    def variations(
+        self,
+        image: ImageInput,
+        num_images: int = 1,
+        *,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        output_type: OutputType = "pil",
+    ) -> Images:
+        """Images of what CLIP sees in an image; everything else is left to the decoder.
+
+        Args:
+            image: An image, as `embed_image` takes it, or an embedding [d].
+            num_images: How many.
+            num_steps: Sampling steps of the decoder.
+            guidance: Guidance scale of the decoder.
+            seed: Image i depends on (seed, i).
+            output_type: "pil" or "pt".
+        """
+        self.check_num_images(num_images)
+        z = self._embedding(image).expand(num_images, -1)
+        return _as_output(self._decode(z, num_steps, guidance, seed), output_type)
+
+    @torch.no_grad()
     def interpolate(
-        self, start: Tensor, end: Tensor, count: int, sampling: Sampling = DEFAULT
-    ) -> Tensor:
-        """`count` pictures from one embedding [d] to another, both included; at least two."""
-        self.check_count(count)
-        return self.draw(way(start, end, count, self.encoder_dims), sampling, one_noise=True)
-
-    def move(
         self,
-        image: Tensor,
-        before: str,
-        after: str,
-        count: int,
-        weight: float = 0.35,
-        sampling: Sampling = DEFAULT,
-    ) -> Tensor:
-        """`count` pictures, two or more, from an image [d] along the direction between two captions
-        (`text_difference`), the last one at `weight` of the way to that direction.
+        start: str | ImageInput,
+        end: str | ImageInput,
+        num_images: int = 8,
+        *,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        output_type: OutputType = "pil",
+    ) -> Images:
+        """Images at equal distances between two captions, images or embeddings, in any mixture.
 
-        DALL-E 2 ends at 0.25 to 0.5, and draws from the noise that the image itself came from; here
-        the seed decides the noise.
+        All are decoded from the same noise, so that they differ by their embeddings alone.
+
+        Args:
+            start: A caption (str), an embedding [d], or an image: PIL, `Path`, bytes, [3, h, w].
+            end: Likewise.
+            num_images: At least 2: the two ends are among them.
+            num_steps: Sampling steps of the decoder.
+            guidance: Guidance scale of the decoder.
+            seed: Decides the noise, of the prior's samples too.
+            output_type: "pil" or "pt".
+
+        Raises:
+            CorgiError: If the two ends point in opposite directions, which leaves the path between
+                them undecided.
         """
-        self.check_count(count)
-        for caption in (before, after):
-            check_prompt(caption)
-        texts = self.clip.encode_texts([before, after])
+        self.check_num_images(num_images)
+        ends = [
+            self.embed_text(point, seed=seed)[0]
+            if isinstance(point, str)
+            else self._embedding(point)
+            for point in (start, end)
+        ]
+        images = self._decode_path(ends[0], ends[1], num_images, num_steps, guidance, seed)
+        return _as_output(images, output_type)
+
+    @torch.no_grad()
+    def edit(
+        self,
+        image: ImageInput,
+        prompt: str | None = None,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        weight: float | None = None,
+        num_images: int = 1,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        output_type: OutputType = "pil",
+    ) -> Images:
+        """An image, changed towards a caption, or as one caption differs from another.
+
+        With a `prompt`, each image lies between the given one and a sample of the prior for the
+        prompt. With `before` and `after`, the embedding turns towards the difference of the two
+        captions' CLIP embeddings (DALL-E 2, section 3.3); several images then show the change step
+        by step, from the given image to the last, all decoded from the same noise.
+
+        Args:
+            image: An image, as `embed_image` takes it, or an embedding [d].
+            prompt: What to blend the image with.
+            before: What the image shows, as far as it is to change.
+            after: What it is to show instead.
+            weight: How far to go, 0 (the image) to 1; by default 0.5 towards a prompt and 0.35
+                along a difference, which soon leaves the image behind.
+            num_images: How many.
+            num_steps: Sampling steps of the decoder.
+            guidance: Guidance scale of the decoder.
+            seed: Image i depends on (seed, i).
+            output_type: "pil" or "pt".
+
+        Raises:
+            CorgiError: If neither a prompt nor both captions are given, or CLIP sees no difference
+                between them.
+        """
+        self.check_num_images(num_images)
+        if prompt is not None and before is None and after is None:
+            samples = self.embed_text(prompt, num_images, seed=seed)
+            weight = BLEND_WEIGHT if weight is None else weight
+            blended = slerp(self._embedding(image), samples, weight, self.encoder_dims)
+            return _as_output(self._decode(blended, num_steps, guidance, seed, prompt), output_type)
+        if prompt is not None or before is None or after is None:
+            raise CorgiError(
+                "an edit needs a prompt, or the captions before and after",
+                "give either prompt=… or both before=… and after=…",
+            )
+        texts = self.clip.encode_texts(check_prompts([before, after]))
         direction = text_difference(texts[0], texts[1], self.encoder_dims)
-        return self.interpolate(
-            image, slerp(image, direction, weight, self.encoder_dims), count, sampling
-        )
+        start = self._embedding(image)
+        weight = DIFFERENCE_WEIGHT if weight is None else weight
+        end = slerp(start, direction, weight, self.encoder_dims)
+        if num_images == 1:
+            return _as_output(self._decode(end[None], num_steps, guidance, seed), output_type)
+        images = self._decode_path(start, end, num_images, num_steps, guidance, seed)
+        return _as_output(images, output_type)
 
-    def embed_caption(self, caption: str, count: int = 1, sampling: Sampling = DEFAULT) -> Tensor:
-        """The prior's draws for a caption, [count, d]; row i depends on (seed, i) and the caption.
-
-        Two captions with one seed are drawn from the same noise. A decoder that takes texts gets
-        CLIP's embedding of the caption itself, without a prior.
-        """
-        check_prompt(caption)
-        if self.decoder.takes == "text":
-            return self.clip.encode_texts([caption]).expand(count, -1)
-        return self._prior_draws(caption, count, sampling)
-
-    def embed_image(self, image: bytes) -> Tensor:
-        """CLIP's embedding [d] of a plain RGB image file, prepared as the training images are
-        (`corgi_core.data.normalise.picture_file` makes any file plain)."""
-        side = max(self.decoder.settings.image_size, self._whole_clip.image_size)
-        return self._whole_clip.encode_images(torch.from_numpy(square(image, side).copy()[None]))[0]
-
-    def embed_pictures(self, pictures: Tensor) -> Tensor:
-        """CLIP's embeddings [n, d] of square pictures [n, 3, s, s] in [0, 1]."""
-        batches = pictures.split(PICTURES_AT_ONCE)
-        return torch.cat([self._whole_clip.encode_images(batch) for batch in batches])
-
-    def draw(
+    @torch.no_grad()
+    def decode(
         self,
         embeddings: Tensor,
-        sampling: Sampling = DEFAULT,
         *,
-        caption: str | None = None,
-        one_noise: bool = False,
-    ) -> Tensor:
-        """A picture of each embedding [n, d]; with `one_noise` all from the first one's noise.
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        output_type: OutputType = "pil",
+    ) -> Images:
+        """An image of each embedding.
 
-        A decoder that reads text reads the caption beside every embedding.
+        Args:
+            embeddings: CLIP image embeddings [n, d].
+            num_steps: Sampling steps of the decoder.
+            guidance: Guidance scale of the decoder.
+            seed: Image i depends on (seed, i) and its embedding.
+            output_type: "pil" or "pt".
+
+        Raises:
+            CorgiError: If the embeddings have another width or hold numbers that are not finite.
         """
-        self.check_count(len(embeddings))
-        if not bool(torch.isfinite(embeddings).all()):
-            raise CorgiError("an embedding holds numbers that are not finite", "embed it again")
-        chunks = embeddings.split(1) if one_noise else (embeddings,)
-        drawn = [
-            self.decoder.decode(
-                chunk, self._beside(chunk, caption), steps=sampling.decoder_steps,
-                guidance=sampling.guidance, seed=sampling.seed,
-            )
-            for chunk in chunks
-        ]  # fmt: skip
-        return torch.cat(drawn)
+        self.check_num_images(len(embeddings))
+        return _as_output(self._decode(embeddings, num_steps, guidance, seed), output_type)
 
-    def _beside(self, embeddings: Tensor, caption: str | None) -> Text | None:
-        """The caption's tokens, once for each embedding, for a decoder that reads them."""
-        if caption is None or not self.decoder.reads_text:
+    # Embeddings out
+
+    @torch.no_grad()
+    def embed_text(
+        self,
+        prompts: str | Sequence[str],
+        num_images: int = 1,
+        *,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """The prior's image embeddings of captions, which `decode` turns into images.
+
+        Two captions with one seed are sampled from the same noise. A decoder that takes texts gets
+        CLIP's embedding of the caption itself, without a prior.
+
+        Args:
+            prompts: One caption, or several.
+            num_images: How many samples of each.
+            num_steps: Sampling steps of the prior; None is the prior's own number.
+            guidance: Guidance scale of the prior; None is the prior's own.
+            seed: Sample i of a caption depends on (seed, i) and the caption.
+
+        Returns:
+            float32 [len(prompts) · num_images, d], those of the first caption first.
+        """
+        prompts = check_prompts(prompts)
+        if self.decoder.takes == "text":
+            return self.clip.encode_texts(prompts).repeat_interleave(num_images, dim=0)
+        return self._sample_prior(prompts, num_images, num_steps, guidance, seed)
+
+    @torch.no_grad()
+    def embed_image(self, images: ImageInput | Sequence[ImageInput]) -> Tensor:
+        """CLIP's embeddings of images, prepared as the training images are.
+
+        Args:
+            images: One image or several: PIL images, files' paths or bytes, tensors [3, h, w]
+                (uint8, or float in [0, 1]), or a tensor [n, 3, h, w].
+
+        Returns:
+            float32 [n, d], n being 1 for one image.
+
+        Raises:
+            CorgiError: If an image cannot be read.
+        """
+        clip = self._image_encoder()
+        squares = image_squares(images, max(self.image_size, clip.image_size))
+        batches = squares.split(CLIP_BATCH)
+        return torch.cat([clip.encode_images(batch.to(self.device)) for batch in batches])
+
+    # What they are made of
+
+    def check_num_images(self, total: int, asked: int | None = None) -> None:
+        """Raises CorgiError for no image, and for more than memory is planned for."""
+        most = min(MAX_IMAGES, MAX_PIXELS // self.image_size**2)
+        if not 1 <= total <= most:
+            each = f" ({asked} for each prompt)" if asked not in (None, total) else ""
+            raise CorgiError(f"{total} images were asked for{each}", f"ask for 1 to {most}")
+
+    def _embedding(self, image: ImageInput) -> Tensor:
+        """The embedding [d] of one image, or the embedding given."""
+        if isinstance(image, Tensor) and image.ndim == 1:
+            return image.to(self.device)
+        if isinstance(image, Tensor) and image.ndim != 3:
+            raise CorgiError(
+                f"a tensor of shape {list(image.shape)} is neither an image nor an embedding",
+                "give an image [3, h, w] or an embedding [d]",
+            )
+        return self.embed_image(image)[0]
+
+    def _decode_path(
+        self,
+        start: Tensor,
+        end: Tensor,
+        num_images: int,
+        num_steps: int | None,
+        guidance: float | None,
+        seed: int,
+    ) -> Tensor:
+        """Images from one embedding [d] to another, each decoded alone: so from the same noise."""
+        points = interpolation(start, end, num_images, self.encoder_dims)
+        return torch.cat(
+            [self._decode(point, num_steps, guidance, seed) for point in points.split(1)]
+        )
+
+    def _decode(
+        self,
+        z: Tensor,
+        num_steps: int | None,
+        guidance: float | None,
+        seed: int,
+        prompt: str | None = None,
+    ) -> Tensor:
+        """Images [n, 3, s, s] of z [n, d]; a decoder that reads text reads the prompt beside it."""
+        check_guidance(guidance)
+        if not bool(torch.isfinite(z).all()):
+            raise CorgiError("an embedding holds numbers that are not finite", "embed it again")
+        return self.decoder.decode(
+            z.to(self.device), self._text_beside(len(z), prompt),
+            steps=num_steps, guidance=guidance, seed=seed,
+        )  # fmt: skip
+
+    def _text_beside(self, count: int, prompt: str | None) -> Text | None:
+        if prompt is None or not self.decoder.reads_text:
             return None
         from corgi_core.decoders.decoder import Text
 
-        tokens, mask = self.tokens.encode([caption])
-        return Text(tokens.expand(len(embeddings), -1, -1), mask.expand(len(embeddings), -1))
+        tokens, mask = (part.to(self.device) for part in self.tokens.encode([prompt]))
+        return Text(tokens.expand(count, -1, -1), mask.expand(count, -1))
 
-    def _prior_draws(self, caption: str, count: int, sampling: Sampling) -> Tensor:
-        tokens, mask = self.tokens.encode([caption])  # once, however many draws
-        text = self.clip.encode_texts([caption])
-        return self.prior.sample(
-            tokens.expand(count, -1, -1), mask.expand(count, -1), text.expand(count, -1),
-            steps=sampling.prior_steps, seed=sampling.seed,
+    def _sample_prior(
+        self,
+        prompts: Sequence[str],
+        num_images: int,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        check_guidance(guidance)
+        tokens, mask = (part.to(self.device) for part in self.tokens.encode(list(prompts)))
+        text = self.clip.encode_texts(prompts)
+        return torch.cat(
+            [
+                self.prior.sample(
+                    tokens[j].expand(num_images, -1, -1), mask[j].expand(num_images, -1),
+                    text[j].expand(num_images, -1), steps=num_steps, guidance=guidance, seed=seed,
+                )
+                for j in range(len(prompts))
+            ]
         )  # fmt: skip
 
-    @property
-    def _whole_clip(self) -> ClipEnsemble:
+    def _image_encoder(self) -> ClipEnsemble:
+        """CLIP with its image towers, which are loaded when they are first needed."""
         from corgi_core.encoders.clip import ClipEnsemble
 
-        if not isinstance(self.clip, ClipEnsemble):
+        if isinstance(self.clip, ClipEnsemble):
+            return self.clip
+        if self.clip_folder is None:
             raise CorgiError(
                 "only the text side of CLIP is loaded, which reads no images",
-                "load it whole, by ClipEnsemble.load",
+                "give the pipeline the folder of the whole ensemble (clip_folder)",
             )
+        whole = ClipEnsemble.load(self.clip_folder)
+        if whole.digest != self.clip.digest:
+            raise CorgiError(
+                f"{self.clip_folder} holds other CLIP encoders than when the pipeline was loaded",
+                "load the pipeline again",
+            )
+        self.clip = whole.to(self.device)
         return self.clip
 
-    def check_count(self, count: int) -> None:
-        """Raises CorgiError where memory is not kept for so many pictures, or there are none."""
-        most = min(MOST_IMAGES, MOST_PIXELS // self.decoder.settings.image_size**2)
-        if not 1 <= count <= most:
-            raise CorgiError(f"{count} pictures were asked for", f"ask for 1 to {most} at a time")
+
+def check_prompts(prompts: str | Sequence[str]) -> list[str]:
+    """The prompts as a list.
+
+    Raises:
+        CorgiError: If there is none, or one is empty, longer than 2,000 characters, or not
+            Unicode text (bytes on a command line that are not UTF-8).
+    """
+    several = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not several:
+        raise CorgiError("there is no prompt", "give at least one")
+    for prompt in several:
+        if not prompt.strip():
+            raise CorgiError("the prompt is empty", 'describe an image, such as "a red apple"')
+        if len(prompt) > MAX_PROMPT_LENGTH:
+            raise CorgiError(
+                f"the prompt has {len(prompt):,} characters", f"keep it under {MAX_PROMPT_LENGTH:,}"
+            )
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise CorgiError(
+                f"the prompt {prompt!a} is not UTF-8 text", "give it in UTF-8"
+            ) from error
+    return several
 
 
-def check_prompt(prompt: str) -> None:
-    """Raises CorgiError for a prompt that is empty or longer than 2,000 characters."""
-    if not prompt.strip():
-        raise CorgiError("the prompt is empty", 'describe a picture, such as "a red apple"')
-    if len(prompt) > LONGEST_PROMPT:
+def check_guidance(guidance: float | None) -> None:
+    """Raises CorgiError for a guidance scale outside 0 … 100."""
+    if guidance is not None and not 0 <= guidance <= MAX_GUIDANCE:  # NaN is outside
         raise CorgiError(
-            f"the prompt has {len(prompt):,} characters", f"keep it under {LONGEST_PROMPT:,}"
+            f"a guidance scale of {guidance:g} is impossible",
+            f"give a number between 0 and {MAX_GUIDANCE:g}, such as 1.5",
         )
+
+
+def _as_output(images: Tensor, output_type: OutputType) -> Images:
+    if output_type == "pt":
+        return images
+    if output_type == "pil":
+        return [picture(image) for image in images.cpu()]
+    raise CorgiError(f"there is no output type {output_type!r}", 'give "pil" or "pt"')
+
+
+def _digests(folder: Path | UPath) -> dict[str, str | None]:
+    """The digest of each file of the encoders, and that of the prior's and decoder's weights."""
+    files = [
+        str(file)[len(str(folder)) :].lstrip("/")
+        for part in ("clip", TEXT_ENCODER)
+        for file in sorted((folder / part).rglob("*"))
+        if file.is_file() and not file.name.startswith(".")
+    ]
+    return {name: _digest(folder, name) for name in (*files, "prior", "decoder")}
+
+
+def _digest(folder: Path | UPath, name: str) -> str | None:
+    """The digest of a file, or the one that a model folder states; None where it is missing."""
+    if name in PARTS:
+        return digest_in(folder / name)
+    return digest_of_file(folder / name) if (folder / name).is_file() else None
+
+
+def _read_pipeline(folder: Path | UPath) -> dict[str, Any]:
+    """What `pipeline.json` says; CorgiError where the folder's content is not what it says."""
+    path = folder / PIPELINE
+    if not path.is_file():
+        raise CorgiError(
+            f"{folder} holds no pipeline: {PIPELINE} is missing",
+            "give a folder that save_pretrained wrote",
+        )
+    saved: dict[str, Any] = read_json(path)
+    if saved.get("format") != FORMAT:
+        raise CorgiError(
+            f"{folder} has the pipeline format {saved.get('format')}, and this version reads "
+            f"{FORMAT}",
+            "save it again, or use the version that wrote it",
+        )
+    for name, digest in saved["files"].items():
+        if _digest(folder, name) != digest:
+            raise CorgiError(
+                f"{folder / name} is missing or not what {PIPELINE} lists", "copy the folder again"
+            )
+    return saved

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from corgi_core.pipeline import Generator
+    from corgi_core.pipeline import CorgiPipeline
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -44,8 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def generator() -> Generator:
-    """One tiny generator for all tests."""
-    from tests.helpers.tiny_generator import tiny_generator
+def pipeline() -> CorgiPipeline:
+    """One tiny pipeline for all tests."""
+    from tests.helpers.tiny_pipeline import tiny_pipeline
 
-    return tiny_generator()
+    return tiny_pipeline()

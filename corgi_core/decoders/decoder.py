@@ -175,6 +175,11 @@ class Decoder(ABC):
                 f"pictures of {size} pixels are impossible", f"give 1 to {LARGEST_SIZE}"
             )
 
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network to a device, in place."""
+        self.network.to(device)
+        return self
+
     def save(self, folder: Path | UPath) -> None:
         """Write the model folder."""
         config = {

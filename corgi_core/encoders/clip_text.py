@@ -92,7 +92,8 @@ class _PooledTower(nn.Module):
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → unit vectors [n, d_b]."""
         cleaned = [_cleaned(caption) for caption in captions]
-        return F.normalize(self.projection(mean_pooled(*self.tokens.encode(cleaned))), dim=-1)
+        pooled = mean_pooled(*self.tokens.encode(cleaned)).to(self.tokens.device)
+        return F.normalize(self.projection(pooled), dim=-1)
 
 
 def _tower(folder: Path, name: str) -> nn.Module:

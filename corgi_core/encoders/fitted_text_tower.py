@@ -67,7 +67,8 @@ class FittedTextTower(nn.Module):
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → unit vectors [n, width]."""
-        return F.normalize(self.head(self.text.pooled(list(captions))), dim=-1)
+        pooled = self.text.pooled(list(captions)).to(self.text.device)
+        return F.normalize(self.head(pooled), dim=-1)
 
     def save(self, folder: Path) -> None:
         """Write the projection into `folder`, and which text encoder it stands on."""

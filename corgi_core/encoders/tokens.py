@@ -81,6 +81,11 @@ class TokenEncoder(nn.Module):
         """w, of a token's vector."""
         return int(self.model.config.hidden_size)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder computes; the tokens that it returns are on the CPU."""
+        return next(self.model.parameters()).device
+
     @cached_property
     def digest(self) -> str:
         """Names the weights' content."""
@@ -92,7 +97,6 @@ class TokenEncoder(nn.Module):
 
         Longer captions are cut. Where the mask is False the vectors are zero.
         """
-        device = next(self.model.parameters()).device
         tokens = torch.zeros(len(captions), self.max_tokens, self.width)
         mask = torch.zeros(len(captions), self.max_tokens, dtype=torch.bool)
         by_length = sorted(range(len(captions)), key=lambda i: len(captions[i]))
@@ -102,7 +106,7 @@ class TokenEncoder(nn.Module):
                 [captions[row] for row in rows],
                 padding="longest", truncation=True, max_length=self.max_tokens,
                 return_tensors="pt",
-            ).to(device)  # fmt: skip
+            ).to(self.device)  # fmt: skip
             seen = read.attention_mask.bool()
             hidden = self.model(
                 input_ids=read.input_ids, attention_mask=read.attention_mask

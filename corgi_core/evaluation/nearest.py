@@ -1,7 +1,7 @@
-"""The training images nearest to a picture: what a model may have by heart.
+"""The training images nearest to an image: what a model may have memorised.
 
-Nearness is the cosine of CLIP image embeddings, per block and averaged (1 is the same picture to
-CLIP), found exactly by faiss, one shard of the embeddings in memory at a time.
+Nearness is the cosine of CLIP image embeddings, averaged over the encoders (1 is the same image to
+CLIP). The search is exact, by faiss, with one shard of the embeddings in memory at a time.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from corgi_core.data.pixels import square
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
 
-MOST_NEIGHBOURS = 16
+MAX_NEIGHBOURS = 16
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Of n pictures the k nearest training images, nearest first.
+    """The k nearest training images of n images, nearest first.
 
-    keys [n, k] of str, cosines float32 [n, k] in [−1, 1].
+    Attributes:
+        keys: Keys of the training images, str [n, k].
+        cosines: float32 [n, k] in [−1, 1].
     """
 
     keys: NDArray[np.str_]
@@ -37,7 +39,12 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The training split of gated `images` with their embeddings, "image" [m, d]."""
+    """The training split of a dataset with its embeddings.
+
+    Attributes:
+        images: The gated images.
+        embeddings: Their CLIP embeddings, the array "image" [m, d].
+    """
 
     images: Dataset
     embeddings: ArrayStore
@@ -49,25 +56,27 @@ class TrainingImages:
     def nearest(self, z: Tensor, count: int) -> Neighbours:
         """The `count` training images nearest to each embedding of z [n, d].
 
-        Raises CorgiError for a count outside 1 … 16, for more than there are training images, and
-        for embeddings of another width.
+        Raises:
+            CorgiError: For a count outside 1 … 16 or above the number of training images, and for
+                embeddings of another width.
         """
         from faiss import METRIC_INNER_PRODUCT
         from faiss.contrib.exhaustive_search import knn_ground_truth
 
         rows = self.embeddings.rows_among(self._keys)
-        if not 1 <= count <= min(MOST_NEIGHBOURS, len(rows)):
+        if not 1 <= count <= min(MAX_NEIGHBOURS, len(rows)):
             raise CorgiError(
                 f"{count} nearest of {len(rows):,} training images were asked for",
-                f"ask for 1 to {min(MOST_NEIGHBOURS, len(rows))}",
+                f"ask for 1 to {min(MAX_NEIGHBOURS, len(rows))}",
             )
         sums, found = knn_ground_truth(
-            self._directions(z), self._pieces(), count, METRIC_INNER_PRODUCT
+            self._directions(z), self._chunks(), count, METRIC_INNER_PRODUCT
         )
-        return Neighbours(self.embeddings.keys[rows[found]], sums / np.float32(len(self._blocks)))
+        cosines = sums / np.float32(len(self._encoder_dims))
+        return Neighbours(self.embeddings.keys[rows[found]], cosines)
 
     def pictures(self, keys: Iterable[str], size: int) -> Tensor:
-        """The images of `keys` as squares, in their order: float32 [n, 3, size, size] in [0, 1]."""
+        """The images of those keys as squares, in order: float32 [n, 3, size, size] in [0, 1]."""
         wanted = list(keys)
         shard_of = dict(zip(*(self.images.manifest[c] for c in ("key", "shard")), strict=True))
         squares = {
@@ -79,33 +88,41 @@ class TrainingImages:
         return torch.from_numpy(np.stack([squares[key] for key in wanted])).float() / 255
 
     def names(self, keys: Iterable[str]) -> list[str]:
-        """What people know the images by: their first captions, or their keys."""
+        """The first caption of each image, or its key where it has none."""
         captions = dict(zip(*(self.images.manifest[c] for c in ("key", "captions")), strict=True))
         return [(captions[key] or [key])[0] for key in keys]
 
     def beside(
         self, pictures: Tensor, neighbours: Neighbours
     ) -> tuple[list[str], dict[str, Tensor]]:
-        """Pictures [n, 3, s, s] and their neighbours as `labelled_grid` shows them, one row a
-        picture: the neighbours' names and cosines, and columns of pictures, nearest first."""
+        """Images and their neighbours as rows and columns of `labelled_grid`.
+
+        Args:
+            pictures: Generated images [n, 3, s, s] in [0, 1].
+            neighbours: Their nearest training images.
+
+        Returns:
+            A label for each row, with the neighbours' names and cosines; and the columns, the
+            images first, then the neighbours, nearest first.
+        """
         captions = [
             "; ".join(
                 f"{name} ({c:.2f})" for name, c in zip(self.names(keys), cosines, strict=True)
             )
             for keys, cosines in zip(neighbours.keys.tolist(), neighbours.cosines, strict=True)
         ]
-        columns = {"drawn": pictures}
+        columns = {"generated": pictures}
         for rank, keys in enumerate(neighbours.keys.T.tolist(), start=1):
             columns[f"nearest {rank}"] = self.pictures(keys, pictures.shape[-1])
         return captions, columns
 
     @property
-    def _blocks(self) -> list[int]:
+    def _encoder_dims(self) -> list[int]:
         return list(self.embeddings.spec["encoder_dims"])
 
-    def _pieces(self) -> Iterator[NDArray[np.float32]]:
+    def _chunks(self) -> Iterator[NDArray[np.float32]]:
         for chunk in self.embeddings.chunks("image", self._keys):
             yield self._directions(torch.from_numpy(chunk))
 
     def _directions(self, z: Tensor) -> NDArray[np.float32]:
-        return np.ascontiguousarray(unit_per_encoder(z.float(), self._blocks).numpy())
+        return np.ascontiguousarray(unit_per_encoder(z.float().cpu(), self._encoder_dims).numpy())

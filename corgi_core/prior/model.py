@@ -122,6 +122,14 @@ class PriorModel:
                 "use guidance 1, or train with cond_dropout above 0",
             )
 
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network and the bank to a device, in place."""
+        self.network.to(device)
+        self.bank.to(device)
+        if self._hidden is not None:  # whose prefixes are on the old device
+            self._hidden = HiddenCaptions(self.network)
+        return self
+
     def save(self, folder: Path | UPath) -> None:
         """Write the model folder; the bank is inside the weights."""
         config = {

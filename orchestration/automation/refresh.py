@@ -19,6 +19,7 @@ from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionI
 from corgi_core.config import Preset
 from corgi_core.errors import CorgiError
 from corgi_core.io.locks import exclusive_lock
+from corgi_core.io.model_index import MODELS_FILE, ModelIndex
 from orchestration.automation.staleness import (
     checks_hold,
     end_interrupted_runs,
@@ -26,7 +27,6 @@ from orchestration.automation.staleness import (
     staleness,
 )
 from orchestration.partitions import CAPTIONED, COMPARISON, STUDY, is_compared, is_kept_up_to_date
-from orchestration.resources.champions import registered_folder
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.logs import TO_FILE_ONLY
 from orchestration.resources.workspace import Workspace
@@ -197,7 +197,8 @@ def _is_kept(step: Step, settings: Settings) -> bool:
     asset = step.asset.to_user_string()
     if asset == REGISTRY:
         try:
-            return bool(registered_folder(settings, "prior"))
+            index = ModelIndex.load(settings.state / MODELS_FILE)
+            return all(index.folder(part) for part in ("clip", "prior"))
         except CorgiError:
             return False
     return Workspace.of(settings).path_of(asset, step.partition).exists()

@@ -1,19 +1,23 @@
-"""MLflow's model registry, as Corgi uses it: model folders, one version a digest, aliases.
+"""MLflow's model registry: model folders, one version a digest, with aliases.
 
-A version's files are artifacts of the run that trained it, so run and model lead to each other.
+The files of a version are artifacts of the run that trained it, so run and model link to each
+other. `Registry.write_index` exports the aliases to the workspace's `models.json`, which sampling
+reads instead of MLflow (`corgi_core.io.model_index`).
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of
+from corgi_core.io.files import atomic_folder, digest_of
+from corgi_core.io.model_index import CHAMPION, PARTS, IndexedModel, ModelIndex, TextEncoderName
 from orchestration.resources.artifacts import FolderBacked
-from orchestration.resources.champions import CHAMPION, model_name
 from orchestration.resources.tracking import IDENTITY_TAG, MLflow
 
 if TYPE_CHECKING:
@@ -41,16 +45,27 @@ class Registry:
 
     @property
     def digest(self) -> str:
-        """Names the present champions and what else has an alias."""
+        """Identifies the versions that have an alias."""
         return digest_of(self._named)
 
     def name(self, part: str) -> str:
-        return model_name(self._mlflow.experiment, part)
+        """The registered model of the workspace's "prior", "decoder" or "clip"."""
+        return f"{self._mlflow.experiment}-{part}"
 
     def register(
         self, part: str, artifact: FolderBacked, tags: Mapping[str, str], description: str
     ) -> str:
-        """The version that holds this very artifact; made if the registry does not have it yet."""
+        """The version that holds an artifact; a new one where the registry has none.
+
+        Args:
+            part: "prior", "decoder" or "clip".
+            artifact: The model.
+            tags: Of the version; the model's digest is added to them.
+            description: For MLflow's page of the version.
+
+        Returns:
+            The version's number.
+        """
         known = self._versions(part)
         wanted = {**tags, DIGEST_TAG: artifact.digest}
         for version in known:
@@ -59,7 +74,7 @@ class Registry:
                 return str(version.version)
         if not known:
             self._make(self.name(part))
-        run_id, source = self._keep(part, artifact)
+        run_id, source = self._store(part, artifact)
         version = self._client.create_model_version(
             self.name(part),
             source,
@@ -71,15 +86,56 @@ class Registry:
         return str(version.version)
 
     def promote(self, part: str, version: str, why: str) -> None:
-        """Let the alias `champion` point at this version, and write down why."""
+        """Give a version the alias `champion`, with the reason in the model's description."""
         self.alias(part, CHAMPION, version)
         description = f"Champion: version {version}, {why}."
         self._client.update_registered_model(self.name(part), description)
 
     def alias(self, part: str, alias: str, version: str) -> None:
-        """Let an alias point at this version."""
+        """Give a version an alias."""
         self._client.set_registered_model_alias(self.name(part), alias, version)
         self._named[f"{part}@{alias}"] = version
+
+    def write_index(self, path: Path, text_encoder: TextEncoderName) -> None:
+        """Write `models.json`: the model folder of every alias of every part.
+
+        A version whose files only MLflow can read is copied beside the file, into `models/`.
+        """
+        models = {
+            part: {
+                alias: self._indexed(part, str(version), path.parent / "models")
+                for alias, version in self._aliases(part).items()
+            }
+            for part in PARTS
+        }
+        ModelIndex(self._mlflow.experiment, text_encoder, models).save(path)
+
+    def _aliases(self, part: str) -> dict[str, str]:
+        """Version by alias, whoever gave it: Corgi, or a user on MLflow's pages."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self._client.get_registered_model(self.name(part)).aliases)
+        except MlflowException:  # nothing of that part is registered
+            return {}
+
+    def _indexed(self, part: str, version: str, copies: Path) -> IndexedModel:
+        found = self._client.get_model_version(self.name(part), version)
+        digest = found.tags[DIGEST_TAG]
+        source = urlsplit(str(found.source))
+        if source.scheme in ("", "file"):
+            return IndexedModel(Path(unquote(source.path)), digest)
+        copy = copies / digest
+        if not copy.exists():
+            from mlflow.artifacts import download_artifacts
+
+            with tempfile.TemporaryDirectory() as temporary, atomic_folder(copy) as folder:
+                downloaded = download_artifacts(
+                    artifact_uri=found.source, dst_path=temporary,
+                    tracking_uri=self._mlflow.tracking_uri,
+                )  # fmt: skip
+                shutil.copytree(downloaded, str(folder), dirs_exist_ok=True)
+        return IndexedModel(copy, digest)
 
     def _versions(self, part: str) -> list[ModelVersion]:
         return list(self._client.search_model_versions(f"name = '{self.name(part)}'"))
@@ -93,16 +149,16 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _keep(self, part: str, artifact: FolderBacked) -> tuple[str, str]:
-        """Copy the model folder to its training's run; (run id, where the folder lies)."""
+    def _store(self, part: str, artifact: FolderBacked) -> tuple[str, str]:
+        """Copy the model folder to the run of its training; (run id, URI of the folder)."""
         card = getattr(artifact, "card", {})
         run_id = self._run_of(str(card.get("training") or artifact.digest), part)
-        place = f"model/{artifact.digest}"
+        path = f"model/{artifact.digest}"
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / part
             artifact.save(folder)
-            self._client.log_artifacts(run_id, str(folder), artifact_path=place)
-        return run_id, f"{self._client.get_run(run_id).info.artifact_uri}/{place}"
+            self._client.log_artifacts(run_id, str(folder), artifact_path=path)
+        return run_id, f"{self._client.get_run(run_id).info.artifact_uri}/{path}"
 
     def _run_of(self, identity: str, part: str) -> str:
         """The run with this identity: the training's, or a new one where nothing was trained."""

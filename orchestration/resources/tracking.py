@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from corgi_core.io.model_index import MODELS_FILE
 from orchestration.resources.outbox import Message, Outbox, deliver_left_over
 from orchestration.settings import AS_TRAINING, Settings
 
@@ -39,6 +40,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
     experiment: str
     artifacts: str  # root folder of runs' artifacts, for experiments that are made here
     outbox: str
+    models_file: str  # where the registry's aliases are exported to, for sampling
     address: str  # of the web page, for links
     dagster_address: str
 
@@ -51,6 +53,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
             experiment=settings.workspace,
             artifacts="" if served else settings.mlflow_artifacts.as_uri(),
             outbox=str(settings.state / "outbox"),
+            models_file=str(settings.state / MODELS_FILE),
             address=settings.tracking_uri if served else settings.mlflow_page,
             dagster_address=settings.dagster_page,
         )

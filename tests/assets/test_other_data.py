@@ -11,7 +11,7 @@ from PIL import Image
 from corgi_core.decoders.registry import load_decoder
 from corgi_core.prior.model import PriorModel
 from tests.helpers.tiny_corgi import Corgi, corgi_in
-from tests.helpers.tiny_generator import png, tiny_generator
+from tests.helpers.tiny_pipeline import png, tiny_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "pictures").mkdir()
     for number in range(40):
         (home / "pictures" / f"{number}.png").write_bytes(png(number))
-    parts = tiny_generator()
+    parts = tiny_pipeline()
     parts.clip.save(home / "their" / "clip_encoder")
     parts.prior.save(home / "their" / "prior")
     return home

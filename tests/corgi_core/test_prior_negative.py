@@ -12,13 +12,13 @@ from corgi_core.decoders.stable_diffusion.network import (
     StableDiffusionNetwork,
     StableDiffusionShape,
 )
-from corgi_core.pipeline import Generator, Sampling
+from corgi_core.pipeline import CorgiPipeline
 from tests.helpers.tiny_diffusion import tiny_scheduler, tiny_unet, tiny_vae
 
 
-def test_the_prior_says_what_nothing_is(generator: Generator) -> None:
+def test_the_prior_says_what_nothing_is(pipeline: CorgiPipeline) -> None:
     torch.manual_seed(0)
-    unet, vae, width = tiny_unet(), tiny_vae(), sum(generator.encoder_dims)
+    unet, vae, width = tiny_unet(), tiny_vae(), sum(pipeline.encoder_dims)
     shape = StableDiffusionShape(
         width, dict(unet.config), dict(vae.config), dict(tiny_scheduler().config)
     )
@@ -28,15 +28,15 @@ def test_the_prior_says_what_nothing_is(generator: Generator) -> None:
         training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3),
     )  # fmt: skip
     decoder = StableDiffusionDecoder(
-        StableDiffusionNetwork(shape, unet, vae).eval(), settings, generator.decoder.encoders, {}
+        StableDiffusionNetwork(shape, unet, vae).eval(), settings, pipeline.decoder.encoders, {}
     )
-    tokens, mask = generator.tokens.encode([""])
-    nothing = generator.prior.sample(tokens, mask, generator.clip.encode_texts([""]))[0]
+    tokens, mask = pipeline.tokens.encode([""])
+    nothing = pipeline.prior.sample(tokens, mask, pipeline.clip.encode_texts([""]))[0]
     z = torch.randn(2, width)
-    told = replace(generator, decoder=decoder)
-    found = told.draw(z, Sampling(seed=3))
+    guided = replace(pipeline, decoder=decoder)
+    found = guided.decode(z, seed=3, output_type="pt")
     assert torch.equal(found, decoder.with_negative(nothing).decode(z, seed=3))
     assert not torch.equal(found, decoder.decode(z, seed=3))
-    kept = replace(decoder.settings, negative="mean")
-    as_it_was = StableDiffusionDecoder(decoder.network, kept, decoder.encoders, {})
-    assert replace(generator, decoder=as_it_was).decoder is as_it_was
+    mean = replace(decoder.settings, negative="mean")
+    unguided = StableDiffusionDecoder(decoder.network, mean, decoder.encoders, {})
+    assert replace(pipeline, decoder=unguided).decoder is unguided

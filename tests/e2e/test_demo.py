@@ -178,8 +178,8 @@ def test_generate_shows_the_training_images_nearest_to_an_image_on_its_way(works
     [
         (["generate", "", "--out", "x.png"], "prompt is empty"),
         (["generate", "x" * 100_000, "--out", "x.png"], "100,000 characters"),
-        (["generate", "a cat", "-n", "1000000", "--out", "x.png"], "1000000 pictures"),
-        (["generate", "a cat", "--guidance", "nan", "--out", "x.png"], "not finite"),
+        (["generate", "a cat", "-n", "1000000", "--out", "x.png"], "1000000 images"),
+        (["generate", "a cat", "--guidance", "nan", "--out", "x.png"], "between 0 and 100"),
         (["generate", "a cat", "--steps", "0", "--out", "x.png"], "steps"),
         (["ingest", "/nowhere", "--format", "imagefolder", "--name", "n"], "/nowhere"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from corgi_core.encoders.similarity import cosine_by_encoder, scale_per_encoder
-from corgi_core.encoders.spherical import slerp, text_difference, way
+from corgi_core.encoders.spherical import interpolation, slerp, text_difference
 from corgi_core.errors import CorgiError
 
 BLOCKS = (5, 3, 8)
@@ -39,7 +39,7 @@ def test_a_way_begins_and_ends_where_it_should(seed):
     a, b = embeddings(seed, 2)
     torch.testing.assert_close(slerp(a, b, 0.0, BLOCKS), a)
     torch.testing.assert_close(slerp(a, b, 1.0, BLOCKS), b)
-    points = way(a, b, 5, BLOCKS)
+    points = interpolation(a, b, 5, BLOCKS)
     torch.testing.assert_close(points[[0, -1]], torch.stack([a, b]))
 
 
@@ -152,4 +152,4 @@ def test_what_has_no_way_is_refused():
     with pytest.raises(CorgiError, match="no direction"):
         slerp(a, torch.cat([0 * a[: BLOCKS[0]], b[BLOCKS[0] :]]), 0.5, BLOCKS)
     with pytest.raises(CorgiError, match="2 or more"):
-        way(a, b, 1, BLOCKS)
+        interpolation(a, b, 1, BLOCKS)

@@ -21,8 +21,8 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation.evaluate import REAL, evaluate, evaluate_priors
 from corgi_core.evaluation.report import Evaluation
 from corgi_core.io.pictures import CAPTION_WIDTH, labelled_grid
-from corgi_core.pipeline import Generator
-from tests.helpers.tiny_generator import SIDE, png, tiny_generator
+from corgi_core.pipeline import CorgiPipeline
+from tests.helpers.tiny_pipeline import SIDE, png, tiny_pipeline
 
 HELD_OUT = 12
 SETTINGS = EvaluationSettings(steps=(1,), images=8, grid_rows=3)
@@ -54,13 +54,13 @@ class Material:
 
 
 @pytest.fixture(scope="module")
-def generator() -> Generator:
-    return tiny_generator()
+def pipeline() -> CorgiPipeline:
+    return tiny_pipeline()
 
 
 @pytest.fixture(scope="module")
 def material(
-    generator: Generator, tmp_path_factory: pytest.TempPathFactory
+    pipeline: CorgiPipeline, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[int], Material]:
     def made(captions: int) -> Material:
         folder = tmp_path_factory.mktemp(f"captions-{captions}")
@@ -74,8 +74,8 @@ def material(
         dataset = write_dataset(folder / "images", samples, shard_size=5)
         return Material(
             dataset,
-            embed_images(generator.clip, dataset, None, folder / "image"),
-            embed_texts(generator.clip, generator.tokens, dataset, folder / "text"),
+            embed_images(pipeline.clip, dataset, None, folder / "image"),
+            embed_texts(pipeline.clip, pipeline.tokens, dataset, folder / "text"),
             pixels(dataset, folder / "pixels", SIDE),
         )
 
@@ -92,16 +92,16 @@ def five(material: Callable[[int], Material]) -> Material:
     return material(5)
 
 
-def evaluated(generator: Generator, material: Material) -> Evaluation:
+def evaluated(pipeline: CorgiPipeline, material: Material) -> Evaluation:
     return evaluate(
-        {("baseline", SUBSET): generator.prior}, generator.decoder, generator.clip,
+        {("baseline", SUBSET): pipeline.prior}, pipeline.decoder, pipeline.clip,
         material.images, material.texts, material.pixels, material.captions, SETTINGS,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def report(generator: Generator, five: Material) -> Evaluation:
-    return evaluated(generator, five)
+def report(pipeline: CorgiPipeline, five: Material) -> Evaluation:
+    return evaluated(pipeline, five)
 
 
 def chosen(material: Material) -> list[int]:
@@ -110,9 +110,9 @@ def chosen(material: Material) -> list[int]:
 
 
 def test_several_captions_an_image_change_no_number(
-    generator: Generator, one: Material, report: Evaluation
+    pipeline: CorgiPipeline, one: Material, report: Evaluation
 ) -> None:
-    single = evaluated(generator, one)
+    single = evaluated(pipeline, one)
     assert report.metrics["protocol"] == single.metrics["protocol"]
     assert report.metrics["protocol"]["held_out_captions"] == HELD_OUT
     for ours, expected in (
@@ -126,8 +126,8 @@ def test_several_captions_an_image_change_no_number(
     assert [*report.picture_table()["count"]] == [SETTINGS.images] * 2
 
 
-def features(generator: Generator, pictures: Tensor) -> np.ndarray:
-    vectors = generator.clip.encode_images(pictures)
+def features(pipeline: CorgiPipeline, pictures: Tensor) -> np.ndarray:
+    vectors = pipeline.clip.encode_images(pictures)
     return (vectors / vectors.norm(dim=1, keepdim=True)).double().numpy()
 
 
@@ -140,14 +140,14 @@ def naive_share(points: np.ndarray, manifold: np.ndarray) -> float:
 
 
 def test_picture_scores_are_those_of_the_definitions(
-    generator: Generator, five: Material, report: Evaluation
+    pipeline: CorgiPipeline, five: Material, report: Evaluation
 ) -> None:
     """Of the real embeddings decoded, against loops and scipy's matrix root."""
     rows = chosen(five)
     real = torch.from_numpy(five.pixels.read("pixels")[rows]).float() / 255
     z = torch.from_numpy(five.images.read("image")[rows]).float()
-    pictures = generator.decoder.decode(z, seed=SETTINGS.seed)
-    a, b = features(generator, real), features(generator, pictures)
+    pictures = pipeline.decoder.decode(z, seed=SETTINGS.seed)
+    a, b = features(pipeline, real), features(pipeline, pictures)
     found = report.metrics["pictures"][REAL]["none"]
     assert found["precision"] == naive_share(b, a)
     assert found["recall"] == naive_share(a, b)
@@ -162,18 +162,18 @@ def test_picture_scores_are_those_of_the_definitions(
     assert found["clip_similarity_image"] == pytest.approx(np.mean(halves), abs=1e-4)
 
 
-def expected_grid(generator: Generator, material: Material, number: int) -> np.ndarray:
+def expected_grid(pipeline: CorgiPipeline, material: Material, number: int) -> np.ndarray:
     """What the evaluation should show if it took each image's caption of that number."""
     rows = chosen(material)
     captions = [caption(n, number) for n in rows]
-    tokens, mask = generator.tokens.encode(captions)
-    text = generator.clip.encode_texts(captions)
-    z = generator.prior.sample(tokens, mask, text, seed=SETTINGS.seed)
+    tokens, mask = pipeline.tokens.encode(captions)
+    text = pipeline.clip.encode_texts(captions)
+    z = pipeline.prior.sample(tokens, mask, text, seed=SETTINGS.seed)
     own = torch.from_numpy(material.images.read("image")[rows]).float()
     columns = {
         "real image": torch.from_numpy(material.pixels.read("pixels")[rows]).float() / 255,
-        REAL: generator.decoder.decode(own, seed=SETTINGS.seed),
-        "baseline": generator.decoder.decode(z, seed=SETTINGS.seed),
+        REAL: pipeline.decoder.decode(own, seed=SETTINGS.seed),
+        "baseline": pipeline.decoder.decode(z, seed=SETTINGS.seed),
     }
     few = np.linspace(0, len(rows) - 1, SETTINGS.grid_rows).round().astype(int)
     grid = labelled_grid([captions[i] for i in few], {k: v[few] for k, v in columns.items()})
@@ -181,10 +181,10 @@ def expected_grid(generator: Generator, material: Material, number: int) -> np.n
 
 
 def test_the_grid_is_labelled_with_the_captions_whose_embeddings_were_sampled(
-    generator: Generator, five: Material, report: Evaluation
+    pipeline: CorgiPipeline, five: Material, report: Evaluation
 ) -> None:
     grid = np.asarray(report.pictures["pictures_100_percent"], dtype=float)
-    right, wrong = (expected_grid(generator, five, number) for number in (0, 1))
+    right, wrong = (expected_grid(pipeline, five, number) for number in (0, 1))
     labels, pictures = grid[:, :CAPTION_WIDTH], grid[:, CAPTION_WIDTH:]
     np.testing.assert_array_equal(labels, right[:, :CAPTION_WIDTH])
     assert np.abs(labels - wrong[:, :CAPTION_WIDTH]).max() > 100  # it would be noticed
@@ -193,12 +193,12 @@ def test_the_grid_is_labelled_with_the_captions_whose_embeddings_were_sampled(
 
 
 def test_prior_scores_are_those_of_the_definitions(
-    generator: Generator, five: Material, report: Evaluation
+    pipeline: CorgiPipeline, five: Material, report: Evaluation
 ) -> None:
     captions = [five.captions[key] for key in five.images.keys]
-    tokens, mask = generator.tokens.encode(captions)
-    text = generator.clip.encode_texts(captions)
-    z = generator.prior.sample(tokens, mask, text, steps=1, seed=SETTINGS.seed).double().numpy()
+    tokens, mask = pipeline.tokens.encode(captions)
+    text = pipeline.clip.encode_texts(captions)
+    z = pipeline.prior.sample(tokens, mask, text, steps=1, seed=SETTINGS.seed).double().numpy()
     real = five.images.read("image").astype(np.float64)
 
     def parts(x: np.ndarray) -> list[np.ndarray]:
@@ -212,26 +212,26 @@ def test_prior_scores_are_those_of_the_definitions(
 
 
 def test_priors_alone_are_scored_as_beside_a_decoder(
-    generator: Generator, five: Material, report: Evaluation
+    pipeline: CorgiPipeline, five: Material, report: Evaluation
 ) -> None:
     alone = evaluate_priors(
-        {("baseline", SUBSET): generator.prior}, five.images, five.texts, five.captions, SETTINGS
+        {("baseline", SUBSET): pipeline.prior}, five.images, five.texts, five.captions, SETTINGS
     )
     numbers = alone.prior_table().drop(columns="seconds")
     assert numbers.equals(report.prior_table().drop(columns="seconds"))
     assert "pictures" not in alone.metrics
 
 
-def test_one_captioned_image_is_too_few(generator: Generator, five: Material) -> None:
+def test_one_captioned_image_is_too_few(pipeline: CorgiPipeline, five: Material) -> None:
     few = dict(list(five.captions.items())[:1])
     with pytest.raises(CorgiError, match="1 held-out images with captions are too few"):
         evaluate_priors(
-            {("baseline", SUBSET): generator.prior}, five.images, five.texts, few, SETTINGS
+            {("baseline", SUBSET): pipeline.prior}, five.images, five.texts, few, SETTINGS
         )
 
 
-def test_priors_of_other_steps_are_not_compared(generator: Generator, five: Material) -> None:
-    prior = generator.prior
+def test_priors_of_other_steps_are_not_compared(pipeline: CorgiPipeline, five: Material) -> None:
+    prior = pipeline.prior
     other = type(prior)(
         prior.network, prior.bank, replace(prior.settings, num_steps=prior.settings.num_steps + 1),
         prior.encoders, {},

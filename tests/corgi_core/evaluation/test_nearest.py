@@ -13,14 +13,14 @@ from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.io.pictures import labelled_grid
-from tests.helpers.tiny_generator import BLOCKS, SIDE, png, write_images
+from tests.helpers.tiny_pipeline import BLOCKS, SIDE, png, write_images
 
 
 @pytest.fixture(scope="module")
-def training(generator, tmp_path_factory):
+def training(pipeline, tmp_path_factory):
     images = write_images(tmp_path_factory.mktemp("images"))
     folder = tmp_path_factory.mktemp("embeddings")
-    return TrainingImages(images, embed_images(generator.clip, images, None, folder))
+    return TrainingImages(images, embed_images(pipeline.clip, images, None, folder))
 
 
 def test_the_nearest_are_those_of_brute_force_held_out_ones_left_out(training):
@@ -36,19 +36,19 @@ def test_the_nearest_are_those_of_brute_force_held_out_ones_left_out(training):
     assert found.keys.tolist() == [[train[i] for i in row] for row in best.indices[:, :5]]
 
 
-def test_a_training_image_is_its_own_nearest_and_a_held_out_one_is_not(generator, training):
-    z = torch.stack([generator.embed_image(png(number)) for number in (3, 4)])
+def test_a_training_image_is_its_own_nearest_and_a_held_out_one_is_not(pipeline, training):
+    z = torch.stack([pipeline.embed_image(png(number))[0] for number in (3, 4)])
     found = training.nearest(z, 1)
     assert found.keys[0, 0] == "key03"
     assert found.cosines[0, 0] > 0.999
     assert found.keys[1, 0] != "key04"
 
 
-def test_neighbours_stand_beside_their_pictures(generator, training):
+def test_neighbours_stand_beside_their_pictures(pipeline, training):
     pictures = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    found = training.nearest(generator.embed_pictures(pictures), 3)
+    found = training.nearest(pipeline.embed_image(pictures), 3)
     captions, columns = training.beside(pictures, found)
-    assert list(columns) == ["drawn", "nearest 1", "nearest 2", "nearest 3"]
+    assert list(columns) == ["generated", "nearest 1", "nearest 2", "nearest 3"]
     for row, caption in enumerate(captions):
         for rank, key in enumerate(found.keys[row].tolist(), start=1):
             number = int(key.removeprefix("key"))

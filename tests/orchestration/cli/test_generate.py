@@ -12,16 +12,18 @@ from PIL import Image
 
 from corgi_core.encoders.embed import embed_images
 from corgi_core.errors import CorgiError
+from corgi_core.generation import Request, generate
+from corgi_core.io.model_index import TextEncoderName
 from corgi_core.io.pictures import MARGIN
-from orchestration.cli.generate import draw
+from orchestration.cli.generate import load_pipeline, training_images
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.tracking import MLflow
 from orchestration.settings import Settings
-from tests.helpers.tiny_generator import SIDE, png, write_images
+from tests.helpers.tiny_pipeline import SIDE, TOKENS, png, write_images
 
 
 @pytest.fixture(scope="module")
-def settings(generator, tmp_path_factory) -> Settings:
+def settings(pipeline, tmp_path_factory) -> Settings:
     """A workspace with champions, training images and their embeddings."""
     folder = tmp_path_factory.mktemp("workspace")
     settings = Settings.from_environment(
@@ -29,19 +31,20 @@ def settings(generator, tmp_path_factory) -> Settings:
          "CORGI_PRESET": "emoji-small"}
     )  # fmt: skip
     registry = Registry(MLflow.of(settings))
-    parts = {"prior": generator.prior, "decoder": generator.decoder, "clip": generator.clip}
+    parts = {"prior": pipeline.prior, "decoder": pipeline.decoder, "clip": pipeline.clip}
     for name, part in parts.items():
         registry.promote(name, registry.register(name, part, {}, "tiny"), "the only one")
     registry.alias(
-        "decoder", "other", registry.register("decoder", other_decoder(generator), {}, "")
+        "decoder", "other", registry.register("decoder", other_decoder(pipeline), {}, "")
     )
+    registry.write_index(settings.state / "models.json", TextEncoderName("minilm", TOKENS))
     images = write_images(Path(str(settings.dataset_folder)) / "images")
-    embed_images(generator.clip, images, None, settings.storage / "image_embeddings")
+    embed_images(pipeline.clip, images, None, settings.storage / "image_embeddings")
     return settings
 
 
-def other_decoder(generator):
-    other = copy.deepcopy(generator.decoder)
+def other_decoder(pipeline):
+    other = copy.deepcopy(pipeline.decoder)
     for parameter in other.network.parameters():
         parameter.data *= 0.9
     return other
@@ -55,13 +58,19 @@ def files(tmp_path_factory) -> list[Path]:
     return [folder / "1.png", folder / "2.png"]
 
 
-def drawn(settings, captions, images, out, **options) -> tuple[Image.Image, str]:
+def generated(settings, captions, images, out, **options) -> tuple[Image.Image, str]:
     defaults = {
         "count": None, "weight": None, "nearest": 0, "seed": 3, "steps": 2, "guidance": None,
         "prior": None, "decoder": None,
     }  # fmt: skip
-    said = draw(settings, captions, images, out, **{**defaults, **options})
-    return Image.open(out), said
+    o = {**defaults, **options}
+    request = Request.of(
+        captions, images, o["count"], o["weight"], o["seed"], o["steps"], o["guidance"]
+    )
+    loaded = load_pipeline(settings, o["prior"], o["decoder"])
+    training = training_images(settings, loaded.clip.digest) if o["nearest"] else None
+    text = generate(loaded, request, out, training, o["nearest"])
+    return Image.open(out), text
 
 
 @pytest.mark.parametrize(
@@ -76,10 +85,10 @@ def drawn(settings, captions, images, out, **options) -> tuple[Image.Image, str]
         (["a cat", "a dog"], 1, {}, 8, "1.png in 8 steps from 'a cat' towards 'a dog'"),
     ],
 )
-def test_what_is_given_decides_what_is_drawn(
+def test_what_is_given_decides_what_is_generated(
     settings, files, tmp_path, captions, images, options, pictures, said
 ):
-    sheet, words = drawn(settings, captions, files[:images], tmp_path / "x.png", **options)
+    sheet, words = generated(settings, captions, files[:images], tmp_path / "x.png", **options)
     assert words == f"{tmp_path / 'x.png'}: {said}"
     rows = 2 if pictures == 4 else 1
     step, columns = SIDE + MARGIN, pictures // rows
@@ -92,21 +101,21 @@ def test_what_is_given_decides_what_is_drawn(
     default = {1: 0.5, 2: 0.35}[len(captions)] if captions and images else None
     assert made["weight"] == options.get("weight", default)
     assert (made["seed"], made["steps"]) == (3, 2)
-    again, _ = drawn(settings, captions, files[:images], tmp_path / "y.png", **options)
+    again, _ = generated(settings, captions, files[:images], tmp_path / "y.png", **options)
     np.testing.assert_array_equal(np.asarray(sheet), np.asarray(again))
 
 
 def test_a_way_is_a_film_too_with_the_nearest_training_images_beside_it(settings, files, tmp_path):
-    film, said = drawn(settings, [], files, tmp_path / "x.gif", count=3, nearest=2)
+    film, said = generated(settings, [], files, tmp_path / "x.gif", count=3, nearest=2)
     assert film.n_frames == 4
     made = json.loads(film.info["comment"])
     assert [len(row) for row in made["nearest"]] == [2, 2, 2]
     best = max((near for row in made["nearest"] for near in row), key=lambda near: near["cosine"])
     assert f"(cosine {best['cosine']:.3f})" in said
-    plain, _ = drawn(settings, [], files, tmp_path / "y.gif", count=3)
+    plain, _ = generated(settings, [], files, tmp_path / "y.gif", count=3)
     assert plain.size == (SIDE, SIDE)
     assert film.width > 3 * SIDE
-    sheet, _ = drawn(settings, [], files, tmp_path / "x.png", count=3, nearest=2)
+    sheet, _ = generated(settings, [], files, tmp_path / "x.png", count=3, nearest=2)
     assert json.loads(sheet.text["corgi"])["nearest"] == made["nearest"]
 
 
@@ -114,70 +123,70 @@ def test_a_way_is_a_film_too_with_the_nearest_training_images_beside_it(settings
     ("captions", "images", "options", "problem"),
     [
         (["a cat"], 2, {}, "2 images and 1 captions"),
-        (["a cat"], 0, {"count": 10**6}, "1000000 pictures"),
-        (["a cat", "a dog"], 0, {"count": 1}, "leads nowhere"),
+        (["a cat"], 0, {"count": 10**6}, "1000000 images"),
+        (["a cat", "a dog"], 0, {"count": 1}, "has no two ends"),
         (["a cat"], 1, {"weight": 1.5}, "0 and 1"),
         (["a cat"], 1, {"weight": float("nan")}, "0 and 1"),
         (["a cat", "a cat"], 1, {}, "same to CLIP"),
         (["a cat"], 0, {"nearest": 9}, "9 nearest of 8"),
-        (["a cat"], 0, {"nearest": 10**6}, "1000001 pictures"),
+        (["a cat"], 0, {"nearest": 10**6}, "1000001 images"),
         (["x" * 100_000], 0, {}, "100,000 characters"),
         (["a cat"], 0, {"steps": 0}, "0 decoder steps"),
-        (["a cat"], 0, {"decoder": "gan"}, "no gan of emoji-small-decoder"),
+        (["a cat"], 0, {"decoder": "gan"}, "no decoder with the alias 'gan'"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_and_nothing_is_written(
     settings, files, tmp_path, captions, images, options, problem
 ):
     with pytest.raises(CorgiError, match=problem):
-        drawn(settings, captions, files[:images], tmp_path / "x.png", **options)
+        generated(settings, captions, files[:images], tmp_path / "x.png", **options)
     assert not list(tmp_path.iterdir())
 
 
-def test_another_decoder_draws_by_its_alias(settings, generator, tmp_path):
-    champion, _ = drawn(settings, ["a cat"], [], tmp_path / "x.png")
-    other, _ = drawn(settings, ["a cat"], [], tmp_path / "y.png", decoder="other")
+def test_another_decoder_draws_by_its_alias(settings, pipeline, tmp_path):
+    champion, _ = generated(settings, ["a cat"], [], tmp_path / "x.png")
+    other, _ = generated(settings, ["a cat"], [], tmp_path / "y.png", decoder="other")
     assert np.abs(np.asarray(champion, float) - np.asarray(other, float)).max() > 1
-    assert json.loads(other.text["corgi"])["decoder"] == other_decoder(generator).digest
+    assert json.loads(other.text["corgi"])["decoder"] == other_decoder(pipeline).digest
 
 
-def test_a_prior_and_a_decoder_may_come_from_folders_if_they_fit(settings, generator, tmp_path):
-    generator.prior.save(tmp_path / "prior")
-    other_decoder(generator).save(tmp_path / "decoder")
+def test_a_prior_and_a_decoder_may_come_from_folders_if_they_fit(settings, pipeline, tmp_path):
+    pipeline.prior.save(tmp_path / "prior")
+    other_decoder(pipeline).save(tmp_path / "decoder")
     folders = {"prior": f"{tmp_path}/prior", "decoder": f"{tmp_path}/decoder"}
-    drawn(settings, ["a cat"], [], tmp_path / "x.png", **folders)
+    generated(settings, ["a cat"], [], tmp_path / "x.png", **folders)
     made = json.loads(Image.open(tmp_path / "x.png").text["corgi"])
-    assert made["prior"] == generator.prior.digest
-    assert made["decoder"] == other_decoder(generator).digest
-    stranger = copy.deepcopy(generator.prior)
+    assert made["prior"] == pipeline.prior.digest
+    assert made["decoder"] == other_decoder(pipeline).digest
+    stranger = copy.deepcopy(pipeline.prior)
     stranger.encoders["encoder"] = "another-clip"
     stranger.save(tmp_path / "stranger")
     with pytest.raises(CorgiError, match=r"different CLIP encoders.*prior: another-clip"):
-        drawn(settings, ["a cat"], [], tmp_path / "y.png", prior=f"{tmp_path}/stranger")
+        generated(settings, ["a cat"], [], tmp_path / "y.png", prior=f"{tmp_path}/stranger")
     with pytest.raises(CorgiError, match="nowhere"):
-        drawn(settings, ["a cat"], [], tmp_path / "y.png", prior=f"{tmp_path}/nowhere")
+        generated(settings, ["a cat"], [], tmp_path / "y.png", prior=f"{tmp_path}/nowhere")
 
 
-def test_before_anything_is_registered_the_datas_own_clip_reads(generator, tmp_path):
+def test_before_anything_is_registered_the_datas_own_clip_reads(pipeline, tmp_path):
     settings = Settings.from_environment(
         {"CORGI_HOME": str(tmp_path / ".corgi"), "CORGI_PRESET": "emoji-small"}
     )
-    generator.clip.save(settings.storage / "clip_encoder")
-    for part, model in (("prior", generator.prior), ("decoder", generator.decoder)):
+    pipeline.clip.save(settings.storage / "clip_encoder")
+    for part, model in (("prior", pipeline.prior), ("decoder", pipeline.decoder)):
         model.save(tmp_path / part)
     folders = {part: f"{tmp_path}/{part}" for part in ("prior", "decoder")}
-    picture, _ = drawn(settings, ["a cat"], [], tmp_path / "x.png", **folders)
+    picture, _ = generated(settings, ["a cat"], [], tmp_path / "x.png", **folders)
     assert picture.size == (16, 16)
-    with pytest.raises(CorgiError, match="no champion of emoji-small-prior"):
-        drawn(settings, ["a cat"], [], tmp_path / "y.png", decoder=folders["decoder"])
+    with pytest.raises(CorgiError, match="nothing is registered"):
+        generated(settings, ["a cat"], [], tmp_path / "y.png", decoder=folders["decoder"])
 
 
-def test_training_images_of_other_encoders_are_refused(settings, generator, tmp_path):
+def test_training_images_of_other_encoders_are_refused(settings, pipeline, tmp_path):
     index = settings.storage / "image_embeddings" / "index.json"
     content = index.read_text()
-    index.write_text(content.replace(generator.clip.digest, "another-clip"))
+    index.write_text(content.replace(pipeline.clip.digest, "another-clip"))
     try:
         with pytest.raises(CorgiError, match="another-clip"):
-            drawn(settings, ["a cat"], [], tmp_path / "x.png", nearest=1)
+            generated(settings, ["a cat"], [], tmp_path / "x.png", nearest=1)
     finally:
         index.write_text(content)

@@ -1,5 +1,6 @@
 """Tracking and registry against real stores: SQLite, and a server that dies and comes back."""
 
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import dagster as dg
 import pytest
 
 from corgi_core.errors import CorgiError
-from orchestration.resources.champions import CHAMPION, registered_folder
+from corgi_core.io.model_index import CHAMPION, ModelIndex, TextEncoderName
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.outbox import deliver_left_over
 from orchestration.resources.tracking import IDENTITY_TAG, RUN_TAG, MLflow
@@ -138,18 +139,18 @@ def served(folder: Path, port: int) -> Iterator[str]:
 
 @dataclass
 class Model:
-    """The smallest artefact: a folder with one file."""
+    """The smallest artefact: a folder that states its digest."""
 
     digest: str
     card: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        (folder / "weights").write_text(self.digest)
+        (folder / "config.json").write_text(json.dumps({"weights": self.digest}))
 
     @classmethod
     def load(cls, folder: Path) -> "Model":
-        return cls((folder / "weights").read_text())
+        return cls(json.loads((folder / "config.json").read_text())["weights"])
 
 
 def test_a_dead_server_fails_nothing_and_gets_all_later(tmp_path: Path) -> None:
@@ -164,8 +165,6 @@ def test_a_dead_server_fails_nothing_and_gets_all_later(tmp_path: Path) -> None:
     assert len(list(outbox.glob("*.jsonl"))) == 2
     with pytest.raises(CorgiError, match="does not answer"):
         Registry(mlflow)
-    with pytest.raises(CorgiError, match="does not answer"):
-        registered_folder(settings(tmp_path, mlflow.tracking_uri), "prior")
 
     with served(tmp_path, port):
         assert train(mlflow, "three").success  # sends what was left before its own
@@ -177,20 +176,24 @@ def test_a_dead_server_fails_nothing_and_gets_all_later(tmp_path: Path) -> None:
             history = client.get_metric_history(run.info.run_id, "loss")
             assert [m.step for m in history] == list(range(1, STEPS + 1))
             assert run.info.status == "FINISHED"
-        promote_and_read_back(mlflow, settings(tmp_path, mlflow.tracking_uri))
+        promote_and_read_back(mlflow)
+    index = ModelIndex.load(Path(mlflow.models_file))  # the server is gone, and not needed
+    assert Model.load(index.folder("prior")).digest == "bbb"
 
 
-def promote_and_read_back(mlflow: MLflow, settings: Settings) -> None:
-    registry = Registry(mlflow)
-    with pytest.raises(CorgiError, match="no champion"):
-        registered_folder(settings, "prior")
+def promote_and_read_back(mlflow: MLflow) -> None:
+    registry, path = Registry(mlflow), Path(mlflow.models_file)
+    registry.write_index(path, TextEncoderName("minilm", 8))
+    with pytest.raises(CorgiError, match="no prior with the alias 'champion'"):
+        ModelIndex.load(path).folder("prior")
     first = registry.register("prior", Model("aaa", {"training": "one"}), {"variant": "x"}, "A.")
     second = registry.register("prior", Model("bbb"), {"variant": "y"}, "B.")
     assert registry.register("prior", Model("aaa"), {"variant": "x"}, "A again.") == first
     assert (first, second, registry.added) == ("1", "2", 2)
     for version, digest in ((first, "aaa"), (second, "bbb")):
         registry.promote("prior", version, "the test says so")
-        assert Model.load(Path(str(registered_folder(settings, "prior")))).digest == digest
+        registry.write_index(path, TextEncoderName("minilm", 8))
+        assert Model.load(ModelIndex.load(path).folder("prior")).digest == digest
     client = mlflow.client()
     champion = client.get_model_version_by_alias(registry.name("prior"), CHAMPION)
     assert str(champion.version) == second
@@ -203,7 +206,7 @@ def promote_and_read_back(mlflow: MLflow, settings: Settings) -> None:
 def test_the_registry_on_sqlite(tmp_path: Path) -> None:
     mlflow = resource(tmp_path)
     train(mlflow)
-    promote_and_read_back(mlflow, settings(tmp_path))
+    promote_and_read_back(mlflow)
 
 
 def test_nothing_left_is_nothing_to_deliver(tmp_path: Path) -> None:

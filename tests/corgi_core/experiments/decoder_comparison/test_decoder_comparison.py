@@ -22,7 +22,7 @@ from corgi_core.experiments.decoder_comparison.compose import ROWS, compared
 from corgi_core.experiments.decoder_comparison.measure import Contest, Material, held
 from corgi_core.experiments.decoder_comparison.tables import METRICS
 from corgi_core.experiments.report import StudyReport
-from tests.helpers.tiny_generator import BLOCKS, SIDE, tiny_generator, write_images
+from tests.helpers.tiny_pipeline import BLOCKS, SIDE, tiny_pipeline, write_images
 
 IMAGES = 40  # every fifth is held out, every third has no caption
 SETTINGS = ComparisonSettings(seeds=(0, 1), images=100, grid_rows=3)
@@ -30,7 +30,7 @@ SETTINGS = ComparisonSettings(seeds=(0, 1), images=100, grid_rows=3)
 
 @pytest.fixture(scope="module")
 def parts():
-    return tiny_generator()
+    return tiny_pipeline()
 
 
 @pytest.fixture(scope="module")

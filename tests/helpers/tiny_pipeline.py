@@ -1,4 +1,4 @@
-"""Every part of a generator, real, tiny and untrained, for two CLIP encoders of unequal widths."""
+"""Every part of a pipeline, real, tiny and untrained, for two CLIP encoders of unequal widths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import encoder_spec
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.gaussians.bank import GaussianBank
-from corgi_core.pipeline import Generator
+from corgi_core.pipeline import CorgiPipeline
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from tests.helpers.tiny_vit import tiny_vit
@@ -30,7 +30,7 @@ PRESET = preset_named("emoji-small")
 TOKENS = PRESET.encoders.text_tokens
 
 
-def tiny_generator() -> Generator:
+def tiny_pipeline() -> CorgiPipeline:
     torch.manual_seed(0)
     clip = ClipEnsemble(
         [tiny_vit(f"vit-{width}", width, layers=1, context_length=77) for width in BLOCKS]
@@ -45,7 +45,7 @@ def tiny_generator() -> Generator:
     known = {field.name for field in fields(settings)}
     sizes = {f.name: getattr(settings, f.name) for f in fields(PCAShape) if f.name in known}
     decoder = _random(PCANetwork(PCAShape(embedding_width=d, **sizes)))
-    return Generator(
+    return CorgiPipeline(
         clip=clip,
         tokens=tokens,
         prior=PriorModel(prior, GaussianBank.standard(BLOCKS), PRESET.prior, encoders, card={}),

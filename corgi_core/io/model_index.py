@@ -1,0 +1,138 @@
+"""`models.json`: the model folders that the aliases of a workspace's registry stand for.
+
+MLflow's registry decides which version has an alias. Every registration writes that down here, so
+that sampling needs no MLflow: `CorgiPipeline.from_pretrained("emoji")` reads this one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from upath import UPath
+
+from corgi_core.errors import CorgiError
+from corgi_core.io.files import read_json, write_json
+
+MODELS_FILE = "models.json"
+CHAMPION = "champion"
+PARTS = ("clip", "prior", "decoder")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TextEncoderName:
+    """The frozen encoder of the text tokens: its name, and how many tokens it reads of a caption.
+
+    The name is "minilm", a hub id, or a local folder.
+    """
+
+    name: str
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class IndexedModel:
+    """A model folder and the digest of its content."""
+
+    folder: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class ModelIndex:
+    """The models of one workspace, by part ("clip", "prior", "decoder") and alias."""
+
+    workspace: str
+    text_encoder: TextEncoderName
+    models: Mapping[str, Mapping[str, IndexedModel]]
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Folders under the workspace's parent are written relative to the file, so the whole may be
+        moved.
+        """
+        models = {
+            part: {
+                alias: {"folder": _relative(model.folder, path), "digest": model.digest}
+                for alias, model in by_alias.items()
+            }
+            for part, by_alias in self.models.items()
+        }
+        content = {
+            "format": FORMAT,
+            "workspace": self.workspace,
+            "text_encoder": asdict(self.text_encoder),
+            "models": models,
+        }
+        write_json(path, content)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote; CorgiError where there is no such file or it is of no use."""
+        if not path.is_file():
+            raise CorgiError(
+                f"nothing is registered in {path.parent}: {path.name} is missing",
+                "train the models first, with `corgi run`, or name another workspace or home",
+            )
+        try:
+            content: dict[str, Any] = read_json(path)
+            if content["format"] != FORMAT:
+                raise CorgiError(
+                    f"{path} has the format {content['format']}, and this version reads {FORMAT}",
+                    "materialise registered_models again",
+                )
+            models = {
+                part: {
+                    alias: IndexedModel(path.parent / model["folder"], model["digest"])
+                    for alias, model in by_alias.items()
+                }
+                for part, by_alias in content["models"].items()
+            }
+            return cls(content["workspace"], TextEncoderName(**content["text_encoder"]), models)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorgiError(
+                f"{path} is damaged ({error})", "materialise registered_models again"
+            ) from error
+
+    def folder(self, part: str, alias: str = CHAMPION) -> Path:
+        """The model folder of a part that has the alias.
+
+        Raises:
+            CorgiError: If no model has the alias, or its folder is gone or holds another model.
+        """
+        known = self.models.get(part, {})
+        if alias not in known:
+            raise CorgiError(
+                f"the workspace {self.workspace} has no {part} with the alias {alias!r}",
+                f"choose one of {', '.join(sorted(known))}, or give a model folder as ./NAME"
+                if known
+                else f"materialise a {part}, then registered_models",
+            )
+        model = known[alias]
+        found = digest_in(model.folder)
+        if found != model.digest:
+            holds = "is gone" if found is None else f"holds the model {found}"
+            raise CorgiError(
+                f"{model.folder} should hold the {part} {model.digest} and {holds}",
+                "materialise registered_models again",
+            )
+        return model.folder
+
+
+def digest_in(folder: Path | UPath) -> str | None:
+    """The digest that a saved prior, decoder or CLIP ensemble states; None where there is none."""
+    for file, key in (("config.json", "weights"), ("ensemble.json", "digest")):
+        if (folder / file).is_file():
+            return str(read_json(folder / file).get(key))
+    return None
+
+
+def _relative(folder: Path, index: Path) -> str:
+    folder, home = folder.absolute(), index.absolute().parent.parent
+    if not folder.is_relative_to(home):
+        return str(folder)
+    return str(Path("..") / folder.relative_to(home))
