@@ -24,7 +24,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.decoder_systems.system import PEERS, Case, Child, prepare
+from benchmarks.decoder_systems.child import PEERS, Child, prepare
+from benchmarks.decoder_systems.system import Case
 from corgi_core.config import Preset, preset_named
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import write_json

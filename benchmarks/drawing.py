@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.decoder_systems.child import prepare
 from benchmarks.decoder_systems.corgi import task_on
-from benchmarks.decoder_systems.system import Case, prepare
+from benchmarks.decoder_systems.system import Case
 from benchmarks.decoders import draw_pictures
 from corgi_core.config import preset_named
 from corgi_core.decoders.decoder import Decoder

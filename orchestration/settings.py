@@ -223,8 +223,8 @@ class Settings:
         """The settings of an environment, by default this process's, without options."""
         return cls.load(os.environ if environment is None else environment)
 
-    def child_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """`environment` for a child process that is to have these settings.
+    def child_environment(self, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment, by default this process's, of a child that has these settings.
 
         They are written to a file under the workspace's state, which CORGI_CONFIG names.
         """
@@ -239,7 +239,8 @@ class Settings:
             "DATA": str(self.data), "STORAGE": self.storage_url, "RAY_ADDRESS": self.ray_address,
             "DAGSTER_PORT": str(self.dagster_port), "MLFLOW_PORT": str(self.mlflow_port),
         }  # fmt: skip
-        others = {k: v for k, v in environment.items() if not k.startswith(PREFIX)}
+        inherited = os.environ if environment is None else environment
+        others = {k: v for k, v in inherited.items() if not k.startswith(PREFIX)}
         ours = {f"{PREFIX}{name}": value for name, value in given.items() if value is not None}
         return others | ours | {"MLFLOW_TRACKING_URI": self.tracking_uri}
 
@@ -324,6 +325,15 @@ def settings_from(
     return Settings.load(
         os.environ, preset=preset, dataset=dataset, config=config, overrides=overrides, **ports
     )
+
+
+def library_variables(values: Mapping[str, str]) -> None:
+    """Set variables that a library is about to read; one that is set already stays as it is.
+
+    Some libraries (Ray's workers, MLflow's client, DVC) are configured in no other way.
+    """
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
 
 
 def check_dataset_name(name: str) -> None:

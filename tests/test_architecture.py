@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,3 +91,135 @@ def test_assets_know_nothing_above_them(path: Path) -> None:
 )
 def test_resources_know_no_assets(path: Path) -> None:
     assert not {module for module, _ in imported(path) if module.startswith("assets")}
+
+
+# From the top down: a file imports from its own room and from those below it.
+ROOMS = (
+    ("orchestration.cli",),
+    ("orchestration.definitions",),
+    ("orchestration.automation", "assets"),
+    ("orchestration.resources", "orchestration.partitions"),
+    ("orchestration.settings",),
+    ("corgi_core",),
+)
+OURS = ("corgi_core", "assets", "orchestration", "benchmarks")
+PRIVATE = {  # the one file that imports a library's private modules, with its reason
+    "dagster._": "orchestration/automation/staleness.py",
+    "ray.train.v2._internal": "orchestration/resources/ray_train.py",
+}
+
+
+def module_of(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def at_run_time(path: Path) -> Iterator[str]:
+    """Every module that a file imports when it runs, in functions too: not for type checkers."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    checkers = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for branch in node.body
+        for inner in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if id(node) in checkers:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """Our modules, and those of ours that each imports."""
+    paths = {module_of(path): path for path in files(*OURS)}
+    return {
+        module: {each for each in at_run_time(path) if each in paths and each != module}
+        for module, path in paths.items()
+    }
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    """The nodes of one circle, in order; none where there is no circle."""
+    done: set[str] = set()
+
+    def search(node: str, above: list[str]) -> list[str]:
+        if node in above:
+            return above[above.index(node) :]
+        if node in done:
+            return []
+        for following in sorted(graph.get(node, ())):
+            if found := search(following, [*above, node]):
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in graph if (found := search(node, []))), [])
+
+
+def test_files_do_not_import_in_circles(imports: dict[str, set[str]]) -> None:
+    assert not circle_in(imports)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_packages_do_not_import_in_circles(imports: dict[str, set[str]], depth: int) -> None:
+    """Packages of each depth: orchestration, orchestration.cli, corgi_core.decoders.pca, …"""
+
+    def package(module: str) -> str:
+        return ".".join(module.split(".")[:depth])
+
+    graph: dict[str, set[str]] = {}
+    for module, others in imports.items():
+        within = {package(other) for other in others} - {package(module)}
+        graph.setdefault(package(module), set()).update(
+            other for other in within if not package(module).startswith(f"{other}.")
+        )
+    if depth == 1:  # assets stand between two rooms of orchestration
+        graph = {f"{name}": others - {"assets", "orchestration"} for name, others in graph.items()}
+    assert not circle_in(graph)
+
+
+def room_of(module: str) -> int | None:
+    for level, names in enumerate(ROOMS):
+        if any(module == name or module.startswith(f"{name}.") for name in names):
+            return level
+    return None
+
+
+def test_imports_run_down_through_the_rooms(imports: dict[str, set[str]]) -> None:
+    upward = [
+        (module, other)
+        for module, others in imports.items()
+        for other in others
+        if None not in (room_of(module), room_of(other)) and room_of(module) > room_of(other)
+    ]
+    assert not upward
+
+
+@pytest.mark.parametrize(
+    "path",
+    files("corgi_core", "assets", "orchestration"),
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_the_environment_is_read_by_the_settings_alone(path: Path) -> None:
+    if path != ROOT / "orchestration" / "settings.py":
+        code = path.read_text(encoding="utf-8")
+        assert not re.search(r"\bos\.(environ|getenv|putenv)\b|from os import .*environ", code)
+
+
+@pytest.mark.parametrize("prefix", PRIVATE)
+def test_a_librarys_private_modules_are_imported_in_one_file(prefix: str) -> None:
+    found = {
+        str(path.relative_to(ROOT))
+        for path in files(*OURS)
+        for module, _ in imported(path)
+        if module.startswith(prefix)
+    }
+    assert found == {PRIVATE[prefix]}
+    docstring = ast.get_docstring(ast.parse((ROOT / PRIVATE[prefix]).read_text("utf-8"))) or ""
+    assert re.search(rf"{prefix.partition('.')[0]}.*\d+\.\d+", docstring, re.I | re.S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +86,6 @@ def check_embeddings(stats: pd.DataFrame) -> SuiteResult:
 
 
 def _expectations() -> Any:
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations.expectations
 
     return great_expectations.expectations
@@ -98,6 +96,7 @@ def _validate(frame: pd.DataFrame, expectations: list[Expectation]) -> SuiteResu
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(enable=False)
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("frames").add_dataframe_asset("frame")
     definition = asset.add_batch_definition_whole_dataframe("whole")

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
-from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 
 from corgi_core.config import Preset
 from corgi_core.errors import CorgiError
 from corgi_core.io.locks import exclusive_lock
 from corgi_core.io.model_index import MODELS_FILE, ModelIndex
 from orchestration.automation.staleness import (
+    DagsterAssetCheckFailedError,
     checks_hold,
+    data_version,
     end_interrupted_runs,
     failures,
     staleness,
@@ -33,7 +33,7 @@ from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+    from orchestration.automation.staleness import AssetGraph
 
 TAG = {"corgi/refresh": "true"}
 RAW_DATA = dg.AssetKey("raw_images")
@@ -147,7 +147,7 @@ class Refresh:
                 run_config=TO_FILE_ONLY,
                 tags=TAG,
             )
-        except DagsterExecutionInterruptedError as interrupted:
+        except dg.DagsterExecutionInterruptedError as interrupted:
             raise KeyboardInterrupt from interrupted
         except DagsterAssetCheckFailedError as error:
             failed = failures(self._graph, step.asset, self.instance)
@@ -184,13 +184,12 @@ def _data_changed(instance: dg.DagsterInstance, settings: Settings) -> bool:
     """Whether other raw data lie there than were materialised: ingested anew, or by DVC."""
     from corgi_core.data.dataset import Dataset
 
-    event = instance.get_latest_materialization_event(RAW_DATA)
-    materialization = event.asset_materialization if event else None
+    known = data_version(instance, RAW_DATA)
     path = Workspace.of(settings).path_of(RAW_DATA.to_user_string(), None)
-    if materialization is None or not (path / "manifest.parquet").exists():
+    if known is None or not (path / "manifest.parquet").exists():
         return True
-    version = version_in_lock(LOCK, INGEST) if settings.under_dvc else Dataset.load(path).digest
-    return (materialization.tags or {}).get(DATA_VERSION_TAG) != version
+    found = version_in_lock(LOCK, INGEST) if settings.under_dvc else Dataset.load(path).digest
+    return known != found
 
 
 def _is_kept(step: Step, settings: Settings) -> bool:

@@ -1,6 +1,8 @@
-"""What Dagster itself says is stale: the one file that uses its private interface.
+"""What Dagster itself says is stale: the one file that imports what Dagster does not export.
 
-The web page's "unsynced" labels come from the same resolver.
+Dagster 1.13 exports neither the resolver behind the web page's "unsynced" labels, nor the tag of a
+data version, nor the error of a failed check; all three are taken from `dagster._core`, checked
+against 1.13.27 (pyproject.toml keeps below 1.14).
 """
 
 from __future__ import annotations
@@ -8,11 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.definitions.data_version import (
+    DATA_VERSION_TAG,
+    CachingStaleStatusResolver,
+    StaleStatus,
+)
+from dagster._core.errors import DagsterAssetCheckFailedError as DagsterAssetCheckFailedError
 from dagster._core.loader import LoadingContext
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as AssetGraph
 
 
 class _Reading(LoadingContext):
@@ -42,6 +49,13 @@ def staleness(
         causes = resolver.get_stale_causes(asset, partition)
         return "; ".join(dict.fromkeys(cause.reason for cause in causes))
     return None
+
+
+def data_version(instance: dg.DagsterInstance, asset: dg.AssetKey) -> str | None:
+    """The data version of what was materialised last of an unpartitioned asset."""
+    event = instance.get_latest_materialization_event(asset)
+    materialization = event.asset_materialization if event else None
+    return (materialization.tags or {}).get(DATA_VERSION_TAG) if materialization else None
 
 
 def checks_hold(graph: AssetGraph, asset: dg.AssetKey, instance: dg.DagsterInstance) -> bool:

@@ -106,7 +106,7 @@ def _commands(settings: Settings) -> dict[str, list[str]]:
 def _start(command: list[str], log: Path, settings: Settings) -> subprocess.Popen[bytes]:
     """A child in its own process group, so that its own children end with it."""
     environment = {
-        **settings.child_environment(os.environ),
+        **settings.child_environment(),
         "DAGSTER_HOME": str(settings.dagster_home),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

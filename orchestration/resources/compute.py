@@ -24,6 +24,7 @@ from pydantic import Field
 from corgi_core import progress
 from corgi_core.io.files import is_running
 from orchestration.resources.ray_train import apply_on_worker, fit, worker_shape
+from orchestration.settings import library_variables
 
 if TYPE_CHECKING:
     from corgi_core.config import TrainingSettings
@@ -75,9 +76,9 @@ class Compute(LocalRay):
 
     def connect(self, context: Any = None) -> Any:  # type: ignore[override]
         """Start or join Ray, unless this process has done so already."""
-        os.environ.update({k: v for k, v in ENVIRONMENT.items() if k not in os.environ})
+        library_variables(ENVIRONMENT)
         if not self.address:
-            os.environ.update({k: v for k, v in LOCAL_ENVIRONMENT.items() if k not in os.environ})
+            library_variables(LOCAL_ENVIRONMENT)
         import ray
 
         if ray.is_initialized():

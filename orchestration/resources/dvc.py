@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from corgi_core.errors import CorgiError
-from orchestration.settings import Settings
+from orchestration.settings import Settings, library_variables
 
 LOCK = Path("dvc.lock")
 INGEST, GATE = "ingest", "gate"  # stages of dvc.yaml
@@ -61,7 +60,7 @@ def version_in_lock(lock: Path, stage: str) -> str | None:
 
 @contextmanager
 def _repository() -> Iterator[Any]:
-    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    library_variables({"DVC_NO_ANALYTICS": "1"})
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

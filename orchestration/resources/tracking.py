@@ -8,7 +8,6 @@ stops a training; MLflow stores a metric that arrives twice only once.
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 import uuid
@@ -22,7 +21,7 @@ import dagster as dg
 
 from corgi_core.io.model_index import MODELS_FILE
 from orchestration.resources.outbox import Message, Outbox, deliver_left_over
-from orchestration.settings import AS_TRAINING, Settings
+from orchestration.settings import AS_TRAINING, Settings, library_variables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -217,9 +216,13 @@ class _Receiver:
 @cache
 def _client(tracking_uri: str) -> MlflowClient:
     """A client that answers or fails within seconds; the outbox, not the client, tries again."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SERVER_TIMEOUT))
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    library_variables(
+        {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SERVER_TIMEOUT),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        }
+    )
     from mlflow import MlflowClient
 
     if tracking_uri.startswith("sqlite:///"):
