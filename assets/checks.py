@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.metadata import table
+from corgi_core.errors import CorgiError
 from orchestration.resources.artifacts import ArrayStore, Dataset
+from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +21,23 @@ def manifest_meets_expectations(images: Dataset) -> dg.AssetCheckResult:
     from corgi_core.data.expectations import check_manifest
 
     return _outcome(check_manifest(images.manifest))
+
+
+@dg.asset_check(asset="images", blocking=True)
+def images_suffice_for_the_preset(images: Dataset, workspace: Workspace) -> dg.AssetCheckResult:
+    """There are as many captioned images in both splits as training and evaluation need."""
+    from corgi_core.data.trainable import check_trainable
+
+    problem = None
+    try:
+        check_trainable(images.manifest, workspace.preset)
+    except CorgiError as error:
+        problem = f"{error.problem} ({error.remedy})"
+    return dg.AssetCheckResult(
+        passed=problem is None,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=problem or "there are enough captioned images in both splits",
+    )
 
 
 @dg.asset_check(asset="image_embeddings", blocking=True)

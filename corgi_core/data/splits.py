@@ -26,7 +26,7 @@ def fill_in_splits(rows: list[dict[str, Any]], test_fraction: float, seed: int) 
                 "one image (or one group of images) cannot be split into training and test",
                 "bring at least two different images",
             )
-        held_out = {group for group, rank in ranks.items() if _number(rank) < test_fraction}
+        held_out = {group for group, rank in ranks.items() if _as_share(rank) < test_fraction}
         held_out.add(min(ranks, key=ranks.__getitem__))
         held_out.discard(max(ranks, key=ranks.__getitem__))
         for row in rows:
@@ -35,5 +35,10 @@ def fill_in_splits(rows: list[dict[str, Any]], test_fraction: float, seed: int) 
         row["split"] = row["split"] or "train"  # beside a split of its owner's, the rest is trained
 
 
-def _number(rank: str) -> float:
+def share_of(group: str, seed: int) -> float:
+    """The share in [0, 1) from which on `fill_in_splits` holds a group out."""
+    return _as_share(rank_of(group, seed))
+
+
+def _as_share(rank: str) -> float:
     return int(rank[:13], 16) / 16**13

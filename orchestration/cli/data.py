@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,12 @@ from orchestration.cli.options import (
     chosen_settings,
     options_of,
 )
+
+if TYPE_CHECKING:
+    from corgi_core.config import Preset
+    from corgi_core.data.dataset import Dataset
+
+MOST_REASONS = 10  # lines of the summary
 
 
 def ingest(
@@ -41,8 +48,20 @@ def ingest(
 ) -> None:
     """Read images and captions into shards and a manifest, bytes untouched.
 
-    Embeddings that CLIP encoders made already (Parquet with a key and lists of floats, or .npy
-    with keys beside it) come in by --format embeddings, with --preset embeddings.
+    Says how many images and captions there are, and what was passed over and why. The layouts:
+
+    [bold cyan]corgi ingest ~/photos --format imagefolder --name photos[/bold cyan]
+    photos/cat.png with photos/cat.txt (or .caption, .json) beside it, or with one table
+    photos/metadata.csv (or .tsv, .jsonl, .json, .parquet) of file_name and text. Folders called
+    train, test or val give the split; val counts as test.
+
+    [bold cyan]corgi ingest "shards/{000..099}.tar" --format webdataset --name web[/bold cyan]
+    WebDataset tars, or a folder of them: cat.jpg with cat.txt or cat.json.
+
+    [bold cyan]corgi ingest clip.parquet --format embeddings --name clip --preset embeddings
+    [/bold cyan]
+    Precomputed CLIP embeddings: Parquet with key, text and lists of floats, or .npy with a table
+    of keys beside it, as clip-retrieval writes them.
     """
     if path is not None and (format is None or name is None):
         raise CorgiError(
@@ -58,15 +77,18 @@ def ingest(
     for written in (folder, settings.dataset_folder / "images"):
         check_dataset_folder(written)
     try:
-        raw = ingest(
-            format or data.source, path, folder, data, settings.preset.seed, caption_column
-        )
+        with _progress():
+            raw = ingest(
+                format or data.source, path, folder, data, settings.preset.seed, caption_column
+            )
     except CorgiError:
         with suppress(OSError):  # what is not empty stays
             settings.dataset_folder.rmdir()
             settings.data.rmdir()
         raise
-    typer.echo(f"{folder}: {len(raw):,} images")
+    for line in _summary(raw, path):
+        typer.echo(line)
+    _warn_of_too_few(raw, settings.preset)
     if name is not None:
         typer.echo(f"Next: corgi run{options_of(settings)}")
 
@@ -84,7 +106,8 @@ def gate(
     from corgi_core.data.quality import gate, quarantine_of
 
     raw = Dataset.load(settings.dataset_folder / "raw_images")
-    images = gate(raw, settings.dataset_folder / "images", settings.preset.data)
+    with _progress():
+        images = gate(raw, settings.dataset_folder / "images", settings.preset.data)
     actions = quarantine_of(images)["action"].value_counts()
     typer.echo(
         f"{images.folder}: {len(images):,} images, {actions.get('normalised', 0)} normalised, "
@@ -95,3 +118,67 @@ def gate(
             f"the gated data do not meet the expectations: {'; '.join(failures)}",
             "mend the data and ingest them again",
         )
+    _warn_of_too_few(images, settings.preset)
+
+
+def _summary(raw: Dataset, path: str | None) -> Iterator[str]:
+    """What was read, and what was passed over: a line a reason, the most frequent first."""
+    from corgi_core.data.formats.conventions import is_validation
+    from corgi_core.data.ingest import skipped_of
+
+    manifest = raw.manifest
+    captioned = manifest["captions"].dropna()
+    splits = manifest["split"].value_counts()
+    folders = {part for key in manifest["key"] for part in key.split("/")[:-1]}
+    names = folders | set(manifest["source"]) | set((path or "").split("/"))
+    yield (
+        f"{raw.folder}: {len(raw):,} images, {len(captioned):,} with captions "
+        f"({captioned.map(len).sum():,} captions); {splits.get('train', 0):,} for training, "
+        f"{splits.get('test', 0):,} held out"
+        + (" (validation counts as test)" if any(map(is_validation, names)) else "")
+    )
+    skipped = skipped_of(raw)
+    if skipped.empty:
+        return
+    yield f"{len(skipped):,} passed over, each named in {raw.folder / 'skipped.parquet'}:"
+    groups = sorted(skipped.groupby("reason"), key=lambda group: -len(group[1]))
+    for reason, rows in groups[:MOST_REASONS]:
+        first = rows.iloc[0]
+        detail = f" ({first['detail']})" if first["detail"] else ""
+        yield f"  {len(rows):,} {reason}, such as {first['path']}{detail}"
+    if len(groups) > MOST_REASONS:
+        yield f"  and {len(groups) - MOST_REASONS} more reasons"
+
+
+def _warn_of_too_few(dataset: Dataset, preset: Preset) -> None:
+    """Say now, and not after hours of training, that the data are too few for the preset."""
+    from corgi_core.data.trainable import check_trainable
+
+    try:
+        check_trainable(dataset.manifest, preset)
+    except CorgiError as error:
+        typer.secho(f"Warning: {error.problem}. Fix: {error.remedy}.", err=True, fg="yellow")
+
+
+@contextmanager
+def _progress() -> Iterator[None]:
+    """Show on stderr, where that is a terminal, how far the core is; nothing stays of it."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+    from rich.progress import TimeElapsedColumn as Elapsed
+
+    from corgi_core.progress import listening
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), Elapsed())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total or None)
+
+        with listening(show):
+            yield

@@ -81,6 +81,7 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
 
 BLOCKING_CHECKS = {
     ("images", "manifest_meets_expectations"),
+    ("images", "images_suffice_for_the_preset"),
     ("image_embeddings", "image_embeddings_meet_expectations"),
     ("text_embeddings", "text_embeddings_meet_expectations"),
 }

@@ -64,10 +64,17 @@ def split_among(names: Iterable[str]) -> str | None:
     "train", "train2017", "train_set" and "training" are the training split; "test", "val" and "dev"
     are held out alike.
     """
-    for name in names:
-        if (match := _SPLIT_NAME.fullmatch(name.lower())) and match[1] in _SPLITS:
-            return _SPLITS[match[1]]
-    return None
+    return next((_SPLITS[word] for name in names if (word := _split_word(name)) in _SPLITS), None)
+
+
+def is_validation(name: str) -> bool:
+    """Whether a folder's name says that its images are for validation: "val", "val2017", "dev"."""
+    return _split_word(name) in ("val", "valid", "validation", "dev")
+
+
+def _split_word(name: str) -> str:
+    match = _SPLIT_NAME.fullmatch(name.lower())
+    return match[1] if match else ""
 
 
 def column_among(columns: Iterable[str], wanted: Iterable[str]) -> str | None:

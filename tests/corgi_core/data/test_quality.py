@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.quality import fault_of, gate, quarantine_of
@@ -98,6 +98,82 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
     expected = np.round(values / 257)[..., None].repeat(3, -1)
     assert (pixels(pictures["deep"]) == expected).all()
     assert faults == {"deep": ("16-bit", "normalised")}
+
+
+RAMP = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (RAMP, np.round(RAMP * 255)),
+        (RAMP * 255, np.round(RAMP * 255)),
+        (RAMP * 65535, np.round(RAMP * 255)),
+        ((RAMP * 255).astype(np.int32), np.floor(RAMP * 255)),
+        ((RAMP * 65535).astype(np.int32), np.round(np.floor(RAMP * 65535) / 257)),
+        (RAMP * 2 - 1, None),  # negative
+        (RAMP * 1.5, None),  # neither 0..1 nor 0..255
+        (RAMP * 1023, None),
+        ((RAMP * 2e9).astype(np.int32), None),
+        (np.where(RAMP > 0.5, np.nan, RAMP), None),
+        (np.where(RAMP > 0.5, np.inf, RAMP), None),
+    ],
+)  # fmt: skip
+def test_wide_pixels_are_scaled_by_their_range_or_refused(tmp_path, values, expected):
+    """Never black, never silently wrong."""
+    tiff = encoded(Image.fromarray(values.astype(values.dtype)), "TIFF")
+    pictures, faults, _ = passed(tmp_path, sample("wide", tiff))
+    if expected is None:
+        assert faults == {"wide": ("pixel format", "quarantined")}
+        return
+    found = pixels(pictures["wide"])
+    assert abs(found - expected[..., None]).max() <= 1
+    assert found.max() == 255
+    assert faults["wide"][1] == "normalised"
+
+
+def test_sixteen_bit_grey_of_every_format_keeps_its_range(tmp_path):
+    """Also where it is dark: its largest value does not stretch it."""
+    dark = (RAMP * 250).astype(np.uint16)
+    pgm = b"P5 8 8 65535\n" + dark.T.astype(">u2").tobytes()
+    png = encoded(Image.fromarray(dark))
+    pictures, _, _ = passed(tmp_path, sample("png", png), sample("pgm", pgm))
+    assert pixels(pictures["png"]).max() == 1
+    assert pixels(pictures["pgm"]).max() == 1
+
+
+def with_texts(size: int, kind: str) -> bytes:
+    """A PNG with so many characters of text, or bytes of colour profile."""
+    if kind == "icc":
+        return encoded(noise(kind), icc_profile=b"\0" * size)
+    texts = PngImagePlugin.PngInfo()
+    for number in range(1 + 40 * (kind == "many")):
+        if kind == "itxt":
+            texts.add_itxt("XML:com.adobe.xmp", "x" * size, zip=True)
+        else:
+            texts.add_text(f"parameters{number}", "x" * size, zip=kind != "plain")
+    return encoded(noise(kind), pnginfo=texts)
+
+
+@pytest.mark.parametrize("kind", ["ztxt", "itxt", "plain", "icc", "many"])
+def test_large_texts_and_profiles_are_dropped_and_the_picture_stays(tmp_path, kind):
+    pictures, faults, _ = passed(tmp_path, sample("wordy", with_texts(2 << 20, kind)))
+    assert (pixels(pictures["wordy"]) == pixels(noise(kind))).all()
+    assert not faults
+
+
+def test_a_damaged_picture_with_texts_stays_damaged(tmp_path):
+    image = with_texts(2 << 20, "ztxt")
+    _, faults, _ = passed(tmp_path, sample("torn", image[: len(image) - 60]))
+    assert faults == {"torn": ("damaged", "quarantined")}
+
+
+@pytest.mark.parametrize("suffix", ["JPEG2000", "ICO", "TGA", "DIB", "QOI", "PPM", "AVIF"])
+def test_formats_that_pillow_reads_pass(tmp_path, suffix):
+    picture = Image.linear_gradient("L").resize((32, 32)).convert("RGB")
+    pictures, faults, _ = passed(tmp_path, sample("other", encoded(picture, suffix)))
+    assert abs(pixels(pictures["other"]) - pixels(picture)).max() <= (8 if suffix == "AVIF" else 0)
+    assert not faults
 
 
 def test_transparency_of_every_kind_is_laid_on_white(tmp_path):

@@ -51,3 +51,46 @@ def test_pictures_beside_the_dataset_are_ingested_twice_and_stay(tmp_path: Path)
             assert done.returncode == 0, done.stderr
             assert "3 images" in done.stdout
     assert {path: path.read_bytes() for path in originals} == originals
+
+
+def test_ingest_says_what_it_read_and_what_it_passed_over(tmp_path: Path) -> None:
+    originals = pictures(tmp_path / "in", "train/a.png", "val/b.png", "val/c.jfif", ".git/x.png")
+    (tmp_path / "in" / "train" / "a.txt").write_text("one")
+    (tmp_path / "in" / "metadata.csv").write_text("file_name,text\nval/b.png,two\nx,y,z\n")
+    (tmp_path / "in" / "notes.md").write_text("mine")
+    (tmp_path / "in" / "more.md").write_text("mine")
+    done = corgi(tmp_path, "ingest", "in", "--format", "imagefolder", "--name", "own")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said[0].endswith(
+        "3 images, 2 with captions (2 captions); 1 for training, 2 held out "
+        "(validation counts as test)"
+    )
+    assert said[1].startswith("4 passed over, each named in ")
+    assert said[1].endswith("data/own/raw_images/skipped.parquet:")
+    assert said[2] == "  2 not an image (.md), such as more.md"
+    assert sorted(said[3:5]) == [
+        "  1 bad row, such as metadata.csv, line 3 (3 cells in 2 columns: quote texts that hold "
+        "',')",
+        "  1 hidden, such as .git",
+    ]
+    assert "corgi run" in said[5]
+    assert {path: path.read_bytes() for path in originals} == originals
+
+
+def test_too_few_images_are_said_at_once_with_a_remedy_that_works(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in [f"{n}.png" for n in range(12)]:
+        pictures(folder, name)
+        (folder / f"{name[:-4]}.txt").write_text(f"number {name}")
+    words = ["ingest", "in", "--format", "imagefolder", "--name", "own"]
+    done = corgi(tmp_path, *words)
+    assert done.returncode == 0
+    assert done.stderr.startswith("Warning: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    remedy = done.stderr.rpartition("ingest again with ")[2].strip(". \n")
+    assert remedy.startswith("--set data.test_fraction=")
+    done = corgi(tmp_path, *words, *remedy.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    done = corgi(tmp_path, "gate", "--dataset", "own")
+    assert (done.returncode, done.stderr) == (0, "")
