@@ -26,14 +26,13 @@ from corgi_core.encoders.embed import embed_images
 from corgi_core.encoders.similarity import cosine_by_encoder, mean_encoder_cosine
 from corgi_core.encoders.spherical import interpolation, slerp, text_difference
 from corgi_core.errors import CorgiError
-from corgi_core.io.model_index import IndexedModel, ModelIndex, TextEncoderName
 from corgi_core.pipeline import (
     MAX_IMAGES,
     MAX_PIXELS,
     MAX_PROMPT_LENGTH,
     check_prompts,
 )
-from tests.helpers.tiny_pipeline import BLOCKS, PRESET, SIDE, TOKENS, png, write_images
+from tests.helpers.tiny_pipeline import BLOCKS, PRESET, SIDE, TOKENS, png, register, write_images
 
 PT = {"seed": 5, "output_type": "pt"}
 
@@ -379,18 +378,10 @@ def home(pipeline, tmp_path_factory) -> Path:
         _random_like(pipeline.decoder.network), pipeline.decoder.settings,
         pipeline.decoder.encoders, {},
     )  # fmt: skip
-    models: dict[str, dict[str, IndexedModel]] = {"clip": {}, "prior": {}, "decoder": {}}
-    for part, alias, model in [
-        ("clip", "champion", pipeline.clip), ("prior", "champion", pipeline.prior),
-        ("decoder", "champion", pipeline.decoder), ("decoder", "gan", other),
-        ("prior", "language-free", pipeline.prior),
-    ]:  # fmt: skip
-        folder = home / "mlflow" / "artifacts" / f"{part}-{alias}"
-        model.save(folder)
-        models[part][alias] = IndexedModel(folder, model.digest)
-    ModelIndex("emoji", TextEncoderName("minilm", TOKENS), models).save(
-        home / "emoji" / "models.json"
-    )
+    register(
+        pipeline, home, "emoji",
+        **{"gan": ("decoder", other), "language-free": ("prior", pipeline.prior)},
+    )  # fmt: skip
     return home
 
 

@@ -14,12 +14,14 @@ from torch import nn
 from corgi_core.config import preset_named
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.shards import Sample
+from corgi_core.decoders.decoder import Decoder
 from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.decoders.pca.network import PCANetwork, PCAShape
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import encoder_spec
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.io.model_index import MODELS_FILE, IndexedModel, ModelIndex, TextEncoderName
 from corgi_core.pipeline import CorgiPipeline
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
@@ -51,6 +53,22 @@ def tiny_pipeline() -> CorgiPipeline:
         prior=PriorModel(prior, GaussianBank.standard(BLOCKS), PRESET.prior, encoders, card={}),
         decoder=PCADecoder(decoder, settings, encoders, card={}),
     )
+
+
+def register(
+    pipeline: CorgiPipeline, home: Path, workspace: str, **more: tuple[str, Decoder | PriorModel]
+) -> None:
+    """Register a pipeline's parts as a workspace's champions, and more: (part, model) by alias."""
+    models: dict[str, dict[str, IndexedModel]] = {"clip": {}, "prior": {}, "decoder": {}}
+    for alias, (part, model) in [
+        ("champion", ("clip", pipeline.clip)), ("champion", ("prior", pipeline.prior)),
+        ("champion", ("decoder", pipeline.decoder)), *more.items(),
+    ]:  # fmt: skip
+        folder = home / "mlflow" / "artifacts" / f"{part}-{alias}"
+        model.save(folder)
+        models[part][alias] = IndexedModel(folder, model.digest)
+    text_encoder = TextEncoderName(pipeline.tokens.name, pipeline.tokens.max_tokens)
+    ModelIndex(workspace, text_encoder, models).save(home / workspace / MODELS_FILE)
 
 
 def _random(network: nn.Module) -> nn.Module:
