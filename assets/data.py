@@ -9,13 +9,16 @@ from orchestration.resources.dvc import DVC, GATE, INGEST
 from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
 
 GROUP = "data"
+# Of the code behind each asset and its DVC stage, which reads them here.
+INGEST_REVISION = 1
+GATE_REVISION = 1
 
 
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"webdataset", "dvc"},
-    metadata=decided_by("data", "seed", revision=1),
+    metadata=decided_by("data", "seed", revision=INGEST_REVISION),
     io_manager_key=DATA_IO_MANAGER,
 )
 def raw_images(
@@ -48,7 +51,7 @@ def raw_images(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"webdataset", "pillow"},
-    metadata=decided_by("data", revision=1),
+    metadata=decided_by("data", revision=GATE_REVISION),
     io_manager_key=DATA_IO_MANAGER,
 )
 def images(

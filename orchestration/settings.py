@@ -304,9 +304,10 @@ class Settings:
     @property
     def under_dvc(self) -> bool:
         """Whether dvc.yaml describes this dataset: ./data of the preset named in params.yaml."""
-        parameters = Path("params.yaml")
+        parameters, own = Path("params.yaml"), load_preset(self.base).preset
         return (
             self.own_dataset is None
+            and self.preset.digest("name", "data", "seed") == own.digest("name", "data", "seed")
             and self.data == Path("data").absolute()
             and Path(".dvc").is_dir()
             and parameters.exists()

@@ -13,6 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[3]
 HERE = str(Path(__file__).parents[3])
 PRESET = "emoji-small"
+PRESET_FILES = [f"corgi_core/config/presets/{name}.yaml" for name in ("emoji", PRESET)]
 REFRESH = f"""
 import json, sys; sys.path.insert(0, {HERE!r})
 from tests.helpers.watching import Done
@@ -41,13 +42,9 @@ class Project:
         for name in ("dvc.yaml", ".dvcignore"):
             shutil.copy(ROOT / name, folder)
         (folder / "params.yaml").write_text(f"preset: {PRESET}\n")
-        code = folder / "corgi_core"
-        for name in ("data", "presets"):
-            shutil.copytree(
-                ROOT / "corgi_core" / name,
-                code / name,
-                ignore=shutil.ignore_patterns("__pycache__"),
-            )
+        for read in ("assets/data.py", *PRESET_FILES):  # what dvc.yaml takes parameters from
+            (folder / read).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / read, folder / read)
         subprocess.run(["git", "init", "-q", "."], cwd=folder, check=True)
 
     def run(self, *command: str) -> str:
@@ -64,6 +61,10 @@ class Project:
         """The stages that `dvc repro` ran."""
         lines = self.run(sys.executable, "-m", "dvc", "repro").splitlines()
         return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def status(self) -> dict[str, object]:
+        """The stages that are stale."""
+        return json.loads(self.run(sys.executable, "-m", "dvc", "status", "--json"))
 
     def refresh(self) -> tuple[list[str], str]:
         """The assets that were materialised, and the raw data's version in Dagster."""
@@ -102,3 +103,17 @@ def test_each_finds_the_others_work_done(project: Project) -> None:
     written = manifest.stat().st_mtime_ns
     assert project.refresh() == (["raw_images", "images"], version)  # new to Dagster, but
     assert manifest.stat().st_mtime_ns == written  # taken as they lie
+
+
+def test_another_revision_or_setting_of_the_data_makes_them_stale_and_nothing_else_does(
+    project: Project,
+) -> None:
+    assert project.repro() == ["ingest", "gate"]
+    emoji, code = project.folder / PRESET_FILES[0], project.folder / "assets" / "data.py"
+    emoji.write_text(emoji.read_text().replace("layers: 1 ", "layers: 2 "))  # of the prior
+    code.write_text(code.read_text() + "\n# other code, the same revision\n")
+    assert project.status() == {}
+    code.write_text(code.read_text().replace("GATE_REVISION = 1", "GATE_REVISION = 2"))
+    assert project.status().keys() == {"gate"}
+    emoji.write_text(emoji.read_text().replace("max_side: 1024", "max_side: 512"))
+    assert project.status().keys() == {"ingest", "gate"}
