@@ -1,1 +1,1 @@
-"""Encoders: CLIP ensembles, token encoders, and the similarity that is always taken per block."""
+"""Encoders: CLIP ensembles, token encoders, text towers, and similarity under each encoder."""

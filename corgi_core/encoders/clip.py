@@ -44,6 +44,7 @@ class ClipEnsemble(nn.Module):
 
     @property
     def names(self) -> list[str]:
+        """The encoders' names, in the order of the embedding's parts."""
         return [encoder.name for encoder in self._models]
 
     @property
@@ -53,6 +54,7 @@ class ClipEnsemble(nn.Module):
 
     @property
     def width(self) -> int:
+        """The width d of an embedding."""
         return sum(self.encoder_dims)
 
     @property

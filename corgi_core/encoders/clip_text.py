@@ -1,8 +1,9 @@
-"""The text side of a saved CLIP ensemble alone, for generating pictures with a short start.
+"""The text towers of a saved CLIP ensemble, loaded without its image towers.
 
-Importing open_clip takes seconds, and a prompt needs no image tower. Where a text tower is
-open_clip's HFTextEncoder with mean pooling (the kind that Corgi trains), its part of the same
-`model.safetensors` is read by transformers alone; any other kind is loaded through open_clip.
+Importing open_clip takes seconds, and a prompt needs no image tower, so `corgi generate` starts
+sooner with this. Where a text tower is open_clip's HFTextEncoder with mean pooling (the kind that
+Corgi trains), transformers reads its part of `model.safetensors`; any other kind is loaded through
+open_clip.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, cast
 
 import ftfy
 import torch
@@ -51,6 +52,13 @@ def read_ensemble(folder: Path | UPath) -> dict[str, Any]:
     return saved
 
 
+class TextTower(Protocol):
+    """The text side of one CLIP encoder."""
+
+    def encode_texts(self, captions: Sequence[str]) -> Tensor:
+        """Captions [n] → unit vectors [n, d_b]."""
+
+
 class ClipTextTower(nn.Module):
     """f_txt of an ensemble: equal to `ClipEnsemble.encode_texts` of the same folder."""
 
@@ -64,6 +72,7 @@ class ClipTextTower(nn.Module):
 
     @property
     def width(self) -> int:
+        """The width d of an embedding."""
         return sum(self.encoder_dims)
 
     @classmethod
@@ -77,7 +86,7 @@ class ClipTextTower(nn.Module):
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → float32 [n, d], each encoder's output scaled to norm √d_b."""
-        outputs = [tower.encode_texts(captions) for tower in self.towers]  # type: ignore[operator]
+        outputs = [cast(TextTower, tower).encode_texts(captions) for tower in self.towers]
         return scale_per_encoder(torch.cat(outputs, dim=1), self.encoder_dims)
 
 

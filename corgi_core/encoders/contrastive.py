@@ -37,9 +37,9 @@ def global_clip_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
 
 
 def jittered(pixels: Tensor, uniform: Tensor) -> Tensor:
-    """Images moved, turned, scaled and relit a little; what comes into view is white.
+    """Images shifted, rotated, scaled and relit a little, on white; never mirrored.
 
-    Never mirrored: a caption that says "left" must stay true.
+    A caption that says "left" stays true.
 
     pixels [n, 3, h, w] in [0, 1]; uniform [n, 6] in [0, 1) → [n, 3, h, w], about in [0, 1].
     """
@@ -55,7 +55,7 @@ def jittered(pixels: Tensor, uniform: Tensor) -> Tensor:
 
 
 def captions_by_split(images: Dataset) -> dict[str, list[tuple[str, str]]]:
-    """(key, caption) by split; of a held-out image the first caption alone."""
+    """Pairs (key, caption) by split; of a held-out image its first caption only."""
     captions: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
     columns = (images.manifest[column] for column in ("key", "captions", "split"))
     for key, texts, split in zip(*columns, strict=True):
@@ -69,10 +69,10 @@ def held_out_retrieval(
 ) -> dict[str, float]:
     """Retrieval, cosine and modality gap of held-out pairs: caption i belongs to image i.
 
-    text, image [n, d], the blocks unit vectors.
+    text and image [n, d] are unit vectors under each encoder.
     """
     recalls = recall_at(text, image, (1, 5), encoder_dims)
-    gaps = (text.mean(dim=0) - image.mean(dim=0)).split(list(encoder_dims))
+    gaps = torch.split(text.mean(dim=0) - image.mean(dim=0), list(encoder_dims))
     return {
         "held_out_images": float(len(image)),
         **{f"recall_at_{rank}": value for rank, value in recalls.items()},

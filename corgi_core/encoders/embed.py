@@ -30,17 +30,29 @@ _BATCH = 128
 def embed_images(
     clip: ClipEnsemble, images: Dataset, pixels: ArrayStore | None, folder: Path | UPath
 ) -> ArrayStore:
-    """Every image's embedding: "image" float16 [n, d], row keys being the images' keys.
+    """Embed every image under the CLIP ensemble.
 
-    Reads `pixels` where they are at least as large as the encoders' images, else the images
-    themselves, padded with white to squares.
+    Args:
+        clip: The ensemble whose image towers embed the images.
+        images: The dataset.
+        pixels: The images as squares. They are read where they are at least as large as what the
+            encoders read; else the images themselves are, padded with white to squares.
+        folder: Where the arrays are stored; shards that are there already are not computed again.
+
+    Returns:
+        "image" float16 [n, d], row keys being the images' keys.
+
+    Raises:
+        CorgiError: an encoder made a value that is not finite or that float16 cannot hold.
     """
     large_enough = pixels is not None and pixels.spec["size"] >= clip.image_size
 
     def compute(shard: str) -> dict[str, np.ndarray]:
         if pixels is not None and large_enough:
             keys = pixels.read_shard(shard, "keys")
-            batches = iter(torch.from_numpy(pixels.read_shard(shard, "pixels")).split(_BATCH))
+            batches = iter(
+                torch.split(torch.from_numpy(pixels.read_shard(shard, "pixels")), _BATCH)
+            )
         else:
             keys = np.array([key for key, _ in images.images(shard)])
             batches = _squares(images, shard, clip.image_size)
@@ -51,7 +63,7 @@ def embed_images(
 
 
 def embed_precomputed(images: Dataset, folder: Path | UPath) -> ArrayStore:
-    """The embeddings that a dataset came with, as `embed_images` would have stored them."""
+    """The dataset's own embeddings, stored as `embed_images` stores those that it computes."""
     _, first = next(images.images(images.shards[0]))
     space, _ = read_vector(first)
     encoder = digest_of(space.names, space.encoder_dims, images.digest)
@@ -73,8 +85,20 @@ def embed_precomputed(images: Dataset, folder: Path | UPath) -> ArrayStore:
 def embed_texts(
     clip: ClipEnsemble, tokens: TokenEncoder, images: Dataset, folder: Path | UPath
 ) -> ArrayStore:
-    """Every caption, one row each, row keys being its image's key: "text" float16 [m, d], "tokens"
-    float16 [m, T, w], "mask" bool [m, T].
+    """Embed every caption under the CLIP ensemble, and as tokens.
+
+    Args:
+        clip: The ensemble whose text towers embed the captions.
+        tokens: The text encoder whose tokens the prior reads.
+        images: The dataset with the captions.
+        folder: Where the arrays are stored; shards that are there already are not computed again.
+
+    Returns:
+        One row a caption, its key being its image's, an image's captions in their order: "text"
+        float16 [m, d], "tokens" float16 [m, T, w] and "mask" bool [m, T].
+
+    Raises:
+        CorgiError: an encoder made a value that is not finite or that float16 cannot hold.
     """
     spec = encoder_spec(clip) | {
         "text_encoder": tokens.digest,
@@ -101,7 +125,7 @@ def embed_texts(
 
 
 def encoder_spec(clip: ClipEnsemble) -> dict[str, Any]:
-    """Which encoders made an embedding; two that differ here do not go together."""
+    """Which encoders made an embedding; embeddings whose specs differ cannot be compared."""
     return _space_spec(clip.space, clip.names, clip.encoder_dims)
 
 

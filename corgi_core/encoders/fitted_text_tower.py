@@ -1,7 +1,7 @@
-"""A text tower that was fitted to image embeddings somebody else computed.
+"""A text tower fitted to precomputed image embeddings, whose image tower is not at hand.
 
-The image tower that made them is not here. The text tower is a frozen text encoder, its tokens'
-mean under a learned projection, in the image embeddings' space.
+It is a frozen text encoder; the mean of its tokens is projected into the space of the image
+embeddings. `train_text_tower` fits the projection.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DROPOUT = 0.2
 
 
 def projection(text_width: int, width: int) -> nn.Sequential:
-    """Pooled text [n, text_width] → [n, width], in two layers."""
+    """The untrained projection of pooled text [n, text_width] → [n, width], of two layers."""
     return nn.Sequential(
         nn.LayerNorm(text_width), nn.Linear(text_width, HIDDEN), nn.GELU(), nn.Dropout(DROPOUT),
         nn.Linear(HIDDEN, width),
@@ -53,6 +53,7 @@ class FittedTextTower(nn.Module):
 
     @property
     def image_size(self) -> int:
+        """CorgiError: there is no image tower."""
         raise self._no_images()
 
     @cached_property
@@ -71,7 +72,7 @@ class FittedTextTower(nn.Module):
         return F.normalize(self.head(pooled), dim=-1)
 
     def save(self, folder: Path) -> None:
-        """Write the projection into `folder`, and which text encoder it stands on."""
+        """Write the projection into `folder`, and which text encoder is under it."""
         save_file(self.head.state_dict(), folder / WEIGHTS)
         config = {
             "text": self.text.name, "text_tokens": self.text.max_tokens,
@@ -82,7 +83,7 @@ class FittedTextTower(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Self:
-        """Read what `save` wrote; CorgiError where the text encoder is not the same any more."""
+        """Read what `save` wrote; CorgiError where the text encoder has other weights today."""
         config = read_json(folder / CONFIG)
         text = TokenEncoder.load(config["text"], config["text_tokens"])
         if text.digest != config["text_digest"]:
@@ -96,6 +97,6 @@ class FittedTextTower(nn.Module):
 
     def _no_images(self) -> CorgiError:
         return CorgiError(
-            f"the image encoder {self.name!r} is not here: its embeddings are precomputed",
-            "ingest pictures instead, with an encoder that can be loaded",
+            f"the image encoder {self.name!r} is not at hand: its embeddings are precomputed",
+            "ingest images instead, with an encoder that can be loaded",
         )

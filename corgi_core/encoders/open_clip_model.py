@@ -29,7 +29,7 @@ from corgi_core.io.model_folder import digest_of_tensors
 
 CONFIG, WEIGHTS, TOWER = "open_clip_config.json", "model.safetensors", "config.json"
 _TEXT_BATCH = 256
-# what open_clip lets through when a folder's parts are damaged or do not belong together
+# what open_clip raises where a folder's parts are damaged or do not belong together
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
 
 
@@ -90,6 +90,7 @@ class OpenClipModel(nn.Module):
 
     @property
     def width(self) -> int:
+        """The width d_b of an embedding."""
         return int(self.architecture["embed_dim"])
 
     @property
@@ -116,9 +117,10 @@ class OpenClipModel(nn.Module):
                 mode=self._interpolation, antialias=True, align_corners=False,
             ).clamp(0, 1)  # fmt: skip
         pixels = (pixels - self.mean) / self.std
-        return self.model.encode_image(
+        features: Tensor = self.model.encode_image(
             pixels.contiguous(memory_format=torch.channels_last), normalize=True
-        ).float()
+        )
+        return features.float()
 
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → unit vectors [n, width]."""
@@ -134,7 +136,7 @@ class OpenClipModel(nn.Module):
         return vectors
 
     def save(self, folder: Path) -> None:
-        """Write the model's files into `folder`, which exists (the caller makes it whole)."""
+        """Write the model's files into `folder`, which exists; the caller makes it atomic."""
         write_json(folder / CONFIG, self._description())
         save_file(_contiguous(self.model.state_dict()), folder / WEIGHTS)
         if _is_transformers(self):
@@ -205,7 +207,7 @@ class OpenClipModel(nn.Module):
 
 
 def _text_tower_in(folder: Path, architecture: dict[str, Any]) -> dict[str, Any]:
-    """The text configuration with its transformers tower read from `folder`, if it lies there."""
+    """The text configuration with its transformers tower read from `folder`, where it is there."""
     text = architecture.get("text_cfg", {})
     if "hf_model_name" not in text or not (folder / TOWER).is_file():
         return {}

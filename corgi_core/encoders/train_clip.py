@@ -1,8 +1,8 @@
-"""Trains a small open_clip model on the training split, for people without pretrained ones.
+"""Trains a small open_clip model on the training split, where no pretrained one is at hand.
 
-The text tower is a frozen transformers encoder, mean pooled, under a learned projection
-(open_clip's HFTextEncoder), so its pooled vectors are computed once; the image tower is learned
-from scratch. The loss is CLIP's, over the global batch.
+The text tower is open_clip's HFTextEncoder: a frozen transformers encoder, mean pooled, under a
+learned projection. Its pooled vectors are computed once. The image tower is learned from scratch.
+The loss is CLIP's, over the global batch.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _BATCH = 256
 
 
 class DualEncoder(nn.Module):
-    """The parts of an open_clip model that are trained: image tower, text projection, scale."""
+    """What is trained of an open_clip model: image tower, text projection and logit scale."""
 
     def __init__(self, clip: open_clip.CustomTextCLIP) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class DualEncoder(nn.Module):
         self.logit_scale = clip.logit_scale
 
     def forward(self, pixels: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """pixels [n, 3, s, s] in [0, 1], pooled text [n, w] → unit vectors [n, d] twice, scale."""
+        """Pixels [n, 3, s, s] in [0, 1], pooled text [n, w] → unit vectors [n, d] twice, scale."""
         scale = self.logit_scale.clamp(max=LARGEST_SCALE).exp()
         return self.encode_images(pixels), self.encode_texts(pooled), scale
 
@@ -130,15 +130,18 @@ class ClipTask(Task[DualEncoder]):
 
     @property
     def rows(self) -> int:
+        """The number of captions of training images."""
         return len(self._captions["train"])
 
     def build(self) -> DualEncoder:
+        """The model of the settings' architecture, freshly initialised."""
         clip = untrained_clip(self.settings, pretrained_text=False)
         model = DualEncoder(clip)
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """CLIP's symmetric cross-entropy; every caption of the global batch is a rival."""
+        """CLIP's symmetric cross-entropy, with the global batch's other captions as negatives."""
         pairs = self._pairs["train"]
         pixels = pairs.pixels[rows].to(random.device) / 255
         pixels = jittered(pixels, random.uniform(JITTER_NUMBERS))
@@ -151,7 +154,7 @@ class ClipTask(Task[DualEncoder]):
         pairs, device = self._pairs["test"], model.logit_scale.device
         if not len(pairs):
             return {}
-        batches = pairs.pixels.split(_BATCH)
+        batches = torch.split(pairs.pixels, _BATCH)
         image = torch.cat([model.encode_images(batch.to(device) / 255) for batch in batches])
         text = model.encode_texts(pairs.pooled.to(device))
         return held_out_retrieval(text, image, [image.shape[1]])
@@ -171,7 +174,7 @@ class ClipTask(Task[DualEncoder]):
 
 
 def architecture(settings: EncoderSettings) -> dict[str, Any]:
-    """open_clip's `model_cfg`; the text tower goes by a name that holds on every machine."""
+    """open_clip's `model_cfg`, which names the text tower as it is called on every machine."""
     text = portable_name(settings.text)
     return {
         "embed_dim": settings.width,

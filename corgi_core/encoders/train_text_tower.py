@@ -1,7 +1,7 @@
 """Fits text towers to precomputed image embeddings, by CLIP's loss, on the training captions.
 
-Captions of one image that meet in a batch count as each other's rivals; in a batch of 512 out of
-thousands of images few do.
+Two captions of one image in a batch count as each other's negatives; in a batch of 512 out of
+thousands of images there are few such pairs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FIRST_SCALE = math.log(1 / 0.07)  # of the logits, as in CLIP
 
 
 class TextHeads(nn.Module):
-    """One projection for each encoder's block, and the logits' scale."""
+    """A projection into each encoder's space, and the logits' scale."""
 
     def __init__(self, text_width: int, encoder_dims: tuple[int, ...]) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class TextHeads(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(FIRST_SCALE))
 
     def forward(self, pooled: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Pooled text [n, w] → unit vectors [n, d_b] of every block, and the scale []."""
+        """Pooled text [n, w] → unit vectors [n, d_b] for each encoder, and the scale []."""
         texts = [F.normalize(head(pooled).float(), dim=-1) for head in self.heads]
         return texts, self.logit_scale.clamp(max=LARGEST_SCALE).exp()
 
@@ -62,6 +62,7 @@ class TextTowerTask(Task[TextHeads]):
 
     @property
     def encoder_dims(self) -> tuple[int, ...]:
+        """The widths d_b of the encoders that made the embeddings."""
         return tuple(self.embeddings.spec["encoder_dims"])
 
     @cached_property
@@ -80,7 +81,7 @@ class TextTowerTask(Task[TextHeads]):
 
     @cached_property
     def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Pooled text [n, w] and unit image blocks [n, d] by split."""
+        """Pooled text [n, w] and image embeddings [n, d], unit under each encoder, by split."""
         image = torch.from_numpy(self.embeddings.read("image")).float()
         image = unit_per_encoder(image, self.encoder_dims)
         pairs = {}
@@ -92,16 +93,18 @@ class TextTowerTask(Task[TextHeads]):
 
     @property
     def rows(self) -> int:
+        """The number of captions of training embeddings."""
         return len(self._captions["train"])
 
     def build(self) -> TextHeads:
+        """The projections, freshly initialised."""
         return TextHeads(self._text.width, self.encoder_dims)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """CLIP's symmetric cross-entropy under every encoder, averaged."""
         pooled, image = (part[rows].to(random.device) for part in self._pairs["train"])
         texts, scale = model(pooled)
-        images = image.split(list(self.encoder_dims), dim=1)
+        images = torch.split(image, list(self.encoder_dims), dim=1)
         losses = [global_clip_loss(i, t, scale) for i, t in zip(images, texts, strict=True)]
         return {"loss": torch.stack(losses).mean(), "logit_scale": scale}
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.clip import ClipEnsemble
@@ -20,9 +21,13 @@ from corgi_core.metrics.precision_recall import precision_recall
 
 @dataclass
 class PictureScorer:
-    """Compares pictures with real images, under the features of one CLIP or Inception.
+    """Compares pictures with real images, each counted once.
 
-    real [n, 3, h, w] in [0, 1] and text [n, d], the CLIP text embeddings of the same rows.
+    Args:
+        clip: Its image embeddings are compared, and are the features where there is no Inception.
+        real: The real images [n, 3, h, w] in [0, 1].
+        text: CLIP text embeddings [n, d] of their captions.
+        inception: Features for the Fréchet distance, precision and recall.
     """
 
     clip: ClipEnsemble
@@ -37,16 +42,16 @@ class PictureScorer:
 
     @property
     def frechet_name(self) -> str:
-        """ "fid" where the features are Inception's, and only there."""
+        """The Fréchet distance's name: "fid" where the features are Inception's, only there."""
         return "fid" if self.inception is not None else "frechet_distance_clip"
 
     @torch.no_grad()
     def embed(self, pictures: Tensor) -> Tensor:
         """CLIP's embeddings [n, d] of pictures [n, 3, h, w]."""
-        return torch.cat([self.clip.encode_images(batch) for batch in pictures.split(128)])
+        return torch.cat([self.clip.encode_images(batch) for batch in torch.split(pictures, 128)])
 
     def scores(self, pictures: Tensor, embeddings: Tensor) -> dict[str, Any]:
-        """Scores of pictures [n, 3, h, w] with their `embed`dings, row i made from caption i."""
+        """Scores of pictures [n, 3, h, w] and their embeddings (`embed`); row i is of caption i."""
         features, encoder_dims = self._features(pictures, embeddings), self.clip.encoder_dims
         distance = frechet_distance(FeatureStatistics.of(features), self._real_statistics)
         return {
@@ -64,16 +69,21 @@ class PictureScorer:
     def _features(self, pictures: Tensor, embeddings: Tensor) -> NDArray[Any]:
         if self.inception is not None:
             return self.inception(pictures)
-        return (embeddings / embeddings.norm(dim=1, keepdim=True)).numpy()
+        features: NDArray[Any] = F.normalize(embeddings, dim=1).numpy()
+        return features
 
 
 def decode_and_score(
-    decoder: Decoder, embeddings: Tensor, judge: PictureScorer, seed: int
+    decoder: Decoder, embeddings: Tensor, scorer: PictureScorer, seed: int
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Pictures of embeddings [n, d] and their scores with the decoding's wall time."""
+    """Decode embeddings [n, d].
+
+    Returns:
+        The pictures [n, 3, h, w], and their scores with the decoding's wall time in "seconds".
+    """
     started = time.perf_counter()
     with torch.no_grad():
         pictures = decoder.decode(embeddings, seed=seed)
     seconds = time.perf_counter() - started
-    scores = judge.scores(pictures, judge.embed(pictures))
+    scores = scorer.scores(pictures, scorer.embed(pictures))
     return pictures, {**scores, "seconds": round(seconds, 3)}

@@ -34,12 +34,14 @@ class Evaluation:
         return digest_of(_without(self.metrics, TIMES))
 
     def save(self, folder: Path | UPath) -> None:
+        """Write metrics.json and the pictures, whole or not at all."""
         with atomic_folder(folder) as temporary:
             write_json(temporary / METRICS, self.metrics)
             save_pictures(temporary, self.pictures)
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
+        """Read what `save` wrote; CorgiError where there is no evaluation."""
         if not (folder / METRICS).exists():
             raise CorgiError(f"{folder} holds no evaluation", "materialise `evaluation`")
         return cls(read_json(folder / METRICS), load_pictures(folder))
@@ -68,8 +70,14 @@ class Evaluation:
         return pd.DataFrame(rows)
 
     def best_prior(self, among: Collection[tuple[str, str]] | None = None) -> tuple[str, str]:
-        """(variant, caption subset) of the highest held-out cosine at the preset's own steps; of
-        all priors, or of those given."""
+        """The prior with the highest held-out cosine at the preset's number of sampling steps.
+
+        Args:
+            among: The priors to choose from; all of them by default.
+
+        Returns:
+            Its variant and caption subset.
+        """
         steps = str(self.metrics["protocol"]["prior_steps"])
         cosines = {
             (variant, subset): by_steps[steps]["cosine"]

@@ -1,6 +1,6 @@
 """The Fréchet distance between two sets of features (Heusel et al., 2017).
 
-Called FID only where the features are Inception's.
+It is called FID only where the features are Inception's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, features: NDArray[np.floating[Any]]) -> Self:
-        """Statistics of features [n, d]; n ≥ 2, all finite."""
+        """Statistics of features [n, d].
+
+        Raises:
+            CorgiError: there are fewer than two, or one is not finite.
+        """
         if features.ndim != 2 or len(features) < 2:
             raise CorgiError(
                 f"features of shape {features.shape} have no covariance", "give at least two images"
@@ -37,8 +41,9 @@ class FeatureStatistics:
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), at least 0.
 
-    The trace of the root is the sum of the roots of the eigenvalues of Σ_a Σ_b, which are those of
-    the symmetric Σ_a^½ Σ_b Σ_a^½: no complex square root, and singular covariances are no trouble.
+    The trace of the root is the sum of the roots of the eigenvalues of Σ_a Σ_b, which are also
+    those of the symmetric Σ_a^½ Σ_b Σ_a^½: so no complex root arises, and covariances may be
+    singular.
 
     Args:
         a: Statistics of one set of features.

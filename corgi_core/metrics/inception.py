@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,16 @@ IMAGES_AT_ONCE = 32
 
 
 class InceptionFeatures:
-    """The 2048 pooled features of StyleGAN3's TorchScript Inception, or any module of its form.
+    """The 2048 pooled features of StyleGAN3's TorchScript Inception, or of a module like it.
 
-    The module maps uint8 images [n, 3, h, w] in 0 … 255 to features [n, d]; with
-    `return_features=True` where it knows that word.
+    The module maps uint8 images [n, 3, h, w] in 0 … 255 to features [n, d]. Where its `forward` has
+    a parameter `return_features`, it is called with `return_features=True`.
+
+    Args:
+        path: The TorchScript file.
+
+    Raises:
+        CorgiError: there is no file at `path`, or it holds no TorchScript module.
     """
 
     def __init__(self, path: str) -> None:
@@ -31,8 +38,9 @@ class InceptionFeatures:
                 f"there are no Inception weights at {path}",
                 "give the path of a TorchScript Inception, or leave inception_weights unset",
             )
+        load: Callable[..., Any] = torch.jit.load
         try:
-            self.module = torch.jit.load(str(file), map_location="cpu").eval()
+            self.module = load(str(file), map_location="cpu").eval()
         except RuntimeError as error:
             raise CorgiError(
                 f"{path} is no TorchScript module ({str(error).splitlines()[0]})",
@@ -43,8 +51,9 @@ class InceptionFeatures:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> NDArray[np.floating[Any]]:
         """Features [n, d] of images [n, 3, h, w] in [0, 1]."""
-        batches = (images * 255).round().to(torch.uint8).split(IMAGES_AT_ONCE)
+        batches = torch.split((images * 255).round().to(torch.uint8), IMAGES_AT_ONCE)
         takes_flag = "return_features" in str(self.module.forward.schema)
         options = {"return_features": True} if takes_flag else {}
         features = [self.module(batch, **options) for batch in track(batches, "Inception features")]
-        return torch.cat(features).numpy()
+        found: NDArray[np.floating[Any]] = torch.cat(features).numpy()
+        return found

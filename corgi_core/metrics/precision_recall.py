@@ -1,8 +1,8 @@
 """Precision and recall of generated pictures (Kynkäänniemi et al., 2019).
 
-A set's manifold is the union of balls around its features, each as large as the way to the
-feature's k-th nearest neighbour. Precision is the share of generated features in the real
-manifold, recall the share of real ones in the generated manifold: quality and coverage apart.
+A set's manifold is the union of balls around its features, each of which reaches to the feature's
+k-th nearest neighbour. Precision is the share of generated features inside the real manifold,
+recall the share of real ones inside the generated manifold: quality and coverage, measured apart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Features = NDArray[np.floating[Any]]
 
 
 class PrecisionRecall(NamedTuple):
-    """Both in [0, 1]."""
+    """Precision and recall, both in [0, 1]."""
 
     precision: float
     recall: float
@@ -79,4 +79,5 @@ def _squared_distances(a: Features, b: Features) -> Features:
     """[n, m], in float64; not below 0."""
     x, y = a.astype(np.float64), b.astype(np.float64)
     squares = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)
-    return (squares - 2 * x @ y.T).clip(min=0)
+    distances: Features = (squares - 2 * x @ y.T).clip(min=0)
+    return distances

@@ -29,7 +29,7 @@ class AdamW:
         self._steps = {n: torch.zeros((), device=p.device) for n, p in self._parameters.items()}
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Remove the gradients."""
         for parameter in self._parameters.values():
             parameter.grad = None
 

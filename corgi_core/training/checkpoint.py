@@ -1,10 +1,10 @@
-"""Checkpoints that are whole or passed over.
+"""Checkpoints: the newest undamaged one continues a run.
 
     checkpoints/step-000200/{model,ema,optimizer}.safetensors
                             state.json      the counters, and each file's SHA-256
 
-A checkpoint appears by the renaming of its folder. Loading takes the newest one whose files match
-their digests, so a torn or damaged one costs the steps since the one before, never the run.
+A checkpoint's folder is renamed into place once it is complete. Loading takes the newest one whose
+files match their digests, so a damaged one costs the steps since the one before, never the run.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from torch import Tensor
 
 from corgi_core.io.files import atomic_folder, digest_of_file, read_json, remove_folder, write_json
 
-KEPT = 2
+CHECKPOINTS = 2  # that stay on disk
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on: tensors by part and name, and its counters."""
+    """All that a run needs to continue: tensors by part and name, and its counters."""
 
     step: int
     parts: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
 
 
-def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as safetensors wants them: on the CPU, contiguous, none sharing memory."""
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies as safetensors needs them: on the CPU, contiguous, none sharing memory."""
     return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, t in tensors.items()}  # fmt: skip
 
@@ -47,15 +47,15 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         digests = {}
         for part, tensors in checkpoint.parts.items():
             file = temporary / f"{part}.safetensors"
-            save_file(plain(tensors), str(file))
+            save_file(on_cpu(tensors), str(file))
             digests[file.name] = digest_of_file(file)
         write_json(temporary / "state.json", {**checkpoint.state, "sha256": digests})
-    for old in _newest_first(folder)[KEPT:]:
+    for old in _newest_first(folder)[CHECKPOINTS:]:
         remove_folder(old)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint under `folder`, or None; says which ones it had to pass over."""
+    """The newest undamaged checkpoint under `folder`, or None; logs those that are damaged."""
     for path in _newest_first(folder):
         try:
             state = read_json(path / "state.json")

@@ -1,4 +1,4 @@
-"""The exponential moving average of a model's weights: what is evaluated, saved and used."""
+"""The exponential moving average of a model's weights, which is evaluated, saved and used."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class MovingAverage(Generic[M]):
     """θ̄ ← γₙ θ̄ + (1 − γₙ) θ after update n = 1, 2, …, with γₙ = min(decay, n / (n + 9)).
 
     The warm-up of γ lets the average forget the initial weights: a run much shorter than
-    1 / (1 − decay) updates averages over its last tenth. Buffers are taken over as they are. Frozen
-    parameters are their own average: both models hold the same ones, once in memory.
+    1 / (1 − decay) updates averages over its last tenth. Buffers are copied. Frozen parameters are
+    their own average: both models share them in memory.
     """
 
     def __init__(self, model: M, decay: float) -> None:
@@ -41,12 +41,12 @@ class MovingAverage(Generic[M]):
 
     @torch.no_grad()
     def restore_buffers(self, model: nn.Module) -> None:
-        """Give `model` the buffers of the last update: a skipped step's NaN lives on in none."""
+        """Give `model` the buffers of the last update, without the NaN that a skipped step left."""
         for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             buffer.copy_(average)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Averages and buffers by name, without what is frozen: that is in the model's own."""
+        """Averages and buffers by name, without frozen parameters, which the model itself has."""
         named = self.model.state_dict().items()
         return {name: tensor for name, tensor in named if name not in self._frozen}
 

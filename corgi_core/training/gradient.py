@@ -1,8 +1,9 @@
-"""The gradient of one step: every worker's share of the batch, in pieces, averaged over workers.
+"""The gradient of one step: each worker's microbatches, averaged over the workers.
 
-W workers that accumulate A pieces each are W·A parts of the batch: piece i of worker r has the rows
-and the random numbers of worker r·A + i of W·A. So neither number changes more than rounding,
-except through layers that look at the whole batch or draw by themselves (batch norm, dropout).
+W workers that accumulate A microbatches each divide the batch into W·A parts: microbatch i of
+worker r has the rows and the random numbers of part r·A + i. So W and A change the result by
+rounding alone, except through layers that read the whole batch or sample by themselves (batch norm,
+dropout).
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from corgi_core.training.task import Task
 
 
 class Compiled(nn.Module):
-    """The model's call, compiled. The model itself, its parameters and their names stay the same.
+    """A model's call through torch.compile: the first step is slow, those after it are faster.
 
-    Raises CorgiError at its first call where there is no compiler to build kernels with.
+    The model, its parameters and their names stay as they are. The first call raises CorgiError
+    where there is no compiler to build kernels with.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -33,6 +35,7 @@ class Compiled(nn.Module):
         self._call = torch.compile(model)
 
     def forward(self, *inputs: Any) -> Any:
+        """The model's outputs."""
         from torch._dynamo.exc import BackendCompilerFailed
 
         try:
@@ -46,7 +49,7 @@ class Compiled(nn.Module):
 
 
 class BatchGradient:
-    """Leaves ∇ of the mean loss over a step's global batch in the model's parameters."""
+    """Writes the gradient of the mean loss over a step's global batch to the model's parameters."""
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class BatchGradient:
         for chunk in range(chunks):
             with self._accumulating(last=chunk == chunks - 1):
                 parts = self._losses_of(step, self._rank * chunks + chunk)
-                (parts["loss"] / chunks).backward()
+                torch.autograd.backward(parts["loss"] / chunks)
             for name, value in parts.items():
                 losses[name] = losses.get(name, 0) + value.detach().float() / chunks
         gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
@@ -102,14 +105,14 @@ class BatchGradient:
         return self._task.loss(self._network, rows, random)
 
     def _accumulating(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients are averaged over the workers once, with those of the last piece."""
+        """Gradients are averaged over the workers once, with those of the last microbatch."""
         if last or self._synchronised is None:
             return nullcontext()
         return self._synchronised.no_sync()
 
 
 def _seed(device: torch.device, seed: int) -> None:
-    """As torch.manual_seed, which on a CPU spends most of its time on devices that are not used."""
+    """As torch.manual_seed, without the time that it spends on devices that are not in use."""
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)
     else:

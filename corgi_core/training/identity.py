@@ -1,4 +1,4 @@
-"""What a run is (its task, data and settings), and whose its folder is: one run, one process."""
+"""A run's identity: its task, data and settings; a run folder belongs to one identity."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def identity_of(task: Any, settings: Any) -> dict[str, str]:
     """A flat, readable description of a training: {"task.images": digest, "settings.steps": …}.
 
     A value is described by its `digest` if it has one, by its fields if it is a dataclass, by its
-    bytes if it is an array, and otherwise by itself. TypeError for anything else.
+    bytes if it is an array, and otherwise by itself.
+
+    Raises:
+        TypeError: a value has none of these descriptions.
     """
     return {
         "task": type(task).__qualname__,

@@ -2,7 +2,7 @@
 
 A model is trained by describing it as a `Task`. Batches and random numbers are functions of
 (seed, step), so a run that was killed and continued ends bit for bit where an uninterrupted one
-does, and one on more workers ends there to rounding.
+does, and one on more workers ends there up to rounding.
 """
 
 from __future__ import annotations
@@ -81,20 +81,32 @@ def train(
 ) -> TrainingResult[M]:
     """Train `task` in `folder`, from the newest checkpoint there if there is one.
 
-    Every worker calls this, with its `rank` of `world_size`; with more than one, torch's process
-    group stands already and all see the same `folder`. A finished run is returned as it is.
-    Progress is reported under `name`.
+    A run that is finished there is returned as it is. Every worker calls this; with more than one,
+    torch's process group is initialised before, and all workers see the same `folder`.
 
-    Raises CorgiError: the folder belongs to another training, another process trains there, there
-    are no samples, the batch cannot be divided as it should be, the disk is full, the model cannot
-    be compiled, or losses are not finite for several steps in a row.
+    Args:
+        task: What is trained, on what.
+        settings: Steps, batch size, learning rate and what else decides the result.
+        folder: The run's folder, on a file system.
+        rank: The worker's number, 0 … `world_size` − 1; 0 writes the files.
+        world_size: The number of workers.
+        device: Where this worker computes.
+        name: What progress is reported under.
+
+    Returns:
+        The averaged model in eval mode, with the last metrics.
+
+    Raises:
+        CorgiError: the folder belongs to another training, another process trains there, there are
+            no samples, the batch cannot be divided among the workers, the disk is full, the model
+            cannot be compiled, or losses are not finite for several steps in a row.
     """
     folder = prepare_run_folder(task, settings, folder, world_size, write=rank == 0)
     device = torch.device(device)
     busy = f"another process is training in {folder}"
     lock = exclusive_lock(folder / "lock", busy, LOCK_PATIENCE) if rank == 0 else nullcontext()
     with explain_full_disk(folder), lock:
-        if world_size > 1:  # nobody looks at the folder before it is this training's alone
+        if world_size > 1:  # no worker reads the folder before rank 0 has locked it
             torch.distributed.all_reduce(torch.zeros(1, device=device))
         with keep_freed_memory():
             return _train(task, settings, folder, rank, world_size, device, name)
@@ -233,7 +245,7 @@ def _checkpoint(
 
 
 class _Means:
-    """Mean losses and samples per second since they were last taken; a skipped step has none."""
+    """Mean losses and samples per second since they were last read; a skipped step has none."""
 
     def __init__(self) -> None:
         self._forget()

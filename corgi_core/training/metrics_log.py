@@ -57,6 +57,7 @@ class MetricsReader:
         self._inode, self._offset, self._step = -1, 0, -1
 
     def new_entries(self) -> list[Entry]:
+        """The complete entries since the last call; none where there is no such file."""
         try:
             file = self._path.open("rb")
         except FileNotFoundError:

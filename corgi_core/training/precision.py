@@ -1,4 +1,4 @@
-"""Which precision a model computes in while it is trained; all around it is float32."""
+"""The precision in which a model computes while it is trained; all other numbers are float32."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class InPrecision(nn.Module):
         self._autocast = autocast(precision, device)
 
     def forward(self, *inputs: Any) -> Any:
+        """The model's outputs, computed in that precision."""
         with self._autocast:
             return self.model(*inputs)
 
@@ -46,6 +47,6 @@ class InPrecision(nn.Module):
 def _pays(kind: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported()
-    return kind == "cpu" and (
+    return kind == "cpu" and bool(
         torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     )

@@ -1,7 +1,7 @@
 """Random numbers as a pure function of (seed, step, sample), so that nothing has to be resumed.
 
-A run that was killed and continued draws what an uninterrupted run draws, and so does a run on
-another number of workers: every draw is made for the global batch, and a worker keeps its rows.
+A run that was killed and continued has the random numbers of an uninterrupted one, and so has a run
+on another number of workers: numbers are made for the global batch, and a worker takes its rows.
 """
 
 from __future__ import annotations
@@ -21,10 +21,18 @@ def seed_of(*parts: int | str) -> int:
 
 
 class StepRandom:
-    """The random numbers of one step: one stream for each (seed, step, how many draws before).
+    """The random numbers of one step: one stream for each (seed, step, number of the call).
 
-    `batch` is the global batch; worker `rank` of `world` gets rows rank·b … (rank+1)·b − 1 of each
-    draw, b = batch / world being its local batch.
+    Worker `rank` gets the rows rank · b … (rank + 1) · b − 1 of each call's numbers, where
+    b = batch / world is its local batch.
+
+    Args:
+        seed: The run's seed.
+        step: The step's number.
+        batch: The size of the global batch.
+        rank: The worker's number.
+        world: The number of workers.
+        device: Where the numbers are made.
     """
 
     def __init__(
@@ -44,25 +52,29 @@ class StepRandom:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal float32 [b, *shape]; `shape` is that of one sample."""
-        return self._draw(lambda size, g: torch.randn(size, generator=g, device=self.device), shape)
+        return self._rows_of(
+            lambda size, g: torch.randn(size, generator=g, device=self.device), shape
+        )
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in [0, 1), float32 [b, *shape]; `shape` is that of one sample."""
-        return self._draw(lambda size, g: torch.rand(size, generator=g, device=self.device), shape)
+        return self._rows_of(
+            lambda size, g: torch.rand(size, generator=g, device=self.device), shape
+        )
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Uniform in 0 … high − 1, long [b, *shape]; `shape` is that of one sample."""
-        return self._draw(
+        return self._rows_of(
             lambda size, g: torch.randint(high, size, generator=g, device=self.device), shape
         )
 
-    def _draw(
-        self, sample: Callable[[tuple[int, ...], torch.Generator], Tensor], shape: tuple[int, ...]
+    def _rows_of(
+        self, generate: Callable[[tuple[int, ...], torch.Generator], Tensor], shape: tuple[int, ...]
     ) -> Tensor:
         generator = torch.Generator(self.device)
         generator.manual_seed(seed_of("step", self.seed, self.step, self._calls))
         self._calls += 1
-        return sample((self.batch, *shape), generator)[self._rows]
+        return generate((self.batch, *shape), generator)[self._rows]
 
 
 class BatchOrder:

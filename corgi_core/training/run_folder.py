@@ -22,7 +22,7 @@ from upath import UPath
 from corgi_core.config import TrainingSettings
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, digest_of_file, is_local, read_json, write_json
-from corgi_core.training.checkpoint import clear_checkpoints, newest_step, plain
+from corgi_core.training.checkpoint import clear_checkpoints, newest_step, on_cpu
 from corgi_core.training.identity import claim, identity_of
 from corgi_core.training.task import M, Task
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingResult(Generic[M]):
-    """A finished training: the averaged model in eval mode, and how it came about."""
+    """A finished training: the averaged model in eval mode, and the run's numbers."""
 
     model: M
     steps: int
@@ -70,19 +70,20 @@ def _check_parts(task: Task[Any], settings: TrainingSettings, workers: int) -> N
     chunks, batch = settings.accumulation, settings.batch_size
     if chunks > 1 and task.compares_samples:
         raise CorgiError(
-            f"this loss compares the samples of a batch: it cannot be computed in {chunks} pieces",
+            f"this loss compares the samples of a batch: {chunks} microbatches cannot compute it",
             "set accumulation to 1, and more workers or a smaller batch_size to save memory",
         )
     if batch % (workers * chunks):
         raise CorgiError(
-            f"a batch of {batch} cannot be divided among {workers} workers in {chunks} pieces each",
+            f"a batch of {batch} cannot be divided among {workers} workers, each with {chunks} "
+            "microbatches",
             f"set batch_size to a multiple of {workers * chunks} (workers times accumulation)",
         )
 
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """A CorgiError for a full disk; the half-written file is gone, the checkpoints are there."""
+    """Turn a full disk into a CorgiError; no half-written file is left, the checkpoints stay."""
     try:
         yield
     except (OSError, SafetensorError) as failure:
@@ -103,7 +104,7 @@ def _is_full_disk(failure: OSError | SafetensorError) -> bool:
 def finished_training(
     task: Task[M], folder: Path | UPath, device: torch.device | str = "cpu"
 ) -> TrainingResult[M] | None:
-    """The result of a run that was finished in `folder`, or None (also if its weights are torn)."""
+    """The result of a run that was finished in `folder`; None without one, or if it is damaged."""
     folder = Path(str(folder))
     weights = folder / "final.safetensors"
     if not (folder / "finished.json").exists() or not weights.exists():
@@ -122,10 +123,10 @@ def finished_training(
 
 
 def finish(folder: Path, result: TrainingResult[Any]) -> None:
-    """Write the averaged weights and how they came about; the checkpoints have had their day."""
+    """Write the averaged weights and the result's numbers, and remove the checkpoints."""
     weights = folder / "final.safetensors"
     with atomic_file(weights) as temporary:
-        save_file(plain(result.model.state_dict()), str(temporary))
+        save_file(on_cpu(result.model.state_dict()), str(temporary))
     finished = {
         "sha256": digest_of_file(weights),
         "steps": result.steps,

@@ -1,4 +1,4 @@
-"""What a model must say of itself to be trained."""
+"""The description of a training: data, model, loss and evaluation."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Task(ABC, Generic[M]):
-    """What is trained, on what: a dataclass of settings and folder-backed inputs.
+    """What is trained, and on what: a dataclass of settings and folder-backed inputs.
 
     `M` is the class of the model, which `build` makes and `train` returns.
 
-    Inputs count towards the run's identity by their `digest`. Heavy things are loaded lazily, by
-    the worker that needs them: a task travels to workers as its fields, without what it has cached.
+    Inputs are part of the run's identity by their `digest`. A task is sent to workers as its
+    fields, without what it has cached, so each worker loads what it needs.
     """
 
-    compares_samples: ClassVar[bool] = False  # the loss is no mean over samples, as in CLIP's
+    compares_samples: ClassVar[bool] = False  # the loss is not a mean over samples, as CLIP's
 
     @property
     @abstractmethod
@@ -34,15 +34,22 @@ class Task(ABC, Generic[M]):
         """The freshly initialised model; torch has been seeded."""
 
     def prepare(self, model: M) -> None:
-        """Set what is computed from the data, not learned. Before the first step only: afterwards
-        it is part of the saved weights."""
+        """Set what is computed from the data and not learned.
+
+        Called before the first step only; afterwards it is part of the saved weights.
+        """
 
     @abstractmethod
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """Scalars to log, among them "loss", the mean over the samples `rows` (long [b], CPU).
+        """The loss of some training samples.
 
-        `model` may be wrapped for several workers, so it is only ever called. Random numbers
-        come from `random` alone; `random.device` is where the model is.
+        Args:
+            model: The model, possibly wrapped for several workers: call it, and do nothing else.
+            rows: The samples, long [b] in 0 … `rows` − 1, on the CPU.
+            random: The only source of random numbers; `random.device` is the model's device.
+
+        Returns:
+            Scalars to log, among them "loss", the mean over the samples, to be minimised.
         """
 
     @abstractmethod

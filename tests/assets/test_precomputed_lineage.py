@@ -87,7 +87,7 @@ def test_fitted_towers_retrieve_and_survive_saving(images: Dataset, tmp_path: Pa
     )  # fmt: skip
     texts = ["a red apple", "a pink hat"]
     torch.testing.assert_close(again.encode_texts(texts), ensemble.encode_texts(texts))
-    with pytest.raises(CorgiError, match="'clip_a' is not here: its embeddings are precomputed"):
+    with pytest.raises(CorgiError, match="'clip_a' is not at hand: its embeddings are precomputed"):
         again.encode_images(torch.zeros(1, 3, 8, 8))
     tokens = TokenEncoder.load("minilm", 8)
     captions = Captions.read(

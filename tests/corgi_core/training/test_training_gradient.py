@@ -1,4 +1,4 @@
-"""A step's gradient: the same in pieces, on several workers, compiled; skipped by all or none."""
+"""A step's gradient: of microbatches, of several workers, compiled; all skip it or none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def assert_close(result: TrainingResult, reference: TrainingResult) -> None:
 
 
 @pytest.mark.parametrize(("workers", "chunks"), [(1, 2), (1, 8), (2, 2)])
-def test_pieces_give_what_the_whole_batch_gives(tmp_path: Path, workers: int, chunks: int) -> None:
+def test_microbatches_give_what_the_batch_gives(tmp_path: Path, workers: int, chunks: int) -> None:
     task, settings = TinyTask(plain=True), replace(SETTINGS, accumulation=chunks)
     processes.run(task, settings, tmp_path / "chunks", workers)
     whole = train(task, SETTINGS, tmp_path / "whole")
@@ -64,11 +64,11 @@ def test_a_piece_is_all_that_is_computed_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("chunks", "workers", "problem"),
     [
-        (3, 1, "a batch of 8 .* among 1 workers in 3 pieces each"),
-        (4, 4, "a batch of 8 .* among 4 workers in 4 pieces each. .*multiple of 16"),
+        (3, 1, "a batch of 8 .* among 1 workers, each with 3 microbatches"),
+        (4, 4, "a batch of 8 .* among 4 workers, each with 4 microbatches. .*multiple of 16"),
     ],
 )
-def test_impossible_pieces_are_refused(
+def test_impossible_microbatches_are_refused(
     tmp_path: Path, chunks: int, workers: int, problem: str
 ) -> None:
     settings = replace(SETTINGS, accumulation=chunks)
@@ -76,19 +76,19 @@ def test_impossible_pieces_are_refused(
         train(TinyTask(), settings, tmp_path / "run", world_size=workers)
 
 
-def test_a_loss_over_pairs_of_samples_is_refused_in_pieces(tmp_path: Path) -> None:
+def test_a_loss_over_pairs_of_samples_is_refused_in_microbatches(tmp_path: Path) -> None:
     """As CLIP's, in which every caption of the batch is a rival of every other."""
 
     class Pairs(TinyTask):
         compares_samples = True
 
     assert ClipTask.compares_samples
-    with pytest.raises(CorgiError, match=r"cannot be computed in 2 pieces\. set accumulation to 1"):
+    with pytest.raises(CorgiError, match=r"2 microbatches cannot .* set accumulation to 1"):
         train(Pairs(), replace(SETTINGS, accumulation=2), tmp_path / "run")
     train(Pairs(), replace(SETTINGS, steps=1), tmp_path / "run")
 
 
-def test_a_run_goes_on_in_other_pieces(tmp_path: Path) -> None:
+def test_a_run_goes_on_in_other_microbatches(tmp_path: Path) -> None:
     """How a result is computed is not part of what it is: neither of the run nor of the asset."""
     task, chunks = TinyTask(plain=True), replace(SETTINGS, accumulation=4)
     killed = processes.start(task, SETTINGS, tmp_path / "run", die_at=40)
