@@ -76,7 +76,7 @@ class CorgiPipeline:
     Raises:
         CorgiError: If the parts were trained with different CLIP or text encoders.
 
-    Example:
+    Examples:
         >>> from corgi_core import CorgiPipeline
         >>> pipeline = CorgiPipeline.from_pretrained("emoji").to("cuda")  # doctest: +SKIP
         >>> images = pipeline.text_to_image("a red apple", num_images=4)  # doctest: +SKIP
@@ -298,7 +298,7 @@ class CorgiPipeline:
         Raises:
             CorgiError: If a caption is empty or too long, or there are too many images.
 
-        Example:
+        Examples:
             >>> apple, car = pipeline.text_to_image(["a red apple", "a car"])
             >>> apple.size
             (16, 16)

@@ -44,7 +44,7 @@ def slerp(
         CorgiError: For another width, numbers that are not finite, a weight outside [0, 1], and
             opposite directions, between which no arc is the shortest.
 
-    Example:
+    Examples:
         >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5, (2,))
         tensor([1., 1.])
     """

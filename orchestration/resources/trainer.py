@@ -45,7 +45,7 @@ class Trained(Generic[M]):
 class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Trains the models of one workspace.
 
-    Example:
+    Examples:
         ```python
         trained = trainer.train(
             context, task, preset.prior.training, "prior", {"gaussian_bank": gaussian_bank}
