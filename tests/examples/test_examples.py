@@ -1,0 +1,83 @@
+"""Every example runs and shows what it says; a new one needs a test here.
+
+The notebook's code cells are executed in order by `exec`, without Jupyter, which would be a heavy
+dependency for one file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from corgi_core import CorgiPipeline
+from tests.helpers.tiny_pipeline import register
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def imported(name: str) -> ModuleType:
+    """An example, run up to its `main`."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_example_is_tested() -> None:
+    tested = {"sample_from_bank.py", "train_prior_on_embeddings.py", "add_a_decoder.py",
+              "add_a_reader.py", "corgi.ipynb"}  # fmt: skip
+    assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")} == tested
+
+
+def test_samples_of_a_bank_are_near_their_captions(capsys: pytest.CaptureFixture[str]) -> None:
+    module = imported("sample_from_bank")
+    assert module.shifted > 0.9 > abs(module.standard) + 0.5
+    assert "4 Gaussians of 2,000 embeddings" in capsys.readouterr().out
+
+
+def test_a_prior_learns_made_embeddings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = imported("train_prior_on_embeddings")
+    monkeypatch.setattr(module, "STEPS", 40)
+    monkeypatch.chdir(tmp_path)
+    metrics = module.main(str(module.made_table(tmp_path / "mine.parquet", images=200)))
+    assert metrics["held_out_cosine"] > 0.8
+    assert (tmp_path / "prior_run" / "prior_model" / "model.safetensors").is_file()
+
+
+def test_a_decoder_of_ones_own_is_trained_and_loaded() -> None:
+    assert imported("add_a_decoder").main() < 0.1  # of pixels in [0, 1]
+
+
+def test_a_reader_of_ones_own_is_ingested(capsys: pytest.CaptureFixture[str]) -> None:
+    imported("add_a_reader").main()
+    assert "apple: test, captions ['a red apple', 'fruit']" in capsys.readouterr().out
+
+
+def test_the_notebook_runs(
+    pipeline: CorgiPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook: dict[str, Any] = json.loads((EXAMPLES / "corgi.ipynb").read_text(encoding="utf-8"))
+    assert notebook["nbformat"] == 4
+    register(pipeline, tmp_path / ".corgi", "emoji")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    shown = []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"]
+            lines = "".join(cell["source"]).rstrip().split("\n")
+            exec("\n".join(lines[:-1]), names)
+            shown.append(eval(lines[-1], names))
+    grids = [value for value in shown if isinstance(value, Image.Image)]
+    assert len(grids) == len(shown) - 1 == 5
+    assert grids[0].height < grids[0].width  # three rows of four
