@@ -299,9 +299,8 @@ class CorgiPipeline:
             CorgiError: If a caption is empty or too long, or there are too many images.
 
         Examples:
-            >>> apple, car = pipeline.text_to_image(["a red apple", "a car"])
-            >>> apple.size
-            (16, 16)
+            >>> len(pipeline.text_to_image(["a red apple", "a car"], num_images=2))
+            4
         """
         prompts = check_prompts(prompts)
         self.check_num_images(num_images * len(prompts), num_images)
