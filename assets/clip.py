@@ -54,7 +54,7 @@ def trained_ensemble(
     inputs: Mapping[str, FolderBacked],
     trainer: Trainer,
 ) -> dg.MaterializeResult[ClipEnsemble]:
-    """Train `task`; its ensemble, with what Dagster shows of the training."""
+    """Train `task`; its ensemble, with what Dagster displays of the training."""
     trained = trainer.train(context, task, training, name, inputs)
     ensemble = task.ensemble(trained.model, trained.card)
     metadata = training_metadata(trained)

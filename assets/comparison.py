@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.evaluation import MODELS_THERE, comparable, held_out_captioned, prior_versions
+from assets.evaluation import MODELS_THERE, comparable, prior_versions
 from assets.metadata import OWNERS, link, materialized, picture
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
@@ -61,7 +61,7 @@ def decoder_comparison(
         if variant in preset.comparison.variants
     }
     free = {name: model for name, model in priors.items() if name[1] == LANGUAGE_FREE}
-    held_out = set(held_out_captioned(images)["key"])
+    held_out = set(images.first_captions("test"))
     contests = [
         measure.Contest(
             "supervision", decoder, {n: m for n, m in priors.items() if n not in free},

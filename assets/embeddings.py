@@ -24,7 +24,7 @@ def image_embeddings(
     clip_encoder: ClipEnsemble,
     workspace: Workspace,
 ) -> dg.MaterializeResult[ArrayStore]:
-    """One row an image, every encoder's block scaled to norm √d; only missing shards computed."""
+    """One row an image, each encoder's output scaled to norm √d_b; only missing shards computed."""
     from corgi_core.encoders import embed
 
     store = embed.embed_images(clip_encoder, images, pixels, workspace.path(context))

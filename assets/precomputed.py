@@ -1,9 +1,12 @@
 """The assets that differ for precomputed embeddings: no pixels, no image tower, no decoder."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from assets.clip import trained_ensemble
-from assets.evaluation import PRIORS_THERE, comparable, evaluated, held_out_captioned
+from assets.evaluation import PRIORS_THERE, evaluated
 from assets.metadata import OWNERS, materialized
 from assets.registry import registered
 from assets.versions import decided_by
@@ -20,6 +23,10 @@ from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
 
+if TYPE_CHECKING:
+    from corgi_core.evaluation.prior_scores import Name
+    from corgi_core.evaluation.report import Evaluation as Report
+
 GROUP = "embeddings"
 
 
@@ -32,7 +39,7 @@ GROUP = "embeddings"
 def image_embeddings(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace
 ) -> dg.MaterializeResult[ArrayStore]:
-    """The embeddings as they came, every encoder's block scaled to norm √d."""
+    """The dataset's own embeddings, each encoder's output scaled to norm √d_b."""
     from corgi_core.encoders import embed
 
     store = embed.embed_precomputed(images, workspace.path(context))
@@ -44,7 +51,7 @@ def image_embeddings(
     owners=OWNERS,
     kinds={"pytorch", "transformers", "ray"},
     pool=DEVICE,
-    metadata=decided_by("encoders", revision=1),
+    metadata=decided_by("encoders", revision=2),
 )
 def clip_encoder(
     context: dg.AssetExecutionContext,
@@ -71,7 +78,7 @@ def clip_encoder(
     owners=OWNERS,
     kinds={"pytorch", "mlflow"},
     ins=PRIORS_THERE,
-    metadata=decided_by("evaluation", revision=1),
+    metadata=decided_by("evaluation", revision=2),
 )
 def evaluation(
     context: dg.AssetExecutionContext,
@@ -85,20 +92,15 @@ def evaluation(
     """Held-out cosine and recall of every prior that is there, by steps; there are no pictures."""
     from corgi_core.evaluation.evaluate import evaluate_priors
 
-    preset = workspace.preset
-    models = comparable(prior, preset.prior, text_embeddings.spec)
-    test_keys = set(held_out_captioned(images)["key"])
-    inputs = {
-        "images": images.digest,
-        "image_embeddings": image_embeddings.digest,
-    }
-    return evaluated(
-        context,
-        lambda: evaluate_priors(
-            models, image_embeddings, text_embeddings, test_keys, preset.evaluation
-        ),
-        preset.evaluation, models, prior, inputs, workspace, mlflow,
-    )  # fmt: skip
+    inputs = {"images": images.digest, "image_embeddings": image_embeddings.digest}
+
+    def measure(priors: "Mapping[Name, PriorModel]") -> "Report":
+        return evaluate_priors(
+            priors, image_embeddings, text_embeddings, images.first_captions("test"),
+            workspace.preset.evaluation,
+        )  # fmt: skip
+
+    return evaluated(context, measure, prior, text_embeddings.spec, inputs, workspace, mlflow)
 
 
 @dg.asset(

@@ -99,6 +99,15 @@ class Dataset:
             chosen &= sources_of(self.manifest) == source
         return tuple(sorted(self.manifest.loc[chosen, "key"]))
 
+    def first_captions(self, split: str) -> dict[str, str]:
+        """By key, the caption that stands for each image of one split (`caption_of`).
+
+        Images without captions are left out.
+        """
+        rows = self.manifest[self.manifest["split"] == split]
+        first = zip(rows["key"], map(caption_of, rows["captions"]), strict=True)
+        return {key: caption for key, caption in first if caption is not None}
+
     def rows(self, shard: str) -> pd.DataFrame:
         """The manifest's rows of one shard."""
         return self._by_shard[shard]

@@ -17,7 +17,7 @@ from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.picture_scores import PictureScorer, decode_and_score
-from corgi_core.evaluation.prior_scores import prior_scores, text_embedding_scores
+from corgi_core.evaluation.prior_scores import Name, prior_scores, text_embedding_scores
 from corgi_core.evaluation.report import Evaluation, cosine_curves
 from corgi_core.io.pictures import labelled_grid
 from corgi_core.metrics.inception import InceptionFeatures
@@ -26,7 +26,6 @@ from corgi_core.prior.task import Captions
 from corgi_core.progress import report
 
 REAL = "real embedding"
-Name = tuple[str, str]  # (variant, caption subset)
 
 
 def evaluate(

@@ -3,28 +3,70 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from corgi_core.config import PriorSettings
 from corgi_core.encoders.similarity import cosine_by_encoder, recall_at
+from corgi_core.errors import CorgiError
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.task import Captions
 from corgi_core.progress import track
 
 RECALL_RANKS = (1, 5)
+Name = tuple[str, str]  # (variant, caption subset)
+
+
+def comparable_priors(
+    priors: Mapping[Name, PriorModel], settings: PriorSettings, encoders: Mapping[str, Any]
+) -> dict[Name, PriorModel]:
+    """The priors that can be compared: those of the same settings and encoders.
+
+    A variant that the preset does not list is not kept up to date, so it is left out once it is
+    stale, until it is materialised again.
+
+    Args:
+        priors: The priors by (variant, caption subset).
+        settings: The present settings of a prior.
+        encoders: The present text embeddings' `spec`.
+
+    Returns:
+        The priors of these settings and encoders, by the same names.
+
+    Raises:
+        CorgiError: there is none.
+    """
+    found = {
+        name: prior for name, prior in priors.items()
+        if prior.settings == settings and prior.encoders == encoders
+    }  # fmt: skip
+    if not found:
+        raise CorgiError(
+            f"none of {len(priors)} priors was trained with the present settings and encoders",
+            "materialise the priors of the preset's variants first",
+        )
+    return found
 
 
 def embedding_scores(
     predicted: Tensor, captions: Captions, encoder_dims: Sequence[int], names: Sequence[str]
 ) -> dict[str, Any]:
-    """How near embeddings [n, d] come to the true ones of the same rows.
+    """How near predicted embeddings come to the true ones.
 
-    The cosine, per CLIP encoder and averaged; and, because the cosine alone rewards predicting the
-    mean, the recall of the true image among all held-out ones, each counted once however many
-    captions it has.
+    The cosine alone rewards predicting the mean, so the recall of the true image among all held-out
+    ones stands beside it; each image counts once there, however many captions it has.
+
+    Args:
+        predicted: Embeddings [n, d], one a caption.
+        captions: The captions with their images' embeddings.
+        encoder_dims: Widths of the CLIP encoders, which sum to d.
+        names: The encoders' names.
+
+    Returns:
+        "cosine" and "cosine_by_encoder", "recall_at_1" and "recall_at_5", and the "count" n.
     """
     by_encoder = cosine_by_encoder(predicted, captions.image, encoder_dims).mean(dim=0).tolist()
     images, own = torch.unique(captions.image, dim=0, return_inverse=True)
@@ -38,14 +80,25 @@ def embedding_scores(
 
 
 def text_embedding_scores(captions: Captions, encoders: dict[str, Any]) -> dict[str, Any]:
-    """The floor that a prior must clear: the CLIP text embedding in the image embedding's place."""
+    """`embedding_scores` of the CLIP text embeddings: a prior must score higher."""
     return embedding_scores(captions.text, captions, encoders["encoder_dims"], encoders["names"])
 
 
 def prior_scores(
     prior: PriorModel, captions: Captions, steps: Sequence[int], seed: int, what: str
 ) -> dict[str, Any]:
-    """`embedding_scores` and the sampling's wall time, keyed by the number of steps."""
+    """`embedding_scores` of a prior's samples by the number of sampling steps.
+
+    Args:
+        prior: The prior.
+        captions: The captions to sample for.
+        steps: The numbers of steps.
+        seed: The sampling's seed.
+        what: The prior's name, for the progress display.
+
+    Returns:
+        The scores by the number of steps, with the sampling's wall time in "seconds".
+    """
     scores: dict[str, Any] = {}
     tokens, mask, text, _ = captions.batch(torch.arange(len(captions)))
     for count in track(steps, f"sampling from {what}"):

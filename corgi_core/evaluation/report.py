@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +11,7 @@ from PIL import Image
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_folder, digest_of, read_json, write_json
+from corgi_core.io.files import atomic_file, atomic_folder, digest_of, read_json, write_json
 from corgi_core.io.pictures import drawn, load_pictures, save_pictures
 
 if TYPE_CHECKING:
@@ -45,6 +45,27 @@ class Evaluation:
         if not (folder / METRICS).exists():
             raise CorgiError(f"{folder} holds no evaluation", "materialise `evaluation`")
         return cls(read_json(folder / METRICS), load_pictures(folder))
+
+    def publish(self, folder: Path) -> None:
+        """Write metrics.json, which `dvc metrics show` reads, and the pictures to a folder.
+
+        Other files there stay, unlike under `save`.
+        """
+        write_json(folder / METRICS, self.metrics)
+        for name, image in self.pictures.items():
+            with atomic_file(folder / f"{name}.png") as temporary, temporary.open("wb") as file:
+                image.save(file, format="PNG")
+
+    def scores_by_steps(self) -> Iterator[dict[str, Any]]:
+        """One entry a prior and number of steps, for a tracker's charts over the steps.
+
+        Yields:
+            "step", and "<variant>/<percent>pc/<score>" for the cosine and the recalls.
+        """
+        for row in self.prior_table().to_dict("records"):
+            name = f"{row['variant']}/{row['captions'].removesuffix('%')}pc"
+            scores = ("cosine", "recall_at_1", "recall_at_5")
+            yield {"step": row["steps"], **{f"{name}/{score}": row[score] for score in scores}}
 
     def prior_table(self) -> pd.DataFrame:
         """One row a prior and number of steps: variant, captions, steps, cosine, recalls."""

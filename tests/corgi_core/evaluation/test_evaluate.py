@@ -13,7 +13,7 @@ from torch import Tensor
 
 from corgi_core.config import EvaluationSettings
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.dataset import Dataset, caption_of, write_dataset
+from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.pixels import pixels
 from corgi_core.data.shards import Sample
 from corgi_core.encoders.embed import embed_images, embed_texts
@@ -46,11 +46,7 @@ class Material:
 
     @property
     def captions(self) -> dict[str, str]:
-        manifest = self.dataset.manifest
-        first = {
-            k: caption_of(c) for k, c in zip(manifest["key"], manifest["captions"], strict=True)
-        }
-        return {key: caption for key, caption in first.items() if caption}
+        return self.dataset.first_captions("test")
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from upath import UPath
 
-from assets.evaluation import comparable
 from corgi_core.config import PriorSettings, preset_named
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.prior_scores import comparable_priors
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
@@ -28,14 +28,14 @@ def saved_and_loaded(
 def test_a_stale_prior_is_left_out(tmp_path):
     folder = UPath(tmp_path)
     priors = {
-        "100%|baseline": saved_and_loaded(folder / "a"),
-        "10%|shifted-k1024-learned": saved_and_loaded(folder / "b"),
-        "100%|shifted-k128": saved_and_loaded(folder / "c", replace(SETTINGS, num_steps=9)),
-        "1.7%|shifted-k1": saved_and_loaded(folder / "d", encoder="e2"),
+        ("baseline", "100%"): saved_and_loaded(folder / "a"),
+        ("shifted-k1024-learned", "10%"): saved_and_loaded(folder / "b"),
+        ("shifted-k128", "100%"): saved_and_loaded(folder / "c", replace(SETTINGS, num_steps=9)),
+        ("shifted-k1", "1.7%"): saved_and_loaded(folder / "d", encoder="e2"),
     }
-    models = comparable(priors, SETTINGS, ENCODERS)
+    models = comparable_priors(priors, SETTINGS, ENCODERS)
     assert set(models) == {("baseline", "100%"), ("shifted-k1024-learned", "10%")}
-    assert models["baseline", "100%"] is priors["100%|baseline"]
-    del priors["100%|baseline"], priors["10%|shifted-k1024-learned"]
+    assert models["baseline", "100%"] is priors[("baseline", "100%")]
+    del priors[("baseline", "100%")], priors[("shifted-k1024-learned", "10%")]
     with pytest.raises(CorgiError, match="none of 2 priors"):
-        comparable(priors, SETTINGS, ENCODERS)
+        comparable_priors(priors, SETTINGS, ENCODERS)
