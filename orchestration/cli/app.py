@@ -5,15 +5,16 @@ Commands import what they need when they run, so that help is instant.
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 
 import typer
 
 from orchestration.cli import config, data, generate, results, run, ui
-from orchestration.cli.errors import run_command
+from orchestration.cli.errors import CommandGroup
 
 cli = typer.Typer(
     name="corgi",
+    cls=CommandGroup,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -42,5 +43,7 @@ cli.add_typer(config.config, name="config")
 
 
 def app() -> None:
-    """The program: 0 done, 1 a defect of Corgi's, 2 something that the user can fix."""
-    run_command(cli, Path(".corgi") / "corgi.log")
+    """Run the command line of this process, and exit with the command's exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without a sign shows "?" for it
+        stream.reconfigure(errors="replace")
+    cli()

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import typer
-
-from corgi_core.errors import CorgiError
-from orchestration.cli.errors import print_failure
+from orchestration.cli.interrupts import ended_in_time
 from orchestration.cli.options import (
     ConfigOption,
     DatasetOption,
@@ -79,22 +76,11 @@ def bring_up_to_date(
 ) -> None:
     """Do those of the steps that are missing or stale, then show the results."""
     from orchestration.cli.screen import own_screen
-    from orchestration.resources.logs import LOG_FILE
 
-    log = settings.state / LOG_FILE
-    try:
-        with own_screen(settings) as console:
-            done, seconds = _refresh(settings, steps_of, console)
-            console.print(f"\n{done} steps done in {seconds:.0f} s, the rest was unchanged.\n")
-            show(settings, console)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. Run the same command again: it continues from here.")
-        raise typer.Exit(130) from None
-    except CorgiError:
-        raise
-    except Exception as error:
-        print_failure(error, log)
-        raise typer.Exit(1) from error
+    with ended_in_time(), own_screen(settings) as console:
+        done, seconds = _refresh(settings, steps_of, console)
+        console.print(f"\n{done} steps done in {seconds:.0f} s, the rest was unchanged.\n")
+        show(settings, console)
 
 
 def _refresh(

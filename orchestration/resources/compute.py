@@ -10,11 +10,14 @@ import atexit
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import dagster as dg
@@ -91,7 +94,8 @@ class Compute(LocalRay):
                 "_temp_dir": _session_folder(),
                 "_node_ip_address": "127.0.0.1",  # a laptop's own address changes
             }
-        return ray.init(address=self.address, **{**options, **self.ray_init_options})
+        with interrupts_for_ray():  # Ray puts a handler of its own in place, which is taken back
+            return ray.init(address=self.address, **{**options, **self.ray_init_options})
 
     def train(
         self,
@@ -130,7 +134,8 @@ class Compute(LocalRay):
             else:
                 shape = worker_shape(self.num_workers, self._nodes())
                 self.connect()
-                fit(task, settings, folder, name, shape)
+                with interrupts_for_ray():
+                    fit(task, settings, folder, name, shape)
                 trained = finished_training(task, folder)
                 if trained is None:
                     raise RuntimeError(f"the workers ended, but {folder} holds no finished run")
@@ -185,11 +190,36 @@ def _as_they_come(running: list[Any]) -> Iterator[Any]:
     import ray
 
     while running:
-        (done,), running = ray.wait(running, num_returns=1)
         try:
-            yield ray.get(done)
+            with interrupts_for_ray():
+                (done,), running = ray.wait(running, num_returns=1)
+                result = ray.get(done)
         except ray.exceptions.RayTaskError as failure:
             raise failure.cause from failure
+        yield result
+
+
+@contextmanager
+def interrupts_for_ray() -> Iterator[None]:
+    """While the block runs, SIGINT and SIGTERM raise KeyboardInterrupt in the main thread.
+
+    Ray's waiting calls expect that. Dagster's handler raises an error of its own, for which Ray
+    waits on, raises SystemError or aborts the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _session_folder() -> str:
