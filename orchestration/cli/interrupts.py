@@ -56,12 +56,9 @@ def interrupts_raised() -> Iterator[None]:
 def ended_in_time(patience: float = PATIENCE) -> Iterator[None]:
     """While the block runs, a signal ends this process and its descendants within `patience`.
 
-    Once a signal has come, this process has `patience` seconds to end by itself. Then, or at a
-    second signal, every descendant and this process are killed; the message goes to what stderr
-    was when the block began.
-
-    Raises:
-        Interrupted: the block ended by itself after a signal.
+    Once a signal has come, the block has `patience` seconds to end by itself. Then, or at a second
+    signal, this process and its descendants end at once: the interpreter's own clean-up, in which
+    Ray and torch take many seconds, is left out.
     """
     import psutil  # noqa: F401  # loaded before it is needed in a hurry
 
@@ -70,14 +67,13 @@ def ended_in_time(patience: float = PATIENCE) -> Iterator[None]:
     before = signal.set_wakeup_fd(watch.writer.fileno(), warn_on_full_buffer=False)
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        watch.block_ended.set()
-        kill_descendants()
-        raise Interrupted(watch.signal or signal.SIGINT) from interrupt
+    except KeyboardInterrupt:
+        if watch.signal is not None:
+            watch.end_process()
+        raise
     finally:
         signal.set_wakeup_fd(before)
-        if watch.signal is None:
-            watch.stop()  # else it sees to it that the interpreter ends in time, too
+        watch.stop()
 
 
 def kill_descendants() -> None:
@@ -102,18 +98,10 @@ class _Watch(threading.Thread):
     def __init__(self, patience: float) -> None:
         super().__init__(name="interrupts", daemon=True)
         self.signal: int | None = None  # the first one
-        self.block_ended = threading.Event()
         self._reader, self.writer = socket.socketpair()
         self.writer.setblocking(False)
         self._patience = patience
         self._screen = os.dup(2)
-
-    def stop(self) -> None:
-        """End the thread; no signal has come."""
-        self.writer.close()
-        self.join()
-        self._reader.close()
-        os.close(self._screen)
 
     def run(self) -> None:
         """Read the signals that the wakeup descriptor passes on."""
@@ -123,9 +111,20 @@ class _Watch(threading.Thread):
         self.signal = first[0]
         self._reader.settimeout(self._patience)
         with suppress(TimeoutError):
-            self._reader.recv(1)
+            if not self._reader.recv(1):
+                return
+        self.end_process()
+
+    def end_process(self) -> NoReturn:
+        """Kill all descendants, print the message, and end with the signal's exit code."""
         kill_descendants()
-        if not self.block_ended.is_set():  # then the message is printed already
-            show_cursor = b"\x1b[?25h" if os.isatty(self._screen) else b""
-            os.write(self._screen, show_cursor + MESSAGE.encode() + b"\n")
-        os._exit(128 + self.signal)
+        show_cursor = b"\x1b[?25h" if os.isatty(self._screen) else b""
+        os.write(self._screen, show_cursor + MESSAGE.encode() + b"\n")
+        os._exit(128 + (self.signal or signal.SIGINT))
+
+    def stop(self) -> None:
+        """End the thread."""
+        self.writer.close()
+        self.join()
+        self._reader.close()
+        os.close(self._screen)
