@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 from urllib.error import URLError
@@ -59,28 +59,27 @@ def serve(settings: Settings) -> int:
 
     prepare_home(settings)
     running: dict[Path, subprocess.Popen[bytes]] = {}  # by log
-    with _stop_signals():
-        try:
-            for name, command in _commands(settings).items():
-                log = settings.state / f"{name}.log"
-                running[log] = _start(command, log, settings)
-            typer.echo(f"Workspace {settings.workspace}; starting, this takes a moment …")
-            pages = {"Dagster": settings.dagster_page, "MLflow": settings.tracking_uri}
-            _wait_for(f"{settings.dagster_page}/server_info", running)
-            if len(running) > 1:
-                pages["MLflow"] = f"{settings.mlflow_page}/#/?{AS_TRAINING}"
-                _wait_for(f"{settings.mlflow_page}/health", running)
-            for name, page in pages.items():
-                typer.echo(f"{name:8} {page}")
-            typer.echo("Ctrl-C stops both.")
-            while True:
-                _check_alive(running)
-                time.sleep(1)
-        except KeyboardInterrupt:
-            typer.echo("Stopping …")
-            return 0
-        finally:
-            _end_all(running.values())
+    try:
+        for name, command in _commands(settings).items():
+            log = settings.state / f"{name}.log"
+            running[log] = _start(command, log, settings)
+        typer.echo(f"Workspace {settings.workspace}; starting, this takes a moment …")
+        pages = {"Dagster": settings.dagster_page, "MLflow": settings.tracking_uri}
+        _wait_for(f"{settings.dagster_page}/server_info", running)
+        if len(running) > 1:
+            pages["MLflow"] = f"{settings.mlflow_page}/#/?{AS_TRAINING}"
+            _wait_for(f"{settings.mlflow_page}/health", running)
+        for name, page in pages.items():
+            typer.echo(f"{name:8} {page}")
+        typer.echo("Ctrl-C stops both.")
+        while True:
+            _check_alive(running)
+            time.sleep(1)
+    except KeyboardInterrupt:
+        typer.echo("Stopping …")
+        return 0
+    finally:
+        _end_all(running.values())
 
 
 def _commands(settings: Settings) -> dict[str, list[str]]:
@@ -130,21 +129,6 @@ def _end_all(children: Iterable[subprocess.Popen[bytes]]) -> None:
         for child in children:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(max(0, until - time.monotonic()))
-
-
-@contextmanager
-def _stop_signals() -> Iterator[None]:
-    """SIGTERM stops as Ctrl-C does, also where a shell started us with SIGINT ignored."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _check_free(option: str, port: int) -> None:
