@@ -27,6 +27,7 @@ CORGI_LANGUAGE_FREE      language_free.source
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import unicodedata
@@ -34,6 +35,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote, unquote
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
@@ -51,6 +53,8 @@ from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file
 
 DEFAULT_PRESET = "emoji"
+SQLITE = "sqlite:///"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HOST = "127.0.0.1"  # pages are served to this machine alone
 AS_TRAINING = (
     "workflowType=machine_learning"  # else MLflow's pages look for language models' traces
@@ -211,7 +215,7 @@ class Settings:
             data=variables.data.absolute(),
             storage_url=variables.storage,
             ray_address=variables.ray_address,
-            tracking_uri=variables.tracking_uri or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+            tracking_uri=variables.tracking_uri or sqlite_url(home / "mlflow" / "mlflow.db"),
             dagster_port=dagster_port or variables.dagster_port,
             mlflow_port=mlflow_port or variables.mlflow_port,
             loaded=loaded,
@@ -335,6 +339,39 @@ def library_variables(values: Mapping[str, str]) -> None:
     """
     for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+def sqlite_url(path: Path) -> str:
+    """SQLAlchemy's URL of an SQLite file."""
+    return SQLITE + quote(str(path), safe="/ #:")
+
+
+def sqlite_path(url: str) -> Path:
+    """The file that an SQLite URL names."""
+    return Path(unquote(url.removeprefix(SQLITE)))
+
+
+def home_folder() -> Path:
+    """CORGI_HOME, whatever else the environment says."""
+    return Path(os.environ.get("CORGI_HOME") or ".corgi").absolute()
+
+
+def complete_environment() -> None:
+    """Complete the environment of this process and its children, for libraries that rely on it.
+
+    Requests to this machine itself pass by any proxy. A user without an entry in the password
+    database gets a name, and a user without a home folder gets CORGI_HOME as such.
+    """
+    for name in ("no_proxy", "NO_PROXY"):
+        excepted = [host for host in os.environ.get(name, "").split(",") if host]
+        missing = [host for host in LOOPBACK if host not in excepted]
+        os.environ[name] = ",".join([*excepted, *missing])
+    if not Path(os.path.expanduser("~")).is_dir():  # noqa: PTH111  # Path's raises an error
+        os.environ["HOME"] = str(home_folder())
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"uid-{os.getuid()}"
 
 
 def check_dataset_name(name: str) -> None:

@@ -74,8 +74,9 @@ def print_defect(error: Exception) -> None:
     """Print a defect of Corgi's in one line; its traceback goes to a log file."""
     first_line = (str(error).strip().splitlines() or [""])[0]
     typer.secho(f"Failed: {type(error).__name__}: {first_line}", err=True, fg="red")
-    home = Path(os.environ.get("CORGI_HOME") or ".corgi")
-    for folder in (home.absolute(), Path(tempfile.gettempdir())):
+    from orchestration.settings import home_folder
+
+    for folder in (home_folder(), Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / LOG).open("a", encoding="utf-8") as file:

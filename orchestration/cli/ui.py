@@ -38,10 +38,13 @@ def ui(
     overrides: SetOption = None,
     dagster_port: Annotated[
         int | None,
-        typer.Option(help="Dagster's port; default: $CORGI_DAGSTER_PORT or 3000."),
+        typer.Option(
+            min=1, max=65535, help="Dagster's port; default: $CORGI_DAGSTER_PORT or 3000."
+        ),
     ] = None,
     mlflow_port: Annotated[
-        int | None, typer.Option(help="MLflow's port; default: $CORGI_MLFLOW_PORT or 5000.")
+        int | None,
+        typer.Option(min=1, max=65535, help="MLflow's port; default: $CORGI_MLFLOW_PORT or 5000."),
     ] = None,
 ) -> None:
     """Serve Dagster (with its daemon) and MLflow on this machine, until Ctrl-C."""
@@ -53,16 +56,21 @@ def ui(
 
 def serve(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM, or until a server ends by itself; returns the exit code."""
+    if settings.dagster_port == settings.mlflow_port:
+        raise CorgiError(
+            f"Dagster and MLflow cannot both be served on port {settings.dagster_port}",
+            "choose two ports with --dagster-port and --mlflow-port",
+        )
     _check_free("--dagster-port", settings.dagster_port)
     _check_free("--mlflow-port", settings.mlflow_port)
     from orchestration.resources.instance import prepare_home
 
-    prepare_home(settings)
+    home = prepare_home(settings)
     running: dict[Path, subprocess.Popen[bytes]] = {}  # by log
     try:
         for name, command in _commands(settings).items():
             log = settings.state / f"{name}.log"
-            running[log] = _start(command, log, settings)
+            running[log] = _start(command, log, settings, home)
         typer.echo(f"Workspace {settings.workspace}; starting, this takes a moment …")
         pages = {"Dagster": settings.dagster_page, "MLflow": settings.tracking_uri}
         _wait_for(f"{settings.dagster_page}/server_info", running)
@@ -102,11 +110,13 @@ def _commands(settings: Settings) -> dict[str, list[str]]:
     return commands
 
 
-def _start(command: list[str], log: Path, settings: Settings) -> subprocess.Popen[bytes]:
+def _start(
+    command: list[str], log: Path, settings: Settings, home: Path
+) -> subprocess.Popen[bytes]:
     """A child in its own process group, so that its own children end with it."""
     environment = {
         **settings.child_environment(),
-        "DAGSTER_HOME": str(settings.dagster_home),
+        "DAGSTER_HOME": str(home),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }

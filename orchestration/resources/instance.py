@@ -2,27 +2,66 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
+import shutil
+import tempfile
+from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
 
-from corgi_core.io.files import atomic_file
+from corgi_core.io.files import atomic_file, digest_of_file
 from orchestration.settings import Settings
 
-CONFIGURATION = Path(__file__).parents[2] / "infra" / "dagster.yaml"
+CONFIGURATION = files("infra") / "dagster.yaml"
+WRITTEN = "dagster.yaml.default"  # beside dagster.yaml: what Corgi wrote there
+BEFORE_WRITTEN = {"6e2a96465a8618d6"}  # digests of what Corgi wrote before it kept that file
+UNQUOTED = {"%", "?"}  # Dagster 1.13 puts paths into database URLs without quoting these
+
+log = logging.getLogger(__name__)
 
 
 def prepare_home(settings: Settings) -> Path:
-    """The folder of the workspace's Dagster instance, with its configuration."""
+    """The folder of the workspace's Dagster instance, with its configuration.
+
+    A `dagster.yaml` that the user has edited stays as it is; a warning says when a new version of
+    Corgi has another one.
+    """
     home = settings.dagster_home
-    wanted = CONFIGURATION.read_text(encoding="utf-8")
-    target = home / "dagster.yaml"
-    if not target.exists() or target.read_text(encoding="utf-8") != wanted:
-        with atomic_file(target) as temporary:
-            temporary.write_text(wanted, encoding="utf-8")
-    return home
+    ours = CONFIGURATION.read_bytes()
+    path, written = home / "dagster.yaml", home / WRITTEN
+    if _is_unedited(path, written):
+        _write(path, ours)
+    elif written.exists() and written.read_bytes() != ours:
+        log.warning("%s was edited and stays as it is; Corgi now has %s", path, CONFIGURATION)
+    _write(written, ours)
+    return _alias(home) if UNQUOTED & set(str(home)) else home
+
+
+def _is_unedited(path: Path, written: Path) -> bool:
+    if not path.exists():
+        return True
+    if written.exists():
+        return path.read_bytes() == written.read_bytes()
+    return digest_of_file(path) in BEFORE_WRITTEN
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.exists() or path.read_bytes() != content:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(content)
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """The persistent instance."""
     return dg.DagsterInstance.from_config(str(prepare_home(settings)))
+
+
+def _alias(folder: Path) -> Path:
+    """Another path of the folder, which ends with this process."""
+    private = tempfile.mkdtemp(prefix="corgi-")
+    atexit.register(shutil.rmtree, private, ignore_errors=True)
+    alias = Path(private, "dagster")
+    alias.symlink_to(folder, target_is_directory=True)
+    return alias

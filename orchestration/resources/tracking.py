@@ -21,7 +21,13 @@ import dagster as dg
 
 from corgi_core.io.model_index import MODELS_FILE
 from orchestration.resources.outbox import Message, Outbox, deliver_left_over
-from orchestration.settings import AS_TRAINING, Settings, library_variables
+from orchestration.settings import (
+    AS_TRAINING,
+    SQLITE,
+    Settings,
+    library_variables,
+    sqlite_path,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -225,6 +231,6 @@ def _client(tracking_uri: str) -> MlflowClient:
     )
     from mlflow import MlflowClient
 
-    if tracking_uri.startswith("sqlite:///"):
-        Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    if tracking_uri.startswith(SQLITE):
+        sqlite_path(tracking_uri).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri, registry_uri=tracking_uri)

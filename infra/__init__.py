@@ -1,0 +1,1 @@
+"""Configuration of the services that Corgi runs on."""
