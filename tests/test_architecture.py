@@ -38,7 +38,9 @@ def test_the_code_location_loads_nothing_heavy() -> None:
 
 
 def test_the_command_line_loads_no_orchestrator() -> None:
-    assert not loaded_after("import orchestration.cli.app") & (HEAVY | {"dagster", "numpy"})
+    assert not loaded_after("import orchestration.cli.app") & (
+        HEAVY | {"dagster", "numpy", "pydantic", "upath"}
+    )
 
 
 def test_drawing_waits_for_no_orchestrator() -> None:

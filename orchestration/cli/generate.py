@@ -15,11 +15,11 @@ from orchestration.cli.options import (
     SetOption,
     chosen_settings,
 )
-from orchestration.settings import Settings
 
 if TYPE_CHECKING:
     from corgi_core.evaluation.nearest import TrainingImages
     from corgi_core.pipeline import CorgiPipeline
+    from orchestration.settings import Settings
 
 
 def generate(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import read_json
 from orchestration.cli.options import (
     ConfigOption,
     DatasetOption,
@@ -18,7 +17,9 @@ from orchestration.cli.options import (
     chosen_settings,
     options_of,
 )
-from orchestration.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
 
 STUDY_WIDTH = 150  # columns of the study's tables; a narrower terminal breaks their lines
 STUDY_TABLES = {
@@ -41,6 +42,8 @@ def results(
 
 def show_results(settings: Settings, console: Console) -> None:
     """The comparison, where the pictures are, and what to do next."""
+    from corgi_core.io.files import read_json
+
     path = settings.reports / "metrics.json"
     if not path.exists() and _is_without_captions(settings):
         console.print("These data have no captions: a decoder was trained, and no prior.")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -25,7 +25,9 @@ from orchestration.cli.options import (
     SetOption,
     chosen_settings,
 )
-from orchestration.settings import AS_TRAINING, HOST, Settings
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
 
 PATIENCE = 90  # seconds until a server answers
 FAREWELL = 15  # seconds until a server that was asked to stop is killed
@@ -64,6 +66,7 @@ def serve(settings: Settings) -> int:
     _check_free("--dagster-port", settings.dagster_port)
     _check_free("--mlflow-port", settings.mlflow_port)
     from orchestration.resources.instance import prepare_home
+    from orchestration.settings import AS_TRAINING
 
     home = prepare_home(settings)
     running: dict[Path, subprocess.Popen[bytes]] = {}  # by log
@@ -92,6 +95,8 @@ def serve(settings: Settings) -> int:
 
 def _commands(settings: Settings) -> dict[str, list[str]]:
     """The servers' command lines by name."""
+    from orchestration.settings import HOST
+
     settings.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
     python = [sys.executable, "-m"]
     commands = {
@@ -142,6 +147,8 @@ def _end_all(children: Iterable[subprocess.Popen[bytes]]) -> None:
 
 
 def _check_free(option: str, port: int) -> None:
+    from orchestration.settings import HOST
+
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
