@@ -28,7 +28,7 @@ from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
-    from corgi_core.decoders.picture_task import PictureTask
+    from corgi_core.decoders.task import DecoderTask
 
 GROUP = "models"
 KINDS = {"pytorch", "ray", "mlflow"}
@@ -180,7 +180,8 @@ def language_free_decoder(
     With a prior of the caption subset "0%", which knows the other sources' captions alone, it
     draws texts as this source would.
     """
-    from corgi_core.decoders import picture_task, registry
+    from corgi_core.decoders import registry
+    from corgi_core.decoders.task import FineTuning
 
     settings, free = workspace.preset.decoder_of(context.partition_key), workspace.language_free
     drawing = registry.decoder_task(
@@ -190,7 +191,7 @@ def language_free_decoder(
         embeddings=image_embeddings,
         train_keys=images.keys("train"),
         test_keys=images.keys("test", free.source),
-        tuning=picture_task.FineTuning(decoder, images.keys("train", free.source)),
+        tuning=FineTuning(decoder, images.keys("train", free.source)),
     )
     inputs: dict[str, FolderBacked] = {
         "pixels": pixels, "image_embeddings": image_embeddings, "decoder": decoder
@@ -201,7 +202,7 @@ def language_free_decoder(
 
 def trained_decoder(
     context: dg.AssetExecutionContext,
-    drawing: "PictureTask[Any, Any]",
+    drawing: "DecoderTask[Any, Any]",
     name: str,
     inputs: Mapping[str, FolderBacked],
     trainer: Trainer,

@@ -54,7 +54,7 @@ def main(
         millions = sum(p.numel() for p in stage.parameters()) / 1e6
         print(f"{settings.size:>5} px: {millions:.0f} M parameters")
     began = time.perf_counter()
-    picture = decoder.decode(torch.randn(1, WIDTH), steps=steps)
+    picture = decoder.decode(torch.randn(1, WIDTH), num_steps=steps)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     assert picture.shape == (1, 3, 1024, 1024)

@@ -31,7 +31,7 @@ from corgi_core.io.model_index import (
 from corgi_core.io.pictures import picture
 
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone needs none of it
-    from corgi_core.decoders.decoder import Decoder, Text
+    from corgi_core.decoders.decoder import Decoder, TextCond
     from corgi_core.encoders.clip import ClipEnsemble
     from corgi_core.encoders.clip_text import ClipTextTower
     from corgi_core.encoders.tokens import TokenEncoder
@@ -109,7 +109,7 @@ class CorgiPipeline:
                     f"not of {self.tokens.digest}",
                     f"choose a {part} that was trained with this text encoder",
                 )
-        if self.decoder.wants_negative:
+        if self.decoder.needs_negative:
             self.decoder = self.decoder.with_negative(self._sample_prior([""], 1)[0])
 
     # Loading and saving
@@ -488,7 +488,7 @@ class CorgiPipeline:
             float32 [len(prompts) · num_images, d], those of the first caption first.
         """
         prompts = check_prompts(prompts)
-        if self.decoder.takes == "text":
+        if self.decoder.input_kind == "text":
             return self.clip.encode_texts(prompts).repeat_interleave(num_images, dim=0)
         return self._sample_prior(prompts, num_images, num_steps, guidance, seed)
 
@@ -560,16 +560,16 @@ class CorgiPipeline:
             raise CorgiError("an embedding holds numbers that are not finite", "embed it again")
         return self.decoder.decode(
             z.to(self.device), self._text_beside(len(z), prompt),
-            steps=num_steps, guidance=guidance, seed=seed,
+            num_steps=num_steps, guidance=guidance, seed=seed,
         )  # fmt: skip
 
-    def _text_beside(self, count: int, prompt: str | None) -> Text | None:
+    def _text_beside(self, count: int, prompt: str | None) -> TextCond | None:
         if prompt is None or not self.decoder.reads_text:
             return None
-        from corgi_core.decoders.decoder import Text
+        from corgi_core.decoders.decoder import TextCond
 
         tokens, mask = (part.to(self.device) for part in self.tokens.encode([prompt]))
-        return Text(tokens.expand(count, -1, -1), mask.expand(count, -1))
+        return TextCond(tokens.expand(count, -1, -1), mask.expand(count, -1))
 
     def _sample_prior(
         self,

@@ -15,8 +15,8 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
 from corgi_core.data.pixels import pixels
-from corgi_core.decoders.picture_task import PictureTask
 from corgi_core.decoders.registry import decoder_task
+from corgi_core.decoders.task import DecoderTask
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import embed_images
 from corgi_core.encoders.train_clip import ClipTask
@@ -51,7 +51,7 @@ class Corgi:
         self._steps += 1
 
 
-def task_on(kind: str, case: Case) -> PictureTask[Any]:
+def task_on(kind: str, case: Case) -> DecoderTask[Any, Any]:
     """The training of a kind of decoder on the case's stores."""
     settings = preset_named(case.preset).decoder_of(kind)
     training = replace(settings.training, batch_size=case.batch, precision=case.precision, seed=0)

@@ -25,8 +25,12 @@ from torchvision import transforms
 
 from benchmarks.decoder_systems.system import Case
 from corgi_core.config import CascadeSettings, preset_named
-from corgi_core.decoders.cascade.condition import larger, smaller
-from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
+from corgi_core.decoders.cascade.network import (
+    CascadeNetwork,
+    CascadeShape,
+    downsampled,
+    upsampled,
+)
 from corgi_core.decoders.cascade.unet import LEVEL_FEATURES, Stage
 from corgi_core.diffusion.schedule import timestep_features
 from corgi_core.encoders.clip import ClipEnsemble
@@ -81,10 +85,10 @@ class Example:
         noisy = self._scheduler.add_noise(pictures, noise, t)
         told = z
         if self._low is not None:
-            low = smaller(pictures, self._low)
+            low = downsampled(pictures, self._low)
             level = torch.rand(len(pictures))
             beside = self._scheduler.add_noise(low, torch.randn_like(low), (level * 999).long())
-            noisy = torch.cat([noisy, larger(beside, pictures.shape[-1])], dim=1)
+            noisy = torch.cat([noisy, upsampled(beside, pictures.shape[-1])], dim=1)
             told = torch.cat([z, timestep_features(level * 1000, LEVEL_FEATURES)], dim=1)
         with autocast(self._precision, "cpu"):
             vectors = None if self.stage.to_vectors is None else self.stage.to_vectors(z)

@@ -1,1 +1,1 @@
-"""Decoders: CLIP image embedding → picture."""
+"""Decoders: CLIP image embedding → image. `registry.load_decoder` loads all kinds."""

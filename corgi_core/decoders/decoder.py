@@ -1,7 +1,7 @@
-"""What every decoder is: CLIP image embeddings in, pictures out, one model folder.
+"""What all decoders share: from CLIP image embeddings to images, and one model folder.
 
-A kind of decoder says how its network is built and how it draws a batch. What all share stands
-here: whose embeddings it takes, what is refused, batches, sizes, saving and loading.
+A kind of decoder says how its network is built and how it samples a batch of images. The checks of
+the inputs, batches, sizes and saving are here. `registry.load_decoder` loads all kinds.
 """
 
 from __future__ import annotations
@@ -23,36 +23,40 @@ from corgi_core.errors import CorgiError
 from corgi_core.io.model_folder import digest_of_tensors, write_model_folder
 from corgi_core.progress import report
 
-PICTURES_AT_ONCE = 256
-LARGEST_SIZE = 4096
+BATCH_SIZE = 256
+MAX_SIZE = 4096
 
 
-class Text(NamedTuple):
-    """Captions beside embeddings: tokens [n, T, w] and which of them are there, mask [n, T]."""
+class TextCond(NamedTuple):
+    """Captions as a condition beside embeddings.
+
+    tokens [n, T, w] are the text encoder's, and attn_mask [n, T] is true where there is a token.
+    """
 
     tokens: Tensor
-    mask: Tensor
+    attn_mask: Tensor
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """How a batch is drawn: picture i of it from the noise of (seed, first + i)."""
+class SampleOptions:
+    """How a batch of images is sampled: image i of it from the noise of (seed, first + i)."""
 
     seed: int
     first: int
-    steps: int
+    num_steps: int
     guidance: float
 
 
 class Decoder(ABC):
-    """Turns CLIP image embeddings into pictures.
+    """Decodes CLIP image embeddings to images.
 
-    `encoders` is the embedding store's `spec`: the CLIP encoders that the decoder belongs to. The
-    network has a `shape`, a dataclass whose `embedding_width` is d.
+    The network has a `shape`: a dataclass of all that it is built from, whose `embedding_width` is
+    d. `encoders` is the `spec` of the embeddings that the decoder was trained on: the CLIP encoders
+    that it belongs to.
     """
 
-    most_steps: ClassVar[int] = 1  # of sampling; one, where a picture is one pass
-    takes: ClassVar[Literal["image", "text"]] = "image"  # whose CLIP embedding a caption's is
+    input_kind: ClassVar[Literal["image", "text"]] = "image"
+    """Whose CLIP embedding is decoded for a caption: an image's, by a prior, or the text's."""
 
     def __init__(
         self,
@@ -69,16 +73,30 @@ class Decoder(ABC):
     @classmethod
     @abstractmethod
     def build(cls, shape: Mapping[str, Any]) -> nn.Module:
-        """The network of a saved shape, untrained."""
+        """The untrained network of a saved shape."""
 
     @abstractmethod
-    def draw(self, z: Tensor, text: Text | None, drawing: Drawing) -> Tensor:
-        """Pictures [n, 3, s, s] in [0, 1], of the settings' size, of embeddings z [n, d]."""
+    def sample(self, z: Tensor, text: TextCond | None, options: SampleOptions) -> Tensor:
+        """A batch of images; called without gradients, after the inputs were checked.
+
+        Args:
+            z: Embeddings [n, d], float32.
+            text: The captions, or None. Decoders with `reads_text` False never get them.
+            options: Seed, steps and guidance.
+
+        Returns:
+            Images [n, 3, s, s] in [0, 1], of the settings' image_size s.
+        """
 
     @property
     def kind(self) -> str:
         """The name that the decoder is registered under."""
         return self.settings.kind
+
+    @property
+    def max_steps(self) -> int:
+        """The most sampling steps: 1 if an image is one forward pass."""
+        return 1
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -87,12 +105,12 @@ class Decoder(ABC):
 
     @property
     def reads_text(self) -> bool:
-        """Whether captions can stand beside the embeddings."""
+        """Whether captions can be a condition beside the embeddings."""
         return False
 
     @property
     def width(self) -> int:
-        """d, of the embeddings that this decoder takes."""
+        """The width d of the embeddings."""
         return int(self.shape["embedding_width"])
 
     @property
@@ -101,8 +119,8 @@ class Decoder(ABC):
         return tuple(self.encoders["encoder_dims"])
 
     @property
-    def wants_negative(self) -> bool:
-        """Whether guidance is to start from a prior's embedding of the empty caption."""
+    def needs_negative(self) -> bool:
+        """Whether guidance should start from a prior's embedding of the empty caption."""
         return False
 
     def with_negative(self, embedding: Tensor) -> Self:
@@ -113,38 +131,47 @@ class Decoder(ABC):
     def decode(
         self,
         embeddings: Tensor,
-        text: Text | None = None,
+        text: TextCond | None = None,
         *,
-        steps: int | None = None,
+        num_steps: int | None = None,
         guidance: float | None = None,
         seed: int = 0,
         size: int | None = None,
     ) -> Tensor:
-        """Pictures, float32 [n, 3, size, size] in [0, 1], of embeddings [n, d].
+        """Decode embeddings to images. Image i depends on (seed, i), its embedding and its text.
 
-        `text` are the captions' tokens, for decoders that read text. `steps` and `guidance` default
-        to the model's settings (guidance 1 is none), `size` to its own; another one is
-        interpolated. Picture i depends on (seed, i), its embedding and its text only. Raises
-        CorgiError for a wrong width, for text that is not read, and for impossible steps, guidance
-        or size.
+        Args:
+            embeddings: CLIP embeddings [n, d] of the decoder's own encoders.
+            text: The captions, for decoders that read text.
+            num_steps: Sampling steps; by default, the settings'.
+            guidance: Scale of classifier-free guidance, 1 is none; by default, the settings'.
+            seed: Of the noise.
+            size: Pixels to a side; by default, the settings' image_size. Other sizes are resampled.
+
+        Returns:
+            Images [n, 3, size, size], float32 in [0, 1].
+
+        Raises:
+            CorgiError: If the width is wrong, text is not read, or an option is impossible.
         """
-        steps = self.settings.num_steps if steps is None else steps
+        num_steps = self.settings.num_steps if num_steps is None else num_steps
         guidance = self.settings.guidance if guidance is None else guidance
         size = self.settings.image_size if size is None else size
-        self._check(embeddings, text, steps, guidance, size)
-        chunks = [embeddings.new_empty((0, 3, size, size), dtype=torch.float32)]
-        for first in range(0, len(embeddings), PICTURES_AT_ONCE):
-            rows = slice(first, first + PICTURES_AT_ONCE)
+        self._check_inputs(embeddings, text)
+        self._check_options(num_steps, guidance, size)
+        batches = [embeddings.new_empty((0, 3, size, size), dtype=torch.float32)]
+        for first in range(0, len(embeddings), BATCH_SIZE):
+            rows = slice(first, first + BATCH_SIZE)
             z = embeddings[rows].float()
-            words = None if text is None else Text(text.tokens[rows].float(), text.mask[rows])
-            pictures = self.draw(z, words, Drawing(seed, first, steps, guidance))
-            chunks.append(_resized(pictures.float().clamp(0, 1), size))
+            cond = (
+                None if text is None else TextCond(text.tokens[rows].float(), text.attn_mask[rows])
+            )
+            images = self.sample(z, cond, SampleOptions(seed, first, num_steps, guidance))
+            batches.append(_resized(images.float().clamp(0, 1), size))
             report("decoding", first + len(z), len(embeddings))
-        return torch.cat(chunks)
+        return torch.cat(batches)
 
-    def _check(
-        self, embeddings: Tensor, text: Text | None, steps: int, guidance: float, size: int
-    ) -> None:
+    def _check_inputs(self, embeddings: Tensor, text: TextCond | None) -> None:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
             raise CorgiError(
                 f"the embeddings have shape {list(embeddings.shape)}, "
@@ -153,26 +180,31 @@ class Decoder(ABC):
             )
         if text is not None and not self.reads_text:
             raise CorgiError(f"a {self.kind} decoder reads no text", "give it embeddings alone")
-        if text is not None and not len(text.tokens) == len(text.mask) == len(embeddings):
+        if text is not None and not len(text.tokens) == len(text.attn_mask) == len(embeddings):
             raise CorgiError(
-                f"{len(text.tokens)} captions do not go with {len(embeddings)} embeddings",
+                f"there are {len(text.tokens)} captions for {len(embeddings)} embeddings",
                 "give every embedding its caption",
             )
-        if not 1 <= steps <= self.most_steps:
+
+    def _check_options(self, num_steps: int, guidance: float, size: int) -> None:
+        if not 1 <= num_steps <= self.max_steps:
             raise CorgiError(
-                f"{steps} decoder steps are impossible",
-                f"give 1 to {self.most_steps}" if self.most_steps > 1 else "it draws in one",
+                f"{num_steps} decoder steps are impossible",
+                f"choose between 1 and {self.max_steps} steps"
+                if self.max_steps > 1
+                else f"choose 1 step, a {self.kind} decoder has no more",
             )
         if not math.isfinite(guidance):
             raise CorgiError(f"guidance {guidance} is not finite", "give a number such as 1 or 2")
         if guidance != 1 and self.settings.cond_dropout == 0:
             raise CorgiError(
-                "this decoder was trained without embedding dropout, so it cannot be guided",
+                "this decoder was trained without dropout of the embedding and cannot be guided",
                 "use guidance 1, or train with cond_dropout above 0",
             )
-        if not 1 <= size <= LARGEST_SIZE:
+        if not 1 <= size <= MAX_SIZE:
             raise CorgiError(
-                f"pictures of {size} pixels are impossible", f"give 1 to {LARGEST_SIZE}"
+                f"images of {size} pixels to a side are impossible",
+                f"choose between 1 and {MAX_SIZE} pixels",
             )
 
     def to(self, device: torch.device | str) -> Self:
@@ -192,11 +224,22 @@ class Decoder(ABC):
 
     @property
     def digest(self) -> str:
+        """The digest of the weights."""
         return digest_of_tensors(self.network.state_dict())
 
 
-def _resized(pictures: Tensor, size: int) -> Tensor:
-    if pictures.shape[-1] == size:
-        return pictures
-    resized = F.interpolate(pictures, size=(size, size), mode="bicubic", antialias=True)
+def signed(pixels: Tensor) -> Tensor:
+    """Pixel values 0 … 255 → −1 … 1, float32."""
+    return pixels.float() / 127.5 - 1
+
+
+def unsigned(images: Tensor) -> Tensor:
+    """Images in −1 … 1 → 0 … 1; what is outside is clipped."""
+    return (images.clamp(-1, 1) + 1) / 2
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    if images.shape[-1] == size:
+        return images
+    resized = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True)
     return resized.clamp(0, 1)

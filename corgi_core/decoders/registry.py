@@ -19,7 +19,7 @@ from corgi_core.io.model_folder import read_model_folder
 
 if TYPE_CHECKING:
     from corgi_core.decoders.decoder import Decoder
-    from corgi_core.decoders.picture_task import PictureTask
+    from corgi_core.decoders.task import DecoderTask
     from corgi_core.encoders.clip import ClipEnsemble
 
 
@@ -43,8 +43,8 @@ _KINDS = {
         "corgi_core.decoders.gan.decoder:GanDecoder", "corgi_core.decoders.gan.task:GanTask"
     ),
     "lafite": Kind(
-        "corgi_core.decoders.lafite.decoder:LafiteDecoder",
-        "corgi_core.decoders.lafite.task:LafiteTask",
+        "corgi_core.decoders.gan.decoder:LafiteDecoder",
+        "corgi_core.decoders.gan.lafite:LafiteTask",
     ),
     "stable_diffusion": Kind(
         "corgi_core.decoders.stable_diffusion.decoder:StableDiffusionDecoder",
@@ -59,7 +59,7 @@ def register(kind: str, *, decoder: str, task: str, settings: type[DecoderSettin
     Args:
         kind: The name, as `settings.kind`. A name that is registered already is replaced.
         decoder: "module:Class" of the `Decoder`.
-        task: "module:Class" of the `PictureTask` that trains it.
+        task: "module:Class" of the `DecoderTask` that trains it.
         settings: The class of its settings.
 
     Raises:
@@ -83,21 +83,21 @@ def decoder_class(kind: str) -> type[Decoder]:
     return found
 
 
-def task_class(kind: str) -> type[PictureTask[Any, Any]]:
+def task_class(kind: str) -> type[DecoderTask[Any, Any]]:
     """The training of that kind. Raises CorgiError for an unknown kind."""
-    found: type[PictureTask[Any, Any]] = _imported(_kind(kind).task)
+    found: type[DecoderTask[Any, Any]] = _imported(_kind(kind).task)
     return found
 
 
 def decoder_task(
     settings: DecoderSettings, clip: ClipEnsemble | None, **inputs: Any
-) -> PictureTask[Any, Any]:
+) -> DecoderTask[Any, Any]:
     """The training of a decoder.
 
     Args:
         settings: The decoder's settings, whose kind decides the task's class.
         clip: The CLIP encoders, passed to the tasks that have a field `clip`.
-        **inputs: The fields of `PictureTask` other than `settings`.
+        **inputs: The fields of `DecoderTask` other than `settings`.
     """
     task = task_class(settings.kind)
     if "clip" in {field.name for field in fields(task)}:

@@ -1,7 +1,7 @@
-"""Embeddings as decoders read them: centred, all directions equally strong.
+"""Whitening of the embeddings that decoders read.
 
-CLIP embeddings lie in a narrow cone, most of their variance in few directions. Whitened by the
-training images' statistics, what tells two pictures apart is not faint.
+CLIP embeddings lie in a narrow cone, with most of their variance in few directions. Whitened by the
+statistics of the training images, all directions in which images differ are about equally strong.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-FAINTEST = 0.1  # directions with less than this part of the mean variance are not amplified further
+MIN_VARIANCE = 0.1  # directions with a smaller part of the mean variance are not amplified further
 
 
 class Whitening(nn.Module):
-    """z ↦ (z − centre) @ matrix: PCA whitening, and the identity until it is fitted."""
+    """z ↦ (z − centre) @ matrix: PCA whitening, and the identity before it is fitted."""
 
     centre: Tensor
     matrix: Tensor
@@ -25,15 +25,14 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, embeddings: Tensor) -> None:
-        """Take centre and matrix from the training images' embeddings [n, d]."""
+        """Set centre and matrix from the training images' embeddings [n, d]."""
         z = embeddings.double()
         variances, directions = torch.linalg.eigh(z.T.cov(correction=0))
-        floor = (FAINTEST * variances.mean()).clamp_min(1e-6)
+        floor = (MIN_VARIANCE * variances.mean()).clamp_min(1e-6)
         scales = (variances.clamp_min(0) + floor).rsqrt()
         self.centre.copy_(z.mean(dim=0))
         self.matrix.copy_(directions * scales)
 
     def forward(self, z: Tensor) -> Tensor:
         """Embeddings [n, d] → [n, d]."""
-        white: Tensor = (z - self.centre) @ self.matrix
-        return white
+        return (z - self.centre) @ self.matrix

@@ -19,7 +19,7 @@ from corgi_core.data.normalise import picture_file
 from corgi_core.data.pixels import square
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
-from corgi_core.decoders.decoder import Text
+from corgi_core.decoders.decoder import TextCond
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.clip_text import ClipTextTower
 from corgi_core.encoders.embed import embed_images
@@ -117,7 +117,7 @@ def _png_of(image: Image.Image) -> bytes:
 
 def test_steps_and_guidance_reach_the_decoder(pipeline, image):
     few = pipeline.variations(image, num_steps=1, **PT)
-    assert torch.equal(few, pipeline.decoder.decode(image[None], steps=1, seed=5))
+    assert torch.equal(few, pipeline.decoder.decode(image[None], num_steps=1, seed=5))
     guided = pipeline.variations(image, guidance=3.0, **PT)
     assert torch.equal(guided, pipeline.decoder.decode(image[None], guidance=3.0, seed=5))
     assert not torch.equal(few, guided)
@@ -607,7 +607,7 @@ def test_a_decoder_that_reads_captions_reads_them_beside_embeddings(pipeline, im
     with_text = reading.text_to_image("a red apple", 2, **PT)
     without = reading.decode(samples, **PT)
     words = reading.tokens.encode(["a red apple", "a red apple"])
-    by_hand = reading.decoder.decode(samples, Text(*words), seed=5)
+    by_hand = reading.decoder.decode(samples, TextCond(*words), seed=5)
     torch.testing.assert_close(with_text, by_hand, atol=1e-4, rtol=0)
     assert (with_text - without).abs().max() > 1e-3
     blended = reading.edit(image, "a red apple", weight=0.0, num_images=2, **PT)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from corgi_core.config import StableDiffusionSettings, TrainingSettings
-from corgi_core.decoders.picture_task import in_range
+from corgi_core.decoders.decoder import signed
 from corgi_core.decoders.stable_diffusion.task import StableDiffusionTask
 from tests.helpers.shapes import SIDE, a_task
 from tests.helpers.tiny_diffusion import save_pipeline, tiny_scheduler, tiny_unet, tiny_vae
@@ -30,7 +30,7 @@ SETTINGS = StableDiffusionSettings(
 def a_pipeline(folder: Path, pictures: Tensor) -> Path:
     """An untrained UNet, and a VAE that knows the pictures, uint8 [n, 3, s, s]."""
     torch.manual_seed(0)
-    return save_pipeline(folder, a_vae(in_range(pictures)), tiny_unet(), tiny_scheduler())
+    return save_pipeline(folder, a_vae(signed(pictures)), tiny_unet(), tiny_scheduler())
 
 
 def a_vae(pictures: Tensor) -> AutoencoderKL:

@@ -7,10 +7,10 @@ from typing import TypeVar
 from torch import Tensor
 from torch.nn import Module
 
-from corgi_core.decoders.picture_task import PictureTask
+from corgi_core.decoders.task import DecoderTask
 from corgi_core.training.randomness import StepRandom
 
-T = TypeVar("T", bound=PictureTask)
+T = TypeVar("T", bound=DecoderTask)
 
 
 class StoppedError(Exception):

@@ -1,1 +1,1 @@
-"""The cascade: diffusion UNets, each drawing a larger picture from the one before."""
+"""The cascade: diffusion UNets, each of which samples a larger image from the one before."""

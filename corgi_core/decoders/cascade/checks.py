@@ -13,7 +13,7 @@ def check_cascade(settings: CascadeSettings) -> None:
     stages = settings.stages
     if not stages or stages[-1].size != settings.image_size:
         raise CorgiError(
-            f"the last of a cascade's stages must draw the image_size, {settings.image_size}",
+            f"the last stage of a cascade must sample the image_size, {settings.image_size}",
             "add a stage of that size at the end",
         )
     for before, after in pairwise(stages):
@@ -34,7 +34,9 @@ def check_cascade(settings: CascadeSettings) -> None:
 def _check_stage(stage: StageSettings, settings: CascadeSettings) -> None:
     levels = len(stage.channels)
     if not levels or any(c < 8 or c % 8 for c in stage.channels):
-        raise CorgiError(f"{stage.channels} are no channels for a UNet", "choose multiples of 8")
+        raise CorgiError(
+            f"a UNet cannot have the channels {stage.channels}", "choose multiples of 8"
+        )
     if not 0 <= stage.attention_levels <= levels:
         raise CorgiError(
             f"{stage.attention_levels} of {levels} levels cannot attend",
@@ -46,7 +48,7 @@ def _check_stage(stage: StageSettings, settings: CascadeSettings) -> None:
     for name, pixels in sides.items():
         if pixels < 1 or pixels % unit:
             raise CorgiError(
-                f"a UNet of {levels} levels halves its pictures {levels - 1} times, "
+                f"a UNet of {levels} levels halves its images {levels - 1} times, "
                 f"but the {name} is {pixels} pixels",
                 f"choose a multiple of {unit}, or fewer levels",
             )

@@ -1,99 +1,116 @@
-"""The cascade decoder: a small picture is drawn, then a larger one from it, and so on."""
+"""The cascade decoder: samples a small image, then a larger one from it, and so on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from corgi_core.config import CascadeSettings, settings_from
-from corgi_core.decoders.cascade.condition import larger, noised
-from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
-from corgi_core.decoders.cascade.prediction import predicted_start
+from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape, noised, upsampled
 from corgi_core.decoders.cascade.tiles import in_tiles
-from corgi_core.decoders.decoder import Decoder, Drawing, Text
-from corgi_core.decoders.noise import T, few_step_solver
-from corgi_core.diffusion.samplers import noise_for
+from corgi_core.decoders.decoder import Decoder, SampleOptions, TextCond, unsigned
+from corgi_core.diffusion.guidance import guided
+from corgi_core.diffusion.parameterization import to_x0
+from corgi_core.diffusion.samplers import noise_for, sample_dpmpp
+from corgi_core.diffusion.schedule import TIMESTEPS, Schedule
 from corgi_core.training.randomness import seed_of
 
-PIXELS_AT_ONCE = 2**18  # of the pictures that are drawn together, one at least: memory
+BATCH_PIXELS = 2**18  # pixels of the images that are sampled together; one image at least
 
 
 class CascadeDecoder(Decoder):
-    """Draws pictures stage by stage, each in a few steps of DPM-Solver++."""
-
-    most_steps: ClassVar[int] = T
+    """Samples images stage by stage, each in a few steps of DPM-Solver++."""
 
     network: CascadeNetwork
     settings: CascadeSettings
 
     @classmethod
     def build(cls, shape: Mapping[str, Any]) -> nn.Module:
+        """The untrained network of a saved shape."""
         return CascadeNetwork(settings_from(CascadeShape, shape))
 
     @property
+    def max_steps(self) -> int:
+        """T of the noise schedules."""
+        return TIMESTEPS
+
+    @property
     def reads_text(self) -> bool:
+        """Whether the cascade was built for captions."""
         return self.network.shape.text_width is not None
 
-    def draw(self, z: Tensor, text: Text | None, drawing: Drawing) -> Tensor:
-        """Without text, a decoder that reads text goes by the embeddings alone."""
-        at_once = max(1, PIXELS_AT_ONCE // self.settings.image_size**2)
-        chunks = []
-        for first in range(0, len(z), at_once):
-            rows = slice(first, first + at_once)
-            words = None if text is None else Text(text.tokens[rows], text.mask[rows])
-            these, picture = replace(drawing, first=drawing.first + first), None
+    def sample(self, z: Tensor, text: TextCond | None, options: SampleOptions) -> Tensor:
+        """Images [n, 3, s, s] in [0, 1] of embeddings [n, d]: see `Decoder.sample`.
+
+        Without text, a decoder that reads text is conditioned on the embeddings alone.
+        """
+        batch = max(1, BATCH_PIXELS // self.settings.image_size**2)
+        batches = []
+        for first in range(0, len(z), batch):
+            rows = slice(first, first + batch)
+            cond = None if text is None else TextCond(text.tokens[rows], text.attn_mask[rows])
+            part = replace(options, first=options.first + first)
+            images: Tensor | None = None
             for number in range(len(self.settings.stages)):
-                picture = self._drawn(number, picture, z[rows], words, these)
-            assert picture is not None
-            chunks.append((picture + 1) / 2)
-        return torch.cat(chunks)
+                images = self._sample_stage(number, images, z[rows], cond, part)
+            assert images is not None
+            batches.append(unsigned(images))
+        return torch.cat(batches)
 
-    def _drawn(
-        self, number: int, low: Tensor | None, z: Tensor, text: Text | None, drawing: Drawing
+    def _sample_stage(
+        self,
+        number: int,
+        low: Tensor | None,
+        z: Tensor,
+        text: TextCond | None,
+        options: SampleOptions,
     ) -> Tensor:
-        """Stage `number`'s pictures [n, 3, s, s] in −1 … 1, from those of the stage before."""
+        """Images [n, 3, s, s] in −1 … 1 of stage `number`, from those of the stage before."""
         settings, stage = self.settings, self.settings.stages[number]
+        schedule = Schedule.shifted_cosine(stage.noise_shift)
 
-        def fresh(what: str, size: int) -> Tensor:
-            seed = seed_of(what, drawing.seed, number)
-            return noise_for(seed, drawing.first, len(z), (3, size, size)).to(z.device)
+        def noise(name: str, size: int) -> Tensor:
+            seed = seed_of(name, options.seed, number)
+            return noise_for(seed, options.first, len(z), (3, size, size)).to(z.device)
 
         level = z.new_full((len(z),), settings.sampling_noise)
-        beside = []
+        added = []
         if low is not None:
-            beside = [larger(noised(low, level, fresh("condition", low.shape[-1])), stage.size)]
-        x, solver = fresh("picture", stage.size), few_step_solver(stage.noise_shift, drawing.steps)
-        alpha_bar, white = solver.alphas_cumprod.to(z.device), self.network.white(z)
-        for t in solver.timesteps.to(z.device):
-            predict = partial(
-                self._guided, number, t.expand(len(z)), level, white, text, drawing.guidance
-            )
-            inputs = torch.cat([x, *beside], dim=1)
-            predicted = in_tiles(predict, inputs, settings.tile, settings.overlap)
-            x_0 = predicted_start(settings.prediction, x, predicted, alpha_bar[t])
-            (x,) = solver.step(x_0.clamp(-1, 1), t, x, return_dict=False)
-        return x.clamp(-1, 1)
+            added = [upsampled(noised(low, level, noise("condition", low.shape[-1])), stage.size)]
+        white = self.network.whitening(z)
 
-    def _guided(
+        def denoise(x_t: Tensor, t: int) -> Tensor:
+            timesteps = torch.full((len(z),), t, device=z.device)
+            predict = partial(
+                self._predict, number, timesteps, level, white, text, options.guidance
+            )
+            inputs = torch.cat([x_t, *added], dim=1)
+            predicted = in_tiles(predict, inputs, settings.tile, settings.overlap)
+            alphas_cumprod = schedule.alphas_cumprod.to(z.device)[t]
+            return to_x0(settings.prediction, x_t, predicted, alphas_cumprod).clamp(-1, 1)
+
+        x_t = noise("picture", stage.size).unsqueeze(1)
+        return sample_dpmpp(denoise, x_t, options.num_steps, schedule).clamp(-1, 1)
+
+    def _predict(
         self,
         number: int,
         t: Tensor,
         level: Tensor,
         white: Tensor,
-        text: Text | None,
+        text: TextCond | None,
         guidance: float,
         inputs: Tensor,
     ) -> Tensor:
-        """The stage's prediction, by classifier-free guidance unless guidance is 1."""
+        """Prediction of stage `number`, with classifier-free guidance unless guidance is 1."""
         stage = self.network.stages[number]
-        shown = torch.zeros(len(t), dtype=torch.bool, device=t.device)
-        predicted: Tensor = stage(inputs, t, level, white, shown, text)
-        if guidance != 1:
-            unguided = stage(inputs, t, level, white, ~shown)
-            predicted = unguided + guidance * (predicted - unguided)
-        return predicted
+        cond_mask = torch.ones(len(t), dtype=torch.bool, device=t.device)
+        cond: Tensor = stage(inputs, t, level, white, cond_mask, text)
+        if guidance == 1:
+            return cond
+        return guided(stage(inputs, t, level, white, ~cond_mask), cond, guidance)

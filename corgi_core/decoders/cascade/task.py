@@ -1,38 +1,55 @@
-"""What a cascade learns: every stage to denoise all training images, at its own size."""
+"""Training of a cascade: every stage denoises all training images, downsampled to its size."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corgi_core.config import CascadeSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.decoders.cascade.checks import check_cascade
-from corgi_core.decoders.cascade.condition import larger, noised, smaller
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
-from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
-from corgi_core.decoders.cascade.prediction import prediction_target
-from corgi_core.decoders.decoder import Text
-from corgi_core.decoders.noise import T, forward_process
-from corgi_core.decoders.picture_task import PictureTask, in_range
+from corgi_core.decoders.cascade.network import (
+    CascadeNetwork,
+    CascadeShape,
+    downsampled,
+    noised,
+    upsampled,
+)
+from corgi_core.decoders.decoder import TextCond, signed
+from corgi_core.decoders.task import DecoderTask
+from corgi_core.diffusion.parameterization import target
+from corgi_core.diffusion.schedule import Schedule
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import StepRandom
 
 
-@dataclass
-class CascadeTask(PictureTask[CascadeSettings, CascadeNetwork]):
-    """Training of a cascade, all stages in one run; its loss is the mean of theirs.
+class CaptionTokens(NamedTuple):
+    """The tokens of all captions, and which of them belong to each training image.
 
-    `texts` holds "tokens" [m, T, w] and "mask" [m, T] of captions, for a cascade that reads them;
-    it reads those of the images `captioned`, or of all.
+    Image i has the captions `rows[first[i]]` … `rows[first[i] + count[i] − 1]`, rows of tokens
+    [m, T, w] and attn_mask [m, T].
+    """
+
+    tokens: Tensor
+    attn_mask: Tensor
+    rows: Tensor
+    first: Tensor
+    count: Tensor
+
+
+@dataclass
+class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
+    """Training of a cascade, all stages in one run. Its loss is the mean of theirs.
+
+    `texts` holds "tokens" [m, T, w] and "mask" [m, T] of captions, for a cascade that reads them.
+    It reads the captions of the images `captioned`; by default, of all.
     """
 
     texts: ArrayStore | None = None
@@ -50,92 +67,108 @@ class CascadeTask(PictureTask[CascadeSettings, CascadeNetwork]):
             )
 
     def build(self) -> CascadeNetwork:
+        """The untrained network."""
         return CascadeNetwork(CascadeShape.of(self.settings, self.embeddings.spec["width"]))
 
     def decoder(self, model: CascadeNetwork, card: Mapping[str, Any]) -> CascadeDecoder:
+        """The trained network as a decoder."""
         encoders = dict(self.embeddings.spec)
         if self.texts is not None:
             encoders["text_encoder"] = self.texts.spec["text_encoder"]
         return CascadeDecoder(model, self.settings, encoders, card)
 
     def fit(self, model: CascadeNetwork) -> None:
-        """The whitening of the training images' embeddings."""
-        model.white.fit(self.training_embeddings)
+        """Set the whitening of the training images' embeddings."""
+        model.whitening.fit(self.training_embeddings)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """One (t, noise) a picture and stage, embeddings blurred now and then. rows [b] → mean."""
-        chosen = self.order[rows]
-        pictures = in_range(self.training_pixels[chosen].to(random.device))
-        z = self.blurred(self.training_embeddings[chosen].to(random.device), random)
-        dropped = random.uniform() < self.settings.cond_dropout
-        text = self._words_of(chosen, dropped, random)
-        return self._losses(model, pictures, z, dropped, random, text)
+        """The mean loss of rows [b], and each stage's, at one (t, noise) an image and stage."""
+        images = self.order[rows]
+        x_0 = signed(self.training_pixels[images].to(random.device))
+        z = self.perturbed(self.training_embeddings[images].to(random.device), random)
+        cond_mask = random.uniform() >= self.settings.cond_dropout
+        text = self._sample_captions(images, cond_mask, random)
+        return self._losses(model, x_0, z, cond_mask, random, text)
 
     def evaluate(self, model: CascadeNetwork) -> dict[str, float]:
-        """Denoising losses and the error of few-step reconstructions, on fixed held-out images."""
+        """Denoising losses, and the error of few-step samples, on fixed held-out images."""
         if not self.test_keys:
             return {}
         device = next(model.parameters()).device
         pixels, z = (tensor.to(device) for tensor in self.held_out)
         random = StepRandom(0, 0, len(z), device=device)
-        shown = torch.zeros(len(z), dtype=torch.bool, device=device)
-        losses = self._losses(model, in_range(pixels), z, shown, random)
+        cond_mask = torch.ones(len(z), dtype=torch.bool, device=device)
+        losses = self._losses(model, signed(pixels), z, cond_mask, random)
         held_out = {f"held_out_{name}": float(loss) for name, loss in losses.items()}
         return held_out | super().evaluate(model)
 
     def _losses(
         self,
         model: nn.Module,
-        pictures: Tensor,
+        images: Tensor,
         z: Tensor,
-        dropped: Tensor,
+        cond_mask: Tensor,
         random: StepRandom,
-        text: Text | None = None,
+        text: TextCond | None = None,
     ) -> dict[str, Tensor]:
-        """ "loss", and each stage's own, of pictures [n, 3, s, s] in −1 … 1."""
+        """The mean "loss" and each stage's "loss_<size>", of images [n, 3, s, s] in −1 … 1."""
         settings = self.settings
         x, timesteps, levels, targets = [], [], [], []
         low: Tensor | None = None
-        for stage, process in zip(settings.stages, self._processes, strict=True):
-            x_0 = smaller(pictures, stage.size)
-            t, noise = random.integers(T), random.normal(*x_0.shape[1:])
-            noisy = [process.add_noise(x_0, noise, t.int())]  # type: ignore[arg-type]
+        for stage, schedule in zip(settings.stages, self._schedules, strict=True):
+            x_0 = downsampled(images, stage.size)
+            t, noise = random.integers(schedule.num_timesteps), random.normal(*x_0.shape[1:])
+            inputs = [schedule.add_noise(x_0, noise, t)]
             level = settings.condition_noise * random.uniform()
             if low is not None:
-                noisy += [larger(noised(low, level, random.normal(*low.shape[1:])), stage.size)]
-            x.append(torch.cat(noisy, dim=1))
+                inputs += [upsampled(noised(low, level, random.normal(*low.shape[1:])), stage.size)]
+            x.append(torch.cat(inputs, dim=1))
             timesteps.append(t)
             levels.append(level)
-            alpha_bar = process.alphas_cumprod.to(t.device)[t]
-            targets.append(prediction_target(settings.prediction, x_0, noise, alpha_bar))
+            alphas_cumprod = schedule.alphas_cumprod.to(t.device)[t]
+            targets.append(target(settings.prediction, x_0, noise, alphas_cumprod))
             low = x_0
-        predictions = model(x, timesteps, levels, z, dropped, text)
-        losses = [F.mse_loss(p, target) for p, target in zip(predictions, targets, strict=True)]
-        by_size = {
-            f"loss_{stage.size}": loss
-            for stage, loss in zip(settings.stages, losses, strict=True)
-        }  # fmt: skip
+        predictions = model(x, timesteps, levels, z, cond_mask, text)
+        losses = [F.mse_loss(*pair) for pair in zip(predictions, targets, strict=True)]
+        sizes = [stage.size for stage in settings.stages]
+        by_size = {f"loss_{size}": loss for size, loss in zip(sizes, losses, strict=True)}
         return {"loss": torch.stack(losses).mean(), **by_size}
 
-    def _words_of(self, chosen: Tensor, dropped: Tensor, random: StepRandom) -> Text | None:
-        """The chosen pictures' captions; hidden where the embedding is, and now and then alone."""
+    def _sample_captions(
+        self, images: Tensor, cond_mask: Tensor, random: StepRandom
+    ) -> TextCond | None:
+        """One of each image's captions, uniformly; a pure function of (seed, step, sample).
+
+        The captions are dropped where the embedding is, and alone with the settings' text_dropout.
+        """
         if self._captions is None:
             return None
-        tokens, mask = (part[chosen].to(random.device) for part in self._captions)
-        hidden = dropped | (random.uniform() < self.settings.text_dropout)
-        return Text(tokens.float(), mask & ~hidden[:, None])
+        tokens, attn_mask, rows, first, count = self._captions
+        cond_mask = cond_mask & (random.uniform() >= self.settings.text_dropout)
+        count, number = count[images], random.uniform().cpu()
+        chosen = first[images] + (number * count).long().clamp_max(count - 1)
+        captions = rows[torch.where(count > 0, chosen, 0)]
+        cond_mask = cond_mask & (count > 0).to(random.device)
+        attn = attn_mask[captions].to(random.device) & cond_mask[:, None]
+        return TextCond(tokens[captions].to(random.device).float(), attn)
 
     @cached_property
-    def _captions(self) -> Text | None:
-        """Each training picture's first caption; where it has none, no token is there."""
+    def _captions(self) -> CaptionTokens | None:
+        """The captions of the training images that are in the caption subset."""
         if self.texts is None:
             return None
-        first = {key: row for row, key in reversed(list(enumerate(self.texts.keys.tolist())))}
-        read = first.keys() if self.captioned is None else first.keys() & set(self.captioned)
-        rows = np.array([first[key] if key in read else -1 for key in self.train_keys])
-        tokens, mask = self.texts.read("tokens")[rows], self.texts.read("mask")[rows].astype(bool)
-        return Text(torch.from_numpy(tokens), torch.from_numpy(mask & (rows >= 0)[:, None]))
+        captioned = set(self.train_keys if self.captioned is None else self.captioned)
+        found: dict[str, list[int]] = {}
+        for row, key in enumerate(self.texts.keys.tolist()):
+            if key in captioned:
+                found.setdefault(key, []).append(row)
+        rows = [found.get(key, []) for key in self.train_keys]
+        count = torch.tensor([len(each) for each in rows])
+        flat = torch.tensor([row for each in rows for row in each] or [0])
+        tokens = torch.from_numpy(self.texts.read("tokens"))
+        attn_mask = torch.from_numpy(self.texts.read("mask").astype(bool))
+        return CaptionTokens(tokens, attn_mask, flat, count.cumsum(0) - count, count)
 
     @cached_property
-    def _processes(self) -> list[DDPMScheduler]:
-        return [forward_process(stage.noise_shift) for stage in self.settings.stages]
+    def _schedules(self) -> list[Schedule]:
+        return [Schedule.shifted_cosine(stage.noise_shift) for stage in self.settings.stages]

@@ -1,8 +1,8 @@
-"""Large pictures in overlapping tiles: a UNet's memory is that of one tile, whatever the picture.
+"""Large images in overlapping tiles: a UNet's memory is that of one tile, whatever the image.
 
-Tiles overlap by `overlap` pixels. At an edge inside the picture, the outer quarter of the overlap
-is context alone; over the inner half one tile fades into the next. So a network that looks no
-further than `overlap` / 4 gives in tiles exactly what it gives at once.
+Tiles overlap by `overlap` pixels. At an edge inside the image, the outer quarter of the overlap is
+context alone; over the inner half one tile fades into the next. So a network whose receptive field
+reaches no further than `overlap` / 4 gives exactly the same in tiles as at once.
 """
 
 from __future__ import annotations
@@ -22,27 +22,41 @@ def starts(size: int, tile: int, overlap: int) -> list[int]:
 
 
 def feather(start: int, size: int, tile: int, overlap: int) -> Tensor:
-    """How much a tile counts along its side, [tile] in 0 … 1: fading at edges inside the picture.
+    """A tile's weights along its side, [tile] in 0 … 1: fading at edges inside the image.
 
-    Two tiles that overlap by exactly `overlap` sum to 1.
+    Args:
+        start: Where the tile begins, in pixels.
+        size: Pixels to a side of the image.
+        tile: Pixels to a side of a tile.
+        overlap: Pixels that two neighbours share.
+
+    Returns:
+        The weights. Those of two tiles that overlap by exactly `overlap` sum to 1.
     """
     unused = overlap // 4
-    place = torch.arange(tile) + 0.5
+    pixel = torch.arange(tile) + 0.5
     fading = max(1, overlap - 2 * unused)
     weight = torch.ones(tile)
     if start > 0:
-        weight = weight * ((place - unused) / fading).clamp(0, 1)
+        weight = weight * ((pixel - unused) / fading).clamp(0, 1)
     if start + tile < size:
-        weight = weight * ((tile - place - unused) / fading).clamp(0, 1)
+        weight = weight * ((tile - pixel - unused) / fading).clamp(0, 1)
     return weight
 
 
 def in_tiles(
     network: Callable[[Tensor], Tensor], inputs: Tensor, tile: int, overlap: int
 ) -> Tensor:
-    """`network`, which maps [n, c, t, t] to [n, 3, t, t], on inputs [n, c, s, s] of any size.
+    """Apply a network tile by tile, and blend the tiles.
 
-    Inputs no larger than a tile are given to it as they are.
+    Args:
+        network: Maps [n, c, t, t] to [n, 3, t, t].
+        inputs: [n, c, s, s] of any size s; if s ≤ tile, the network is applied once.
+        tile: Pixels to a side of a tile.
+        overlap: Pixels that two neighbours share.
+
+    Returns:
+        The output [n, 3, s, s].
     """
     size = inputs.shape[-1]
     if size <= tile:
@@ -50,9 +64,9 @@ def in_tiles(
     total = inputs.new_zeros(len(inputs), 3, size, size)
     weights = inputs.new_zeros(size, size)
     for top, left in product(starts(size, tile, overlap), repeat=2):
-        place = (..., slice(top, top + tile), slice(left, left + tile))
+        window = (..., slice(top, top + tile), slice(left, left + tile))
         rows, columns = (feather(start, size, tile, overlap) for start in (top, left))
         weight = torch.outer(rows, columns).to(inputs.device)
-        total[place] += weight * network(inputs[place])
-        weights[place] += weight
+        total[window] += weight * network(inputs[window])
+        weights[window] += weight
     return total / weights

@@ -1,1 +1,1 @@
-"""A StyleGAN2 that is told the embedding at every layer, with Lafite's architecture and losses."""
+"""StyleGAN2 conditioned on the embedding at every layer, with Lafite's architecture and losses."""

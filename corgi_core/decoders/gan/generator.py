@@ -1,10 +1,10 @@
-"""The generator: a latent and an embedding → a picture, in one pass (StyleGAN2, told as Lafite is).
+"""The generator: a latent and an embedding → an image, in one forward pass (StyleGAN2).
 
-A mapping network turns the latent into w, which every layer's style hears beside the whitened
-embedding. Pictures grow from 8 × 8, which a linear map of the embedding fills, by doubling. (From
-StyleGAN2's constant 4 × 4 it learns later what is where.) Each resolution adds its own RGB to the
-doubled one before (skip connections: Karras et al. 2020, section 4.1). No noise is added to the
-layers: it sticks to the pixels, not to what is drawn (Karras et al. 2021).
+A mapping network maps the latent to w. The style of every layer depends on w and the whitened
+embedding, as in Lafite. Features begin at 8 × 8, as a linear map of the embedding, and are doubled.
+(From StyleGAN2's constant 4 × 4 the layout is learned later.) Each resolution adds its own RGB to
+the doubled one before (skip connections: Karras et al. 2020, section 4.1). No noise is added to the
+layers: it sticks to pixels, not to objects (Karras et al. 2021).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from corgi_core.decoders.gan.layers import Linear, doubled, leaky
 from corgi_core.decoders.gan.modulation import ConditionalStyle, ModulatedConvolution
 from corgi_core.decoders.whitening import Whitening
 
-START = 8  # the side that pictures grow from; those of 8 pixels grow from 4
+START = 8  # pixels, of the first features; 4 for images of 8 pixels
 MAPPING_LAYERS = 2
-MAPPING_RATE = 0.01  # the mapping learns this much slower
+MAPPING_RATE = 0.01  # learning rate of the mapping network relative to the others'
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class GanShape:
 
     @property
     def start(self) -> int:
-        """The side that the generator's pictures grow from."""
+        """Pixels to a side of the first features."""
         return min(START, self.image_size // 2)
 
     def sides(self, smallest: int) -> tuple[int, ...]:
@@ -45,7 +45,7 @@ class GanShape:
         return tuple(smallest << i for i in range(doublings))
 
     def channels(self, side: int) -> int:
-        """At the resolution side × side."""
+        """Number of channels at the resolution side × side."""
         return min(self.max_channels, self.channel_base // side)
 
 
@@ -61,7 +61,7 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor, w: Tensor, white: Tensor) -> Tensor:
-        """x [n, inputs, s, s], or s / 2 where it doubles → [n, outputs, s, s]."""
+        """Features x [n, inputs, s, s], or s / 2 if it doubles → [n, outputs, s, s]."""
         if self._doubles:
             x = doubled(x)
         x = self.convolution(x, self.style(w, white))
@@ -69,7 +69,7 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """A resolution's part of the picture."""
+    """What a resolution adds to the image."""
 
     def __init__(self, shape: GanShape, side: int) -> None:
         super().__init__()
@@ -79,12 +79,13 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor, w: Tensor, white: Tensor) -> Tensor:
-        """[n, channels, s, s] → [n, 3, s, s]."""
-        return self.convolution(x, self.style(w, white)) + self.bias[:, None, None]
+        """Features x [n, channels, s, s] → [n, 3, s, s]."""
+        rgb: Tensor = self.convolution(x, self.style(w, white))
+        return rgb + self.bias[:, None, None]
 
 
 class Generator(nn.Module):
-    """Pictures of embeddings."""
+    """Images of embeddings and latents."""
 
     def __init__(self, shape: GanShape) -> None:
         super().__init__()
@@ -93,7 +94,7 @@ class Generator(nn.Module):
             Linear(shape.latent_width, shape.latent_width, rate=MAPPING_RATE)
             for _ in range(MAPPING_LAYERS)
         )
-        self.white = Whitening(shape.embedding_width)
+        self.whitening = Whitening(shape.embedding_width)
         sides, first = shape.sides(shape.start), shape.channels(shape.start)
         self.start = Linear(shape.embedding_width, first * shape.start**2)
         layers = [SynthesisLayer(shape, first, shape.start, doubles=False)]
@@ -104,18 +105,18 @@ class Generator(nn.Module):
         self.to_rgb = nn.ModuleList(ToRGB(shape, side) for side in sides)
 
     def forward(self, z: Tensor, latent: Tensor) -> Tensor:
-        """Embeddings z [n, d], latents [n, latent_width] → pictures [n, 3, s, s], −1 … 1 or so."""
-        return self.synthesise(self.map(latent), self.white(z))
+        """Embeddings z [n, d], latents [n, latent_width] → images [n, 3, s, s], about −1 … 1."""
+        return self.synthesise(self.map(latent), self.whitening(z))
 
     def map(self, latent: Tensor) -> Tensor:
-        """w [n, latent_width] of standard normal latents, which are put on the sphere."""
+        """Standard normal latents, normalised to the sphere → w [n, latent_width]."""
         w = latent * (latent.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
         for layer in self.mapping:
             w = leaky(layer(w))
         return w
 
     def synthesise(self, w: Tensor, white: Tensor) -> Tensor:
-        """Pictures [n, 3, s, s] of w [n, latent_width] and whitened embeddings [n, d]."""
+        """Images [n, 3, s, s] of w [n, latent_width] and whitened embeddings [n, d]."""
         layers = iter(self.layers)
         start = self.start(white).unflatten(1, (-1, self.shape.start, self.shape.start))
         x = next(layers)(start.contiguous(memory_format=torch.channels_last), w, white)

@@ -1,6 +1,6 @@
-"""What both networks are built from: equalised layers, and resampling that does not alias.
+"""Layers of both networks: equalised layers, and resampling without aliasing.
 
-Weights are drawn from N(0, 1) and scaled when they are used, so that Adam moves all of them alike
+Weights are initialised from N(0, 1) and scaled in use, so that Adam moves all of them alike
 (Karras et al., "Progressive Growing of GANs", 2018, section 4.1). Sizes are halved and doubled with
 the filter [1, 3, 3, 1] (Karras et al., "Analyzing and Improving the Image Quality of StyleGAN",
 2020, appendix B).

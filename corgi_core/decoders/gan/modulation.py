@@ -1,4 +1,4 @@
-"""Convolutions whose weights are scaled by a style, and the style that two things decide.
+"""Convolutions whose weights are scaled by a style, and the style of latent and embedding.
 
 Modulation and demodulation are StyleGAN2's (Karras et al. 2020, section 2.2, equations 1 and 3);
 the conditional style is Lafite's (Zhou et al. 2022, section 3.2).
@@ -18,27 +18,28 @@ EPSILON = 1e-8
 class ConditionalStyle(nn.Module):
     """A layer's style s = B [A(w), C(z)]: from the latent by A, from the embedding by two layers C.
 
-    Every layer has its own, so each can take from the embedding what concerns its scale.
+    Every layer has its own, so each can use what the embedding says about its scale.
     """
 
     def __init__(self, latent_width: int, embedding_width: int, channels: int) -> None:
         super().__init__()
-        self.of_latent = Linear(latent_width, channels)
-        self.of_embedding = Linear(embedding_width, channels)
-        self.refined = Linear(channels, channels)
-        self.of_both = Linear(2 * channels, channels, bias=1.0)
+        self.from_latent = Linear(latent_width, channels)
+        self.from_embedding = Linear(embedding_width, channels)
+        self.embedding_hidden = Linear(channels, channels)
+        self.from_both = Linear(2 * channels, channels, bias=1.0)
 
     def forward(self, w: Tensor, white: Tensor) -> Tensor:
-        """w [n, latent width], whitened embeddings [n, d] → [n, channels], about 1."""
-        told = self.refined(leaky(self.of_embedding(white)))
-        return self.of_both(torch.cat([self.of_latent(w), told], dim=1))
+        """Style [n, channels], about 1, of w [n, latent_width] and whitened embeddings [n, d]."""
+        embedded = self.embedding_hidden(leaky(self.from_embedding(white)))
+        style: Tensor = self.from_both(torch.cat([self.from_latent(w), embedded], dim=1))
+        return style
 
 
 class ModulatedConvolution(nn.Module):
     """Convolution by the sample's own weights w'ᵢⱼₖ = sᵢ wᵢⱼₖ, demodulated to w'ⱼ / ‖w'ⱼ‖.
 
-    i counts input channels, j output channels, k the taps. Scaling the weights is scaling what goes
-    in and what comes out, so the samples share one convolution.
+    i counts input channels, j output channels, k the taps. Scaling the weights is the same as
+    scaling inputs and outputs, so the samples share one convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, *, demodulates: bool = True) -> None:
@@ -47,7 +48,7 @@ class ModulatedConvolution(nn.Module):
         self._scale, self._demodulates = (inputs * size**2) ** -0.5, demodulates
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """x [n, inputs, s, s], style [n, inputs] → [n, outputs, s, s]."""
+        """Features x [n, inputs, s, s], style [n, inputs] → [n, outputs, s, s]."""
         weight = self.weight * self._scale
         y = F.conv2d(x * style[:, :, None, None], weight, padding=weight.shape[-1] // 2)
         if self._demodulates:

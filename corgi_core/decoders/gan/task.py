@@ -1,15 +1,15 @@
-"""What the GAN learns: to draw what no discriminator tells from real, and CLIP from the embedding.
+"""Training of the GAN: an adversarial loss, and contrastive losses by CLIP and the discriminator.
 
     L_G = −E log σ(D(G)) + λ_c L_clip(G) + λ_l L_layout(G) + λ_s L_sem(G) + λ_p · path
     L_D = −E log σ(D(x)) − E log(1 − σ(D(G))) + λ_s L_sem(x) + γ/2 · R1
 
-L_clip and L_sem are τ times the contrastive loss within the batch, between embeddings and CLIP's
-embeddings of the drawn pictures, or the discriminator's semantic features (Lafite, section 3.3;
-there only pictures are rivals, here embeddings too, as in CLIP). CLIP looks at pictures that are
-moved and relit a little, as those that it learned from were: patterns of pixels that please it move
-with them. L_layout, which Lafite has not, brings colours to their places within hundreds of steps;
-at 16 pixels it says nothing of details. The regularisers are lazy: taken every so many steps, times
-as much (Karras et al. 2020, section 3.1).
+L_clip and L_sem are τ times the contrastive loss within the batch, between the embeddings and
+CLIP's embeddings of the generated images, or the discriminator's semantic features (Lafite, section
+3.3; there only images are negatives, here embeddings too, as in CLIP). CLIP gets images that are
+moved and relit a little, as in its own training, so that patterns of single pixels do not please
+it. L_layout, which Lafite does not have, learns the layout of colours within hundreds of steps; at
+16 pixels it has no influence on details. The regularisers are lazy: computed every so many steps,
+and multiplied by that number (Karras et al. 2020, section 3.1).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from corgi_core.config import GanSettings
-from corgi_core.decoders.decoder import Decoder
+from corgi_core.decoders.decoder import Decoder, signed
 from corgi_core.decoders.gan.augment import NUMBERS
 from corgi_core.decoders.gan.decoder import GanDecoder
-from corgi_core.decoders.gan.discriminator import GROUP, SMALLEST
+from corgi_core.decoders.gan.discriminator import GROUP, MIN_SIZE
 from corgi_core.decoders.gan.generator import GanShape
 from corgi_core.decoders.gan.losses import discriminator_loss, generator_loss, layout_loss
-from corgi_core.decoders.gan.network import GanNetwork, Match
-from corgi_core.decoders.picture_task import PictureTask, in_range
+from corgi_core.decoders.gan.network import GanNetwork, GanStep
+from corgi_core.decoders.task import DecoderTask
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import JITTER_NUMBERS, global_clip_loss, jittered
 from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
@@ -40,7 +40,7 @@ TEMPERATURE = 0.5  # τ, as Lafite's
 
 
 @dataclass
-class GanTask(PictureTask[GanSettings, GanNetwork]):
+class GanTask(DecoderTask[GanSettings, GanNetwork]):
     """Training of a GAN decoder. `clip` are the encoders that made the embeddings; frozen."""
 
     compares_samples: ClassVar[bool] = True
@@ -50,9 +50,9 @@ class GanTask(PictureTask[GanSettings, GanNetwork]):
     def __post_init__(self) -> None:
         super().__post_init__()
         size = self.settings.image_size
-        if size <= SMALLEST or size & (size - 1):
+        if size <= MIN_SIZE or size & (size - 1):
             raise CorgiError(
-                f"a GAN cannot draw {size} pixels: its pictures grow and shrink by twos",
+                f"a GAN cannot generate images of {size} pixels: its layers double and halve them",
                 "set decoder.image_size to 8, 16, 32, 64 or another power of two",
             )
         if self.clip.digest != self.embeddings.spec["encoder"]:
@@ -69,41 +69,45 @@ class GanTask(PictureTask[GanSettings, GanNetwork]):
 
     @property
     def shape(self) -> GanShape:
+        """The shape of both networks."""
         s, width = self.settings, self.embeddings.spec["width"]
         return GanShape(width, s.image_size, s.latent_width, s.channel_base, s.max_channels)
 
     def build(self) -> GanNetwork:
+        """The untrained networks."""
         s = self.settings
         model = GanNetwork(self.shape, s.augment_target, s.augment_pictures)
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
 
     def fit(self, model: GanNetwork) -> None:
-        """The whitening of the training images' embeddings."""
-        model.generator.white.fit(self.training_embeddings)
+        """Set the whitening of the training images' embeddings."""
+        model.generator.whitening.fit(self.training_embeddings)
 
     def decoder(self, model: GanNetwork, card: Mapping[str, Any]) -> Decoder:
+        """The trained generator as a decoder."""
         return GanDecoder(model.generator, self.settings, self.embeddings.spec, card)
 
-    def drawing_part(self, model: GanNetwork) -> nn.Module:
-        """The generator. A saved decoder has no discriminator: that one starts anew."""
+    def decoder_network(self, model: GanNetwork) -> nn.Module:
+        """The generator. Decoders have no discriminator, so fine-tuning begins with a new one."""
         return model.generator
 
     def condition(self, z: Tensor, random: StepRandom) -> Tensor:
-        """What the network is told of pictures with embeddings z [n, d]."""
-        return self.blurred(z, random)
+        """The condition [n, d] for images with embeddings z [n, d]."""
+        return self.perturbed(z, random)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """L_G + L_D, which have no parameter in common. rows [b], a multiple of GROUP."""
         if len(rows) % GROUP:
             raise CorgiError(
-                f"a worker's {len(rows)} pictures are no multiple of {GROUP}, which are compared",
+                f"a worker's {len(rows)} images are no multiple of {GROUP}, which are compared",
                 f"set batch_size to a multiple of {GROUP} times the workers",
             )
-        s, pictures = self.settings, self.order[rows]
-        real = in_range(self.training_pixels[pictures].to(random.device))
-        z = self.condition(self.training_embeddings[pictures].to(random.device), random)
+        s, images = self.settings, self.order[rows]
+        real = signed(self.training_pixels[images].to(random.device))
+        z = self.condition(self.training_embeddings[images].to(random.device), random)
         with_r1, with_path = (random.step % each == 0 for each in (s.r1_interval, s.path_interval))
-        match: Match = model(
+        step: GanStep = model(
             real,
             z,
             random.normal(self.shape.latent_width),
@@ -111,37 +115,38 @@ class GanTask(PictureTask[GanSettings, GanNetwork]):
             random.normal(*real.shape[1:]) if with_path else None,
             with_r1,
         )
-        looked_at = jittered((match.drawn + 1) / 2, random.uniform(JITTER_NUMBERS))
-        clip = self._contrast(self.clip.to(random.device).encode_images_with_grad(looked_at), z)
-        layout = layout_loss(match.drawn, real)
-        generator = generator_loss(match.seen.score) + s.clip_weight * clip
+        jittered_images = jittered((step.generated + 1) / 2, random.uniform(JITTER_NUMBERS))
+        features = self.clip.to(random.device).encode_images_with_grad(jittered_images)
+        clip = self._contrast(features, z)
+        layout = layout_loss(step.generated, real)
+        generator = generator_loss(step.feedback.score) + s.clip_weight * clip
         generator = generator + s.layout_weight * layout
-        generator = generator + s.semantic_weight * self._contrast(match.seen.semantic, z)
-        discriminator = discriminator_loss(match.real.score, match.fake.score)
-        discriminator = discriminator + s.semantic_weight * self._contrast(match.real.semantic, z)
-        r1, path = s.r1_interval * match.r1, s.path_interval * match.path
+        generator = generator + s.semantic_weight * self._contrast(step.feedback.semantic, z)
+        discriminator = discriminator_loss(step.real.score, step.fake.score)
+        discriminator = discriminator + s.semantic_weight * self._contrast(step.real.semantic, z)
+        r1, path = s.r1_interval * step.r1, s.path_interval * step.path
         return {
             "loss": generator + s.path_weight * path + discriminator + s.r1_gamma / 2 * r1,
             "generator": generator, "discriminator": discriminator, "clip_contrast": clip,
             "layout": layout,
-            "r1": r1, "path": path, "augmentation": match.p,
+            "r1": r1, "path": path, "augmentation": step.p,
         }  # fmt: skip
 
     def _contrast(self, features: Tensor, z: Tensor) -> Tensor:
-        """τ times CLIP's loss, by the cosines that the blocks have on average. [n, d] twice."""
+        """τ times CLIP's loss, by the mean cosine over the encoders. Both [n, d]."""
         share = len(self.encoder_dims) ** -0.5
         a, b = (share * unit_per_encoder(each, self.encoder_dims) for each in (features, z))
         return TEMPERATURE * global_clip_loss(a, b, a.new_tensor(1 / TEMPERATURE))
 
     def evaluate(self, model: GanNetwork) -> dict[str, float]:
-        """Pixel error, and the CLIP similarity of held-out embeddings to what is drawn of them.
+        """Pixel error, and the CLIP similarity of decoded images to their held-out embeddings.
 
-        CLIP is what the network learns from, so this similarity flatters it.
+        The network learns from the same CLIP, so this similarity is optimistic.
         """
         if not self.test_keys:
             return {}
         device = next(model.parameters()).device
         z = self.held_out[1].to(device)
-        seen = self.clip.to(device).encode_images(self.decoder(model, card={}).decode(z))
-        similarity = float(mean_encoder_cosine(seen, z, self.encoder_dims).mean())
+        found = self.clip.to(device).encode_images(self.decoder(model, card={}).decode(z))
+        similarity = float(mean_encoder_cosine(found, z, self.encoder_dims).mean())
         return {"held_out_similarity": similarity} | super().evaluate(model)

@@ -1,1 +1,1 @@
-"""Diffusion over the principal components of small pictures: a decoder for processors."""
+"""Diffusion over the principal components of small images: a decoder for processors."""

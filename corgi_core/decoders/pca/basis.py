@@ -1,9 +1,10 @@
-"""Pictures as vectors: their coordinates along the principal components of the training pictures.
+"""Images as vectors: their coordinates along the principal components of the training images.
 
-Small centred pictures, such as emoji, vary in far fewer ways than they have pixels: a thousand
-components hold about 99 % of the variance of 64 × 64 × 3 pixels. The components are orthonormal, so
-white noise stays white and a squared error in coordinates is the squared error in pixels, but for
-the part that no component holds. So a diffusion over coordinates is a diffusion over pixels.
+Small centred images, such as emoji, vary in far fewer directions than they have pixels: a thousand
+components hold about 99 % of the variance of 64 × 64 × 3 pixel values. The components are
+orthonormal, so white noise stays white, and a squared error in coordinates is the squared error in
+pixels without the part that no component holds. A diffusion over coordinates is therefore a
+diffusion over pixels.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-PICTURES_FITTED = 8192  # an evenly spaced part of a larger training set has the same components
-OVERSAMPLED = 64  # directions beyond those kept, for accuracy
+MAX_FITTED = 8192  # of a larger training set, evenly spaced images are fitted: the same components
+OVERSAMPLED = 64  # directions beyond k, for accuracy
 POWER_ITERATIONS = 1
 
 
 class PrincipalComponents(nn.Module):
-    """`mean` [p] and orthonormal `directions` [p, k] of pictures with p = 3·s·s values each."""
+    """`mean` [p] and orthonormal `directions` [p, k] of images with p = 3·s·s values each."""
 
     mean: Tensor
     directions: Tensor
@@ -30,14 +31,14 @@ class PrincipalComponents(nn.Module):
         self.register_buffer("directions", torch.eye(pixels, components))
 
     @torch.no_grad()
-    def fit(self, pictures: Tensor) -> None:
-        """Take the k leading components of pictures [n, 3, s, s] in [−1, 1].
+    def fit(self, images: Tensor) -> None:
+        """Compute the k leading components of images [n, 3, s, s] in [−1, 1].
 
-        By a randomised range finder with power iterations (Halko, Martinsson and Tropp 2011,
-        algorithm 4.4), seeded, so that the same pictures give the same components.
+        A randomised range finder with power iterations (Halko, Martinsson and Tropp 2011, algorithm
+        4.4), seeded, so that the same images give the same components.
         """
-        part = torch.linspace(0, len(pictures) - 1, min(len(pictures), PICTURES_FITTED)).long()
-        flat = pictures[part].flatten(1)
+        part = torch.linspace(0, len(images) - 1, min(len(images), MAX_FITTED)).long()
+        flat = images[part].flatten(1)
         mean = flat.mean(dim=0)
         centred = flat - mean
         k = self.directions.shape[1]
@@ -50,11 +51,11 @@ class PrincipalComponents(nn.Module):
         self.mean.copy_(mean)
         self.directions.copy_(span @ rotation.flip(1)[:, :k])
 
-    def coordinates(self, pictures: Tensor) -> Tensor:
-        """Pictures [n, 3, s, s] → [n, k]."""
-        return (pictures.flatten(1) - self.mean) @ self.directions
+    def project(self, images: Tensor) -> Tensor:
+        """Images [n, 3, s, s] → coordinates [n, k]."""
+        return (images.flatten(1) - self.mean) @ self.directions
 
-    def pictures(self, coordinates: Tensor) -> Tensor:
-        """[n, k] → pictures [n, 3, s, s]: the inverse, but for what no component holds."""
+    def reconstruct(self, coordinates: Tensor) -> Tensor:
+        """Coordinates [n, k] → images [n, 3, s, s]: the inverse, up to what no component holds."""
         flat = coordinates @ self.directions.T + self.mean
-        return flat.unflatten(1, (3, self.image_size, self.image_size))
+        return flat.view(len(flat), 3, self.image_size, self.image_size)

@@ -1,10 +1,10 @@
-"""The network: diffusion over principal components, told the embedding block by block.
+"""The PCA decoder's network: a diffusion model of PCA coordinates, conditioned on an embedding.
 
-A picture is one vector of coordinates (`components`), so the denoiser is a stack of dense residual
-blocks, all of it matrix products. A processor trains it on many times more pictures a second than
-a UNet, and a small set of small pictures wants to be seen often. The embedding is projected to as
-many vectors as there are blocks; each block is told its own, together with the timestep, by a
-shift, a scale and a gate (as in DiT, Peebles and Xie 2023, section 3.2).
+An image is one vector of coordinates, so the denoiser is a stack of dense residual blocks, all of
+it matrix products. A processor trains it on many times more images a second than a UNet, and a
+small set of small images needs many epochs. The embedding is projected to as many vectors as there
+are blocks. Each block is conditioned on its own vector and on the timestep by a shift, a scale and
+a gate (as in DiT, Peebles and Xie 2023, section 3.2).
 """
 
 from __future__ import annotations
@@ -33,56 +33,65 @@ class PCAShape:
 
 
 class Block(nn.Module):
-    """h + g · MLP(s · LayerNorm(h) + b), where (b, s − 1, g − 1) are read from one vector."""
+    """h + g · MLP(s · LayerNorm(h) + b), with b, s − 1 and g − 1 linear in one vector."""
 
     def __init__(self, width: int, vector_width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.told = nn.Linear(vector_width, 3 * width)
-        self.change = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        nn.init.zeros_(self.told.weight)
-        nn.init.zeros_(self.told.bias)
+        self.modulation = nn.Linear(vector_width, 3 * width)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
 
     def forward(self, h: Tensor, vector: Tensor) -> Tensor:
-        """h [n, width], vector [n, vector_width] → [n, width]."""
-        shift, scale, gate = self.told(F.silu(vector)).chunk(3, dim=1)
-        return h + (1 + gate) * self.change(self.norm(h) * (1 + scale) + shift)
+        """Activations h [n, width] and condition vector [n, vector_width] → [n, width]."""
+        shift, scale, gate = self.modulation(F.silu(vector)).chunk(3, dim=1)
+        change: Tensor = self.mlp(self.norm(h) * (1 + scale) + shift)
+        return h + (1 + gate) * change
 
 
 class PCANetwork(nn.Module):
-    """x̂_0(x_t, t, z), predicted directly; x are coordinates along the `components`."""
+    """x̂_0(x_t, t, z), predicted directly; x are coordinates in the `basis`."""
 
     def __init__(self, shape: PCAShape) -> None:
         super().__init__()
         self.shape = shape
         width, vector_width = shape.width, shape.vector_width
-        self.components = PrincipalComponents(shape.image_size, shape.components)
-        self.white = Whitening(shape.embedding_width)
-        self.nothing = nn.Parameter(torch.zeros(shape.embedding_width))
-        self.understand = nn.Sequential(
+        self.basis = PrincipalComponents(shape.image_size, shape.components)
+        self.whitening = Whitening(shape.embedding_width)
+        self.null_embedding = nn.Parameter(torch.zeros(shape.embedding_width))
+        self.embedding_mlp = nn.Sequential(
             nn.Linear(shape.embedding_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
         self.to_vectors = nn.Linear(width, shape.vectors * vector_width)
-        self.timestep = nn.Sequential(
+        self.timestep_mlp = nn.Sequential(
             nn.Linear(vector_width, vector_width), nn.SiLU(), nn.Linear(vector_width, vector_width)
         )
-        self.noisy = nn.Linear(shape.components, width)
+        self.from_coordinates = nn.Linear(shape.components, width)
         self.blocks = nn.ModuleList(Block(width, vector_width) for _ in range(shape.vectors))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, shape.components)
-        nn.init.zeros_(self.head.weight)  # at first, the mean picture is all
-        nn.init.zeros_(self.head.bias)
+        self.to_coordinates = nn.Linear(width, shape.components)
+        nn.init.zeros_(self.to_coordinates.weight)  # at first it predicts the mean image
+        nn.init.zeros_(self.to_coordinates.bias)
 
-    def forward(self, x_t: Tensor, t: Tensor, z: Tensor, dropped: Tensor) -> Tensor:
-        """x̂_0 [n, k], float32, from x_t [n, k], timesteps t [n] and embeddings z [n, d].
+    def forward(self, x_t: Tensor, t: Tensor, z: Tensor, cond_mask: Tensor) -> Tensor:
+        """Predict x̂_0.
 
-        Where `dropped` [n] is true, a learned vector stands in the whitened embedding's place.
+        Args:
+            x_t: Noisy coordinates [n, k].
+            t: Timesteps [n].
+            z: Embeddings [n, d].
+            cond_mask: [n], false where a learned vector replaces the whitened embedding.
+
+        Returns:
+            x̂_0 [n, k], float32.
         """
-        white = torch.where(dropped[:, None], self.nothing, self.white(z))
-        understood = self.understand(white)
-        vectors = self.to_vectors(understood).unflatten(1, (self.shape.vectors, -1))
-        time = self.timestep(timestep_features(t, self.shape.vector_width))
-        h = self.noisy(x_t) + understood
+        white = torch.where(cond_mask[:, None], self.whitening(z), self.null_embedding)
+        embedded = self.embedding_mlp(white)
+        vectors = self.to_vectors(embedded).unflatten(1, (self.shape.vectors, -1))
+        time = self.timestep_mlp(timestep_features(t, self.shape.vector_width))
+        h = self.from_coordinates(x_t) + embedded
         for i, block in enumerate(self.blocks):
             h = block(h, vectors[:, i] + time)
-        return self.head(self.norm(h)).float()
+        x_0: Tensor = self.to_coordinates(self.norm(h)).float()
+        return x_0

@@ -1,1 +1,1 @@
-"""Stable Diffusion 2 that is told a CLIP image embedding instead of a text."""
+"""Stable Diffusion 2, conditioned on a CLIP image embedding instead of a text."""

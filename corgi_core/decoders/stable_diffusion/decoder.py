@@ -1,28 +1,31 @@
-"""The Stable Diffusion decoder: latents drawn by a few steps of DPM-Solver++, then the VAE."""
+"""The Stable Diffusion decoder: samples latents in a few steps of DPM-Solver++, then the VAE."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from corgi_core.config import StableDiffusionSettings
-from corgi_core.decoders.decoder import Decoder, Drawing, Text
+from corgi_core.decoders.decoder import Decoder, SampleOptions, TextCond, unsigned
 from corgi_core.decoders.stable_diffusion.network import (
-    PIXELS_AT_ONCE,
+    BATCH_PIXELS,
     StableDiffusionNetwork,
     StableDiffusionShape,
 )
-from corgi_core.decoders.stable_diffusion.noise import few_step_solver, forward_process
-from corgi_core.diffusion.samplers import noise_for
+from corgi_core.diffusion.guidance import guided
+from corgi_core.diffusion.parameterization import to_x0
+from corgi_core.diffusion.samplers import noise_for, sample_dpmpp
+from corgi_core.diffusion.schedule import Schedule
 from corgi_core.errors import CorgiError
 
 
 class StableDiffusionDecoder(Decoder):
-    """Draws with Stable Diffusion 2, guided away from a negative embedding."""
+    """Samples by Stable Diffusion 2, guided away from a negative embedding."""
 
     network: StableDiffusionNetwork
     settings: StableDiffusionSettings
@@ -30,15 +33,17 @@ class StableDiffusionDecoder(Decoder):
 
     @classmethod
     def build(cls, shape: Mapping[str, Any]) -> nn.Module:
+        """The untrained network of a saved shape."""
         return StableDiffusionNetwork.untrained(StableDiffusionShape(**shape))
 
     @property
-    def most_steps(self) -> int:  # type: ignore[override]  # of the pipeline, not of the kind
+    def max_steps(self) -> int:
         """T of the pipeline's noise schedule."""
-        return int(forward_process(self.network.shape.scheduler).config["num_train_timesteps"])
+        return self._schedule.num_timesteps
 
     @property
-    def wants_negative(self) -> bool:
+    def needs_negative(self) -> bool:
+        """Whether the settings' negative is the prior's embedding of the empty caption."""
         return self.settings.negative == "prior"
 
     def with_negative(self, embedding: Tensor) -> Self:
@@ -47,42 +52,54 @@ class StableDiffusionDecoder(Decoder):
             raise CorgiError(
                 f"the negative embedding has shape {list(embedding.shape)}, "
                 f"this decoder needs [{self.width}]",
-                "draw it with the prior that the decoder belongs to",
+                "sample it by the prior that the decoder belongs to",
             )
-        guided = copy.copy(self)
-        guided._negative = embedding
-        return guided
+        guided_decoder = copy.copy(self)
+        guided_decoder._negative = embedding
+        return guided_decoder
 
-    def draw(self, z: Tensor, text: Text | None, drawing: Drawing) -> Tensor:
-        side = self.settings.image_size // self.network.shrinking
+    def sample(self, z: Tensor, text: TextCond | None, options: SampleOptions) -> Tensor:
+        """Images [n, 3, s, s] in [0, 1] of embeddings [n, d]: see `Decoder.sample`."""
+        side = self.settings.image_size // self.network.latent_pixels
         channels = self.network.vae.config["latent_channels"]
-        noise = noise_for(drawing.seed, drawing.first, len(z), (channels, side, side))
-        at_once = max(1, PIXELS_AT_ONCE // self.settings.image_size**2)
-        drawn = [
-            self._draw(some.to(z.device), rows, drawing)
-            for some, rows in zip(noise.split(at_once), z.split(at_once), strict=True)
+        noise = noise_for(options.seed, options.first, len(z), (1, channels, side, side))
+        batch = max(1, BATCH_PIXELS // self.settings.image_size**2)
+        batches = [
+            self._sample_batch(noise[first : first + batch], z[first : first + batch], options)
+            for first in range(0, len(z), batch)
         ]
-        return (torch.cat(drawn).clamp(-1, 1) + 1) / 2
+        return unsigned(torch.cat(batches))
 
-    def _draw(self, noise: Tensor, z: Tensor, drawing: Drawing) -> Tensor:
-        solver = few_step_solver(self.network.shape.scheduler, drawing.steps)
-        x = noise * solver.init_noise_sigma
-        for t in solver.timesteps:
-            predicted = self.predict(x, t, z, drawing.guidance)
-            (x,) = solver.step(predicted, t, x, return_dict=False)
-        return self.network.pictures(x)
+    def _sample_batch(self, noise: Tensor, z: Tensor, options: SampleOptions) -> Tensor:
+        def denoise(x_t: Tensor, t: int) -> Tensor:
+            predicted = self.predict(x_t, t, z, options.guidance)
+            alphas_cumprod = self._schedule.alphas_cumprod.to(z.device)[t]
+            return to_x0(self.network.shape.parameterization, x_t, predicted, alphas_cumprod)
 
-    def predict(self, x_t: Tensor, t: Tensor, z: Tensor, guidance: float) -> Tensor:
-        """ε = ε(negative) + w (ε(z) − ε(negative)) for guidance w, velocities likewise.
+        latents = sample_dpmpp(denoise, noise.to(z.device), options.num_steps, self._schedule)
+        return self.network.decode_latents(latents)
 
-        Latents x_t [n, c, h, w] at one timestep t, embeddings z [n, d] → [n, c, h, w].
+    def predict(self, x_t: Tensor, t: int, z: Tensor, guidance: float) -> Tensor:
+        """The UNet's prediction, guided away from the negative embedding unless guidance is 1.
+
+        Args:
+            x_t: Latents [n, c, h, w].
+            t: The timestep of all of them.
+            z: Embeddings [n, d].
+            guidance: Scale w of ε = ε(negative) + w (ε(z) − ε(negative)); velocities likewise.
+
+        Returns:
+            ε or v [n, c, h, w], as the pipeline's scheduler says.
         """
-        timesteps = t.to(x_t.device).expand(len(x_t))
-        shown = torch.zeros(len(x_t), dtype=torch.bool, device=x_t.device)
-        predicted: Tensor = self.network(x_t, timesteps, z, shown)
-        if guidance != 1:
-            own = self.network.conditioning.negative
-            negative = (own if self._negative is None else self._negative.to(z)).expand_as(z)
-            unguided = self.network(x_t, timesteps, negative, shown)
-            predicted = unguided + guidance * (predicted - unguided)
-        return predicted
+        timesteps = torch.full((len(x_t),), t, device=x_t.device)
+        cond_mask = torch.ones(len(x_t), dtype=torch.bool, device=x_t.device)
+        cond: Tensor = self.network(x_t, timesteps, z, cond_mask)
+        if guidance == 1:
+            return cond
+        own = self.network.conditioning.negative
+        negative = (own if self._negative is None else self._negative.to(z)).expand_as(z)
+        return guided(self.network(x_t, timesteps, negative, cond_mask), cond, guidance)
+
+    @cached_property
+    def _schedule(self) -> Schedule:
+        return Schedule.of_pipeline(self.network.shape.scheduler)

@@ -1,4 +1,4 @@
-"""The parts of a Stable Diffusion pipeline that are taken over: UNet, VAE and noise schedule.
+"""The parts of a Stable Diffusion pipeline that the decoder uses: UNet, VAE and noise schedule.
 
 They come from a hub id or from a folder as diffusers' `save_pretrained` writes it, and from
 safetensors only: pickled weights could run code.
@@ -17,21 +17,22 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-from corgi_core.decoders.stable_diffusion.noise import PREDICTIONS
 from corgi_core.errors import CorgiError
+
+PREDICTIONS = ("epsilon", "v_prediction")
 
 
 @dataclass(frozen=True)
 class PipelineConfigs:
-    """What the pipeline's JSON files say."""
+    """The contents of the pipeline's JSON files."""
 
     unet: dict[str, Any]
     vae: dict[str, Any]
     scheduler: dict[str, Any]
 
     @property
-    def picture_multiple(self) -> int:
-        """The sides that VAE and UNet can halve as often as they do are multiples of this."""
+    def size_multiple(self) -> int:
+        """Pixels that an image's side must be a multiple of, because VAE and UNet halve it."""
         halvings = [len(part["block_out_channels"]) - 1 for part in (self.vae, self.unet)]
         return int(2 ** sum(halvings))
 
@@ -39,8 +40,8 @@ class PipelineConfigs:
 def read_configs(source: str) -> PipelineConfigs:
     """The configurations of a pipeline; nothing else is loaded.
 
-    Raises CorgiError where there is none, or one whose UNet wants more than four vectors for text,
-    reads other latents than the VAE's, or predicts neither noise nor velocity.
+    Raises CorgiError if there is no pipeline, or its UNet needs more conditions than a text, has
+    other latents than the VAE, or predicts neither noise nor velocity.
     """
     _check_folder(source)
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDPMScheduler}
@@ -55,7 +56,7 @@ def read_configs(source: str) -> PipelineConfigs:
 
 
 def load_unet(source: str) -> UNet2DConditionModel:
-    """The pretrained UNet, float32; CorgiError where it has no safetensors."""
+    """The pretrained UNet, float32; CorgiError if it has no safetensors."""
     with _explained(source, "unet"):
         unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(
             source, subfolder="unet", use_safetensors=True, torch_dtype=torch.float32
@@ -64,7 +65,7 @@ def load_unet(source: str) -> UNet2DConditionModel:
 
 
 def load_vae(source: str) -> AutoencoderKL:
-    """The pretrained VAE, float32; CorgiError where it has no safetensors."""
+    """The pretrained VAE, float32; CorgiError if it has no safetensors."""
     with _explained(source, "vae"):
         vae: AutoencoderKL = AutoencoderKL.from_pretrained(
             source, subfolder="vae", use_safetensors=True, torch_dtype=torch.float32
@@ -98,13 +99,14 @@ def _check(source: str, configs: PipelineConfigs) -> None:
     unet, latents = configs.unet, configs.vae["latent_channels"]
     if unet.get("addition_embed_type") or unet.get("class_embed_type"):
         raise CorgiError(
-            f"the UNet of {source} is told more than a text", "give a Stable Diffusion 2 pipeline"
+            f"the UNet of {source} needs more conditions than a text",
+            "give a Stable Diffusion 2 pipeline",
         )
     if unet["in_channels"] != latents or unet["out_channels"] != latents:
         raise CorgiError(
             f"the UNet of {source} turns {unet['in_channels']} channels into "
             f"{unet['out_channels']}, the VAE's latents have {latents}",
-            "give a pipeline that makes pictures from nothing but text, not one for inpainting",
+            "give a pipeline that makes images from text alone, not one for inpainting",
         )
     prediction = configs.scheduler.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:

@@ -1,4 +1,4 @@
-"""What the Stable Diffusion decoder learns: to denoise latents, told embeddings, not captions."""
+"""Training of the Stable Diffusion decoder: denoising of latents, conditioned on embeddings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from corgi_core.config import StableDiffusionSettings
-from corgi_core.decoders.picture_task import PictureTask
 from corgi_core.decoders.stable_diffusion.decoder import StableDiffusionDecoder
 from corgi_core.decoders.stable_diffusion.latents import TrainingLatents
 from corgi_core.decoders.stable_diffusion.network import (
@@ -20,13 +18,15 @@ from corgi_core.decoders.stable_diffusion.network import (
     StableDiffusionNetwork,
     StableDiffusionShape,
 )
-from corgi_core.decoders.stable_diffusion.noise import forward_process, target
 from corgi_core.decoders.stable_diffusion.pipeline import (
     PipelineConfigs,
     load_unet,
     load_vae,
     read_configs,
 )
+from corgi_core.decoders.task import DecoderTask
+from corgi_core.diffusion.parameterization import target
+from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import StepRandom
@@ -35,11 +35,11 @@ NEGATIVES = ("prior", "mean", "zero")
 
 
 @dataclass
-class StableDiffusionTask(PictureTask[StableDiffusionSettings, StableDiffusionNetwork]):
+class StableDiffusionTask(DecoderTask[StableDiffusionSettings, StableDiffusionNetwork]):
     """Fine-tuning of a pretrained pipeline.
 
-    `clip` embeds a black image, where that is what guidance starts from. The embedding travels to
-    workers, CLIP does not.
+    `clip` embeds a black image, if guidance starts from that. The embedding is sent to the workers,
+    CLIP is not.
     """
 
     clip: ClipEnsemble | None = None
@@ -56,14 +56,11 @@ class StableDiffusionTask(PictureTask[StableDiffusionSettings, StableDiffusionNe
         self.clip = None
 
     def build(self) -> StableDiffusionNetwork:
-        s, configs = self.settings, self._configs
-        lora = s.fine_tuning == "lora"
-        shape = StableDiffusionShape(
-            self.embeddings.spec["width"], configs.unet, configs.vae, configs.scheduler,
-            lora_rank=s.lora_rank if lora else 0, lora_alpha=s.lora_alpha if lora else 0,
-        )  # fmt: skip
-        network = StableDiffusionNetwork(shape, load_unet(s.pretrained), load_vae(s.pretrained))
-        network.learn(s.fine_tuning)
+        """The pretrained networks, with an untrained projection."""
+        s = self.settings
+        unet, vae = load_unet(s.pretrained), load_vae(s.pretrained)
+        network = StableDiffusionNetwork(self._shape, unet, vae)
+        network.set_trainable(s.fine_tuning)
         if s.checkpoint_activations:
             network.unet.enable_gradient_checkpointing()
         return network
@@ -71,40 +68,51 @@ class StableDiffusionTask(PictureTask[StableDiffusionSettings, StableDiffusionNe
     def decoder(
         self, model: StableDiffusionNetwork, card: Mapping[str, Any]
     ) -> StableDiffusionDecoder:
+        """The fine-tuned network as a decoder."""
         return StableDiffusionDecoder(model, self.settings, self.embeddings.spec, card)
 
     def fit(self, model: StableDiffusionNetwork) -> None:
-        """The negative embedding: the black image's, or the mean of the training images'."""
+        """Set the negative embedding: the black image's, or the mean of the training images'."""
         black = self.black
         negative = self.training_embeddings.mean(dim=0) if black is None else black
         model.conditioning.negative.copy_(negative)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """One (t, noise) a picture, its embedding blurred now and then. rows [b] → mean loss."""
-        pictures = self.order[rows]
-        x_0 = self._latents.draw(pictures, random)
-        z = self.blurred(self.training_embeddings[pictures].to(random.device), random)
-        t = random.integers(self._process.config["num_train_timesteps"])
+        """The mean squared error of rows [b], at one (t, noise) an image."""
+        images = self.order[rows]
+        x_0 = self._latents.sample(images, random)
+        z = self.perturbed(self.training_embeddings[images].to(random.device), random)
+        t = random.integers(self._schedule.num_timesteps)
         noise = random.normal(*x_0.shape[1:])
-        x_t = self._process.add_noise(x_0, noise, t.int())  # type: ignore[arg-type]
-        predicted = model(x_t, t, z, random.uniform() < self.settings.cond_dropout)
-        errors = predicted - target(self._process, x_0, noise, t)
-        return {"loss": errors.square().mean()}
+        x_t = self._schedule.add_noise(x_0, noise, t)
+        predicted = model(x_t, t, z, random.uniform() >= self.settings.cond_dropout)
+        alphas_cumprod = self._schedule.alphas_cumprod.to(t.device)[t]
+        wanted = target(self._shape.parameterization, x_0, noise, alphas_cumprod)
+        return {"loss": (predicted - wanted).square().mean()}
 
     @cached_property
     def _configs(self) -> PipelineConfigs:
         return read_configs(self.settings.pretrained)
 
     @cached_property
-    def _process(self) -> DDPMScheduler:
-        return forward_process(self._configs.scheduler)
+    def _shape(self) -> StableDiffusionShape:
+        s, configs = self.settings, self._configs
+        lora = s.fine_tuning == "lora"
+        return StableDiffusionShape(
+            self.embeddings.spec["width"], configs.unet, configs.vae, configs.scheduler,
+            lora_rank=s.lora_rank if lora else 0, lora_alpha=s.lora_alpha if lora else 0,
+        )  # fmt: skip
+
+    @cached_property
+    def _schedule(self) -> Schedule:
+        return Schedule.of_pipeline(self._configs.scheduler)
 
     @cached_property
     def _latents(self) -> TrainingLatents:
         return TrainingLatents(self.settings.pretrained, self.pixels, tuple(self.train_keys))
 
     def _check_settings(self) -> None:
-        s, multiple = self.settings, self._configs.picture_multiple
+        s, multiple = self.settings, self._configs.size_multiple
         for name, value, known in (
             ("fine_tuning", s.fine_tuning, FINE_TUNING),
             ("negative", s.negative, NEGATIVES),
@@ -117,6 +125,6 @@ class StableDiffusionTask(PictureTask[StableDiffusionSettings, StableDiffusionNe
             raise CorgiError(f"LoRA of rank {s.lora_rank} adapts nothing", "set lora_rank above 0")
         if s.image_size % multiple:
             raise CorgiError(
-                f"{s.pretrained} draws no pictures of {s.image_size} pixels to a side",
+                f"{s.pretrained} makes no images of {s.image_size} pixels to a side",
                 f"set the decoder's image_size to a multiple of {multiple}",
             )

@@ -88,7 +88,7 @@ def held(contest: Contest, material: Material, settings: ComparisonSettings) -> 
         for seed in settings.seeds
         for found in _embeddings(contest, captions, seed)
         for kind, decoder in contest.decoders.items()
-        if found.source == REAL or (found.source == TEXT) == (decoder.takes == "text")
+        if found.source == REAL or (found.source == TEXT) == (decoder.input_kind == "text")
     ]
     shown = evenly_spaced(len(keys), settings.grid_rows)
     own = {"decoder": PICTURES, "source": "", "captions": "", **_scores(real, judge, material)}

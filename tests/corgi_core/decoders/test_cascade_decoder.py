@@ -1,4 +1,4 @@
-"""A trained cascade draws what its embeddings stand for; an all-knowing one draws it exactly."""
+"""A trained cascade decodes its embeddings; one with perfect predictions decodes them exactly."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from corgi_core.config import CascadeSettings, StageSettings
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
-from corgi_core.decoders.cascade.condition import smaller
+from corgi_core.data.pixels import pixels
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
-from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
-from corgi_core.decoders.cascade.prediction import prediction_target
+from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape, downsampled
 from corgi_core.decoders.cascade.task import CascadeTask
-from corgi_core.decoders.decoder import Text
-from corgi_core.decoders.noise import forward_process
-from corgi_core.decoders.picture_task import in_range
+from corgi_core.decoders.decoder import TextCond, signed
 from corgi_core.decoders.registry import load_decoder
+from corgi_core.diffusion.parameterization import target
+from corgi_core.diffusion.schedule import Schedule
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
@@ -74,36 +73,36 @@ def test_the_metrics_log_tells_the_stages_apart(cascade: CascadeDecoder) -> None
 
 
 class Oracle(nn.Module):
-    """Knows the picture, so it predicts the true target at any x_t."""
+    """Predicts the true target of a known image at any x_t."""
 
     def __init__(self, x_0: Tensor, stage: StageSettings, prediction: str) -> None:
         super().__init__()
         self.x_0, self.prediction = x_0, prediction
-        self.alpha_bar = forward_process(stage.noise_shift).alphas_cumprod
-        self.beside: list[Tensor] = []
+        self.alpha_bar = Schedule.shifted_cosine(stage.noise_shift).alphas_cumprod
+        self.low: list[Tensor] = []
 
     def forward(self, x: Tensor, t: Tensor, *_: object) -> Tensor:
         alpha_bar = self.alpha_bar[t]
-        self.beside.append(x[:, 3:])
+        self.low.append(x[:, 3:])
         a = alpha_bar.view(-1, 1, 1, 1)
         noise = (x[:, :3] - a.sqrt() * self.x_0) / (1 - a).sqrt()
-        return prediction_target(self.prediction, self.x_0, noise, alpha_bar)
+        return target(self.prediction, self.x_0, noise, alpha_bar)
 
 
-@pytest.mark.parametrize("prediction", ["v", "noise"])
+@pytest.mark.parametrize("prediction", ["v", "epsilon", "x0"])
 @pytest.mark.parametrize("steps", [1, 5])
-def test_a_cascade_that_knows_the_pictures_draws_them(
+def test_perfect_predictions_give_the_images(
     cascade_task: CascadeTask, z: Tensor, prediction: str, steps: int
 ) -> None:
     settings = altered(prediction=prediction, sampling_noise=0.0)
-    decoder, pictures = fresh(settings), in_range(cascade_task.training_pixels)
+    decoder, pictures = fresh(settings), signed(cascade_task.training_pixels)
     decoder.network.stages = nn.ModuleList(
-        Oracle(smaller(pictures, stage.size), stage, prediction) for stage in settings.stages
+        Oracle(downsampled(pictures, stage.size), stage, prediction) for stage in settings.stages
     )
-    drawn = decoder.decode(z, steps=steps)
+    drawn = decoder.decode(z, num_steps=steps)
     torch.testing.assert_close(drawn, (pictures + 1) / 2, atol=2e-3, rtol=0)
-    condition = decoder.network.stages[1].beside[0]  # with no noise, the smaller picture itself
-    small = nn.functional.interpolate(smaller(pictures, 8), size=(SIDE, SIDE), mode="bilinear")
+    condition = decoder.network.stages[1].low[0]  # with no noise, the smaller picture itself
+    small = nn.functional.interpolate(downsampled(pictures, 8), size=(SIDE, SIDE), mode="bilinear")
     torch.testing.assert_close(condition, small, atol=5e-3, rtol=0)
 
 
@@ -112,7 +111,7 @@ def test_a_picture_depends_on_seed_and_number_only(
 ) -> None:
     many, few = cascade.decode(z, seed=5), cascade.decode(z[:3], seed=5)
     torch.testing.assert_close(many[:3], few, atol=1e-3, rtol=0)
-    monkeypatch.setattr("corgi_core.decoders.cascade.decoder.PIXELS_AT_ONCE", 5 * SIDE**2)
+    monkeypatch.setattr("corgi_core.decoders.cascade.decoder.BATCH_PIXELS", 5 * SIDE**2)
     torch.testing.assert_close(cascade.decode(z, seed=5), many, atol=1e-3, rtol=0)
     assert (cascade.decode(z[:3], seed=6) - few).abs().max() > 1e-2
 
@@ -120,8 +119,8 @@ def test_a_picture_depends_on_seed_and_number_only(
 def test_guidance_needs_dropout_and_changes_the_picture(cascade: CascadeDecoder, z: Tensor) -> None:
     guided = cascade.decode(z[:2], guidance=2.0)
     assert (guided - cascade.decode(z[:2])).abs().max() > 1e-3
-    undropped = replace(cascade.settings, cond_dropout=0.0)
-    unguidable = CascadeDecoder(cascade.network, undropped, cascade.encoders, card={})
+    without_dropout = replace(cascade.settings, cond_dropout=0.0)
+    unguidable = CascadeDecoder(cascade.network, without_dropout, cascade.encoders, card={})
     with pytest.raises(CorgiError, match="dropout"):
         unguidable.decode(z[:1], guidance=2.0)
 
@@ -138,21 +137,66 @@ def test_save_and_load_give_the_same_decoder(
     torch.testing.assert_close(loaded.decode(z, seed=1), cascade.decode(z, seed=1))
 
 
-def test_a_large_picture_is_denoised_in_tiles() -> None:
-    """The UNet sees tiles alone, and every pixel is drawn."""
-    stages = (
-        StageSettings(size=16, channels=(8, 16), layers=1, attention_levels=1, noise_shift=0.0),
-        StageSettings(size=64, channels=(8, 16), layers=1, attention_levels=0, noise_shift=0.0),
+class LowResolution(nn.Module):
+    """Predicts its condition, the upsampled low-resolution image, as x_0: pixel by pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sides: set[int] = set()
+
+    def forward(self, x: Tensor, *_: object) -> Tensor:
+        self.sides.add(x.shape[-1])
+        return x[:, 3:]
+
+
+def large_stages(low: int, size: int) -> tuple[StageSettings, ...]:
+    return tuple(
+        StageSettings(
+            size=side, channels=(8, 16), layers=1, attention_levels=side == low, noise_shift=0.0
+        )
+        for side in (low, size)
     )
-    decoder = fresh(altered(image_size=64, stages=stages, tile=32, overlap=8))
-    sides: set[int] = set()
-    decoder.network.stages[1].register_forward_pre_hook(
-        lambda _, inputs: sides.add(inputs[0].shape[-1])
+
+
+def test_a_large_image_in_tiles_is_the_image_at_once(cascade_task: CascadeTask, z: Tensor) -> None:
+    """At 128 pixels, by a network that looks no further than its pixel, through both stages."""
+    images = nn.functional.interpolate(signed(cascade_task.training_pixels[:2]), scale_factor=2)
+    decoded = []
+    for tile in (48, 128):
+        settings = altered(
+            image_size=128, stages=large_stages(32, 128), prediction="x0", sampling_noise=0.0,
+            tile=tile, overlap=16,
+        )  # fmt: skip
+        decoder, upper = fresh(settings), LowResolution()
+        decoder.network.stages[0] = Oracle(images, settings.stages[0], "x0")
+        decoder.network.stages[1] = upper
+        decoded.append(decoder.decode(z[:2], num_steps=2))
+        assert upper.sides == {tile}
+    torch.testing.assert_close(decoded[0], decoded[1], atol=1e-5, rtol=0)
+    expected = nn.functional.interpolate((images + 1) / 2, size=(128, 128), mode="bilinear")
+    torch.testing.assert_close(decoded[0], expected, atol=2e-3, rtol=0)
+
+
+def test_a_cascade_of_128_pixels_is_trained_and_sampled(
+    cascade_task: CascadeTask, z: Tensor, tmp_path: Path
+) -> None:
+    images = Dataset.load(cascade_task.pixels.folder.parent / "images")
+    training = replace(TINY_CASCADE.training, steps=2, batch_size=4, evaluate_every=10)
+    settings = altered(
+        image_size=128, stages=large_stages(16, 128), tile=64, overlap=16, training=training
     )
-    picture = decoder.decode(torch.randn(1, WIDTH), steps=2)
-    assert sides == {32}
-    assert picture.shape == (1, 3, 64, 64)
-    assert picture.isfinite().all()
+    large = replace(
+        cascade_task, settings=settings, pixels=pixels(images, tmp_path / "pixels", 128),
+        test_keys=(),
+    )  # fmt: skip
+    result = train(large, training, tmp_path / "run")
+    assert np.isfinite(list(result.metrics.values())).all()
+    decoder = large.decoder(result.model, {})
+    found = decoder.decode(z[:2], num_steps=2)
+    assert found.shape == (2, 3, 128, 128)
+    assert found.isfinite().all()
+    torch.testing.assert_close(decoder.decode(z[:1], num_steps=2), found[:1], atol=1e-3, rtol=0)
+    assert (found[0] - found[1]).abs().max() > 0.01
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +215,7 @@ def texts(cascade_task: CascadeTask, tmp_path_factory: pytest.TempPathFactory) -
     return compute_missing(folder, images, spec, compute, "texts")
 
 
-def test_a_cascade_reads_words_beside_the_embedding(
+def test_a_cascade_reads_captions_beside_the_embedding(
     cascade_task: CascadeTask, texts: ArrayStore, z: Tensor
 ) -> None:
     settings = altered(text_width=5, text_dropout=0.0, cond_dropout=0.0)
@@ -185,18 +229,39 @@ def test_a_cascade_reads_words_beside_the_embedding(
     assert all(p.grad is not None for p in network.parameters())
     for place, picture in enumerate(chosen.tolist()):
         if keys[picture] == keys[-1]:
-            assert not seen[0].mask[place].any()
+            assert not seen[0].attn_mask[place].any()
         else:
-            first = texts.read("tokens")[texts.rows_of([keys[picture]])[0]]
-            np.testing.assert_array_equal(seen[0].tokens[place].numpy(), first)
+            own = texts.read("tokens")[texts.rows_of([keys[picture]])]
+            assert any(np.array_equal(seen[0].tokens[place].numpy(), each) for each in own)
     decoder = reading.decoder(network.eval(), {})
     assert decoder.reads_text
     assert decoder.encoders["text_encoder"] == "made up"
-    words = Text(torch.randn(2, 4, 5), torch.ones(2, 4, dtype=torch.bool))
+    words = TextCond(torch.randn(2, 4, 5), torch.ones(2, 4, dtype=torch.bool))
     assert (decoder.decode(z[:2], words) - decoder.decode(z[:2])).abs().max() > 1e-4
 
 
-def test_words_outside_the_caption_subset_are_not_there(
+def test_every_caption_of_an_image_is_sampled(cascade_task: CascadeTask, texts: ArrayStore) -> None:
+    """One a step, by (seed, step, sample): the same again, and on two workers."""
+    settings = altered(text_width=5, text_dropout=0.0, cond_dropout=0.0)
+    reading = replace(cascade_task, settings=settings, texts=texts)
+    images, cond_mask = torch.arange(SHAPES), torch.ones(SHAPES, dtype=torch.bool)
+    own = torch.from_numpy(texts.read("tokens")).float()[:-2].view(SHAPES - 2, 2, 4, 5)
+
+    def sampled(step: int, rank: int = 0, world: int = 1) -> Tensor:
+        random, part = StepRandom(0, step, SHAPES, rank, world), images.chunk(world)[rank]
+        found = reading._sample_captions(part, cond_mask.chunk(world)[rank], random)
+        assert found is not None
+        return found.tokens
+
+    steps = torch.stack([sampled(step) for step in range(200)])
+    second = (steps[:, : SHAPES - 2] == own[:, 1]).all(dim=(2, 3))
+    assert ((steps[:, : SHAPES - 2] == own[:, 0]).all(dim=(2, 3)) | second).all()
+    assert ((second.float().mean(dim=0) - 0.5).abs() < 0.2).all()  # six standard errors
+    assert torch.equal(sampled(3), steps[3])
+    assert torch.equal(torch.cat([sampled(3, rank, 2) for rank in (0, 1)]), steps[3])
+
+
+def test_captions_outside_the_subset_are_not_read(
     cascade_task: CascadeTask, texts: ArrayStore
 ) -> None:
     settings, keys = altered(text_width=5, text_dropout=0.0), list(cascade_task.train_keys)
@@ -207,26 +272,26 @@ def test_words_outside_the_caption_subset_are_not_there(
     reading.loss(network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))
     chosen = reading.order[torch.arange(SHAPES)].tolist()
     there = [keys[picture] in keys[:3] for picture in chosen]
-    assert seen[0].mask.any(dim=1).tolist() == there
+    assert seen[0].attn_mask.any(dim=1).tolist() == there
     assert 0 < sum(there) < SHAPES
 
 
-def test_hidden_words_are_hidden(cascade_task: CascadeTask, texts: ArrayStore) -> None:
+def test_dropped_captions_have_no_token(cascade_task: CascadeTask, texts: ArrayStore) -> None:
     for hiding in ({"text_dropout": 1.0}, {"text_dropout": 0.0, "cond_dropout": 1.0}):
         settings = altered(text_width=5, **hiding)
         reading = replace(cascade_task, settings=settings, texts=texts)
         network, seen = reading.build(), []
         network.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[-1]))
         reading.loss(network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))
-        assert not seen[0].mask.any()
+        assert not seen[0].attn_mask.any()
 
 
-def test_words_and_their_width_go_together(
+def test_captions_and_their_width_go_together(
     cascade_task: CascadeTask, texts: ArrayStore, cascade: CascadeDecoder, z: Tensor
 ) -> None:
     for settings, store in ((altered(text_width=5), None), (TINY_CASCADE, texts)):
         with pytest.raises(CorgiError, match="tokens have width"):
             replace(cascade_task, settings=settings, texts=store)
-    words = Text(torch.randn(1, 4, 5), torch.ones(1, 4, dtype=torch.bool))
+    words = TextCond(torch.randn(1, 4, 5), torch.ones(1, 4, dtype=torch.bool))
     with pytest.raises(CorgiError, match="reads no text"):
         cascade.decode(z[:1], words)

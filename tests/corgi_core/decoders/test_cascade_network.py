@@ -1,4 +1,4 @@
-"""A stage hears the embedding in two ways, the level of the condition's noise, and the words."""
+"""A stage is conditioned on the embedding in two ways, on the noise level and on captions."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from torch import Tensor, nn
 
 from corgi_core.config import StageSettings
 from corgi_core.decoders.cascade.unet import LEVEL_FEATURES, Stage
-from corgi_core.decoders.decoder import Text
+from corgi_core.decoders.decoder import TextCond
 
 WIDTH, N = 6, 2
-SHOWN = torch.zeros(N, dtype=torch.bool)
+COND = torch.ones(N, dtype=torch.bool)
 
 
 def a_stage(
-    attention_levels: int = 1, conditioned: bool = True, text_width: int | None = None
+    attention_levels: int = 1, upsamples: bool = True, text_width: int | None = None
 ) -> Stage:
     torch.manual_seed(0)
     settings = StageSettings(
         size=8, channels=(8, 16), layers=1, attention_levels=attention_levels, noise_shift=0.0
     )
-    return Stage(settings, WIDTH, 8, 16, text_width, conditioned).eval()
+    return Stage(settings, WIDTH, 8, 16, text_width, upsamples).eval()
 
 
 @torch.no_grad()
-def told(stage: Stage, white: Tensor, dropped: Tensor = SHOWN, **other: object) -> Tensor:
+def predicted(stage: Stage, white: Tensor, cond_mask: Tensor = COND, **other: object) -> Tensor:
     random = torch.Generator().manual_seed(1)
-    x = torch.randn(1, 6 if stage.conditioned else 3, 8, 8, generator=random).repeat(N, 1, 1, 1)
+    x = torch.randn(1, 6 if stage.upsamples else 3, 8, 8, generator=random).repeat(N, 1, 1, 1)
     level = other.pop("level", torch.full((N,), 0.2))
-    return stage(x, torch.tensor([300, 300]), level, white, dropped, **other)
+    return stage(x, torch.tensor([300, 300]), level, white, cond_mask, **other)
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def white() -> Tensor:
     return torch.randn(N, WIDTH, generator=torch.Generator().manual_seed(2))
 
 
-def silenced(stage: Stage, way: str) -> Stage:
-    """The stage with one of the embedding's two ways cut."""
+def ablated(stage: Stage, way: str) -> Stage:
+    """The stage without one of the embedding's two ways."""
     layer = stage.to_vectors[0] if way == "vectors" else stage.unet.class_embedding.linear_1
     columns = slice(None) if way == "vectors" else slice(0, WIDTH)
     with torch.no_grad():
@@ -46,60 +46,62 @@ def silenced(stage: Stage, way: str) -> Stage:
     return stage
 
 
-def test_the_embedding_is_heard_through_vectors_and_beside_the_timestep(white: Tensor) -> None:
+def test_the_embedding_acts_through_vectors_and_through_the_timestep(white: Tensor) -> None:
     for way in ("vectors", "timestep"):
-        first, second = told(silenced(a_stage(), way), white)
+        first, second = predicted(ablated(a_stage(), way), white)
         assert (first - second).abs().max() > 1e-4, way
-    deaf = silenced(silenced(a_stage(), "vectors"), "timestep")
-    first, second = told(deaf, white)
+    neither = ablated(ablated(a_stage(), "vectors"), "timestep")
+    first, second = predicted(neither, white)
     torch.testing.assert_close(first, second)
 
 
-def test_a_stage_without_attention_has_none_and_hears_beside_the_timestep(white: Tensor) -> None:
+def test_without_attention_the_embedding_acts_through_the_timestep(white: Tensor) -> None:
     stage = a_stage(attention_levels=0)
     assert not [name for name, _ in stage.named_parameters() if "attn" in name]
     assert [name for name, _ in a_stage().named_parameters() if "attn" in name]
-    first, second = told(stage, white)
+    first, second = predicted(stage, white)
     assert (first - second).abs().max() > 1e-4
 
 
 def test_the_embedding_becomes_eight_vectors(white: Tensor) -> None:
     stage, seen = a_stage(), []
     hook = stage.unet.register_forward_pre_hook(lambda _, args: seen.append(args[2]))
-    told(stage, white)
+    predicted(stage, white)
     hook.remove()
     assert seen[0].shape == (N, 8, 16)
 
 
-def test_a_hidden_embedding_is_not_heard_and_the_learned_one_is(white: Tensor) -> None:
+def test_a_dropped_embedding_has_no_effect_and_the_learned_one_has(white: Tensor) -> None:
     stage = a_stage()
-    first, second = told(stage, white, torch.tensor([True, True]))
+    first, second = predicted(stage, white, ~COND)
     torch.testing.assert_close(first, second)
-    torch.nn.init.normal_(stage.nothing)
-    assert (told(stage, white, torch.tensor([True, True]))[0] - first).abs().max() > 1e-4
+    torch.nn.init.normal_(stage.null_embedding)
+    assert (predicted(stage, white, ~COND)[0] - first).abs().max() > 1e-4
 
 
-def test_the_level_is_heard_by_a_conditioned_stage_alone(white: Tensor) -> None:
-    for conditioned in (True, False):
-        stage = a_stage(conditioned=conditioned)
+def test_the_noise_level_conditions_upsampling_stages_only(white: Tensor) -> None:
+    for upsamples in (True, False):
+        stage = a_stage(upsamples=upsamples)
         level = torch.tensor([0.0, 0.5])
-        first, second = told(stage, white[:1].repeat(N, 1), level=level)
-        assert bool((first - second).abs().max() > 1e-5) is conditioned
+        first, second = predicted(stage, white[:1].repeat(N, 1), level=level)
+        assert bool((first - second).abs().max() > 1e-5) is upsamples
     assert a_stage().unet.class_embedding.linear_1.in_features == WIDTH + LEVEL_FEATURES
 
 
-def test_words_are_heard_where_they_are_there(white: Tensor) -> None:
+def test_tokens_condition_where_the_attention_mask_is_true(white: Tensor) -> None:
     stage = a_stage(text_width=5)
     tokens = torch.randn(N, 4, 5, generator=torch.Generator().manual_seed(3))
     none, all_of_them = torch.zeros(N, 4, dtype=torch.bool), torch.ones(N, 4, dtype=torch.bool)
-    silent = told(stage, white)
-    torch.testing.assert_close(told(stage, white, text=Text(tokens, none)), silent)
-    assert (told(stage, white, text=Text(tokens, all_of_them)) - silent).abs().max() > 1e-4
+    without = predicted(stage, white)
+    torch.testing.assert_close(predicted(stage, white, text=TextCond(tokens, none)), without)
+    assert (
+        predicted(stage, white, text=TextCond(tokens, all_of_them)) - without
+    ).abs().max() > 1e-4
     some = all_of_them.clone()
     some[:, 2:] = False
     torch.testing.assert_close(
-        told(stage, white, text=Text(tokens, some)),
-        told(stage, white, text=Text(tokens[:, :2], some[:, :2])),
+        predicted(stage, white, text=TextCond(tokens, some)),
+        predicted(stage, white, text=TextCond(tokens[:, :2], some[:, :2])),
     )
 
 
@@ -109,9 +111,9 @@ def test_every_parameter_learns() -> None:
         stage = a_stage(attention_levels, text_width=text_width).train()
         text = None
         if text_width:
-            text = Text(torch.randn(N, 4, text_width), torch.ones(N, 4, dtype=torch.bool))
+            text = TextCond(torch.randn(N, 4, text_width), torch.ones(N, 4, dtype=torch.bool))
         x, white = torch.randn(N, 6, 8, 8), torch.randn(N, WIDTH)
-        stage(x, torch.tensor([1, 2]), torch.rand(N), white, SHOWN, text).square().mean().backward()
+        stage(x, torch.tensor([1, 2]), torch.rand(N), white, COND, text).square().mean().backward()
         without = [name for name, p in stage.named_parameters() if p.grad is None]
         assert not without
 
@@ -132,5 +134,5 @@ def test_convolutions_have_their_channels_last_and_get_theirs_so() -> None:
     assert shortcuts
     assert stage.training
     x = torch.randn(N, 6, 8, 8)
-    stage(x, torch.tensor([1, 2]), torch.rand(N), torch.randn(N, WIDTH), SHOWN)
+    stage(x, torch.tensor([1, 2]), torch.rand(N), torch.randn(N, WIDTH), COND)
     assert not first

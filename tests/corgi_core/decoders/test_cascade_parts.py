@@ -1,4 +1,4 @@
-"""The cascade's parts against closed forms: predictions, noised conditions, tiles."""
+"""The cascade's parts against closed forms: the low-resolution condition, and tiles."""
 
 from __future__ import annotations
 
@@ -6,37 +6,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from torch import nn
+from torch import Tensor, nn
 
-from corgi_core.decoders.cascade.condition import larger, noised, smaller
-from corgi_core.decoders.cascade.prediction import (
-    PREDICTIONS,
-    predicted_start,
-    prediction_target,
-)
+from corgi_core.decoders.cascade.network import downsampled, noised, upsampled
 from corgi_core.decoders.cascade.tiles import feather, in_tiles, starts
-from corgi_core.decoders.noise import forward_process
-
-
-@pytest.mark.parametrize("kind", PREDICTIONS)
-def test_a_true_prediction_says_the_picture_exactly(kind: str) -> None:
-    x_0, noise = torch.randn(2, 4, 3, 5, 5, dtype=torch.float64)
-    alpha_bar = torch.tensor([0.9999, 0.5, 0.01, 1e-4], dtype=torch.float64)
-    alpha, sigma = alpha_bar.sqrt().view(4, 1, 1, 1), (1 - alpha_bar).sqrt().view(4, 1, 1, 1)
-    x_t = alpha * x_0 + sigma * noise
-    target = prediction_target(kind, x_0, noise, alpha_bar)
-    torch.testing.assert_close(predicted_start(kind, x_t, target, alpha_bar), x_0)
-
-
-def test_targets_are_those_of_diffusers() -> None:
-    x_0, noise = torch.randn(2, 4, 3, 5, 5)
-    process: DDPMScheduler = forward_process(-1.0)
-    t = torch.tensor([0, 300, 600, 999])
-    alpha_bar = process.alphas_cumprod[t]
-    velocity = process.get_velocity(x_0, noise, t.int())
-    torch.testing.assert_close(prediction_target("v", x_0, noise, alpha_bar), velocity)
-    assert torch.equal(prediction_target("noise", x_0, noise, alpha_bar), noise)
 
 
 def test_a_level_of_zero_is_the_plain_condition_and_one_is_noise_alone() -> None:
@@ -54,13 +27,13 @@ def test_a_level_is_the_noise_s_deviation_and_keeps_the_variance() -> None:
     assert abs(float(found.std()) - 1) < 0.02
 
 
-def test_smaller_pictures_are_means_over_squares() -> None:
+def test_downsampled_images_are_means_over_squares() -> None:
     pictures = torch.arange(3 * 36.0).view(1, 3, 6, 6)
     expected = pictures.unflatten(3, (2, 3)).unflatten(2, (2, 3)).mean(dim=(3, 5))
-    torch.testing.assert_close(smaller(pictures, 2), expected)
-    assert torch.equal(smaller(pictures, 6), pictures)
+    torch.testing.assert_close(downsampled(pictures, 2), expected)
+    assert torch.equal(downsampled(pictures, 6), pictures)
     torch.testing.assert_close(
-        larger(torch.full((1, 3, 2, 2), 0.3), 8), torch.full((1, 3, 8, 8), 0.3)
+        upsampled(torch.full((1, 3, 2, 2), 0.3), 8), torch.full((1, 3, 8, 8), 0.3)
     )
 
 
@@ -98,3 +71,25 @@ def test_convolutions_in_tiles_are_convolutions_at_once(size: int, tile: int) ->
         if size > tile:
             seam = in_tiles(network, inputs, tile, 4) - whole  # too little context
             assert seam.abs().max() > 1e-3
+
+
+def test_seams_between_tiles_with_other_statistics_are_below_a_bound() -> None:
+    """As with GroupNorm, the output depends on the tile's statistics: here, its mean.
+
+    On a ramp of slope g, neighbouring tiles then differ by a constant. Blended over half the
+    overlap, two pixels differ by that constant over the blended width, and the slope; without
+    overlap, the constant is a step.
+    """
+    size, tile, overlap, slope = 104, 40, 16, 0.01
+    ramp = (slope * torch.arange(float(size))).expand(1, 3, size, size)
+
+    def centred(x: Tensor) -> Tensor:
+        return x - x.mean(dim=(2, 3), keepdim=True)
+
+    def largest_step(overlap: int) -> float:
+        found = in_tiles(centred, ramp, tile, overlap)
+        return float(found.diff(dim=-1).abs().max())
+
+    apart = slope * (tile - overlap)
+    assert largest_step(overlap) <= slope + apart / (overlap / 2) + 1e-5
+    assert largest_step(0) > slope * tile / 2

@@ -41,11 +41,11 @@ def test_a_resumed_cascade_is_the_uninterrupted_one(
 
 def test_the_halves_of_a_batch_lose_what_the_whole_does(cascade_task: CascadeTask) -> None:
     torch.manual_seed(0)
-    blurred = replace(cascade_task, settings=altered(perturbed=0.5))
-    network, rows = blurred.build().eval(), torch.arange(SHAPES)
-    whole = blurred.loss(network, rows, StepRandom(0, 7, SHAPES))
+    perturbed = replace(cascade_task, settings=altered(perturbed=0.5))
+    network, rows = perturbed.build().eval(), torch.arange(SHAPES)
+    whole = perturbed.loss(network, rows, StepRandom(0, 7, SHAPES))
     halves = [
-        blurred.loss(network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
+        perturbed.loss(network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
         for rank in (0, 1)
     ]
     assert whole.keys() == {"loss", "loss_8", "loss_16"}
@@ -102,7 +102,7 @@ def stages_of(
         ({"tile": 9, "overlap": 2}, "tile is 9"),
         ({"tile": 8, "overlap": 3}, "overlap is 3"),
         ({"tile": 8, "overlap": 6}, "overlap"),
-        ({"prediction": "x"}, "predict"),
+        ({"prediction": "noise"}, "predict"),
         ({"condition_noise": 1.5}, "condition_noise"),
         ({"sampling_noise": -0.1}, "sampling_noise"),
     ],

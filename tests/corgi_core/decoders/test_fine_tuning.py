@@ -11,7 +11,7 @@ import torch
 from corgi_core.decoders.gan.decoder import GanDecoder
 from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.decoders.pca.task import PCATask
-from corgi_core.decoders.picture_task import FineTuning
+from corgi_core.decoders.task import FineTuning
 from corgi_core.errors import CorgiError
 from corgi_core.training.identity import identity_of
 from corgi_core.training.loop import train

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import torch
 
-from corgi_core.decoders.gan.decoder import GanDecoder
-from corgi_core.decoders.lafite.decoder import LafiteDecoder
-from corgi_core.decoders.lafite.task import LafiteTask, pseudo_text
+from corgi_core.decoders.gan.decoder import GanDecoder, LafiteDecoder
+from corgi_core.decoders.gan.lafite import LafiteTask, pseudo_text
 from corgi_core.decoders.registry import load_decoder
 from corgi_core.encoders.similarity import cosine_by_encoder, scale_per_encoder
 from corgi_core.training.loop import train
@@ -35,13 +34,13 @@ def test_a_pseudo_text_is_at_the_distance_xi_in_every_block() -> None:
     torch.testing.assert_close(pseudo_text(z, 0.0, noise, encoder_dims), z)
 
 
-def test_lafite_is_told_pseudo_texts(tmp_path: Path) -> None:
+def test_lafite_is_conditioned_on_pseudo_texts(tmp_path: Path) -> None:
     task = a_gan_task(tmp_path, LafiteTask, TINY_LAFITE)
     z = task.training_embeddings
-    told = task.condition(z, StepRandom(0, 0, len(z)))
+    cond = task.condition(z, StepRandom(0, 0, len(z)))
     noise = StepRandom(0, 0, len(z)).normal(z.shape[1])
-    assert torch.equal(told, pseudo_text(z, TINY_LAFITE.perturbation, noise, task.encoder_dims))
-    assert (told - z).abs().max() > 0.01
+    assert torch.equal(cond, pseudo_text(z, TINY_LAFITE.perturbation, noise, task.encoder_dims))
+    assert (cond - z).abs().max() > 0.01
 
 
 def test_a_trained_lafite_is_saved_and_takes_texts(tmp_path: Path) -> None:
@@ -51,7 +50,7 @@ def test_a_trained_lafite_is_saved_and_takes_texts(tmp_path: Path) -> None:
     lafite.save(tmp_path / "decoder")
     loaded = load_decoder(tmp_path / "decoder")
     assert isinstance(loaded, LafiteDecoder)
-    assert (loaded.takes, GanDecoder.takes) == ("text", "image")
+    assert (loaded.input_kind, GanDecoder.input_kind) == ("text", "image")
     assert loaded.settings == TINY_LAFITE
     z = task.training_embeddings
     torch.testing.assert_close(loaded.decode(z), lafite.decode(z), atol=1e-5, rtol=0)

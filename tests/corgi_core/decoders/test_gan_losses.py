@@ -74,8 +74,8 @@ def test_path_lengths_are_those_of_the_explicit_jacobian() -> None:
     torch.testing.assert_close(torch.autograd.grad(again, w)[0], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_p_grows_while_real_pictures_are_told_too_surely_and_stays_a_probability() -> None:
-    augment = AdaptiveAugmentation(target=0.6, pictures=40)
+def test_p_grows_while_real_images_are_recognised_too_surely_and_stays_a_probability() -> None:
+    augment = AdaptiveAugmentation(target=0.6, images=40)
     sure, unsure = torch.ones(10), torch.tensor([1.0, -1.0] * 5)
     expected = [0.25, 0.5, 0.75, 1.0, 1.0]
     for p in expected:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from corgi_core.decoders.gan.augment import NUMBERS, augmented
-from corgi_core.decoders.gan.discriminator import GROUP, with_deviation
+from corgi_core.decoders.gan.discriminator import GROUP, with_std
 from corgi_core.decoders.gan.generator import GanShape
 from corgi_core.decoders.gan.losses import discriminator_loss, generator_loss
 from corgi_core.decoders.gan.network import GanNetwork
@@ -19,11 +19,11 @@ P = 0.5
 @pytest.fixture
 def network() -> GanNetwork:
     torch.manual_seed(0)
-    network = GanNetwork(SHAPE, augment_target=0.6, augment_pictures=100)
+    network = GanNetwork(SHAPE, augment_target=0.6, augment_images=100)
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):  # what starts at zero would prove nothing
             nn.init.normal_(parameter, std=0.3)
-    network.generator.white.fit(torch.randn(20, 8) @ torch.randn(8, 8))
+    network.generator.whitening.fit(torch.randn(20, 8) @ torch.randn(8, 8))
     network.augment.p.fill_(P)
     return network
 
@@ -33,7 +33,7 @@ def inputs() -> dict[str, Tensor | bool]:
     torch.manual_seed(1)
     n = 2 * GROUP
     return {
-        "pictures": torch.rand(n, 3, 16, 16) * 2 - 1, "z": torch.randn(n, 8),
+        "images": torch.rand(n, 3, 16, 16) * 2 - 1, "z": torch.randn(n, 8),
         "latent": torch.randn(n, SHAPE.latent_width), "uniform": torch.rand(n, 3, NUMBERS),
         "path_noise": torch.randn(n, 3, 16, 16), "with_r1": True,
     }  # fmt: skip
@@ -53,10 +53,12 @@ def same_gradients(ours: Tensor, separate: Tensor, part: nn.Module) -> None:
 def test_each_part_learns_from_its_own_loss_alone(
     network: GanNetwork, inputs: dict[str, Tensor]
 ) -> None:
-    match = network(**inputs)
-    generator = generator_loss(match.seen.score) + match.seen.semantic.square().mean() + match.path
-    discriminator = discriminator_loss(match.real.score, match.fake.score) + match.r1
-    discriminator = discriminator + match.real.semantic.square().mean()
+    step = network(**inputs)
+    generator = (
+        generator_loss(step.feedback.score) + step.feedback.semantic.square().mean() + step.path
+    )
+    discriminator = discriminator_loss(step.real.score, step.fake.score) + step.r1
+    discriminator = discriminator + step.real.semantic.square().mean()
     assert gradients(generator, network.discriminator) == [None] * len(
         list(network.discriminator.parameters())
     )
@@ -72,19 +74,19 @@ def test_each_part_learns_from_its_own_loss_alone(
 def test_both_losses_are_those_of_two_separate_steps(
     network: GanNetwork, inputs: dict[str, Tensor]
 ) -> None:
-    match = network(**inputs)
+    step = network(**inputs)
     z, uniform = inputs["z"], inputs["uniform"]
-    drawn, white = network.generator(z, inputs["latent"]), network.generator.white(z)
+    drawn, white = network.generator(z, inputs["latent"]), network.generator.whitening(z)
     seen = network.discriminator(augmented(drawn, P, uniform[:, 0]), white)
-    for ours, separate in zip(match.seen, seen, strict=True):
+    for ours, separate in zip(step.feedback, seen, strict=True):
         same_gradients(ours.square().mean(), separate.square().mean(), network.generator)
-    real = augmented(inputs["pictures"], P, uniform[:, 1]).requires_grad_()
+    real = augmented(inputs["images"], P, uniform[:, 1]).requires_grad_()
     scores = network.discriminator(real, white).score
     fake = network.discriminator(augmented(drawn.detach(), P, uniform[:, 2]), white).score
     (slope,) = torch.autograd.grad(scores.sum(), real, create_graph=True)
     r1 = slope.square().sum() / len(z)
-    torch.testing.assert_close(match.r1, r1, atol=1e-5, rtol=1e-4)
-    ours = discriminator_loss(match.real.score, match.fake.score) + match.r1
+    torch.testing.assert_close(step.r1, r1, atol=1e-5, rtol=1e-4)
+    ours = discriminator_loss(step.real.score, step.fake.score) + step.r1
     separate = discriminator_loss(scores, fake) + r1
     same_gradients(ours, separate, network.discriminator)
 
@@ -92,10 +94,10 @@ def test_both_losses_are_those_of_two_separate_steps(
 def test_penalties_are_taken_when_asked_for(
     network: GanNetwork, inputs: dict[str, Tensor | bool]
 ) -> None:
-    match = network(**inputs | {"with_r1": False, "path_noise": None})
-    assert match.r1 == match.path == 0
+    step = network(**inputs | {"with_r1": False, "path_noise": None})
+    assert step.r1 == step.path == 0
     assert network.path_length.mean == 0
-    assert match.p == P
+    assert step.p == P
     assert (network.augment.p - P).abs() == pytest.approx(0.08)  # eight pictures of a hundred
 
 
@@ -123,7 +125,7 @@ def test_a_picture_depends_on_its_embedding_and_on_all_of_its_latent(
 def test_the_last_channel_is_the_deviation_within_successive_pictures() -> None:
     torch.manual_seed(0)
     x = torch.randn(3 * GROUP, 5, 4, 4)
-    y = with_deviation(x)
+    y = with_std(x)
     torch.testing.assert_close(y[:, :5], x)
     for first in range(0, len(x), GROUP):
         deviation = x[first : first + GROUP].numpy().std(axis=0).mean()
@@ -136,7 +138,7 @@ def test_the_last_channel_is_the_deviation_within_successive_pictures() -> None:
 def test_a_discriminator_reads_the_embedding_and_compares_within_groups_only(
     network: GanNetwork, inputs: dict[str, Tensor]
 ) -> None:
-    pictures, z = inputs["pictures"], inputs["z"]
+    pictures, z = inputs["images"], inputs["z"]
     whole, part = (
         network.discriminator(pictures, z),
         network.discriminator(pictures[:GROUP], z[:GROUP]),

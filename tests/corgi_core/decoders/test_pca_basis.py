@@ -42,16 +42,16 @@ def test_they_are_the_principal_components(
     exact = PCA(K, svd_solver="full").fit(pictures.flatten(1).numpy())
     alignment = np.abs(exact.components_ @ components.directions.numpy())
     np.testing.assert_allclose(alignment.diagonal(), 1, atol=1e-3)
-    variances = components.coordinates(pictures).var(dim=0).numpy()
+    variances = components.project(pictures).var(dim=0).numpy()
     np.testing.assert_allclose(variances, exact.explained_variance_, rtol=1e-3)
 
 
 def test_errors_in_coordinates_are_errors_in_pixels(components: PrincipalComponents) -> None:
     a, b = torch.randn(2, 5, K)
-    pixels = (components.pictures(a) - components.pictures(b)).flatten(1).norm(dim=1)
+    pixels = (components.reconstruct(a) - components.reconstruct(b)).flatten(1).norm(dim=1)
     torch.testing.assert_close(pixels, (a - b).norm(dim=1))
     torch.testing.assert_close(
-        components.coordinates(components.pictures(a)), a, atol=1e-5, rtol=1e-5
+        components.project(components.reconstruct(a)), a, atol=1e-5, rtol=1e-5
     )
 
 
@@ -60,7 +60,7 @@ def test_fewer_pictures_than_components_are_no_trouble() -> None:
     components = PrincipalComponents(SIDE, K)
     components.fit(few)
     torch.testing.assert_close(
-        components.pictures(components.coordinates(few)), few, atol=1e-4, rtol=0
+        components.reconstruct(components.project(few)), few, atol=1e-4, rtol=0
     )
 
 

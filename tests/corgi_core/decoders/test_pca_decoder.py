@@ -13,8 +13,8 @@ from torch import Tensor
 
 from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.decoders.pca.task import PCATask
-from corgi_core.decoders.picture_task import blurred_embedding
 from corgi_core.decoders.registry import load_decoder
+from corgi_core.decoders.task import perturbed_embeddings
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
 from corgi_core.training.identity import identity_of
@@ -64,7 +64,7 @@ def test_guidance_and_steps_change_the_picture_and_stay_in_range(
     decoder: PCADecoder, z: Tensor
 ) -> None:
     plain = decoder.decode(z[:2])
-    for other in (decoder.decode(z[:2], guidance=2.0), decoder.decode(z[:2], steps=3)):
+    for other in (decoder.decode(z[:2], guidance=2.0), decoder.decode(z[:2], num_steps=3)):
         assert other.min() >= 0
         assert other.max() <= 1
         assert (other - plain).abs().max() > 1e-4
@@ -105,8 +105,8 @@ def test_a_folder_whose_encoders_do_not_fit_is_refused(decoder: PCADecoder, tmp_
     [
         ({"guidance": float("nan")}, "guidance"),
         ({"guidance": float("inf")}, "guidance"),
-        ({"steps": 0}, "steps"),
-        ({"steps": 1001}, "steps"),
+        ({"num_steps": 0}, "steps"),
+        ({"num_steps": 1001}, "steps"),
         ({"size": 0}, "pixels"),
         ({"size": 100_000}, "pixels"),
     ],
@@ -127,8 +127,8 @@ def test_embeddings_of_another_shape_are_refused(
 
 
 def test_guidance_needs_a_decoder_trained_for_it(decoder: PCADecoder, z: Tensor) -> None:
-    undropped = replace(decoder.settings, cond_dropout=0.0)
-    unguidable = PCADecoder(decoder.network, undropped, decoder.encoders, card={})
+    without_dropout = replace(decoder.settings, cond_dropout=0.0)
+    unguidable = PCADecoder(decoder.network, without_dropout, decoder.encoders, card={})
     with pytest.raises(CorgiError, match="dropout"):
         unguidable.decode(z[:1], guidance=2.0)
 
@@ -146,26 +146,26 @@ def test_more_components_than_pixels_are_refused(task: PCATask) -> None:
 def test_two_workers_denoise_what_one_does(task: PCATask) -> None:
     """The mean of two workers' losses is one worker's loss on the whole batch."""
     torch.manual_seed(0)
-    blurred = replace(task, settings=replace(TINY, perturbed=0.5))
-    network, rows = blurred.build().eval(), torch.arange(SHAPES)
-    torch.nn.init.normal_(network.head.weight)
-    whole = blurred.loss(network, rows, StepRandom(0, 7, SHAPES))
+    perturbed = replace(task, settings=replace(TINY, perturbed=0.5))
+    network, rows = perturbed.build().eval(), torch.arange(SHAPES)
+    torch.nn.init.normal_(network.to_coordinates.weight)
+    whole = perturbed.loss(network, rows, StepRandom(0, 7, SHAPES))
     halves = [
-        blurred.loss(network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
+        perturbed.loss(network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
         for rank in (0, 1)
     ]
     torch.testing.assert_close(whole["loss"], (halves[0]["loss"] + halves[1]["loss"]) / 2)
 
 
-def test_a_decoder_that_met_blurred_embeddings_draws_from_them(
+def test_a_decoder_that_met_perturbed_embeddingss_draws_from_them(
     task: PCATask, decoder: PCADecoder, z: Tensor, tmp_path: Path
 ) -> None:
-    """At a cosine of 0.6 to the true embeddings it errs less than one that met only true ones."""
-    blurring = replace(task, settings=replace(TINY, perturbed=1.0, min_cosine=0.3))
-    met = train(blurring, TINY.training, tmp_path / "run").model
+    """At a cosine of 0.6 to the true embeddings, against one that was trained on true ones."""
+    perturbing = replace(task, settings=replace(TINY, perturbed=1.0, min_cosine=0.3))
+    met = train(perturbing, TINY.training, tmp_path / "run").model
     z, real = z.repeat(16, 1), real_pictures(task).repeat(16, 1, 1, 1)
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(3))
-    near = blurred_embedding(z, torch.full((len(z),), 0.6), noise, [WIDTH])
+    near = perturbed_embeddings(z, torch.full((len(z),), 0.6), noise, [WIDTH])
     errors = [
         (PCADecoder(network, TINY, decoder.encoders, {}).decode(near) - real).square().mean()
         for network in (met, decoder.network)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from corgi_core.config import DECODER_SETTINGS, DecoderSettings, TrainingSettings
 from corgi_core.decoders import registry
-from corgi_core.decoders.decoder import Decoder, Drawing, Text
-from corgi_core.decoders.picture_task import PictureTask
+from corgi_core.decoders.decoder import Decoder, SampleOptions, TextCond
 from corgi_core.decoders.registry import (
     decoder_class,
     decoder_task,
@@ -22,6 +21,7 @@ from corgi_core.decoders.registry import (
     register,
     task_class,
 )
+from corgi_core.decoders.task import DecoderTask
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
@@ -55,13 +55,13 @@ class ColourDecoder(Decoder):
     def build(cls, shape: Mapping[str, Any]) -> nn.Module:
         return ColourNetwork(ColourShape(**shape))
 
-    def draw(self, z: Tensor, text: Text | None, drawing: Drawing) -> Tensor:
+    def sample(self, z: Tensor, text: TextCond | None, options: SampleOptions) -> Tensor:
         size = self.settings.image_size
         return self.network(z)[:, :, None, None].expand(-1, -1, size, size)
 
 
 @dataclass
-class ColourTask(PictureTask[ColourSettings, ColourNetwork]):
+class ColourTask(DecoderTask[ColourSettings, ColourNetwork]):
     def build(self) -> ColourNetwork:
         return ColourNetwork(ColourShape(self.embeddings.spec["width"]))
 
@@ -115,7 +115,7 @@ def test_every_kind_that_has_settings_has_its_classes() -> None:
     assert set(registry._KINDS) == set(DECODER_SETTINGS)
     for kind in DECODER_SETTINGS:
         assert issubclass(decoder_class(kind), Decoder)
-        assert issubclass(task_class(kind), PictureTask)
+        assert issubclass(task_class(kind), DecoderTask)
 
 
 def test_an_unknown_kind_and_a_wrong_registration_are_refused() -> None:

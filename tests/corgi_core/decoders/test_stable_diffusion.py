@@ -11,13 +11,14 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch import Tensor
 
-from corgi_core.decoders.picture_task import in_range
+from corgi_core.decoders.decoder import signed
 from corgi_core.decoders.registry import load_decoder
-from corgi_core.decoders.stable_diffusion.conditioning import VECTORS
 from corgi_core.decoders.stable_diffusion.decoder import StableDiffusionDecoder
 from corgi_core.decoders.stable_diffusion.latents import TrainingLatents
-from corgi_core.decoders.stable_diffusion.noise import few_step_solver
+from corgi_core.decoders.stable_diffusion.network import VECTORS
 from corgi_core.decoders.stable_diffusion.task import StableDiffusionTask
+from corgi_core.diffusion.samplers import timesteps_of
+from corgi_core.diffusion.schedule import Schedule
 from corgi_core.errors import CorgiError
 from corgi_core.training.checkpoint import load_checkpoint
 from corgi_core.training.identity import identity_of
@@ -67,12 +68,12 @@ def test_every_picture_is_nearest_to_its_own_original(
 def test_the_embedding_becomes_four_vectors_of_the_text_tokens_width(
     decoder: StableDiffusionDecoder, z: Tensor
 ) -> None:
-    conditioning, shown = decoder.network.conditioning, torch.zeros(SHAPES, dtype=torch.bool)
-    vectors = conditioning(z, shown)
+    conditioning, cond_mask = decoder.network.conditioning, torch.ones(SHAPES, dtype=torch.bool)
+    vectors = conditioning(z, cond_mask)
     assert vectors.shape == (SHAPES, VECTORS, 24) == (SHAPES, 4, 24)
-    nothing = conditioning(conditioning.negative.expand_as(z), shown)
-    torch.testing.assert_close(conditioning(z, ~shown), nothing)
-    torch.testing.assert_close(conditioning(z + 9, ~shown), nothing)
+    uncond = conditioning(conditioning.negative.expand_as(z), cond_mask)
+    torch.testing.assert_close(conditioning(z, ~cond_mask), uncond)
+    torch.testing.assert_close(conditioning(z + 9, ~cond_mask), uncond)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -98,7 +99,7 @@ def test_a_fresh_adapter_changes_nothing(task: StableDiffusionTask, z: Tensor) -
     torch.manual_seed(0)
     adapted, plain = (told(task, fine_tuning=mode).build().eval() for mode in ("lora", "full"))
     adapted.conditioning.load_state_dict(plain.conditioning.state_dict())
-    inputs = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), z[:2], torch.tensor([False, False])
+    inputs = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), z[:2], torch.tensor([True, True])
     torch.testing.assert_close(adapted(*inputs), plain(*inputs))
 
 
@@ -118,22 +119,22 @@ def test_latents_are_the_vaes_posterior(task: StableDiffusionTask) -> None:
     """Against diffusers' own distribution of each picture by itself."""
     vae = AutoencoderKL.from_pretrained(f"{task.settings.pretrained}/vae")
     latents = TrainingLatents(task.settings.pretrained, task.pixels, task.train_keys)
-    pictures, draws = torch.tensor([7, 0, 11]), []
+    images, samples = torch.tensor([7, 0, 11]), []
     for step in range(400):
-        draws.append(latents.draw(pictures, StepRandom(0, step, 3)))
-    for row, picture in enumerate(pictures.tolist()):
+        samples.append(latents.sample(images, StepRandom(0, step, 3)))
+    for row, image in enumerate(images.tolist()):
         with torch.no_grad():
-            found = vae.encode(in_range(task.training_pixels[picture : picture + 1])).latent_dist
-        drawn, scale = torch.stack([draw[row] for draw in draws]), vae.config.scaling_factor
-        error = (drawn.mean(dim=0) - scale * found.mean[0]) / (scale * found.std[0])
+            found = vae.encode(signed(task.training_pixels[image : image + 1])).latent_dist
+        sampled, scale = torch.stack([each[row] for each in samples]), vae.config.scaling_factor
+        error = (sampled.mean(dim=0) - scale * found.mean[0]) / (scale * found.std[0])
         assert error.square().mean().sqrt() == pytest.approx(1 / 20, rel=0.2)  # 1 / √400
-        assert (drawn.std(dim=0) / (scale * found.std[0])).mean() == pytest.approx(1, abs=0.02)
+        assert (sampled.std(dim=0) / (scale * found.std[0])).mean() == pytest.approx(1, abs=0.02)
 
 
 def test_guidance_extrapolates_from_the_negative(
     decoder: StableDiffusionDecoder, z: Tensor
 ) -> None:
-    x, t = torch.randn(2, 4, 8, 8), torch.tensor(500)
+    x, t = torch.randn(2, 4, 8, 8), 500
     with torch.no_grad():
         given = decoder.predict(x, t, z[:2], 1.0)
         negative = decoder.predict(x, t, decoder.network.conditioning.negative.expand(2, -1), 1.0)
@@ -155,7 +156,7 @@ def test_pictures_are_those_of_diffusers_own_pipeline(
     ours = decoder.build(vars(shape)).eval()
     ours.load_state_dict(network.state_dict())
     mine = StableDiffusionDecoder(ours, decoder.settings, decoder.encoders, {})
-    drawn = mine.decode(z[:3], guidance=guidance, seed=4, steps=5)
+    drawn = mine.decode(z[:3], guidance=guidance, seed=4, num_steps=5)
     pipeline = StableDiffusionPipeline(
         vae=ours.vae, text_encoder=None, tokenizer=None, unet=ours.unet,
         scheduler=DPMSolverMultistepScheduler.from_config(
@@ -166,11 +167,11 @@ def test_pictures_are_those_of_diffusers_own_pipeline(
     pipeline.set_progress_bar_config(disable=True)
     noise = [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(4_000_012 + i))
              for i in range(3)]  # fmt: skip
-    shown = torch.zeros(3, dtype=torch.bool)
+    cond_mask = torch.ones(3, dtype=torch.bool)
     with torch.no_grad():
         theirs = pipeline(
-            prompt_embeds=ours.conditioning(z[:3], shown),
-            negative_prompt_embeds=ours.conditioning(z[:3], ~shown),
+            prompt_embeds=ours.conditioning(z[:3], cond_mask),
+            negative_prompt_embeds=ours.conditioning(z[:3], ~cond_mask),
             latents=torch.stack(noise), guidance_scale=guidance, num_inference_steps=5,
             height=SIDE, width=SIDE, output_type="pt",
         ).images  # fmt: skip
@@ -181,11 +182,12 @@ def test_pictures_are_those_of_diffusers_own_pipeline(
 def test_any_number_of_steps_begins_at_pure_noise(
     decoder: StableDiffusionDecoder, steps: int
 ) -> None:
-    timesteps = few_step_solver(decoder.network.shape.scheduler, steps).timesteps.tolist()
+    schedule = Schedule.of_pipeline(decoder.network.shape.scheduler)
+    timesteps = timesteps_of("dpm++", steps, schedule)
     assert len(set(timesteps)) == steps
     assert timesteps == sorted(timesteps, reverse=True)
     assert timesteps[0] == 999
-    assert decoder.most_steps == 1000
+    assert decoder.max_steps == 1000
 
 
 def test_a_picture_depends_on_seed_and_number_only(
@@ -194,7 +196,7 @@ def test_a_picture_depends_on_seed_and_number_only(
     many = decoder.decode(z, seed=5, guidance=2.0)
     torch.testing.assert_close(decoder.decode(z[:3], seed=5, guidance=2.0), many[:3])
     monkeypatch.setattr(
-        "corgi_core.decoders.stable_diffusion.decoder.PIXELS_AT_ONCE", 5 * SIDE * SIDE
+        "corgi_core.decoders.stable_diffusion.decoder.BATCH_PIXELS", 5 * SIDE * SIDE
     )
     torch.testing.assert_close(decoder.decode(z, seed=5, guidance=2.0), many, atol=1e-4, rtol=0)
     assert (decoder.decode(z[:3], seed=6, guidance=2.0) - many[:3]).abs().max() > 1e-2

@@ -70,7 +70,7 @@ def test_the_negative_is_the_mean_or_a_black_images(shapes: PCATask, folder: Pat
         model = task.build()
         task.prepare(model)
         torch.testing.assert_close(model.conditioning.negative, expected)
-        assert task.decoder(model, {}).wants_negative == (negative == "prior")
+        assert task.decoder(model, {}).needs_negative == (negative == "prior")
 
 
 def test_a_black_image_needs_clip(shapes: PCATask, folder: Path) -> None:
@@ -83,15 +83,15 @@ def test_a_negative_that_is_given_guides(shapes: PCATask, folder: Path) -> None:
     model = task.build().eval()
     task.prepare(model)
     own, z = task.decoder(model, {}), task.training_embeddings[:2]
-    digest, plain = own.digest, own.decode(z, guidance=2.0, steps=2)
+    digest, plain = own.digest, own.decode(z, guidance=2.0, num_steps=2)
     given = own.with_negative(task.training_embeddings[5])
-    assert not torch.equal(given.decode(z, guidance=2.0, steps=2), plain)
-    torch.testing.assert_close(given.decode(z, steps=2), own.decode(z, steps=2))
-    assert torch.equal(own.decode(z, guidance=2.0, steps=2), plain)
+    assert not torch.equal(given.decode(z, guidance=2.0, num_steps=2), plain)
+    torch.testing.assert_close(given.decode(z, num_steps=2), own.decode(z, num_steps=2))
+    assert torch.equal(own.decode(z, guidance=2.0, num_steps=2), plain)
     assert given.digest == own.digest == digest  # it is no weight
     model.conditioning.negative.copy_(task.training_embeddings[5])
     torch.testing.assert_close(
-        own.decode(z, guidance=2.0, steps=2), given.decode(z, guidance=2.0, steps=2)
+        own.decode(z, guidance=2.0, num_steps=2), given.decode(z, guidance=2.0, num_steps=2)
     )
 
 

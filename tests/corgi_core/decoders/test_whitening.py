@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from corgi_core.decoders.whitening import FAINTEST, Whitening
+from corgi_core.decoders.whitening import MIN_VARIANCE, Whitening
 
 
 def test_it_evens_out_strong_directions_and_leaves_faint_ones_faint() -> None:
@@ -16,7 +16,9 @@ def test_it_evens_out_strong_directions_and_leaves_faint_ones_faint() -> None:
     white = whitening(z)
     covariance = white.double().T.cov(correction=0)
     variances = z.double().T.cov(correction=0).trace() / 4
-    expected = deviations.double().square() / (deviations.double().square() + FAINTEST * variances)
+    expected = deviations.double().square() / (
+        deviations.double().square() + MIN_VARIANCE * variances
+    )
     assert torch.allclose(covariance.diag().sort().values, expected.sort().values, atol=0.05)
     assert (covariance - covariance.diag().diag()).abs().max() < 1e-3
     assert white.mean(dim=0).abs().max() < 1e-3

@@ -11,9 +11,9 @@ import torch
 
 from corgi_core.config import ComparisonSettings, preset_named
 from corgi_core.data.pixels import pixels
+from corgi_core.decoders.gan.decoder import LafiteDecoder
 from corgi_core.decoders.gan.generator import GanShape
 from corgi_core.decoders.gan.generator import Generator as GanGenerator
-from corgi_core.decoders.lafite.decoder import LafiteDecoder
 from corgi_core.encoders.embed import embed_images, embed_texts
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError

@@ -1,4 +1,4 @@
-"""What the training of every decoder has in common: pictures, their embeddings, no captions."""
+"""What the training of all decoders shares: images and their embeddings, without captions."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ N = TypeVar("N", bound=nn.Module)
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A decoder to go on from, and the training images that are shown from then on."""
+    """A decoder that training starts from, and the training images that it continues on."""
 
     start: Decoder
     keys: tuple[str, ...]
 
 
 @dataclass
-class PictureTask(Task[N], Generic[S, N]):
+class DecoderTask(Task[N], Generic[S, N]):
     """Training of a decoder (a `Task` of the training loop) on all training images.
 
-    `pixels` holds "pixels", uint8 [n, 3, s, s]; `embeddings` holds "image", [n, d]. A training
-    row is a picture; those without near twins have several rows.
+    `pixels` holds "pixels", uint8 [n, 3, s, s]; `embeddings` holds "image", [n, d]. A training row
+    is an image; an image without near twins has several rows.
     """
 
     settings: S
@@ -63,28 +63,29 @@ class PictureTask(Task[N], Generic[S, N]):
 
     @abstractmethod
     def decoder(self, model: N, card: Mapping[str, Any]) -> Decoder:
-        """The trained network as a decoder."""
+        """The trained model as a decoder."""
 
     def prepare(self, model: N) -> None:
-        """What is fitted, not learned; or all that the decoder to go on from has."""
+        """Set statistics of the training images, or all weights of the decoder to continue from."""
         if self.tuning is None:
             self.fit(model)
         else:
-            self.drawing_part(model).load_state_dict(self.tuning.start.network.state_dict())
+            self.decoder_network(model).load_state_dict(self.tuning.start.network.state_dict())
 
     def fit(self, model: N) -> None:
-        """Set what is computed from the training images."""
+        """Set what is computed from the training images, not learned."""
 
-    def drawing_part(self, model: N) -> nn.Module:
+    def decoder_network(self, model: N) -> nn.Module:
         """The part of the trained model that is the decoder's network."""
         return model
 
     @property
     def rows(self) -> int:
+        """Number of training rows."""
         return len(self.order)
 
     def evaluate(self, model: N) -> dict[str, float]:
-        """Root mean square error of pictures decoded from held-out embeddings, of pixels in 0…1."""
+        """Root mean square error of decoded held-out embeddings, of pixel values in 0…1."""
         if not self.test_keys:
             return {}
         device = next(model.parameters()).device
@@ -92,12 +93,15 @@ class PictureTask(Task[N], Generic[S, N]):
         decoded = self.decoder(model, card={}).decode(z)
         return {"held_out_pixel_error": float((decoded - pixels / 255).square().mean().sqrt())}
 
-    def blurred(self, z: Tensor, random: StepRandom) -> Tensor:
-        """Embeddings z [n, d], of which the share `settings.perturbed` is uncertain as a prior's:
-        at a cosine between `min_cosine` and 1 to the true one."""
+    def perturbed(self, z: Tensor, random: StepRandom) -> Tensor:
+        """Embeddings z [n, d], some of them with noise, so that they are as uncertain as a prior's.
+
+        A share `settings.perturbed` gets a cosine between `settings.min_cosine` and 1 to the true
+        embedding; the others stay as they are.
+        """
         cosine = 1 - (1 - self.settings.min_cosine) * random.uniform()
         cosine = torch.where(random.uniform() < self.settings.perturbed, cosine, 1.0)
-        return blurred_embedding(z, cosine, random.normal(z.shape[1]), self.encoder_dims)
+        return perturbed_embeddings(z, cosine, random.normal(z.shape[1]), self.encoder_dims)
 
     @property
     def encoder_dims(self) -> tuple[int, ...]:
@@ -116,7 +120,7 @@ class PictureTask(Task[N], Generic[S, N]):
 
     @cached_property
     def order(self) -> Tensor:
-        """Training row → picture, those without near twins more often."""
+        """Training row → number of its image; images without near twins have several rows."""
         rows = balanced_rows(self.training_embeddings.numpy())
         if self.tuning is not None:
             rows = rows[np.isin(tuple(self.train_keys), self.tuning.keys)[rows]]
@@ -131,8 +135,8 @@ class PictureTask(Task[N], Generic[S, N]):
 
     def _check_start(self, start: Decoder) -> None:
         wanted = (self.settings.kind, self.settings.image_size, self.embeddings.spec["encoder"])
-        there = (start.kind, start.settings.image_size, start.encoders["encoder"])
-        for what, here, given in zip(("kind", "image_size", "CLIP"), wanted, there, strict=True):
+        found = (start.kind, start.settings.image_size, start.encoders["encoder"])
+        for what, here, given in zip(("kind", "image_size", "CLIP"), wanted, found, strict=True):
             if here != given:
                 raise CorgiError(
                     f"the decoder to fine-tune has the {what} {given}, wanted is {here}",
@@ -149,18 +153,22 @@ class PictureTask(Task[N], Generic[S, N]):
         return torch.from_numpy(z.astype(np.float32))
 
 
-def blurred_embedding(
+def perturbed_embeddings(
     z: Tensor, cosine: Tensor, noise: Tensor, encoder_dims: tuple[int, ...]
 ) -> Tensor:
-    """Embeddings at about the given cosine to z, every block again of norm √d_b.
+    """Embeddings with noise, at about a given cosine to the true ones.
 
-    z, noise [n, d], cosine [n] in [0, 1]. A prior's embedding is only near the true one; a decoder
-    that has met such embeddings draws the likeliest picture, one that has not draws none.
+    A prior's embedding is only near the true one. A decoder that was trained on such embeddings
+    samples the likeliest image of them; one that was not samples none.
+
+    Args:
+        z: Embeddings [n, d], whose slice of every encoder has norm √d_b.
+        cosine: The cosine to z, [n] in [0, 1].
+        noise: Standard normal [n, d].
+        encoder_dims: d_b of the encoders.
+
+    Returns:
+        Embeddings [n, d], whose slice of every encoder has norm √d_b.
     """
     share = cosine.unsqueeze(1)
     return scale_per_encoder(share * z + (1 - share.square()).sqrt() * noise, encoder_dims)
-
-
-def in_range(pixels: Tensor) -> Tensor:
-    """0 … 255 → −1 … 1."""
-    return pixels.float() / 127.5 - 1

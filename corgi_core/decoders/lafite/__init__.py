@@ -1,1 +1,0 @@
-"""Lafite without language: the GAN, trained on pseudo text embeddings and fed with real ones."""
