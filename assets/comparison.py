@@ -1,4 +1,4 @@
-"""Every kind of decoder beside the others: what each draws, with captions and without."""
+"""The comparison of all kinds of decoders, with captions and without."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,12 @@ from orchestration.resources.artifacts import (
     PriorModel,
     StudyReport,
 )
-from orchestration.resources.tracking import MLflow
+from orchestration.resources.tracking import MLflow, TrackedRun
 from orchestration.resources.trainer import code_version
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
-    from corgi_core.experiments.decoder_comparison.measure import Contest
+    from corgi_core.experiments.decoder_comparison.measure import Comparison, Name
     from corgi_core.experiments.report import StudyReport as Report
 
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"pytorch", "mlflow"},
     ins=MODELS_THERE,
-    metadata=decided_by("comparison", "language_free", revision=1),
+    metadata=decided_by("comparison", "language_free", revision=2),
 )
 def decoder_comparison(
     context: dg.AssetExecutionContext,
@@ -48,66 +48,79 @@ def decoder_comparison(
     workspace: Workspace,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[StudyReport]:
-    """All decoders that are there, fed with real images' embeddings and with every prior's."""
+    """All existing decoders, on the embeddings of real images, of captions and of every prior."""
     from corgi_core.evaluation.nearest import TrainingImages
-    from corgi_core.experiments.decoder_comparison import compose, measure
+    from corgi_core.experiments.decoder_comparison.measure import SharedInputs
+    from corgi_core.experiments.decoder_comparison.report import report_of
 
-    preset = workspace.preset
+    settings = workspace.preset.comparison
     priors = {
-        (variant, subset): model
-        for (variant, subset), model in comparable(
-            prior, preset.prior, text_embeddings.spec
-        ).items()
-        if variant in preset.comparison.variants
+        name: model
+        for name, model in comparable(prior, workspace.preset.prior, text_embeddings.spec).items()
+        if name[0] in settings.variants
     }
-    free = {name: model for name, model in priors.items() if name[1] == LANGUAGE_FREE}
-    held_out = set(images.first_captions("test"))
-    contests = [
-        measure.Contest(
-            "supervision", decoder, {n: m for n, m in priors.items() if n not in free},
-            tuple(held_out),
-        )
-    ]  # fmt: skip
-    if free and language_free_decoder:
-        keys = held_out & set(images.keys("test", workspace.language_free.source))
-        contests.append(measure.Contest("language-free", language_free_decoder, free, tuple(keys)))
-    material = measure.Material(
+    comparisons = _comparisons(images, priors, decoder, language_free_decoder, workspace)
+    shared = SharedInputs(
         clip_encoder, TrainingImages(images, image_embeddings), text_embeddings, pixels
     )
-    inputs = _versions(contests) | {"images": images.digest}
-    about = vars(preset.comparison)
-    identity = digest_of(code_version(context), inputs, about)
-    folder = workspace.reports_folder / COMPARISON
-    with mlflow.run(context, COMPARISON, identity, inputs, about) as run:
-        report = compose.compared(contests, material, preset.comparison)
-        report.save(folder)
-        for entry in _entries(report):
-            run.log_metrics(entry)
-        run.log_artifacts(folder, COMPARISON)
+    inputs = _versions(comparisons) | {"images": images.digest}
+    identity = digest_of(code_version(context), inputs, vars(settings))
+    with mlflow.run(context, COMPARISON, identity, inputs, vars(settings)) as run:
+        report = report_of(comparisons, shared, settings)
+        _publish(report, run, workspace)
         url = run.url
-    shown: dict[str, Any] = {
-        "mlflow_run": link(url),
-        **{f"{name}_table": dg.MetadataValue.md(text) for name, text in report.tables.items()},
-        **{name: picture(image) for name, image in report.pictures.items()},
-    }
-    return materialized(report, **shown)
+    return materialized(report, mlflow_run=link(url), **_displayed(report))
 
 
-def _versions(contests: "list[Contest]") -> dict[str, str]:
-    """Data versions of all models that take part."""
+def _comparisons(
+    images: Dataset,
+    priors: "Mapping[Name, PriorModel]",
+    decoders: dict[str, Decoder],
+    language_free_decoders: dict[str, Decoder],
+    workspace: Workspace,
+) -> "list[Comparison]":
+    """By supervision; and without language, if there are models for that."""
+    from corgi_core.experiments.decoder_comparison.measure import Comparison
+
+    free = {name: model for name, model in priors.items() if name[1] == LANGUAGE_FREE}
+    others = {name: model for name, model in priors.items() if name not in free}
+    held_out = set(images.first_captions("test"))
+    comparisons = [Comparison("supervision", decoders, others, tuple(held_out))]
+    if free and language_free_decoders:
+        keys = held_out & set(images.keys("test", workspace.language_free.source))
+        comparisons.append(Comparison("language-free", language_free_decoders, free, tuple(keys)))
+    return comparisons
+
+
+def _publish(report: "Report", run: TrackedRun, workspace: Workspace) -> None:
+    """Save the report in the workspace, and send its scores and files to MLflow."""
+    folder = workspace.reports_folder / COMPARISON
+    report.save(folder)
+    for entry in _entries(report):
+        run.log_metrics(entry)
+    run.log_artifacts(folder, COMPARISON)
+
+
+def _displayed(report: "Report") -> dict[str, Any]:
+    """The report's tables and pictures as Dagster displays them."""
+    tables = {f"{name}_table": dg.MetadataValue.md(text) for name, text in report.tables.items()}
+    return {**tables, **{name: picture(image) for name, image in report.pictures.items()}}
+
+
+def _versions(comparisons: "list[Comparison]") -> dict[str, str]:
+    """Data versions of all models that are compared."""
     versions: dict[str, str] = {}
-    for contest in contests:
-        decoders = {f"{contest.name}.{k}": model.digest for k, model in contest.decoders.items()}
-        versions |= prior_versions(contest.priors) | decoders
+    for each in comparisons:
+        decoders = {f"{each.name}.{k}": model.digest for k, model in each.decoders.items()}
+        versions |= prior_versions(each.priors) | decoders
     return versions
 
 
 def _entries(report: "Report") -> Iterator[Mapping[str, Any]]:
     """One entry a row for MLflow's charts; the step is the seed."""
-    from corgi_core.experiments.decoder_comparison.compose import ROWS
-    from corgi_core.experiments.decoder_comparison.tables import CASE, METRICS
+    from corgi_core.experiments.decoder_comparison.report import CASE, METRICS, ROWS
 
     for row in report.rows[ROWS]:
-        case = "/".join(row[part] for part in ("contest", *CASE) if row[part])
+        case = "/".join(row[part] for part in ("comparison", *CASE) if row[part])
         case = case.replace("%", "pc")
         yield {"step": row["seed"], **{f"{case}/{metric}": row[metric] for metric in METRICS}}

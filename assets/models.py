@@ -8,7 +8,6 @@ import dagster as dg
 
 from assets.metadata import OWNERS, materialized, training_metadata
 from assets.versions import decided_by
-from corgi_core.config import CascadeSettings
 from orchestration.partitions import (
     CAPTIONED,
     COMPARISON,
@@ -56,11 +55,12 @@ def prior(
     Baseline and shifted priors have the same data, network, steps and seed; the bank of Gaussians
     alone differs.
     """
-    from corgi_core.prior import model, task
+    from corgi_core.prior.model import PriorModel as Model
+    from corgi_core.prior.task import PriorTask
 
-    preset = workspace.preset
-    training = task.PriorTask(
-        settings=preset.prior,
+    settings, (variant, subset) = workspace.preset.prior, prior_of(context.partition_key)
+    task = PriorTask(
+        settings=settings,
         images=image_embeddings,
         texts=text_embeddings,
         captioned=caption_subset,
@@ -73,13 +73,10 @@ def prior(
         "caption_subset": caption_subset,
         "gaussian_bank": gaussian_bank,
     }
-    variant, subset = prior_of(context.partition_key)
-    name = f"prior-{variant}-{subset.removesuffix('%')}pc"
-    trained = trainer.train(context, training, preset.prior.training, name, inputs)
-    finished = model.PriorModel(
-        trained.model, gaussian_bank, preset.prior, text_embeddings.spec, trained.card
-    )
-    return materialized(finished, captions=training.rows, **training_metadata(trained))
+    name = f"prior-{variant}-{_percent(subset)}"
+    trained = trainer.train(context, task, settings.training, name, inputs)
+    model = Model(trained.model, gaussian_bank, settings, text_embeddings.spec, trained.card)
+    return materialized(model, captions=task.rows, **training_metadata(trained))
 
 
 @dg.asset(
@@ -87,7 +84,7 @@ def prior(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", revision=4, partitions="decoders"),
+    metadata=decided_by("decoders", revision=5, partitions="decoders"),
 )
 def decoder(
     context: dg.AssetExecutionContext,
@@ -98,20 +95,13 @@ def decoder(
     workspace: Workspace,
     trainer: Trainer,
 ) -> dg.MaterializeResult[Decoder]:
-    """CLIP image embedding → picture; trained on all training images, no captions."""
-    from corgi_core.decoders import registry
+    """CLIP image embedding → image; trained on all training images, without captions."""
+    from corgi_core.decoders.registry import decoder_task
 
     settings = workspace.preset.decoder_of(context.partition_key)
-    drawing = registry.decoder_task(
-        settings,
-        clip_encoder,
-        pixels=pixels,
-        embeddings=image_embeddings,
-        train_keys=images.keys("train"),
-        test_keys=images.keys("test"),
-    )
+    task = decoder_task(settings, clip_encoder, **_images(images, pixels, image_embeddings))
     inputs: dict[str, FolderBacked] = {"pixels": pixels, "image_embeddings": image_embeddings}
-    return trained_decoder(context, drawing, f"decoder-{settings.kind}", inputs, trainer)
+    return _train_decoder(context, trainer, task, f"decoder-{settings.kind}", inputs)
 
 
 @dg.asset(
@@ -119,7 +109,7 @@ def decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", revision=1, partitions="caption_subsets"),
+    metadata=decided_by("decoders", revision=2, partitions="caption_subsets"),
 )
 def captioned_decoder(
     context: dg.AssetExecutionContext,
@@ -133,18 +123,13 @@ def captioned_decoder(
 ) -> dg.MaterializeResult[Decoder]:
     """The paper's image-and-text decoder: a cascade that reads captions beside the embedding.
 
-    All training images teach it, those outside the caption subset by their embeddings alone.
+    It learns from all training images, from those outside the caption subset without captions.
     """
-    from corgi_core.decoders.cascade import task
+    from corgi_core.decoders.cascade.task import CascadeTask
 
-    cascade = workspace.preset.decoder_of("cascade")
-    assert isinstance(cascade, CascadeSettings)
-    drawing = task.CascadeTask(
-        settings=replace(cascade, text_width=text_embeddings.spec["text_width"]),
-        pixels=pixels,
-        embeddings=image_embeddings,
-        train_keys=images.keys("train"),
-        test_keys=images.keys("test"),
+    task = CascadeTask(
+        replace(workspace.preset.cascade, text_width=text_embeddings.spec["text_width"]),
+        **_images(images, pixels, image_embeddings),
         texts=text_embeddings,
         captioned=caption_subset.keys,
     )
@@ -154,8 +139,8 @@ def captioned_decoder(
         "text_embeddings": text_embeddings,
         "caption_subset": caption_subset,
     }
-    name = f"decoder-captions-{context.partition_key.removesuffix('%')}pc"
-    return trained_decoder(context, drawing, name, inputs, trainer)
+    name = f"decoder-captions-{_percent(context.partition_key)}"
+    return _train_decoder(context, trainer, task, name, inputs)
 
 
 @dg.asset(
@@ -163,7 +148,7 @@ def captioned_decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", "language_free", revision=3, partitions="decoders"),
+    metadata=decided_by("decoders", "language_free", revision=4, partitions="decoders"),
 )
 def language_free_decoder(
     context: dg.AssetExecutionContext,
@@ -175,41 +160,53 @@ def language_free_decoder(
     workspace: Workspace,
     trainer: Trainer,
 ) -> dg.MaterializeResult[Decoder]:
-    """The decoder, fine-tuned on the images of one source, none of whose captions anybody sees.
+    """The decoder, fine-tuned on the images of one source, without any of their captions.
 
-    With a prior of the caption subset "0%", which knows the other sources' captions alone, it
-    draws texts as this source would.
+    With a prior of the caption subset "0%", which is trained on the other sources' captions, it
+    generates images in the style of this source.
     """
-    from corgi_core.decoders import registry
+    from corgi_core.decoders.registry import decoder_task
     from corgi_core.decoders.task import FineTuning
 
     settings, free = workspace.preset.decoder_of(context.partition_key), workspace.language_free
-    drawing = registry.decoder_task(
+    task = decoder_task(
         replace(settings, training=free.tuned(settings.training)),
         clip_encoder,
-        pixels=pixels,
-        embeddings=image_embeddings,
-        train_keys=images.keys("train"),
-        test_keys=images.keys("test", free.source),
+        **_images(images, pixels, image_embeddings, free.source),
         tuning=FineTuning(decoder, images.keys("train", free.source)),
     )
     inputs: dict[str, FolderBacked] = {
         "pixels": pixels, "image_embeddings": image_embeddings, "decoder": decoder
     }  # fmt: skip
     name = f"decoder-{settings.kind}-{free.source}"
-    return trained_decoder(context, drawing, name, inputs, trainer)
+    return _train_decoder(context, trainer, task, name, inputs)
 
 
-def trained_decoder(
+def _images(
+    images: Dataset, pixels: ArrayStore, image_embeddings: ArrayStore, source: str | None = None
+) -> dict[str, Any]:
+    """What every `DecoderTask` learns from: all training images; held out, those of the source."""
+    return {
+        "pixels": pixels,
+        "embeddings": image_embeddings,
+        "train_keys": images.keys("train"),
+        "test_keys": images.keys("test", source),
+    }
+
+
+def _train_decoder(
     context: dg.AssetExecutionContext,
-    drawing: "DecoderTask[Any, Any]",
+    trainer: Trainer,
+    task: "DecoderTask[Any, Any]",
     name: str,
     inputs: Mapping[str, FolderBacked],
-    trainer: Trainer,
 ) -> dg.MaterializeResult[Decoder]:
-    """Train a decoder; it, with what Dagster shows of the training."""
-    training = drawing.settings.training
-    trained = trainer.train(context, drawing, training, name, inputs)
-    finished = drawing.decoder(trained.model, trained.card)
-    shown = drawing.order.unique()
-    return materialized(finished, images=len(shown), **training_metadata(trained))
+    """Train a decoder; the decoder, with what Dagster displays of the training."""
+    trained = trainer.train(context, task, task.settings.training, name, inputs)
+    decoder = task.decoder(trained.model, trained.card)
+    return materialized(decoder, images=len(task.order.unique()), **training_metadata(trained))
+
+
+def _percent(caption_subset: str) -> str:
+    """A caption subset as a part of a run's name: "1.7%" is "1.7pc"."""
+    return caption_subset.replace("%", "pc")

@@ -19,9 +19,9 @@ from corgi_core.config import DataSettings, DecoderSettings, TrainingSettings
 from corgi_core.data.arrays import compute_missing
 from corgi_core.data.ingest import ingest
 from corgi_core.data.pixels import pixels
-from corgi_core.decoders.decoder import Decoder
-from corgi_core.decoders.picture_task import PictureTask, in_range
+from corgi_core.decoders.decoder import Decoder, signed, unsigned
 from corgi_core.decoders.registry import load_decoder, register
+from corgi_core.decoders.task import DecoderTask
 from corgi_core.training.loop import train
 
 
@@ -61,13 +61,13 @@ class LinearDecoder(Decoder):
         """The network of a saved shape, untrained."""
         return LinearNetwork(LinearShape(**shape))
 
-    def draw(self, z: Tensor, text: Any, drawing: Any) -> Tensor:
+    def sample(self, z: Tensor, text: Any, options: Any) -> Tensor:
         """Images [n, 3, s, s] in [0, 1]."""
-        return (self.network(z).clamp(-1, 1) + 1) / 2
+        return unsigned(self.network(z))
 
 
-class LinearTask(PictureTask[LinearSettings, LinearNetwork]):
-    """Least squares on the pixels; data, batches and held-out metrics are `PictureTask`'s."""
+class LinearTask(DecoderTask[LinearSettings, LinearNetwork]):
+    """Least squares on the pixels; data, batches and held-out metrics are `DecoderTask`'s."""
 
     def build(self) -> LinearNetwork:
         """The network, untrained."""
@@ -80,7 +80,7 @@ class LinearTask(PictureTask[LinearSettings, LinearNetwork]):
     def loss(self, model: nn.Module, rows: Tensor, random: Any) -> dict[str, Tensor]:
         """The mean squared error of the images `rows`."""
         images = self.order[rows]
-        target = in_range(self.training_pixels[images].to(random.device))
+        target = signed(self.training_pixels[images].to(random.device))
         z = self.training_embeddings[images].to(random.device)
         return {"loss": (model(z) - target).square().mean()}
 

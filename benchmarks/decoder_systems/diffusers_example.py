@@ -2,7 +2,7 @@
 
 It follows examples/unconditional_image_generation without accelerate: a DataLoader reads image
 files through torchvision's transforms, DDPMScheduler adds noise, the error is squared, and torch's
-AdamW and EMAModel update. Convolutions have channels first. The UNets and what they are told are
+AdamW and EMAModel update. Convolutions have channels first. The UNets and their conditions are
 ours: noise levels, and an embedding, which a frozen CLIP computes from the batch in every step, as
 an example conditioned on images would. The variant "cached" is given it. Each stage is a run of the
 example by itself; one step here is a step of each, and each reads its own files.
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.decoder_systems.system import Case
-from corgi_core.config import CascadeSettings, preset_named
+from corgi_core.config import preset_named
 from corgi_core.decoders.cascade.network import (
     CascadeNetwork,
     CascadeShape,
@@ -83,16 +83,16 @@ class Example:
     def step(self, pictures: Tensor, z: Tensor) -> None:
         noise, t = torch.randn_like(pictures), torch.randint(1000, (len(pictures),))
         noisy = self._scheduler.add_noise(pictures, noise, t)
-        told = z
+        cond = z
         if self._low is not None:
             low = downsampled(pictures, self._low)
             level = torch.rand(len(pictures))
             beside = self._scheduler.add_noise(low, torch.randn_like(low), (level * 999).long())
             noisy = torch.cat([noisy, upsampled(beside, pictures.shape[-1])], dim=1)
-            told = torch.cat([z, timestep_features(level * 1000, LEVEL_FEATURES)], dim=1)
+            cond = torch.cat([z, timestep_features(level * 1000, LEVEL_FEATURES)], dim=1)
         with autocast(self._precision, "cpu"):
             vectors = None if self.stage.to_vectors is None else self.stage.to_vectors(z)
-            predicted = self.stage.unet(noisy, t, vectors, class_labels=told).sample
+            predicted = self.stage.unet(noisy, t, vectors, class_labels=cond).sample
         loss = F.mse_loss(predicted.float(), self._scheduler.get_velocity(pictures, noise, t))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.stage.parameters(), 1.0)
@@ -107,8 +107,7 @@ class DiffusersExample:
 
     def __init__(self, case: Case, clip_in_step: bool) -> None:
         preset = preset_named(case.preset)
-        settings = preset.decoder_of("cascade")
-        assert isinstance(settings, CascadeSettings)
+        settings = preset.cascade
         network = CascadeNetwork(CascadeShape.of(settings, preset.encoders.width))
         sizes = [stage.size for stage in settings.stages]
         self._examples = [

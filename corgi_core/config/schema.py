@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, SerializeAsAny, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -179,7 +179,7 @@ class CascadeSettings(DecoderSettings):
     stages: tuple[StageSettings, ...]  # the last one's size is the image_size
     vectors: Count  # the embedding is projected to this many, for cross-attention
     vector_width: Count
-    prediction: Literal["v", "noise"]  # of the UNets
+    prediction: Literal["v", "epsilon", "x0"]  # of the UNets
     condition_noise: Share  # most noise on the smaller image in training …
     sampling_noise: Share  # … and how much in sampling
     text_width: Count | None = None  # of the captions' tokens, where captions are a condition too
@@ -381,6 +381,11 @@ class Preset:
         raise CorgiError(
             f"the preset {self.name} has no decoder {kind!r}", f"choose one of its own: {kinds}"
         )
+
+    @property
+    def cascade(self) -> CascadeSettings:
+        """The settings of the cascade; raises CorgiError if the preset has none."""
+        return cast(CascadeSettings, self.decoder_of(CascadeSettings.kind))
 
     def digest(self, *sections: str) -> str:
         """A digest of the named sections or properties, by default of all sections.

@@ -39,15 +39,15 @@ def state(home: Path, corgi: Corgi) -> Path:
 
 def test_every_decoder_meets_every_embedding(state: Path) -> None:
     report = json.loads((state / "reports" / "comparison" / "measurements.json").read_text())
-    rows = [row for row in report["pictures"] if row["decoder"] != "real pictures"]
-    cases = {(r["contest"], r["decoder"], r["source"], r["captions"], r["seed"]) for r in rows}
+    rows = [row for row in report["images"] if row["decoder"] != "real images"]
+    cases = {(r["comparison"], r["decoder"], r["source"], r["captions"], r["seed"]) for r in rows}
     assert len(cases) == len(rows)
     with_prior = [kind for kind in KINDS if kind != "lafite"]
     priors = [(v, s) for v in ("baseline", "shifted-k1") for s in ("1.7%", "10%", "100%")]
     assert cases == {
-        (contest, kind, source, captions, seed)
+        (comparison, kind, source, captions, seed)
         for seed in (0, 1)
-        for contest, sources in (
+        for comparison, sources in (
             ("supervision", priors),
             ("language-free", [("baseline", "0%"), ("shifted-k1", "0%")]),
         )

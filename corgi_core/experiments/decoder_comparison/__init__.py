@@ -1,1 +1,1 @@
-"""How well every decoder draws, from every kind of embedding: the paper's tables 1 and 2."""
+"""All decoders on all kinds of embeddings: the paper's tables 1 and 2."""

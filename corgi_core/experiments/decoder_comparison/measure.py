@@ -1,4 +1,4 @@
-"""Every decoder draws held-out captions from every embedding; their pictures are judged alike."""
+"""The measurement: every decoder decodes every kind of embedding of the same held-out images."""
 
 from __future__ import annotations
 
@@ -26,25 +26,39 @@ from corgi_core.prior.task import Captions
 from corgi_core.progress import track
 
 REAL, TEXT = "real", "text"  # the image's own embedding, the caption's
-PICTURES = "real pictures"  # in a decoder's place: the held-out images as they are
+REAL_IMAGES = "real images"  # as a row's decoder: the held-out images themselves
 
 Row = dict[str, Any]
 Name = tuple[str, str]  # a prior's variant and caption subset
 
 
 @dataclass(frozen=True)
-class Contest:
-    """What is compared under one name: decoders by kind, fed by priors, on held-out images."""
+class Comparison:
+    """What is compared under one name.
+
+    Attributes:
+        name: "supervision" or "language-free".
+        decoders: The decoders by kind.
+        priors: The priors that feed them, by variant and caption subset.
+        keys: Held-out images with captions.
+    """
 
     name: str
     decoders: Mapping[str, Decoder]
     priors: Mapping[Name, PriorModel]
-    keys: tuple[str, ...]  # held-out images with captions
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Material:
-    """What all contests share. `texts` holds one caption or more an image; all are drawn."""
+class SharedInputs:
+    """What all comparisons share.
+
+    Attributes:
+        clip: Embeds the decoded images.
+        training: The training images, to find the nearest ones.
+        texts: One caption or more an image; the first stands for the image.
+        pixels: The images themselves.
+    """
 
     clip: ClipEnsemble
     training: TrainingImages
@@ -54,91 +68,106 @@ class Material:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings z [n, d] of the drawn captions, and where they come from."""
+    """Embeddings z [n, d] of the held-out images or captions, and where they come from."""
 
     source: str  # REAL, TEXT or a prior's variant
-    captions: str  # the subset that the source learned from, or "none"
+    captions: str  # the subset that the source was trained on, or "none"
     z: Tensor
 
     @property
     def title(self) -> str:
+        """The source, with its caption subset if it has one."""
         return self.source if self.captions == "none" else f"{self.source} {self.captions}"
 
 
 @dataclass(frozen=True)
 class Result:
-    """A row a decoder, embedding and seed with its scores; and pictures to look at."""
+    """A row of scores for each decoder, source of embeddings and seed; and a grid of images."""
 
     rows: list[Row]
     grid: Image.Image
 
 
-def held(contest: Contest, material: Material, settings: ComparisonSettings) -> Result:
-    """Draw and judge everything.
+def measure(comparison: Comparison, inputs: SharedInputs, settings: ComparisonSettings) -> Result:
+    """Decode and score all embeddings by all decoders that are made for them.
 
-    An embedding goes to the decoders that take its kind: a caption's own embedding to those that
-    were trained on texts or pseudo texts, a prior's to the others, the real image's to all.
+    A caption's own embedding goes to the decoders that were trained on texts or pseudo texts, a
+    prior's to the others, the real image's to all. Every image counts once, with its first caption.
+
+    Args:
+        comparison: Decoders, priors and held-out images.
+        inputs: CLIP, training images, captions and pixels.
+        settings: Seeds, number of images, and rows of the grid.
+
+    Raises:
+        CorgiError: If fewer than two held-out images have captions.
     """
-    captions, keys = _captions(contest, material, settings.images)
-    real = _pictures(material, keys)
-    judge = PictureScorer(material.clip, real, captions.text)
-    about = {"contest": contest.name, "images": len(keys)}
+    captions, keys = _captions(comparison, inputs, settings.images)
+    real = _pixels(inputs, keys)
+    scorer = PictureScorer(inputs.clip, real, captions.text)
+    about = {"comparison": comparison.name, "images": len(keys)}
     cases = [
-        (seed, found, kind, decoder)
+        (seed, embeddings, kind, decoder)
         for seed in settings.seeds
-        for found in _embeddings(contest, captions, seed)
-        for kind, decoder in contest.decoders.items()
-        if found.source == REAL or (found.source == TEXT) == (decoder.input_kind == "text")
+        for embeddings in _embeddings(comparison, captions, seed)
+        for kind, decoder in comparison.decoders.items()
+        if _fits(embeddings, decoder)
     ]
-    shown = evenly_spaced(len(keys), settings.grid_rows)
-    own = {"decoder": PICTURES, "source": "", "captions": "", **_scores(real, judge, material)}
+    displayed = evenly_spaced(len(keys), settings.grid_rows)
+    own = {"decoder": REAL_IMAGES, "source": "", "captions": "", **_scores(real, scorer, inputs)}
     rows: list[Row] = [{**about, **own, "seed": seed} for seed in settings.seeds]
-    columns = {"real picture": real[shown]}
-    for seed, found, kind, decoder in track(cases, f"{contest.name}: drawing and judging"):
+    columns = {"real image": real[displayed]}
+    for seed, found, kind, decoder in track(cases, f"{comparison.name}: decoding and scoring"):
         began = time.perf_counter()
-        pictures = decoder.decode(found.z, seed=seed)
-        seconds = time.perf_counter() - began
+        images = decoder.decode(found.z, seed=seed)
+        seconds = (time.perf_counter() - began) / len(keys)
         case = {"decoder": kind, "source": found.source, "captions": found.captions, "seed": seed}
-        rows.append(
-            {**about, **case, **_scores(pictures, judge, material), "seconds": seconds / len(keys)}
-        )
+        scores = _scores(images, scorer, inputs)
+        rows.append({**about, **case, **scores, "seconds": seconds})
         if seed == settings.seeds[0]:
-            columns[f"{kind}, {found.title}"] = pictures[shown]
-    grid = labelled_grid(material.training.names(keys[shown].tolist()), columns)
-    return Result(rows, grid)
+            columns[f"{kind}, {found.title}"] = images[displayed]
+    return Result(rows, labelled_grid(inputs.training.names(keys[displayed].tolist()), columns))
 
 
-def _embeddings(contest: Contest, captions: Captions, seed: int) -> Iterator[Embeddings]:
+def _fits(embeddings: Embeddings, decoder: Decoder) -> bool:
+    """Whether the decoder is made for embeddings of this source."""
+    if embeddings.source == REAL:
+        return True
+    return (embeddings.source == TEXT) == (decoder.input_kind == "text")
+
+
+def _embeddings(comparison: Comparison, captions: Captions, seed: int) -> Iterator[Embeddings]:
     yield Embeddings(REAL, "none", captions.image)
     yield Embeddings(TEXT, "none", captions.text)
-    for (variant, subset), prior in contest.priors.items():
+    for (variant, subset), prior in comparison.priors.items():
         tokens, mask, text, _ = captions.batch(torch.arange(len(captions)))
         yield Embeddings(variant, subset, prior.sample(tokens, mask, text, seed=seed))
 
 
-def _scores(pictures: Tensor, judge: PictureScorer, material: Material) -> Row:
-    """The judge's, and how far pictures are from the nearest training image (1 − cosine)."""
-    embeddings = judge.embed(pictures)
-    nearest = material.training.nearest(embeddings, 1).cosines.mean()
-    return judge.scores(pictures, embeddings) | {"nearest_distance": 1 - float(nearest)}
+def _scores(images: Tensor, scorer: PictureScorer, inputs: SharedInputs) -> Row:
+    """The scorer's, and the distance (1 − cosine) of images to the nearest training image."""
+    embeddings = scorer.embed(images)
+    nearest = inputs.training.nearest(embeddings, 1).cosines.mean()
+    return scorer.scores(images, embeddings) | {"nearest_distance": 1 - float(nearest)}
 
 
-def _captions(contest: Contest, material: Material, most: int) -> tuple[Captions, np.ndarray]:
-    """Evenly spaced captions of the contest's images, and the images' keys."""
-    rows = material.texts.rows_among(set(contest.keys))
-    if len(rows) < 2:
+def _captions(
+    comparison: Comparison, inputs: SharedInputs, count: int
+) -> tuple[Captions, np.ndarray]:
+    """The first captions of evenly spaced images of the comparison, and the images' keys."""
+    keys = inputs.texts.keys[inputs.texts.first_rows_among(comparison.keys)]
+    if len(keys) < 2:
         raise CorgiError(
-            f"{len(rows)} held-out captions are too few to compare decoders on",
+            f"{len(keys)} held-out captions are too few to compare decoders on",
             "ingest more captioned images, or raise test_fraction",
         )
-    spaced = evenly_spaced(len(rows), most)
-    every = Captions.read(material.training.embeddings, material.texts, set(contest.keys))
-    chosen = Captions(
-        *(part[spaced] for part in (every.tokens, every.mask, every.text, every.image))
-    )
-    return chosen, material.texts.keys[rows[spaced]]
+    spaced = evenly_spaced(len(keys), count)
+    chosen = set(keys[spaced].tolist())
+    captions = Captions.read(inputs.training.embeddings, inputs.texts, chosen, one_each=True)
+    return captions, keys[spaced]
 
 
-def _pictures(material: Material, keys: np.ndarray) -> Tensor:
-    rows = material.pixels.rows_of(keys)
-    return torch.from_numpy(material.pixels.read("pixels")[rows]).float() / 255
+def _pixels(inputs: SharedInputs, keys: np.ndarray) -> Tensor:
+    """The images as float32 [n, 3, s, s] in [0, 1]."""
+    rows = inputs.pixels.rows_of(keys)
+    return torch.from_numpy(inputs.pixels.read("pixels")[rows]).float() / 255

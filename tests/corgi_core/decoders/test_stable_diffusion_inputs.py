@@ -103,9 +103,9 @@ def test_large_pictures_are_decoded_tile_by_tile(
     network = StableDiffusionDecoder.build(vars(shape)).eval()
     latents = torch.randn(1, 4, 16, 16)
     with torch.no_grad():
-        whole = network.pictures(latents)
-        monkeypatch.setattr("corgi_core.decoders.stable_diffusion.network.TILED_ABOVE", 31)
-        tiled = network.pictures(latents)
+        whole = network.decode_latents(latents)
+        monkeypatch.setattr("corgi_core.decoders.stable_diffusion.network.MAX_UNTILED", 31)
+        tiled = network.decode_latents(latents)
     assert whole.shape == tiled.shape == (1, 3, 32, 32)
     assert not torch.equal(whole, tiled)
 

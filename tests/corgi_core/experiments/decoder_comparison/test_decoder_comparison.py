@@ -1,16 +1,21 @@
-"""Decoders compared on tiny real parts: who is fed what, and scores as computed by hand."""
+"""Decoders compared on tiny real parts: which gets what, and scores as computed by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor, nn
 
 from corgi_core.config import ComparisonSettings, preset_named
 from corgi_core.data.pixels import pixels
+from corgi_core.decoders.decoder import Decoder, SampleOptions, TextCond
 from corgi_core.decoders.gan.decoder import LafiteDecoder
 from corgi_core.decoders.gan.generator import GanShape
 from corgi_core.decoders.gan.generator import Generator as GanGenerator
@@ -18,9 +23,8 @@ from corgi_core.encoders.embed import embed_images, embed_texts
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.nearest import TrainingImages
-from corgi_core.experiments.decoder_comparison.compose import ROWS, compared
-from corgi_core.experiments.decoder_comparison.measure import Contest, Material, held
-from corgi_core.experiments.decoder_comparison.tables import METRICS
+from corgi_core.experiments.decoder_comparison.measure import Comparison, SharedInputs, measure
+from corgi_core.experiments.decoder_comparison.report import METRICS, ROWS, report_of
 from corgi_core.experiments.report import StudyReport
 from tests.helpers.tiny_pipeline import BLOCKS, SIDE, tiny_pipeline, write_images
 
@@ -33,61 +37,124 @@ def parts():
     return tiny_pipeline()
 
 
-@pytest.fixture(scope="module")
-def material(parts, tmp_path_factory) -> Material:
-    folder: Path = tmp_path_factory.mktemp("comparison")
-    images = write_images(folder / "images", IMAGES)
+def shared_inputs(parts, folder: Path, captions: int) -> SharedInputs:
+    images = write_images(folder / "images", IMAGES, captions=captions)
     squares = pixels(images, folder / "pixels", SIDE)
     embeddings = embed_images(parts.clip, images, squares, folder / "image_embeddings")
     texts = embed_texts(parts.clip, parts.tokens, images, folder / "text_embeddings")
-    return Material(parts.clip, TrainingImages(images, embeddings), texts, squares)
+    return SharedInputs(parts.clip, TrainingImages(images, embeddings), texts, squares)
 
 
 @pytest.fixture(scope="module")
-def contest(parts, material) -> Contest:
+def inputs(parts, tmp_path_factory) -> SharedInputs:
+    return shared_inputs(parts, tmp_path_factory.mktemp("comparison"), captions=1)
+
+
+@pytest.fixture(scope="module")
+def comparison(parts, inputs) -> Comparison:
     torch.manual_seed(1)
     shape = GanShape(sum(BLOCKS), SIDE, latent_width=8, channel_base=64, max_channels=8)
     settings = preset_named("emoji-small").decoder_of("lafite")
     lafite = LafiteDecoder(GanGenerator(shape).eval(), settings, parts.decoder.encoders, {})
-    return Contest(
+    return Comparison(
         "supervision", {"pca": parts.decoder, "lafite": lafite},
-        {("baseline", "100%"): parts.prior}, material.training.images.keys("test"),
+        {("baseline", "100%"): parts.prior}, inputs.training.images.keys("test"),
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def rows(contest, material) -> pd.DataFrame:
-    return pd.DataFrame(held(contest, material, SETTINGS).rows)
+def rows(comparison, inputs) -> pd.DataFrame:
+    return pd.DataFrame(measure(comparison, inputs, SETTINGS).rows)
 
 
-def held_out_keys(material) -> list[str]:
-    rows = material.texts.rows_among(set(material.training.images.keys("test")))
-    return material.texts.keys[rows].tolist()
+def held_out_keys(inputs) -> list[str]:
+    rows = inputs.texts.rows_among(set(inputs.training.images.keys("test")))
+    return inputs.texts.keys[rows].tolist()
 
 
-def test_every_decoder_gets_what_it_can_draw_from(rows):
+def test_every_decoder_gets_the_embeddings_that_it_is_made_for(rows):
     cases = set(rows[["decoder", "source", "captions", "seed"]].itertuples(index=False, name=None))
     assert cases == {
         (*case, seed)
         for seed in SETTINGS.seeds
         for case in (
-            ("real pictures", "", ""), ("pca", "real", "none"), ("lafite", "real", "none"),
+            ("real images", "", ""), ("pca", "real", "none"), ("lafite", "real", "none"),
             ("pca", "baseline", "100%"), ("lafite", "text", "none"),
         )
     }  # fmt: skip
     assert len(rows) == len(cases)
 
 
-def test_real_pictures_are_their_own_best(rows):
-    real = rows[rows["decoder"] == "real pictures"]
-    assert real["frechet_distance_clip"].max() < 1e-6
-    assert real[["precision", "recall", "clip_similarity_image"]].to_numpy() == pytest.approx(1)
-    assert (rows["frechet_distance_clip"] >= 0).all()
+@dataclass(frozen=True)
+class KnownShape:
+    embedding_width: int
 
 
-def test_scores_are_those_computed_by_hand(rows, contest, parts, material):
-    keys = held_out_keys(material)
-    captions = material.training.names(keys)
+class Known(nn.Module):
+    """The images of known embeddings: of the nearest one, or of the one after it."""
+
+    def __init__(self, inputs: SharedInputs, shift: int) -> None:
+        super().__init__()
+        store, images = inputs.training.embeddings, inputs.pixels
+        self.shape = KnownShape(store.spec["width"])
+        self.z = torch.from_numpy(store.read("image").astype(np.float32))
+        rows = np.roll(images.rows_of(store.keys), -shift)
+        self.images = torch.from_numpy(images.read("pixels")[rows]).float() / 255
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.images[torch.cdist(z, self.z).argmin(dim=1)]
+
+
+class KnownDecoder(Decoder):
+    @classmethod
+    def build(cls, shape: Mapping[str, Any]) -> nn.Module:
+        raise NotImplementedError
+
+    def sample(self, z: Tensor, text: TextCond | None, options: SampleOptions) -> Tensor:
+        return self.network(z)
+
+
+def test_images_embeddings_and_captions_are_of_the_same_keys(comparison, inputs, parts):
+    """Decoded to its own image, an embedding scores as the real one; to the next image, not."""
+    settings, encoders = replace(parts.decoder.settings, num_steps=1), parts.decoder.encoders
+    decoders = {
+        name: KnownDecoder(Known(inputs, shift), settings, encoders, {})
+        for name, shift in (("own", 0), ("next", 1))
+    }
+    known = Comparison("known", decoders, {}, comparison.keys)
+    rows = pd.DataFrame(measure(known, inputs, SETTINGS).rows).set_index("decoder")
+    scores = rows[list(METRICS)].groupby("decoder").mean()
+    own, real, other = scores.loc["own"], scores.loc["real images"], scores.loc["next"]
+    assert own.to_numpy() == pytest.approx(real.to_numpy(), abs=1e-5)
+    assert own["clip_similarity_image"] == pytest.approx(1, abs=1e-5)
+    assert other["clip_similarity_image"] < 0.99
+    assert other["clip_similarity_text"] != pytest.approx(own["clip_similarity_text"], abs=1e-4)
+    assert other["frechet_distance_clip"] > own["frechet_distance_clip"] + 1e-3
+
+
+def test_several_captions_an_image_change_no_score_and_no_label(
+    comparison, inputs, parts, rows, tmp_path, monkeypatch
+):
+    """Every image counts once: precision stays what it is with one caption."""
+    several = shared_inputs(parts, tmp_path, captions=3)
+    assert len(several.texts) == 3 * len(inputs.texts)
+    labels = []
+    monkeypatch.setattr(
+        "corgi_core.experiments.decoder_comparison.measure.labelled_grid",
+        lambda captions, columns: labels.append((captions, columns)),
+    )
+    found = pd.DataFrame(measure(comparison, several, SETTINGS).rows)
+    numbers = [*METRICS, "images"]
+    pd.testing.assert_frame_equal(found[numbers], rows[numbers], atol=1e-5)
+    (captions, columns), keys = labels[0], held_out_keys(inputs)
+    assert captions == [f"picture number {int(key[3:])}" for key in keys][:: len(keys) // 2][:3]
+    real = torch.from_numpy(inputs.pixels.read("pixels")[inputs.pixels.rows_of(keys)]).float() / 255
+    assert torch.equal(columns["real image"], real[:: len(keys) // 2][:3])
+
+
+def test_scores_are_those_computed_by_hand(rows, comparison, parts, inputs):
+    keys = held_out_keys(inputs)
+    captions = inputs.training.names(keys)
     text = parts.clip.encode_texts(captions)
     tokens, mask = parts.tokens.encode(captions)
     z = parts.prior.sample(tokens, mask, text, seed=1)
@@ -96,21 +163,21 @@ def test_scores_are_those_computed_by_hand(rows, contest, parts, material):
     assert found["clip_similarity_text"] == pytest.approx(
         float(mean_encoder_cosine(seen, text, BLOCKS).mean()), abs=2e-3
     )
-    train = sorted(material.training.images.keys("train"))
-    store = material.training.embeddings
+    train = sorted(inputs.training.images.keys("train"))
+    store = inputs.training.embeddings
     known = torch.from_numpy(store.read("image")[store.rows_of(train)].astype(np.float32))
     nearest = torch.stack([mean_encoder_cosine(each, known, BLOCKS).max() for each in seen])
     assert found["nearest_distance"] == pytest.approx(1 - float(nearest.mean()), abs=2e-3)
     assert found["images"] == len(keys)
 
 
-def test_a_report_has_a_table_a_figure_and_a_grid_a_contest(contest, material, tmp_path):
+def test_a_report_has_a_table_a_figure_and_a_grid_a_comparison(comparison, inputs, tmp_path):
     settings = ComparisonSettings(seeds=(0,), images=5, grid_rows=2)
-    free = Contest("language-free", contest.decoders, contest.priors, contest.keys)
-    report = compared([contest, free], material, settings)
+    free = Comparison("language-free", comparison.decoders, comparison.priors, comparison.keys)
+    report = report_of([comparison, free], inputs, settings)
     report.save(tmp_path / "report")
     again = StudyReport.load(tmp_path / "report")
-    assert again.digest == report.digest == compared([contest, free], material, settings).digest
+    assert again.digest == report.digest == report_of([comparison, free], inputs, settings).digest
     assert set(again.tables) == {"supervision", "language_free"}
     assert set(again.pictures) == {
         "supervision", "supervision_grid", "language_free", "language_free_grid",
@@ -121,7 +188,7 @@ def test_a_report_has_a_table_a_figure_and_a_grid_a_contest(contest, material, t
     assert {row["images"] for row in again.rows[ROWS]} == {5}
 
 
-def test_too_few_captions_are_refused(contest, material):
-    alone = Contest("few", contest.decoders, {}, contest.keys[:1])
+def test_too_few_captions_are_refused(comparison, inputs):
+    alone = Comparison("few", comparison.decoders, {}, comparison.keys[:1])
     with pytest.raises(CorgiError, match="too few to compare"):
-        held(alone, material, SETTINGS)
+        measure(alone, inputs, SETTINGS)

@@ -1,0 +1,116 @@
+"""The report: a table, a figure and a grid of images for each comparison.
+
+The tables are Markdown. The figures have a panel for each metric, with the sources of the
+embeddings along it and a colour for each decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from corgi_core.config import ComparisonSettings
+from corgi_core.experiments.decoder_comparison.measure import (
+    REAL,
+    REAL_IMAGES,
+    TEXT,
+    Comparison,
+    SharedInputs,
+    measure,
+)
+from corgi_core.experiments.intervals import HALF, MEAN, over_seeds
+from corgi_core.experiments.panels import COLOURS, MARKERS, new_figure
+from corgi_core.experiments.report import StudyReport, markdown
+from corgi_core.io.pictures import drawn
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+ROWS = "images"  # the report's table of rows
+CASE = ("decoder", "source", "captions")
+HEADS = ("decoder", "embedding", "captions")
+METRICS = {
+    "frechet_distance_clip": "Fréchet ↓",
+    "clip_similarity_image": "to the image ↑",
+    "clip_similarity_text": "to the text ↑",
+    "precision": "precision ↑",
+    "recall": "recall ↑",
+    "nearest_distance": "to training images",
+}
+COLUMNS = 3
+OFFSET = 0.09  # between points at one tick
+
+
+def report_of(
+    comparisons: Iterable[Comparison], inputs: SharedInputs, settings: ComparisonSettings
+) -> StudyReport:
+    """Measure all comparisons. The report's entries are named "supervision", "language_free"."""
+    import pandas as pd
+
+    report = StudyReport({ROWS: []})
+    for comparison in comparisons:
+        result = measure(comparison, inputs, settings)
+        rows, name = pd.DataFrame(result.rows), comparison.name.replace("-", "_")
+        title = f"{comparison.name}: {result.rows[0]['images']} held-out images"
+        report.rows[ROWS] += result.rows
+        report.tables[name] = table_of(rows)
+        report.pictures[name] = drawn(figure_of(rows, title))
+        report.pictures[f"{name}_grid"] = result.grid
+    return report
+
+
+def table_of(rows: pd.DataFrame) -> str:
+    """A row for each decoder and embedding: mean ± half the 95 % interval over seeds.
+
+    "to the image" and "to the text" are cosines of CLIP embeddings, "to training images" is 1 −
+    the cosine to the nearest one.
+    """
+    lines = []
+    for case, found in rows.groupby(list(CASE), sort=False):
+        cells = [_cell(over_seeds(found, ["decoder"], metric)) for metric in METRICS]
+        lines.append([*map(str, case), *cells])
+    return markdown([*HEADS, *METRICS.values()], lines)
+
+
+def _cell(summary: pd.DataFrame) -> str:
+    mean, half = summary[MEAN].item(), summary[HALF].item()
+    return f"{mean:.4f} ± {half:.4f}" if half > 0 else f"{mean:.4f}"
+
+
+def figure_of(rows: pd.DataFrame, title: str) -> Figure:
+    """Means over seeds with 95 % intervals; the dashed line is the real images' score."""
+    decoded, real = rows[rows["decoder"] != REAL_IMAGES], rows[rows["decoder"] == REAL_IMAGES]
+    decoders, sources = list(decoded["decoder"].unique()), list(decoded["source"].unique())
+    subsets = [each for each in decoded["captions"].unique() if each != "none"]
+    ticks = [*((TEXT,) if TEXT in sources else ()), *subsets, REAL]
+    figure, panels = new_figure(title, -(-len(METRICS) // COLUMNS), COLUMNS)
+    for panel, (metric, name) in zip(panels.flat, METRICS.items(), strict=False):
+        for (decoder, source), found in decoded.groupby(["decoder", "source"], sort=False):
+            summary = over_seeds(found, ["captions"], metric)
+            number = decoders.index(decoder) + len(decoders) * sources.index(source)
+            offset = OFFSET * (number % 7 - 3)
+            positions = [
+                _tick(ticks, str(source), str(captions)) + offset
+                for captions in summary["captions"]
+            ]
+            panel.errorbar(
+                positions, summary[MEAN], yerr=summary[HALF].fillna(0),
+                color=COLOURS[decoders.index(decoder) % len(COLOURS)],
+                marker=MARKERS[sources.index(source) % len(MARKERS)], markersize=5, capsize=2,
+                linewidth=1, label=f"{decoder}, {source}",
+            )  # fmt: skip
+        panel.axhline(float(real[metric].mean()), color="grey", linestyle="--", linewidth=1)
+        panel.set_title(name, fontsize=10)
+        panel.set_xticks(range(len(ticks)), [_tick_label(tick) for tick in ticks], fontsize=8)
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=7, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _tick(ticks: Sequence[str], source: str, captions: str) -> int:
+    return ticks.index(source if captions == "none" else captions)
+
+
+def _tick_label(tick: str) -> str:
+    return {TEXT: "text itself", REAL: "real image"}.get(tick, f"prior, {tick}")
