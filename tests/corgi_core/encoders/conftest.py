@@ -1,4 +1,4 @@
-"""Small real encoders: open_clip models with random weights, and a small drawn dataset."""
+"""Small real encoders: open_clip models with random weights, and a dataset of squares."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from corgi_core.encoders.train_clip import ClipTask
 from tests.helpers.tiny_vit import tiny_vit
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 170, 60), "blue": (30, 60, 220)}
-PLACES = {"left": (4, 20), "right": (36, 20), "top": (20, 4), "bottom": (20, 36)}
+POSITIONS = {"left": (4, 20), "right": (36, 20), "top": (20, 4), "bottom": (20, 36)}
 
 
 SMALL = EncoderSettings(
@@ -32,9 +32,9 @@ SMALL = EncoderSettings(
 )  # fmt: skip
 
 
-def _square(colour: str, place: str, shade: int) -> bytes:
+def _square(colour: str, position: str, shade: int) -> bytes:
     picture = np.full((64, 64, 3), 255, dtype=np.uint8)
-    left, top = PLACES[place]
+    left, top = POSITIONS[position]
     picture[top : top + 24, left : left + 24] = np.array(COLOURS[colour]) + shade
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG")
@@ -42,28 +42,28 @@ def _square(colour: str, place: str, shade: int) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """48 squares of 3 colours in 4 places, 12 of them held out, and one image without caption."""
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """48 squares of 3 colours in 4 positions, 12 of them held out; one image has no caption."""
     samples = [
         Sample(
-            key=f"{colour}-{place}-{shade:02d}",
-            image=_square(colour, place, shade),
-            captions=[f"a {colour} square on the {place}"],
+            key=f"{colour}-{position}-{shade:02d}",
+            image=_square(colour, position, shade),
+            captions=[f"a {colour} square on the {position}"],
             split="test" if shade == 15 else "train",
-            source="drawn",
-            group=f"{colour}-{place}-{shade}",
+            source="squares",
+            group=f"{colour}-{position}-{shade}",
         )
         for colour in COLOURS
-        for place in PLACES
+        for position in POSITIONS
         for shade in (0, 5, 10, 15)
     ]
-    alone = Sample("without-caption", _square("red", "top", 20), None, "train", "drawn", "alone")
-    return write_dataset(tmp_path_factory.mktemp("drawn"), [*samples, alone], shard_size=20)
+    alone = Sample("without-caption", _square("red", "top", 20), None, "train", "squares", "alone")
+    return write_dataset(tmp_path_factory.mktemp("squares"), [*samples, alone], shard_size=20)
 
 
 @pytest.fixture(scope="session")
-def drawn_pixels(drawn: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ArrayStore:
-    return pixels(drawn, tmp_path_factory.mktemp("pixels"), 64)
+def square_pixels(squares: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ArrayStore:
+    return pixels(squares, tmp_path_factory.mktemp("pixels"), 64)
 
 
 @pytest.fixture(scope="session")
@@ -72,10 +72,10 @@ def small() -> EncoderSettings:
 
 
 @pytest.fixture(scope="session")
-def untrained(drawn: Dataset, drawn_pixels: ArrayStore) -> ClipEnsemble:
+def untrained(squares: Dataset, square_pixels: ArrayStore) -> ClipEnsemble:
     """The kind of encoder that Corgi trains, with random image tower and projection."""
     torch.manual_seed(0)
-    task = ClipTask(SMALL, drawn, drawn_pixels)
+    task = ClipTask(SMALL, squares, square_pixels)
     return task.ensemble(task.build(), card={})
 
 

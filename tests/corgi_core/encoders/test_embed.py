@@ -23,12 +23,12 @@ def tokens() -> TokenEncoder:
 
 
 def test_every_image_has_its_embedding(
-    untrained: ClipEnsemble, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+    untrained: ClipEnsemble, squares: Dataset, square_pixels: ArrayStore, tmp_path: Path
 ) -> None:
-    store = embed_images(untrained, drawn, drawn_pixels, tmp_path / "images")
-    assert sorted(store.keys) == sorted(drawn.manifest["key"])
+    store = embed_images(untrained, squares, square_pixels, tmp_path / "images")
+    assert sorted(store.keys) == sorted(squares.manifest["key"])
     row = store.rows_of(["blue-left-15"])
-    pixels = torch.from_numpy(drawn_pixels.read("pixels")[drawn_pixels.rows_of(["blue-left-15"])])
+    pixels = torch.from_numpy(square_pixels.read("pixels")[square_pixels.rows_of(["blue-left-15"])])
     np.testing.assert_allclose(
         store.read("image")[row], untrained.encode_images(pixels).numpy(), atol=5e-3
     )
@@ -38,31 +38,31 @@ def test_every_image_has_its_embedding(
 
 
 def test_images_themselves_are_read_where_pixels_are_too_small_or_absent(
-    untrained: ClipEnsemble, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+    untrained: ClipEnsemble, squares: Dataset, square_pixels: ArrayStore, tmp_path: Path
 ) -> None:
     from corgi_core.data.pixels import pixels
 
-    exact = embed_images(untrained, drawn, drawn_pixels, tmp_path / "exact").read("image")
-    small = pixels(drawn, tmp_path / "small", 16)
+    exact = embed_images(untrained, squares, square_pixels, tmp_path / "exact").read("image")
+    small = pixels(squares, tmp_path / "small", 16)
     for number, source in enumerate((None, small)):
-        store = embed_images(untrained, drawn, source, tmp_path / str(number))
+        store = embed_images(untrained, squares, source, tmp_path / str(number))
         np.testing.assert_array_equal(store.read("image"), exact)
 
 
 def test_only_missing_shards_are_computed(
-    untrained: ClipEnsemble, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+    untrained: ClipEnsemble, squares: Dataset, square_pixels: ArrayStore, tmp_path: Path
 ) -> None:
-    whole = embed_images(untrained, drawn, drawn_pixels, tmp_path / "images")
-    assert whole.recomputed == len(drawn.shards) == 3
+    whole = embed_images(untrained, squares, square_pixels, tmp_path / "images")
+    assert whole.recomputed == len(squares.shards) == 3
     (tmp_path / "images" / "00001.safetensors").write_bytes(b"torn")
-    again = embed_images(untrained, drawn, drawn_pixels, tmp_path / "images")
+    again = embed_images(untrained, squares, square_pixels, tmp_path / "images")
     assert (again.recomputed, again.digest) == (1, whole.digest)
 
 
 def test_every_caption_has_a_row_and_images_without_one_have_none(
-    untrained: ClipEnsemble, drawn: Dataset, tokens: TokenEncoder, tmp_path: Path
+    untrained: ClipEnsemble, squares: Dataset, tokens: TokenEncoder, tmp_path: Path
 ) -> None:
-    store = embed_texts(untrained, tokens, drawn, tmp_path / "texts")
+    store = embed_texts(untrained, tokens, squares, tmp_path / "texts")
     assert "without-caption" not in set(store.keys)
     assert len(store) == 48
     row = store.rows_of(["green-top-05"])
@@ -78,9 +78,9 @@ def test_every_caption_has_a_row_and_images_without_one_have_none(
 
 
 def test_another_encoder_is_refused_by_the_reader(
-    untrained: ClipEnsemble, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+    untrained: ClipEnsemble, squares: Dataset, square_pixels: ArrayStore, tmp_path: Path
 ) -> None:
-    embed_images(untrained, drawn, drawn_pixels, tmp_path / "images")
+    embed_images(untrained, squares, square_pixels, tmp_path / "images")
     with pytest.raises(CorgiError, match="encoder"):
         ArrayStore.load(tmp_path / "images", expect={"encoder": "another"})
     with pytest.raises(CorgiError, match="width"):
@@ -88,12 +88,12 @@ def test_another_encoder_is_refused_by_the_reader(
 
 
 def test_embeddings_that_are_not_finite_are_not_stored(
-    vit_folder: Path, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+    vit_folder: Path, squares: Dataset, square_pixels: ArrayStore, tmp_path: Path
 ) -> None:
     broken = ClipEnsemble.load([str(vit_folder)])
     broken.encoders[0].model.visual.conv1.weight.data.fill_(torch.nan)
     with pytest.raises(CorgiError, match="not finite"):
-        embed_images(broken, drawn, drawn_pixels, tmp_path / "images")
+        embed_images(broken, squares, square_pixels, tmp_path / "images")
     assert not (tmp_path / "images" / "index.json").exists()
 
 
@@ -103,21 +103,21 @@ def test_embeddings_that_are_not_finite_are_not_stored(
      (float("nan"), "not finite")],
 )  # fmt: skip
 def test_tokens_that_float16_cannot_hold_are_not_stored(
-    largest: float, problem: str, untrained: ClipEnsemble, drawn: Dataset, tmp_path: Path
+    largest: float, problem: str, untrained: ClipEnsemble, squares: Dataset, tmp_path: Path
 ) -> None:
     tokens = TokenEncoder.load("minilm", 12)
     last = tokens.model.encoder.layer[-1].output.LayerNorm
     last.bias.data[0] = largest  # what the last layer adds to every token
     with pytest.raises(CorgiError, match=problem):
-        embed_texts(untrained, tokens, drawn, tmp_path / "texts")
+        embed_texts(untrained, tokens, squares, tmp_path / "texts")
     assert not (tmp_path / "texts" / "index.json").exists()
 
 
 def test_arrays_of_another_version_are_refused_and_computed_again(
-    untrained: ClipEnsemble, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+    untrained: ClipEnsemble, squares: Dataset, square_pixels: ArrayStore, tmp_path: Path
 ) -> None:
     folder = tmp_path / "images"
-    store = embed_images(untrained, drawn, drawn_pixels, folder)
+    store = embed_images(untrained, squares, square_pixels, folder)
     index = read_json(folder / "index.json")
     del index["format"]
     index["spec"]["blocks"] = index["spec"].pop("encoder_dims")
@@ -125,5 +125,5 @@ def test_arrays_of_another_version_are_refused_and_computed_again(
     with pytest.raises(CorgiError, match="another version of Corgi") as refused:
         ArrayStore.load(folder)
     assert "materialise them again" in refused.value.remedy
-    again = embed_images(untrained, drawn, drawn_pixels, folder)
+    again = embed_images(untrained, squares, square_pixels, folder)
     assert ArrayStore.load(folder).digest == again.digest == store.digest

@@ -21,8 +21,8 @@ weights = st.floats(0, 1)
 
 
 def embeddings(seed: int, count: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    draws = torch.randn(count, sum(BLOCKS), generator=torch.Generator().manual_seed(seed))
-    return scale_per_encoder(draws.to(dtype), BLOCKS)
+    samples = torch.randn(count, sum(BLOCKS), generator=torch.Generator().manual_seed(seed))
+    return scale_per_encoder(samples.to(dtype), BLOCKS)
 
 
 def angles(a: Tensor, b: Tensor) -> Tensor:

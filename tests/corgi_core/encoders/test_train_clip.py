@@ -23,8 +23,8 @@ from corgi_core.training.randomness import StepRandom
 
 
 @pytest.fixture(scope="module")
-def task(small: EncoderSettings, drawn: Dataset, drawn_pixels: ArrayStore) -> ClipTask:
-    return ClipTask(small, drawn, drawn_pixels)
+def task(small: EncoderSettings, squares: Dataset, square_pixels: ArrayStore) -> ClipTask:
+    return ClipTask(small, squares, square_pixels)
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +99,10 @@ def test_the_task_travels_to_workers(task: ClipTask) -> None:
 
 
 def test_settings_that_do_not_fit_are_explained(
-    small: EncoderSettings, drawn: Dataset, drawn_pixels: ArrayStore
+    small: EncoderSettings, squares: Dataset, square_pixels: ArrayStore
 ) -> None:
     with pytest.raises(CorgiError, match="64 px wide, the CLIP encoder reads 96"):
-        ClipTask(replace(small, image_size=96), drawn, drawn_pixels)
+        ClipTask(replace(small, image_size=96), squares, square_pixels)
 
 
 def test_no_jitter_at_the_middle_of_its_range() -> None:

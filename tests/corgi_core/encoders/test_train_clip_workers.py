@@ -40,9 +40,9 @@ def _worker(rank: int, task: ClipTask, folder: str) -> None:
 
 
 def test_two_workers_have_the_gradient_of_the_whole_batch(
-    small: EncoderSettings, drawn: Dataset, drawn_pixels: ArrayStore, tmp_path: Path
+    small: EncoderSettings, squares: Dataset, square_pixels: ArrayStore, tmp_path: Path
 ) -> None:
-    task = ClipTask(small, drawn, drawn_pixels)
+    task = ClipTask(small, squares, square_pixels)
     torch.multiprocessing.spawn(_worker, (task, str(tmp_path)), nprocs=2)
     together = load_file(tmp_path / "gradients.safetensors")
     alone = _gradients(task, 0, 1)

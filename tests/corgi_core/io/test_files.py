@@ -23,42 +23,42 @@ from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, wri
 
 
 @pytest.fixture(params=["local", "memory"])
-def place(request, tmp_path):
+def root(request, tmp_path):
     return UPath(tmp_path) if request.param == "local" else UPath(f"memory://{uuid.uuid4().hex}")
 
 
-def test_a_file_appears_whole(place):
-    with atomic_file(place / "a" / "b.txt") as temporary:
+def test_a_file_appears_whole(root):
+    with atomic_file(root / "a" / "b.txt") as temporary:
         temporary.write_text("half")
-        assert not (place / "a" / "b.txt").exists()
+        assert not (root / "a" / "b.txt").exists()
         temporary.write_text("whole")
-    assert (place / "a" / "b.txt").read_text() == "whole"
-    assert [p.name for p in (place / "a").iterdir()] == ["b.txt"]
+    assert (root / "a" / "b.txt").read_text() == "whole"
+    assert [p.name for p in (root / "a").iterdir()] == ["b.txt"]
 
 
-def test_a_failed_write_leaves_the_old_file(place):
-    write_json(place / "x.json", {"version": 1})
+def test_a_failed_write_leaves_the_old_file(root):
+    write_json(root / "x.json", {"version": 1})
 
     def fail():
-        with atomic_file(place / "x.json") as temporary:
+        with atomic_file(root / "x.json") as temporary:
             temporary.write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    assert read_json(place / "x.json") == {"version": 1}
-    assert [p.name for p in place.iterdir()] == ["x.json"]
+    assert read_json(root / "x.json") == {"version": 1}
+    assert [p.name for p in root.iterdir()] == ["x.json"]
 
 
-def test_a_folder_replaces_the_old_one_as_a_whole(place):
+def test_a_folder_replaces_the_old_one_as_a_whole(root):
     for content in ("old", "new"):
-        with atomic_folder(place / "model") as temporary:
+        with atomic_folder(root / "model") as temporary:
             (temporary / f"{content}.txt").write_text(content)
-    assert sorted(p.name for p in (place / "model").iterdir()) == [files.MARKER, "new.txt"]
-    assert [p.name for p in place.iterdir()] == ["model"]
-    remove_folder(place / "model")
-    remove_folder(place / "model")
-    assert not (place / "model").exists()
+    assert sorted(p.name for p in (root / "model").iterdir()) == [files.MARKER, "new.txt"]
+    assert [p.name for p in root.iterdir()] == ["model"]
+    remove_folder(root / "model")
+    remove_folder(root / "model")
+    assert not (root / "model").exists()
 
 
 def write_folder(path, **contents):
@@ -67,41 +67,41 @@ def write_folder(path, **contents):
             (temporary / f"{name}.txt").write_text(content)
 
 
-def test_a_folder_of_others_is_never_replaced(place):
+def test_a_folder_of_others_is_never_replaced(root):
     """Neither a whole folder, nor one file that was put into a folder of Corgi's."""
-    (place / "mine" / "deep").mkdir(parents=True)
-    (place / "mine" / "deep" / "cat.jpg").write_text("a picture")
-    write_folder(place / "ours", model="old")
-    (place / "ours" / "notes.md").write_text("my own words")
-    (place / "file").write_text("one file")
+    (root / "mine" / "deep").mkdir(parents=True)
+    (root / "mine" / "deep" / "cat.jpg").write_text("a picture")
+    write_folder(root / "ours", model="old")
+    (root / "ours" / "notes.md").write_text("my own words")
+    (root / "file").write_text("one file")
     for name, foreign in [("mine", "cat.jpg"), ("ours", "notes.md"), ("file", "is a file")]:
         with pytest.raises(CorgiError, match=foreign):
-            write_folder(place / name, model="new")
-    assert (place / "mine" / "deep" / "cat.jpg").read_text() == "a picture"
-    assert (place / "ours" / "notes.md").read_text() == "my own words"
-    assert (place / "ours" / "model.txt").read_text() == "old"
-    assert sorted(p.name for p in place.iterdir()) == ["file", "mine", "ours"]
+            write_folder(root / name, model="new")
+    assert (root / "mine" / "deep" / "cat.jpg").read_text() == "a picture"
+    assert (root / "ours" / "notes.md").read_text() == "my own words"
+    assert (root / "ours" / "model.txt").read_text() == "old"
+    assert sorted(p.name for p in root.iterdir()) == ["file", "mine", "ours"]
 
 
-def test_a_folder_that_became_anothers_while_its_successor_was_written_stays(place):
+def test_a_folder_that_became_anothers_while_its_successor_was_written_stays(root):
     def overtaken():
-        with atomic_folder(place / "model") as temporary:
+        with atomic_folder(root / "model") as temporary:
             (temporary / "new.txt").write_text("new")
-            (place / "model").mkdir()
-            (place / "model" / "cat.jpg").write_text("a picture")
+            (root / "model").mkdir()
+            (root / "model" / "cat.jpg").write_text("a picture")
 
     with pytest.raises(CorgiError, match=r"cat\.jpg"):
         overtaken()
-    assert (place / "model" / "cat.jpg").read_text() == "a picture"
-    assert [p.name for p in place.iterdir()] == ["model"]
+    assert (root / "model" / "cat.jpg").read_text() == "a picture"
+    assert [p.name for p in root.iterdir()] == ["model"]
 
 
-def test_empty_folders_and_what_file_managers_leave_are_replaced(place):
-    (place / "empty").mkdir(parents=True)
-    write_folder(place / "empty", model="new")
-    (place / "empty" / ".DS_Store").write_text("a file manager's")
-    write_folder(place / "empty", other="newer")
-    assert sorted(p.name for p in (place / "empty").iterdir()) == [files.MARKER, "other.txt"]
+def test_empty_folders_and_what_file_managers_leave_are_replaced(root):
+    (root / "empty").mkdir(parents=True)
+    write_folder(root / "empty", model="new")
+    (root / "empty" / ".DS_Store").write_text("a file manager's")
+    write_folder(root / "empty", other="newer")
+    assert sorted(p.name for p in (root / "empty").iterdir()) == [files.MARKER, "other.txt"]
 
 
 @pytest.mark.parametrize(
@@ -205,11 +205,11 @@ def test_digests_follow_content_and_not_order():
     assert digest_of(1) != digest_of("1")
 
 
-def test_model_folders_are_checked(place):
+def test_model_folders_are_checked(root):
     import torch
 
     tensors = {"w": torch.arange(4.0)}
-    folder = place / "model"
+    folder = root / "model"
     digest = write_model_folder(folder, "prior", {"width": 4}, tensors, {"metrics": {}})
     assert digest == digest_of_tensors(tensors)
     saved = read_model_folder(folder, "prior")
