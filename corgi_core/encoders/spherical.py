@@ -55,7 +55,9 @@ def slerp(
     turned = [
         _turned(x, y, fraction)
         for x, y in zip(
-            a.split(list(encoder_dims), -1), b.split(list(encoder_dims), -1), strict=True
+            torch.split(a, list(encoder_dims), -1),
+            torch.split(b, list(encoder_dims), -1),
+            strict=True,
         )
     ]
     return scale_per_encoder(torch.cat(turned, dim=-1), encoder_dims).to(start.dtype)
@@ -105,7 +107,7 @@ def text_difference(before: Tensor, after: Tensor, encoder_dims: Sequence[int]) 
     """
     difference = _directions(after, encoder_dims) - _directions(before, encoder_dims)
     lengths = torch.stack(
-        [block.norm(dim=-1) for block in difference.split(list(encoder_dims), -1)]
+        [block.norm(dim=-1) for block in torch.split(difference, list(encoder_dims), -1)]
     )
     if bool((lengths < MIN_NORM).any()):
         raise CorgiError(
@@ -120,7 +122,8 @@ def _directions(z: Tensor, encoder_dims: Sequence[int]) -> Tensor:
     if not bool(torch.isfinite(directions).all()):
         raise CorgiError("an embedding holds numbers that are not finite", "embed the image again")
     if any(
-        bool((block == 0).all(dim=-1).any()) for block in directions.split(list(encoder_dims), -1)
+        bool((block == 0).all(dim=-1).any())
+        for block in torch.split(directions, list(encoder_dims), -1)
     ):
         raise CorgiError("an embedding is zero, so it has no direction", "embed the image again")
     return directions

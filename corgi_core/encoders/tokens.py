@@ -84,7 +84,8 @@ class TokenEncoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the encoder computes; the tokens that it returns are on the CPU."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @cached_property
     def digest(self) -> str:

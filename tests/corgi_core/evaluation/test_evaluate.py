@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from corgi_core.evaluation.evaluate import REAL, evaluate, evaluate_priors
 from corgi_core.evaluation.report import Evaluation
 from corgi_core.io.pictures import CAPTION_WIDTH, labelled_grid
 from corgi_core.pipeline import CorgiPipeline
+from tests.helpers.picture_metrics import frechet, share_inside
 from tests.helpers.tiny_pipeline import SIDE, png, tiny_pipeline
 
 HELD_OUT = 12
@@ -127,14 +127,6 @@ def features(pipeline: CorgiPipeline, pictures: Tensor) -> np.ndarray:
     return (vectors / vectors.norm(dim=1, keepdim=True)).double().numpy()
 
 
-def naive_share(points: np.ndarray, manifold: np.ndarray) -> float:
-    """Points that lie within any manifold point's distance to its third nearest other."""
-    squares = np.square(manifold[:, None] - manifold).sum(axis=2)
-    radii = np.sort(squares, axis=1)[:, 3]  # the first is the point itself
-    inside = [(np.square(point - manifold).sum(axis=1) <= radii).any() for point in points]
-    return float(np.mean(inside))
-
-
 def test_picture_scores_are_those_of_the_definitions(
     pipeline: CorgiPipeline, five: Material, report: Evaluation
 ) -> None:
@@ -145,12 +137,9 @@ def test_picture_scores_are_those_of_the_definitions(
     pictures = pipeline.decoder.decode(z, seed=SETTINGS.seed)
     a, b = features(pipeline, real), features(pipeline, pictures)
     found = report.metrics["pictures"][REAL]["none"]
-    assert found["precision"] == naive_share(b, a)
-    assert found["recall"] == naive_share(a, b)
-    root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
-    distance = np.sum((a.mean(0) - b.mean(0)) ** 2)
-    distance += np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
-    assert found["frechet_distance_clip"] == pytest.approx(distance, abs=1e-4)
+    assert found["precision"] == share_inside(b, a)
+    assert found["recall"] == share_inside(a, b)
+    assert found["frechet_distance_clip"] == pytest.approx(frechet(a, b), abs=1e-4)
     halves = [
         np.mean(np.sum(x * y, 1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1))
         for x, y in zip(np.split(a, [8], axis=1), np.split(b, [8], axis=1), strict=True)
