@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dg.asset_check(asset="images", blocking=True)
 def manifest_meets_expectations(images: Dataset) -> dg.AssetCheckResult:
-    """Great Expectations over the manifest; training and held-out images must be strangers."""
+    """Great Expectations over the manifest; no image or group is in both splits."""
     from corgi_core.data.expectations import check_manifest
 
     return _outcome(check_manifest(images.manifest))

@@ -10,8 +10,8 @@ from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
 
 GROUP = "data"
 # Of the code behind each asset and its DVC stage, which reads them here.
-INGEST_REVISION = 1
-GATE_REVISION = 1
+INGEST_REVISION = 2
+GATE_REVISION = 2
 
 
 @dg.asset(
@@ -43,6 +43,8 @@ def raw_images(
         images=len(raw),
         captioned=int(manifest["captions"].notna().sum()),
         shards=len(raw.shards),
+        passed_over=len(passed_over := ingest.skipped_of(raw)),
+        passed_over_by_reason=table(passed_over.groupby("reason").size().reset_index(name="files")),
         sources=table(manifest.groupby(["source", "split"]).size().reset_index(name="images")),
     )
 

@@ -77,11 +77,12 @@ class ArrayStore:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What the arrays are: encoder, width, size, …; as `compute_missing` was told."""
+        """What the arrays are: encoder, width, size, …; as `compute_missing` was given it."""
         return dict(self._index["spec"])
 
     @property
     def shards(self) -> list[str]:
+        """The names of the store's shards, in order."""
         return sorted(self._index["shards"])
 
     @cached_property
@@ -107,8 +108,10 @@ class ArrayStore:
         return self._read(shard, name)[0]
 
     def chunks(self, name: str, keys: Container[str] | None = None) -> Iterator[np.ndarray]:
-        """The array `name` a shard at a time, [rows, …] each, in the store's order; no more than
-        one shard is in memory. With `keys`, a set, only rows whose key is one of them."""
+        """The array `name` a shard at a time, [rows, …] each, in the store's order.
+
+        No more than one shard is in memory. With `keys`, a set, only rows whose key is in it.
+        """
         for shard in self.shards:
             if keys is None:
                 yield self.read_shard(shard, name)
@@ -145,7 +148,7 @@ class ArrayStore:
     def first_rows_among(self, keys: Iterable[str]) -> np.ndarray:
         """The first row, [n] of int64, of each key that is one of `keys`, in the store's order.
 
-        Of captions these are the ones that stand for their images (`caption_of`).
+        Of captions these are the ones that represent their images (`caption_of`).
         """
         rows = self.rows_among(keys)
         return rows[np.sort(np.unique(self.keys[rows], return_index=True)[1])]

@@ -80,7 +80,7 @@ class Dataset:
 
     @property
     def shards(self) -> list[str]:
-        """The shards' names in order: "00000", "00001", …"""
+        """The shards' names in order: "00000", "00001" and so on."""
         return sorted(self._by_shard)
 
     @cached_property
@@ -146,7 +146,7 @@ def sources_of(manifest: pd.DataFrame) -> pd.Series[str]:
 
 
 def caption_of(captions: Sequence[str] | None) -> str | None:
-    """The one caption that stands for an image: its first; None for an image without captions.
+    """The one caption that represents an image: its first; None for an image without captions.
 
     Whatever counts images (evaluation, grids, experiments) takes each image once, by this caption;
     only training samples among all of them.

@@ -1,8 +1,8 @@
 """One image file of any common kind becomes one plain RGB PNG, or is refused with a reason.
 
 What is changed everywhere, silently: palettes become colours, transparency is laid on white, and
-nothing but pixels is kept. What may surprise its owner is noted: the first frame of an animation,
-CMYK, 16 bits, a rotation by EXIF, scaling down.
+all but the pixels is dropped. What may surprise its owner is noted: the first frame of an
+animation, CMYK, 16 or 32 bits, a rotation by EXIF, scaling down.
 """
 
 from __future__ import annotations

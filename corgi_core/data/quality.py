@@ -1,7 +1,7 @@
 """The quality gate: every image decoded once, made plain or quarantined, with key and reason.
 
-The gated dataset's images are RGB PNGs that a training may trust; embeddings that stand in the
-images' place are checked and left as they are. `<folder>/quarantine.parquet` tells what was left
+The gated dataset's images are RGB PNGs that a training may trust; precomputed embeddings are
+checked and left as they are. `<folder>/quarantine.parquet` tells what was left
 out ("quarantined") and what was changed in a way worth knowing ("normalised").
 """
 

@@ -1,6 +1,6 @@
 """WebDataset tar shards: `<key>.<png|jpg|…>` beside `<key>.txt` (one caption) or `<key>.json`.
 
-Where embeddings are precomputed, `<key>.npy` stands in the image's place (see `vectors`).
+Precomputed embeddings are `<key>.npy`, without an image (see `vectors`).
 The same samples give byte-identical shards: members are sorted by key within their shard and carry
 no time, user or mode of their own.
 """
@@ -34,7 +34,7 @@ class Sample:
     key: str  # unique; no dot in its last part, where WebDataset would cut it
     image: bytes
     captions: list[str] | None  # None: image-only
-    split: str | None  # "train", "test", or None: drawn by group
+    split: str | None  # "train", "test", or None: by a hash of the group
     source: str  # where it comes from, with its licence where known
     group: str  # images of one group are never in both splits
     suffix: str = "png"  # the image file's extension: lower case, no dot
@@ -49,7 +49,7 @@ def write_shards(
     """
     (folder / "shards").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    keys: set[str] = set()
     stream = iter(samples)
     while shard := sorted(islice(stream, shard_size), key=lambda sample: sample.key):
         name = f"{len(rows) // shard_size:05d}"
@@ -58,7 +58,7 @@ def write_shards(
             tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
             for sample in shard:
-                _check_key(sample, seen)
+                _check_key(sample, keys)
                 _add(tar, f"{sample.key}.{sample.suffix}", sample.image)
                 _add_captions(tar, sample)
                 rows.append(_row(sample, name))
@@ -109,8 +109,8 @@ def _row(sample: Sample, shard: str) -> dict[str, Any]:
     }
 
 
-def _check_key(sample: Sample, seen: set[str]) -> None:
-    if sample.key in seen:
+def _check_key(sample: Sample, keys: set[str]) -> None:
+    if sample.key in keys:
         raise CorgiError(f"two images have the key {sample.key!r}", "rename one of the files")
     last = sample.key.rpartition("/")[2]
     illegal = any(unicodedata.category(character) in ("Cc", "Cs") for character in sample.key)
@@ -119,7 +119,7 @@ def _check_key(sample: Sample, seen: set[str]) -> None:
             f"the key {sample.key!r} is empty, or holds a dot or a control character",
             "rename the file",
         )
-    seen.add(sample.key)
+    keys.add(sample.key)
 
 
 def _add_captions(tar: tarfile.TarFile, sample: Sample) -> None:

@@ -32,7 +32,9 @@ def fill_in_splits(rows: list[dict[str, Any]], test_fraction: float, seed: int) 
         for row in rows:
             row["split"] = "test" if row["group"] in held_out else "train"
     for row in rows:
-        row["split"] = row["split"] or "train"  # beside a split of its owner's, the rest is trained
+        row["split"] = (
+            row["split"] or "train"
+        )  # beside a split of the data's own, the rest is for training
 
 
 def share_of(group: str, seed: int) -> float:

@@ -1,4 +1,9 @@
-"""Caption subsets: the training images that keep their captions; the rest is image-only data."""
+"""Which training images have their captions used, and how often each image is trained on.
+
+Caption subsets keep the captions of some training images; the rest is image-only data. Balance
+counts near twins as one: two thirds of all emoji are people in six skin tones, and as often as all
+others they would teach a decoder people and little else.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,22 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from upath import UPath
 
 from corgi_core.data.dataset import read_arrow, sources_of
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, digest_of
+
+TWIN_COSINE = 0.85  # from which two images are near twins
+MAX_REPEATS = 4  # of an image without twins, for one use of an image in a family of as many
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,7 @@ class CaptionSubset:
 
     @cached_property
     def digest(self) -> str:
+        """Names the content: keys, fraction and seed."""
         return digest_of(self.keys.tolist(), self.fraction, self.seed)
 
     def __len__(self) -> int:
@@ -43,6 +54,7 @@ class CaptionSubset:
 
     @classmethod
     def load(cls, folder: Path | UPath) -> CaptionSubset:
+        """What `save` wrote to `folder`; a CorgiError where there is none."""
         path = folder / "captions.parquet"
         if not path.exists():
             raise CorgiError(f"there is no caption subset in {folder}", "materialise it again")
@@ -67,9 +79,9 @@ def caption_subset(manifest: pd.DataFrame, fraction: float, seed: int) -> Captio
 
 
 def captions_of_other_sources(manifest: pd.DataFrame, source: str, seed: int) -> CaptionSubset:
-    """All captioned training images but those of one source, which are to be drawn without any.
+    """All captioned training images but those of one source, which is trained without captions.
 
-    Raises CorgiError where there are no images of that source, or nobody else's captions.
+    Raises CorgiError where no image has that source, or no other source has captions.
     """
     captioned = manifest[(manifest["split"] == "train") & manifest["captions"].notna()]
     known = set(sources_of(manifest))
@@ -87,3 +99,20 @@ def captions_of_other_sources(manifest: pd.DataFrame, source: str, seed: int) ->
         )
     keys = np.array(sorted(others), dtype=str)
     return CaptionSubset(keys, len(keys) / len(captioned), seed)
+
+
+def balanced_rows(embeddings: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Rows of embeddings [n, d], each at least once, ⌊4 / c⌋ times where c are near twins.
+
+    Blocks of the embeddings have equal mean squares, so a cosine here is the encoders' average. At
+    most 4 twins are counted, an image among its own.
+    """
+    import faiss
+
+    directions = np.ascontiguousarray(embeddings, dtype=np.float32)
+    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    index = faiss.IndexFlatIP(directions.shape[1])
+    index.add(directions)
+    cosines, _ = index.search(directions, min(MAX_REPEATS, len(directions)))
+    twins = (cosines >= TWIN_COSINE).sum(axis=1).clip(min=1)
+    return np.repeat(np.arange(len(directions)), MAX_REPEATS // twins)

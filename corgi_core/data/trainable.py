@@ -64,7 +64,8 @@ def _split_by_hash(captioned: pd.DataFrame, preset: Preset) -> bool:
     hashed = [
         share_of(str(group), preset.seed) < preset.data.test_fraction for group in splits.index
     ]
-    return sum(hashed != (splits == "test")) <= 2  # each split gets one group, whatever its hash
+    strays = sum(ours != (split == "test") for ours, split in zip(hashed, splits, strict=True))
+    return strays <= 2  # each split gets one group, whatever its hash
 
 
 def _working_fraction(captioned: pd.DataFrame, needed: int, seed: int) -> float | None:
@@ -76,7 +77,7 @@ def _working_fraction(captioned: pd.DataFrame, needed: int, seed: int) -> float 
         held_out += size
         if held_out >= needed and len(captioned) - held_out >= MIN_TRAINING:
             for decimals in range(1, 5):
-                fraction = math.floor(following * 10**decimals) / 10**decimals
+                fraction: float = math.floor(following * 10**decimals) / 10**decimals
                 if share < fraction:
                     return fraction
     return None

@@ -1,7 +1,7 @@
-"""Embeddings that come precomputed, one file an image, in the place of its picture.
+"""Precomputed embeddings, one file an image, where a dataset of pictures has the picture.
 
 The file is an .npy of one record with a field for each CLIP encoder: its name, its width d_b and
-its float type stand in the header. So every vector says by itself which space it belongs to.
+its float type are in the header. So every vector says by itself which space it belongs to.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Space:
 
     @classmethod
     def of(cls, outputs: Blocks) -> Self:
+        """The space of one image's vectors."""
         return cls(tuple(outputs), tuple(block.size for block in outputs.values()))
 
     def __str__(self) -> str:

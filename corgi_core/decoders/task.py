@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from corgi_core.config import DecoderSettings
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.balance import balanced_rows
+from corgi_core.data.subsets import balanced_rows
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError

@@ -1,4 +1,4 @@
-"""CLIP embeddings that somebody else computed: Parquet tables, or .npy matrices with their keys.
+"""Precomputed CLIP embeddings: Parquet tables, or .npy matrices with their keys.
 
 A Parquet table has a key, a column of float lists for every CLIP encoder, and perhaps captions and
 a split. An .npy matrix has a row an image; what they are called stands in a table of as many rows
@@ -97,7 +97,7 @@ class _Keys:
     """Makes keys legal, and keeps them apart from each other."""
 
     def __init__(self) -> None:
-        self._owners: set[str] = set()  # as they stand in the tables
+        self._owners: set[str] = set()  # as they are in the tables
         self._legal: set[str] = set()
 
     def legal(self, key: str, file: Path | UPath) -> tuple[str, str]:

@@ -54,7 +54,7 @@ def _installed_pictures() -> Path:
 
 
 def _code_points(file: Path | UPath) -> str:
-    """ "2764-200d-1f525" for the file "U+2764-U+FE0F-U+200D-U+1F525.png"."""
+    """The file "U+2764-U+FE0F-U+200D-U+1F525.png" is "2764-200d-1f525"."""
     return _written("".join(chr(int(part[2:], 16)) for part in file.stem.split("-")))
 
 
@@ -70,7 +70,7 @@ def _names() -> dict[str, str]:
 
 
 def _readable(emoji: str, name: str) -> str:
-    """ ":couple_light_skin_tone_dark_skin_tone:" is "couple: light skin tone, dark skin tone"."""
+    """A name in words: ":man_light_skin_tone:" is "man: light skin tone"."""
     words = name.strip(":").replace("_", " ")
     if "\U0001f1e6" <= emoji[0] <= "\U0001f1ff":  # a pair of regional indicators
         return f"flag: {words}"

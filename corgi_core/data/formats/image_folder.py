@@ -256,7 +256,7 @@ class _ImageNames:
                 self._by_last_part.setdefault(last, []).append(name)
 
     def holds(self, name: str) -> bool:
-        """Whether `name` is an image's, as it might stand in a table."""
+        """Whether `name` is an image's, as a table might write it."""
         return "." in name and self.found(name, "") is not None
 
     def found(self, name: str, folder: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Tables of captions: CSV, TSV, JSON, JSON lines and Parquet, row by row with the row's place.
+"""Tables of captions: CSV, TSV, JSON, JSON lines and Parquet, row by row with its line.
 
 A row that cannot be read is passed over and reported; the rows after it are read.
 """

@@ -146,7 +146,7 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _matching(path: Path | UPath, pattern: str, skipped: list[Skipped]) -> list[Path | UPath]:
-    """The tars that a pattern without braces matches, sorted; a folder stands for its tars."""
+    """The tars that a pattern without braces matches, sorted; a folder means its tars."""
     whole = type(path)(pattern) if not isinstance(path, UPath) else UPath(pattern)
     parts = whole.parts
     magic = next((i for i, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
@@ -230,7 +230,7 @@ def _images(
 def _grouped(
     shard: Path | UPath, members: list[tarfile.TarInfo]
 ) -> tuple[dict[str, Members], list[Skipped]]:
-    """The members by key and suffix, wherever they stand; a name that stands twice is refused."""
+    """The members by key and suffix, in whatever order; a name that is there twice is refused."""
     samples: dict[str, Members] = {}
     skipped: list[Skipped] = []
     last = ""
