@@ -65,7 +65,7 @@ def _split_by_hash(captioned: pd.DataFrame, preset: Preset) -> bool:
         share_of(str(group), preset.seed) < preset.data.test_fraction for group in splits.index
     ]
     strays = sum(ours != (split == "test") for ours, split in zip(hashed, splits, strict=True))
-    return strays <= 2  # each split gets one group, whatever its hash
+    return bool(strays <= 2)  # each split gets one group, whatever its hash
 
 
 def _working_fraction(captioned: pd.DataFrame, needed: int, seed: int) -> float | None:
