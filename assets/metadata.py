@@ -84,7 +84,7 @@ def loss_curve(metrics_log: Path) -> Image:
     """Loss over the steps, and the learning rate below it, from a training's metrics log."""
     from matplotlib.figure import Figure
 
-    from corgi_core.io.pictures import drawn
+    from corgi_core.io.pictures import rendered
 
     entries = [json.loads(line) for line in metrics_log.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(6, 3.2), layout="constrained")
@@ -94,4 +94,4 @@ def loss_curve(metrics_log: Path) -> Image:
         panel.plot(*zip(*points, strict=True) if points else ((), ()), linewidth=1)
         panel.set_ylabel(name.replace("_", " "))
     panels[-1].set_xlabel("step")
-    return drawn(figure, dpi=90)
+    return rendered(figure, dpi=90)

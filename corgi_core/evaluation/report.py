@@ -12,7 +12,7 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, atomic_folder, digest_of, read_json, write_json
-from corgi_core.io.pictures import drawn, load_pictures, save_pictures
+from corgi_core.io.pictures import rendered, load_pictures, save_pictures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ class Evaluation:
         return pd.DataFrame(rows)
 
     def picture_table(self) -> pd.DataFrame:
-        """One row a source of embeddings, the real images' first; empty where nothing was drawn."""
+        """One row a source of embeddings, the real images' first; empty where there are no pictures."""
         import pandas as pd
 
         rows = [
@@ -131,7 +131,7 @@ def cosine_curves(metrics: dict[str, Any]) -> Image.Image:
         panel.set_xlabel("sampling steps")
     panels[0].set_ylabel("held-out cosine")
     panels[-1].legend(fontsize="small")
-    return drawn(figure)
+    return rendered(figure)
 
 
 def _numbers(scores: dict[str, Any]) -> dict[str, float]:

@@ -52,7 +52,7 @@ def digest_of_bytes(content: bytes) -> str:
 
 
 def digest_of_file(path: Path | UPath) -> str:
-    """A short SHA-256 of a file's bytes, read in pieces of 1 MiB."""
+    """A short SHA-256 of a file's bytes, read in chunks of 1 MiB."""
     sha = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -90,7 +90,7 @@ def is_running(process: int) -> bool:
         os.kill(process, 0)  # signal 0 only asks
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         return True
     return True
 
@@ -161,7 +161,7 @@ def check_replaceable(path: Path | UPath) -> None:
     if not path.exists():
         return
     if not path.is_dir():
-        raise CorgiError(f"{path} is a file, and a folder is to be written there", remedy)
+        raise CorgiError(f"{path} is a file, where a folder would be written", remedy)
     if (foreign := _foreign_file(path)) is not None:
         raise CorgiError(f"{path} holds {foreign}, which Corgi did not write", remedy)
 

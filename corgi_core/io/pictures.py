@@ -53,8 +53,8 @@ def grid(images: Tensor | np.ndarray, columns: int) -> Image.Image:
     )
     for i, pixels in enumerate(images):
         row, column = divmod(i, columns)
-        place = (MARGIN + column * (width + MARGIN), MARGIN + row * (height + MARGIN))
-        sheet.paste(picture(pixels), place)
+        corner = (MARGIN + column * (width + MARGIN), MARGIN + row * (height + MARGIN))
+        sheet.paste(picture(pixels), corner)
     return sheet
 
 
@@ -82,16 +82,16 @@ def labelled_grid(
         (2 * MARGIN + CAPTION_WIDTH + step * len(columns), top + MARGIN + step * len(captions)),
         "white",
     )
-    draw = ImageDraw.Draw(sheet)
+    canvas = ImageDraw.Draw(sheet)
     left = 2 * MARGIN + CAPTION_WIDTH
     for column, lines in enumerate(heading_lines):
-        draw_lines(draw, left + column * step, MARGIN, lines)
+        write_lines(canvas, left + column * step, MARGIN, lines)
     for row, caption in enumerate(captions):
         y = top + MARGIN + row * step
         lines = wrap(caption, CAPTION_WIDTH)
         while lines and height(lines) > side:
             lines = [*lines[:-2], lines[-2] + " …"] if len(lines) > 1 else []
-        draw_lines(draw, MARGIN, y + (side - height(lines)) // 2, lines)
+        write_lines(canvas, MARGIN, y + (side - height(lines)) // 2, lines)
         for column, images in enumerate(columns.values()):
             shown = picture(images[row]).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(shown, (left + column * step, y))
@@ -136,7 +136,7 @@ def load_pictures(folder: Path | UPath) -> dict[str, Image.Image]:
     return {path.stem: Image.open(BytesIO(path.read_bytes())) for path in folder.glob("*.png")}
 
 
-def drawn(figure: Figure, dpi: int = 110) -> Image.Image:
+def rendered(figure: Figure, dpi: int = 110) -> Image.Image:
     """A matplotlib figure as a picture."""
     content = BytesIO()
     figure.savefig(content, format="png", dpi=dpi)

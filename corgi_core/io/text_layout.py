@@ -1,7 +1,7 @@
-"""Captions in pictures, in any script: broken into lines and drawn in their writing direction.
+"""Captions in pictures, in any script: broken into lines and written in their direction.
 
 DejaVu Sans, which matplotlib carries, has Latin, Greek, Cyrillic, Hebrew and Arabic. A character
-of another script is drawn with the first font of this machine that has it. Where none has, an
+of another script is written with the first font of this machine that has it. Where none has, an
 emoji is written as its name and another character as its code point: [red apple], [U+4E2D].
 """
 
@@ -71,13 +71,13 @@ def height(lines: Sequence[str]) -> int:
     return len(lines) * LINE_HEIGHT
 
 
-def draw_lines(draw: ImageDraw, left: int, top: int, lines: Sequence[str]) -> None:
-    """Draw lines made by `wrap`, the first one's upper left corner at (left, top)."""
+def write_lines(canvas: ImageDraw, left: int, top: int, lines: Sequence[str]) -> None:
+    """Write lines made by `wrap`, the first one's upper left corner at (left, top)."""
     direction = _direction(" ".join(lines))
     for number, line in enumerate(lines):
         x, baseline = float(left), top + ASCENT + number * LINE_HEIGHT
         for font, run in _runs(_in_visual_order(line, direction)):
-            draw.text((x, baseline), run, INK, font, anchor="ls")
+            canvas.text((x, baseline), run, INK, font, anchor="ls")
             x += font.getlength(run)
 
 

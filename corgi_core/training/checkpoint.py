@@ -3,7 +3,7 @@
     checkpoints/step-000200/{model,ema,optimizer}.safetensors
                             state.json      the counters, and each file's SHA-256
 
-A checkpoint's folder is renamed into place once it is complete. Loading takes the newest one whose
+A checkpoint's folder is renamed once it is complete. Loading takes the newest one whose
 files match their digests, so a damaged one costs the steps since the one before, never the run.
 """
 

@@ -476,12 +476,12 @@ def test_inputs_are_moved_to_the_models(saved, monkeypatch):
 @pytest.mark.parametrize("part", ["prior", "decoder"])
 def test_parts_of_different_clip_encoders_are_refused(pipeline, part):
     model = getattr(pipeline, part)
-    stranger = type(model)(
+    foreign = type(model)(
         model.network, *((model.bank,) if part == "prior" else ()), model.settings,
         {**model.encoders, "encoder": "another-clip"}, model.card,
     )  # fmt: skip
     with pytest.raises(CorgiError, match=f"{part}: another-clip"):
-        replace(pipeline, **{part: stranger})
+        replace(pipeline, **{part: foreign})
 
 
 @pytest.mark.parametrize(

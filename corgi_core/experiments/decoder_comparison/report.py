@@ -21,7 +21,7 @@ from corgi_core.experiments.decoder_comparison.measure import (
 from corgi_core.experiments.intervals import HALF, MEAN, over_seeds
 from corgi_core.experiments.panels import COLOURS, MARKERS, new_figure
 from corgi_core.experiments.report import StudyReport, markdown
-from corgi_core.io.pictures import drawn
+from corgi_core.io.pictures import rendered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ def report_of(
         title = f"{comparison.name}: {result.rows[0]['images']} held-out images"
         report.rows[ROWS] += result.rows
         report.tables[name] = table_of(rows)
-        report.pictures[name] = drawn(figure_of(rows, title))
+        report.pictures[name] = rendered(figure_of(rows, title))
         report.pictures[f"{name}_grid"] = result.grid
     return report
 

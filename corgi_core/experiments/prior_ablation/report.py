@@ -9,7 +9,7 @@ from corgi_core.config import Preset
 from corgi_core.experiments.prior_ablation.figures import FIGURES
 from corgi_core.experiments.prior_ablation.tables import tables_of
 from corgi_core.experiments.report import StudyReport
-from corgi_core.io.pictures import drawn
+from corgi_core.io.pictures import rendered
 
 METRICS = (
     "cosine", "shuffled_cosine", "recall_at_1", "recall_at_5", "frechet", "spread", "variance",
@@ -19,7 +19,7 @@ METRICS = (
 def compose_report(parts: Iterable[StudyReport], preset: Preset) -> StudyReport:
     """The report of all seeds: their rows, every figure, and every table."""
     report = StudyReport.joined(part.rows for part in parts)
-    report.pictures = {name: drawn(plot(report, preset)) for name, plot in FIGURES.items()}
+    report.pictures = {name: rendered(plot(report, preset)) for name, plot in FIGURES.items()}
     report.tables = tables_of(report, preset)
     return report
 

@@ -13,7 +13,7 @@ def test_five_captions_an_image_do_not_compete_with_each_other() -> None:
     captions = Captions(torch.zeros(40, 1, 1), torch.ones(40, 1, dtype=torch.bool), image, image)
     perfect = embedding_scores(image, captions, (4, 8), ("a", "b"))
     assert (perfect["recall_at_1"], perfect["count"]) == (1.0, 40)
-    strangers = embedding_scores(image.roll(5, 0), captions, (4, 8), ("a", "b"))
-    assert strangers["recall_at_1"] == 0
+    others = embedding_scores(image.roll(5, 0), captions, (4, 8), ("a", "b"))
+    assert others["recall_at_1"] == 0
     one = embedding_scores(image[:1].expand(40, -1), captions, (4, 8), ("a", "b"))
     assert one["recall_at_1"] == 1 / 8  # the same answer to all is right for one image of eight

@@ -42,9 +42,9 @@ def report() -> Evaluation:
 
 @pytest.mark.parametrize("where", ["local", "memory"])
 def test_what_is_saved_is_loaded(report, tmp_path, where):
-    place = UPath(tmp_path if where == "local" else f"memory://{tmp_path.name}") / "evaluation"
-    report.save(place)
-    loaded = Evaluation.load(place)
+    folder = UPath(tmp_path if where == "local" else f"memory://{tmp_path.name}") / "evaluation"
+    report.save(folder)
+    loaded = Evaluation.load(folder)
     assert loaded.metrics == report.metrics
     assert loaded.digest == report.digest
     assert loaded.pictures.keys() == report.pictures.keys()

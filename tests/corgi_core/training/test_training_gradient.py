@@ -47,7 +47,7 @@ def test_a_prior_accumulates_on_two_workers(tmp_path: Path) -> None:
 
 
 class CountingTask(TinyTask):
-    """Notes how many rows each piece has."""
+    """Notes how many rows each microbatch has."""
 
     sizes: list[int] = []  # noqa: RUF012
 
