@@ -12,7 +12,7 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, atomic_folder, digest_of, read_json, write_json
-from corgi_core.io.pictures import rendered, load_pictures, save_pictures
+from corgi_core.io.pictures import load_pictures, rendered, save_pictures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ class Evaluation:
         return pd.DataFrame(rows)
 
     def picture_table(self) -> pd.DataFrame:
-        """One row a source of embeddings, the real images' first; empty where there are no pictures."""
+        """One row for each source of embeddings, the real images' first; empty without pictures."""
         import pandas as pd
 
         rows = [

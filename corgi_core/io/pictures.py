@@ -15,7 +15,7 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file
-from corgi_core.io.text_layout import draw_lines, height, wrap
+from corgi_core.io.text_layout import height, wrap, write_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from corgi_core.io import text_layout
 from corgi_core.io.pictures import labelled_grid
-from corgi_core.io.text_layout import displayable, draw_lines, wrap
+from corgi_core.io.text_layout import displayable, wrap, write_lines
 
 WIDTH = 220
 
@@ -26,7 +26,7 @@ def no_other_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
 def ink(text: str) -> np.ndarray:
     """Where the first line of `text` is dark."""
     sheet = Image.new("RGB", (WIDTH, 20), "white")
-    draw_lines(ImageDraw.Draw(sheet), 0, 0, wrap(text, WIDTH))
+    write_lines(ImageDraw.Draw(sheet), 0, 0, wrap(text, WIDTH))
     return np.asarray(sheet.convert("L")) < 128
 
 

@@ -30,7 +30,7 @@ def faults_of_a_step():
 resident = psutil.Process().memory_info().rss
 seen = {{"before": [faults_of_a_step() for _ in range(3)][-1]}}
 with keep_freed_memory():
-    seen["within"] = [faults_of_a_step() for _ in range(12)]  # in the first its blocks are allocated
+    seen["within"] = [faults_of_a_step() for _ in range(12)]  # the first allocates them
     seen["kept"] = psutil.Process().memory_info().rss - resident
 seen["left"] = psutil.Process().memory_info().rss - resident
 json.dump(seen, sys.stdout)
