@@ -188,7 +188,8 @@ class Settings:
                 that cannot name a dataset.
         """
         variables = Variables.read(environment)
-        base, layers = None, []
+        base: str | None = None
+        layers: list[Layer] = []
         if file := config or variables.config:
             base, layers = file_layers(file)
         if base and preset and base != preset:

@@ -37,6 +37,13 @@ def test_the_code_location_loads_nothing_heavy() -> None:
     assert not loaded_after("import orchestration.definitions") & HEAVY
 
 
+def test_the_code_location_loads_in_any_environment() -> None:
+    """The environment is read when definitions are built, not at import."""
+    assert loaded_after(
+        "import os; os.environ['CORGI_PRESET'] = 'nope'; import orchestration.definitions"
+    )
+
+
 def test_the_command_line_loads_no_orchestrator() -> None:
     assert not loaded_after("import orchestration.cli.app") & (
         HEAVY | {"dagster", "numpy", "pydantic", "upath"}
