@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from upath import UPath
 
-from corgi_core.data.image_inputs import ImageInput, image_squares
+from corgi_core.encoders.image_inputs import ImageInput, image_squares
 from corgi_core.encoders.spherical import interpolation, slerp, text_difference
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_folder, digest_of_file, read_json, write_json
