@@ -586,7 +586,8 @@ class CorgiPipeline:
             [
                 self.prior.sample(
                     tokens[j].expand(num_images, -1, -1), mask[j].expand(num_images, -1),
-                    text[j].expand(num_images, -1), steps=num_steps, guidance=guidance, seed=seed,
+                    text[j].expand(num_images, -1),
+                    num_steps=num_steps, guidance=guidance, seed=seed,
                 )
                 for j in range(len(prompts))
             ]

@@ -17,7 +17,7 @@ from corgi_core.diffusion.schedule import TIMESTEPS, Schedule, weighted_error
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
-from corgi_core.prior.task import longest
+from corgi_core.prior.task import max_length
 
 BLOCK = 512  # of one CLIP encoder; d = 1536 is three of them
 
@@ -52,24 +52,24 @@ class Corgi(System):
 
     def loss(self, captions: Captions) -> Tensor:
         tokens, mask, text, z_0 = captions
-        length = longest(mask)
+        length = max_length(mask)
         tokens, mask = tokens[:, :length], mask[:, :length]
         n, d = z_0.shape
         t = torch.randint(TIMESTEPS, (n, self.draws), device=z_0.device)
         noise = torch.randn(n, self.draws, d, device=z_0.device)
         z_t = self._schedule.add_noise(z_0.unsqueeze(1), noise, t)
-        guess = self._schedule.shrink(z_t, t)
-        dropped = torch.rand(n, device=z_0.device) < TEXT_DROPOUT
-        predicted = self.network(tokens, mask, text, dropped, guess, t, _gaussian(text)).float()
+        shrunk = self._schedule.shrink(z_t, t)
+        cond_mask = torch.rand(n, device=z_0.device) >= TEXT_DROPOUT
+        predicted = self.network(tokens, mask, text, cond_mask, shrunk, t, _gaussian(text)).float()
         weights = self._schedule.p2_weights(t, self.settings.p2_gamma)
         return weighted_error(z_0.unsqueeze(1), predicted, weights)
 
     def predict(self, captions: Captions, z_t: Tensor, t: Tensor) -> Tensor:
         tokens, mask, text, _ = captions
-        shown = torch.zeros(len(text), dtype=torch.bool, device=text.device)
+        cond_mask = torch.ones(len(text), dtype=torch.bool, device=text.device)
         t = t.unsqueeze(1)
-        guess = self._schedule.shrink(z_t.unsqueeze(1), t)
-        return self.network(tokens, mask, text, shown, guess, t, _gaussian(text)).squeeze(1)
+        shrunk = self._schedule.shrink(z_t.unsqueeze(1), t)
+        return self.network(tokens, mask, text, cond_mask, shrunk, t, _gaussian(text)).squeeze(1)
 
 
 def _gaussian(text: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def prior_scores(
     tokens, mask, text, _ = captions.batch(torch.arange(len(captions)))
     for count in track(steps, f"sampling from {what}"):
         started = time.perf_counter()
-        sampled = prior.sample(tokens, mask, text, steps=count, seed=seed)
+        sampled = prior.sample(tokens, mask, text, num_steps=count, seed=seed)
         seconds = time.perf_counter() - started
         scores[str(count)] = {
             **embedding_scores(

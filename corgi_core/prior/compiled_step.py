@@ -1,9 +1,9 @@
-"""A sampling step of one caption on a CPU, compiled: bound by reading the weights, and by no more.
+"""A sampling step of one caption on a CPU, compiled: as fast as the weights can be read.
 
-One caption's step multiplies all weights by two rows, the shown and the hidden text's. That is
-little arithmetic, so what counts is how fast the weights are read and what passes between the
-products. numba compiles the whole step into one function: four outputs, or four positions that are
-attended to, share each read, and GELU is arithmetic alone, which processors do several at a time.
+One caption's step multiplies all weights by two rows, with and without the condition. That is
+little arithmetic, so its time is that of reading the weights and of the work between the products.
+numba compiles the whole step into one function: four outputs, or four positions that are attended
+to, share each read, and GELU is arithmetic alone, which processors do several at a time.
 """
 
 from __future__ import annotations
@@ -33,22 +33,30 @@ ERF = Chebyshev.interpolate(  # erf(√s)/√s on [0, 16], to 2e-7
     domain=[0, float(FARTHEST) ** 2],
 )
 ERF_COEFFICIENTS = ERF.convert(kind=Polynomial, domain=ERF.domain).coef[::-1].astype(np.float32)
-MOST_THREADS = numba.get_num_threads()
+MAX_THREADS = numba.get_num_threads()
 Floats = NDArray[np.float32]
 _guided: Any = njit(cache=True, fastmath=True)(guided)
 
 
 class CompiledStep:
-    """From the guess to ẑ_0, guidance included, for at most two rows in float32.
+    """From the network's input `shrunk` to ẑ_0, guidance included, for at most two rows in float32.
 
-    `kept` are the blocks' keys and values [2, rows, heads, S, width/heads], whose last position is
-    the step's own; `visible` [rows, S] says which a row sees. With `guidance` w ≠ 1 the rows are
-    the shown and the hidden caption's. The first step on a machine takes some seconds, for
-    compiling; the result is kept on disk.
+    The first step on a machine takes some seconds for compiling; numba caches the result on disk.
+
+    Args:
+        network: the prior's.
+        kv_cache: the blocks' keys and values [2, rows, heads, S, width/heads], whose last position
+            is the step's own.
+        attn_mask: which positions a row attends to [rows, S].
+        cond_scale: of the guidance. If it is not 1, the rows are with and without the condition.
     """
 
     def __init__(
-        self, network: PriorNetwork, kept: Sequence[Tensor], visible: Tensor, guidance: float
+        self,
+        network: PriorNetwork,
+        kv_cache: Sequence[Tensor],
+        attn_mask: Tensor,
+        cond_scale: float,
     ) -> None:
         linears: list[nn.Linear] = [network.noisy, network.head]
         norms: list[nn.LayerNorm] = [network.norm]
@@ -60,36 +68,40 @@ class CompiledStep:
             tuple(_array(linear.bias) for linear in linears),
             tuple(_array(norm.weight) for norm in norms),
             tuple(_array(norm.bias) for norm in norms),
-            tuple(_array(layer) for layer in kept),
-            *_positions(visible),
+            tuple(_array(layer) for layer in kv_cache),
+            *_positions(attn_mask),
         )
-        self._guidance = np.float32(guidance)
-        self._guesses = np.empty((ROWS, network.shape.embedding_width), np.float32)
-        self._z_0 = np.empty_like(self._guesses)
-        numba.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+        self._cond_scale = np.float32(cond_scale)
+        self._shrunk = np.empty((ROWS, network.shape.embedding_width), np.float32)
+        self._z_0 = np.empty_like(self._shrunk)
+        threads = torch.get_num_threads()
+        numba.set_num_threads(min(threads, MAX_THREADS))
+        torch.set_num_threads(threads)  # numba's threading layer sets PyTorch's at its start
 
     @staticmethod
-    def serves(network: PriorNetwork, kept: Tensor) -> bool:
-        """Whether these rows' steps can be compiled: few rows, in float32, on a CPU."""
+    def serves(network: PriorNetwork, layer: Tensor) -> bool:
+        """Whether a step can be compiled for a layer's cache: few rows, in float32, on a CPU."""
         narrowest = min(network.shape.width, network.shape.embedding_width)
-        small = kept.shape[1] <= ROWS and narrowest >= SIDE_BY_SIDE
-        return small and kept.device.type == "cpu" and kept.dtype == torch.float32
+        small = layer.shape[1] <= ROWS and narrowest >= SIDE_BY_SIDE
+        return small and layer.device.type == "cpu" and layer.dtype == torch.float32
 
-    def __call__(self, guess: Tensor, timestep: Tensor) -> Tensor:
-        """The guess [n, d] and t's embedding [width] → ẑ_0 [n, d]; each row has guess row % n."""
-        self._guesses.reshape(-1, *guess.shape)[:] = guess.detach().numpy()
-        _step(self._guesses, timestep.detach().numpy(), *self._arguments, self._guidance, self._z_0)
-        return torch.from_numpy(self._z_0[: len(guess)].copy())
+    def __call__(self, shrunk: Tensor, timestep: Tensor) -> Tensor:
+        """`shrunk` [n, d] and t's embedding [width] → ẑ_0 [n, d]; row i reads row i % n of it."""
+        self._shrunk.reshape(-1, *shrunk.shape)[:] = shrunk.detach().numpy()
+        _step(
+            self._shrunk, timestep.detach().numpy(), *self._arguments, self._cond_scale, self._z_0
+        )
+        return torch.from_numpy(self._z_0[: len(shrunk)].copy())
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().contiguous().numpy()
 
 
-def _positions(visible: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The positions that each row sees, before all others [rows, S], and their number [rows]."""
-    order = visible.int().argsort(dim=1, descending=True, stable=True)
-    return _array(order), _array(visible.sum(dim=1))
+def _positions(attn_mask: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions that a row attends to, before all others [rows, S]; their number [rows]."""
+    order = attn_mask.int().argsort(dim=1, descending=True, stable=True)
+    return _array(order), _array(attn_mask.sum(dim=1))
 
 
 @njit(cache=True, fastmath=True, parallel=True)
@@ -151,24 +163,24 @@ def _layer_norm(x: Floats, weight: Floats, bias: Floats, y: Floats) -> None:
 @njit(cache=True, fastmath=True, parallel=True, error_model="numpy")
 def _attend(
     queries: Floats,
-    kept: Floats,
+    kv_cache: Floats,
     positions: NDArray[np.int64],
     counts: NDArray[np.int64],
-    found: Floats,
+    attended: Floats,
 ) -> None:
-    """Every row and head: a softmax over the positions that the row sees."""
-    rows, heads, _, width = kept.shape[1:]
+    """Every row and head: attention over the positions that the row attends to."""
+    rows, heads, _, width = kv_cache.shape[1:]
     for job in prange(rows * heads):
         row, head = job // heads, job % heads
         count, first = counts[row], head * width
-        keys, values, query = kept[0, row, head], kept[1, row, head], queries[row, first:]
+        keys, values, query = kv_cache[0, row, head], kv_cache[1, row, head], queries[row, first:]
         # Padded with the last position, whose weight there is 0.
         blocks = (count + SIDE_BY_SIDE - 1) // SIDE_BY_SIDE
-        seen = np.full(blocks * SIDE_BY_SIDE, positions[row, count - 1])
-        seen[:count] = positions[row, :count]
-        weights = np.empty(len(seen), np.float32)
-        for s in range(0, len(seen), SIDE_BY_SIDE):
-            p0, p1, p2, p3 = seen[s], seen[s + 1], seen[s + 2], seen[s + 3]
+        order = np.full(blocks * SIDE_BY_SIDE, positions[row, count - 1])
+        order[:count] = positions[row, :count]
+        weights = np.empty(len(order), np.float32)
+        for s in range(0, len(order), SIDE_BY_SIDE):
+            p0, p1, p2, p3 = order[s], order[s + 1], order[s + 2], order[s + 3]
             a0 = a1 = a2 = a3 = np.float32(0)
             for i in range(width):
                 q = query[i]
@@ -184,55 +196,55 @@ def _attend(
             total += weights[s]
         weights[:count] /= total
         weights[count:] = 0
-        answer = np.zeros(width, np.float32)
-        for s in range(0, len(seen), SIDE_BY_SIDE):
-            p0, p1, p2, p3 = seen[s], seen[s + 1], seen[s + 2], seen[s + 3]
+        output = np.zeros(width, np.float32)
+        for s in range(0, len(order), SIDE_BY_SIDE):
+            p0, p1, p2, p3 = order[s], order[s + 1], order[s + 2], order[s + 3]
             w0, w1, w2, w3 = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
             for i in range(width):
-                answer[i] += (
+                output[i] += (
                     w0 * values[p0, i]
                     + w1 * values[p1, i]
                     + w2 * values[p2, i]
                     + w3 * values[p3, i]
                 )
-        found[row, first : first + width] = answer
+        attended[row, first : first + width] = output
 
 
 @njit(cache=True, fastmath=True)
 def _step(
-    guesses: Floats,
+    shrunk: Floats,
     timestep: Floats,
     weights: tuple[Floats, ...],
     biases: tuple[Floats, ...],
     norm_weights: tuple[Floats, ...],
     norm_biases: tuple[Floats, ...],
-    kept: tuple[Floats, ...],
+    kv_cache: tuple[Floats, ...],
     positions: NDArray[np.int64],
     counts: NDArray[np.int64],
-    guidance: np.float32,
+    cond_scale: np.float32,
     z_0: Floats,
 ) -> None:
-    """The network, and guidance into the first row where it is not 1.
+    """The network's output, guided in the first row if the scale is not 1.
 
-    Linears are the noisy embedding's, the head, then five a block; norms the last one, then two a
-    block.
+    Linear layers: the noisy embedding's, the head, then five a block. Norms: the last one, then two
+    a block.
     """
     width = len(timestep)
-    rows, heads, length, part = kept[0].shape[1:]
+    rows, heads, length, part = kv_cache[0].shape[1:]
     x, normed = np.empty((ROWS, width), np.float32), np.empty((ROWS, width), np.float32)
-    queries, found, added = np.empty_like(x), np.zeros_like(x), np.empty_like(x)
+    queries, attended, added = np.empty_like(x), np.zeros_like(x), np.empty_like(x)
     own, wide = np.empty((ROWS, 2 * width), np.float32), np.empty((ROWS, 4 * width), np.float32)
-    _linear(guesses, weights[0], biases[0], x)
+    _linear(shrunk, weights[0], biases[0], x)
     x += timestep
-    for layer in range(len(kept)):
+    for layer in range(len(kv_cache)):
         q, n = 2 + 5 * layer, 1 + 2 * layer
         _layer_norm(x, norm_weights[n], norm_biases[n], normed)
         _linear(normed, weights[q], biases[q], queries)
         _linear(normed, weights[q + 1], biases[q + 1], own)
         for row in range(rows):
-            kept[layer][:, row, :, length - 1] = own[row].reshape(2, heads, part)
-        _attend(queries, kept[layer], positions, counts, found)
-        _linear(found, weights[q + 2], biases[q + 2], added)
+            kv_cache[layer][:, row, :, length - 1] = own[row].reshape(2, heads, part)
+        _attend(queries, kv_cache[layer], positions, counts, attended)
+        _linear(attended, weights[q + 2], biases[q + 2], added)
         x += added
         _layer_norm(x, norm_weights[n + 1], norm_biases[n + 1], normed)
         _linear(normed, weights[q + 3], biases[q + 3], wide)
@@ -241,5 +253,5 @@ def _step(
         x += added
     _layer_norm(x, norm_weights[0], norm_biases[0], normed)
     _linear(normed, weights[1], biases[1], z_0)
-    if guidance != 1:
-        z_0[0] = _guided(z_0[1], z_0[0], guidance)
+    if cond_scale != 1:
+        z_0[0] = _guided(z_0[1], z_0[0], cond_scale)

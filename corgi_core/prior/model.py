@@ -19,12 +19,13 @@ from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank, Gaussians
 from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
+from corgi_core.prior.cached_denoiser import CachedDenoiser, UncondPrefixes
 from corgi_core.prior.network import PriorNetwork, PriorShape
-from corgi_core.prior.stepping import HiddenCaptions, Stepping
 
 KIND = "prior"
 CAPTIONS_AT_ONCE = 256
-Trajectory = Callable[[int, Tensor], None]
+Callback = Callable[[int, Tensor], None]
+"""f(t, ẑ_0 [n, d]), called after every prediction."""
 
 
 class PriorModel:
@@ -46,73 +47,89 @@ class PriorModel:
         self.settings = settings
         self.encoders = dict(encoders)
         self.card = dict(card)
-        self._hidden: HiddenCaptions | None = None
+        self._uncond: UncondPrefixes | None = None
 
     def compile(self) -> Self:
-        """Sample one caption at a time, on a CPU, by a compiled step: for those who answer callers.
+        """From now on, sample single captions on a CPU by a compiled step: for servers.
 
-        Compiling takes some ten seconds once on a machine. Results agree to 1e-5 of float32's. The
-        weights must not change afterwards.
+        Compiling takes some ten seconds, once on a machine. Samples agree with the eager ones to
+        1e-5 in float32. The weights must not change afterwards.
         """
-        self._hidden = HiddenCaptions(self.network)
+        self._uncond = UncondPrefixes(self.network)
         return self
 
     @torch.no_grad()
     def sample(
         self,
         tokens: Tensor,
-        mask: Tensor,
+        attn_mask: Tensor,
         text: Tensor,
         *,
-        steps: int | None = None,
+        num_steps: int | None = None,
         guidance: float | None = None,
         sampler: str | None = None,
         seed: int = 0,
-        trajectory: Trajectory | None = None,
+        callback: Callback | None = None,
     ) -> Tensor:
-        """Image embeddings ẑ_0 [n, d] for n captions, every block scaled to norm √d_b.
+        """Image embeddings for n captions.
 
-        tokens [n, T, w], mask [n, T] and CLIP text embeddings text [n, d]; `steps`, `guidance`
-        and `sampler` default to the model's settings, guidance 1 is none. Row i depends on
-        (seed, i) and its own caption only. `trajectory(t, ẑ_0)` sees every prediction, unscaled.
+        Args:
+            tokens: the text encoder's tokens [n, T, w].
+            attn_mask: [n, T], False at padding.
+            text: CLIP text embeddings [n, d].
+            num_steps: of the sampler; the model's settings by default.
+            guidance: scale of the classifier-free guidance, 1 is none; the settings' by default.
+            sampler: one of `SAMPLERS`; the settings' by default.
+            seed: row i of the result depends on (seed, i) and its own caption only.
+            callback: called with every timestep and prediction ẑ_0, before the final scaling.
+
+        Returns:
+            Embeddings ẑ_0 [n, d], scaled to norm √d_b for every encoder of width d_b.
+
+        Raises:
+            CorgiError: for embeddings of another width, guidance that is not finite or that the
+                prior was not trained for, an unknown sampler, or an impossible number of steps.
         """
-        steps = self.settings.num_steps if steps is None else steps
+        num_steps = self.settings.num_steps if num_steps is None else num_steps
         guidance = self.settings.guidance if guidance is None else guidance
         sampler = self.settings.sampler if sampler is None else sampler
         self._check(text, guidance)
-        timesteps = timesteps_of(sampler, steps)
+        sample, timesteps = sampler_named(sampler), timesteps_of(sampler, num_steps)
         sqrt_alphas_cumprod = Schedule.linear().alphas_cumprod.sqrt().tolist()
         chunks = []
         for first in range(0, len(text), CAPTIONS_AT_ONCE):
             rows = slice(first, first + CAPTIONS_AT_ONCE)
             c = self.bank.assign(text[rows])
-            shown = torch.zeros(len(c), dtype=torch.bool, device=text.device)
-            start = self.bank.gaussians(c)
-            prefix = self.network.encode_prefix(
-                tokens[rows].float(), mask[rows], text[rows], shown, c
+            cond_mask = torch.ones(len(c), dtype=torch.bool, device=text.device)
+            gaussians = self.bank.gaussians(c)
+            kv_cache = self.network.encode_prefix(
+                tokens[rows].float(), attn_mask[rows], text[rows], cond_mask, c
             )
-            stepping = Stepping(
-                self.network, prefix, c, timesteps, guidance, self._hidden is not None, self._hidden
-            )
+            predict = CachedDenoiser(
+                self.network, kv_cache, c, timesteps, guidance,
+                compiled=self._uncond is not None, uncond=self._uncond,
+            )  # fmt: skip
 
             def denoiser(
-                u_t: Tensor, t: int, stepping: Stepping = stepping, start: Gaussians = start
+                u_t: Tensor,
+                t: int,
+                predict: CachedDenoiser = predict,
+                gaussians: Gaussians = gaussians,
             ) -> Tensor:
-                guess = start.unwhiten(sqrt_alphas_cumprod[t] * u_t)
-                z_0 = stepping(guess, t)
-                if trajectory is not None:
-                    trajectory(t, z_0.clone())
-                return start.whiten(z_0)
+                z_0 = predict(gaussians.unwhiten(sqrt_alphas_cumprod[t] * u_t), t)
+                if callback is not None:
+                    callback(t, z_0.clone())
+                return gaussians.whiten(z_0)
 
-            noise = noise_for(seed, first, len(c), (steps, self.bank.width)).to(text.device)
-            chunks.append(start.unwhiten(sampler_named(sampler)(denoiser, noise, steps)))
+            noise = noise_for(seed, first, len(c), (num_steps, self.bank.width)).to(text.device)
+            chunks.append(gaussians.unwhiten(sample(denoiser, noise, num_steps)))
         return scale_per_encoder(torch.cat(chunks), self.bank.encoder_dims)
 
     def _check(self, text: Tensor, guidance: float) -> None:
         if text.shape[-1] != self.bank.width:
             raise CorgiError(
                 f"a text embedding is {text.shape[-1]} wide, this prior needs {self.bank.width}",
-                "embed the captions with the CLIP encoders that the prior was trained for",
+                "embed the captions with the CLIP encoders that the prior was trained on",
             )
         if not math.isfinite(guidance):
             raise CorgiError(f"guidance {guidance} is not finite", "give a number such as 1 or 2")
@@ -126,8 +143,8 @@ class PriorModel:
         """Move the network and the bank to a device, in place."""
         self.network.to(device)
         self.bank.to(device)
-        if self._hidden is not None:  # whose prefixes are on the old device
-            self._hidden = HiddenCaptions(self.network)
+        if self._uncond is not None:  # whose prefixes are on the old device
+            self._uncond = UncondPrefixes(self.network)
         return self
 
     def save(self, folder: Path | UPath) -> None:
@@ -150,10 +167,12 @@ class PriorModel:
 
     @property
     def digest(self) -> str:
+        """Names the network's and the bank's tensors."""
         return digest_of_tensors(self._tensors())
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
+        """The prior of a folder that `save` wrote."""
         saved = read_model_folder(folder, KIND)
         part = {
             name: {

@@ -1,10 +1,11 @@
 """The prior network: a causal transformer whose text prefix is computed once per caption.
 
 The sequence is [text tokens · CLIP text embedding · Gaussian | noisy embedding at its timestep],
-the last position projected to ẑ_0. Attention is causal and what the caption decides comes first, so
-its keys and values depend neither on the timestep nor on the noise: `encode_prefix` computes them
-once. `denoise` runs one position a draw, for several independent (t, noise) draws side by side,
-each of which sees the prefix and itself only; sampling goes further (`stepping`).
+and the last position is projected to ẑ_0. Attention is causal and what depends on the caption comes
+first, so its keys and values depend neither on the timestep nor on the noise. `encode_prefix`
+computes them once. `denoise` runs one position for each of several independent (t, noise) samples,
+each of which attends to the prefix and to itself only. `CachedDenoiser` does the same, faster, for
+sampling.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from corgi_core.diffusion.schedule import timestep_features
-from corgi_core.prior.block import Block
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,69 @@ class PriorShape:
 
 
 @dataclass(frozen=True)
-class Prefix:
-    """A caption batch's keys and values, layer by layer, each [2, n, heads, P, width/heads].
+class KVCache:
+    """Keys and values of n captions' prefixes of P positions.
 
-    `visible` [n, P] is False at padding.
+    `layers` holds a tensor [2, n, heads, P, width/heads] for every block. `attn_mask` [n, P] is
+    False at padding.
     """
 
-    keys_and_values: tuple[Tensor, ...]
-    visible: Tensor
+    layers: tuple[Tensor, ...]
+    attn_mask: Tensor
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block; its caller computes the attention, and so can cache keys."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def keys_and_values(self, x: Tensor) -> Tensor:
+        """x [n, s, width] → keys and values [2, n, heads, s, width/heads]."""
+        return self._keys_and_values(self.attention_norm(x))
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [n, s, width] → queries [n, heads, s, width/heads], and `keys_and_values` of x."""
+        normed = self.attention_norm(x)
+        queries = self.query(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return queries, self._keys_and_values(normed)
+
+    def forward(self, x: Tensor, attended: Tensor) -> Tensor:
+        """x [n, s, width] and the attention's output [n, heads, s, width/heads] → x."""
+        x = x + self.out(attended.transpose(1, 2).flatten(-2))
+        output: Tensor = x + self.mlp(self.mlp_norm(x))
+        return output
+
+    def _keys_and_values(self, normed: Tensor) -> Tensor:
+        by_head: Tensor = self.key_value(normed).unflatten(-1, (2, self.heads, -1))
+        return by_head.permute(2, 0, 3, 1, 4)
 
 
 class PriorNetwork(nn.Module):
     """Predicts ẑ_0(z_t, t, c, y), in the embeddings' own coordinates.
 
-    Of the noisy embedding it reads the guess μ_c + √ᾱ_t (z_t − μ_c): E[z_0 | z_t] for whom knows
-    the caption's Gaussian and not the caption. Under every bank the guess is an embedding like any
-    other, and where noise tells nothing, none is seen. With `checkpoint_activations` a block's
-    activations are computed again in the backward pass instead of being kept.
+    It reads the noisy embedding as `shrunk` = μ_c + √ᾱ_t (z_t − μ_c). If the embeddings of the
+    caption's Gaussian have the standard deviation κσ_c, that is E[z_0 | z_t] without reading the
+    caption. They have σ_c, so it is so at κ = 1; for another κ the expectation is
+    μ_c + √ᾱ_t / (ᾱ_t + κ² (1 − ᾱ_t)) (z_t − μ_c), and `shrunk` is a fixed multiple of it about μ_c
+    at every t. In all cases the network can recover z_t from `shrunk`, t and c, and where noise
+    tells nothing, `shrunk` is near μ_c.
+
+    Without its caption (classifier-free guidance) the network still reads the caption's Gaussian.
+
+    Args:
+        shape: the sizes.
+        checkpoint_activations: compute a block's activations again in the backward pass instead of
+            keeping them.
     """
 
     def __init__(self, shape: PriorShape, checkpoint_activations: bool = False) -> None:
@@ -64,7 +110,7 @@ class PriorNetwork(nn.Module):
             nn.LayerNorm(shape.text_width), nn.Linear(shape.text_width, width)
         )
         self.text_embedding = nn.Linear(shape.embedding_width, width)
-        self.no_text = nn.Parameter(torch.zeros(width))
+        self.null_text = nn.Parameter(torch.zeros(width))
         # Of the text tokens, the CLIP text embedding and the Gaussian.
         self.positions = nn.Parameter(torch.zeros(shape.text_tokens + 2, width))
         self.timestep = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
@@ -72,7 +118,7 @@ class PriorNetwork(nn.Module):
         self.blocks = nn.ModuleList(Block(width, shape.heads) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, shape.embedding_width)
-        # Last, so that from one seed all else starts alike for every number of Gaussians.
+        # Last, so that with one seed all other weights start equal for every number of Gaussians.
         self.gaussian = nn.Embedding(shape.gaussians, width)
         nn.init.normal_(self.gaussian.weight, std=0.02)
 
@@ -82,81 +128,113 @@ class PriorNetwork(nn.Module):
         return [block for block in self.blocks if isinstance(block, Block)]
 
     def encode_prefix(
-        self, tokens: Tensor, mask: Tensor, text: Tensor, dropped: Tensor, c: Tensor
-    ) -> Prefix:
-        """Keys and values of what the caption decides.
+        self, tokens: Tensor, attn_mask: Tensor, text: Tensor, cond_mask: Tensor, c: Tensor
+    ) -> KVCache:
+        """Keys and values of what depends on the caption only.
 
-        tokens [n, P−2, text_width], mask [n, P−2], text [n, d], its Gaussian c [n]. Where `dropped`
-        [n] is True the caption is hidden (classifier-free guidance): no token is visible and a
-        learned vector stands in the CLIP text embedding's place.
+        Args:
+            tokens: the text encoder's tokens [n, T, text_width].
+            attn_mask: [n, T], False at padding.
+            text: CLIP text embeddings [n, d].
+            cond_mask: [n], False where the caption is dropped: its tokens are masked, and a learned
+                vector replaces the CLIP text embedding.
+            c: indices of the captions' Gaussians [n].
+
+        Returns:
+            The cache of P = T + 2 positions.
         """
         length = tokens.shape[1]
-        embedding = torch.where(dropped.unsqueeze(1), self.no_text, self.text_embedding(text))
+        embedding = torch.where(cond_mask.unsqueeze(1), self.text_embedding(text), self.null_text)
         last_two = torch.stack([embedding, self.gaussian(c)], dim=1)
         positions = torch.cat([self.positions[:length], self.positions[-2:]])
         x = torch.cat([self.text_tokens(tokens), last_two], dim=1) + positions
-        visible = F.pad(mask & ~dropped.unsqueeze(1), (0, 2), value=True)
+        attn_mask = F.pad(attn_mask & cond_mask.unsqueeze(1), (0, 2), value=True)
         causal = torch.ones(length + 2, length + 2, dtype=torch.bool, device=x.device).tril()
-        # A position always sees itself, so that no softmax runs over nothing.
+        # A position always attends to itself, so that no softmax runs over nothing.
         itself = torch.eye(length + 2, dtype=torch.bool, device=x.device)
-        seen = (causal & visible[:, None, :] | itself).unsqueeze(1)
-        kept = []
+        pairs = (causal & attn_mask[:, None, :] | itself).unsqueeze(1)
+        layers = []
         for block in self.layers[:-1]:
-            x, keys_and_values = self._run(_prefix_through, block, x, seen)
-            kept.append(keys_and_values)
-        kept.append(self.layers[-1].keys_and_values(x))  # all that is wanted of the last block
-        return Prefix(tuple(kept), visible)
+            x, keys_and_values = self._run(_prefix_block, block, x, pairs)
+            layers.append(keys_and_values)
+        layers.append(self.layers[-1].keys_and_values(x))  # the last block's output is not used
+        return KVCache(tuple(layers), attn_mask)
 
-    def denoise(self, prefix: Prefix, guess: Tensor, t: Tensor) -> Tensor:
-        """ẑ_0 [n, M, d] for M draws per caption: their guesses [n, M, d], t [n, M]."""
-        n, draws = t.shape
-        x = self.noisy(guess) + self.embed_timestep(t)
-        itself = torch.eye(draws, dtype=torch.bool, device=x.device).expand(n, -1, -1)
-        visible = prefix.visible.unsqueeze(1).expand(-1, draws, -1)
-        seen = torch.cat([visible, itself], dim=2).unsqueeze(1)
-        for block, there in zip(self.layers, prefix.keys_and_values, strict=True):
-            x = self._run(_draws_through, block, x, there, seen)
+    def denoise(self, kv_cache: KVCache, shrunk: Tensor, t: Tensor) -> Tensor:
+        """Predictions for M independent (t, noise) samples per caption.
+
+        Args:
+            kv_cache: of n captions, from `encode_prefix`.
+            shrunk: the noisy embeddings z_t as the class describes [n, M, d].
+            t: timesteps [n, M].
+
+        Returns:
+            ẑ_0 [n, M, d].
+        """
+        n, samples = t.shape
+        x = self.noisy(shrunk) + self.embed_timestep(t)
+        itself = torch.eye(samples, dtype=torch.bool, device=x.device).expand(n, -1, -1)
+        prefix = kv_cache.attn_mask.unsqueeze(1).expand(-1, samples, -1)
+        pairs = torch.cat([prefix, itself], dim=2).unsqueeze(1)
+        for block, cached in zip(self.layers, kv_cache.layers, strict=True):
+            x = self._run(_noisy_block, block, x, cached, pairs)
         return self.project(x)
 
     def embed_timestep(self, t: Tensor) -> Tensor:
         """t [...] → [..., width], which is added to the noisy embedding's projection."""
         embedded: Tensor = self.timestep(
-            timestep_features(t, self.shape.width).to(self.no_text.dtype)
+            timestep_features(t, self.shape.width).to(self.null_text.dtype)
         )
         return embedded
 
     def project(self, x: Tensor) -> Tensor:
-        """The draws' output [..., width] → ẑ_0 [..., d]."""
-        return self.head(self.norm(x))
+        """The output of the noisy embeddings' positions [..., width] → ẑ_0 [..., d]."""
+        projected: Tensor = self.head(self.norm(x))
+        return projected
 
     def forward(
         self,
         tokens: Tensor,
-        mask: Tensor,
+        attn_mask: Tensor,
         text: Tensor,
-        dropped: Tensor,
-        guess: Tensor,
+        cond_mask: Tensor,
+        shrunk: Tensor,
         t: Tensor,
         c: Tensor,
     ) -> Tensor:
-        """One prefix and M draws per caption: `denoise(encode_prefix(…), …)`."""
-        return self.denoise(self.encode_prefix(tokens, mask, text, dropped, c), guess, t)
+        """`denoise(encode_prefix(…), …)`, for M independent (t, noise) samples per caption.
 
-    def _run(self, through: Callable[..., Any], *inputs: Any) -> Any:
+        Args:
+            tokens: the text encoder's tokens [n, T, text_width].
+            attn_mask: [n, T], False at padding.
+            text: CLIP text embeddings [n, d].
+            cond_mask: [n], False where the caption is dropped.
+            shrunk: the noisy embeddings z_t as the class describes [n, M, d].
+            t: timesteps [n, M].
+            c: indices of the captions' Gaussians [n].
+
+        Returns:
+            ẑ_0 [n, M, d].
+        """
+        return self.denoise(self.encode_prefix(tokens, attn_mask, text, cond_mask, c), shrunk, t)
+
+    def _run(self, step: Callable[..., Any], *inputs: Any) -> Any:
         if self.checkpoint_activations and torch.is_grad_enabled():
-            return checkpoint(through, *inputs, use_reentrant=False)
-        return through(*inputs)
+            return checkpoint(step, *inputs, use_reentrant=False)
+        return step(*inputs)
 
 
-def _prefix_through(block: Block, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+def _prefix_block(block: Block, x: Tensor, attn_mask: Tensor) -> tuple[Tensor, Tensor]:
     """x [n, P, width] after the block, and the block's keys and values of x."""
     queries, own = block.queries_keys_values(x)
-    found = F.scaled_dot_product_attention(queries, own[0], own[1], attn_mask=seen)
-    return block(x, found), own
+    attended = F.scaled_dot_product_attention(queries, own[0], own[1], attn_mask=attn_mask)
+    return block(x, attended), own
 
 
-def _draws_through(block: Block, x: Tensor, prefix: Tensor, seen: Tensor) -> Tensor:
-    """Draws x [n, M, width] after the block, each having seen the prefix and itself."""
+def _noisy_block(block: Block, x: Tensor, cached: Tensor, attn_mask: Tensor) -> Tensor:
+    """x [n, M, width] after the block; each position attends to the prefix and to itself."""
     queries, own = block.queries_keys_values(x)
-    keys, values = torch.cat([prefix, own], dim=3)
-    return block(x, F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen))
+    keys, values = torch.cat([cached, own], dim=3)
+    attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=attn_mask)
+    output: Tensor = block(x, attended)
+    return output

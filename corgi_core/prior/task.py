@@ -1,4 +1,4 @@
-"""What a prior learns: equation (4) on cached embeddings, several noise draws per caption."""
+"""The training of a prior: equation (4) on stored embeddings, several noise samples a caption."""
 
 from __future__ import annotations
 
@@ -64,10 +64,14 @@ class Captions:
     def __len__(self) -> int:
         return len(self.text)
 
+    def __getitem__(self, rows: Tensor) -> Captions:
+        """The given rows, of long."""
+        return Captions(self.tokens[rows], self.mask[rows], self.text[rows], self.image[rows])
+
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens (float32, cut to the longest caption), mask, text, image of the given rows."""
         mask = self.mask[rows]
-        length = longest(mask)
+        length = max_length(mask)
         return (
             self.tokens[rows, :length].float(),
             mask[:, :length],
@@ -76,14 +80,14 @@ class Captions:
         )
 
 
-def longest(mask: Tensor) -> int:
-    """The tokens of the longest caption in mask [n, T], one at least: no more need be read."""
+def max_length(mask: Tensor) -> int:
+    """The number of tokens of the longest caption in mask [n, T], one at least."""
     return max(1, int(mask.sum(dim=1).max()))
 
 
 @dataclass
 class PriorTask(Task[PriorNetwork]):
-    """Training of one prior (a `Task` of the training loop)."""
+    """The training of one prior."""
 
     settings: PriorSettings
     images: ArrayStore
@@ -107,14 +111,19 @@ class PriorTask(Task[PriorNetwork]):
 
     @cached_property
     def training(self) -> Captions:
+        """All captions of the captioned training images."""
         return Captions.read(self.images, self.texts, set(self.captioned.keys))
 
     @cached_property
     def held_out(self) -> Captions:
-        return Captions.read(self.images, self.texts, set(self.test_keys))
+        """One caption for each held-out image: of at most 512 images, evenly spaced."""
+        every = Captions.read(self.images, self.texts, set(self.test_keys), one_each=True)
+        spread = torch.linspace(0, len(every) - 1, min(len(every), HELD_OUT_CAPTIONS))
+        return every[spread.round().long()]
 
     @property
     def rows(self) -> int:
+        """The number of training captions."""
         count = len(self.texts.rows_among(self.captioned.keys))
         if not count:
             raise CorgiError(
@@ -124,6 +133,7 @@ class PriorTask(Task[PriorNetwork]):
         return count
 
     def shape(self) -> PriorShape:
+        """The network's sizes, from the settings and the stores."""
         settings, spec = self.settings, self.texts.spec
         return PriorShape(
             embedding_width=self.bank.width, text_width=spec["text_width"],
@@ -136,32 +146,32 @@ class PriorTask(Task[PriorNetwork]):
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """Equation (4), mean over `noise_samples` pairs (t, noise) a caption, for rows [b]."""
-        tokens, mask, text, z_0 = (x.to(random.device) for x in self.training.batch(rows))
+        tokens, attn_mask, text, z_0 = (x.to(random.device) for x in self.training.batch(rows))
         samples, schedule = self.settings.noise_samples, self._schedule
         bank = self.bank.to(random.device)
         c = bank.assign(text)
-        z_0, start = z_0.unsqueeze(1), bank.gaussians(c.unsqueeze(1))
-        u_0 = start.whiten(z_0)
-        t = random.integers(len(schedule.betas), samples)
+        z_0, gaussians = z_0.unsqueeze(1), bank.gaussians(c.unsqueeze(1))
+        u_0 = gaussians.whiten(z_0)
+        t = random.integers(schedule.num_timesteps, samples)
         u_t = schedule.add_noise(u_0, random.normal(samples, bank.width), t)
-        dropped = random.uniform() < self.settings.cond_dropout
-        guess = start.unwhiten(schedule.shrink(u_t, t))
-        predicted = model(tokens, mask, text, dropped, guess, t, c).float()
+        cond_mask = random.uniform() >= self.settings.cond_dropout
+        shrunk = gaussians.unwhiten(schedule.shrink(u_t, t))
+        predicted = model(tokens, attn_mask, text, cond_mask, shrunk, t, c).float()
         if self.settings.loss == "kl":
-            error = weighted_error(u_0, start.whiten(predicted), schedule.kl_weights(t))
+            error = weighted_error(u_0, gaussians.whiten(predicted), schedule.kl_weights(t))
             return {"loss": error}
         weights = schedule.p2_weights(t, self.settings.p2_gamma)
         return {"loss": weighted_error(z_0, predicted, weights)}
 
     def evaluate(self, model: PriorNetwork) -> dict[str, float]:
-        """Held-out cosine of sampled against true embeddings, per block averaged."""
+        """Mean cosine of sampled to true embeddings of held-out images, averaged over encoders."""
         if not len(self.held_out):
             return {}
-        device = model.no_text.device
+        device = model.null_text.device
         prior = PriorModel(model, self.bank.to(device), self.settings, self.texts.spec, card={})
-        rows = torch.arange(min(HELD_OUT_CAPTIONS, len(self.held_out)))
-        tokens, mask, text, image = (x.to(device) for x in self.held_out.batch(rows))
-        sampled = prior.sample(tokens, mask, text, steps=HELD_OUT_STEPS)
+        rows = torch.arange(len(self.held_out))
+        tokens, attn_mask, text, image = (x.to(device) for x in self.held_out.batch(rows))
+        sampled = prior.sample(tokens, attn_mask, text, num_steps=HELD_OUT_STEPS)
         return {
             "held_out_cosine": float(
                 mean_encoder_cosine(sampled, image, self.bank.encoder_dims).mean()

@@ -27,7 +27,7 @@ from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.learned import BankTask
 from corgi_core.io.files import digest_of, read_json, write_json
-from corgi_core.prior.model import PriorModel, Trajectory
+from corgi_core.prior.model import Callback, PriorModel
 from corgi_core.prior.task import Captions, PriorTask
 from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import read_metrics
@@ -202,7 +202,7 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
     predictions: dict[int, list[Tensor]] = {}  # by timestep, in chunks of captions
     _sampled(
         study, prior, Sampling(study.preset.study.steps[-1]), seed,
-        trajectory=lambda t, z: predictions.setdefault(t, []).append(z),
+        callback=lambda t, z: predictions.setdefault(t, []).append(z),
     )  # fmt: skip
     for t, chunks in predictions.items():
         yield {"of": "ẑ_0", "timestep": t, "cosine": study.scorer.cosine(torch.cat(chunks))}
@@ -221,14 +221,14 @@ def _sampled(
     sampling: Sampling,
     seed: int,
     rows: Tensor | None = None,
-    trajectory: Trajectory | None = None,
+    callback: Callback | None = None,
 ) -> Tensor:
     """Samples of the held-out captions, or of some `rows` of them."""
     captions = study.held_out
     tokens, mask, text, _ = captions.batch(torch.arange(len(captions)) if rows is None else rows)
     return prior.sample(
-        tokens, mask, text, steps=sampling.steps, guidance=sampling.guidance,
-        sampler=sampling.sampler, seed=seed, trajectory=trajectory,
+        tokens, mask, text, num_steps=sampling.steps, guidance=sampling.guidance,
+        sampler=sampling.sampler, seed=seed, callback=callback,
     )  # fmt: skip
 
 

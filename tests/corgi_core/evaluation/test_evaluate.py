@@ -183,7 +183,7 @@ def test_prior_scores_are_those_of_the_definitions(
     captions = [five.captions[key] for key in five.images.keys]
     tokens, mask = pipeline.tokens.encode(captions)
     text = pipeline.clip.encode_texts(captions)
-    z = pipeline.prior.sample(tokens, mask, text, steps=1, seed=SETTINGS.seed).double().numpy()
+    z = pipeline.prior.sample(tokens, mask, text, num_steps=1, seed=SETTINGS.seed).double().numpy()
     real = five.images.read("image").astype(np.float64)
 
     def parts(x: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The prior network: its prefix, its draws, guidance, and that it learns."""
+"""The prior network: its cached prefix, its noise samples, and guidance."""
 
 import dataclasses
 
@@ -11,10 +11,10 @@ from corgi_core.diffusion.samplers import noise_for
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.prior.cached_denoiser import CachedDenoiser
 from corgi_core.prior.compiled_step import CompiledStep
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
-from corgi_core.prior.stepping import Stepping
 
 D, T, W = 8, 6, 10
 SETTINGS = PriorSettings(
@@ -28,7 +28,7 @@ ENCODERS = {"encoder": "abc", "encoder_dims": [D], "names": ["tiny"], "width": D
 def network():
     torch.manual_seed(0)
     network = PriorNetwork(PriorShape(D, W, T, gaussians=2, width=32, layers=2, heads=4))
-    for start in (network.positions, network.no_text):
+    for start in (network.positions, network.null_text):
         torch.nn.init.normal_(start)  # they start at zero, which proves nothing
     return network.eval()
 
@@ -50,12 +50,12 @@ def bank():
     )  # fmt: skip
 
 
-def shown(n):
-    return torch.zeros(n, dtype=torch.bool)
+def conditional(n):
+    return torch.ones(n, dtype=torch.bool)
 
 
-def uncached(network, tokens, mask, text, guess, t, c):
-    """ẑ_0 by one pass over the whole sequence, with no keys or values kept."""
+def uncached(network, tokens, mask, text, shrunk, t, c):
+    """ẑ_0 by one pass over the whole sequence, without a cache of keys and values."""
     from corgi_core.diffusion.schedule import timestep_features
 
     n, length = mask.shape
@@ -66,7 +66,7 @@ def uncached(network, tokens, mask, text, guess, t, c):
         ], dim=1,
     )  # fmt: skip
     positions = torch.cat([network.positions[:length], network.positions[-2:]])
-    noisy = network.noisy(guess) + network.timestep(timestep_features(t, 32))
+    noisy = network.noisy(shrunk) + network.timestep(timestep_features(t, 32))
     x = torch.cat([prefix + positions, noisy[:, None]], dim=1)
     total = length + 3
     visible = torch.cat([mask, torch.ones(n, 3, dtype=torch.bool)], dim=1)
@@ -83,34 +83,34 @@ def uncached(network, tokens, mask, text, guess, t, c):
 
 def test_prefix_and_suffix_are_one_causal_transformer(network, captions):
     tokens, mask, text = captions
-    guess, t, c = (
+    shrunk, t, c = (
         torch.randn(5, D),
         torch.tensor([0, 10, 500, 900, 999]),
         torch.tensor([0, 1, 0, 1, 1]),
     )
-    ours = network(tokens, mask, text, shown(5), guess[:, None], t[:, None], c)[:, 0]
+    ours = network(tokens, mask, text, conditional(5), shrunk[:, None], t[:, None], c)[:, 0]
     torch.testing.assert_close(
-        ours, uncached(network, tokens, mask, text, guess, t, c), rtol=1e-5, atol=1e-5
+        ours, uncached(network, tokens, mask, text, shrunk, t, c), rtol=1e-5, atol=1e-5
     )
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
-def test_stepping_is_the_uncached_network(network, captions, guidance):
+def test_the_cached_denoiser_is_the_uncached_network(network, captions, guidance):
     tokens, mask, text = captions
     c = torch.tensor([0, 1, 0, 1, 1])
     timesteps = [999, 600, 599, 20, 0]
-    prefix = network.encode_prefix(tokens, mask, text, shown(5), c)
-    denoise = Stepping(network, prefix, c, timesteps, guidance)
+    kv_cache = network.encode_prefix(tokens, mask, text, conditional(5), c)
+    denoise = CachedDenoiser(network, kv_cache, c, timesteps, guidance)
     for t in timesteps:
-        guess, times = torch.randn(5, D), torch.full((5,), t)
+        shrunk, times = torch.randn(5, D), torch.full((5,), t)
         with torch.no_grad():
-            expected = uncached(network, tokens, mask, text, guess, times, c)
+            expected = uncached(network, tokens, mask, text, shrunk, times, c)
             if guidance != 1:
-                hidden = network(tokens, mask, text, ~shown(5), guess[:, None], times[:, None], c)[
-                    :, 0
-                ]
-                expected = hidden + guidance * (expected - hidden)
-        torch.testing.assert_close(denoise(guess, t), expected, rtol=1e-5, atol=1e-5)
+                uncond = network(
+                    tokens, mask, text, ~conditional(5), shrunk[:, None], times[:, None], c
+                )[:, 0]
+                expected = uncond + guidance * (expected - uncond)
+        torch.testing.assert_close(denoise(shrunk, t), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
@@ -121,13 +121,15 @@ def test_the_compiled_step_is_the_eager_one(captions, guidance, width):
     tokens, mask, _ = (rows[2:3] for rows in captions)
     text, c, timesteps = torch.randn(1, width), torch.tensor([1]), [999, 500, 0]
     with torch.no_grad():
-        prefix = network.encode_prefix(tokens, mask, text, shown(1), c)
-    eager = Stepping(network, prefix, c, timesteps, guidance)
-    compiled = Stepping(network, prefix, c, timesteps, guidance, compiled=True)
-    assert isinstance(compiled._through, CompiledStep)
+        kv_cache = network.encode_prefix(tokens, mask, text, conditional(1), c)
+    threads = torch.get_num_threads()
+    eager = CachedDenoiser(network, kv_cache, c, timesteps, guidance)
+    compiled = CachedDenoiser(network, kv_cache, c, timesteps, guidance, compiled=True)
+    assert isinstance(compiled._step, CompiledStep)
+    assert torch.get_num_threads() == threads  # although numba has started its own
     for t in timesteps:
-        guess = torch.randn(1, width)
-        torch.testing.assert_close(compiled(guess, t), eager(guess, t), rtol=1e-5, atol=1e-5)
+        shrunk = torch.randn(1, width)
+        torch.testing.assert_close(compiled(shrunk, t), eager(shrunk, t), rtol=1e-5, atol=1e-5)
 
 
 def test_a_compiled_prior_gives_the_same_samples(network, captions, bank):
@@ -142,7 +144,7 @@ def test_a_compiled_prior_gives_the_same_samples(network, captions, bank):
     torch.testing.assert_close(rough, eager[0], rtol=0.1, atol=0.1)
 
 
-def test_a_compiled_prior_encodes_a_hidden_caption_once_a_gaussian(
+def test_a_compiled_prior_encodes_the_unconditional_prefix_once_a_gaussian(
     network, captions, bank, monkeypatch
 ):
     prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
@@ -165,7 +167,11 @@ def test_a_compiled_prior_encodes_a_hidden_caption_once_a_gaussian(
 
 def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, captions):
     tokens, mask, text = captions
-    guess, t, c = torch.randn(5, 3, D), torch.randint(1000, (5, 3)), torch.ones(5, dtype=torch.long)
+    shrunk, t, c = (
+        torch.randn(5, 3, D),
+        torch.randint(1000, (5, 3)),
+        torch.ones(5, dtype=torch.long),
+    )
 
     def gradient_and_bytes():
         network.zero_grad()
@@ -177,7 +183,7 @@ def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, c
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = network(tokens, mask, text, shown(5), guess, t, c).square().mean()
+            loss = network(tokens, mask, text, conditional(5), shrunk, t, c).square().mean()
         loss.backward()
         return torch.cat([p.grad.flatten() for p in network.parameters()]), kept
 
@@ -188,24 +194,26 @@ def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, c
     assert kept_checkpointed < kept / 2
 
 
-def test_draws_that_share_a_prefix_do_not_see_each_other(network, captions):
+def test_noise_samples_of_one_prefix_do_not_attend_to_each_other(network, captions):
     tokens, mask, text = captions
-    guess, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
+    shrunk, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
     c = torch.zeros(5, dtype=torch.long)
-    together = network(tokens, mask, text, shown(5), guess, t, c)
+    together = network(tokens, mask, text, conditional(5), shrunk, t, c)
     for m in range(3):
-        alone = network(tokens, mask, text, shown(5), guess[:, m : m + 1], t[:, m : m + 1], c)
+        alone = network(
+            tokens, mask, text, conditional(5), shrunk[:, m : m + 1], t[:, m : m + 1], c
+        )
         torch.testing.assert_close(together[:, m : m + 1], alone, rtol=1e-5, atol=1e-5)
 
 
-def test_gradient_of_several_draws_is_the_mean_of_separate_passes(network, captions):
+def test_gradient_of_several_noise_samples_is_the_mean_of_separate_passes(network, captions):
     tokens, mask, text = captions
-    guess, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
+    shrunk, t = torch.randn(5, 3, D), torch.randint(1000, (5, 3))
     c, target = torch.ones(5, dtype=torch.long), torch.randn(5, 1, D)
 
     def gradient(columns):
         network.zero_grad()
-        out = network(tokens, mask, text, shown(5), guess[:, columns], t[:, columns], c)
+        out = network(tokens, mask, text, conditional(5), shrunk[:, columns], t[:, columns], c)
         (out - target).square().mean().backward()
         return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
@@ -216,28 +224,30 @@ def test_gradient_of_several_draws_is_the_mean_of_separate_passes(network, capti
 
 def test_padding_and_dropped_captions_are_invisible(network, captions):
     tokens, mask, text = captions
-    guess, t, c = torch.randn(5, 1, D), torch.full((5, 1), 300), torch.zeros(5, dtype=torch.long)
+    shrunk, t, c = torch.randn(5, 1, D), torch.full((5, 1), 300), torch.zeros(5, dtype=torch.long)
     scribbled = torch.where(mask.unsqueeze(2), tokens, torch.tensor(1e3))
-    same = network(tokens, mask, text, shown(5), guess, t, c)
-    torch.testing.assert_close(network(scribbled, mask, text, shown(5), guess, t, c), same)
-    cut = network(tokens[1:2, :1], mask[1:2, :1], text[1:2], shown(1), guess[1:2], t[1:2], c[1:2])
+    same = network(tokens, mask, text, conditional(5), shrunk, t, c)
+    torch.testing.assert_close(network(scribbled, mask, text, conditional(5), shrunk, t, c), same)
+    cut = network(
+        tokens[1:2, :1], mask[1:2, :1], text[1:2], conditional(1), shrunk[1:2], t[1:2], c[1:2]
+    )
     torch.testing.assert_close(cut, same[1:2], rtol=1e-5, atol=1e-5)
 
-    hidden = network(tokens, mask, text, ~shown(5), guess, t, c)
-    other = network(tokens.flip(0), mask.flip(0), text.flip(0), ~shown(5), guess, t, c)
-    torch.testing.assert_close(hidden, other)
-    assert not torch.allclose(hidden, same)
+    uncond = network(tokens, mask, text, ~conditional(5), shrunk, t, c)
+    other = network(tokens.flip(0), mask.flip(0), text.flip(0), ~conditional(5), shrunk, t, c)
+    torch.testing.assert_close(uncond, other)
+    assert not torch.allclose(uncond, same)
 
 
-def test_the_network_reads_the_guess_of_whom_knows_the_gaussian(network, captions, bank):
+def test_the_network_reads_the_embedding_shrunk_toward_its_gaussian(network, captions, bank):
     read = []
     network.noisy.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    PriorModel(network, bank, SETTINGS, ENCODERS, {}).sample(*captions, steps=2, seed=7)
+    PriorModel(network, bank, SETTINGS, ENCODERS, {}).sample(*captions, num_steps=2, seed=7)
     c = bank.assign(captions[2])
     mean, noise = bank.means[c], noise_for(7, 0, len(c), (2, D))[:, 0]
     z_t = mean + bank.std[c] * noise
-    guess = mean + Schedule.linear().alphas_cumprod[999].sqrt().float() * (z_t - mean)
-    torch.testing.assert_close(read[0], guess)
+    shrunk = mean + Schedule.linear().alphas_cumprod[999].sqrt().float() * (z_t - mean)
+    torch.testing.assert_close(read[0], shrunk)
 
 
 def test_samples_do_not_depend_on_the_batch(network, captions, bank):
@@ -257,8 +267,8 @@ def test_guidance_one_is_no_guidance_and_two_extrapolates(network, captions, ban
     for guidance in (0.0, 1.0, 2.0):
         seen[guidance] = []
         prior.sample(
-            tokens, mask, text, steps=1, guidance=guidance,
-            trajectory=lambda t, z, g=guidance: seen[g].append(z),
+            tokens, mask, text, num_steps=1, guidance=guidance,
+            callback=lambda t, z, g=guidance: seen[g].append(z),
         )  # fmt: skip
     without, plain, guided = (seen[g][0] for g in (0.0, 1.0, 2.0))
     torch.testing.assert_close(guided, 2 * plain - without, rtol=1e-4, atol=1e-4)

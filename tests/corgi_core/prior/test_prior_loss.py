@@ -17,14 +17,14 @@ PICTURES = 240
 
 
 class Captionless(nn.Module):
-    """Answers with the guess that it is given."""
+    """Predicts its input."""
 
-    def forward(self, tokens, mask, text, dropped, guess, t, c):
-        return guess
+    def forward(self, tokens, mask, text, cond_mask, shrunk, t, c):
+        return shrunk
 
 
 @pytest.mark.parametrize("kappa", [0.5, 1.0, 3.0])
-def test_the_guess_alone_has_the_error_of_one_who_knows_the_gaussian_only(tmp_path, kappa):
+def test_the_shrunk_embedding_alone_has_the_error_of_its_closed_form(tmp_path, kappa):
     """Its error is κσ((ᾱ − 1) u_0 + √(ᾱ(1 − ᾱ)) ε), where the data have E[(κσ u_0)²] = σ²."""
     task = made_prior(tmp_path, replace(SETTINGS, noise_samples=200, p2_gamma=0.0), PICTURES)
     image = task.training.image.numpy().astype(np.float32)

@@ -1,0 +1,43 @@
+"""The cosine that is logged while a prior trains: of which held-out captions it is taken."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from corgi_core.data.arrays import compute_missing
+from tests.helpers.tiny_prior import OneShard, made_prior
+
+PICTURES, HELD_OUT = 60, 10
+
+
+@pytest.fixture
+def task(tmp_path):
+    """Every image has two captions in a row; the text of the second is all 9."""
+    task = made_prior(tmp_path / "one", pictures=PICTURES)
+    texts = {name: np.repeat(task.texts.read(name), 2, axis=0) for name in ("tokens", "mask")}
+    text = np.repeat(task.texts.read("text"), 2, axis=0)
+    text[1::2] = 9
+    arrays = {"keys": np.repeat(task.texts.keys, 2), "text": text, **texts}
+    store = compute_missing(
+        tmp_path / "two", OneShard(), task.texts.spec, lambda _: arrays, "texts"
+    )
+    return replace(task, texts=store)
+
+
+def test_the_held_out_cosine_counts_an_image_once(task):
+    assert len(task.training) == 2 * (PICTURES - HELD_OUT)
+    assert len(task.held_out) == HELD_OUT
+    expected = task.images.read("image")[:HELD_OUT].astype(np.float32)
+    np.testing.assert_array_equal(task.held_out.image.numpy(), expected)
+    assert not (task.held_out.text == 9).any()
+
+
+def test_the_held_out_cosine_is_of_images_spread_over_all(task, monkeypatch):
+    """Not of the first ones, which may be of one kind: sources and folders come in order."""
+    monkeypatch.setattr("corgi_core.prior.task.HELD_OUT_CAPTIONS", 4)
+    expected = task.images.read("image")[[0, 3, 6, 9]].astype(np.float32)
+    np.testing.assert_array_equal(task.held_out.image.numpy(), expected)
+    with torch.no_grad():
+        assert -1 <= task.evaluate(task.build())["held_out_cosine"] <= 1
