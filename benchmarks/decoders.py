@@ -58,7 +58,7 @@ def main(
         case = Case(
             preset, Path(folder) / "pictures", Path(folder) / "stores", batch, precision, threads
         )
-        draw_pictures(case.pictures, pictures)
+        write_pictures(case.pictures, pictures)
         prepare(case)
         running = []
         for name in (*names, *PEERS):
@@ -122,7 +122,7 @@ def _chosen(kinds: str | None, preset: Preset) -> list[str]:
     return [preset.decoder_of(kind).kind for kind in kinds.split(",")]
 
 
-def draw_pictures(folder: Path, count: int) -> None:
+def write_pictures(folder: Path, count: int) -> None:
     """Smooth random pictures, about as large on disk as emoji are."""
     folder.mkdir()
     random = np.random.default_rng(0)

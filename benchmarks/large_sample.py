@@ -1,7 +1,7 @@
-"""A picture of 1024 pixels on a small machine: `python -m benchmarks.large_sample`.
+"""An image of 1024 pixels on a small machine: `python -m benchmarks.large_sample`.
 
 A cascade of the paper's sizes, 64 → 256 → 1024, with weights of a realistic number, untrained: time
-and memory do not depend on what they say. The upper stages are denoised in tiles. Prints
+and memory do not depend on their values. The upper stages are denoised in tiles. Prints
 parameters, seconds and the peak of the process's memory.
 """
 
@@ -44,7 +44,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Of every stage.")] = 2,
     threads: Annotated[int, typer.Option(help="Of the CPU.")] = 2,
 ) -> None:
-    """Draw one picture, and say what it took."""
+    """Sample one image, and print time and memory."""
     torch.set_num_threads(threads)
     check_cascade(LARGE)
     torch.manual_seed(0)
@@ -54,11 +54,11 @@ def main(
         millions = sum(p.numel() for p in stage.parameters()) / 1e6
         print(f"{settings.size:>5} px: {millions:.0f} M parameters")
     began = time.perf_counter()
-    picture = decoder.decode(torch.randn(1, WIDTH), num_steps=steps)
+    image = decoder.decode(torch.randn(1, WIDTH), num_steps=steps)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    assert picture.shape == (1, 3, 1024, 1024)
-    assert picture.isfinite().all()
+    assert image.shape == (1, 3, 1024, 1024)
+    assert image.isfinite().all()
     print(f"{steps} steps a stage, {threads} threads: {seconds:.0f} s")
     print(f"peak memory {peak:.2f} GB, {'under' if peak < GOAL else 'OVER'} {GOAL:g} GB")
 

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.decoder_systems.diffusers_example import Example, Files
 from benchmarks.decoder_systems.system import Case
-from benchmarks.decoders import draw_pictures
+from benchmarks.decoders import write_pictures
 from corgi_core.config import StageSettings
 from corgi_core.decoders.cascade.unet import Stage
 
@@ -48,7 +48,7 @@ def test_an_unknown_kind_is_refused() -> None:
 
 
 def test_the_peer_learns_with_channels_first(tmp_path: Path) -> None:
-    draw_pictures(tmp_path / "pictures", 8)
+    write_pictures(tmp_path / "pictures", 8)
     pictures = Files(tmp_path / "pictures", 16)
     assert len(pictures) == 8
     assert pictures[0].shape == (3, 16, 16)

@@ -1,7 +1,7 @@
-"""How fast every kind of decoder draws: `python -m benchmarks.drawing`.
+"""How fast every kind of decoder decodes: `python -m benchmarks.decoding`.
 
-One picture alone, as somebody waits for it, and batches, as evaluations draw. The networks are
-untrained: time does not depend on what weights say.
+One image alone, for which a user waits, and batches, as evaluations decode them. The networks are
+untrained, because time does not depend on the values of weights.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from torch import Tensor
 from benchmarks.decoder_systems.child import prepare
 from benchmarks.decoder_systems.corgi import task_on
 from benchmarks.decoder_systems.system import Case
-from benchmarks.decoders import draw_pictures
+from benchmarks.decoders import write_pictures
 from corgi_core.config import preset_named
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import write_json
 
-GOAL, IN_ONE_PASS = 0.1, ("gan", "lafite")  # seconds a picture, of the kinds that draw in one pass
+GOAL, IN_ONE_PASS = 0.1, ("gan", "lafite")  # seconds an image, of the kinds with one forward pass
 PICTURES = 64  # on disk
 
 Row = dict[str, Any]
@@ -39,17 +39,17 @@ Row = dict[str, Any]
 def main(
     json: Annotated[Path | None, typer.Option(help="Write the table's rows to this file.")] = None,
     preset: Annotated[str, typer.Option(help="Whose decoders.")] = "emoji",
-    batch: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 32,
+    batch: Annotated[int, typer.Option(help="Images in a batch.")] = 32,
     rounds: Annotated[int, typer.Option(help="Times that count, of each.")] = 7,
     threads: Annotated[int, typer.Option(help="Of the CPU.")] = 2,
 ) -> None:
-    """Measure how long each of the preset's decoders takes for a picture, and for many."""
+    """Measure how long each of the preset's decoders takes for one image, and for many."""
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         case = Case(
             preset, Path(folder) / "pictures", Path(folder) / "stores", batch, "fp32", threads
         )
-        draw_pictures(case.pictures, PICTURES)
+        write_pictures(case.pictures, PICTURES)
         prepare(case)
         rows = [measured(decoder, batch, rounds) for decoder in untrained(case)]
     Console(highlight=False).print(table_of(rows))
@@ -69,7 +69,7 @@ def untrained(case: Case) -> list[Decoder]:
 
 
 def measured(decoder: Decoder, batch: int, rounds: int) -> Row:
-    """Seconds of one picture alone, and pictures a second in batches; medians of the rounds."""
+    """Seconds of one image alone, and images a second in batches; medians of the rounds."""
     z = torch.randn(batch, decoder.width)
     alone = _seconds(decoder, z[:1], rounds)
     together = statistics.median(_seconds(decoder, z, rounds))
@@ -86,8 +86,8 @@ def measured(decoder: Decoder, batch: int, rounds: int) -> Row:
 
 def table_of(rows: Sequence[Row]) -> Table:
     """Kinds down."""
-    table = Table(title="Drawing: one picture alone, many in batches; medians", box=box.SIMPLE_HEAD)
-    for column in ("kind", "pixels", "steps", "one picture", "pictures/s", "goal"):
+    table = Table(title="Decoding: one image alone, many in batches; medians", box=box.SIMPLE_HEAD)
+    for column in ("kind", "pixels", "steps", "one image", "images/s", "goal"):
         table.add_column(column, justify="left" if column == "kind" else "right", no_wrap=True)
     for row in rows:
         met = row["seconds_alone"] < GOAL

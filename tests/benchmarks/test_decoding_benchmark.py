@@ -1,4 +1,4 @@
-"""The benchmark of drawing measures every kind of decoder of a preset."""
+"""The benchmark of decoding measures every kind of decoder of a preset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 def test_command_measures_every_kind(tmp_path: Path) -> None:
     done = subprocess.run(
         [
-            sys.executable, "-m", "benchmarks.drawing", "--preset", "emoji-small",
+            sys.executable, "-m", "benchmarks.decoding", "--preset", "emoji-small",
             "--batch", "4", "--rounds", "2", "--threads", "1", "--json", tmp_path / "rows.json",
         ],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
@@ -27,4 +27,4 @@ def test_command_measures_every_kind(tmp_path: Path) -> None:
     for row in rows:
         assert 0 < row["seconds_alone"] <= row["slowest_alone"]
         assert row["per_second"] > 0
-    assert "one picture" in done.stdout
+    assert "one image" in done.stdout
