@@ -113,4 +113,5 @@ class CascadeDecoder(Decoder):
         cond: Tensor = stage(inputs, t, level, white, cond_mask, text)
         if guidance == 1:
             return cond
-        return guided(stage(inputs, t, level, white, ~cond_mask), cond, guidance)
+        uncond: Tensor = stage(inputs, t, level, white, ~cond_mask)
+        return guided(uncond, cond, guidance)

@@ -33,15 +33,15 @@ from corgi_core.training.randomness import StepRandom
 class CaptionTokens(NamedTuple):
     """The tokens of all captions, and which of them belong to each training image.
 
-    Image i has the captions `rows[first[i]]` … `rows[first[i] + count[i] − 1]`, rows of tokens
+    Image i has the captions `rows[starts[i]]` … `rows[starts[i] + counts[i] − 1]`, rows of tokens
     [m, T, w] and attn_mask [m, T].
     """
 
     tokens: Tensor
     attn_mask: Tensor
     rows: Tensor
-    first: Tensor
-    count: Tensor
+    starts: Tensor
+    counts: Tensor
 
 
 @dataclass
@@ -143,10 +143,10 @@ class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
         """
         if self._captions is None:
             return None
-        tokens, attn_mask, rows, first, count = self._captions
+        tokens, attn_mask, rows, starts, counts = self._captions
         cond_mask = cond_mask & (random.uniform() >= self.settings.text_dropout)
-        count, number = count[images], random.uniform().cpu()
-        chosen = first[images] + (number * count).long().clamp_max(count - 1)
+        count, number = counts[images], random.uniform().cpu()
+        chosen = starts[images] + (number * count).long().clamp_max(count - 1)
         captions = rows[torch.where(count > 0, chosen, 0)]
         cond_mask = cond_mask & (count > 0).to(random.device)
         attn = attn_mask[captions].to(random.device) & cond_mask[:, None]
@@ -163,11 +163,11 @@ class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
             if key in captioned:
                 found.setdefault(key, []).append(row)
         rows = [found.get(key, []) for key in self.train_keys]
-        count = torch.tensor([len(each) for each in rows])
+        counts = torch.tensor([len(each) for each in rows])
         flat = torch.tensor([row for each in rows for row in each] or [0])
         tokens = torch.from_numpy(self.texts.read("tokens"))
         attn_mask = torch.from_numpy(self.texts.read("mask").astype(bool))
-        return CaptionTokens(tokens, attn_mask, flat, count.cumsum(0) - count, count)
+        return CaptionTokens(tokens, attn_mask, flat, counts.cumsum(0) - counts, counts)
 
     @cached_property
     def _schedules(self) -> list[Schedule]:

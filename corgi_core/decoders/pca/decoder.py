@@ -50,4 +50,5 @@ class PCADecoder(Decoder):
         cond: Tensor = self.network(x_t, timesteps, z, cond_mask)
         if guidance == 1:
             return cond
-        return guided(self.network(x_t, timesteps, z, ~cond_mask), cond, guidance)
+        uncond: Tensor = self.network(x_t, timesteps, z, ~cond_mask)
+        return guided(uncond, cond, guidance)

@@ -46,8 +46,8 @@ class Block(nn.Module):
     def forward(self, h: Tensor, vector: Tensor) -> Tensor:
         """Activations h [n, width] and condition vector [n, vector_width] → [n, width]."""
         shift, scale, gate = self.modulation(F.silu(vector)).chunk(3, dim=1)
-        change: Tensor = self.mlp(self.norm(h) * (1 + scale) + shift)
-        return h + (1 + gate) * change
+        changed: Tensor = h + (1 + gate) * self.mlp(self.norm(h) * (1 + scale) + shift)
+        return changed
 
 
 class PCANetwork(nn.Module):

@@ -98,7 +98,8 @@ class StableDiffusionDecoder(Decoder):
             return cond
         own = self.network.conditioning.negative
         negative = (own if self._negative is None else self._negative.to(z)).expand_as(z)
-        return guided(self.network(x_t, timesteps, negative, cond_mask), cond, guidance)
+        uncond: Tensor = self.network(x_t, timesteps, negative, cond_mask)
+        return guided(uncond, cond, guidance)
 
     @cached_property
     def _schedule(self) -> Schedule:

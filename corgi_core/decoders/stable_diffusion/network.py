@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from corgi_core.diffusion.parameterization import OF_DIFFUSERS
 
-FINE_TUNING = ("full", "lora", "projection")
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # the matrices that LoRA adapts
 BATCH_PIXELS = 2**22  # of a batch for the VAE or the UNet: sixteen images of 512 to a side
 MAX_UNTILED = 1024  # pixels to a side; the VAE works on larger images tile by tile
@@ -89,7 +88,7 @@ class StableDiffusionNetwork(nn.Module):
         return int(2 ** (len(self.vae.config["block_out_channels"]) - 1))
 
     def set_trainable(self, fine_tuning: str) -> None:
-        """Freeze all but the projection and what `fine_tuning` names, one of `FINE_TUNING`."""
+        """Freeze all but the projection, and the UNet ("full") or its adapters ("lora")."""
         self.requires_grad_(False)
         self.conditioning.requires_grad_(True)
         for name, parameter in self.unet.named_parameters():

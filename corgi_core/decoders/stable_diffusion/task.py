@@ -14,7 +14,6 @@ from corgi_core.config import StableDiffusionSettings
 from corgi_core.decoders.stable_diffusion.decoder import StableDiffusionDecoder
 from corgi_core.decoders.stable_diffusion.latents import TrainingLatents
 from corgi_core.decoders.stable_diffusion.network import (
-    FINE_TUNING,
     StableDiffusionNetwork,
     StableDiffusionShape,
 )
@@ -31,8 +30,6 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import StepRandom
 
-NEGATIVES = ("prior", "mean", "zero")
-
 
 @dataclass
 class StableDiffusionTask(DecoderTask[StableDiffusionSettings, StableDiffusionNetwork]):
@@ -47,7 +44,7 @@ class StableDiffusionTask(DecoderTask[StableDiffusionSettings, StableDiffusionNe
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_settings()
+        self._check_size()
         if self.settings.negative == "zero" and self.black is None:
             if self.clip is None:
                 raise CorgiError("there is no CLIP to embed a black image with", "give the task it")
@@ -111,18 +108,8 @@ class StableDiffusionTask(DecoderTask[StableDiffusionSettings, StableDiffusionNe
     def _latents(self) -> TrainingLatents:
         return TrainingLatents(self.settings.pretrained, self.pixels, tuple(self.train_keys))
 
-    def _check_settings(self) -> None:
+    def _check_size(self) -> None:
         s, multiple = self.settings, self._configs.size_multiple
-        for name, value, known in (
-            ("fine_tuning", s.fine_tuning, FINE_TUNING),
-            ("negative", s.negative, NEGATIVES),
-        ):
-            if value not in known:
-                raise CorgiError(
-                    f"the decoder's {name} is {value!r}", f"choose one of {', '.join(known)}"
-                )
-        if s.fine_tuning == "lora" and s.lora_rank < 1:
-            raise CorgiError(f"LoRA of rank {s.lora_rank} adapts nothing", "set lora_rank above 0")
         if s.image_size % multiple:
             raise CorgiError(
                 f"{s.pretrained} makes no images of {s.image_size} pixels to a side",

@@ -113,9 +113,9 @@ def test_large_pictures_are_decoded_tile_by_tile(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fine_tuning": "some"}, "fine_tuning is 'some'.*full, lora, projection"),
-        ({"negative": "nothing"}, "negative is 'nothing'.*prior, mean, zero"),
-        ({"fine_tuning": "lora", "lora_rank": 0}, "rank 0"),
+        ({"fine_tuning": "some"}, r"(?s)fine_tuning.*'full', 'lora' or 'projection'"),
+        ({"negative": "nothing"}, r"(?s)negative.*'mean', 'zero' or 'prior'"),
+        ({"fine_tuning": "lora", "lora_rank": 0}, "lora_rank"),
         ({"pretrained": "/no/such/folder"}, "there is no folder /no/such/folder.*hub id"),
         ({"pretrained": "nobody/such-a-pipeline"}, "nobody/such-a-pipeline cannot be loaded"),
     ],
@@ -123,7 +123,7 @@ def test_large_pictures_are_decoded_tile_by_tile(
 def test_settings_that_cannot_be_are_refused(
     shapes: PCATask, folder: Path, changes: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(CorgiError, match=message):
+    with pytest.raises(ValueError, match=message):  # CorgiError, or the schema's
         a_training(shapes, folder, **changes)
 
 
@@ -136,7 +136,7 @@ def test_a_size_that_cannot_be_halved_often_enough_is_refused(
     )  # fmt: skip
     folder = save_pipeline(tmp_path, tiny_vae(), unet, tiny_scheduler())
     assert SIDE % 32
-    with pytest.raises(CorgiError, match=r"no pictures of 16 pixels.*multiple of 32"):
+    with pytest.raises(CorgiError, match=r"no images of 16 pixels.*multiple of 32"):
         a_training(shapes, folder)
 
 

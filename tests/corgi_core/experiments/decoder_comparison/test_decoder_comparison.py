@@ -127,7 +127,7 @@ def test_images_embeddings_and_captions_are_of_the_same_keys(comparison, inputs,
     own, real, other = scores.loc["own"], scores.loc["real images"], scores.loc["next"]
     assert own.to_numpy() == pytest.approx(real.to_numpy(), abs=1e-5)
     assert own["clip_similarity_image"] == pytest.approx(1, abs=1e-5)
-    assert other["clip_similarity_image"] < 0.99
+    assert other["clip_similarity_image"] < 0.999
     assert other["clip_similarity_text"] != pytest.approx(own["clip_similarity_text"], abs=1e-4)
     assert other["frechet_distance_clip"] > own["frechet_distance_clip"] + 1e-3
 
