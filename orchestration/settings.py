@@ -234,11 +234,8 @@ class Settings:
         They are written to a file under the workspace's state, which CORGI_CONFIG names.
         """
         path = self.state / "settings.yaml"
-        absent = dict.fromkeys(preset_values(load_preset(self.base).preset)["decoders"])
-        values = preset_values(self.preset)
-        values["decoders"] = absent | values["decoders"]
         with atomic_file(path) as temporary:
-            temporary.write_text(yaml_of({"extends": self.base, **values}), encoding="utf-8")
+            temporary.write_text(yaml_of({"extends": self.base, **self.values}), encoding="utf-8")
         given = {
             "CONFIG": str(path), "DATASET": self.own_dataset, "HOME": str(self.home),
             "DATA": str(self.data), "STORAGE": self.storage_url, "RAY_ADDRESS": self.ray_address,
@@ -248,6 +245,13 @@ class Settings:
         others = {k: v for k, v in inherited.items() if not k.startswith(PREFIX)}
         ours = {f"{PREFIX}{name}": value for name, value in given.items() if value is not None}
         return others | ours | {"MLFLOW_TRACKING_URI": self.tracking_uri}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The preset's settings as a file over `base` holds them: decoders left out are null."""
+        values = preset_values(self.preset)
+        below = preset_values(load_preset(self.base).preset)["decoders"]
+        return values | {"decoders": dict.fromkeys(below) | values["decoders"]}
 
     @property
     def dataset(self) -> str:

@@ -120,7 +120,6 @@ def _megabytes(count: int | None) -> str:
 
 def _values(settings: Settings) -> Iterator[tuple[str, Any]]:
     """(dotted path, plain value) of every setting."""
-    from corgi_core.config.loading import preset_values
 
     def below(tree: dict[str, Any], under: str) -> Iterator[tuple[str, Any]]:
         for key, value in tree.items():
@@ -129,7 +128,7 @@ def _values(settings: Settings) -> Iterator[tuple[str, Any]]:
             else:
                 yield f"{under}{key}", value
 
-    yield from below(preset_values(settings.preset), "")
+    yield from below(settings.values, "")
 
 
 def _lines(settings: Settings) -> Iterator[str]:

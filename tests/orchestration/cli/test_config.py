@@ -37,10 +37,12 @@ def test_show_names_the_origin_of_every_value(corgi) -> None:
 
 
 def test_what_show_prints_can_be_read_again(corgi, tmp_path: Path) -> None:
-    output = corgi("show", "--config", "my.yaml", "--set", "variants=[shifted-k64]").output
+    changes = ("--set", "variants=[shifted-k64]", "--set", "decoders.gan=null")
+    output = corgi("show", "--config", "my.yaml", *changes).output
     (tmp_path / "whole.yaml").write_text(output)
     preset = Settings.load({}, config=tmp_path / "whole.yaml").preset
     assert (preset.variants, preset.prior.layers) == (("shifted-k64",), 5)
+    assert [decoder.kind for decoder in preset.decoders] == ["pca", "cascade", "lafite"]
     assert preset.data == preset_named("emoji-small").data
 
 
