@@ -307,7 +307,7 @@ class CorgiPipeline:
         z = self.embed_text(prompts, num_images, seed=seed)
         images = [
             self._decode(rows, num_steps, guidance, seed, prompt)
-            for rows, prompt in zip(z.split(num_images), prompts, strict=True)
+            for rows, prompt in zip(torch.split(z, num_images), prompts, strict=True)
         ]
         return _as_output(torch.cat(images), output_type)
 
@@ -508,7 +508,7 @@ class CorgiPipeline:
         """
         clip = self._image_encoder()
         squares = image_squares(images, max(self.image_size, clip.image_size))
-        batches = squares.split(CLIP_BATCH)
+        batches = torch.split(squares, CLIP_BATCH)
         return torch.cat([clip.encode_images(batch.to(self.device)) for batch in batches])
 
     # What they are made of
@@ -543,7 +543,7 @@ class CorgiPipeline:
         """Images from one embedding [d] to another, each decoded alone: so from the same noise."""
         points = interpolation(start, end, num_images, self.encoder_dims)
         return torch.cat(
-            [self._decode(point, num_steps, guidance, seed) for point in points.split(1)]
+            [self._decode(point, num_steps, guidance, seed) for point in torch.split(points, 1)]
         )
 
     def _decode(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,9 +70,8 @@ class TrainingImages:
                 f"{count} nearest of {len(rows):,} training images were asked for",
                 f"ask for 1 to {min(MAX_NEIGHBOURS, len(rows))}",
             )
-        sums, found = knn_ground_truth(
-            self._directions(z), self._chunks(), count, METRIC_INNER_PRODUCT
-        )
+        search: Any = knn_ground_truth  # faiss has no types
+        sums, found = search(self._directions(z), self._chunks(), count, METRIC_INNER_PRODUCT)
         cosines = sums / np.float32(len(self._encoder_dims))
         return Neighbours(self.embeddings.keys[rows[found]], cosines)
 

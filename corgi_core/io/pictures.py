@@ -109,8 +109,17 @@ def save_png(image: Image.Image, path: Path | UPath, metadata: Mapping[str, Any]
 def save_gif(
     frames: Sequence[Image.Image], path: Path | UPath, metadata: Mapping[str, Any]
 ) -> None:
-    """Write an endless GIF there and back again, whole or not at all, with `metadata` as JSON in
-    its comment. Every frame has its own 256 colours. Raises CorgiError where there are no frames.
+    """Write an endless GIF of the frames and back again, whole or not at all.
+
+    Every frame has its own palette of 256 colours.
+
+    Args:
+        frames: The images, of one size.
+        path: The file.
+        metadata: Written as JSON into the file's comment.
+
+    Raises:
+        CorgiError: If there are no frames.
     """
     if not frames:
         raise CorgiError("a GIF of no frames shows nothing", "give at least one picture")

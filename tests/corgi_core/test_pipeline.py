@@ -134,7 +134,7 @@ def separate_samples(pipeline, image, n):
 def test_an_image_is_the_same_however_many_are_sampled_with_it(pipeline, image, monkeypatch):
     few = separate_samples(pipeline, image, 2)
     many = separate_samples(pipeline, image, 9)
-    monkeypatch.setattr("corgi_core.decoders.decoder.PICTURES_AT_ONCE", 4)
+    monkeypatch.setattr("corgi_core.decoders.decoder.BATCH_SIZE", 4)
     monkeypatch.setattr("corgi_core.prior.model.CAPTIONS_AT_ONCE", 5)
     in_batches = separate_samples(pipeline, image, 9)
     for name, images in many.items():
@@ -618,7 +618,7 @@ def test_a_decoder_that_reads_captions_reads_them_beside_embeddings(pipeline, im
 
 def test_a_decoder_that_takes_texts_gets_the_captions_own_embedding(pipeline):
     class TextDecoder(type(pipeline.decoder)):
-        takes = "text"
+        input_kind = "text"
 
     parts = pipeline.decoder
     decoder = TextDecoder(parts.network, parts.settings, parts.encoders, {})

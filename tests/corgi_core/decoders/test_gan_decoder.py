@@ -57,7 +57,7 @@ def test_a_picture_depends_on_seed_and_number_only(
     many = gan.decode(z, seed=5)
     assert (gan.decode(z[:3], seed=6) - many[:3]).abs().max() > 1e-3
     torch.testing.assert_close(many[:3], gan.decode(z[:3], seed=5), atol=1e-4, rtol=0)
-    monkeypatch.setattr("corgi_core.decoders.decoder.PICTURES_AT_ONCE", 5)
+    monkeypatch.setattr("corgi_core.decoders.decoder.BATCH_SIZE", 5)
     torch.testing.assert_close(many, gan.decode(z, seed=5), atol=1e-4, rtol=0)
     assert many.shape == (SHAPES, 3, SIDE, SIDE)
     assert 0 <= many.min() < many.max() <= 1
