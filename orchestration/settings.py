@@ -35,7 +35,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
@@ -318,10 +318,20 @@ class Settings:
             self.own_dataset is None
             and self.preset.digest("name", "data", "seed") == own.digest("name", "data", "seed")
             and self.data == Path("data").absolute()
-            and Path(".dvc").is_dir()
+            and _has_dvc()
             and parameters.exists()
             and f"preset: {self.preset.name}\n" in parameters.read_text(encoding="utf-8")
         )
+
+
+def _has_dvc() -> bool:
+    """Whether this folder is a DVC project that works: in Git, or made to work without it."""
+    config = Path(".dvc", "config")
+    if not config.exists():
+        return False
+    here = Path.cwd()
+    in_git = any((folder / ".git").exists() for folder in (here, *here.parents))
+    return in_git or "no_scm = true" in config.read_text(encoding="utf-8").lower()
 
 
 def settings_from(
@@ -348,7 +358,7 @@ def library_variables(values: Mapping[str, str]) -> None:
 
 def sqlite_url(path: Path) -> str:
     """SQLAlchemy's URL of an SQLite file."""
-    return SQLITE + quote(str(path), safe="/ #:")
+    return SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def sqlite_path(url: str) -> Path:

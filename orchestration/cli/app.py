@@ -5,12 +5,27 @@ Commands import what they need when they run, so that help is instant.
 
 from __future__ import annotations
 
+import codecs
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from orchestration.cli import config, data, generate, results, run, ui
 from orchestration.cli.errors import CommandGroup
+
+PLAIN = "corgi-plain"  # the error handler of the output's encoding
+PLAIN_SIGNS = {
+    "×": "x", "–": "-", "…": "...", "±": "+-", "·": "-", "✓": "+", "→": "->", "━": "-", "╸": "-",
+}  # fmt: skip
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"corgi {version('corgi')}")
+        raise typer.Exit
+
 
 cli = typer.Typer(
     name="corgi",
@@ -42,8 +57,28 @@ for command in (
 cli.add_typer(config.config, name="config")
 
 
+@cli.callback()
+def corgi(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print Corgi's version."
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 def app() -> None:
     """Run the command line of this process, and exit with the command's exit code."""
-    for stream in (sys.stdout, sys.stderr):  # a terminal without a sign shows "?" for it
-        stream.reconfigure(errors="replace")
+    codecs.register_error(PLAIN, _plain)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors=PLAIN)
     cli()
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal shows for a sign that it does not have."""
+    assert isinstance(error, UnicodeEncodeError)
+    signs = error.object[error.start : error.end]
+    return "".join(PLAIN_SIGNS.get(sign, "?") for sign in signs), error.end

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from corgi_core.errors import CorgiError
 from orchestration.cli.options import (
@@ -21,7 +25,8 @@ from orchestration.cli.options import (
 if TYPE_CHECKING:
     from orchestration.settings import Settings
 
-STUDY_WIDTH = 150  # columns of the study's tables; a narrower terminal breaks their lines
+GAP = 2  # columns between the columns of a table
+CAPTIONS = 1000  # among which the shortest is an example
 STUDY_TABLES = {
     "steps": "Held-out quality by sampling steps",
     "gaussians": "One Gaussian or many",
@@ -44,100 +49,152 @@ def show_results(settings: Settings, console: Console) -> None:
     """The comparison, where the pictures are, and what to do next."""
     from corgi_core.io.files import read_json
 
-    path = settings.reports / "metrics.json"
+    path, options = settings.reports / "metrics.json", options_of(settings)
     if not path.exists() and _is_without_captions(settings):
-        console.print("These data have no captions: a decoder was trained, and no prior.")
-        console.print("Next:")
-        draw = f'corgi generate{options_of(settings)} "a red apple" --prior FOLDER'
-        console.print(f"  [bold]{draw}[/bold]  a prior of other data with the same CLIP encoders")
+        _print(console, "These data have no captions: a decoder was trained, and no prior.")
+        _print(console, "Next, with a prior of other data that has the same CLIP encoders:")
+        _print(console, f"  corgi generate{options} CAPTION --prior FOLDER", "bold")
         return
     if not path.exists():
         raise CorgiError(
-            f"the workspace {settings.workspace} has no evaluation yet", "run `corgi run` first"
+            f"the workspace {settings.workspace} has no evaluation yet",
+            f"run `corgi run{options}` first",
         )
     metrics = read_json(path)
-    console.print(prior_table(metrics))
-    options = options_of(settings)
+    print_priors(metrics, console)
     if settings.preset.decoder is None:
-        console.print(f"Curves and numbers: {settings.reports}")
-        console.print("Next:")
-        console.print(f"  [bold]corgi study{options}[/bold]  many small priors compared")
+        _print(console, f"Curves and numbers: {settings.reports}")
+        _print(console, "Next, many small priors compared:")
+        _print(console, f"  corgi study{options}", "bold")
     else:
-        console.print(picture_table(metrics))
-        console.print(f"Pictures and numbers: {settings.reports}")
-        console.print("Next:")
-        draw = f'corgi generate{options} "a red apple, noto style" -n 4 --out apple.png'
-        console.print(f"  [bold]{draw}[/bold]")
-    console.print(f"  [bold]corgi ui{options}[/bold]  lineage in Dagster, runs in MLflow")
+        print_pictures(metrics, console)
+        _print(console, f"Pictures and numbers: {settings.reports}")
+        _print(console, "Next, images of a caption:")
+        caption = shlex.quote(example_caption(settings))
+        _print(console, f"  corgi generate{options} {caption} -n 4", "bold")
+    _print(console, "The lineage in Dagster and the runs in MLflow:")
+    _print(console, f"  corgi ui{options}", "bold")
     if settings.under_dvc:
-        console.print("  [bold]dvc metrics show[/bold]")
+        _print(console, "The metrics under DVC:")
+        _print(console, "  dvc metrics show", "bold")
+
+
+def example_caption(settings: Settings) -> str:
+    """A caption of the kind that the models know: a short one of the data at hand."""
+    if settings.own_dataset is None and settings.preset.data.source == "emoji":
+        return "a red apple, noto style"
+    from corgi_core.data.dataset import Dataset
+
+    images = Dataset.load(settings.dataset_folder / "images")
+    captions = [caption for each in images.manifest["captions"].dropna() for caption in each]
+    return min(captions[:CAPTIONS], key=len, default="CAPTION")
 
 
 def _is_without_captions(settings: Settings) -> bool:
     kind = settings.preset.decoder
-    drawn = kind is not None and (settings.storage / "decoder" / kind.kind).exists()
-    return drawn and not (settings.storage / "evaluation").exists()
+    trained = kind is not None and (settings.storage / "decoder" / kind.kind).exists()
+    return trained and not (settings.storage / "evaluation").exists()
 
 
 def show_study(settings: Settings, console: Console) -> None:
     """The study's main tables, and where all of them and the pictures are."""
     folder = settings.reports / "study"
-    wide = Console(file=console.file, width=STUDY_WIDTH, highlight=False)
     for name, title in STUDY_TABLES.items():
         markdown = (folder / "tables" / f"{name}.md").read_text(encoding="utf-8")
-        wide.print(_table(f"\n{title}, ± half the 95 % interval", markdown))
-    console.print(f"All tables, pictures and numbers: {folder}")
+        _print_markdown(console, f"{title}, ± half the 95 % interval", markdown)
+    _print(console, f"All tables, pictures and numbers: {folder}")
 
 
 def show_comparison(settings: Settings, console: Console) -> None:
     """The comparison's tables, and where they and the pictures are."""
     folder = settings.reports / "comparison"
-    wide = Console(file=console.file, width=STUDY_WIDTH, highlight=False)
     for path in sorted((folder / "tables").glob("*.md"), reverse=True):
         title = path.stem.replace("_", "-").capitalize()
-        text = path.read_text(encoding="utf-8")
-        wide.print(_table(f"\n{title}, ± half the 95 % interval over the sampling's seeds", text))
-    console.print(f"All tables, pictures and numbers: {folder}")
+        title = f"{title}, ± half the 95 % interval over the sampling's seeds"
+        _print_markdown(console, title, path.read_text(encoding="utf-8"))
+    _print(console, f"All tables, pictures and numbers: {folder}")
 
 
-def _table(title: str, markdown: str) -> Table:
-    heads, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def prior_table(metrics: dict[str, Any]) -> Table:
+def print_priors(metrics: dict[str, Any], console: Console) -> None:
     """Held-out cosine at the preset's sampling steps, by variant and caption subset."""
     steps = metrics["protocol"]["prior_steps"]
     by_variant: dict[str, dict[str, Any]] = metrics["priors"]
     subsets = list(dict.fromkeys(subset for found in by_variant.values() for subset in found))
-    table = Table(title=f"Held-out cosine at {steps} sampling steps", title_justify="left")
-    table.add_column("prior")
-    for subset in subsets:
-        table.add_column(f"{subset} of the captions", justify="right")
     text = metrics["text_embedding"]["cosine"]
-    table.add_row("(text embedding)", *(f"{text:.4f}" for _ in subsets))
+    rows = [["(text embedding)", *(f"{text:.4f}" for _ in subsets)]]
     for variant, found in by_variant.items():
         cosines = [found[s][str(steps)]["cosine"] if s in found else None for s in subsets]
-        table.add_row(variant, *("–" if c is None else f"{c:.4f}" for c in cosines))
-    return table
+        rows.append([variant, *("–" if c is None else f"{c:.4f}" for c in cosines)])
+    heads = ["prior", *(f"{subset} of the captions" for subset in subsets)]
+    print_table(console, f"Held-out cosine at {steps} sampling steps", heads, rows)
 
 
-def picture_table(metrics: dict[str, Any]) -> Table:
+def print_pictures(metrics: dict[str, Any], console: Console) -> None:
     """Scores of the pictures decoded from each prior's embeddings."""
-    rows = [
+    scored = [
         (source, subset, scores)
         for source, found in metrics["pictures"].items()
         for subset, scores in found.items()
     ]
-    names = [name for name in rows[0][2] if name not in ("seconds", "count")]
-    table = Table(title=f"Pictures of {rows[0][2]['count']} held-out images", title_justify="left")
-    for heading in ("embeddings", "captions", *names):
-        table.add_column(heading.replace("_", " "), justify="right" if heading in names else "left")
-    for source, subset, scores in rows:
-        table.add_row(source, subset, *(f"{scores[name]:.4f}" for name in names))
-    return table
+    names = [name for name in scored[0][2] if name not in ("seconds", "count")]
+    heads = ["embeddings", "captions", *(name.replace("_", " ") for name in names)]
+    rows = [
+        [source, subset, *(f"{scores[n]:.4f}" for n in names)] for source, subset, scores in scored
+    ]
+    title = f"Pictures of {scored[0][2]['count']} held-out images"
+    print_table(console, title, heads, rows, names=2)
+
+
+def print_table(
+    console: Console,
+    title: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    names: int = 1,
+) -> None:
+    """Print a table whose first `names` columns name its rows; no cell is broken or cut.
+
+    Where the console is too narrow for all columns, the table comes in parts, one below the other,
+    each with the names.
+    """
+    widths = [
+        GAP + max(map(cell_len, [*head.split(), *(row[column] for row in rows)]))
+        for column, head in enumerate(heads)
+    ]
+    parts: list[list[int]] = [[]]
+    for column in range(names, len(heads)):
+        taken = sum(widths[:names]) + sum(widths[other] for other in parts[-1])
+        if parts[-1] and taken + widths[column] > console.width:
+            parts.append([])
+        parts[-1].append(column)
+    for number, part in enumerate(parts):
+        table = Table(
+            title=Text(title),
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for column in [*range(names), *part]:
+            table.add_column(
+                Text(heads[column]),
+                justify="left" if column < names else "right",
+                no_wrap=column < names,
+                min_width=widths[column] - GAP,
+            )
+        for row in rows:
+            table.add_row(*(Text(row[column]) for column in [*range(names), *part]))
+        if number:
+            table.title = None
+        console.print(table)
+        console.print()
+
+
+def _print_markdown(console: Console, title: str, markdown: str) -> None:
+    heads, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
+    print_table(console, title, heads, rows)
+
+
+def _print(console: Console, line: str, style: str | None = None) -> None:
+    """Print a line as it is, whatever signs are in it and however long it is."""
+    console.print(line, style=style, markup=False, soft_wrap=True)

@@ -95,6 +95,6 @@ def _refresh(
         repository = build_definitions(settings).get_repository_def()
         refresh = Refresh(repository, open_instance(settings), settings)
         steps = steps_of(refresh)
-    console.print(f"Workspace [bold]{settings.workspace}[/bold], {len(steps)} steps")
+    console.print(f"Workspace {settings.workspace}, {len(steps)} steps", markup=False)
     with StepDisplay.on(console, len(steps)) as display:
         return refresh.run(steps, display), display.seconds

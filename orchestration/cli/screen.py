@@ -30,21 +30,22 @@ def own_screen(settings: Settings) -> Iterator[Console]:
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    screen, errors = os.dup(1), os.dup(2)
+    screen, error_screen = os.dup(1), os.dup(2)
     sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     handler = file_handler(settings)
     logging.getLogger().addHandler(handler)
     try:
         os.dup2(sink, 1)
         os.dup2(sink, 2)
-        with os.fdopen(os.dup(screen), "w", encoding="utf-8") as file:
+        encoding, errors = sys.stdout.encoding, sys.stdout.errors
+        with os.fdopen(os.dup(screen), "w", encoding=encoding, errors=errors) as file:
             yield Console(file=file, highlight=False)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(screen, 1)
-        os.dup2(errors, 2)
-        for descriptor in (screen, errors, sink):
+        os.dup2(error_screen, 2)
+        for descriptor in (screen, error_screen, sink):
             os.close(descriptor)
         logging.getLogger().removeHandler(handler)
 
@@ -61,7 +62,7 @@ class StepDisplay:
     def on(cls, console: Console, total: int) -> Iterator[StepDisplay]:
         progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             Elapsed(),
@@ -78,13 +79,13 @@ class StepDisplay:
 
     def unchanged(self, title: str) -> None:
         """A step that need not be done."""
-        self.progress.console.print(f"[dim]· {title}: unchanged[/dim]")
+        self.progress.console.print(f"· {title}: unchanged", style="dim", markup=False)
         self.progress.advance(self._job)
 
     @contextmanager
     def doing(self, title: str, reason: str) -> Iterator[None]:
         """A step while it is done, with what the core reports of it."""
-        self.progress.update(self._job, description=f"[bold]{title}[/bold]")
+        self.progress.update(self._job, description=title)
         inner = self.progress.add_task(reason, total=None)
         began = time.monotonic()
 
@@ -97,7 +98,7 @@ class StepDisplay:
         finally:
             self.progress.remove_task(inner)
         seconds = time.monotonic() - began
-        self.progress.console.print(f"[green]✓[/green] {title} [dim]{seconds:.1f} s[/dim]")
+        self.progress.console.print(f"✓ {title} {seconds:.1f} s", style="green", markup=False)
         self.progress.advance(self._job)
 
     @property

@@ -1,0 +1,95 @@
+"""Results are readable in a narrow terminal, and what is printed can be pasted."""
+
+from __future__ import annotations
+
+import shlex
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from orchestration.cli.options import options_of
+from orchestration.cli.results import example_caption, print_pictures, print_table, show_results
+from orchestration.settings import Settings
+
+SOURCES = ("baseline", "real embedding", "shifted-k1024-learned", "shifted-k16")
+METRICS = {
+    "clip_similarity_image": 0.25, "clip_similarity_text": 0.5, "frechet_distance_clip": 12.125,
+    "precision": 1.0, "recall": 0.75,
+}  # fmt: skip
+
+
+def printed(width: int, metrics: dict) -> list[str]:
+    file = StringIO()
+    print_pictures(metrics, Console(file=file, width=width))
+    return file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_name_and_no_number_is_cut_or_broken(width: int) -> None:
+    scores = {"10%": METRICS | {"count": 24, "seconds": 1.0}}
+    lines = printed(width, {"pictures": dict.fromkeys(SOURCES, scores)})
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert "…" not in text
+    for source in SOURCES:
+        assert any(line.strip().startswith(source) for line in lines)
+    for value in ("0.2500", "0.5000", "12.1250", "1.0000", "0.7500"):
+        assert text.count(value) == len(SOURCES)
+    words = {word for name in METRICS for word in name.split("_")}
+    assert words <= set(text.split())
+
+
+def test_a_table_that_fits_is_in_one_part() -> None:
+    scores = {"10%": METRICS | {"count": 24, "seconds": 1.0}}
+    lines = printed(80, {"pictures": {"baseline": scores, "real embedding": scores}})
+    assert sum(line.strip().startswith("baseline") for line in lines) == 1
+
+
+def test_signs_of_markup_are_printed_as_they_are() -> None:
+    file = StringIO()
+    print_table(Console(file=file, width=80), "[old]", ["[bold]a", "b"], [["[red]x", "[/]"]])
+    for text in ("[old]", "[bold]a", "[red]x", "[/]"):
+        assert text in file.getvalue()
+
+
+@pytest.fixture
+def own_data(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of people's own data with captions, and an evaluation of them."""
+    import json
+
+    import pandas as pd
+
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_environment(
+        {"CORGI_HOME": "home [old] folder", "CORGI_DATASET": "photos"}
+    )
+    captions = [["a dog that's [big]"], None, ["two cats on a very long sofa"]]
+    folder = tmp_path / "data" / "photos" / "images"
+    (folder / "shards").mkdir(parents=True)
+    pd.DataFrame({"key": list("abc"), "captions": captions}).to_parquet(folder / "manifest.parquet")
+    settings.reports.mkdir(parents=True)
+    score = {"4": {"cosine": 0.5}}
+    metrics = {
+        "protocol": {"prior_steps": 4}, "text_embedding": {"cosine": 0.25},
+        "priors": {"baseline": {"10%": score}},
+        "pictures": {"baseline": {"10%": METRICS | {"count": 24, "seconds": 1.0}}},
+    }  # fmt: skip
+    (settings.reports / "metrics.json").write_text(json.dumps(metrics))
+    return settings
+
+
+def test_what_to_do_next_quotes_a_caption_of_the_data_and_can_be_pasted(own_data: Settings) -> None:
+    file = StringIO()
+    show_results(own_data, Console(file=file, width=40))
+    lines = file.getvalue().splitlines()
+    assert f"Pictures and numbers: {own_data.reports}" in lines  # with "[old]", on one line
+    (command,) = [line for line in lines if "corgi generate" in line]
+    words = shlex.split(command)
+    assert words == [
+        "corgi", "generate", *shlex.split(options_of(own_data)), "a dog that's [big]", "-n", "4",
+    ]  # fmt: skip
+
+
+def test_the_emoji_preset_shows_a_caption_of_its_own() -> None:
+    assert example_caption(Settings.from_environment({})) == "a red apple, noto style"

@@ -1,0 +1,105 @@
+"""Dagster's configuration of a workspace: the user's edits stay, and any folder name works."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from orchestration.resources import instance
+from orchestration.resources.instance import CONFIGURATION, WRITTEN, open_instance, prepare_home
+from orchestration.settings import Settings
+
+OURS = CONFIGURATION.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.from_environment({"CORGI_HOME": str(tmp_path / "home")})
+
+
+@pytest.fixture
+def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A later version of Corgi, with another configuration."""
+    text = f"{OURS}# later\n"
+    path = tmp_path / "newer.yaml"
+    path.write_text(text)
+    monkeypatch.setattr(instance, "CONFIGURATION", path)
+    return text
+
+
+def test_the_configuration_is_written_once(settings: Settings) -> None:
+    home = prepare_home(settings)
+    assert (home / "dagster.yaml").read_text() == OURS
+    before = (home / "dagster.yaml").stat().st_mtime_ns
+    prepare_home(settings)
+    assert (home / "dagster.yaml").stat().st_mtime_ns == before
+
+
+def test_an_edited_file_stays_and_a_later_version_says_that_it_has_another(
+    settings: Settings, newer: str, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as earlier:
+        earlier.setattr(instance, "CONFIGURATION", CONFIGURATION)
+        path = prepare_home(settings) / "dagster.yaml"
+    path.write_text("telemetry: {enabled: false}\n")
+    with caplog.at_level(logging.WARNING):
+        prepare_home(settings)
+        prepare_home(settings)
+    assert path.read_text() == "telemetry: {enabled: false}\n"
+    assert len(caplog.records) == 1
+    assert str(path) in caplog.text
+
+
+@pytest.mark.parametrize("has_default", [True, False], ids=["now", "before it was recorded"])
+def test_a_file_that_corgi_wrote_is_replaced_by_a_later_version(
+    settings: Settings, newer: str, has_default: bool
+) -> None:
+    home = settings.dagster_home
+    home.mkdir(parents=True)
+    (home / "dagster.yaml").write_text(OURS)
+    if has_default:
+        (home / WRITTEN).write_text(OURS)
+    prepare_home(settings)
+    assert (home / "dagster.yaml").read_text() == newer
+
+
+@pytest.mark.parametrize("name", ["50%20 off? #1 é"])
+def test_a_run_is_recorded_whatever_signs_are_in_the_folders_name(
+    tmp_path: Path, name: str
+) -> None:
+    home = tmp_path / name
+    settings = Settings.from_environment({"CORGI_HOME": str(home)})
+
+    @dg.asset
+    def one() -> int:
+        return 1
+
+    with open_instance(settings) as opened:
+        assert dg.materialize([one], instance=opened, resources={}).success
+    with open_instance(settings) as again:
+        assert again.get_latest_materialization_event(dg.AssetKey("one"))
+    assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.*")} == {name}
+    assert list((home / "emoji" / "dagster").rglob("*.db"))
+
+
+@pytest.mark.parametrize("name", ["50%20 off? #1 é"])
+def test_mlflow_keeps_runs_and_files_whatever_signs_are_in_the_folders_name(
+    tmp_path: Path, name: str
+) -> None:
+    from orchestration.resources.tracking import MLflow
+
+    settings = Settings.from_environment({"CORGI_HOME": str(tmp_path / name)})
+    mlflow = MLflow.of(settings)
+    client = mlflow.client()
+    run = client.create_run(mlflow.experiment_id())
+    (tmp_path / name / "note.txt").write_text("hello")
+    client.log_artifact(run.info.run_id, str(tmp_path / name / "note.txt"))
+    (file,) = client.list_artifacts(run.info.run_id)
+    assert file.path == "note.txt"
+    assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.*")} == {name}
+    assert (tmp_path / name / "mlflow" / "mlflow.db").is_file()
+    assert list((tmp_path / name / "mlflow" / "artifacts").rglob("note.txt"))
