@@ -97,14 +97,17 @@ class GaussianBank(nn.Module):
 
     @property
     def k(self) -> int:
+        """The number of Gaussians."""
         return self.means.shape[0]
 
     @property
     def width(self) -> int:
+        """The width d of the embeddings."""
         return self.means.shape[1]
 
     @property
     def config(self) -> dict[str, Any]:
+        """What `from_state` needs beside the tensors."""
         return {
             "encoder_dims": list(self.encoder_dims), "kappa": self.kappa,
             "choice": self.choice, "choice_samples": self.choice_samples,
@@ -184,10 +187,12 @@ class GaussianBank(nn.Module):
         return Gaussians(self.means[c], self.std[c])
 
     def save(self, folder: Path | UPath) -> None:
+        """Write the bank as a model folder."""
         write_model_folder(folder, KIND, self.config, self.state_dict(), card={})
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
+        """Read a bank's model folder."""
         saved = read_model_folder(folder, KIND)
         return cls.from_state(saved.tensors, saved.config)
 

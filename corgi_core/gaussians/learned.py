@@ -109,6 +109,7 @@ class BankTask(Task[LearnedBank]):
         return count
 
     def build(self) -> LearnedBank:
+        """The bank to start from: the fitted one."""
         return LearnedBank(self.fitted)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:

@@ -82,7 +82,7 @@ def write_lines(canvas: ImageDraw, left: int, top: int, lines: Sequence[str]) ->
 
 
 def _direction(text: str) -> str:
-    """ "R" where the first letter with a direction is written from right to left, else "L"."""
+    """Whether the first letter that has a direction is written from right to left: "R", or "L"."""
     from bidi.algorithm import get_base_level
 
     return "R" if get_base_level(text) else "L"

@@ -60,6 +60,7 @@ class StepDisplay:
     @classmethod
     @contextmanager
     def on(cls, console: Console, total: int) -> Iterator[StepDisplay]:
+        """Show the steps of a refresh on a console while the block runs."""
         progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),

@@ -43,7 +43,7 @@ class Start:
 
     @property
     def name(self) -> str:
-        """For folders and runs: "baseline", "scale-only-kappa2", "shifted-k16-kappa1", …"""
+        """For folders and runs, such as "baseline", "scale-only-kappa2", "shifted-k16-kappa1"."""
         kappa = f"kappa{self.kappa:g}"
         if self.scale == FITTED:
             learned = "-learned" if self.learned else ""
