@@ -92,7 +92,8 @@ def _text_encoder(settings: EncoderSettings) -> tuple[int | None, ModelSize]:
         if config.model_type in ("t5", "mt5", "umt5"):
             model: nn.Module = T5EncoderModel(config)
         else:
-            model = AutoModel.from_config(config)
+            auto: Any = AutoModel  # without annotations
+            model = auto.from_config(config)
     return int(config.hidden_size), _sized(name, model, trained=False)
 
 
@@ -210,7 +211,9 @@ def _stable_diffusion(folder: Path, settings: StableDiffusionSettings) -> nn.Mod
         config: dict[str, Any] = json.loads((folder / part / "config.json").read_text("utf-8"))
         return config
 
-    unet = UNet2DConditionModel.from_config(configured("unet"))
+    unet_class: Any = UNet2DConditionModel  # without annotations
+    vae_class: Any = AutoencoderKL
+    unet = unet_class.from_config(configured("unet"))
     unet.requires_grad_(settings.fine_tuning == "full")
-    vae = AutoencoderKL.from_config(configured("vae")).requires_grad_(False)
+    vae = vae_class.from_config(configured("vae")).requires_grad_(False)
     return nn.ModuleList([unet, vae])

@@ -142,6 +142,7 @@ class PriorTask(Task[PriorNetwork]):
         )  # fmt: skip
 
     def build(self) -> PriorNetwork:
+        """An untrained network."""
         return PriorNetwork(self.shape(), self.settings.checkpoint_activations)
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
