@@ -152,7 +152,11 @@ class LowResolution(nn.Module):
 def large_stages(low: int, size: int) -> tuple[StageSettings, ...]:
     return tuple(
         StageSettings(
-            size=side, channels=(8, 16), layers=1, attention_levels=side == low, noise_shift=0.0
+            size=side,
+            channels=(8, 16),
+            layers=1,
+            attention_levels=int(side == low),
+            noise_shift=0.0,
         )
         for side in (low, size)
     )

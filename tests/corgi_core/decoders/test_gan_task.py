@@ -139,7 +139,7 @@ def test_what_cannot_be_trained_is_refused(task: GanTask, tmp_path: Path) -> Non
     with pytest.raises(CorgiError, match="cannot be compiled"):
         replace(task, settings=compiled)
     small = pixels(write_shapes(tmp_path), tmp_path / "pixels", 12)
-    with pytest.raises(CorgiError, match="cannot draw 12 pixels"):
+    with pytest.raises(CorgiError, match="images of 12 pixels"):
         replace(task, pixels=small, settings=replace(TINY, image_size=12))
     with pytest.raises(CorgiError, match="6 images are no multiple of 4"):
         task.loss(task.build(), torch.arange(6), StepRandom(0, 0, 6))
