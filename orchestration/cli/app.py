@@ -45,8 +45,11 @@ cli = typer.Typer(
 
     [bold]Your own images[/bold]
 
-    [bold cyan]corgi ingest ~/photos --format imagefolder --name photos[/bold cyan], then
-    [bold cyan]corgi run --dataset photos[/bold cyan]
+    [bold cyan]corgi ingest ~/photos --format imagefolder --name photos[/bold cyan] reads them.
+
+    [bold cyan]corgi run --dataset photos[/bold cyan] trains on them.
+
+    [bold cyan]corgi run --dataset photos --set prior.layers=12[/bold cyan] changes a setting.
     """,
 )
 for command in (

@@ -32,6 +32,12 @@ def run(
 
     Data, CLIP, Gaussians, priors, decoder, evaluation. Stop it with Ctrl-C and run the same
     command again: it continues where it stopped.
+
+    [bold cyan]corgi run --dataset photos[/bold cyan]  your own images, after `corgi ingest`
+
+    [bold cyan]corgi run --preset emoji-small[/bold cyan]  the whole in a few minutes
+
+    [bold cyan]corgi run --config my.yaml --set prior.layers=12[/bold cyan]  your own settings
     """
     settings = chosen_settings(preset, dataset, config, overrides)
     bring_up_to_date(settings, lambda job: job.all_steps(), show_results)
