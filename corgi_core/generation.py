@@ -112,7 +112,7 @@ class Request:
 
     def sample(self, pipeline: CorgiPipeline) -> Tensor:
         """The images [n, 3, s, s] in [0, 1]."""
-        ends = [*self.files, *self.captions]
+        ends: list[Any] = [*self.files, *self.captions]
         options: dict[str, Any] = {
             "num_steps": self.num_steps, "guidance": self.guidance, "seed": self.seed,
             "num_images": self.num_images, "output_type": "pt",

@@ -659,12 +659,12 @@ def _as_output(images: Tensor, output_type: OutputType) -> Images:
 
 def _digests(folder: Path | UPath) -> dict[str, str | None]:
     """The digest of each file of the encoders, and that of the prior's and decoder's weights."""
-    files = [
+    files = sorted(
         str(file)[len(str(folder)) :].lstrip("/")
         for part in ("clip", TEXT_ENCODER)
-        for file in sorted((folder / part).rglob("*"))
+        for file in (folder / part).rglob("*")
         if file.is_file() and not file.name.startswith(".")
-    ]
+    )
     return {name: _digest(folder, name) for name in (*files, "prior", "decoder")}
 
 
