@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -76,7 +77,8 @@ def app() -> None:
     """Run the command line of this process, and exit with the command's exit code."""
     codecs.register_error(PLAIN, _plain)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors=PLAIN)
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=PLAIN)
     cli()
 
 
