@@ -93,8 +93,8 @@ def labelled_grid(
             lines = [*lines[:-2], lines[-2] + " …"] if len(lines) > 1 else []
         write_lines(canvas, MARGIN, y + (side - height(lines)) // 2, lines)
         for column, images in enumerate(columns.values()):
-            shown = picture(images[row]).resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(shown, (left + column * step, y))
+            enlarged = picture(images[row]).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(enlarged, (left + column * step, y))
     return sheet
 
 

@@ -43,10 +43,10 @@ class PrincipalComponents(nn.Module):
         centred = flat - mean
         k = self.directions.shape[1]
         random = torch.Generator().manual_seed(0)
-        guess = torch.randn(len(centred), k + OVERSAMPLED, generator=random).to(centred)
+        basis = torch.randn(len(centred), k + OVERSAMPLED, generator=random).to(centred)
         for _ in range(POWER_ITERATIONS):
-            guess = centred @ torch.linalg.qr(centred.T @ guess).Q
-        span = torch.linalg.qr(centred.T @ guess).Q
+            basis = centred @ torch.linalg.qr(centred.T @ basis).Q
+        span = torch.linalg.qr(centred.T @ basis).Q
         _, rotation = torch.linalg.eigh((centred @ span).T.cov())
         self.mean.copy_(mean)
         self.directions.copy_(span @ rotation.flip(1)[:, :k])

@@ -76,10 +76,10 @@ def by_timestep(report: StudyReport, preset: Preset) -> Figure:
         "Where sampling starts, and how near ẑ_0 is on its way", 1, 2
     )
     starts = {**_compared(preset), BASELINE_RAW: SKY}
-    for place, (start, colour) in enumerate(starts.items()):
+    for position, (start, colour) in enumerate(starts.items()):
         of_start = _of(rows, start)
-        initial = of_start[of_start["of"] == START].assign(place=place)
-        point(at_start, initial, "place", "cosine", start.label, colour, MARKERS[place])
+        initial = of_start[of_start["of"] == START].assign(position=position)
+        point(at_start, initial, "position", "cosine", start.label, colour, MARKERS[position])
         line(
             along, of_start[of_start["of"] != START], "timestep", "cosine", start.label, colour,
             markersize=0,
@@ -130,7 +130,7 @@ def by_width(report: StudyReport, preset: Preset) -> Figure:
     }
     steps = preset.study.main_steps
     figure, panels = new_figure(
-        "The start's width and its place, each for itself", len(QUALITY_AND_SPREAD), len(steps),
+        "The start's deviation and its mean, each alone", len(QUALITY_AND_SPREAD), len(steps),
         sharex=True,
     )  # fmt: skip
     for metric, in_row in zip(QUALITY_AND_SPREAD, panels, strict=True):

@@ -107,8 +107,8 @@ def _without_constants(
         head == "start" or (len(set(cells)) > 1 or (head in METRICS.values() and any(cells)))
         for head, cells in zip(heads, columns, strict=True)
     ]
-    kept = [[cell for cell, keep in zip(row, said, strict=True) if keep] for row in [heads, *lines]]
-    return kept[0], kept[1:]
+    rows = [[cell for cell, keep in zip(row, said, strict=True) if keep] for row in [heads, *lines]]
+    return rows[0], rows[1:]
 
 
 def _cell(summary: pd.DataFrame, signed: bool = False) -> str:
