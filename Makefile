@@ -21,7 +21,7 @@ demo: $(STAMP) ## Train everything on emoji and show the results (interrupt and 
 	@$(BIN)/corgi demo --preset $(PRESET)
 
 # Two processes of one thread each: two of two threads on two cores are ten times slower.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP) ## Run all tests (the browser test needs chromium and says so)
 	@$(PYTEST) tests

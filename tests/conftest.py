@@ -15,6 +15,9 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
+
     from corgi_core.pipeline import CorgiPipeline
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -31,16 +34,24 @@ settings.load_profile("corgi")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its folder, and keep the tests of one file in one process.
-
-    All of `e2e` shares a trained workspace, so it is one group; being the longest, it comes first.
-    """
+    """Mark each test by its folder, and begin with the longest, those that share a workspace."""
     for item in items:
-        path = item.path.relative_to(TESTS)
         if not any(item.get_closest_marker(name) for name in MARKERS):
-            item.add_marker(MARKER_OF_FOLDER.get(path.parts[0], "integration"))
-        item.add_marker(pytest.mark.xdist_group("e2e" if path.parts[0] == "e2e" else str(path)))
-    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] != "e2e")
+            folder = item.path.relative_to(TESTS).parts[0]
+            item.add_marker(MARKER_OF_FOLDER.get(folder, "integration"))
+    items.sort(key=lambda item: item.path.parent.name != "e2e")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """The tests of one file run in one process, and so do all that share e2e's workspace."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByWorkspace(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "e2e" if nodeid.startswith("tests/e2e/") else super()._split_scope(nodeid)
+
+    return ByWorkspace(config, log)
 
 
 @pytest.fixture(scope="session")
