@@ -76,7 +76,8 @@ class ModelIndex:
         if not path.is_file():
             raise CorgiError(
                 f"nothing is registered in {path.parent}: {path.name} is missing",
-                "train the models first, with `corgi run`, or name another workspace or home",
+                "train the models first, with `corgi run`, or name another workspace or home; data "
+                "without captions have no prior: take one of other data (--prior FOLDER)",
             )
         try:
             content: dict[str, Any] = read_json(path)

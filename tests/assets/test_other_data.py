@@ -68,4 +68,7 @@ def test_a_prior_that_does_not_fit_is_refused(
 def test_without_a_prior_the_message_says_what_is_missing(corgi: Corgi) -> None:
     done = corgi("generate", "a cat", "--dataset", "mine")
     assert done.returncode == 2
-    assert "no champion of emoji-small.mine-prior" in " ".join(done.stderr.split())
+    said = " ".join(done.stderr.split())
+    assert "nothing is registered" in said
+    assert "emoji-small.mine" in said
+    assert "--prior FOLDER" in said

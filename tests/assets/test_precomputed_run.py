@@ -71,7 +71,9 @@ def test_every_prior_is_scored_and_knows_its_captions(workspace: Path) -> None:
     metrics = json.loads((workspace / "reports" / "metrics.json").read_text())
     assert "pictures" not in metrics
     assert metrics["protocol"]["encoders"] == list(WIDTHS)
-    assert metrics["protocol"]["held_out_captions"] == 64  # 8 combinations, 4 images, 2 captions
+    assert (
+        metrics["protocol"]["held_out_captions"] == 32
+    )  # 8 combinations, 4 images, one caption each
     assert set(metrics["priors"]) == PRIORS
     for by_subset in metrics["priors"].values():
         scores = by_subset["100%"]["4"]
@@ -83,8 +85,8 @@ def test_every_prior_is_scored_and_knows_its_captions(workspace: Path) -> None:
 def test_what_was_measured_is_registered_without_a_decoder(home: Path, workspace: Path) -> None:
     client = MlflowClient(f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
     names = {model.name for model in client.search_registered_models()}
-    assert names == {"embeddings-made-prior", "embeddings-made-clip"}
-    assert len(client.search_model_versions("name = 'embeddings-made-prior'")) == 6
+    assert names == {"embeddings.made-prior", "embeddings.made-clip"}
+    assert len(client.search_model_versions("name = 'embeddings.made-prior'")) == 6
     for name in names:
         assert client.get_model_version_by_alias(name, "champion").version
 

@@ -58,7 +58,7 @@ def test_the_peer_learns_with_channels_first(tmp_path: Path) -> None:
         size=16, channels=(8, 16), layers=1, attention_levels=1, noise_shift=0.0
     )
     torch.manual_seed(0)
-    stage = Stage(settings, 6, 8, 16, None, conditioned=True)
+    stage = Stage(settings, 6, 8, 16, None, upsamples=True)
     example = Example(case, stage, 16, low=8)
     assert stage.unet.conv_in.weight.is_contiguous()
     before = [p.detach().clone() for p in stage.unet.parameters()]

@@ -89,7 +89,7 @@ def test_the_reported_prior_scores_are_those_of_the_saved_prior(workspace, held_
     prior = PriorModel.load(UPath(workspace.path_of("prior", "100%|baseline")))
     seed = workspace.metrics["protocol"]["seed"]
     tokens = text["tokens"].float()
-    z = prior.sample(tokens, text["mask"], text["text"].float(), steps=4, seed=seed)
+    z = prior.sample(tokens, text["mask"], text["text"].float(), num_steps=4, seed=seed)
     similarity = F.normalize(z, dim=1) @ F.normalize(real, dim=1).T  # of one encoder
     own = similarity.diagonal()
     reported = workspace.metrics["priors"]["baseline"]["100%"]["4"]

@@ -78,7 +78,8 @@ def test_save_and_load_give_the_same_decoder_without_the_discriminator(
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"guidance": 2.0}, "cannot be guided"), ({"steps": 2}, "in one")]
+    ("options", "message"),
+    [({"guidance": 2.0}, "cannot be guided"), ({"num_steps": 2}, "choose 1 step")],
 )
 def test_there_is_one_step_and_no_guidance(
     gan: Decoder, z: Tensor, options: dict[str, float], message: str

@@ -72,6 +72,7 @@ class Project:
             "CORGI_HOME": str(self.folder / ".corgi"),
             "CORGI_DATA": str(self.folder / "data"),
             "CORGI_DATASET": "mine",
+            "CORGI_DATA__TEST_FRACTION": "0.85",  # six pictures: two to train on, four held out
         }
         return {**os.environ, **mine}
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,7 +114,8 @@ def test_another_revision_or_setting_of_the_data_makes_them_stale_and_nothing_el
     emoji.write_text(emoji.read_text().replace("layers: 1 ", "layers: 2 "))  # of the prior
     code.write_text(code.read_text() + "\n# other code, the same revision\n")
     assert project.status() == {}
-    code.write_text(code.read_text().replace("GATE_REVISION = 1", "GATE_REVISION = 2"))
+    another = re.sub(r"GATE_REVISION = (\d+)", r"GATE_REVISION = \g<1>0", code.read_text())
+    code.write_text(another)
     assert project.status().keys() == {"gate"}
     emoji.write_text(emoji.read_text().replace("max_side: 1024", "max_side: 512"))
     assert project.status().keys() == {"ingest", "gate"}
