@@ -27,6 +27,8 @@ from corgi_core.training.randomness import StepRandom
 from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered
 from tests.helpers.shapes import SHAPES, SIDE, WIDTH
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 ENCODERS = {"encoder_dims": [WIDTH], "width": WIDTH}
 
 

@@ -19,6 +19,8 @@ from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered
 from tests.helpers.shapes import SHAPES
 from tests.helpers.stopping import StoppedError, stopping
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 
 @pytest.fixture(scope="module")
 def cascade_task(tmp_path_factory: pytest.TempPathFactory) -> CascadeTask:

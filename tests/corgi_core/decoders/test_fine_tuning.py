@@ -19,6 +19,8 @@ from tests.helpers.gan_shapes import TINY as TINY_GAN
 from tests.helpers.gan_shapes import a_gan_task
 from tests.helpers.shapes import TINY, a_task
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 SHORT = replace(TINY.training, steps=60, learning_rate=1e-3, evaluate_every=60)
 
 

@@ -17,6 +17,8 @@ from corgi_core.training.loop import train
 from tests.helpers.gan_shapes import LEARNING, a_gan_task
 from tests.helpers.shapes import SHAPES, SIDE
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> GanTask:

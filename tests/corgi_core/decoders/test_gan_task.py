@@ -24,6 +24,8 @@ from tests.helpers.gan_shapes import TINY, a_gan_task, tiny_clip
 from tests.helpers.shapes import write_shapes
 from tests.helpers.stopping import StoppedError, stopping
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 BATCH = TINY.training.batch_size
 
 

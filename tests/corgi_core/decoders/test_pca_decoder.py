@@ -23,6 +23,8 @@ from corgi_core.training.randomness import StepRandom
 from tests.helpers.shapes import SHAPES, SIDE, TINY, WIDTH, a_task, embeddings_of
 from tests.helpers.stopping import StoppedError, stopping
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 
 @pytest.fixture(scope="module")
 def z(task: PCATask) -> Tensor:

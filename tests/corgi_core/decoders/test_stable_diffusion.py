@@ -28,6 +28,8 @@ from tests.helpers.pipelines import SETTINGS, a_diffusion_task
 from tests.helpers.shapes import SHAPES, SIDE, WIDTH
 from tests.helpers.stopping import StoppedError, stopping
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 MODES = ("full", "lora", "projection")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.parallel import DistributedDataParallel
@@ -13,6 +14,8 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.encoders.train_clip import ClipTask
 from corgi_core.training.randomness import StepRandom
+
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
 
 BATCH = 8
 

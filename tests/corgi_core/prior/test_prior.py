@@ -16,6 +16,8 @@ from corgi_core.prior.compiled_step import CompiledStep
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 D, T, W = 8, 6, 10
 SETTINGS = PriorSettings(
     width=32, layers=2, heads=4, noise_samples=3, cond_dropout=0.1, p2_gamma=1.0, guidance=1.0,

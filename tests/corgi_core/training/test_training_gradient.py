@@ -20,6 +20,8 @@ from tests.helpers import processes
 from tests.helpers.tiny import SETTINGS, TinyTask
 from tests.helpers.tiny_prior import TRAINING, made_prior
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 
 def assert_close(result: TrainingResult, reference: TrainingResult) -> None:
     """Losses and weights agree to 1e-5."""

@@ -21,6 +21,8 @@ from corgi_core.training.run_folder import TrainingResult
 from tests.helpers import processes
 from tests.helpers.tiny import SETTINGS, TinyTask, same
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 HERE = str(Path(__file__).parents[3])
 LOSSES = ("loss", "absolute", "held_out", "learning_rate")
 

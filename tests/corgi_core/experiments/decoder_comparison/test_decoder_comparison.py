@@ -28,6 +28,8 @@ from corgi_core.experiments.decoder_comparison.report import METRICS, ROWS, repo
 from corgi_core.experiments.report import StudyReport
 from tests.helpers.tiny_pipeline import BLOCKS, SIDE, tiny_pipeline, write_images
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 IMAGES = 40  # every fifth is held out, every third has no caption
 SETTINGS = ComparisonSettings(seeds=(0, 1), images=100, grid_rows=3)
 

@@ -25,6 +25,8 @@ from corgi_core.experiments.report import StudyReport
 from corgi_core.io.files import digest_of
 from tests.helpers.small_study import PRESET
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 SEEDS = PRESET.study.seeds
 METRICS = ("cosine", "shuffled_cosine", "recall_at_1", "recall_at_5", "frechet")
 

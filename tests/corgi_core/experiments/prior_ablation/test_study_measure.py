@@ -24,6 +24,8 @@ from corgi_core.experiments.prior_ablation.measure import (
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling, plans_of, sweeps_of
 from tests.helpers.small_study import IMAGES, PRESET, measure_two_arms, small_study
 
+pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
+
 HERE = str(Path(__file__).parents[4])
 PLAN = Plan(Arm(BASELINE), (Sampling(1), Sampling(3, guidance=2.0)), (Sampling(1),), timesteps=True)
 
