@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import pairwise
 
 import mlflow
 import numpy as np
@@ -40,10 +41,11 @@ def test_training_went_on_from_the_checkpoint(workspace):
     assert steps == sorted(set(steps))
     assert steps[-1] == PRESET.prior.training.steps
     assert steps[0] <= workspace.steps_before_the_kill < steps[-1]
-    # Time went on while the job was dead; the entries before the kill are the first job's.
-    before = [e["time"] for e in entries if e["step"] <= workspace.steps_before_the_kill]
-    after = [e["time"] for e in entries if e["step"] > workspace.steps_before_the_kill]
-    assert min(after) - max(before) > 2
+    # Time went on while the job was dead; the entries before the kill are the first job's, and so
+    # may be a few after it, for Ray's worker outlives its killed driver by a moment.
+    times = [entry["time"] for entry in entries]
+    kill = sum(step <= workspace.steps_before_the_kill for step in steps) - 1
+    assert max(b - a for a, b in pairwise(times[kill:])) > 2
 
 
 def test_the_report_has_every_variant_subset_and_step(workspace):
