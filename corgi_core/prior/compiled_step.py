@@ -33,7 +33,8 @@ ERF = Chebyshev.interpolate(  # erf(√s)/√s on [0, 16], to 2e-7
     domain=[0, float(FARTHEST) ** 2],
 )
 ERF_COEFFICIENTS = ERF.convert(kind=Polynomial, domain=ERF.domain).coef[::-1].astype(np.float32)
-MAX_THREADS: int = numba.config.NUMBA_NUM_THREADS  # asking numba itself would start its threads
+# numba.get_num_threads() would start numba's threads, which sets PyTorch's number of them
+MAX_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 Floats = NDArray[np.float32]
 _guided: Any = njit(cache=True, fastmath=True)(guided)
 
