@@ -34,7 +34,7 @@ from orchestration.resources.trainer import Trainer
 from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
 from orchestration.settings import Settings
 
-OF_PICTURES_ALONE = {
+IMAGE_ONLY_ASSETS = {
     dg.AssetKey(name)
     for name in (
         "pixels", "decoder", "captioned_decoder", "language_free_decoder", "decoder_comparison",
@@ -52,7 +52,7 @@ def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
     )  # fmt: skip
     if preset.decoder is None:
         ready = _assets_in([precomputed])
-        left_out = OF_PICTURES_ALONE | {asset.key for asset in ready}
+        left_out = IMAGE_ONLY_ASSETS | {asset.key for asset in ready}
         every = [asset for asset in every if asset.key not in left_out] + ready
     return [settled(asset, preset) for asset in every]
 

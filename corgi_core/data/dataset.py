@@ -192,7 +192,7 @@ def _check_apart(source: Path | UPath, folder: Path | UPath) -> None:
     source, folder = _followed(source), _followed(folder)
     if folder in (source, *source.parents):
         raise CorgiError(
-            f"{source} is being read, and {folder} is to be replaced",
+            f"{source} is being read, and writing {folder} would replace it",
             "choose another --name, or copy the data elsewhere first",
         )
 

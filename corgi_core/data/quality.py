@@ -1,7 +1,7 @@
 """The quality gate: every image decoded once, made plain or quarantined, with key and reason.
 
 The gated dataset's images are RGB PNGs that a training may trust; precomputed embeddings are
-checked and left as they are. `<folder>/quarantine.parquet` tells what was left
+checked and left as they are. `<folder>/quarantine.parquet` lists what was left
 out ("quarantined") and what was changed in a way worth knowing ("normalised").
 """
 

@@ -90,8 +90,8 @@ class PriorNetwork(nn.Module):
     caption's Gaussian have the standard deviation κσ_c, that is E[z_0 | z_t] without reading the
     caption. They have σ_c, so it is so at κ = 1; for another κ the expectation is
     μ_c + √ᾱ_t / (ᾱ_t + κ² (1 − ᾱ_t)) (z_t − μ_c), and `shrunk` is a fixed multiple of it about μ_c
-    at every t. In all cases the network can recover z_t from `shrunk`, t and c, and where noise
-    tells nothing, `shrunk` is near μ_c.
+    at every t. In all cases the network can recover z_t from `shrunk`, t and c, and at the
+    noisiest timesteps `shrunk` is near μ_c.
 
     Without its caption (classifier-free guidance) the network still reads the caption's Gaussian.
 
