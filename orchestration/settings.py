@@ -27,10 +27,7 @@ CORGI_LANGUAGE_FREE      language_free.source
 
 from __future__ import annotations
 
-import getpass
 import os
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,12 +46,12 @@ from corgi_core.config.loading import (
     preset_values,
     yaml_of,
 )
+from corgi_core.config.names import check_dataset_name, check_name
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file
 
 DEFAULT_PRESET = "emoji"
 SQLITE = "sqlite:///"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HOST = "127.0.0.1"  # pages are served to this machine alone
 AS_TRAINING = (
     "workflowType=machine_learning"  # else MLflow's pages look for language models' traces
@@ -67,9 +64,6 @@ SHORT_VARIABLES = {  # field of `Variables` → setting
     "clip": "clip",
     "language_free": "language_free.source",
 }
-
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-LONGEST_NAME = 64  # characters
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -347,15 +341,6 @@ def settings_from(
     )
 
 
-def library_variables(values: Mapping[str, str]) -> None:
-    """Set variables that a library is about to read; one that is set already stays as it is.
-
-    Some libraries (Ray's workers, MLflow's client, DVC) are configured in no other way.
-    """
-    for name, value in values.items():
-        os.environ.setdefault(name, value)
-
-
 def sqlite_url(path: Path) -> str:
     """SQLAlchemy's URL of an SQLite file."""
     return SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
@@ -366,58 +351,9 @@ def sqlite_path(url: str) -> Path:
     return Path(unquote(url.removeprefix(SQLITE)))
 
 
-def home_folder() -> Path:
-    """CORGI_HOME, whatever else the environment says."""
-    return Path(os.environ.get("CORGI_HOME") or ".corgi").absolute()
-
-
-def complete_environment() -> None:
-    """Complete the environment of this process and its children, for libraries that rely on it.
-
-    Requests to this machine itself pass by any proxy. A user without an entry in the password
-    database gets a name, and a user without a home folder gets CORGI_HOME as such.
-    """
-    for name in ("no_proxy", "NO_PROXY"):
-        excepted = [host for host in os.environ.get(name, "").split(",") if host]
-        missing = [host for host in LOOPBACK if host not in excepted]
-        os.environ[name] = ",".join([*excepted, *missing])
-    if not Path(os.path.expanduser("~")).is_dir():  # noqa: PTH111  # Path's raises an error
-        os.environ["HOME"] = str(home_folder())
-    try:
-        getpass.getuser()
-    except (KeyError, OSError):
-        os.environ["USER"] = f"uid-{os.getuid()}"
-
-
-def check_dataset_name(name: str) -> None:
-    """CorgiError, with a valid name proposed, where no dataset can have the name."""
-    if name in PRESETS:
-        raise CorgiError(
-            f"{name} is the name of a preset, and of its own data",
-            f"choose another name, such as {valid_name(name)}",
-        )
-    _check_name("a dataset", name)
-
-
-def valid_name(wanted: str) -> str:
-    """A valid name for a dataset that is as like `wanted` as can be: "My Photos" → my-photos."""
-    plain = unicodedata.normalize("NFKD", wanted).encode("ascii", "ignore").decode().lower()
-    name = re.sub(r"[^a-z0-9_]+", "-", plain)[:LONGEST_NAME].strip("-_")
-    return f"{name or 'my'}-data" if not name or name in PRESETS else name
-
-
-def _check_name(what: str, name: str) -> None:
-    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
-        raise CorgiError(
-            f"{name!r} cannot name {what}: names have the letters a to z, digits, - and _, start "
-            f"with a letter or digit, and have at most {LONGEST_NAME} characters",
-            f"choose another name, such as {valid_name(name)}",
-        )
-
-
 def _check_config_name(loaded: LoadedPreset) -> None:
     name = loaded.preset.name
-    _check_name("settings", name)
+    check_name("settings", name)
     if name in PRESETS and name != loaded.base:
         raise CorgiError(
             f"{loaded.origin_of('name')}: {name} is the name of a preset",

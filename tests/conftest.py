@@ -64,6 +64,20 @@ def pipeline() -> CorgiPipeline:
     return tiny_pipeline()
 
 
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """Readers and kinds of decoders that a test registers are gone after it."""
+    from corgi_core.config import DECODER_SETTINGS
+    from corgi_core.data.formats import READERS
+    from corgi_core.decoders import registry
+
+    registered = [(names, dict(names)) for names in (DECODER_SETTINGS, READERS, registry._KINDS)]
+    yield
+    for names, before in registered:
+        for name in names.keys() - before:
+            del names[name]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of one megabyte."""

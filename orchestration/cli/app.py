@@ -15,6 +15,7 @@ import typer
 
 from orchestration.cli import config, data, generate, results, run, ui
 from orchestration.cli.errors import CommandGroup
+from orchestration.environment import restart_if_incomplete
 
 PLAIN = "corgi-plain"  # the error handler of the output's encoding
 PLAIN_SIGNS = {
@@ -75,6 +76,7 @@ def corgi(
 
 def app() -> None:
     """Run the command line of this process, and exit with the command's exit code."""
+    restart_if_incomplete()
     codecs.register_error(PLAIN, _plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

@@ -74,7 +74,7 @@ def print_defect(error: Exception) -> None:
     """Print a defect of Corgi's in one line; its traceback goes to a log file."""
     first_line = (str(error).strip().splitlines() or [""])[0]
     typer.secho(f"Failed: {type(error).__name__}: {first_line}", err=True, fg="red")
-    from orchestration.settings import home_folder
+    from orchestration.environment import home_folder
 
     for folder in (home_folder(), Path(tempfile.gettempdir())):
         try:

@@ -44,9 +44,8 @@ def chosen_settings(
     **ports: int | None,
 ) -> Settings:
     """The settings of a command's options; they win over the environment."""
-    from orchestration.settings import complete_environment, settings_from
+    from orchestration.settings import settings_from
 
-    complete_environment()
     return settings_from(preset, dataset, config, overrides or (), **ports)
 
 

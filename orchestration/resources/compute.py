@@ -26,8 +26,8 @@ from pydantic import Field
 
 from corgi_core import progress
 from corgi_core.io.files import is_running
+from orchestration.environment import set_for_library
 from orchestration.resources.ray_train import apply_on_worker, fit, worker_shape
-from orchestration.settings import library_variables
 
 if TYPE_CHECKING:
     from corgi_core.config import TrainingSettings
@@ -79,9 +79,9 @@ class Compute(LocalRay):
 
     def connect(self, context: Any = None) -> Any:  # type: ignore[override]
         """Start or join Ray, unless this process has done so already."""
-        library_variables(ENVIRONMENT)
+        set_for_library(ENVIRONMENT)
         if not self.address:
-            library_variables(LOCAL_ENVIRONMENT)
+            set_for_library(LOCAL_ENVIRONMENT)
         import ray
 
         if ray.is_initialized():

@@ -11,7 +11,8 @@ from typing import Any
 import dagster as dg
 
 from corgi_core.errors import CorgiError
-from orchestration.settings import Settings, library_variables
+from orchestration.environment import set_for_library
+from orchestration.settings import Settings
 
 LOCK = Path("dvc.lock")
 INGEST, GATE = "ingest", "gate"  # stages of dvc.yaml
@@ -60,7 +61,7 @@ def version_in_lock(lock: Path, stage: str) -> str | None:
 
 @contextmanager
 def _repository() -> Iterator[Any]:
-    library_variables({"DVC_NO_ANALYTICS": "1"})
+    set_for_library({"DVC_NO_ANALYTICS": "1"})
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

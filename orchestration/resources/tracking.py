@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from corgi_core.io.model_index import MODELS_FILE
+from orchestration.environment import set_for_library
 from orchestration.resources.outbox import Message, Outbox, deliver_left_over
 from orchestration.settings import (
     AS_TRAINING,
     SQLITE,
     Settings,
-    library_variables,
     sqlite_path,
 )
 
@@ -222,7 +222,7 @@ class _Receiver:
 @cache
 def _client(tracking_uri: str) -> MlflowClient:
     """A client that answers or fails within seconds; the outbox, not the client, tries again."""
-    library_variables(
+    set_for_library(
         {
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SERVER_TIMEOUT),

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.environment import completed
 from orchestration.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-COMPLETE = "from orchestration.settings import complete_environment; complete_environment();"
+COMPLETE = "from orchestration.environment import restart_if_incomplete; restart_if_incomplete();"
 
 
 def python(program: str, folder: Path, *wrapper: str, **environment: str) -> str:
@@ -51,9 +52,27 @@ print(urllib.request.urlopen(url, timeout=5).read(), requests.get(url, timeout=5
     assert said.split() == ["b'here'", "b'here'"]
 
 
-def test_other_exceptions_from_the_proxy_stay(tmp_path: Path) -> None:
-    program = f"{COMPLETE} import os; print(os.environ['NO_PROXY'])"
-    assert python(program, tmp_path, NO_PROXY="example.org").startswith("example.org,")
+def test_the_program_starts_again_with_its_options_beside_a_proxy(tmp_path: Path) -> None:
+    variables = {"PATH": os.environ["PATH"], "HTTPS_PROXY": "http://127.0.0.1:9"}
+    command = [str(Path(sys.executable).with_name("corgi")), "config", "show", "--set", "seed=41"]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "seed: 41" in done.stdout
+
+
+def test_other_exceptions_from_the_proxy_stay() -> None:
+    assert completed({"NO_PROXY": "example.org", "all_proxy": "socks5://proxy:1"}) == {
+        "NO_PROXY": "example.org,127.0.0.1,localhost,::1",
+        "no_proxy": "127.0.0.1,localhost,::1",
+        "all_proxy": "socks5://proxy:1",
+    }
+
+
+def test_a_complete_environment_stays_as_it_is() -> None:
+    plain = {"PATH": "/bin", "NO_PROXY": "example.org", "HTTP_PROXY": ""}
+    assert completed(plain) == plain
+    beside_proxy = completed({"http_proxy": "http://proxy:1"})
+    assert completed(beside_proxy) == beside_proxy
 
 
 def test_a_user_without_an_entry_and_without_a_home_gets_both(tmp_path: Path) -> None:

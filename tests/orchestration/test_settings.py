@@ -10,9 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from corgi_core.config import PRESETS
+from corgi_core.config.names import NAME
 from corgi_core.errors import CorgiError
 from orchestration.definitions import build_definitions
-from orchestration.settings import NAME, Settings, check_dataset_name, valid_name
+from orchestration.settings import Settings
 
 
 def written(folder: Path, text: str) -> Path:
@@ -169,8 +170,3 @@ def test_no_two_presets_and_datasets_share_a_workspace(
     if one[1] != other[1] or one[1] is None:
         assert first.dataset_folder != second.dataset_folder
     assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*", first.workspace)
-
-
-@given(st.text(max_size=80))
-def test_the_proposed_name_is_valid(wanted: str) -> None:
-    check_dataset_name(valid_name(wanted))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,15 +76,13 @@ class ColourTask(DecoderTask[ColourSettings, ColourNetwork]):
 
 
 @pytest.fixture
-def colour() -> Iterator[None]:
+def colour() -> None:
     register(
         "colour",
         decoder=f"{__name__}:ColourDecoder",
         task=f"{__name__}:ColourTask",
         settings=ColourSettings,
     )
-    yield
-    del DECODER_SETTINGS["colour"], registry._KINDS["colour"]
 
 
 @pytest.mark.usefixtures("colour")
