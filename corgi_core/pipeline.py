@@ -305,11 +305,9 @@ class CorgiPipeline:
         prompts = check_prompts(prompts)
         self.check_num_images(num_images * len(prompts), num_images)
         z = self.embed_text(prompts, num_images, seed=seed)
-        images = [
-            self._decode(rows, num_steps, guidance, seed, prompt)
-            for rows, prompt in zip(torch.split(z, num_images), prompts, strict=True)
-        ]
-        return _as_output(torch.cat(images), output_type)
+        sample_ids = [*range(num_images)] * len(prompts)
+        images = self._decode(z, num_steps, guidance, seed, prompts, sample_ids)
+        return _as_output(images, output_type)
 
     @torch.no_grad()
     def variations(
@@ -419,7 +417,9 @@ class CorgiPipeline:
             samples = self.embed_text(prompt, num_images, seed=seed)
             weight = BLEND_WEIGHT if weight is None else weight
             blended = slerp(self._embedding(image), samples, weight, self.encoder_dims)
-            return _as_output(self._decode(blended, num_steps, guidance, seed, prompt), output_type)
+            return _as_output(
+                self._decode(blended, num_steps, guidance, seed, [prompt]), output_type
+            )
         if prompt is not None or before is None or after is None:
             raise CorgiError(
                 "an edit needs a prompt, or the captions before and after",
@@ -540,11 +540,9 @@ class CorgiPipeline:
         guidance: float | None,
         seed: int,
     ) -> Tensor:
-        """Images from one embedding [d] to another, each decoded alone: so from the same noise."""
+        """Images from one embedding [d] to another, all decoded from the same noise."""
         points = interpolation(start, end, num_images, self.encoder_dims)
-        return torch.cat(
-            [self._decode(point, num_steps, guidance, seed) for point in torch.split(points, 1)]
-        )
+        return self._decode(points, num_steps, guidance, seed, sample_ids=[0] * num_images)
 
     def _decode(
         self,
@@ -552,24 +550,32 @@ class CorgiPipeline:
         num_steps: int | None,
         guidance: float | None,
         seed: int,
-        prompt: str | None = None,
+        prompts: Sequence[str] | None = None,
+        sample_ids: Sequence[int] | None = None,
     ) -> Tensor:
-        """Images [n, 3, s, s] of z [n, d]; a decoder that reads text reads the prompt beside it."""
+        """Images [n, 3, s, s] of z [n, d]; a decoder that reads text reads the prompts beside it.
+
+        Each prompt belongs to the next n / len(prompts) of the embeddings.
+        """
         check_guidance(guidance)
         if not bool(torch.isfinite(z).all()):
             raise CorgiError("an embedding holds numbers that are not finite", "embed it again")
         return self.decoder.decode(
-            z.to(self.device), self._text_beside(len(z), prompt),
-            num_steps=num_steps, guidance=guidance, seed=seed,
+            z.to(self.device), self._text_beside(len(z), prompts),
+            num_steps=num_steps, guidance=guidance, seed=seed, sample_ids=sample_ids,
         )  # fmt: skip
 
-    def _text_beside(self, count: int, prompt: str | None) -> TextCond | None:
-        if prompt is None or not self.decoder.reads_text:
+    def _text_beside(self, count: int, prompts: Sequence[str] | None) -> TextCond | None:
+        if prompts is None or not self.decoder.reads_text:
             return None
         from corgi_core.decoders.decoder import TextCond
 
-        tokens, mask = (part.to(self.device) for part in self.tokens.encode([prompt]))
-        return TextCond(tokens.expand(count, -1, -1), mask.expand(count, -1))
+        return TextCond(
+            *(
+                part.to(self.device).repeat_interleave(count // len(prompts), dim=0)
+                for part in self.tokens.encode(list(prompts))
+            )
+        )
 
     def _sample_prior(
         self,
@@ -580,17 +586,15 @@ class CorgiPipeline:
         seed: int = 0,
     ) -> Tensor:
         check_guidance(guidance)
-        tokens, mask = (part.to(self.device) for part in self.tokens.encode(list(prompts)))
+        tokens, mask = self.tokens.encode(list(prompts))
         text = self.clip.encode_texts(prompts)
-        return torch.cat(
-            [
-                self.prior.sample(
-                    tokens[j].expand(num_images, -1, -1), mask[j].expand(num_images, -1),
-                    text[j].expand(num_images, -1),
-                    num_steps=num_steps, guidance=guidance, seed=seed,
-                )
-                for j in range(len(prompts))
-            ]
+        each = [
+            part.to(self.device).repeat_interleave(num_images, dim=0)
+            for part in (tokens, mask, text)
+        ]
+        return self.prior.sample(
+            *each, num_steps=num_steps, guidance=guidance, seed=seed,
+            sample_ids=[*range(num_images)] * len(prompts),
         )  # fmt: skip
 
     def _image_encoder(self) -> ClipEnsemble:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
@@ -39,10 +39,10 @@ class TextCond(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How a batch of images is sampled: image i of it from the noise of (seed, first + i)."""
+    """How a batch of images is sampled: image i of it from the noise of (seed, sample_ids[i])."""
 
     seed: int
-    first: int
+    sample_ids: Sequence[int]
     num_steps: int
     guidance: float
 
@@ -137,8 +137,11 @@ class Decoder(ABC):
         guidance: float | None = None,
         seed: int = 0,
         size: int | None = None,
+        sample_ids: Sequence[int] | None = None,
     ) -> Tensor:
-        """Decode embeddings to images. Image i depends on (seed, i), its embedding and its text.
+        """Decode embeddings to images.
+
+        Image i depends on (seed, sample_ids[i]), its embedding and its text.
 
         Args:
             embeddings: CLIP embeddings [n, d] of the decoder's own encoders.
@@ -147,6 +150,7 @@ class Decoder(ABC):
             guidance: Scale of classifier-free guidance, 1 is none; by default, the settings'.
             seed: Of the noise.
             size: Pixels to a side; by default, the settings' image_size. Other sizes are resampled.
+            sample_ids: Which of the seed's noise each image starts from; by default 0 … n − 1.
 
         Returns:
             Images [n, 3, size, size], float32 in [0, 1].
@@ -157,6 +161,7 @@ class Decoder(ABC):
         num_steps = self.settings.num_steps if num_steps is None else num_steps
         guidance = self.settings.guidance if guidance is None else guidance
         size = self.settings.image_size if size is None else size
+        sample_ids = range(len(embeddings)) if sample_ids is None else sample_ids
         self._check_inputs(embeddings, text)
         self._check_options(num_steps, guidance, size)
         batches = [embeddings.new_empty((0, 3, size, size), dtype=torch.float32)]
@@ -166,7 +171,9 @@ class Decoder(ABC):
             cond = (
                 None if text is None else TextCond(text.tokens[rows].float(), text.attn_mask[rows])
             )
-            images = self.sample(z, cond, SampleOptions(seed, first, num_steps, guidance))
+            images = self.sample(
+                z, cond, SampleOptions(seed, sample_ids[rows], num_steps, guidance)
+            )
             batches.append(_resized(images.float().clamp(0, 1), size))
             report("decoding", first + len(z), len(embeddings))
         return torch.cat(batches)

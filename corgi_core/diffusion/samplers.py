@@ -16,7 +16,7 @@ Each returns samples x_0 [n, *any] and raises CorgiError for an impossible numbe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -103,20 +103,15 @@ def timesteps_of(sampler: str, num_steps: int, schedule: Schedule | None = None)
     return list(map(int, _solver(sampler, num_steps, schedule).timesteps))
 
 
-def noise_for(seed: int, first: int, count: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise [count, *shape] that depends on (seed, sample number) only.
+def noise_for(seed: int, sample_ids: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise [len(sample_ids), *shape]: row i depends on (seed, sample_ids[i]) only.
 
-    Sample `first + i` gets the same noise in whatever batch it is sampled.
+    A sample gets the same noise in whatever batch it is sampled.
     """
-    noise = [
-        torch.randn(shape, generator=torch.Generator().manual_seed(_sample_seed(seed, first + i)))
-        for i in range(count)
-    ]
-    return torch.stack(noise)
-
-
-def _sample_seed(seed: int, sample: int) -> int:
-    return (seed * 1_000_003 + sample) % 2**63
+    seeds = [(seed * 1_000_003 + sample) % 2**63 for sample in sample_ids]
+    return torch.stack(
+        [torch.randn(shape, generator=torch.Generator().manual_seed(each)) for each in seeds]
+    )
 
 
 def _solve(

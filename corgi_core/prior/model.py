@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -69,6 +69,7 @@ class PriorModel:
         guidance: float | None = None,
         sampler: str | None = None,
         seed: int = 0,
+        sample_ids: Sequence[int] | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
         """Image embeddings for n captions.
@@ -80,7 +81,8 @@ class PriorModel:
             num_steps: of the sampler; the model's settings by default.
             guidance: scale of the classifier-free guidance, 1 is none; the settings' by default.
             sampler: one of `SAMPLERS`; the settings' by default.
-            seed: row i of the result depends on (seed, i) and its own caption only.
+            seed: row i of the result depends on (seed, sample_ids[i]) and its own caption only.
+            sample_ids: which of the seed's noise each row starts from; 0 … n − 1 by default.
             callback: called with every timestep and prediction ẑ_0, before the final scaling.
 
         Returns:
@@ -93,6 +95,7 @@ class PriorModel:
         num_steps = self.settings.num_steps if num_steps is None else num_steps
         guidance = self.settings.guidance if guidance is None else guidance
         sampler = self.settings.sampler if sampler is None else sampler
+        sample_ids = range(len(text)) if sample_ids is None else sample_ids
         self._check(text, guidance)
         sample, timesteps = sampler_named(sampler), timesteps_of(sampler, num_steps)
         sqrt_alphas_cumprod = Schedule.linear().alphas_cumprod.sqrt().tolist()
@@ -121,8 +124,9 @@ class PriorModel:
                     callback(t, z_0.clone())
                 return gaussians.whiten(z_0)
 
-            noise = noise_for(seed, first, len(c), (num_steps, self.bank.width)).to(text.device)
-            chunks.append(gaussians.unwhiten(sample(denoiser, noise, num_steps)))
+            noise = noise_for(seed, sample_ids[rows], (num_steps, self.bank.width))
+            u_0 = sample(denoiser, noise.to(text.device), num_steps)
+            chunks.append(gaussians.unwhiten(u_0))
         return scale_per_encoder(torch.cat(chunks), self.bank.encoder_dims)
 
     def _check(self, text: Tensor, guidance: float) -> None:

@@ -126,6 +126,7 @@ def test_steps_and_guidance_reach_the_decoder(pipeline, image):
 def separate_samples(pipeline, image, n):
     return {
         "caption": pipeline.text_to_image("a red apple", n, **PT),
+        "captions": pipeline.text_to_image(["a red apple", "a car"], n, **PT),
         "variations": pipeline.variations(image, n, **PT),
         "image and caption": pipeline.edit(image, "a red apple", weight=0.4, num_images=n, **PT),
     }

@@ -54,7 +54,7 @@ class CascadeDecoder(Decoder):
         for first in range(0, len(z), batch):
             rows = slice(first, first + batch)
             cond = None if text is None else TextCond(text.tokens[rows], text.attn_mask[rows])
-            part = replace(options, first=options.first + first)
+            part = replace(options, sample_ids=options.sample_ids[rows])
             images: Tensor | None = None
             for number in range(len(self.settings.stages)):
                 images = self._sample_stage(number, images, z[rows], cond, part)
@@ -76,7 +76,7 @@ class CascadeDecoder(Decoder):
 
         def noise(name: str, size: int) -> Tensor:
             seed = seed_of(name, options.seed, number)
-            return noise_for(seed, options.first, len(z), (3, size, size)).to(z.device)
+            return noise_for(seed, options.sample_ids, (3, size, size)).to(z.device)
 
         level = z.new_full((len(z),), settings.sampling_noise)
         added = []

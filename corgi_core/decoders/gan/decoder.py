@@ -24,7 +24,7 @@ class GanDecoder(Decoder):
 
     def sample(self, z: Tensor, text: TextCond | None, options: SampleOptions) -> Tensor:
         """Images [n, 3, s, s] in [0, 1] of embeddings [n, d]: see `Decoder.sample`."""
-        latent = noise_for(options.seed, options.first, len(z), (self.network.shape.latent_width,))
+        latent = noise_for(options.seed, options.sample_ids, (self.network.shape.latent_width,))
         return unsigned(self.network(z, latent.to(z.device)))
 
 

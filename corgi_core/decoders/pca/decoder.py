@@ -34,7 +34,7 @@ class PCADecoder(Decoder):
 
     def sample(self, z: Tensor, text: TextCond | None, options: SampleOptions) -> Tensor:
         """Images [n, 3, s, s] in [0, 1] of embeddings [n, d]: see `Decoder.sample`."""
-        noise = noise_for(options.seed, options.first, len(z), (1, self.network.shape.components))
+        noise = noise_for(options.seed, options.sample_ids, (1, self.network.shape.components))
         x_0 = sample_dpmpp(
             lambda x_t, t: self._predict_x0(x_t, t, z, options.guidance),
             noise.to(z.device),

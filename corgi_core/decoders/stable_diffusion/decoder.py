@@ -62,7 +62,7 @@ class StableDiffusionDecoder(Decoder):
         """Images [n, 3, s, s] in [0, 1] of embeddings [n, d]: see `Decoder.sample`."""
         side = self.settings.image_size // self.network.latent_pixels
         channels = self.network.vae.config["latent_channels"]
-        noise = noise_for(options.seed, options.first, len(z), (1, channels, side, side))
+        noise = noise_for(options.seed, options.sample_ids, (1, channels, side, side))
         batch = max(1, BATCH_PIXELS // self.settings.image_size**2)
         batches = [
             self._sample_batch(noise[first : first + batch], z[first : first + batch], options)

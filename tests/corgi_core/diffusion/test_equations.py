@@ -226,8 +226,8 @@ def test_weighted_error_by_hand():
 
 
 def test_noise_depends_on_the_sample_number_only():
-    together = noise_for(seed=7, first=0, count=5, shape=(2, 3))
-    alone = noise_for(seed=7, first=3, count=1, shape=(2, 3))
+    together = noise_for(seed=7, sample_ids=range(5), shape=(2, 3))
+    alone = noise_for(seed=7, sample_ids=[3], shape=(2, 3))
     torch.testing.assert_close(together[3:4], alone, rtol=0, atol=0)
     assert not torch.equal(together[0], together[1])
 

@@ -246,7 +246,7 @@ def test_the_network_reads_the_embedding_shrunk_toward_its_gaussian(network, cap
     network.noisy.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     PriorModel(network, bank, SETTINGS, ENCODERS, {}).sample(*captions, num_steps=2, seed=7)
     c = bank.assign(captions[2])
-    mean, noise = bank.means[c], noise_for(7, 0, len(c), (2, D))[:, 0]
+    mean, noise = bank.means[c], noise_for(7, range(len(c)), (2, D))[:, 0]
     z_t = mean + bank.std[c] * noise
     shrunk = mean + Schedule.linear().alphas_cumprod[999].sqrt().float() * (z_t - mean)
     torch.testing.assert_close(read[0], shrunk)
@@ -260,6 +260,9 @@ def test_samples_do_not_depend_on_the_batch(network, captions, bank):
     torch.testing.assert_close(together[:2], alone, rtol=1e-4, atol=1e-4)
     assert together.norm(dim=1).numpy() == pytest.approx(D**0.5, rel=1e-4)
     assert not torch.allclose(together, prior.sample(tokens, mask, text, seed=4), atol=1e-3)
+    others = prior.sample(tokens[1:3], mask[1:3], text[1:3], seed=3, sample_ids=[1, 0])
+    torch.testing.assert_close(others[0], together[1], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(others[1], together[2], atol=1e-3)
 
 
 def test_guidance_one_is_no_guidance_and_two_extrapolates(network, captions, bank):
