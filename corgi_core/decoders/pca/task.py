@@ -88,12 +88,12 @@ class PCATask(DecoderTask[PCASettings, PCANetwork]):
 
     @cached_property
     def _basis(self) -> PrincipalComponents:
-        if self.tuning is not None:  # the network to continue from has its own components
-            network = self.tuning.start.network
-            assert isinstance(network, PCANetwork)
-            return network.basis
         basis = PrincipalComponents(self.settings.image_size, self.settings.components)
-        basis.fit(signed(self.training_pixels))
+        if self.tuning is None:
+            basis.fit(signed(self.training_pixels))
+        else:  # the network to continue from has its own components
+            fitted = self.tuning.start.network.get_submodule("basis")
+            basis.load_state_dict(fitted.state_dict())
         return basis
 
     @cached_property
