@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from tests.helpers.tiny_corgi import Corgi, corgi_in
 from tests.helpers.vectors_on_disk import WIDTHS, rows, write_parquet
 
 # The preset's own graph in seconds: `corgi` with smaller trainings, in this one process (no Ray).
@@ -28,9 +25,7 @@ prior:
              evaluate_every: 80, checkpoint_every: 80}
 evaluation: {steps: [1]}
 """
-CORGI = "from orchestration.cli.app import app; app()"
 PRIORS = {"baseline", "shifted-k1"}
-Corgi = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def corgi(home: Path) -> Corgi:
     """Runs `corgi WORDS… --preset embeddings` in a workspace of its own."""
-    (home / "small.yaml").write_text(SMALL, encoding="utf-8")
-    environment = os.environ | {
-        "CORGI_CONFIG": str(home / "small.yaml"), "CORGI_HOME": str(home),
-        "CORGI_DATA": str(home / "data"), "CORGI_WORKERS": "0",
-    }  # fmt: skip
-
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", CORGI, *words],
-            env=environment, cwd=home, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
-    return run
+    return corgi_in(home, SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +47,7 @@ def workspace(home: Path, corgi: Corgi) -> Path:
     assert "corgi run --preset embeddings --dataset made" in ingested.stdout, ingested.stderr
     done = corgi("run", "--dataset", "made")
     assert done.returncode == 0, done.stdout + done.stderr
-    return home / "embeddings.made"
+    return home / ".corgi" / "embeddings.made"
 
 
 def test_every_prior_is_scored_and_knows_its_captions(workspace: Path) -> None:
@@ -83,7 +66,7 @@ def test_every_prior_is_scored_and_knows_its_captions(workspace: Path) -> None:
 
 
 def test_what_was_measured_is_registered_without_a_decoder(home: Path, workspace: Path) -> None:
-    client = MlflowClient(f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{home / '.corgi' / 'mlflow' / 'mlflow.db'}")
     names = {model.name for model in client.search_registered_models()}
     assert names == {"embeddings.made-prior", "embeddings.made-clip"}
     assert len(client.search_model_versions("name = 'embeddings.made-prior'")) == 6

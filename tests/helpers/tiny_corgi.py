@@ -47,19 +47,19 @@ for title in sys.argv[1:]:
 Corgi = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def corgi_in(home: Path, **variables: str) -> Corgi:
+def corgi_in(home: Path, preset: str = SMALL_PRESET, **variables: str) -> Corgi:
     """Runs `corgi WORDS…` in a workspace of its own under `home`."""
-    return _run_in(home, CORGI, **variables)
+    return _run_in(home, CORGI, preset, **variables)
 
 
 def materialise_in(home: Path) -> Corgi:
     """Materialises assets, each "asset" or "asset:partition", in the workspace under `home`."""
-    return _run_in(home, MATERIALISE)
+    return _run_in(home, MATERIALISE, SMALL_PRESET)
 
 
-def _run_in(home: Path, code: str, **variables: str) -> Corgi:
+def _run_in(home: Path, code: str, preset: str, **variables: str) -> Corgi:
     config = home / "small.yaml"
-    config.write_text(SMALL_PRESET, encoding="utf-8")
+    config.write_text(preset, encoding="utf-8")
     environment = os.environ | {
         "CORGI_HOME": str(home / ".corgi"), "CORGI_DATA": str(home / "data"),
         "CORGI_WORKERS": "0", "CORGI_CONFIG": str(config), "COLUMNS": "120", **variables,
