@@ -22,6 +22,8 @@ import pytest
 PRESET = "emoji-small"
 ROOT = Path(__file__).resolve().parents[2]
 CORGI = [sys.executable, "-c", "from orchestration.cli.app import app; app()"]
+# Nothing listens there: whatever goes through it fails.
+PROXIES = dict.fromkeys(("http_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
 PATIENCE = 600  # seconds
 
 
@@ -51,20 +53,22 @@ class Workspace:
         return outside | mine
 
     def corgi(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self.run([*CORGI, *words])
+        """A `corgi` to its end, beside a proxy that it must not use."""
+        return self.run([*CORGI, *words], **PROXIES)
 
-    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+    def run(self, command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True,
-            timeout=PATIENCE, check=False,
+            command, env=self.environment | variables, cwd=self.folder,
+            capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
 
     def start(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
         """A `corgi` that goes on while the test does other things, its output in `log`."""
         with log.open("ab") as file:
             return subprocess.Popen(
-                [*CORGI, *words], env=self.environment, cwd=self.folder, stdout=file, stderr=file
-            )
+                [*CORGI, *words], env=self.environment | PROXIES, cwd=self.folder,
+                stdout=file, stderr=file,
+            )  # fmt: skip
 
     def kill_the_demo_when(self, seen: Callable[[], bool]) -> None:
         """Start `corgi demo` and SIGKILL it as soon as `seen()`."""
