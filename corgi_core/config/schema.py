@@ -141,6 +141,7 @@ class DecoderSettings:
     cond_dropout: Share  # probability of hiding the embedding, for guidance
     perturbed: Share  # of the training embeddings, made as uncertain as a prior's are …
     min_cosine: Cosine  # … down to this cosine to the true one
+    balanced: Switch = True  # near twins count as one image: all others are used more often
     guidance: NonNegative
     num_steps: Count  # of sampling
     training: TrainingSettings

@@ -1,9 +1,4 @@
-"""Which training images have their captions used, and how often each image is trained on.
-
-Caption subsets keep the captions of some training images; the rest is image-only data. Balance
-counts near twins as one: two thirds of all emoji are people in six skin tones, and as often as all
-others they would teach a decoder people and little else.
-"""
+"""Caption subsets: the training images whose captions are used; the rest is image-only data."""
 
 from __future__ import annotations
 
@@ -11,22 +6,17 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from upath import UPath
 
 from corgi_core.data.dataset import read_arrow, sources_of
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, digest_of
-
-TWIN_COSINE = 0.85  # from which two images are near twins
-MAX_REPEATS = 4  # of an image without twins, for one use of an image in a family of as many
 
 
 @dataclass(frozen=True)
@@ -99,20 +89,3 @@ def captions_of_other_sources(manifest: pd.DataFrame, source: str, seed: int) ->
         )
     keys = np.array(sorted(others), dtype=str)
     return CaptionSubset(keys, len(keys) / len(captioned), seed)
-
-
-def balanced_rows(embeddings: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """Rows of embeddings [n, d], each at least once, ⌊4 / c⌋ times where c are near twins.
-
-    Blocks of the embeddings have equal mean squares, so a cosine here is the encoders' average. At
-    most 4 twins are counted, an image among its own.
-    """
-    import faiss
-
-    directions = np.ascontiguousarray(embeddings, dtype=np.float32)
-    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-    index = faiss.IndexFlatIP(directions.shape[1])
-    index.add(directions)
-    cosines, _ = index.search(directions, min(MAX_REPEATS, len(directions)))
-    twins = (cosines >= TWIN_COSINE).sum(axis=1).clip(min=1)
-    return np.repeat(np.arange(len(directions)), MAX_REPEATS // twins)

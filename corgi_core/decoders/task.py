@@ -6,18 +6,21 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from corgi_core.config import DecoderSettings
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.subsets import balanced_rows
+from corgi_core.data.balance import repeats_of
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
+from corgi_core.io.files import atomic_file, digest_of
 from corgi_core.training.randomness import StepRandom
 from corgi_core.training.task import Task
 
@@ -39,7 +42,7 @@ class DecoderTask(Task[N], Generic[S, N]):
     """Training of a decoder (a `Task` of the training loop) on all training images.
 
     `pixels` holds "pixels", uint8 [n, 3, s, s]; `embeddings` holds "image", [n, d]. A training row
-    is an image; an image without near twins has several rows.
+    is an image; with the setting `balanced`, an image without near twins has several rows.
     """
 
     settings: S
@@ -64,6 +67,15 @@ class DecoderTask(Task[N], Generic[S, N]):
     @abstractmethod
     def decoder(self, model: N, card: Mapping[str, Any]) -> Decoder:
         """The trained model as a decoder."""
+
+    def prepare_data(self, folder: Path) -> None:
+        """Look for near twins once: the other workers and the next attempts read what was found."""
+        of = digest_of(self.embeddings.digest, self.train_keys, self.settings.balanced)
+        path = folder / f"repeats-{of}.safetensors"
+        if not path.exists():
+            with atomic_file(path) as temporary:
+                save_file({"repeats": self.repeats}, str(temporary))
+        self.repeats = load_file(path)["repeats"]
 
     def prepare(self, model: N) -> None:
         """Set statistics of the training images, or all weights of the decoder to continue from."""
@@ -120,11 +132,19 @@ class DecoderTask(Task[N], Generic[S, N]):
 
     @cached_property
     def order(self) -> Tensor:
-        """Training row → number of its image; images without near twins have several rows."""
-        rows = balanced_rows(self.training_embeddings.numpy())
+        """Training row → number of its image, long [rows]; an image has `repeats` rows."""
+        repeats = self.repeats
         if self.tuning is not None:
-            rows = rows[np.isin(tuple(self.train_keys), self.tuning.keys)[rows]]
-        return torch.from_numpy(rows)
+            tuned = np.isin(tuple(self.train_keys), self.tuning.keys)
+            repeats = torch.where(torch.from_numpy(tuned), repeats, 0)
+        return torch.repeat_interleave(repeats.long())
+
+    @cached_property
+    def repeats(self) -> Tensor:
+        """How often an epoch uses each training image, uint8 [n]: once, if not `balanced`."""
+        if not self.settings.balanced:
+            return torch.ones(len(self.train_keys), dtype=torch.uint8)
+        return torch.from_numpy(repeats_of(self.training_embeddings.numpy()))
 
     @cached_property
     def held_out(self) -> tuple[Tensor, Tensor]:

@@ -108,6 +108,8 @@ def train(
     with explain_full_disk(folder), lock:
         if world_size > 1:  # no worker reads the folder before rank 0 has locked it
             torch.distributed.all_reduce(torch.zeros(1, device=device))
+        if rank > 0:
+            task.prepare_data(folder)
         with keep_freed_memory():
             return _train(task, settings, folder, rank, world_size, device, name)
 

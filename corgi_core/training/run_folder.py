@@ -51,18 +51,26 @@ def prepare_run_folder(
     *,
     write: bool = True,
 ) -> Path:
-    """The run folder, claimed for this training; CorgiError for whatever must stop it at once."""
+    """The run folder, claimed for this training; CorgiError for whatever must stop it at once.
+
+    With `write` the task's data are prepared, too: what all workers share is written there.
+    """
     if not is_local(folder):
         raise CorgiError(
             f"the run folder {folder} is not on a file system",
             "train in a folder that all workers can reach as files",
         )
-    if task.rows < 1:
-        raise CorgiError("there are no samples to train on", "check the dataset and its split")
     _check_parts(task, settings, workers)
-    folder = Path(str(folder))
-    with explain_full_disk(folder):
-        claim(folder, identity_of(task, settings), write=write)
+    folder, identity = Path(str(folder)), identity_of(task, settings)
+    claim(folder, identity, write=False)
+    if write:
+        with explain_full_disk(folder):
+            task.prepare_data(folder)
+            if task.rows < 1:
+                raise CorgiError(
+                    "there are no samples to train on", "check the dataset and its split"
+                )
+            claim(folder, identity)
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -32,6 +33,13 @@ class Task(ABC, Generic[M]):
     @abstractmethod
     def build(self) -> M:
         """The freshly initialised model; torch has been seeded."""
+
+    def prepare_data(self, folder: Path) -> None:
+        """Compute, or read from `folder`, what all workers need and one of them is to compute.
+
+        The first worker calls it before all others, and all before `rows` is read. `folder`, the
+        run's, need not exist; what is written there is whole or absent.
+        """
 
     def prepare(self, model: M) -> None:
         """Set what is computed from the data and not learned.

@@ -24,11 +24,11 @@ from corgi_core.config.loading import (
 )
 from corgi_core.errors import CorgiError
 
-# The sections of the presets that no renamed setting is in, as they were before the schema.
+# The sections of the presets that no renamed or new setting is in, as before the schema.
 DIGESTS = {
     "emoji": {
         "data": "4b583f0542246d8c", "encoders": "d21a4b5bf7396bf5",
-        "prior": "0ddf5c7f9993992a", "decoders": "0778d9a7fe231f1c",
+        "prior": "0ddf5c7f9993992a",
         "gaussians": "875fbe74fb0c0ac3", "evaluation": "548c8a8cbfb0809b",
         "study": "643693be0bed0b6a", "comparison": "093398466db84167",
         "language_free": "db9c5b15e3aa34ae",

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -10,9 +9,7 @@ from hypothesis import strategies as st
 
 from corgi_core.data.dataset import write_dataset
 from corgi_core.data.subsets import (
-    MAX_REPEATS,
     CaptionSubset,
-    balanced_rows,
     caption_subset,
     captions_of_other_sources,
 )
@@ -113,24 +110,3 @@ def test_a_source_must_be_there_and_not_the_only_one_with_captions(tmp_path):
         captions_of_other_sources(manifest, "nobody", seed=0)
     with pytest.raises(CorgiError, match="no captions but those of noto"):
         captions_of_other_sources(manifest[manifest["key"] != "b1"], "noto", seed=0)
-
-
-def family(size: int, seed: int) -> np.ndarray:
-    """`size` embeddings within a cosine of 0.99 of each other."""
-    random = np.random.default_rng(seed)
-    return random.standard_normal(64) + 0.05 * random.standard_normal((size, 64))
-
-
-@pytest.mark.parametrize(
-    ("size", "repeats"), [(1, MAX_REPEATS), (2, MAX_REPEATS // 2), (4, 1), (50, 1)]
-)
-def test_a_family_of_up_to_four_is_used_as_often_as_one_image(size: int, repeats: int) -> None:
-    others = [family(1, seed) for seed in range(1, 9)]
-    rows = balanced_rows(np.concatenate([family(size, 0), *others]).astype(np.float16))
-    counts = np.bincount(rows, minlength=size + 8)
-    assert counts[:size].tolist() == [repeats] * size
-    assert counts[size:].tolist() == [MAX_REPEATS] * 8
-
-
-def test_one_image_alone_is_trained_on() -> None:
-    assert balanced_rows(family(1, 0)).tolist() == [0] * MAX_REPEATS
