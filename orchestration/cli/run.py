@@ -46,7 +46,7 @@ def run(
 def demo(
     preset: PresetOption = None, config: ConfigOption = None, overrides: SetOption = None
 ) -> None:
-    """`corgi run` on emoji, which need no download: ten minutes on a laptop."""
+    """`corgi run` on emoji, which need no download: about 20 minutes on two cores."""
     run(preset, None, config, overrides)
 
 

@@ -14,9 +14,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from corgi_core import CorgiPipeline
+from corgi_core.io.pictures import grid
 from tests.helpers.tiny_pipeline import register
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -35,7 +36,7 @@ def imported(name: str) -> ModuleType:
 
 def test_every_example_is_tested() -> None:
     tested = {"sample_from_bank.py", "train_prior_on_embeddings.py", "add_a_decoder.py",
-              "add_a_reader.py", "corgi.ipynb"}  # fmt: skip
+              "add_a_reader.py", "strip_of_captions.py", "corgi.ipynb"}  # fmt: skip
     assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")} == tested
 
 
@@ -61,6 +62,24 @@ def test_a_decoder_of_ones_own_is_trained_and_loaded() -> None:
 def test_a_reader_of_ones_own_is_ingested(capsys: pytest.CaptureFixture[str]) -> None:
     imported("add_a_reader").main()
     assert "apple: test, captions ['a red apple', 'fruit']" in capsys.readouterr().out
+
+
+def test_a_strip_holds_four_images_of_each_caption(
+    pipeline: CorgiPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(pipeline, tmp_path / ".corgi", "emoji")
+    monkeypatch.chdir(tmp_path)
+    module = imported("strip_of_captions")
+    module.main("emoji", "strip.webp", "a red apple", "a car")
+    with Image.open(tmp_path / "strip.webp") as strip:
+        assert strip.width == 2 * module.SIDE + 3 * module.MARGIN
+        assert strip.height > module.SIDE + 3 * module.MARGIN  # the captions
+    images = pipeline.text_to_image("a car", num_images=4, output_type="pt")
+    beside = grid(images, columns=2).resize((module.SIDE, module.SIDE), Image.Resampling.BICUBIC)
+    whole = module.strip(pipeline, ["a red apple", "a car"])
+    left = 2 * module.MARGIN + module.SIDE
+    second = whole.crop((left, module.MARGIN, left + module.SIDE, module.MARGIN + module.SIDE))
+    assert ImageChops.difference(second, beside).getextrema() <= ((0, 1),) * 3
 
 
 def test_the_notebook_runs(
