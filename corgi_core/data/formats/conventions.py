@@ -162,3 +162,15 @@ def text_of(content: bytes) -> str:
         if content.startswith(mark):
             return content.decode(encoding, errors="replace")
     return content.decode("utf-8", errors="replace")
+
+
+def numbered_lines(content: bytes) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, each with its number from 1."""
+    lines = re.split(r"\r\n|\r|\n", text_of(content))
+    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def shortened(value: object) -> str:
+    """A value as it is quoted in a report: its first 80 characters."""
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"

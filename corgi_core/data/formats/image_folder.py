@@ -11,12 +11,10 @@ Folders called train, test or validation give the split; validation counts as te
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from posixpath import normpath
 
 from upath import UPath
 
@@ -31,11 +29,13 @@ from corgi_core.data.formats.conventions import (
     captions_in,
     captions_in_json,
     column_among,
+    shortened,
     split_among,
     text_of,
 )
+from corgi_core.data.formats.names import ImageNames, key_of, stem_of, suffix_of
 from corgi_core.data.formats.tables import FILE_COLUMNS, Row, rows_of
-from corgi_core.data.formats.walk import Files, files_below
+from corgi_core.data.formats.walk import Files, content_of, files_below, not_an_image
 from corgi_core.data.shards import Sample
 from corgi_core.errors import CorgiError
 
@@ -55,20 +55,19 @@ def read(
         raise CorgiError(f"there is no folder {path}", "check the path")
     files, skipped = files_below(path)
     yield from skipped
-    images = sorted(name for name in files if _suffix(name) in IMAGE_SUFFIXES)
+    images = sorted(name for name in files if suffix_of(name) in IMAGE_SUFFIXES)
     captions = _CaptionFiles(path, files, images, caption_column)
     yield from captions.read_tables()
-    stems = Counter(_key(name) for name in images)
+    stems = Counter(key_of(name) for name in images)
     for name in images:
-        try:
-            content = files[name].read_bytes()
-        except OSError as error:
-            yield Skipped(name, "cannot be read", error.strerror or str(error))
+        content = content_of(name, files[name])
+        if isinstance(content, Skipped):
+            yield content
             continue
         found = captions.of(name)
         if found.fault:
             yield Skipped(name, "unusable caption", found.fault)
-        key = _key(name)
+        key = key_of(name)
         yield Sample(
             key=key if stems[key] == 1 else f"{key}-{sha256(_bytes(name)).hexdigest()[:8]}",
             image=content,
@@ -76,25 +75,9 @@ def read(
             split=split_among(name.split("/")[:-1]),
             source=path.name,
             group=key,
-            suffix=_suffix(name),
+            suffix=suffix_of(name),
         )
     yield from captions.unused()
-
-
-def _suffix(name: str) -> str:
-    return name.rpartition("/")[2].rpartition(".")[2].lower()
-
-
-def _stem(name: str) -> str:
-    """An image's path without its suffix."""
-    folder, slash, last = name.rpartition("/")
-    return f"{folder}{slash}{last.rpartition('.')[0]}"
-
-
-def _key(name: str) -> str:
-    """The key of an image's name: without suffix, and without dots in its last part."""
-    folder, slash, last = _stem(name).rpartition("/")
-    return f"{folder}{slash}{last.replace('.', '_')}"
 
 
 def _is_metadata(name: str) -> bool:
@@ -116,20 +99,20 @@ class _CaptionFiles:
         self, root: Path | UPath, files: Files, images: list[str], caption_column: str | None
     ) -> None:
         self._root, self._files, self._column = root, files, caption_column
-        self._images = _ImageNames(root, images)
+        self._images = ImageNames(root, images)
         self._by_image: dict[str, list[str] | None] = {}  # from the tables
         self._found_column = False
-        stems = {_stem(name) for name in images}
+        stems = {stem_of(name) for name in images}
         self._tables = [
             name for name in sorted(files)
-            if _is_metadata(name) or (_is_called_captions(name) and _stem(name) not in stems)
+            if _is_metadata(name) or (_is_called_captions(name) and stem_of(name) not in stems)
         ]  # fmt: skip
         self._others = sorted(set(files) - set(images) - set(self._tables))
         self._used: set[str] = set()
         self._beside: dict[str, dict[str, str]] = {}  # by stem and suffix
         for name in self._others:
-            if _suffix(name) in CAPTION_SUFFIXES:
-                self._beside.setdefault(_stem(name), {})[_suffix(name)] = name
+            if suffix_of(name) in CAPTION_SUFFIXES:
+                self._beside.setdefault(stem_of(name), {})[suffix_of(name)] = name
 
     def read_tables(self) -> Iterator[Skipped]:
         """Read all tables; yields the rows that are passed over.
@@ -202,10 +185,10 @@ class _CaptionFiles:
         """Keep a row's captions for its image; what is wrong with the row, or None."""
         named = row.values.get(file_column)
         if named is None or not str(named).strip():
-            return Skipped(row.where, f"row without {file_column}", _shortened(row.values))
+            return Skipped(row.where, f"row without {file_column}", shortened(row.values))
         image = self._images.found(str(named), table.rpartition("/")[0])
         if image is None:
-            return Skipped(row.where, "names no image that is there", _shortened(str(named)))
+            return Skipped(row.where, "names no image that is there", shortened(str(named)))
         captions = captions_in(row.values.get(column))
         if captions.texts is None:
             self._by_image.setdefault(image, None)
@@ -218,7 +201,7 @@ class _CaptionFiles:
 
     def of(self, image: str) -> Captions:
         """The captions of an image."""
-        beside = self._beside.get(_stem(image), {}) | self._beside.get(image, {})
+        beside = self._beside.get(stem_of(image), {}) | self._beside.get(image, {})
         self._used.update(beside.values())
         if image in self._by_image:
             return Captions(self._by_image[image])
@@ -233,7 +216,7 @@ class _CaptionFiles:
     def unused(self) -> Iterator[Skipped]:
         """The files that are neither an image nor hold the captions of one."""
         for name in self._others:
-            suffix = _suffix(name) if "." in name.rpartition("/")[2] else ""
+            suffix = suffix_of(name) if "." in name.rpartition("/")[2] else ""
             if name in self._used:
                 continue
             if suffix in CAPTION_SUFFIXES:
@@ -241,46 +224,4 @@ class _CaptionFiles:
             elif suffix in TABLE_SUFFIXES:
                 yield Skipped(name, "a table that is not called metadata")
             else:
-                yield Skipped(name, f"not an image ({'.' + suffix if suffix else 'no suffix'})")
-
-
-class _ImageNames:
-    """Finds the image that a table means, however it writes the name."""
-
-    def __init__(self, root: Path | UPath, images: list[str]) -> None:
-        self._root = str(root).replace("\\", "/").rstrip("/") + "/"
-        self._names = {unicodedata.normalize("NFC", name): name for name in images}
-        self._by_last_part: dict[str, list[str]] = {}
-        for name in self._names:
-            for last in {name.rpartition("/")[2], _stem(name).rpartition("/")[2]}:
-                self._by_last_part.setdefault(last, []).append(name)
-
-    def holds(self, name: str) -> bool:
-        """Whether `name` is an image's, as a table might write it."""
-        return "." in name and self.found(name, "") is not None
-
-    def found(self, name: str, folder: str) -> str | None:
-        """The image called `name` in a table that lies in `folder`; None if there is none, or more.
-
-        Names may be relative to the table, absolute, with backslashes, in another Unicode form,
-        without suffix, or relative to another folder where that leaves one image.
-        """
-        name = unicodedata.normalize("NFC", name.strip())
-        for written in (name, name.replace("\\", "/")):
-            relative = written.removeprefix(self._root)
-            for path in (normpath(f"{folder}/{relative}").lstrip("/"), normpath(relative)):
-                if path in self._names:
-                    return self._names[path]
-        ending = normpath(name.replace("\\", "/")).lstrip("./")
-        last = ending.rpartition("/")[2]
-        among = [
-            image for image in self._by_last_part.get(last, [])
-            if f"/{image}".endswith(f"/{ending}") or f"/{_stem(image)}".endswith(f"/{ending}")
-            or name.startswith("/")
-        ]  # fmt: skip
-        return self._names[among[0]] if len(among) == 1 else None
-
-
-def _shortened(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+                yield not_an_image(name)

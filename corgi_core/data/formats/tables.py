@@ -9,17 +9,20 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from upath import UPath
 
-from corgi_core.data.dataset import read_arrow
 from corgi_core.data.formats.conventions import Skipped, column_among, text_of
 from corgi_core.errors import CorgiError
 
 FILE_COLUMNS = ("file_name", "filename", "file", "image", "image_path", "path")
+_ROWS = 1024  # of a Parquet table, read at once
 _DELIMITERS = {"tsv": "\t"}  # by suffix; other tables have what their header has
 
 
@@ -55,16 +58,26 @@ def rows_of(
         yield from _delimited_rows(text, name, suffix, is_image)
 
 
+@contextmanager
+def opened_parquet(file: Path | UPath) -> Iterator[pq.ParquetFile]:
+    """The open table; what Arrow says against it while it is read becomes a CorgiError."""
+    with file.open("rb") as opened:
+        try:  # in this thread: see `corgi_core.data.dataset.read_arrow`
+            yield pq.ParquetFile(opened, pre_buffer=False)
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the system's, not a decompressor's
+            raise CorgiError(
+                f"{file} is no whole Parquet file ({error})", "copy or write it again"
+            ) from error
+
+
 def _parquet_rows(file: Path | UPath, name: str) -> Iterator[Row]:
-    try:
-        with file.open("rb") as opened:
-            table = read_arrow(opened)
-    except pa.ArrowInvalid as error:
-        raise CorgiError(
-            f"{file} is no whole Parquet file ({error})", "copy or write it again"
-        ) from error
-    for number, values in enumerate(table.to_pylist(), start=1):
-        yield Row(f"{name}, row {number}", values)
+    with opened_parquet(file) as table:
+        numbers = count(1)
+        for batch in table.iter_batches(_ROWS, use_threads=False):
+            for values in batch.to_pylist():
+                yield Row(f"{name}, row {next(numbers)}", values)
 
 
 def _json_rows(text: str, name: str, suffix: str) -> Iterator[Row | Skipped]:

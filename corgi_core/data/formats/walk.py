@@ -8,6 +8,7 @@ from pathlib import Path
 from upath import UPath
 
 from corgi_core.data.formats.conventions import Skipped
+from corgi_core.data.formats.names import suffix_of
 from corgi_core.io.files import is_local, is_marked
 
 Files = dict[str, Path | UPath]  # by their path below the folder, with "/" between its parts
@@ -50,6 +51,20 @@ def files_below(root: Path | UPath) -> tuple[Files, list[Skipped]]:
             else:
                 files[name] = path
     return dict(sorted(files.items())), skipped
+
+
+def content_of(name: str, file: Path | UPath) -> bytes | Skipped:
+    """The bytes of a file, or why they cannot be read; `name` is its path below the data's root."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        return Skipped(name, "cannot be read", error.strerror or str(error))
+
+
+def not_an_image(name: str) -> Skipped:
+    """What is said of a file that a reader has no use for."""
+    suffix = f".{suffix_of(name)}" if "." in name.rpartition("/")[2] else "no suffix"
+    return Skipped(name, f"not an image ({suffix})")
 
 
 def _reason_to_skip(entry: os.DirEntry[str]) -> str | None:
