@@ -17,7 +17,16 @@ from pathlib import Path
 
 from upath import UPath
 
-from corgi_core.data.formats import embeddings, emoji, image_folder, webdataset_shards
+from corgi_core.data.formats import (
+    celeba,
+    coco,
+    cub,
+    embeddings,
+    emoji,
+    image_folder,
+    narratives,
+    webdataset_shards,
+)
 from corgi_core.data.formats.conventions import Skipped
 from corgi_core.data.shards import Sample
 
@@ -26,8 +35,12 @@ __all__ = ["READERS", "Reader", "Sample", "Skipped"]
 Reader = Callable[[Path | UPath | None, str | None], Iterator[Sample | Skipped]]
 
 READERS: dict[str, Reader] = {
+    "celeba": celeba.read,
+    "coco": coco.read,
+    "cub": cub.read,
     "embeddings": embeddings.read,
     "emoji": emoji.read,
     "imagefolder": image_folder.read,
+    "narratives": narratives.read,
     "webdataset": webdataset_shards.read,
 }
