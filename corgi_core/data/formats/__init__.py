@@ -24,6 +24,7 @@ from corgi_core.data.formats import (
     embeddings,
     emoji,
     image_folder,
+    img2dataset,
     narratives,
     webdataset_shards,
 )
@@ -41,6 +42,7 @@ READERS: dict[str, Reader] = {
     "embeddings": embeddings.read,
     "emoji": emoji.read,
     "imagefolder": image_folder.read,
+    "img2dataset": img2dataset.read,
     "narratives": narratives.read,
     "webdataset": webdataset_shards.read,
 }

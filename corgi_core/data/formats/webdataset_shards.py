@@ -32,6 +32,7 @@ from corgi_core.data.formats.conventions import (
     split_among,
     text_of,
 )
+from corgi_core.data.formats.layouts import no_such_column
 from corgi_core.data.formats.walk import files_below
 from corgi_core.data.shards import Sample, split_name
 from corgi_core.errors import CorgiError
@@ -66,27 +67,46 @@ def read(
     Where shards lie in several folders, the folder is part of the key; a key that an earlier shard
     had is preceded by its own shard's name.
     """
-    shards, skipped = _shards(path)
+    shards, skipped = shards_at(path)
     yield from skipped
-    keys: set[str] = set()
-    fields: set[str] = set()  # of all JSON records
+    tars = TarReader(caption_column)
     for folder, shard in shards:
+        yield from tars.samples(folder, shard)
+    if caption_column is not None and caption_column not in tars.fields:
+        raise no_such_column(path, caption_column, tars.fields)
+
+
+class TarReader:
+    """Reads the samples of one shard after the other.
+
+    Attributes:
+        fields: Those of all JSON records that were read.
+    """
+
+    def __init__(self, caption_column: str | None, refuse_repeated: bool = True) -> None:
+        """Say where captions are, and whether a shard that has a key twice is refused.
+
+        It is read otherwise, without the second files of that key.
+        """
+        self.fields: set[str] = set()
+        self._column, self._refuse_repeated = caption_column, refuse_repeated
+        self._keys: set[str] = set()
+
+    def samples(self, folder: str, shard: Path | UPath) -> Iterator[Sample | Skipped]:
+        """Every image of a shard that lies in `folder`, which is part of the keys if not empty."""
         stem = shard.name.partition(".")[0]
         split = split_among([*shard.parent.parts[-2:], re.split("[^A-Za-z]", stem)[0]])
-        for found in _images(shard, caption_column, fields):
+        split_folder = split_among([shard.parent.name]) is not None
+        source = shard.parent.parent.name if split_folder else shard.parent.name
+        name = f"{folder}/{shard.name}" if folder else shard.name
+        for found in _images(shard, name, self._column, self.fields, self._refuse_repeated):
             if isinstance(found, Skipped):
                 yield found
                 continue
             image, content, texts = found
-            key = _unique([folder, stem], image.key, keys)
+            key = _unique([folder, stem], image.key, self._keys)
             group = key.removesuffix(image.key) + image.group
-            yield Sample(key, content, texts, split, shard.parent.name, group, image.suffix)
-    if caption_column is not None and caption_column not in fields:
-        present = f"their JSON has {', '.join(sorted(fields))}" if fields else "they hold no JSON"
-        raise CorgiError(
-            f"the shards at {path} have no caption column {caption_column!r}; {present}",
-            "name the field that holds the captions by --caption-column",
-        )
+            yield Sample(key, content, texts, split, source, group, image.suffix)
 
 
 def _unique(parts: list[str], key: str, keys: set[str]) -> str:
@@ -100,7 +120,7 @@ def _unique(parts: list[str], key: str, keys: set[str]) -> str:
     return unique
 
 
-def _shards(path: Path | UPath | None) -> tuple[list[tuple[str, Path | UPath]], list[Skipped]]:
+def shards_at(path: Path | UPath | None) -> tuple[list[tuple[str, Path | UPath]], list[Skipped]]:
     """The tars, each with its folder's name where there are several folders."""
     if path is None:
         raise CorgiError("no shards are named", "name a tar, a folder of tars or a pattern")
@@ -193,16 +213,20 @@ def _all_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
 
 
 def _images(
-    shard: Path | UPath, caption_column: str | None, fields: set[str]
+    shard: Path | UPath,
+    name: str,
+    caption_column: str | None,
+    fields: set[str],
+    refuse_repeated: bool,
 ) -> Iterator[tuple[_Image, bytes, list[str] | None] | Skipped]:
-    """Every image of a shard with its captions, and what is passed over."""
+    """Every image of a shard with its captions, and what is passed over, reported by `name`."""
     try:
         with _opened(shard) as tar:
-            samples, skipped = _grouped(shard, _all_members(tar))
+            samples, skipped = _grouped(shard, name, _all_members(tar), refuse_repeated)
             yield from skipped
             for key, members in samples.items():
                 images, others = _images_of(key, members, caption_column)
-                where = f"{shard.name}: {key}"
+                where = f"{name}: {key}"
                 if not images:
                     yield Skipped(where, "a sample without an image", ", ".join(members))
                 for other in others:
@@ -210,13 +234,13 @@ def _images(
                 for image in images:
                     content = _content(tar, image.member)
                     if content is None:
-                        yield Skipped(f"{shard.name}: {image.member.name}", "a link out of the tar")
+                        yield Skipped(f"{name}: {image.member.name}", "a link out of the tar")
                         continue
                     captions = _captions(tar, image.captions, caption_column, fields)
                     if captions.fault:
                         assert image.captions is not None
-                        name = image.captions.name
-                        yield Skipped(f"{shard.name}: {name}", "unusable caption", captions.fault)
+                        file = f"{name}: {image.captions.name}"
+                        yield Skipped(file, "unusable caption", captions.fault)
                     yield image, content, captions.texts
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -228,9 +252,12 @@ def _images(
 
 
 def _grouped(
-    shard: Path | UPath, members: list[tarfile.TarInfo]
+    shard: Path | UPath, name: str, members: list[tarfile.TarInfo], refuse_repeated: bool
 ) -> tuple[dict[str, Members], list[Skipped]]:
-    """The members by key and suffix, in whatever order; a name that is there twice is refused."""
+    """The members by key and suffix, in whatever order.
+
+    Of a name that is there twice the second is passed over, or the whole is refused.
+    """
     samples: dict[str, Members] = {}
     skipped: list[Skipped] = []
     last = ""
@@ -239,12 +266,15 @@ def _grouped(
             continue
         key, suffix = split_name(member.name)
         if not key or key.endswith("/") or member.name.startswith("__MACOSX/"):
-            skipped.append(Skipped(f"{shard.name}: {member.name}", "hidden"))
+            skipped.append(Skipped(f"{name}: {member.name}", "hidden"))
             continue
         there = samples.setdefault(key, {})
         two_images = (
             key != last and suffix in IMAGE_SUFFIXES and not IMAGE_SUFFIXES.isdisjoint(there)
         )
+        if (suffix in there or two_images) and not refuse_repeated:
+            skipped.append(Skipped(f"{name}: {member.name}", "a key that is there before"))
+            continue
         if suffix in there or two_images:
             raise CorgiError(
                 f"{shard} holds the key {key!r} twice (at {member.name})",

@@ -437,6 +437,7 @@ def test_shards_of_the_same_names_in_several_folders(tmp_path: Path) -> None:
         path = str(tmp_path / "in" / pattern)
         manifest = ingest("webdataset", path, tmp_path / "raw", SETTINGS, 0).manifest
         assert dict(zip(manifest["key"], manifest["split"], strict=True)) == wanted
+        assert set(manifest["source"]) == {"in"}  # not the split
 
 
 def test_patterns_that_cannot_be_read_are_one_sentence(
