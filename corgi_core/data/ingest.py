@@ -93,8 +93,11 @@ def _data_path(source: str, path: str | None) -> UPath | None:
         raise CorgiError(
             f"the format {source} needs a path", "name what to read: corgi ingest PATH --format …"
         )
-    if path is None:
-        return None
+    return None if path is None else path_to(path)
+
+
+def path_to(path: str) -> UPath:
+    """The path that a person names, absolute, ~ expanded; CorgiError where it is empty."""
     if not path.strip():
         raise CorgiError("the path is empty", "name what to read; . is the present folder")
     data_path = UPath(path)

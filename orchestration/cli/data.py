@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from corgi_core.config import Preset
     from corgi_core.data.dataset import Dataset
 
+GENERAL = ("imagefolder", "webdataset")  # formats whose readers misread some datasets' own layouts
 MOST_REASONS = 10  # lines of the summary
 
 
@@ -32,7 +33,11 @@ def ingest(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option("--format", help="emoji, imagefolder, webdataset or embeddings."),
+        typer.Option(
+            "--format",
+            help="imagefolder, webdataset, img2dataset, coco, cub, narratives, celeba, embeddings "
+            "or emoji; the datasets' own layouts are recognised without it.",
+        ),
     ] = None,
     name: Annotated[
         str | None,
@@ -62,12 +67,20 @@ def ingest(
     [/bold cyan]
     Precomputed CLIP embeddings: Parquet with key, text and lists of floats, or .npy with a table
     of keys beside it, as clip-retrieval writes them.
+
+    Datasets as they are downloaded; the format is recognised, or named by --format:
+
+    [bold cyan]corgi ingest ~/coco --name coco[/bold cyan]
+    coco: annotations/captions_train2017.json beside train2017/; the same for val2017, or 2014.
+    cub: CUB_200_2011/ with text_c10/ or text/ in it or beside it.
+    narratives: coco_train_captions.jsonl and the like, with their images beside.
+    celeba: images/0.jpg, text/celeba-caption/0.txt, train.txt and test.txt.
+    img2dataset: 00000.tar beside 00000.parquet, as of CC3M, CC12M and LAION.
     """
-    if path is not None and (format is None or name is None):
-        raise CorgiError(
-            f"how to read {path} is not said",
-            "add --format imagefolder, webdataset or embeddings, and --name NAME",
-        )
+    if path is not None:
+        format = _format_of(path, format)
+    if path is not None and name is None:
+        raise CorgiError(f"what to call the dataset of {path} is not said", "add --name NAME")
     settings = chosen_settings(preset, name, config, overrides)
     from corgi_core.data.dataset import check_dataset_folder
     from corgi_core.data.ingest import ingest
@@ -119,6 +132,37 @@ def gate(
             "mend the data and ingest them again",
         )
     _warn_of_too_few(images, settings.preset)
+
+
+def _format_of(path: str, named: str | None) -> str:
+    """The format to read `path` by: the one that is named, or the one whose layout is there.
+
+    Says which it is, and warns where a general one is named though the layout has its own reader.
+    """
+    from corgi_core.data.formats.layouts import LAYOUTS, layout_at
+    from corgi_core.data.ingest import path_to
+
+    if named is not None and named not in GENERAL:
+        return named
+    found = layout_at(path_to(path))
+    if found is not None:
+        layout = f"{path} has the layout of {LAYOUTS[found].title}"
+        if named is None:
+            typer.echo(f"{layout}: it is read by --format {found}")
+            return found
+        fix = f"--format {found} reads all of it"
+        typer.secho(
+            f"Warning: {layout}, of which {named} may miss parts. Fix: {fix}.",
+            err=True,
+            fg="yellow",
+        )
+    if named is None:
+        raise CorgiError(
+            f"how to read {path} is not said",
+            "add --format imagefolder, webdataset, embeddings or a dataset's own "
+            f"({', '.join(LAYOUTS)}), and --name NAME",
+        )
+    return named
 
 
 def _summary(raw: Dataset, path: str | None) -> Iterator[str]:

@@ -94,3 +94,21 @@ def test_too_few_images_are_said_at_once_with_a_remedy_that_works(tmp_path: Path
     assert (done.returncode, done.stderr) == (0, "")
     done = corgi(tmp_path, "gate", "--dataset", "own")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_known_layout_is_recognised_and_another_format_for_it_is_warned_of(
+    tmp_path: Path,
+) -> None:
+    for number in range(3):
+        pictures(tmp_path / "faces", f"images/{number}.jpg")
+        text = tmp_path / "faces" / "text" / "celeba-caption" / f"{number}.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text(f"face {number}\nthe same face\n")
+    done = corgi(tmp_path, "ingest", "faces", "--name", "faces")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("faces has the layout of Multi-modal CelebA-HQ: it is read by ")
+    assert "3 images, 3 with captions (6 captions)" in done.stdout
+    done = corgi(tmp_path, "ingest", "faces", "--format", "imagefolder", "--name", "faces")
+    assert done.stderr.startswith("Warning: faces has the layout of Multi-modal CelebA-HQ")
+    assert "Fix: --format celeba" in done.stderr
+    assert "3 images, 0 with captions" in done.stdout
