@@ -263,7 +263,8 @@ def test_a_variant_that_somebody_trained_joins_the_evaluation(workspace):
             [
                 sys.executable, "-m", "dagster", "asset", "materialize", "-m",
                 "orchestration.definitions", "--select", asset, "--partition", partition,
-            ]
+            ],
+            CORGI_WORKERS="0",
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
     again = workspace.corgi("demo")
