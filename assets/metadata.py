@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=FolderBacked)
 OWNERS = ["team:corgi"]
-ROWS_SHOWN = 200
+MAX_ROWS = 200
 
 
 def materialized(
@@ -35,7 +35,7 @@ def materialized(
 
 def table(frame: pd.DataFrame) -> dg.TableMetadataValue:
     """The first rows of a frame."""
-    first = frame.head(ROWS_SHOWN).astype(object)
+    first = frame.head(MAX_ROWS).astype(object)
     columns = [dg.TableColumn(str(column)) for column in frame.columns]
     records = [
         dg.TableRecord({str(column): _plain(value) for column, value in row.items()})

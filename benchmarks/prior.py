@@ -44,7 +44,9 @@ def main(
     systems: Annotated[str, typer.Option(help="Who takes part.")] = ",".join(MODULES),
     dims: Annotated[str, typer.Option(help="Widths d of the embeddings.")] = "512,1536",
     batches: Annotated[str, typer.Option(help="Captions at once.")] = "1,16",
-    draws: Annotated[int, typer.Option(help="Corgi's draws per caption, for speed.")] = 16,
+    noise_samples: Annotated[
+        int, typer.Option(help="Corgi's noise samples per caption, for speed.")
+    ] = 16,
     rounds: Annotated[int, typer.Option(help="Runs of a case; 3 at most where one is slow.")] = 5,
     seconds: Annotated[float, typer.Option(help="Of training before held-out loss; 0: none.")] = 60,
     learning_rates: Annotated[str, typer.Option(help="Each system at its best of these.")] = (
@@ -62,11 +64,12 @@ def main(
     """Measure Corgi's prior and its peers, side by side.
 
     [bold]Sampling[/bold]: captions per second, 64 guided steps, the text given as encodings.
-    [bold]Training[/bold]: noise draws per second of a step, forward, backward and AdamW; peers draw
-    one (t, noise) for each caption, Corgi [bold]--draws[/bold] that share the caption's text.
+    [bold]Training[/bold]: noise samples per second of a step, forward, backward and AdamW; peers
+    take one (t, noise) for each caption, Corgi [bold]--noise-samples[/bold] that share the
+    caption's text.
     [bold]Held-out loss[/bold] after the same seconds of training, d = 512, batch 16, same data,
-    schedule and optimiser, weights not averaged, Corgi with its presets' draws per caption; on made
-    captions, or real: [bold]--stores[/bold].
+    schedule and optimiser, weights not averaged, Corgi with its presets' noise samples per caption;
+    on made captions, or real: [bold]--stores[/bold].
 
     The floor is what the task's multiply-adds and weights need at the rates that this machine is
     measured at. Quote ratios, not absolute times, and leave the machine alone meanwhile.
@@ -80,7 +83,10 @@ def main(
     names, rates = _chosen(systems), _numbers("learning-rates", learning_rates)
     device = device or _best_device()
     precision = precision or ("bf16" if device.startswith("cuda") else "fp32")
-    case = Case("sampling", dim=512, batch=16, draws=draws, precision=precision, device=device)
+    case = Case(
+        "sampling", dim=512, batch=16, noise_samples=noise_samples, precision=precision,
+        device=device,
+    )  # fmt: skip
     if quick:
         case, rounds, seconds = replace(case, **QUICK), 1, min(seconds, 5.0)
     cases = [
@@ -89,8 +95,8 @@ def main(
             ("sampling", "training"), _numbers("dims", dims), _numbers("batches", batches)
         )
     ]
-    preset_draws = preset_named("emoji").prior.noise_samples
-    learning = replace(case, task="learning", seconds=seconds, draws=preset_draws)
+    of_preset = preset_named("emoji").prior.noise_samples
+    learning = replace(case, task="learning", seconds=seconds, noise_samples=of_preset)
     if stores is not None:
         learning = replace(learning, stores=str(stores.resolve()), dim=_dim_of(stores))
     home = Path(os.environ.get("CORGI_HOME", ".corgi")) / "benchmarks"
@@ -115,7 +121,7 @@ def _with_floor(running: list[Child], case: Case, rows: list[Row]) -> list[Row]:
     for child, row in zip(running, rows, strict=True):
         if child.name == "corgi":
             machine = Machine(**child.ask("machine", case=asdict(case)))
-            items = case.batch * (case.draws if case.task == "training" else 1)
+            items = case.batch * (case.noise_samples if case.task == "training" else 1)
             row["floor_fraction"] = floor_seconds(case, machine) * row["per_second"] / items
             row["machine"] = {"flops": machine.flops, "bytes": machine.bytes}
     return rows

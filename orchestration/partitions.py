@@ -46,7 +46,7 @@ class Partitions:
         )
 
 
-def is_kept_up_to_date(partition_key: str, preset: Preset) -> bool:
+def is_made_by_default(partition_key: str, preset: Preset) -> bool:
     """Whether `corgi run` makes this partition of an asset.
 
     Every variant and decoder can be made by name; those of `preset.variants`, and the preset's
@@ -80,7 +80,7 @@ def semi_supervised(preset: Preset) -> list[str]:
     """The partitions of the preset's priors that learn from some of the captions only."""
     return [
         key for key in Partitions.of(preset).priors.get_partition_keys()
-        if prior_of(key)[1] != "100%" and is_kept_up_to_date(key, preset)
+        if prior_of(key)[1] != "100%" and is_made_by_default(key, preset)
     ]  # fmt: skip
 
 

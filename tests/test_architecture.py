@@ -50,7 +50,7 @@ def test_the_command_line_loads_no_orchestrator() -> None:
     )
 
 
-def test_drawing_waits_for_no_orchestrator() -> None:
+def test_generating_waits_for_no_orchestrator() -> None:
     loaded = loaded_after("import orchestration.cli.generate, orchestration.cli.app")
     assert not loaded & (HEAVY | {"dagster", "numpy"})
 

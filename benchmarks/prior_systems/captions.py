@@ -1,7 +1,7 @@
 """Captions with their images' embeddings, the same for every system: made here, or a Corgi's own.
 
-Nothing is drawn from a global stream: step and seed decide, so all systems are trained on the same
-batches in the same order, and are asked about the same held-out grid.
+Nothing is sampled from a global stream: step and seed decide, so all systems are trained on the
+same batches in the same order, and are asked about the same held-out grid.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class MadeCaptions:
 
     def training(self, step: int) -> Captions:
         """The batch of a step, on the case's device."""
-        return self._draw(step, self._case.batch)
+        return self._sample(step, self._case.batch)
 
     def held_out(self) -> Captions:
         """`case.held_out` captions that no step trains on."""
-        return self._draw(HELD_OUT_STEP, self._case.held_out)
+        return self._sample(HELD_OUT_STEP, self._case.held_out)
 
-    def _draw(self, step: int, n: int) -> Captions:
+    def _sample(self, step: int, n: int) -> Captions:
         case, random = self._case, torch.Generator().manual_seed(step + 1)
         concepts = torch.rand(n, CONCEPTS, generator=random).topk(IN_A_CAPTION).indices
         tokens = self._tokens[concepts[:, torch.arange(case.text_tokens) % IN_A_CAPTION]]

@@ -53,13 +53,13 @@ class Work:
         self.steps, self.used = 0, 0.0
 
     def measure(self) -> dict[str, Any]:
-        """Captions sampled, or noise draws trained on, and the seconds that they took."""
+        """Captions sampled, or noise samples trained on, and the seconds that they took."""
         sampling = self.case.task == "sampling"
         self.system.network.train(not sampling)
         seconds = self._timed(self._sample if sampling else self._step)
         return {
             "seconds": seconds,
-            "items": self.case.batch * (1 if sampling else self.system.draws),
+            "items": self.case.batch * (1 if sampling else self.system.noise_samples),
         }
 
     def learn(self, seconds: float) -> dict[str, Any]:

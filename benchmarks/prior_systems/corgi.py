@@ -39,11 +39,12 @@ class Corgi(System):
         self.network = PriorNetwork(shape_of(case)).to(case.device)
         self.settings = replace(
             preset_named("emoji").prior,
-            width=case.width, layers=case.layers, heads=case.heads, noise_samples=case.draws,
-            cond_dropout=TEXT_DROPOUT, guidance=case.guidance, num_steps=case.steps,
+            width=case.width, layers=case.layers, heads=case.heads,
+            noise_samples=case.noise_samples, cond_dropout=TEXT_DROPOUT, guidance=case.guidance,
+            num_steps=case.steps,
         )  # fmt: skip
         self.model = PriorModel(self.network, bank, self.settings, encoders={}, card={}).compile()
-        self.draws = case.draws
+        self.noise_samples = case.noise_samples
         self._schedule = Schedule.linear()
 
     def sample(self, captions: Captions) -> Tensor:
@@ -55,8 +56,8 @@ class Corgi(System):
         length = max_length(mask)
         tokens, mask = tokens[:, :length], mask[:, :length]
         n, d = z_0.shape
-        t = torch.randint(TIMESTEPS, (n, self.draws), device=z_0.device)
-        noise = torch.randn(n, self.draws, d, device=z_0.device)
+        t = torch.randint(TIMESTEPS, (n, self.noise_samples), device=z_0.device)
+        noise = torch.randn(n, self.noise_samples, d, device=z_0.device)
         z_t = self._schedule.add_noise(z_0.unsqueeze(1), noise, t)
         shrunk = self._schedule.shrink(z_t, t)
         cond_mask = torch.rand(n, device=z_0.device) >= TEXT_DROPOUT

@@ -36,9 +36,9 @@ class ProjectedNetwork(DiffusionPriorNetwork):
 
 
 class Dalle2(System):
-    """One draw per caption, as its `DiffusionPrior.forward` does it."""
+    """One noise sample per caption, as its `DiffusionPrior.forward` does it."""
 
-    draws = 1
+    noise_samples = 1
 
     def __init__(self, case: Case) -> None:
         if case.text_width != case.width:

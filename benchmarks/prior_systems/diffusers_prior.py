@@ -19,9 +19,9 @@ from corgi_core.diffusion.schedule import TIMESTEPS, Schedule
 
 
 class Diffusers(System):
-    """One draw per caption, as its training scripts do it."""
+    """One noise sample per caption, as its training scripts do it."""
 
-    draws = 1
+    noise_samples = 1
 
     def __init__(self, case: Case) -> None:
         if case.text_width not in (case.dim, case.width):
@@ -53,8 +53,8 @@ class Diffusers(System):
                 encoder_hidden_states=tokens,
                 attention_mask=mask,
             ).predicted_image_embedding
-            hidden, shown = predicted.chunk(2)
-            predicted = hidden + case.guidance * (shown - hidden)
+            uncond, cond = predicted.chunk(2)
+            predicted = uncond + case.guidance * (cond - uncond)
             last = i + 1 == len(scheduler.timesteps)
             latents = scheduler.step(
                 predicted,
@@ -69,13 +69,13 @@ class Diffusers(System):
         t = torch.randint(TIMESTEPS, (len(z_0),), device=z_0.device)
         z_t = self._schedule.add_noise(z_0, torch.randn_like(z_0), t)
         dropped = torch.rand(len(z_0), device=z_0.device) < TEXT_DROPOUT
-        shown = Captions(
+        conditioned = Captions(
             tokens * ~dropped[:, None, None],
             torch.where(dropped.unsqueeze(1), _empty_mask(mask), mask),
             text * ~dropped.unsqueeze(1),
             z_0,
         )
-        return F.mse_loss(self.predict(shown, z_t, t).float(), z_0)
+        return F.mse_loss(self.predict(conditioned, z_t, t).float(), z_0)
 
     def predict(self, captions: Captions, z_t: Tensor, t: Tensor) -> Tensor:
         tokens, mask, text, _ = captions
@@ -96,7 +96,7 @@ def _with_empty_captions(captions: Captions) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _empty_mask(mask: Tensor) -> Tensor:
-    """An empty caption shows its start and its end."""
+    """The mask of an empty caption: its start and its end."""
     return (torch.arange(mask.shape[1], device=mask.device) < 2).expand_as(mask)
 
 

@@ -35,11 +35,11 @@ def prefix_multiply_adds(case: Case, tokens: int) -> int:
     return embedding + (case.layers - 1) * block + last
 
 
-def draw_multiply_adds(case: Case, tokens: int, draws: int) -> int:
-    """Of one of so many draws beside each other, its timestep's embedding included."""
-    w, seen = case.width, tokens + AFTER_TEXT + draws
+def noise_sample_multiply_adds(case: Case, tokens: int, noise_samples: int) -> int:
+    """Of one of so many noise samples beside each other, its timestep's embedding included."""
+    w, visible = case.width, tokens + AFTER_TEXT + noise_samples
     embedding = 2 * w * w + case.dim * w
-    return embedding + case.layers * (12 * w * w + 2 * seen * w) + w * case.dim
+    return embedding + case.layers * (12 * w * w + 2 * visible * w) + w * case.dim
 
 
 def sampling_multiply_adds(case: Case) -> tuple[int, int]:
@@ -48,7 +48,7 @@ def sampling_multiply_adds(case: Case) -> tuple[int, int]:
     before += prefix_multiply_adds(case, 0)  # the hidden caption
     timestep = 2 * case.width**2  # once for all captions and branches
     before += case.steps * timestep
-    step = draw_multiply_adds(case, case.text_tokens, 1) + draw_multiply_adds(case, 0, 1)
+    step = sum(noise_sample_multiply_adds(case, tokens, 1) for tokens in (case.text_tokens, 0))
     noisy = case.dim * case.width  # once for both branches
     return before, case.batch * (step - 2 * timestep - noisy)
 
@@ -58,9 +58,9 @@ def training_multiply_adds(case: Case) -> int:
     respect to what is no parameter's doing: text embedding, noisy embedding, timestep."""
     w = case.width
     prefix = prefix_multiply_adds(case, case.text_tokens)
-    draw = draw_multiply_adds(case, case.text_tokens, case.draws)
-    given = case.dim * w + case.draws * (case.dim * w + w * w)
-    return case.batch * (3 * (prefix + case.draws * draw) - given)
+    sample = noise_sample_multiply_adds(case, case.text_tokens, case.noise_samples)
+    given = case.dim * w + case.noise_samples * (case.dim * w + w * w)
+    return case.batch * (3 * (prefix + case.noise_samples * sample) - given)
 
 
 def weights(case: Case) -> int:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 GOALS = {"sampling": 10.0, "training": 4.0}  # times the best peer's rate
-UNITS = "Captions sampled, noise draws trained on, per second"
+UNITS = "Captions sampled, noise samples trained on, per second"
 
 Row = dict[str, Any]
 

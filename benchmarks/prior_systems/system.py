@@ -25,7 +25,7 @@ class Case:
     heads: int = 8
     steps: int = 64
     guidance: float = 2.0
-    draws: int = 16  # (t, noise) draws per caption, for a system that can share the text
+    noise_samples: int = 16  # of (t, noise) per caption, for a system that can share the text
     precision: str = "fp32"  # or "bf16": autocast
     device: str = "cpu"
     learning_rate: float = 1e-3
@@ -51,7 +51,7 @@ class System(ABC):
     """A prior of the case's size, freshly initialised."""
 
     network: nn.Module  # on the case's device; all its parameters are trained
-    draws: int  # (t, noise) draws per caption in one `loss`
+    noise_samples: int  # of (t, noise) per caption in one `loss`
 
     @abstractmethod
     def sample(self, captions: Captions) -> Tensor:
@@ -59,7 +59,7 @@ class System(ABC):
 
     @abstractmethod
     def loss(self, captions: Captions) -> Tensor:
-        """The training loss [] under the linear schedule, at timesteps drawn uniformly."""
+        """The training loss [] under the linear schedule, at uniform random timesteps."""
 
     @abstractmethod
     def predict(self, captions: Captions, z_t: Tensor, t: Tensor) -> Tensor:

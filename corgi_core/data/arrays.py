@@ -97,7 +97,7 @@ class ArrayStore:
         return np.concatenate([self.read_shard(shard, _KEYS) for shard in self.shards])
 
     def read(self, name: str) -> np.ndarray:
-        """All rows of the array `name`, [rows, …]; kept in memory for the next call."""
+        """All rows of the array `name`, [rows, …]; cached in memory for the next call."""
         if name not in self._whole:
             parts = [self.read_shard(shard, name) for shard in self.shards]
             self._whole[name] = np.concatenate(parts)

@@ -123,7 +123,7 @@ def _plain(
     if width * height > max_pixels:
         raise UnfitError("too many pixels", f"{width} × {height} is more than {max_pixels:,}")
     if getattr(opened, "is_animated", False):
-        changes.append(("animated", "its first frame is kept"))
+        changes.append(("animated", "its first frame is used"))
     opened.draft(None, (max_side, max_side))  # JPEG only: decodes no more than is needed
     opened.load()
     orientation = opened.getexif().get(_EXIF_ORIENTATION, 1)

@@ -25,8 +25,8 @@ def comparable_priors(
 ) -> dict[Name, PriorModel]:
     """The priors that can be compared: those of the same settings and encoders.
 
-    A variant that the preset does not list is not kept up to date, so it is left out once it is
-    stale, until it is materialised again.
+    A variant that the preset does not list is not materialised by default, so it is left out once
+    it is stale, until it is materialised again.
 
     Args:
         priors: The priors by (variant, caption subset).

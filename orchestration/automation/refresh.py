@@ -26,7 +26,7 @@ from orchestration.automation.staleness import (
     failures,
     staleness,
 )
-from orchestration.partitions import CAPTIONED, COMPARISON, STUDY, is_compared, is_kept_up_to_date
+from orchestration.partitions import CAPTIONED, COMPARISON, STUDY, is_compared, is_made_by_default
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.logs import TO_FILE_ONLY
 from orchestration.resources.workspace import Workspace
@@ -108,7 +108,7 @@ class Refresh:
     def _steps(
         self,
         selection: dg.AssetSelection,
-        is_wanted: Callable[[str, Preset], bool] = is_kept_up_to_date,
+        is_wanted: Callable[[str, Preset], bool] = is_made_by_default,
     ) -> list[Step]:
         selected, preset, steps = selection.resolve(self._graph), self.settings.preset, []
         for asset in self._graph.toposorted_asset_keys:
@@ -128,7 +128,7 @@ class Refresh:
             return reason
         if step.asset == RAW_DATA and _data_changed(self.instance, self.settings):
             return "the data have changed"
-        if not _is_kept(step, self.settings):
+        if not _is_stored(step, self.settings):
             return "its files are gone"
         if not checks_hold(self._graph, step.asset, self.instance):
             return "a check has not passed"
@@ -192,7 +192,7 @@ def _data_changed(instance: dg.DagsterInstance, settings: Settings) -> bool:
     return known != found
 
 
-def _is_kept(step: Step, settings: Settings) -> bool:
+def _is_stored(step: Step, settings: Settings) -> bool:
     asset = step.asset.to_user_string()
     if asset == REGISTRY:
         try:

@@ -16,7 +16,7 @@ from orchestration.settings import Settings
 
 CONFIGURATION = files("infra") / "dagster.yaml"
 WRITTEN = "dagster.yaml.default"  # beside dagster.yaml: what Corgi wrote there
-BEFORE_WRITTEN = {"6e2a96465a8618d6"}  # digests of what Corgi wrote before it kept that file
+BEFORE_WRITTEN = {"6e2a96465a8618d6"}  # digests of what Corgi wrote before it stored that file
 UNQUOTED = {"%", "?"}  # Dagster 1.13 puts paths into database URLs without quoting these
 
 log = logging.getLogger(__name__)

@@ -85,7 +85,7 @@ def test_the_registry_knows_what_is_language_free(home: Path, state: Path) -> No
     assert prior.tags["caption_subset"] == "0%"
 
 
-def test_pictures_are_drawn_without_captions(home: Path, corgi: Corgi, state: Path) -> None:
+def test_pictures_are_generated_without_captions(home: Path, corgi: Corgi, state: Path) -> None:
     words = ("a red apple", "--prior", "language-free", "--decoder", "gan-twemoji")
     done = corgi("generate", *words, "-n", "2", "--out", "apple.png")
     assert done.returncode == 0, done.stderr
@@ -94,7 +94,7 @@ def test_pictures_are_drawn_without_captions(home: Path, corgi: Corgi, state: Pa
     assert made["decoder"] == tuned.digest
 
 
-def test_a_decoder_that_reads_captions_is_made_by_name_registered_and_drawn_with(
+def test_a_decoder_that_reads_captions_is_made_by_name_registered_and_decodes(
     home: Path, corgi: Corgi, state: Path
 ) -> None:
     assert not (state / "storage" / "captioned_decoder").exists()

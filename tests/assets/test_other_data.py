@@ -40,7 +40,7 @@ def corgi(home: Path) -> Corgi:
     return corgi
 
 
-def test_their_prior_draws_with_our_decoder(home: Path, corgi: Corgi) -> None:
+def test_their_prior_generates_with_our_decoder(home: Path, corgi: Corgi) -> None:
     done = corgi("generate", "a cat", "--dataset", "mine", "--prior", "./their/prior")
     assert done.returncode == 0, done.stderr
     made = json.loads(Image.open(home / "picture.png").text["corgi"])

@@ -114,7 +114,7 @@ def test_the_lineage_without_pictures() -> None:
     assert {"gaussian_bank", "prior", "prior_study", "study_figures"} <= graph.keys()
 
 
-def test_drawing_needs_a_decoder(tmp_path: Path) -> None:
+def test_generating_needs_a_decoder(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CORGI, "generate", "a hat", "--preset", "embeddings"],
         env=os.environ | {"CORGI_HOME": str(tmp_path)}, capture_output=True, text=True, check=False,

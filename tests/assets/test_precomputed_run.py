@@ -75,10 +75,10 @@ def test_what_was_measured_is_registered_without_a_decoder(home: Path, workspace
 
 
 def test_the_results_are_a_table_of_priors(workspace: Path, corgi: Corgi) -> None:
-    shown = corgi("results", "--dataset", "made").stdout
-    assert all(variant in shown for variant in PRIORS)
-    assert "corgi study --preset embeddings --dataset made" in shown
-    assert "generate" not in shown
+    printed = corgi("results", "--dataset", "made").stdout
+    assert all(variant in printed for variant in PRIORS)
+    assert "corgi study --preset embeddings --dataset made" in printed
+    assert "generate" not in printed
 
 
 def test_nothing_is_done_twice(workspace: Path, corgi: Corgi) -> None:

@@ -29,7 +29,7 @@ def settings(tmp_path):
     return replace(Settings.from_environment({"CORGI_HOME": str(tmp_path / "home")}), preset=TINY)
 
 
-def test_the_study_is_measured_tracked_and_drawn(settings, tmp_path):
+def test_the_study_is_measured_tracked_and_plotted(settings, tmp_path):
     from assets import study
     from assets.versions import settled
     from orchestration.resources.artifacts import ArrayStore, Dataset

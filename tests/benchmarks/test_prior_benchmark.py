@@ -24,7 +24,7 @@ from corgi_core.prior.model import PriorModel
 
 TINY = Case(
     "training", dim=96, batch=3, text_tokens=20, text_width=64, width=64, layers=3, heads=4,
-    draws=5, steps=4, held_out=200, seconds=3.0,
+    noise_samples=5, steps=4, held_out=200, seconds=3.0,
 )  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def test_command_measures_two_systems_and_writes_their_rows(tmp_path: Path) -> N
     """The real command, processes and protocol; DALLE2-pytorch would need a package registry."""
     command = [
         sys.executable, "-m", "benchmarks.prior", "--quick", "--systems", "corgi,diffusers",
-        "--dims", "512", "--batches", "2", "--draws", "3", "--seconds", "0.2",
+        "--dims", "512", "--batches", "2", "--noise-samples", "3", "--seconds", "0.2",
         "--learning-rates", "1e-3", "--threads", "1", "--json", tmp_path / "prior.json",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -86,9 +86,9 @@ def test_child_learns_and_an_idle_one_does_not_compute(tmp_path: Path) -> None:
 
 
 def test_every_round_starts_with_another_system() -> None:
-    seen: list[str] = []
-    in_turn(["a", "b", "c"], 4, seen.append)  # type: ignore[arg-type, list-item]
-    assert "".join(seen) == "abcbcacababc"
+    turns: list[str] = []
+    in_turn(["a", "b", "c"], 4, turns.append)  # type: ignore[arg-type, list-item]
+    assert "".join(turns) == "abcbcacababc"
 
 
 @pytest.mark.parametrize("dim", [64, 96])

@@ -393,7 +393,7 @@ def test_a_workspace_gives_its_champions(pipeline, home):
     )
 
 
-def test_an_alias_takes_the_champions_place(pipeline, home):
+def test_an_alias_replaces_the_champion(pipeline, home):
     gan = CorgiPipeline.from_pretrained("emoji@gan", home=home)
     assert gan.decoder.digest != pipeline.decoder.digest
     assert gan.prior.digest == pipeline.prior.digest

@@ -105,7 +105,7 @@ def parse(words: list[str]) -> None:
 
 
 @every_page
-def test_every_command_that_is_shown_parses(
+def test_every_command_on_a_page_parses(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -127,14 +127,14 @@ def test_an_unknown_option_or_command_is_found() -> None:
 
 
 @every_page
-def test_every_make_target_that_is_shown_exists(page: Path) -> None:
+def test_every_make_target_on_a_page_exists(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    shown = [code for code in INLINE.findall(prose(page)) if code.startswith("make ")]
-    shown += [
+    found = [code for code in INLINE.findall(prose(page)) if code.startswith("make ")]
+    found += [
         line for block in fences(page, "", "sh", "bash") for line in block.splitlines()
         if line.startswith("make ")
     ]  # fmt: skip
-    for command in shown:
+    for command in found:
         target = command.split()[1]
         assert re.search(rf"^{target}:", makefile, re.M), f"{command}: no such target"
 

@@ -33,7 +33,7 @@ def test_the_python_snippets_of_a_page_run(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_settings_file_that_is_shown_loads(tmp_path: Path) -> None:
+def test_the_settings_file_on_the_page_loads(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     block = re.search(r"^```yaml\n(.*?)^```", text, re.M | re.S)
     assert block

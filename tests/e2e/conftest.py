@@ -29,7 +29,7 @@ PATIENCE = 600  # seconds
 
 @dataclass
 class Workspace:
-    """A finished workspace in a folder of its own, and what was seen when it was killed."""
+    """A finished workspace in a folder of its own, and what was found when it was killed."""
 
     folder: Path
     torn_embedding_shards: list[str] = field(default_factory=list)
@@ -70,13 +70,13 @@ class Workspace:
                 stdout=file, stderr=file,
             )  # fmt: skip
 
-    def kill_the_demo_when(self, seen: Callable[[], bool]) -> None:
-        """Start `corgi demo` and SIGKILL it as soon as `seen()`."""
+    def kill_the_demo_when(self, reached: Callable[[], bool]) -> None:
+        """Start `corgi demo` and SIGKILL it as soon as `reached()`."""
         log = self.folder / "killed.log"
         job = self.start(log, "demo")
         try:
             until = time.monotonic() + PATIENCE
-            while not seen():
+            while not reached():
                 assert job.poll() is None, log.read_text() + _log_of(self)
                 assert time.monotonic() < until
                 time.sleep(0.002)

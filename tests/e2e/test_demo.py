@@ -198,11 +198,11 @@ def test_the_registry_names_champions(store):
     assert len(priors) == len(PRESET.variants) * len(SUBSETS)
     for name in models:
         assert store.get_model_version_by_alias(name, "champion").version
-    drawing = store.get_model_version_by_alias("emoji-small-decoder", "pca")
-    assert int(drawing.version) == 1
+    decoder = store.get_model_version_by_alias("emoji-small-decoder", "pca")
+    assert int(decoder.version) == 1
 
 
-def test_generate_draws_with_the_champions(workspace):
+def test_generate_decodes_with_the_champions(workspace):
     outputs = []
     for name in ("a.png", "b.png"):
         done = workspace.corgi(
@@ -214,7 +214,7 @@ def test_generate_draws_with_the_champions(workspace):
     size = PRESET.decoder.image_size
     assert first.shape[0] >= 2 * size
     assert first.shape[1] >= 2 * size
-    assert first.std() > 5  # something is drawn
+    assert first.std() > 5  # something is decoded
     np.testing.assert_array_equal(first, second)
     assert json.loads(outputs[0].text["corgi"])["captions"] == ["a red apple, noto style"]
 

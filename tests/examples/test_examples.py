@@ -90,13 +90,13 @@ def test_the_notebook_runs(
     register(pipeline, tmp_path / ".corgi", "emoji")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    shown = []
+    displayed = []
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             assert not cell["outputs"]
             lines = "".join(cell["source"]).rstrip().split("\n")
             exec("\n".join(lines[:-1]), names)
-            shown.append(eval(lines[-1], names))
-    grids = [value for value in shown if isinstance(value, Image.Image)]
-    assert len(grids) == len(shown) - 1 == 5
+            displayed.append(eval(lines[-1], names))
+    grids = [value for value in displayed if isinstance(value, Image.Image)]
+    assert len(grids) == len(displayed) - 1 == 5
     assert grids[0].height < grids[0].width  # three rows of four

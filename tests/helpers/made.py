@@ -45,13 +45,13 @@ def samples(count: int) -> list[Sample]:
     return [sample(f"{number:04d}") for number in range(count)]
 
 
-def folder_with(place: Path, files: dict[str, bytes | str]) -> UPath:
+def folder_with(path: Path, files: dict[str, bytes | str]) -> UPath:
     """A folder of these files, by their paths in it."""
     for name, content in files.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
         data = content.encode() if isinstance(content, str) else content
-        (place / name).write_bytes(data)
-    return UPath(place)
+        (path / name).write_bytes(data)
+    return UPath(path)
 
 
 def tar_with(path: Path, files: dict[str, bytes | str]) -> UPath:

@@ -122,7 +122,7 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
         assert len(node.description or "") > 30, key
 
 
-def test_trainings_share_the_one_place_of_the_device(definitions: dg.Definitions) -> None:
+def test_trainings_take_turns_on_the_device(definitions: dg.Definitions) -> None:
     pools = {
         asset.key.to_user_string(): asset.op.pool
         for asset in definitions.assets or []

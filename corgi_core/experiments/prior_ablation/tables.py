@@ -51,7 +51,7 @@ def _references(rows: pd.DataFrame) -> str:
 def contributions(samples: pd.DataFrame, preset: Preset) -> str:
     """What the shift and the scale bring: differences between arms, paired by seed.
 
-    Each at its own scale: two starts that are equally wide differ in their place alone.
+    Each at its own scale: two starts that are equally wide differ in their mean alone.
     """
     kappas = dict.fromkeys((preset.gaussians.kappa, *preset.study.kappas))
     pairs = [

@@ -58,7 +58,7 @@ def test_what_is_computed_is_read(tmp_path):
     assert store.spec == {"encoder": "e1", "width": 3, "encoder_dims": [1, 2]}
 
 
-def test_pieces_are_the_rows_a_shard_at_a_time(tmp_path):
+def test_chunks_are_the_rows_a_shard_at_a_time(tmp_path):
     store = ArrayStore.load(store_of(dataset_at(tmp_path / "set"), tmp_path / "store").folder)
     assert [len(chunk) for chunk in store.chunks("half")] == [7, 7, 3]
     assert (np.concatenate(list(store.chunks("half"))) == store.read("half")).all()

@@ -1,4 +1,4 @@
-"""Ingest: raw bytes kept, splits by group, the limit by key; bad input leaves nothing behind."""
+"""Ingest: raw bytes, splits by group, the limit by key; bad input leaves nothing behind."""
 
 import errno
 import hashlib
@@ -20,16 +20,16 @@ from corgi_core.progress import listening
 from tests.helpers.made import SETTINGS, encoded, noise
 
 
-def folder_of(place: Path, names: list[str]) -> str:
+def folder_of(path: Path, names: list[str]) -> str:
     for name in names:
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(encoded(noise(name)))
-    return str(place)
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(encoded(noise(name)))
+    return str(path)
 
 
 def test_emoji(tmp_path):
     heard = []
-    with listening(lambda *told: heard.append(told)):
+    with listening(lambda *report: heard.append(report)):
         emoji = ingest("emoji", None, UPath(tmp_path / "emoji"), replace(SETTINGS, limit=200), 0)
     assert len(emoji) == 200
     assert heard
@@ -44,16 +44,16 @@ def test_emoji(tmp_path):
         assert [hashlib.sha256(i).hexdigest() for _, i in emoji.images(shard)] == sha256
 
 
-def test_the_owners_split_is_kept(tmp_path):
-    place = folder_of(tmp_path / "in", ["train/a.png", "train/b.png", "test/c.png", "d.png"])
-    dataset = ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0)
+def test_the_owners_split_is_used(tmp_path):
+    folder = folder_of(tmp_path / "in", ["train/a.png", "train/b.png", "test/c.png", "d.png"])
+    dataset = ingest("imagefolder", folder, tmp_path / "out", SETTINGS, 0)
     splits = dict(zip(dataset.manifest["key"], dataset.manifest["split"], strict=True))
     assert splits == {"train/a": "train", "train/b": "train", "test/c": "test", "d": "train"}
 
 
 def test_a_training_folder_alone_is_split(tmp_path):
-    place = folder_of(tmp_path / "in", [f"train/{n}.png" for n in range(6)])
-    dataset = ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0)
+    folder = folder_of(tmp_path / "in", [f"train/{n}.png" for n in range(6)])
+    dataset = ingest("imagefolder", folder, tmp_path / "out", SETTINGS, 0)
     assert set(dataset.manifest["split"]) == {"train", "test"}
 
 
@@ -103,9 +103,9 @@ def test_the_share_held_out_is_the_fraction():
 def test_bad_input_leaves_nothing_behind(tmp_path, source, path, words):
     (tmp_path / "in" / "empty").mkdir(parents=True)
     folder_of(tmp_path / "in" / "single", ["one.png"])
-    place = path and str(tmp_path / "in" / path)
+    folder = path and str(tmp_path / "in" / path)
     with pytest.raises(CorgiError, match=words):
-        ingest(source, place, tmp_path / "out" / "raw", SETTINGS, 0)
+        ingest(source, folder, tmp_path / "out" / "raw", SETTINGS, 0)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
@@ -116,17 +116,17 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 
 def test_a_failed_ingest_keeps_the_old_dataset(tmp_path):
-    place = folder_of(tmp_path / "in", ["a.png", "b.png"])
-    before = ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0)
+    folder = folder_of(tmp_path / "in", ["a.png", "b.png"])
+    before = ingest("imagefolder", folder, tmp_path / "out", SETTINGS, 0)
     with pytest.raises(CorgiError, match="headline"):
-        ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0, caption_column="headline")
+        ingest("imagefolder", folder, tmp_path / "out", SETTINGS, 0, caption_column="headline")
     assert type(before).load(tmp_path / "out").digest == before.digest
 
 
 def test_a_tar_that_is_torn_half_way_leaves_nothing_behind(tmp_path):
     whole = tmp_path / "whole"
-    place = folder_of(tmp_path / "in", [f"{n}.png" for n in range(8)])
-    ingest("imagefolder", place, whole, replace(SETTINGS, shard_size=8), 0)
+    folder = folder_of(tmp_path / "in", [f"{n}.png" for n in range(8)])
+    ingest("imagefolder", folder, whole, replace(SETTINGS, shard_size=8), 0)
     tar = (whole / "shards" / "00000.tar").read_bytes()
     (tmp_path / "torn.tar").write_bytes(tar[: len(tar) // 2 - 300])
     settings = replace(SETTINGS, shard_size=1)  # so that shards are written before the fault
@@ -139,9 +139,9 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-def linked(place: Path, target: Path) -> Path:
-    place.symlink_to(target)
-    return place
+def linked(path: Path, target: Path) -> Path:
+    path.symlink_to(target)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,8 @@ def test_originals_that_are_being_read_are_never_replaced(tmp_path, source, targ
 
 def test_a_dataset_that_is_being_read_is_never_replaced(tmp_path):
     """Not even where Corgi wrote it, and older versions' folders have no marker to say so."""
-    place = folder_of(tmp_path / "in", ["a.png", "b.png", "c.png"])
-    raw = ingest("imagefolder", place, tmp_path / "raw", SETTINGS, 0)
+    folder = folder_of(tmp_path / "in", ["a.png", "b.png", "c.png"])
+    raw = ingest("imagefolder", folder, tmp_path / "raw", SETTINGS, 0)
     before = files_in(tmp_path / "raw")
     for path in ("", "shards", "shards/00000.tar", "shards/*.tar", "shards/{00000,00000}.tar"):
         with pytest.raises(CorgiError, match="is being read"):
@@ -179,9 +179,9 @@ def test_a_dataset_that_is_being_read_is_never_replaced(tmp_path):
 
 
 def test_pictures_that_lie_where_a_dataset_would_are_left_alone(tmp_path):
-    place = folder_of(tmp_path / "photos", ["images/a.png", "images/b.png", "images/c.png"])
+    folder = folder_of(tmp_path / "photos", ["images/a.png", "images/b.png", "images/c.png"])
     before = files_in(tmp_path / "photos")
-    raw = ingest("imagefolder", place, tmp_path / "photos" / "raw_images", SETTINGS, 0)
+    raw = ingest("imagefolder", folder, tmp_path / "photos" / "raw_images", SETTINGS, 0)
     assert len(raw) == 3
     with pytest.raises(CorgiError, match=r"a\.png, which Corgi did not write"):
         gate(raw, tmp_path / "photos" / "images", SETTINGS)
@@ -191,9 +191,9 @@ def test_pictures_that_lie_where_a_dataset_would_are_left_alone(tmp_path):
 def test_a_dataset_beside_its_source_is_not_read_again(tmp_path):
     """`corgi ingest .` twice: the second time, the first one's dataset lies in the source."""
     for count, name in enumerate(("a.png", "b.png", "c.png"), start=1):
-        place = folder_of(tmp_path, [name])
+        folder = folder_of(tmp_path, [name])
         if count > 1:
-            raw = ingest("imagefolder", place, tmp_path / "data" / "own", SETTINGS, 0)
+            raw = ingest("imagefolder", folder, tmp_path / "data" / "own", SETTINGS, 0)
             assert len(raw) == count
 
 
@@ -201,19 +201,19 @@ def test_a_dataset_beside_its_source_is_not_read_again(tmp_path):
     ("fault", "said"), [(errno.ENOSPC, "No space left"), (errno.EACCES, "Permission denied")]
 )
 def test_a_disk_that_is_full_or_closed_is_one_sentence(tmp_path, monkeypatch, fault, said):
-    place = folder_of(tmp_path / "in", ["a.png", "b.png", "c.png"])
-    before = ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0).digest
+    folder = folder_of(tmp_path / "in", ["a.png", "b.png", "c.png"])
+    before = ingest("imagefolder", folder, tmp_path / "out", SETTINGS, 0).digest
 
     def full(*_: object, **__: object) -> None:
         raise OSError(fault, os.strerror(fault), "manifest.parquet")
 
     monkeypatch.setattr("corgi_core.data.dataset.pq.write_table", full)
     with pytest.raises(CorgiError, match=f"cannot write .*{said}"):
-        ingest("imagefolder", place, tmp_path / "out", SETTINGS, 0)
+        ingest("imagefolder", folder, tmp_path / "out", SETTINGS, 0)
     assert Dataset.load(tmp_path / "out").digest == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in", "out"]
     with pytest.raises(CorgiError, match=r"cannot write .*too long"):
-        ingest("imagefolder", place, tmp_path / ("x" * 300), SETTINGS, 0)
+        ingest("imagefolder", folder, tmp_path / ("x" * 300), SETTINGS, 0)
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(CorgiError, match="cannot write"):
-        ingest("imagefolder", place, tmp_path / "file" / "raw", SETTINGS, 0)
+        ingest("imagefolder", folder, tmp_path / "file" / "raw", SETTINGS, 0)

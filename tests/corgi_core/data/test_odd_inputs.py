@@ -32,8 +32,8 @@ def picture(name: str) -> bytes:
 def ingested(folder: Path, files: dict[str, bytes | str], column: str | None = None) -> Dataset:
     """The dataset of a folder with four pictures and these files."""
     images = {name: picture(name) for name in NAMES}
-    place = folder_with(folder / "in", {**images, **files})
-    return ingest("imagefolder", str(place), folder / "raw", SETTINGS, 0, column)
+    source = folder_with(folder / "in", {**images, **files})
+    return ingest("imagefolder", str(source), folder / "raw", SETTINGS, 0, column)
 
 
 def tarred(folder: Path, files: dict[str, bytes | str], column: str | None = None) -> Dataset:

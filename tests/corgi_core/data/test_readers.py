@@ -68,7 +68,7 @@ class TestImageFolder:
             {"file_name": "./deep/dog.v2.jpg", "text": ["a dog", "ein Hund"]},
             {"file_name": "none.png", "text": None},
         ]
-        place = folder_with(
+        folder = folder_with(
             tmp_path / "pets",
             {
                 "train/cat.png": PNG,
@@ -82,7 +82,7 @@ class TestImageFolder:
                 "train/._cat.png": b"a Mac's",
             },
         )
-        found = read("imagefolder", place)
+        found = read("imagefolder", folder)
         assert {key: (s.captions, s.split, s.suffix) for key, s in found.items()} == {
             "loose": (None, None, "webp"),
             "train/cat": (["a cat"], "train", "png"),
@@ -96,23 +96,23 @@ class TestImageFolder:
 
     def test_csv_with_several_rows_an_image_and_bytes_that_are_not_utf8(self, tmp_path):
         table = '\ufefffile_name,caption\na.png,"one, two"\na.png,three\nb.png,\n'.encode()
-        place = folder_with(
+        folder = folder_with(
             tmp_path,
             {"a.png": PNG, "b.png": PNG, "c.png": PNG, "metadata.csv": table + b"c.png,caf\xe9\n"},
         )
-        captions = {key: s.captions for key, s in read("imagefolder", place).items()}
+        captions = {key: s.captions for key, s in read("imagefolder", folder).items()}
         assert captions == {"a": ["one, two", "three"], "b": [""], "c": ["caf\ufffd"]}
 
     def test_names_that_differ_in_their_suffix_alone_stay_apart_in_one_group(self, tmp_path):
-        place = folder_with(tmp_path, {"a.png": PNG, "a.jpg": JPG, "b.png": PNG})
-        found = list(read("imagefolder", place).values())
+        folder = folder_with(tmp_path, {"a.png": PNG, "a.jpg": JPG, "b.png": PNG})
+        found = list(read("imagefolder", folder).values())
         assert len({s.key for s in found}) == 3
         assert [s.group for s in found] == ["a", "a", "b"]
 
     def test_a_caption_column_by_name(self, tmp_path):
         row = {"file_name": "a.png", "text": "no", "headline": "yes"}
-        place = folder_with(tmp_path, {"a.png": PNG, "metadata.jsonl": json.dumps(row)})
-        assert read("imagefolder", place, "headline")["a"].captions == ["yes"]
+        folder = folder_with(tmp_path, {"a.png": PNG, "metadata.jsonl": json.dumps(row)})
+        assert read("imagefolder", folder, "headline")["a"].captions == ["yes"]
 
     @pytest.mark.parametrize(
         ("files", "column", "words"),
@@ -129,9 +129,9 @@ class TestImageFolder:
         ],
     )  # fmt: skip
     def test_faults_are_named(self, tmp_path, files, column, words):
-        place = folder_with(tmp_path, {"a.png": PNG} | files)
+        folder = folder_with(tmp_path, {"a.png": PNG} | files)
         with pytest.raises(CorgiError) as error:
-            read("imagefolder", place, column)
+            read("imagefolder", folder, column)
         assert all(word in str(error.value) for word in words), str(error.value)
 
     @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ class TestImageFolder:
     def test_a_bad_row_is_named_and_the_rows_after_it_are_read(self, tmp_path, bad, words):
         rows = ['{"file_name": "a.png", "text": "x"}', bad, '{"file_name": "c.png", "text": "z"}']
         images = dict.fromkeys(("a.png", "b.png", "c.png"), PNG)
-        place = folder_with(tmp_path, {**images, "metadata.jsonl": "\n".join(rows)})
-        captions = {key: s.captions for key, s in read("imagefolder", place).items()}
+        folder = folder_with(tmp_path, {**images, "metadata.jsonl": "\n".join(rows)})
+        captions = {key: s.captions for key, s in read("imagefolder", folder).items()}
         assert captions == {"a": ["x"], "b": None, "c": ["z"]}
-        (found,) = skipped("imagefolder", place)
+        (found,) = skipped("imagefolder", folder)
         assert all(word in f"metadata.jsonl, {found}" for word in words), found
 
     def test_a_missing_folder(self, tmp_path):
@@ -160,7 +160,7 @@ class TestImageFolder:
 
 class TestWebDataset:
     def test_captions_from_text_and_json_or_none(self, tmp_path):
-        place = tar_with(
+        path = tar_with(
             tmp_path / "coco" / "train-000.tar",
             {
                 "x/1.jpg": JPG, "x/1.txt": "from text", "x/1.json": '{"caption": "from json"}',
@@ -171,7 +171,7 @@ class TestWebDataset:
                 "x/6.png": PNG, "x/6.json": '{"other": 1}',
             },
         )  # fmt: skip
-        found = read("webdataset", place)
+        found = read("webdataset", path)
         assert {key: (s.captions, s.suffix) for key, s in found.items()} == {
             "x/1": (["from text"], "jpg"),
             "x/2": (["a", "b"], "png"),
@@ -181,7 +181,7 @@ class TestWebDataset:
         }
         assert {s.split for s in found.values()} == {"train"}
         assert found["x/1"].image == JPG
-        assert read("webdataset", place, "caption")["x/1"].captions == ["from json"]
+        assert read("webdataset", path, "caption")["x/1"].captions == ["from json"]
 
     def test_one_tar_a_folder_and_patterns(self, tmp_path):
         for number in range(3):

@@ -57,10 +57,10 @@ def fresh(settings: CascadeSettings = TINY_CASCADE, seed: int = 0) -> CascadeDec
 def test_every_picture_is_nearest_to_its_own_original(
     cascade: CascadeDecoder, cascade_task: CascadeTask, z: Tensor
 ) -> None:
-    drawn, real = cascade.decode(z), cascade_task.training_pixels / 255
-    nearest = torch.cdist(drawn.flatten(1), real.flatten(1)).argmin(dim=1)
+    decoded, real = cascade.decode(z), cascade_task.training_pixels / 255
+    nearest = torch.cdist(decoded.flatten(1), real.flatten(1)).argmin(dim=1)
     assert (nearest == torch.arange(SHAPES)).sum() >= SHAPES - 1
-    error = (drawn - real).square().mean().sqrt()
+    error = (decoded - real).square().mean().sqrt()
     assert error < 0.15, error  # the shapes themselves are this far apart: > 0.3 on average
     turned = cascade.decode(z.roll(1, dims=0)).flatten(1)
     assert (torch.cdist(turned, real.flatten(1)).argmin(dim=1) != torch.arange(SHAPES)).all()
@@ -101,8 +101,8 @@ def test_perfect_predictions_give_the_images(
     decoder.network.stages = nn.ModuleList(
         Oracle(downsampled(pictures, stage.size), stage, prediction) for stage in settings.stages
     )
-    drawn = decoder.decode(z, num_steps=steps)
-    torch.testing.assert_close(drawn, (pictures + 1) / 2, atol=2e-3, rtol=0)
+    decoded = decoder.decode(z, num_steps=steps)
+    torch.testing.assert_close(decoded, (pictures + 1) / 2, atol=2e-3, rtol=0)
     condition = decoder.network.stages[1].low[0]  # with no noise, the smaller picture itself
     small = nn.functional.interpolate(downsampled(pictures, 8), size=(SIDE, SIDE), mode="bilinear")
     torch.testing.assert_close(condition, small, atol=5e-3, rtol=0)
@@ -227,18 +227,18 @@ def test_a_cascade_reads_captions_beside_the_embedding(
     settings = altered(text_width=5, text_dropout=0.0, cond_dropout=0.0)
     reading = replace(cascade_task, settings=settings, texts=texts)
     torch.manual_seed(0)
-    network, seen = reading.build(), []
-    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[-1]))
+    network, conditions = reading.build(), []
+    network.register_forward_pre_hook(lambda _, inputs: conditions.append(inputs[-1]))
     keys = list(cascade_task.train_keys)
     chosen = reading.order[torch.arange(SHAPES)]
     reading.loss(network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))["loss"].backward()
     assert all(p.grad is not None for p in network.parameters())
-    for place, picture in enumerate(chosen.tolist()):
+    for row, picture in enumerate(chosen.tolist()):
         if keys[picture] == keys[-1]:
-            assert not seen[0].attn_mask[place].any()
+            assert not conditions[0].attn_mask[row].any()
         else:
             own = texts.read("tokens")[texts.rows_of([keys[picture]])]
-            assert any(np.array_equal(seen[0].tokens[place].numpy(), each) for each in own)
+            assert any(np.array_equal(conditions[0].tokens[row].numpy(), each) for each in own)
     decoder = reading.decoder(network.eval(), {})
     assert decoder.reads_text
     assert decoder.encoders["text_encoder"] == "made up"
@@ -273,12 +273,12 @@ def test_captions_outside_the_subset_are_not_read(
     settings, keys = altered(text_width=5, text_dropout=0.0), list(cascade_task.train_keys)
     settings = replace(settings, cond_dropout=0.0)
     reading = replace(cascade_task, settings=settings, texts=texts, captioned=keys[:3])
-    network, seen = reading.build(), []
-    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[-1]))
+    network, conditions = reading.build(), []
+    network.register_forward_pre_hook(lambda _, inputs: conditions.append(inputs[-1]))
     reading.loss(network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))
     chosen = reading.order[torch.arange(SHAPES)].tolist()
     there = [keys[picture] in keys[:3] for picture in chosen]
-    assert seen[0].attn_mask.any(dim=1).tolist() == there
+    assert conditions[0].attn_mask.any(dim=1).tolist() == there
     assert 0 < sum(there) < SHAPES
 
 
@@ -286,10 +286,12 @@ def test_dropped_captions_have_no_token(cascade_task: CascadeTask, texts: ArrayS
     for hiding in ({"text_dropout": 1.0}, {"text_dropout": 0.0, "cond_dropout": 1.0}):
         settings = altered(text_width=5, **hiding)
         reading = replace(cascade_task, settings=settings, texts=texts)
-        network, seen = reading.build(), []
-        network.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[-1]))
+        network, conditions = reading.build(), []
+        network.register_forward_pre_hook(
+            lambda _, inputs, conditions=conditions: conditions.append(inputs[-1])
+        )
         reading.loss(network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))
-        assert not seen[0].attn_mask.any()
+        assert not conditions[0].attn_mask.any()
 
 
 def test_captions_and_their_width_go_together(

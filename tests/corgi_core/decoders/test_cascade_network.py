@@ -64,11 +64,11 @@ def test_without_attention_the_embedding_acts_through_the_timestep(white: Tensor
 
 
 def test_the_embedding_becomes_eight_vectors(white: Tensor) -> None:
-    stage, seen = a_stage(), []
-    hook = stage.unet.register_forward_pre_hook(lambda _, args: seen.append(args[2]))
+    stage, conditions = a_stage(), []
+    hook = stage.unet.register_forward_pre_hook(lambda _, args: conditions.append(args[2]))
     predicted(stage, white)
     hook.remove()
-    assert seen[0].shape == (N, 8, 16)
+    assert conditions[0].shape == (N, 8, 16)
 
 
 def test_a_dropped_embedding_has_no_effect_and_the_learned_one_has(white: Tensor) -> None:

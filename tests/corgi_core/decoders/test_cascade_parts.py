@@ -39,10 +39,10 @@ def test_downsampled_images_are_means_over_squares() -> None:
 
 @pytest.mark.parametrize(("size", "tile", "overlap"), [(104, 40, 16), (64, 24, 8), (100, 40, 12)])
 def test_tiles_cover_the_side_and_overlap_enough(size: int, tile: int, overlap: int) -> None:
-    places = starts(size, tile, overlap)
-    assert places[0] == 0
-    assert places[-1] + tile == size
-    assert all(b <= a + tile - overlap for a, b in pairwise(places))
+    firsts = starts(size, tile, overlap)
+    assert firsts[0] == 0
+    assert firsts[-1] + tile == size
+    assert all(b <= a + tile - overlap for a, b in pairwise(firsts))
 
 
 def test_two_tiles_weights_sum_to_one() -> None:

@@ -1,4 +1,4 @@
-"""A decoder goes on from another one, shown some of the training images only."""
+"""A decoder goes on from another one, trained on some of the training images only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_it_starts_where_the_other_decoder_is(task: PCATask, decoder: PCADecoder
     assert all(torch.equal(tensor, there[name]) for name, tensor in model.state_dict().items())
 
 
-def test_only_the_images_named_are_shown_and_they_are_learned(
+def test_only_the_images_named_are_trained_on_and_they_are_learned(
     task: PCATask, decoder: PCADecoder, tmp_path: Path
 ) -> None:
     further = tuned(task, decoder, count=2)
@@ -47,17 +47,17 @@ def test_only_the_images_named_are_shown_and_they_are_learned(
     result = train(further, SHORT, tmp_path / "run")
     z, pixels = task.training_embeddings, task.training_pixels / 255
 
-    def error(drawing: PCADecoder, rows: slice) -> float:
-        return float((drawing.decode(z[rows]) - pixels[rows]).square().mean())
+    def error(model: PCADecoder, rows: slice) -> float:
+        return float((model.decode(z[rows]) - pixels[rows]).square().mean())
 
     after = further.decoder(result.model, {})
     assert isinstance(after, PCADecoder)
-    shown, others = slice(0, 2), slice(2, None)
-    assert error(after, shown) < error(decoder, shown)
+    named, others = slice(0, 2), slice(2, None)
+    assert error(after, named) < error(decoder, named)
     assert error(after, others) > error(decoder, others)
 
 
-def test_where_it_starts_and_what_it_is_shown_name_the_training(
+def test_where_it_starts_and_what_it_is_trained_on_name_the_training(
     task: PCATask, decoder: PCADecoder
 ) -> None:
     identities = [

@@ -1,4 +1,4 @@
-"""A trained GAN draws what its embeddings stand for, from the generator alone."""
+"""A trained GAN generates what its embeddings stand for, from the generator alone."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def z(task: GanTask) -> Tensor:
     return task.training_embeddings
 
 
-def own(drawn: Tensor, task: GanTask) -> Tensor:
-    """Which drawn pictures are nearest to their own original."""
+def own(decoded: Tensor, task: GanTask) -> Tensor:
+    """Which decoded pictures are nearest to their own original."""
     real = task.training_pixels.float() / 255
-    nearest = torch.cdist(drawn.flatten(1), real.flatten(1)).argmin(dim=1)
+    nearest = torch.cdist(decoded.flatten(1), real.flatten(1)).argmin(dim=1)
     return nearest == torch.arange(SHAPES)
 
 
@@ -47,8 +47,8 @@ def test_most_pictures_are_nearest_to_their_own_original(
     gan: Decoder, task: GanTask, z: Tensor
 ) -> None:
     """It has learned from the adversary and contrasts alone, never from a pixel's error."""
-    drawn = torch.stack([own(gan.decode(z, seed=seed), task) for seed in range(4)])
-    assert drawn.float().mean() > 0.65, drawn
+    right = torch.stack([own(gan.decode(z, seed=seed), task) for seed in range(4)])
+    assert right.float().mean() > 0.65, right
     others = own(gan.decode(z.roll(1, dims=0)), task)
     assert others.sum() <= 2, others
 

@@ -81,9 +81,9 @@ def test_a_rate_makes_a_layer_learn_so_much_slower() -> None:
         (Linear(8, 4, rate=0.01), Linear(8, 4), x),
         (Convolution(8, 4, 3, rate=0.01), Convolution(8, 4, 3), picture),
     ]
-    for slow, fast, shown in pairs:
+    for slow, fast, given in pairs:
         for layer in (slow, fast):
-            layer(shown).sum().backward()
+            layer(given).sum().backward()
         torch.testing.assert_close(slow.weight.grad, 0.01 * fast.weight.grad)
         torch.testing.assert_close(slow.bias.grad, 0.01 * fast.bias.grad)
 

@@ -30,9 +30,9 @@ def test_the_adversarial_losses_are_logarithms_of_probabilities() -> None:
 
 def test_the_layout_is_compared_at_sixteen_pixels() -> None:
     torch.manual_seed(0)
-    drawn, real = torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)
-    squares = (drawn - real).unflatten(2, (16, 4)).unflatten(4, (16, 4)).mean(dim=(3, 5))
-    torch.testing.assert_close(layout_loss(drawn, real), squares.square().mean())
+    generated, real = torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)
+    squares = (generated - real).unflatten(2, (16, 4)).unflatten(4, (16, 4)).mean(dim=(3, 5))
+    torch.testing.assert_close(layout_loss(generated, real), squares.square().mean())
     board = torch.ones(1, 3, 32, 32)
     board[:, :, ::2, ::2] = board[:, :, 1::2, 1::2] = -1  # details that sixteen pixels do not show
     assert layout_loss(board, torch.zeros_like(board)) == 0
@@ -58,17 +58,17 @@ def test_path_lengths_are_those_of_the_explicit_jacobian() -> None:
     torch.manual_seed(0)
     frame = torch.randn(48, 6)
 
-    def draw(w: Tensor) -> Tensor:
+    def generate(w: Tensor) -> Tensor:
         return (w.tanh() @ frame.T).unflatten(-1, (3, 4, 4))
 
     w, noise = torch.randn(5, 6, requires_grad=True), torch.randn(5, 3, 4, 4)
-    jacobian = torch.func.vmap(torch.func.jacrev(draw))(w).flatten(1, 3)
+    jacobian = torch.func.vmap(torch.func.jacrev(generate))(w).flatten(1, 3)
     lengths = torch.einsum("nij,ni->nj", jacobian, noise.flatten(1) / 4).norm(dim=1)
     penalty = PathLength()
     mean = PATH_DECAY * lengths.mean()
-    torch.testing.assert_close(penalty(draw(w), w, noise), (lengths - mean).square().mean())
+    torch.testing.assert_close(penalty(generate(w), w, noise), (lengths - mean).square().mean())
     torch.testing.assert_close(penalty.mean, mean.detach())
-    again = penalty.eval()(draw(w), w, noise)
+    again = penalty.eval()(generate(w), w, noise)
     torch.testing.assert_close(penalty.mean, mean.detach())  # it learns in training alone
     expected = torch.autograd.grad((lengths - mean.detach()).square().mean(), w)[0]
     torch.testing.assert_close(torch.autograd.grad(again, w)[0], expected, atol=1e-5, rtol=1e-4)

@@ -76,13 +76,13 @@ def test_both_losses_are_those_of_two_separate_steps(
 ) -> None:
     step = network(**inputs)
     z, uniform = inputs["z"], inputs["uniform"]
-    drawn, white = network.generator(z, inputs["latent"]), network.generator.whitening(z)
-    seen = network.discriminator(augmented(drawn, P, uniform[:, 0]), white)
-    for ours, separate in zip(step.feedback, seen, strict=True):
+    generated, white = network.generator(z, inputs["latent"]), network.generator.whitening(z)
+    output = network.discriminator(augmented(generated, P, uniform[:, 0]), white)
+    for ours, separate in zip(step.feedback, output, strict=True):
         same_gradients(ours.square().mean(), separate.square().mean(), network.generator)
     real = augmented(inputs["images"], P, uniform[:, 1]).requires_grad_()
     scores = network.discriminator(real, white).score
-    fake = network.discriminator(augmented(drawn.detach(), P, uniform[:, 2]), white).score
+    fake = network.discriminator(augmented(generated.detach(), P, uniform[:, 2]), white).score
     (slope,) = torch.autograd.grad(scores.sum(), real, create_graph=True)
     r1 = slope.square().sum() / len(z)
     torch.testing.assert_close(step.r1, r1, atol=1e-5, rtol=1e-4)

@@ -72,7 +72,7 @@ def test_two_workers_have_the_gradients_of_the_whole_batch(task: GanTask, tmp_pa
 
 
 def test_clip_teaches_the_generator_and_learns_nothing(task: GanTask) -> None:
-    """Followed for some steps, its gradient brings drawn pictures to where their embeddings are."""
+    """Followed for some steps, its gradient brings generated pictures near their embeddings."""
     torch.manual_seed(0)
     model = task.build()
     z = task.training_embeddings[:BATCH]
@@ -81,13 +81,13 @@ def test_clip_teaches_the_generator_and_learns_nothing(task: GanTask) -> None:
     optimizer = torch.optim.Adam(model.generator.parameters(), lr=5e-3)
     cosines = []
     for _ in range(30):
-        seen = task.clip.encode_images_with_grad((model.generator(z, latent) + 1) / 2)
-        loss = task._contrast(seen, z)
+        embedded = task.clip.encode_images_with_grad((model.generator(z, latent) + 1) / 2)
+        loss = task._contrast(embedded, z)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        others = mean_encoder_cosine(seen, z.roll(1, 0), task.encoder_dims)
-        cosines.append((mean_encoder_cosine(seen, z, task.encoder_dims) - others).mean().item())
+        others = mean_encoder_cosine(embedded, z.roll(1, 0), task.encoder_dims)
+        cosines.append((mean_encoder_cosine(embedded, z, task.encoder_dims) - others).mean().item())
     assert cosines[-1] > cosines[0] + 0.1
     for name, parameter in task.clip.named_parameters():
         assert parameter.grad is None, name

@@ -1,4 +1,4 @@
-"""A trained decoder draws what its embeddings stand for, and refuses what it cannot draw."""
+"""A trained decoder generates what its embeddings stand for, and refuses what it cannot decode."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def real_pictures(task: PCATask) -> Tensor:
 def test_every_picture_is_nearest_to_its_own_original(
     decoder: PCADecoder, task: PCATask, z: Tensor
 ) -> None:
-    drawn, real = decoder.decode(z).flatten(1), real_pictures(task).flatten(1)
-    assert torch.equal(torch.cdist(drawn, real).argmin(dim=1), torch.arange(SHAPES))
-    error = (drawn - real).square().mean().sqrt()
+    decoded, real = decoder.decode(z).flatten(1), real_pictures(task).flatten(1)
+    assert torch.equal(torch.cdist(decoded, real).argmin(dim=1), torch.arange(SHAPES))
+    error = (decoded - real).square().mean().sqrt()
     assert error < 0.12, error  # the shapes themselves are this far apart: > 0.3 on average
 
 
 def test_without_the_embedding_the_pictures_are_not_recognised(
     decoder: PCADecoder, task: PCATask, z: Tensor
 ) -> None:
-    drawn, real = decoder.decode(z.roll(1, dims=0)).flatten(1), real_pictures(task).flatten(1)
-    matches = torch.cdist(drawn, real).argmin(dim=1) == torch.arange(SHAPES)
+    decoded, real = decoder.decode(z.roll(1, dims=0)).flatten(1), real_pictures(task).flatten(1)
+    matches = torch.cdist(decoded, real).argmin(dim=1) == torch.arange(SHAPES)
     assert not matches.any()
 
 
@@ -159,7 +159,7 @@ def test_two_workers_denoise_what_one_does(task: PCATask) -> None:
     torch.testing.assert_close(whole["loss"], (halves[0]["loss"] + halves[1]["loss"]) / 2)
 
 
-def test_a_decoder_that_met_perturbed_embeddingss_draws_from_them(
+def test_a_decoder_trained_on_perturbed_embeddings_decodes_them_better(
     task: PCATask, decoder: PCADecoder, z: Tensor, tmp_path: Path
 ) -> None:
     """At a cosine of 0.6 to the true embeddings, against one that was trained on true ones."""

@@ -20,7 +20,7 @@ def plain(*colours: tuple[float, float, float], side: int = 8) -> np.ndarray:
 RED, GREEN, BLUE = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 
 
-def test_grid_places_pictures_row_by_row() -> None:
+def test_grid_is_filled_row_by_row() -> None:
     sheet = np.asarray(grid(plain(RED, GREEN, BLUE), columns=2))
     step = 8 + MARGIN
     assert sheet.shape == (2 * step + MARGIN, 2 * step + MARGIN, 3)
@@ -74,8 +74,8 @@ def test_gif_goes_there_and_back_and_carries_its_settings(tmp_path: Path) -> Non
         assert read.n_frames == 4
         for number, colour in enumerate((RED, GREEN, BLUE, GREEN)):
             read.seek(number)
-            shown = np.asarray(read.convert("RGB"))
-            assert (shown == np.array(colour) * 255).all()
+            pixels = np.asarray(read.convert("RGB"))
+            assert (pixels == np.array(colour) * 255).all()
     assert [p.name for p in path.parent.iterdir()] == ["way.gif"]
 
 

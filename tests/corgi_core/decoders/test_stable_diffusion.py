@@ -1,4 +1,4 @@
-"""A fine-tuned pipeline draws what its embeddings stand for, and as diffusers' own loop does."""
+"""A fine-tuned pipeline generates what its embeddings mean, and as diffusers' own loop does."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def z(task: StableDiffusionTask) -> Tensor:
     return task.training_embeddings
 
 
-def told(task: StableDiffusionTask, **changes: object) -> StableDiffusionTask:
+def with_settings(task: StableDiffusionTask, **changes: object) -> StableDiffusionTask:
     return replace(task, settings=replace(task.settings, **changes))
 
 
@@ -59,9 +59,9 @@ def test_every_picture_is_nearest_to_its_own_original(
     decoder: StableDiffusionDecoder, task: StableDiffusionTask, z: Tensor
 ) -> None:
     real = task.training_pixels.flatten(1) / 255
-    drawn = decoder.decode(z, guidance=2.0).flatten(1)
-    assert torch.equal(torch.cdist(drawn, real).argmin(dim=1), torch.arange(SHAPES))
-    error = (drawn - real).square().mean().sqrt()
+    decoded = decoder.decode(z, guidance=2.0).flatten(1)
+    assert torch.equal(torch.cdist(decoded, real).argmin(dim=1), torch.arange(SHAPES))
+    error = (decoded - real).square().mean().sqrt()
     assert error < 0.15, error  # the shapes themselves are this far apart: > 0.3 on average
     others = torch.cdist(decoder.decode(z.roll(1, dims=0), guidance=2.0).flatten(1), real)
     assert not (others.argmin(dim=1) == torch.arange(SHAPES)).any()
@@ -84,9 +84,9 @@ def test_each_mode_learns_what_it_says_and_nothing_else(
 ) -> None:
     """Before and after six steps, parameter by parameter."""
     torch.manual_seed(0)
-    before = told(task, fine_tuning=mode).build().state_dict()
+    before = with_settings(task, fine_tuning=mode).build().state_dict()
     training = replace(task.settings.training, steps=6, warmup_steps=1)
-    after = train(told(task, fine_tuning=mode), training, tmp_path).model.state_dict()
+    after = train(with_settings(task, fine_tuning=mode), training, tmp_path).model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     negative = {"conditioning.negative"}
     projection = {name for name in before if name.startswith("conditioning.")} - negative
@@ -99,7 +99,9 @@ def test_each_mode_learns_what_it_says_and_nothing_else(
 
 def test_a_fresh_adapter_changes_nothing(task: StableDiffusionTask, z: Tensor) -> None:
     torch.manual_seed(0)
-    adapted, plain = (told(task, fine_tuning=mode).build().eval() for mode in ("lora", "full"))
+    adapted, plain = (
+        with_settings(task, fine_tuning=mode).build().eval() for mode in ("lora", "full")
+    )
     adapted.conditioning.load_state_dict(plain.conditioning.state_dict())
     inputs = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), z[:2], torch.tensor([True, True])
     torch.testing.assert_close(adapted(*inputs), plain(*inputs))
@@ -109,7 +111,7 @@ def test_recomputed_activations_give_the_same_gradient(task: StableDiffusionTask
     gradients = []
     for recomputing in (False, True):
         torch.manual_seed(0)
-        some = told(task, checkpoint_activations=recomputing)
+        some = with_settings(task, checkpoint_activations=recomputing)
         model = some.build().train()
         assert model.unet.is_gradient_checkpointing == recomputing
         some.loss(model, torch.arange(4), StepRandom(0, 0, 4))["loss"].backward()
@@ -158,7 +160,7 @@ def test_pictures_are_those_of_diffusers_own_pipeline(
     ours = decoder.build(vars(shape)).eval()
     ours.load_state_dict(network.state_dict())
     mine = StableDiffusionDecoder(ours, decoder.settings, decoder.encoders, {})
-    drawn = mine.decode(z[:3], guidance=guidance, seed=4, num_steps=5)
+    decoded = mine.decode(z[:3], guidance=guidance, seed=4, num_steps=5)
     pipeline = StableDiffusionPipeline(
         vae=ours.vae, text_encoder=None, tokenizer=None, unet=ours.unet,
         scheduler=DPMSolverMultistepScheduler.from_config(
@@ -177,7 +179,7 @@ def test_pictures_are_those_of_diffusers_own_pipeline(
             latents=torch.stack(noise), guidance_scale=guidance, num_inference_steps=5,
             height=SIDE, width=SIDE, output_type="pt",
         ).images  # fmt: skip
-    torch.testing.assert_close(drawn, theirs, atol=1e-4, rtol=0)
+    torch.testing.assert_close(decoded, theirs, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 999, 1000])
@@ -208,7 +210,7 @@ def test_a_picture_depends_on_seed_and_number_only(
 def test_save_and_load_give_the_same_pictures(
     task: StableDiffusionTask, z: Tensor, mode: str, tmp_path: Path
 ) -> None:
-    some = told(task, fine_tuning=mode)
+    some = with_settings(task, fine_tuning=mode)
     network = some.build().eval()
     some.prepare(network)
     for name, parameter in network.named_parameters():
@@ -227,7 +229,7 @@ def test_save_and_load_give_the_same_pictures(
 
 
 def test_two_workers_denoise_what_one_does(task: StableDiffusionTask) -> None:
-    some = told(task, perturbed=0.5, cond_dropout=0.5)
+    some = with_settings(task, perturbed=0.5, cond_dropout=0.5)
     model, rows = some.build().eval(), torch.arange(SHAPES)
     some.prepare(model)
     with torch.no_grad():
@@ -244,7 +246,7 @@ def test_a_resumed_decoder_is_the_uninterrupted_one(
 ) -> None:
     """With frozen weights, which a checkpoint holds once."""
     training = replace(task.settings.training, steps=12, warmup_steps=2, checkpoint_every=4)
-    lora = told(task, fine_tuning="lora", training=training)
+    lora = with_settings(task, fine_tuning="lora", training=training)
     stopped = stopping(StableDiffusionTask, at=7)(
         lora.settings, lora.pixels, lora.embeddings, lora.train_keys, lora.test_keys
     )

@@ -25,8 +25,8 @@ from tests.helpers.tiny_vit import tiny_vit
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    place = tmp_path_factory.mktemp("pipeline")
-    return save_pipeline(place, tiny_vae(), tiny_unet(), tiny_scheduler())
+    path = tmp_path_factory.mktemp("pipeline")
+    return save_pipeline(path, tiny_vae(), tiny_unet(), tiny_scheduler())
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ def test_whitened_sampling_is_sampling_in_z(steps):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_draws_the_gaussian_it_is_given(sampler):
+def test_every_sampler_samples_the_gaussian_it_is_given(sampler):
     """With the exact denoiser of N(m, s²) the samples have that mean and deviation."""
     mean, deviation, n, steps = 1.5, 0.5, 4000, 100
     alphas_cumprod = Schedule.linear().alphas_cumprod
@@ -154,9 +154,9 @@ def test_every_sampler_draws_the_gaussian_it_is_given(sampler):
         return mean + gain * (u - np.sqrt(a) * mean)
 
     noise = torch.randn(n, steps, 1, generator=torch.Generator().manual_seed(0))
-    drawn = SAMPLERS[sampler](posterior_mean, noise, steps)
-    assert drawn.mean().item() == pytest.approx(mean, abs=0.03)
-    assert drawn.std().item() == pytest.approx(deviation, abs=0.04)
+    samples = SAMPLERS[sampler](posterior_mean, noise, steps)
+    assert samples.mean().item() == pytest.approx(mean, abs=0.03)
+    assert samples.std().item() == pytest.approx(deviation, abs=0.04)
 
 
 def test_ancestral_chain_is_diffusers_ddpm():

@@ -53,7 +53,7 @@ def test_the_forward_process_is_the_closed_form() -> None:
 
 
 def cases() -> list[tuple[Schedule, dict[str, Any]]]:
-    """Schedules, and how diffusers' schedulers are told the same."""
+    """Schedules, and the configuration of diffusers' schedulers that says the same."""
     cosine = Schedule.shifted_cosine(-1.0)
     betas = cosine.solver_config["trained_betas"]
     zero_snr = STABLE_DIFFUSION | {"rescale_betas_zero_snr": True}

@@ -1,4 +1,4 @@
-"""Ensembles of open_clip models kept in local folders, against open_clip used plainly."""
+"""Ensembles of open_clip models stored in local folders, against open_clip used plainly."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_order_of_encoders_is_part_of_the_digest(saved: Path, vit_folder: Pa
     assert ClipEnsemble.load(names).digest != ClipEnsemble.load(names[::-1]).digest
 
 
-def test_an_ensemble_is_kept_in_an_object_store_too(pair: ClipEnsemble) -> None:
+def test_an_ensemble_is_stored_in_an_object_store_too(pair: ClipEnsemble) -> None:
     folder = UPath("memory://encoders/ensemble")
     pair.save(folder)
     assert ClipEnsemble.load(folder).digest == pair.digest

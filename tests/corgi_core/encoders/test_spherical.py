@@ -62,7 +62,7 @@ def test_a_block_turns_at_constant_speed(seed, weight):
 
 
 @given(seeds, weights)
-def test_norms_are_kept_whatever_they_were(seed, weight):
+def test_norms_are_the_roots_of_the_widths_whatever_they_were(seed, weight):
     a, b = embeddings(seed, 2)
     between = slerp(7 * a, b / 3, weight, BLOCKS)
     torch.testing.assert_close(between, slerp(a, b, weight, BLOCKS))

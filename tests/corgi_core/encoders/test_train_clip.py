@@ -35,7 +35,7 @@ def trained(task: ClipTask, tmp_path_factory: pytest.TempPathFactory) -> DualEnc
     return result.model
 
 
-def test_training_finds_colour_and_place_of_held_out_squares(
+def test_training_finds_colour_and_position_of_held_out_squares(
     task: ClipTask, trained: DualEncoder
 ) -> None:
     torch.manual_seed(0)

@@ -52,8 +52,8 @@ def test_neighbours_stand_beside_their_pictures(pipeline, training):
     for row, caption in enumerate(captions):
         for rank, key in enumerate(found.keys[row].tolist(), start=1):
             number = int(key.removeprefix("key"))
-            shown = (columns[f"nearest {rank}"][row] * 255).round().numpy().astype(np.uint8)
-            np.testing.assert_array_equal(shown, square(png(number), SIDE))
+            pixels = (columns[f"nearest {rank}"][row] * 255).round().numpy().astype(np.uint8)
+            np.testing.assert_array_equal(pixels, square(png(number), SIDE))
             assert (f"picture number {number}" if number % 3 else key) in caption
     assert labelled_grid(captions, columns).height > 2 * SIDE
 

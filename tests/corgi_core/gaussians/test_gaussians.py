@@ -108,8 +108,8 @@ def test_a_stream_in_any_chunks_gives_the_moments_of_the_whole(sizes, k, offset)
         np.testing.assert_allclose(bank.std[0], exact.std(axis=0), rtol=1e-6)
 
 
-def test_no_piece_is_kept():
-    """One piece is alive while the next is made, and none after."""
+def test_no_chunk_stays_in_memory():
+    """One chunk is alive while the next is made, and none after."""
     alive = []
 
     def chunks():
@@ -124,7 +124,7 @@ def test_no_piece_is_kept():
     assert len(alive) == 80  # read twice: for the sample and for the moments
 
 
-def test_a_sample_is_uniform_whatever_the_pieces():
+def test_a_sample_is_uniform_whatever_the_chunks():
     points = np.arange(1000, dtype=np.float32)[:, None]
     samples = [
         EmbeddingStream.of_array(points).sample(100, seed, "sampling")[:, 0] for seed in range(400)
@@ -134,7 +134,7 @@ def test_a_sample_is_uniform_whatever_the_pieces():
     again = cut(points, [7, 13]).sample(100, 3, "sampling")[:, 0]
     np.testing.assert_array_equal(again, samples[3])
     counts = np.bincount(np.concatenate(samples).astype(int), minlength=1000)
-    # Each point is drawn 400 · 0.1 times on average: χ² of 999 degrees of freedom.
+    # Each point is sampled 400 · 0.1 times on average: χ² of 999 degrees of freedom.
     chi = ((counts - 40) ** 2 / (40 * 0.9)).sum()
     assert abs(chi - 999) < 4 * np.sqrt(2 * 999)
     np.testing.assert_array_equal(
@@ -149,7 +149,7 @@ def test_a_stream_that_ends_early_is_refused():
 
 
 def test_an_empty_cluster_has_the_moments_of_all():
-    points = np.repeat(np.eye(4, dtype=np.float32), 64, axis=0)[:128]  # two places, three clusters
+    points = np.repeat(np.eye(4, dtype=np.float32), 64, axis=0)[:128]  # two points, three clusters
     bank, fit = fit_bank(points, k=3, encoder_dims=(4,))
     assert sorted(bank.sizes.tolist()) == [0, 64, 64]
     assert fit.smallest_cluster == 0

@@ -116,8 +116,8 @@ def test_the_loss_is_equation_5(stores, choice):
     images, texts, bank = task.images, task.texts, task.fitted
     for i, row in enumerate(texts.rows_among(task.train_keys)[:30]):
         text = torch.from_numpy(texts.read("text")[row]).float()
-        (place,) = images.rows_of([texts.keys[row]])
-        z_0 = torch.from_numpy(images.read("image")[place]).float()
+        (image_row,) = images.rows_of([texts.keys[row]])
+        z_0 = torch.from_numpy(images.read("image")[image_row]).float()
         c = int(bank.assign(text[None]))
         last = bank.means[c] + bank.std[c] * noise[i]
         total += float(mean_encoder_cosine(z_0, last, BLOCKS)) / 30

@@ -34,12 +34,12 @@ def ink(text: str) -> np.ndarray:
     "caption",
     ["Côte d'Ivoire", "Ελλάδα", "красная кошка", "חתול שחור", "قطة سوداء", "naïve cafe\u0301"],
 )
-def test_latin_greek_cyrillic_hebrew_and_arabic_are_drawn_as_they_are(caption: str) -> None:
+def test_latin_greek_cyrillic_hebrew_and_arabic_are_written_as_they_are(caption: str) -> None:
     assert displayable(caption) == unicodedata.normalize("NFC", caption)
     assert ink(caption).any()
 
 
-def test_no_letter_is_drawn_as_the_box_that_stands_for_a_missing_one() -> None:
+def test_no_letter_is_written_as_the_box_that_stands_for_a_missing_one() -> None:
     path = str(text_layout._dejavu())
     font = ImageFont.truetype(path, 40)
     box = bytes(font.getmask("\uffff"))

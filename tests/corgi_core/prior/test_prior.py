@@ -71,13 +71,13 @@ def uncached(network, tokens, mask, text, shrunk, t, c):
     noisy = network.noisy(shrunk) + network.timestep(timestep_features(t, 32))
     x = torch.cat([prefix + positions, noisy[:, None]], dim=1)
     total = length + 3
-    visible = torch.cat([mask, torch.ones(n, 3, dtype=torch.bool)], dim=1)
-    seen = torch.ones(total, total, dtype=torch.bool).tril() & visible[:, None, :]
-    seen = seen | torch.eye(total, dtype=torch.bool)
+    unpadded = torch.cat([mask, torch.ones(n, 3, dtype=torch.bool)], dim=1)
+    attn_mask = torch.ones(total, total, dtype=torch.bool).tril() & unpadded[:, None, :]
+    attn_mask = attn_mask | torch.eye(total, dtype=torch.bool)
     for block in network.blocks:
         queries, (keys, values) = block.queries_keys_values(x)
         found = torch.nn.functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=seen.unsqueeze(1)
+            queries, keys, values, attn_mask=attn_mask.unsqueeze(1)
         )
         x = block(x, found)
     return network.head(network.norm(x[:, -1]))
@@ -167,7 +167,7 @@ def test_a_compiled_prior_encodes_the_unconditional_prefix_once_a_gaussian(
     assert len(encoded) == 4 + len(gaussians)
 
 
-def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, captions):
+def test_checkpointed_activations_change_no_gradient_and_are_not_saved(network, captions):
     tokens, mask, text = captions
     shrunk, t, c = (
         torch.randn(5, 3, D),
@@ -177,23 +177,23 @@ def test_checkpointed_activations_change_no_gradient_and_are_not_kept(network, c
 
     def gradient_and_bytes():
         network.zero_grad()
-        kept = 0
+        saved = 0
 
-        def keep(tensor):
-            nonlocal kept
-            kept += tensor.nbytes
+        def save(tensor):
+            nonlocal saved
+            saved += tensor.nbytes
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
             loss = network(tokens, mask, text, conditional(5), shrunk, t, c).square().mean()
         loss.backward()
-        return torch.cat([p.grad.flatten() for p in network.parameters()]), kept
+        return torch.cat([p.grad.flatten() for p in network.parameters()]), saved
 
-    plain, kept = gradient_and_bytes()
+    plain, saved = gradient_and_bytes()
     network.checkpoint_activations = True
-    again, kept_checkpointed = gradient_and_bytes()
+    again, saved_checkpointed = gradient_and_bytes()
     torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-7)
-    assert kept_checkpointed < kept / 2
+    assert saved_checkpointed < saved / 2
 
 
 def test_noise_samples_of_one_prefix_do_not_attend_to_each_other(network, captions):
@@ -268,14 +268,14 @@ def test_samples_do_not_depend_on_the_batch(network, captions, bank):
 def test_guidance_one_is_no_guidance_and_two_extrapolates(network, captions, bank):
     prior = PriorModel(network, bank, SETTINGS, ENCODERS, {})
     tokens, mask, text = captions
-    seen = {}
+    sampled = {}
     for guidance in (0.0, 1.0, 2.0):
-        seen[guidance] = []
+        sampled[guidance] = []
         prior.sample(
             tokens, mask, text, num_steps=1, guidance=guidance,
-            callback=lambda t, z, g=guidance: seen[g].append(z),
+            callback=lambda t, z, g=guidance: sampled[g].append(z),
         )  # fmt: skip
-    without, plain, guided = (seen[g][0] for g in (0.0, 1.0, 2.0))
+    without, plain, guided = (sampled[g][0] for g in (0.0, 1.0, 2.0))
     torch.testing.assert_close(guided, 2 * plain - without, rtol=1e-4, atol=1e-4)
 
 

@@ -58,7 +58,7 @@ class CountingTask(TinyTask):
         return super().loss(model, rows, random)
 
 
-def test_a_piece_is_all_that_is_computed_at_once(tmp_path: Path) -> None:
+def test_a_microbatch_is_all_that_is_computed_at_once(tmp_path: Path) -> None:
     train(CountingTask(), replace(SETTINGS, steps=3, accumulation=4), tmp_path)
     assert CountingTask.sizes == [2] * 12
 

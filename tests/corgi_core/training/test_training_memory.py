@@ -28,12 +28,12 @@ def faults_of_a_step():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 resident = psutil.Process().memory_info().rss
-seen = {{"before": [faults_of_a_step() for _ in range(3)][-1]}}
+measured = {{"before": [faults_of_a_step() for _ in range(3)][-1]}}
 with keep_freed_memory():
-    seen["within"] = [faults_of_a_step() for _ in range(12)]  # the first allocates them
-    seen["kept"] = psutil.Process().memory_info().rss - resident
-seen["left"] = psutil.Process().memory_info().rss - resident
-json.dump(seen, sys.stdout)
+    measured["within"] = [faults_of_a_step() for _ in range(12)]  # the first allocates them
+    measured["within_bytes"] = psutil.Process().memory_info().rss - resident
+measured["after_bytes"] = psutil.Process().memory_info().rss - resident
+json.dump(measured, sys.stdout)
 """
 
 
@@ -41,8 +41,8 @@ def test_blocks_are_not_fetched_anew_in_every_step_and_go_back_at_the_end() -> N
     done = subprocess.run(
         [sys.executable, "-c", WORK], capture_output=True, text=True, check=True, timeout=120
     )
-    seen = json.loads(done.stdout)
-    assert seen["before"] > 3 * PAGES
-    assert max(seen["within"][6:]) < PAGES // 10, seen
-    assert seen["kept"] > 3 * BLOCK
-    assert seen["left"] < BLOCK
+    measured = json.loads(done.stdout)
+    assert measured["before"] > 3 * PAGES
+    assert max(measured["within"][6:]) < PAGES // 10, measured
+    assert measured["within_bytes"] > 3 * BLOCK
+    assert measured["after_bytes"] < BLOCK

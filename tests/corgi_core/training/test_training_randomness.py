@@ -14,7 +14,7 @@ def samples(random: StepRandom) -> list[torch.Tensor]:
 
 
 @given(seed=st.integers(0, 2**31), step=st.integers(0, 10**6), world=st.sampled_from([1, 2, 4]))
-def test_workers_share_one_global_draw(seed: int, step: int, world: int) -> None:
+def test_workers_share_one_global_sample(seed: int, step: int, world: int) -> None:
     whole = samples(StepRandom(seed, step, 8))
     shares = [samples(StepRandom(seed, step, 8, rank, world)) for rank in range(world)]
     for index, expected in enumerate(whole):
@@ -22,7 +22,7 @@ def test_workers_share_one_global_draw(seed: int, step: int, world: int) -> None
     assert not torch.equal(whole[0], whole[3])
 
 
-def test_draws_follow_their_distributions_and_differ_by_seed_and_step() -> None:
+def test_numbers_follow_their_distributions_and_differ_by_seed_and_step() -> None:
     random = StepRandom(seed=1, step=2, batch=20_000)
     normal, uniform, integers = random.normal(), random.uniform(), random.integers(10)
     assert abs(normal.mean()) < 0.03

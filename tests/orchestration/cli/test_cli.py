@@ -101,8 +101,8 @@ def test_results_shows_the_last_evaluation_again(tmp_path: Path) -> None:
     (reports / "metrics.json").write_text(json.dumps(metrics))
     done = corgi(tmp_path, "results")
     assert done.returncode == 0, done.stderr
-    for shown in ("0.8125", "0.2500", "1.5000", "24 held-out images", "10% of the captions"):
-        assert shown in done.stdout
+    for printed in ("0.8125", "0.2500", "1.5000", "24 held-out images", "10% of the captions"):
+        assert printed in done.stdout
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:

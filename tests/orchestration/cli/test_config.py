@@ -28,12 +28,12 @@ def corgi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_show_names_the_origin_of_every_value(corgi) -> None:
     lines = corgi("show", "--config", "my.yaml", "--set", "seed=3").output.splitlines()
-    shown = {line.split("  # ")[0].strip(): line.rpartition("# ")[2] for line in lines}
-    assert shown["layers: 5"] == "my.yaml"
-    assert shown["guided_steps: 8"] == "CORGI_STUDY__GUIDED_STEPS"
-    assert shown["seed: 3"] == "--set"
-    assert shown["width: 64"] == "preset emoji-small"
-    assert shown["heads: 4"] == "preset emoji"
+    printed = {line.split("  # ")[0].strip(): line.rpartition("# ")[2] for line in lines}
+    assert printed["layers: 5"] == "my.yaml"
+    assert printed["guided_steps: 8"] == "CORGI_STUDY__GUIDED_STEPS"
+    assert printed["seed: 3"] == "--set"
+    assert printed["width: 64"] == "preset emoji-small"
+    assert printed["heads: 4"] == "preset emoji"
 
 
 def test_what_show_prints_can_be_read_again(corgi, tmp_path: Path) -> None:

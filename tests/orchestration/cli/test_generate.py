@@ -1,4 +1,4 @@
-"""`corgi generate` with a real registry of tiny models: what is given decides what is drawn."""
+"""`corgi generate` with a real registry of tiny models: what is given decides what is generated."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_way_is_a_film_too_with_the_nearest_training_images_beside_it(settings
         (["a cat"], 0, {"decoder": "gan"}, "no decoder with the alias 'gan'"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_and_nothing_is_written(
+def test_what_cannot_be_generated_is_said_and_nothing_is_written(
     settings, files, tmp_path, captions, images, options, problem
 ):
     with pytest.raises(CorgiError, match=problem):
@@ -143,7 +143,7 @@ def test_what_cannot_be_drawn_is_said_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_another_decoder_draws_by_its_alias(settings, pipeline, tmp_path):
+def test_another_decoder_decodes_by_its_alias(settings, pipeline, tmp_path):
     champion, _ = generated(settings, ["a cat"], [], tmp_path / "x.png")
     other, _ = generated(settings, ["a cat"], [], tmp_path / "y.png", decoder="other")
     assert np.abs(np.asarray(champion, float) - np.asarray(other, float)).max() > 1
@@ -158,11 +158,11 @@ def test_a_prior_and_a_decoder_may_come_from_folders_if_they_fit(settings, pipel
     made = json.loads(Image.open(tmp_path / "x.png").text["corgi"])
     assert made["prior"] == pipeline.prior.digest
     assert made["decoder"] == other_decoder(pipeline).digest
-    stranger = copy.deepcopy(pipeline.prior)
-    stranger.encoders["encoder"] = "another-clip"
-    stranger.save(tmp_path / "stranger")
+    mismatched = copy.deepcopy(pipeline.prior)
+    mismatched.encoders["encoder"] = "another-clip"
+    mismatched.save(tmp_path / "mismatched")
     with pytest.raises(CorgiError, match=r"different CLIP encoders.*prior: another-clip"):
-        generated(settings, ["a cat"], [], tmp_path / "y.png", prior=f"{tmp_path}/stranger")
+        generated(settings, ["a cat"], [], tmp_path / "y.png", prior=f"{tmp_path}/mismatched")
     with pytest.raises(CorgiError, match="nowhere"):
         generated(settings, ["a cat"], [], tmp_path / "y.png", prior=f"{tmp_path}/nowhere")
 

@@ -1,4 +1,4 @@
-"""Artefacts go to their place and come back the same, on a disk and in an object store."""
+"""Artefacts go to their path and come back the same, on a disk and in an object store."""
 
 from collections.abc import Iterator
 from pathlib import Path

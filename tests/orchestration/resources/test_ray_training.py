@@ -127,7 +127,7 @@ def test_a_killed_worker_is_replaced_and_nothing_shows(tmp_path: Path) -> None:
     assert not (tmp_path / "killed" / "ray").exists()
     assert signal.getsignal(signal.SIGINT) is interrupt
     run_a_step_that_trains_nothing()
-    assert ray.is_initialized()  # kept for the next training
+    assert ray.is_initialized()  # for the next training too
     with pytest.raises(CorgiError, match="another training"):
         Compute(num_workers=1).train(TinyTask(rows=50), SETTINGS, tmp_path / "killed", "tiny")
 

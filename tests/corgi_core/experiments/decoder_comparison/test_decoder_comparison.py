@@ -160,15 +160,15 @@ def test_scores_are_those_computed_by_hand(rows, comparison, parts, inputs):
     text = parts.clip.encode_texts(captions)
     tokens, mask = parts.tokens.encode(captions)
     z = parts.prior.sample(tokens, mask, text, seed=1)
-    seen = parts.clip.encode_images(parts.decoder.decode(z, seed=1))
+    embedded = parts.clip.encode_images(parts.decoder.decode(z, seed=1))
     found = rows.query("decoder == 'pca' and source == 'baseline' and seed == 1").iloc[0]
     assert found["clip_similarity_text"] == pytest.approx(
-        float(mean_encoder_cosine(seen, text, BLOCKS).mean()), abs=2e-3
+        float(mean_encoder_cosine(embedded, text, BLOCKS).mean()), abs=2e-3
     )
     train = sorted(inputs.training.images.keys("train"))
     store = inputs.training.embeddings
     known = torch.from_numpy(store.read("image")[store.rows_of(train)].astype(np.float32))
-    nearest = torch.stack([mean_encoder_cosine(each, known, BLOCKS).max() for each in seen])
+    nearest = torch.stack([mean_encoder_cosine(each, known, BLOCKS).max() for each in embedded])
     assert found["nearest_distance"] == pytest.approx(1 - float(nearest.mean()), abs=2e-3)
     assert found["images"] == len(keys)
 

@@ -86,10 +86,10 @@ def test_lines_are_the_means_and_bands_their_intervals(report, start):
     figure = by_steps(report, PRESET)
     for panel, metric in zip(figure.axes, METRICS, strict=True):
         line = lines_of(panel)[start.label]
-        drawn = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+        plotted = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
         for steps in PRESET.study.steps:
             mean, half = means(report, start, metric, steps)
-            assert drawn[steps] == pytest.approx(mean)
+            assert plotted[steps] == pytest.approx(mean)
             band = next(b for b in panel.collections if _colour(b) == _hex(line.get_color()))
             at = band.get_paths()[0].vertices
             heights = at[at[:, 0] == steps][:, 1]
@@ -135,9 +135,9 @@ def test_a_sampler_is_compared_with_itself(report):
             assert line.get_ydata()[list(line.get_xdata()).index(3)] == pytest.approx(1)
 
 
-def test_every_figure_says_what_is_seen_and_every_panel_has_data(report):
-    for name, draw in FIGURES.items():
-        figure = draw(report, PRESET)
+def test_every_figure_says_what_is_plotted_and_every_panel_has_data(report):
+    for name, plot in FIGURES.items():
+        figure = plot(report, PRESET)
         assert figure.get_suptitle(), name
         for panel in figure.axes:
             assert any(len(line.get_xdata()) for line in panel.get_lines()), name
@@ -169,10 +169,10 @@ def test_tables_write_the_means_and_what_each_idea_brings(report):
 
 @pytest.mark.parametrize("where", ["local", "memory"])
 def test_what_is_saved_is_loaded(report, tmp_path, where):
-    place = UPath(tmp_path if where == "local" else f"memory://{tmp_path.name}") / "study"
+    folder = UPath(tmp_path if where == "local" else f"memory://{tmp_path.name}") / "study"
     whole = compose_report([report], PRESET)
-    whole.save(place)
-    loaded = StudyReport.load(place)
+    whole.save(folder)
+    loaded = StudyReport.load(folder)
     assert loaded.rows == whole.rows
     assert loaded.tables == whole.tables
     assert loaded.digest == whole.digest

@@ -120,8 +120,8 @@ def without_clock(path):
 
 
 def test_the_seed_and_the_share_of_captions_make_another_arm(study):
-    places = {study.run_folder(plan.arm) for seed in (0, 1) for plan in plans(seed)}
-    assert len(places) == 2 * len(plans(0))
+    folders = {study.run_folder(plan.arm) for seed in (0, 1) for plan in plans(seed)}
+    assert len(folders) == 2 * len(plans(0))
 
 
 def plans(seed):

@@ -12,7 +12,7 @@ from corgi_core.experiments.prior_ablation.scores import Scorer, derangement, sp
 
 
 @given(n=st.integers(2, 300), seed=st.integers(0, 100))
-def test_nothing_stays_in_its_place(n, seed):
+def test_nothing_stays_at_its_index(n, seed):
     order = derangement(n, seed)
     assert order.sort().values.tolist() == list(range(n))
     assert not (order == torch.arange(n)).any()
