@@ -5,6 +5,7 @@ import dagster as dg
 from assets.metadata import OWNERS, materialized, table
 from assets.versions import decided_by
 from orchestration.resources.artifacts import ArrayStore, Dataset
+from orchestration.resources.compute import Compute
 from orchestration.resources.dvc import DVC, GATE, INGEST
 from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
 
@@ -82,16 +83,16 @@ def images(
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"safetensors"},
+    kinds={"safetensors", "ray"},
     metadata=decided_by("image_size", revision=1),
 )
 def pixels(
-    context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace
+    context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute
 ) -> dg.MaterializeResult[ArrayStore]:
     """Every image as a white-padded square of the preset's size, uint8; missing shards only."""
-    from corgi_core.data import pixels as squares
+    from corgi_core.data.pixels import Pixels
 
     assert workspace.preset.decoder is not None
     size = workspace.preset.decoder.image_size
-    store = squares.pixels(images, workspace.path(context), size)
+    store = compute.arrays(Pixels(images, size), workspace.path(context))
     return materialized(store, images=len(store), size=size, shards_computed=store.recomputed)

@@ -4,30 +4,34 @@ import dagster as dg
 
 from assets.metadata import OWNERS, materialized
 from assets.versions import decided_by
-from orchestration.resources.artifacts import ArrayStore, ClipEnsemble, Dataset
+from orchestration.resources.artifacts import ArrayStore, Dataset
+from orchestration.resources.compute import Compute
 from orchestration.resources.workspace import Workspace
 
 GROUP = "embeddings"
-KINDS = {"openclip", "safetensors"}
+KINDS = {"openclip", "safetensors", "ray"}
+CLIP = "clip_encoder"  # read by the workers, from its folder
 
 
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
     kinds=KINDS,
+    deps=[CLIP],
     metadata=decided_by("encoders", revision=2),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext,
     images: Dataset,
     pixels: ArrayStore,
-    clip_encoder: ClipEnsemble,
     workspace: Workspace,
+    compute: Compute,
 ) -> dg.MaterializeResult[ArrayStore]:
     """One row an image, each encoder's output scaled to norm √d_b; only missing shards computed."""
-    from corgi_core.encoders import embed
+    from corgi_core.encoders.embed import ImageEmbedding
 
-    store = embed.embed_images(clip_encoder, images, pixels, workspace.path(context))
+    job = ImageEmbedding(images, pixels, workspace.path_of(CLIP))
+    store = compute.arrays(job, workspace.path(context))
     return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)
 
 
@@ -35,19 +39,19 @@ def image_embeddings(
     group_name=GROUP,
     owners=OWNERS,
     kinds={*KINDS, "transformers"},
+    deps=[CLIP],
     metadata=decided_by("encoders", revision=2),
 )
 def text_embeddings(
     context: dg.AssetExecutionContext,
     images: Dataset,
-    clip_encoder: ClipEnsemble,
     workspace: Workspace,
+    compute: Compute,
 ) -> dg.MaterializeResult[ArrayStore]:
     """One row a caption: the CLIP text embedding, and the text encoder's tokens with their mask."""
-    from corgi_core.encoders import embed
-    from corgi_core.encoders.tokens import TokenEncoder
+    from corgi_core.encoders.embed import TextEmbedding
 
     encoders = workspace.preset.encoders
-    tokens = TokenEncoder.load(encoders.text, encoders.text_tokens)
-    store = embed.embed_texts(clip_encoder, tokens, images, workspace.path(context))
+    job = TextEmbedding(images, workspace.path_of(CLIP), encoders.text, encoders.text_tokens)
+    store = compute.arrays(job, workspace.path(context))
     return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)

@@ -19,6 +19,7 @@ from orchestration.resources.artifacts import (
     FolderBacked,
     PriorModel,
 )
+from orchestration.resources.compute import Compute
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
@@ -33,16 +34,16 @@ GROUP = "embeddings"
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"safetensors"},
+    kinds={"safetensors", "ray"},
     metadata=decided_by(revision=2),
 )
 def image_embeddings(
-    context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace
+    context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute
 ) -> dg.MaterializeResult[ArrayStore]:
     """The dataset's own embeddings, each encoder's output scaled to norm √d_b."""
-    from corgi_core.encoders import embed
+    from corgi_core.encoders.embed import PrecomputedEmbedding
 
-    store = embed.embed_precomputed(images, workspace.path(context))
+    store = compute.arrays(PrecomputedEmbedding(images), workspace.path(context))
     return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)
 
 

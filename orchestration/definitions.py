@@ -65,7 +65,7 @@ def _assets_in(modules: list[ModuleType]) -> list[dg.AssetsDefinition]:
 def resources(settings: Settings) -> dict[str, object]:
     """What assets ask for by parameter name."""
     workspace, mlflow = Workspace.of(settings), MLflow.of(settings)
-    compute = Compute(address=settings.ray_address, num_workers=settings.preset.workers)
+    compute = Compute.of(settings)
     return {
         "io_manager": ArtifactIOManager(settings.storage),
         DATA_IO_MANAGER: ArtifactIOManager(settings.dataset_folder),

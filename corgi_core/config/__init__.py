@@ -22,6 +22,7 @@ from corgi_core.config.schema import (
     PCASettings,
     Preset,
     PriorSettings,
+    RaySettings,
     StableDiffusionSettings,
     StageSettings,
     StudySettings,
@@ -43,6 +44,6 @@ __all__ = [
     "CascadeSettings", "ComparisonSettings", "DataSettings", "DecoderSettings", "EncoderSettings",
     "EvaluationSettings", "GanSettings", "GaussianSettings", "LafiteSettings",
     "LanguageFreeSettings", "Layer", "LoadedPreset", "PCASettings", "Preset", "PriorSettings",
-    "StableDiffusionSettings", "StageSettings", "StudySettings", "TrainingSettings",
+    "RaySettings", "StableDiffusionSettings", "StageSettings", "StudySettings", "TrainingSettings",
     "clusters_of", "fraction_of", "is_learned", "load_preset", "preset_named", "settings_from",
 ]  # fmt: skip

@@ -323,6 +323,24 @@ class LanguageFreeSettings:
 
 
 @dataclass(frozen=True, config=CLOSED)
+class RaySettings:
+    """How Ray's workers share the shards of pixels and embeddings; it decides no result.
+
+    Attributes:
+        min_images: Of missing shards. Fewer are computed in the process itself, which then loses no
+            time to start Ray and load models again in each worker.
+        cpus_per_worker: Threads that decode images and, without a GPU, encode. A worker's threads
+            share its models in memory.
+        gpus_per_worker: Where there are GPUs. A fraction lets several workers share one, so that
+            one encodes while another writes its shard.
+    """
+
+    min_images: Whole = field(default=100_000, compare=False)
+    cpus_per_worker: Count = field(default=1, compare=False)
+    gpus_per_worker: Positive = field(default=1.0, compare=False)
+
+
+@dataclass(frozen=True, config=CLOSED)
 class Preset:
     """All settings that decide results, of one dataset's data, models and evaluations."""
 
@@ -342,7 +360,8 @@ class Preset:
         CAPTION_SUBSETS  # of the captions priors learn from
     )
     default_decoder: str | None = None  # its kind; None: the first
-    workers: Whole = 1  # of Ray Train; 0 trains in the process itself
+    workers: Whole = 1  # of Ray Train; 0 does without Ray, all work in the process itself
+    ray: RaySettings = field(default_factory=RaySettings)
     seed: Whole = 0
 
     def __post_init__(self) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import safetensors.numpy
@@ -31,6 +32,9 @@ from corgi_core.io.files import (
 from corgi_core.progress import report
 
 FORMAT = 2  # raised when names inside the spec or the shards change
+Arrays: TypeAlias = dict[str, np.ndarray]
+"""A shard's arrays by name, with the same number of rows each, and "keys" among them."""
+
 _KEYS = "keys"  # stored as the bytes of a JSON list, since safetensors knows no strings
 
 
@@ -107,6 +111,11 @@ class ArrayStore:
         """One shard's rows of the array `name` (or "keys"); a CorgiError if its file is damaged."""
         return self._read(shard, name)[0]
 
+    def read_with_keys(self, shard: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """One shard's keys and rows of the array `name`, from one reading of its file."""
+        keys, array = self._read(shard, _KEYS, name)
+        return keys, array
+
     def chunks(self, name: str, keys: Container[str] | None = None) -> Iterator[np.ndarray]:
         """The array `name` a shard at a time, [rows, …] each, in the store's order.
 
@@ -164,11 +173,20 @@ class ArrayStore:
         return sum(record["rows"] for record in self._index["shards"].values())
 
 
+@dataclass(frozen=True)
+class MissingShard:
+    """A shard of a dataset whose arrays are not in a store yet."""
+
+    name: str
+    source: str  # the digest of what its arrays are computed from
+    images: int
+
+
 def compute_missing(
     folder: Path | UPath,
     dataset: Dataset,
     spec: Mapping[str, Any],
-    compute: Callable[[str], dict[str, np.ndarray]],
+    compute: Callable[[str], Arrays],
     what: str,
 ) -> ArrayStore:
     """Make the store in `folder` whole by calling `compute` for every shard that is not there yet.
@@ -179,29 +197,105 @@ def compute_missing(
 
     Raises CorgiError where `folder` holds what Corgi did not write.
     """
+    missing = missing_shards(folder, dataset, spec)
+
+    def written() -> Iterator[MissingShard]:
+        for shard in missing:
+            write_shard(folder, shard, compute(shard.name))
+            yield shard
+
+    report_shards(written(), dataset, missing, what)
+    return finished_store(folder, dataset, spec, missing)
+
+
+def missing_shards(
+    folder: Path | UPath, dataset: Dataset, spec: Mapping[str, Any]
+) -> list[MissingShard]:
+    """The shards that `compute_missing` would compute; prepares `folder` for their files.
+
+    Then `write_shard` writes each of them, in any order and by any process that sees `folder`, and
+    `finished_store` makes the store whole.
+    """
     check_replaceable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     there = (file.name for file in folder.iterdir() if not file.name.endswith(".tmp"))
     mark_folder(folder, _files_of(dataset.shards).union(there))
-    spec = json.loads(json.dumps(dict(spec)))  # as it will be read back: lists for tuples
-    records: dict[str, Any] = {}
-    recomputed = 0
-    report(what, 0, len(dataset.shards))
-    for done, shard in enumerate(dataset.shards, start=1):
-        source = digest_of(dataset.shard_digest(shard), spec)
-        record = _record_of(folder, shard, source)
-        if record is None:
-            (folder / "index.json").unlink(missing_ok=True)
-            record = _write_shard(folder, shard, source, compute(shard))
-            recomputed += 1
+    missing = [
+        MissingShard(shard, source, len(dataset.rows(shard)))
+        for shard, source in _sources(dataset, spec)
+        if not _is_there(folder, shard, source)
+    ]
+    if missing:
+        (folder / "index.json").unlink(missing_ok=True)
+    return missing
+
+
+def write_shard(folder: Path | UPath, shard: MissingShard, arrays: Arrays) -> None:
+    """Write one shard's arrays, whole or not at all, and then its record."""
+    rows = {name: len(array) for name, array in arrays.items()}
+    if len(set(rows.values())) != 1:
+        raise ValueError(f"the arrays of shard {shard.name} differ in their number of rows: {rows}")
+    stored = {name: np.ascontiguousarray(a) for name, a in arrays.items() if name != _KEYS}
+    stored[_KEYS] = np.frombuffer(json.dumps(arrays[_KEYS].tolist()).encode(), np.uint8)
+    content = safetensors.numpy.save(stored)
+    with atomic_file(folder / f"{shard.name}.safetensors") as temporary:
+        temporary.write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    record = {"source": shard.source, "sha256": sha256, "rows": rows[_KEYS]}
+    write_json(folder / f"{shard.name}.json", record)
+
+
+def report_shards(
+    written: Iterable[object], dataset: Dataset, missing: Sequence[MissingShard], what: str
+) -> None:
+    """Go through `written`, an item a shard of the `missing` ones, and report progress.
+
+    Shards that were there before count as done from the start.
+    """
+    total = len(dataset.shards)
+    report(what, total - len(missing), total)
+    for done, _ in enumerate(written, start=total - len(missing) + 1):
+        report(what, done, total)
+
+
+def finished_store(
+    folder: Path | UPath,
+    dataset: Dataset,
+    spec: Mapping[str, Any],
+    missing: Sequence[MissingShard],
+) -> ArrayStore:
+    """The store whose `missing` shards have been written: its index is, and the rest is removed.
+
+    Raises CorgiError where a shard is not in `folder`.
+    """
+    records = {}
+    for shard, source in _sources(dataset, spec):
+        record = _record_of(folder, shard)
+        if record is None or record["source"] != source:
+            raise CorgiError(
+                f"shard {shard} has been computed, but {folder} does not hold it",
+                "name a folder, or a URL such as s3://bucket/corgi, that all machines share",
+            )
         records[shard] = record
-        report(what, done, len(dataset.shards))
-    index = {"format": FORMAT, "spec": spec, "shards": records}
+    index = {"format": FORMAT, "spec": _as_read_back(spec), "shards": records}
     if not (folder / "index.json").exists() or read_json(folder / "index.json") != index:
         write_json(folder / "index.json", index)
     _tidy(folder, records)
     mark_folder(folder, _files_of(records))
-    return ArrayStore(folder, recomputed)
+    return ArrayStore(folder, recomputed=len(missing))
+
+
+def _sources(dataset: Dataset, spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each shard with the digest of what its arrays are computed from."""
+    about = _as_read_back(spec)
+    for shard in dataset.shards:
+        yield shard, digest_of(dataset.shard_digest(shard), about)
+
+
+def _as_read_back(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec as JSON gives it back: lists for tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(dict(spec)))
+    return values
 
 
 def _tidy(folder: Path | UPath, records: Mapping[str, Any]) -> None:
@@ -221,31 +315,21 @@ def _files_of(shards: Iterable[str]) -> set[str]:
     }
 
 
-def _record_of(folder: Path | UPath, shard: str, source: str) -> dict[str, Any] | None:
-    """The record of a whole shard that was computed from `source`; None when there is none."""
-    path, record_path = folder / f"{shard}.safetensors", folder / f"{shard}.json"
-    if not (path.exists() and record_path.exists()):
+def _record_of(folder: Path | UPath, shard: str) -> dict[str, Any] | None:
+    """What the record of a shard says; None where there is no record, or no file of the shard."""
+    if not ((folder / f"{shard}.safetensors").exists() and (folder / f"{shard}.json").exists()):
         return None
-    record: dict[str, Any] = read_json(record_path)
-    whole = record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    return record if whole and record["source"] == source else None
-
-
-def _write_shard(
-    folder: Path | UPath, shard: str, source: str, arrays: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    rows = {name: len(array) for name, array in arrays.items()}
-    if len(set(rows.values())) != 1:
-        raise ValueError(f"the arrays of shard {shard} differ in their number of rows: {rows}")
-    stored = {name: np.ascontiguousarray(a) for name, a in arrays.items() if name != _KEYS}
-    stored[_KEYS] = np.frombuffer(json.dumps(arrays[_KEYS].tolist()).encode(), np.uint8)
-    content = safetensors.numpy.save(stored)
-    with atomic_file(folder / f"{shard}.safetensors") as temporary:
-        temporary.write_bytes(content)
-    sha256 = hashlib.sha256(content).hexdigest()
-    record = {"source": source, "sha256": sha256, "rows": rows[_KEYS]}
-    write_json(folder / f"{shard}.json", record)
+    record: dict[str, Any] = read_json(folder / f"{shard}.json")
     return record
+
+
+def _is_there(folder: Path | UPath, shard: str, source: str) -> bool:
+    """Whether a whole shard is there that was computed from `source`."""
+    record = _record_of(folder, shard)
+    if record is None or record["source"] != source:
+        return False
+    content = (folder / f"{shard}.safetensors").read_bytes()
+    return bool(record["sha256"] == hashlib.sha256(content).hexdigest())
 
 
 def _read_keys(stored: np.ndarray) -> np.ndarray:

@@ -3,33 +3,64 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from upath import UPath
 
-from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.array_jobs import ArrayJob
+from corgi_core.data.arrays import Arrays, ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.data.prefetch import in_order
 from corgi_core.errors import CorgiError
 
 
+@dataclass(frozen=True)
+class Pixels(ArrayJob):
+    """The gated images as the array "pixels", uint8 [n, 3, size, size] in 0..255.
+
+    Attributes:
+        images: The dataset. CorgiError where it holds precomputed embeddings.
+        size: The squares' side in pixels.
+    """
+
+    size: int
+    what = "pixels"
+
+    def __post_init__(self) -> None:
+        if not self.images.manifest["width"].notna().any():
+            raise CorgiError(
+                f"{self.images.folder} holds embeddings, not pictures",
+                "use a preset for precomputed embeddings, such as --preset embeddings",
+            )
+
+    @property
+    def spec(self) -> dict[str, int]:
+        """The squares' size."""
+        return {"size": self.size}
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from a shard's name to its squares; it computes on CPUs alone."""
+
+        def squares(shard: str) -> Arrays:
+            images = self.images.images(shard)
+            found = in_order(lambda named: (named[0], square(named[1], self.size)), images, threads)
+            keys, pixels = zip(*found, strict=True)
+            return {"keys": np.array(keys), "pixels": np.stack(pixels)}
+
+        return squares
+
+
 def pixels(images: Dataset, folder: Path | UPath, size: int) -> ArrayStore:
-    """The gated `images` as the array "pixels", uint8 [n, 3, size, size] in 0..255.
+    """The array of `Pixels`, of which this process computes the shards that are missing.
 
     CorgiError where the dataset holds precomputed embeddings.
     """
-    if not images.manifest["width"].notna().any():
-        raise CorgiError(
-            f"{images.folder} holds embeddings, not pictures",
-            "use a preset for precomputed embeddings, such as --preset embeddings",
-        )
-
-    def compute(shard: str) -> dict[str, np.ndarray]:
-        keys, squares = zip(*((k, square(i, size)) for k, i in images.images(shard)), strict=True)
-        return {"keys": np.array(keys), "pixels": np.stack(squares)}
-
-    return compute_missing(folder, images, {"size": size}, compute, f"pixels at {size}")
+    return Pixels(images, size).run(folder, "cpu", threads=os.cpu_count() or 1)
 
 
 def square(image: bytes, size: int) -> np.ndarray:

@@ -5,26 +5,127 @@ Stored in float16; a shard that is there already is not computed again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from upath import UPath
 
-from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.array_jobs import ArrayJob
+from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.pixels import square
-from corgi_core.data.vectors import read_vector
+from corgi_core.data.prefetch import batched, in_order
+from corgi_core.data.vectors import Space, read_vector
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 
-_BATCH = 128
+ClipSource: TypeAlias = Path | UPath | tuple[str, ...]
+Batch = TypeVar("Batch")
+
+_BATCH = 128  # images
+_TEXT_BATCH = 256  # captions
+
+
+@dataclass(frozen=True)
+class ImageEmbedding(ArrayJob):
+    """What `embed_images` computes, by an ensemble that lies in a folder or has names.
+
+    Attributes:
+        images: The dataset.
+        pixels: As `embed_images` reads them.
+        clip: As `ClipEnsemble.load` reads it.
+    """
+
+    pixels: ArrayStore | None
+    clip: ClipSource
+    what = "image embeddings"
+    uses_device = True
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The ensemble's, `encoder_spec`."""
+        return encoder_spec(self._ensemble)
+
+    @cached_property
+    def _ensemble(self) -> ClipEnsemble:
+        return ClipEnsemble.load(self.clip)
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from a shard's name to its embeddings."""
+        return _image_encoding(self._ensemble.to(device), self.images, self.pixels, threads)
+
+
+@dataclass(frozen=True)
+class TextEmbedding(ArrayJob):
+    """What `embed_texts` computes, by encoders that lie in folders or have names.
+
+    Attributes:
+        images: The dataset with the captions.
+        clip: As `ClipEnsemble.load` reads it.
+        text: The text encoder's name, as `TokenEncoder.load` reads it.
+        text_tokens: At most this many tokens a caption.
+    """
+
+    clip: ClipSource
+    text: str
+    text_tokens: int
+    what = "text embeddings"
+    uses_device = True
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The ensemble's and the text encoder's."""
+        return _text_spec(*self._encoders)
+
+    @cached_property
+    def _encoders(self) -> tuple[ClipEnsemble, TokenEncoder]:
+        return ClipEnsemble.load(self.clip), TokenEncoder.load(self.text, self.text_tokens)
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from a shard's name to its captions' embeddings and tokens."""
+        clip, tokens = self._encoders
+        return _text_encoding(clip.to(device), tokens.to(device), self.images, threads)
+
+
+@dataclass(frozen=True)
+class PrecomputedEmbedding(ArrayJob):
+    """The dataset's own embeddings, stored as those of `ImageEmbedding` are."""
+
+    what = "image embeddings"
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The encoders that the files name; their digest is the dataset's."""
+        encoder = digest_of(self._space.names, self._space.encoder_dims, self.images.digest)
+        return _space_spec(encoder, self._space.names, self._space.encoder_dims)
+
+    @cached_property
+    def _space(self) -> Space:
+        _, first = next(self.images.images(self.images.shards[0]))
+        return read_vector(first)[0]
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from a shard's name to its embeddings; it computes on one CPU."""
+        dims = self._space.encoder_dims
+
+        def scaled(shard: str) -> Arrays:
+            keys, files = zip(*self.images.images(shard), strict=True)
+            vectors = torch.from_numpy(np.stack([read_vector(file)[1] for file in files]))
+            z = scale_per_encoder(vectors, dims)
+            encoder = "the encoder of these embeddings"
+            return {"keys": np.array(keys), "image": _as_float16(z, encoder)}
+
+        return scaled
 
 
 def embed_images(
@@ -45,41 +146,13 @@ def embed_images(
     Raises:
         CorgiError: an encoder made a value that is not finite or that float16 cannot hold.
     """
-    large_enough = pixels is not None and pixels.spec["size"] >= clip.image_size
-
-    def compute(shard: str) -> dict[str, np.ndarray]:
-        if pixels is not None and large_enough:
-            keys = pixels.read_shard(shard, "keys")
-            batches = iter(
-                torch.split(torch.from_numpy(pixels.read_shard(shard, "pixels")), _BATCH)
-            )
-        else:
-            keys = np.array([key for key, _ in images.images(shard)])
-            batches = _squares(images, shard, clip.image_size)
-        embeddings = torch.cat([clip.encode_images(batch) for batch in batches])
-        return {"keys": keys, "image": _as_float16(embeddings, _named(clip))}
-
-    return compute_missing(folder, images, encoder_spec(clip), compute, "image embeddings")
+    compute = _image_encoding(clip, images, pixels, torch.get_num_threads())
+    return compute_missing(folder, images, encoder_spec(clip), compute, ImageEmbedding.what)
 
 
 def embed_precomputed(images: Dataset, folder: Path | UPath) -> ArrayStore:
     """The dataset's own embeddings, stored as `embed_images` stores those that it computes."""
-    _, first = next(images.images(images.shards[0]))
-    space, _ = read_vector(first)
-    encoder = digest_of(space.names, space.encoder_dims, images.digest)
-    spec = _space_spec(encoder, space.names, space.encoder_dims)
-
-    def compute(shard: str) -> dict[str, np.ndarray]:
-        keys, files = zip(*images.images(shard), strict=True)
-        z = torch.from_numpy(np.stack([read_vector(file)[1] for file in files]))
-        return {
-            "keys": np.array(keys),
-            "image": _as_float16(
-                scale_per_encoder(z, space.encoder_dims), "the encoder of these embeddings"
-            ),
-        }
-
-    return compute_missing(folder, images, spec, compute, "image embeddings")
+    return PrecomputedEmbedding(images).run(folder, "cpu", threads=1)
 
 
 def embed_texts(
@@ -100,28 +173,99 @@ def embed_texts(
     Raises:
         CorgiError: an encoder made a value that is not finite or that float16 cannot hold.
     """
-    spec = encoder_spec(clip) | {
-        "text_encoder": tokens.digest,
-        "text_width": tokens.width,
-        "text_tokens": tokens.max_tokens,
-    }
-    if clip.space != clip.digest:
-        spec["text_tower"] = clip.digest
+    compute = _text_encoding(clip, tokens, images, torch.get_num_threads())
+    return compute_missing(folder, images, _text_spec(clip, tokens), compute, TextEmbedding.what)
 
-    def compute(shard: str) -> dict[str, np.ndarray]:
+
+def _image_encoding(
+    clip: ClipEnsemble, images: Dataset, pixels: ArrayStore | None, threads: int
+) -> Callable[[str], Arrays]:
+    large_enough = pixels is not None and pixels.spec["size"] >= clip.image_size
+
+    def encode(shard: str) -> Arrays:
+        if pixels is not None and large_enough:
+            keys, squares = pixels.read_with_keys(shard, "pixels")
+            stored = zip(_split(keys), _split(squares), strict=True)
+            encoded = _encoded(clip, stored, lambda batch: batch, threads)
+        else:
+            files = batched(images.images(shard), _BATCH)
+            encoded = _encoded(clip, files, partial(_decoded, size=clip.image_size), threads)
+        with _one_thread_each():
+            keys_of, embeddings = zip(*encoded, strict=True)
+        return {
+            "keys": np.concatenate(keys_of),
+            "image": _as_float16(torch.cat(embeddings), _named(clip)),
+        }
+
+    return encode
+
+
+def _encoded(
+    clip: ClipEnsemble,
+    batches: Iterable[Batch],
+    decode: Callable[[Batch], tuple[np.ndarray, np.ndarray]],
+    threads: int,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """(keys, embeddings) of each batch: threads decode, and on a CPU encode too.
+
+    A GPU encodes one batch while they decode the next ones.
+    """
+
+    def encode(decoded: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, Tensor]:
+        keys, squares = decoded
+        return keys, clip.encode_images(torch.from_numpy(squares).to(device))
+
+    device = next(clip.parameters()).device
+    if device.type == "cpu":
+        return in_order(lambda batch: encode(decode(batch)), batches, threads)
+    return map(encode, in_order(decode, batches, threads))
+
+
+def _text_encoding(
+    clip: ClipEnsemble, tokens: TokenEncoder, images: Dataset, threads: int
+) -> Callable[[str], Arrays]:
+    def encode(captions: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        vectors, mask = tokens.encode(captions)
+        return (
+            _as_float16(clip.encode_texts(captions), _named(clip)),
+            _as_float16(vectors, f"the text encoder {tokens.name!r}"),
+            mask.numpy(),
+        )
+
+    def encode_shard(shard: str) -> Arrays:
         rows = images.rows(shard)
         by_image = zip(rows["key"], rows["captions"], strict=True)
         pairs = [(key, text) for key, texts in by_image for text in texts or []]
         captions = [text for _, text in pairs]
-        vectors, mask = tokens.encode(captions)
-        return {
-            "keys": np.array([key for key, _ in pairs], dtype=str),
-            "text": _as_float16(clip.encode_texts(captions), _named(clip)),
-            "tokens": _as_float16(vectors, f"the text encoder {tokens.name!r}"),
-            "mask": mask.numpy(),
-        }
+        text = np.zeros((len(pairs), clip.width), np.float16)
+        vectors = np.zeros((len(pairs), tokens.max_tokens, tokens.width), np.float16)
+        mask = np.zeros((len(pairs), tokens.max_tokens), bool)
+        by_length = sorted(range(len(pairs)), key=lambda row: len(captions[row]))
+        batches = list(batched(by_length, _TEXT_BATCH))
+        chosen = ([captions[row] for row in batch] for batch in batches)
+        with _one_thread_each():
+            for batch, encoded in zip(batches, in_order(encode, chosen, threads), strict=True):
+                text[batch], vectors[batch], mask[batch] = encoded
+        keys = np.array([key for key, _ in pairs], dtype=str)
+        return {"keys": keys, "text": text, "tokens": vectors, "mask": mask}
 
-    return compute_missing(folder, images, spec, compute, "text embeddings")
+    encode([""])  # sets the tokenizers' lengths; from then on they only read, in any thread
+    return encode_shard
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Inside, torch computes each operator in the thread that calls it.
+
+    Operators that are shared among threads round differently with another number of them. Batches
+    are shared instead, so that the arrays depend on no number of threads or workers.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def encoder_spec(clip: ClipEnsemble) -> dict[str, Any]:
@@ -138,15 +282,25 @@ def _space_spec(encoder: str, names: Sequence[str], encoder_dims: Sequence[int])
     }
 
 
-def _squares(images: Dataset, shard: str, size: int) -> Iterator[Tensor]:
-    batch: list[np.ndarray] = []
-    for _, image in images.images(shard):
-        batch.append(square(image, size))
-        if len(batch) == _BATCH:
-            yield torch.from_numpy(np.stack(batch))
-            batch = []
-    if batch:
-        yield torch.from_numpy(np.stack(batch))
+def _text_spec(clip: ClipEnsemble, tokens: TokenEncoder) -> dict[str, Any]:
+    spec = encoder_spec(clip) | {
+        "text_encoder": tokens.digest,
+        "text_width": tokens.width,
+        "text_tokens": tokens.max_tokens,
+    }
+    if clip.space != clip.digest:
+        spec["text_tower"] = clip.digest
+    return spec
+
+
+def _split(array: np.ndarray) -> list[np.ndarray]:
+    return [array[start : start + _BATCH] for start in range(0, len(array), _BATCH)]
+
+
+def _decoded(files: Sequence[tuple[str, bytes]], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The keys and squares, uint8 [n, 3, size, size], of image files."""
+    keys, images = zip(*files, strict=True)
+    return np.array(keys), np.stack([square(image, size) for image in images])
 
 
 def _named(clip: ClipEnsemble) -> str:

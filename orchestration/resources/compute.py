@@ -10,14 +10,12 @@ import atexit
 import logging
 import os
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import dagster as dg
@@ -27,10 +25,17 @@ from pydantic import Field
 from corgi_core import progress
 from corgi_core.io.files import is_running
 from orchestration.environment import set_for_library
-from orchestration.resources.ray_train import apply_on_worker, fit, worker_shape
+from orchestration.resources.interrupts import interrupts_for_ray
+from orchestration.resources.ray_train import fit, worker_shape
+from orchestration.resources.ray_workers import Opened, share_among_workers, share_of
+from orchestration.settings import Settings
 
 if TYPE_CHECKING:
+    from upath import UPath
+
     from corgi_core.config import TrainingSettings
+    from corgi_core.data.array_jobs import ArrayJob
+    from corgi_core.data.arrays import ArrayStore, MissingShard
     from corgi_core.training.metrics_log import Entry
     from corgi_core.training.run_folder import TrainingResult
     from corgi_core.training.task import Task
@@ -59,13 +64,28 @@ log = logging.getLogger(__name__)
 
 
 class Compute(LocalRay):
-    """Runs trainings on Ray Train workers, and functions on Ray tasks.
+    """Runs trainings on Ray Train workers, and functions of items and shards on Ray actors.
 
-    With `num_workers` 0 the loop runs in this process: no worker to start, none to replace.
+    With `num_workers` 0 all of it runs in this process: no worker to start, none to replace.
     """
 
     address: str | None = Field(default=None, description="A Ray cluster; default: a local one.")
     num_workers: int = Field(default=1, ge=0, description="Ray Train workers; 0: this process.")
+    min_images: int = Field(default=0, ge=0, description="Fewer are embedded in this process.")
+    cpus_per_worker: int = Field(default=1, ge=1, description="Of those that embed.")
+    gpus_per_worker: float = Field(default=1.0, gt=0, description="The same; or a fraction.")
+
+    @classmethod
+    def of(cls, settings: Settings) -> Compute:
+        """What the settings say."""
+        ray = settings.preset.ray
+        return cls(
+            address=settings.ray_address,
+            num_workers=settings.preset.workers,
+            min_images=ray.min_images,
+            cpus_per_worker=ray.cpus_per_worker,
+            gpus_per_worker=ray.gpus_per_worker,
+        )
 
     @property
     def ray_address(self) -> str | None:  # type: ignore[override]
@@ -155,21 +175,70 @@ class Compute(LocalRay):
         all that it has loaded, for its next items. Progress is reported as `what`. With
         `num_workers` 0 the items are done here, one after the other.
 
-        Raises what `function` raises. When the iterator is closed, the work ends.
+        Raises CorgiError where workers die again and again, and what `function` raises. When the
+        iterator is closed, the work ends.
         """
         if self.num_workers == 0:
-            yield from progress.track((function(common, item) for item in items), what, len(items))
-            return
+            results: Iterator[Result] = (function(common, item) for item in items)
+        else:
+            opened = partial(_with_common, function, common)
+            results = self._on_workers(opened, items, 1, 0, lambda item: f"one of the {what}")
+        yield from progress.track(results, what, len(items))
+
+    def arrays(self, job: ArrayJob, folder: Path | UPath) -> ArrayStore:
+        """Make the store in `folder` whole: the job's arrays of every shard of its dataset.
+
+        Shards that are missing are computed here, or on Ray where that is worth its start
+        (`min_images`); the arrays are the same. What is killed leaves whole shards, and the
+        next call goes on from them.
+
+        Args:
+            job: What is computed, from which dataset; it is sent to every worker once, and loads
+                there what it names.
+            folder: Where the arrays are stored. On Ray all machines see it, and what the job
+                names, under the same path or URL.
+
+        Raises:
+            CorgiError: a machine does not see a folder, `folder` holds what Corgi did not write,
+                workers died again and again at a shard, no worker could start; and what the job
+                itself raises.
+        """
+        from corgi_core.data.array_jobs import ShardWriter
+        from corgi_core.data.arrays import finished_store, missing_shards, report_shards
+
+        missing = missing_shards(folder, job.images, job.spec)
+        opened = ShardWriter(job, folder).opened
+        written: Iterator[None] = iter(())
+        if self._worth_ray(missing):
+            gpus = self.gpus_per_worker if job.uses_device else 0
+            written = self._on_workers(
+                opened, missing, self.cpus_per_worker, gpus, lambda shard: f"shard {shard.name}"
+            )
+        elif missing:
+            written = map(opened(*_device_here()), missing)
+        report_shards(written, job.images, missing, job.what)
+        return finished_store(folder, job.images, job.spec, missing)
+
+    def _worth_ray(self, missing: Sequence[MissingShard]) -> bool:
+        images = sum(shard.images for shard in missing)
+        return self.num_workers > 0 and len(missing) > 1 and images >= self.min_images
+
+    def _on_workers(
+        self,
+        opened: Opened[Item, Result],
+        items: Sequence[Item],
+        cpus: int,
+        gpus: float,
+        name: Callable[[Item], str],
+    ) -> Iterator[Result]:
         import ray
 
         self.connect()
+        share = share_of(self._nodes(), len(items), cpus, gpus)
         try:
-            reference = ray.put(common)
-            remote = ray.remote(num_cpus=1)(apply_on_worker)
-            running = [remote.remote(function, [reference], item) for item in items]
-            yield from progress.track(_as_they_come(running), what, len(items))
-        except BaseException:
-            ray.shutdown()  # no task may outlive the error
+            yield from share_among_workers(opened, items, share, name)
+        except KeyboardInterrupt:
+            ray.shutdown()  # its waiting calls may have been cut short in the middle
             raise
 
     def _nodes(self) -> list[Mapping[str, float]]:
@@ -185,41 +254,21 @@ class Compute(LocalRay):
         return [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
 
 
-def _as_they_come(running: list[Any]) -> Iterator[Any]:
-    """The results of Ray's tasks in the order in which they end; the first failure is raised."""
-    import ray
+def _with_common(
+    function: Callable[[Common, Item], Result], common: Common, device: str, threads: int
+) -> Callable[[Item], Result]:
+    """The function of one item, computed by that many threads."""
+    import torch
 
-    while running:
-        try:
-            with interrupts_for_ray():
-                (done,), running = ray.wait(running, num_returns=1)
-                result = ray.get(done)
-        except ray.exceptions.RayTaskError as failure:
-            raise failure.cause from failure
-        yield result
+    torch.set_num_threads(threads)
+    return partial(function, common)
 
 
-@contextmanager
-def interrupts_for_ray() -> Iterator[None]:
-    """While the block runs, SIGINT and SIGTERM raise KeyboardInterrupt in the main thread.
+def _device_here() -> tuple[str, int]:
+    """The device of this process, and its threads."""
+    import torch
 
-    Ray's waiting calls expect that. Dagster's handler raises an error of its own, for which Ray
-    waits on, raises SystemError or aborts the process.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, interrupt) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return "cuda" if torch.cuda.is_available() else "cpu", torch.get_num_threads()
 
 
 def _session_folder() -> str:

@@ -61,7 +61,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         partition = context.partition_key if context.has_partition_key else None
         return self.path_of(context.asset_key.to_user_string(), partition)
 
-    def path_of(self, asset: str, partition: str | None) -> UPath:
+    def path_of(self, asset: str, partition: str | None = None) -> UPath:
         """Where the IO manager keeps that partition of that asset."""
         root = UPath(self.dataset_folder if asset in DATASETS else self.storage)
         return root.joinpath(asset, *_folders_of(partition))

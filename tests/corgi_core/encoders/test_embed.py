@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.encoders import embed
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.embed import embed_images, embed_texts
+from corgi_core.encoders.embed import ImageEmbedding, TextEmbedding, embed_images, embed_texts
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
@@ -57,6 +59,44 @@ def test_only_missing_shards_are_computed(
     (tmp_path / "images" / "00001.safetensors").write_bytes(b"torn")
     again = embed_images(untrained, squares, square_pixels, tmp_path / "images")
     assert (again.recomputed, again.digest) == (1, whole.digest)
+
+
+def test_embeddings_depend_on_no_number_of_threads(
+    vit_folder: Path, squares: Dataset, tokens: TokenEncoder, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(embed, "_BATCH", 4)
+    monkeypatch.setattr(embed, "_TEXT_BATCH", 4)
+    clip = ClipEnsemble.load((str(vit_folder),))
+    before, digests = torch.get_num_threads(), set()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            image = embed_images(clip, squares, None, tmp_path / f"images-{threads}")
+            text = embed_texts(clip, tokens, squares, tmp_path / f"texts-{threads}")
+            digests.add((image.digest, text.digest))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert len(digests) == 1
+
+
+def test_jobs_of_named_encoders_are_what_the_encoders_themselves_give(
+    vit_folder: Path, squares: Dataset, square_pixels: ArrayStore, tokens: TokenEncoder,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    clip = ClipEnsemble.load((str(vit_folder),))
+    image = ImageEmbedding(squares, square_pixels, (str(vit_folder),))
+    text = TextEmbedding(squares, (str(vit_folder),), "minilm", 12)
+    for job, store in (
+        (image, embed_images(clip, squares, square_pixels, tmp_path / "image")),
+        (text, embed_texts(clip, tokens, squares, tmp_path / "text")),
+    ):
+        assert job.run(tmp_path / "again" / job.what, "cpu", 2).digest == store.digest
+        assert len(pickle.dumps(job)) < 1500  # without the encoders that it has loaded
+    assert ImageEmbedding(squares, square_pixels, vit_folder).folders == [
+        squares.folder, square_pixels.folder, vit_folder,
+    ]  # fmt: skip
 
 
 def test_every_caption_has_a_row_and_images_without_one_have_none(

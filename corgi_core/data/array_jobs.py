@@ -1,0 +1,107 @@
+"""Arrays of a dataset as a job that any process can do a part of: what workers are sent."""
+
+from __future__ import annotations
+
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from upath import UPath
+
+from corgi_core.data.arrays import (
+    Arrays,
+    ArrayStore,
+    MissingShard,
+    compute_missing,
+    write_shard,
+)
+from corgi_core.data.dataset import Dataset
+from corgi_core.errors import CorgiError
+from corgi_core.io.files import is_marked
+
+
+@dataclass(frozen=True)
+class ArrayJob(ABC):
+    """How one kind of arrays is computed from a dataset, a shard at a time.
+
+    Its fields name folders and settings. What it loads from there is left out when it is pickled,
+    and every worker loads it once.
+
+    Attributes:
+        images: The dataset.
+        what: What progress is reported as.
+        uses_device: Whether a GPU makes it faster.
+    """
+
+    images: Dataset
+    what: ClassVar[str]
+    uses_device: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def spec(self) -> Mapping[str, Any]:
+        """What the arrays are, as `ArrayStore.spec` gives it back."""
+
+    @abstractmethod
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """Load what the job needs, and return the function from a shard's name to its arrays.
+
+        The arrays depend on neither argument, but for a device's own rounding.
+
+        Args:
+            device: Where models compute: a device of torch, such as "cpu" or "cuda".
+            threads: How many threads decode images, and on a CPU encode.
+        """
+
+    @property
+    def folders(self) -> list[Path | UPath]:
+        """The folders that it reads."""
+        values = (getattr(self, each.name) for each in fields(self))
+        found = (value.folder if isinstance(value, _IN_FOLDERS) else value for value in values)
+        return [value for value in found if isinstance(value, Path | UPath)]
+
+    def run(self, folder: Path | UPath, device: str, threads: int) -> ArrayStore:
+        """Compute in this process what is missing of the store in `folder`."""
+        compute = self.opened(device, threads)
+        return compute_missing(folder, self.images, self.spec, compute, self.what)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+_IN_FOLDERS = Dataset, ArrayStore  # what pickles as its folder
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """Computes shards of a job and writes them to a folder that `missing_shards` has prepared."""
+
+    job: ArrayJob
+    folder: Path | UPath
+
+    def opened(self, device: str, threads: int) -> Callable[[MissingShard], None]:
+        """Load what the job needs, and return the function that computes and writes one shard.
+
+        Raises CorgiError where this machine does not see a folder.
+        """
+        for folder in self._unseen():
+            raise CorgiError(
+                f"the machine {platform.node()}, which is to compute {self.job.what}, does not see "
+                f"{folder}",
+                "let CORGI_DATA and CORGI_STORAGE name folders, or URLs such as s3://bucket/corgi, "
+                "that all machines share",
+            )
+        compute = self.job.opened(device, threads)
+
+        def write(shard: MissingShard) -> None:
+            write_shard(self.folder, shard, compute(shard.name))
+
+        return write
+
+    def _unseen(self) -> Iterator[Path | UPath]:
+        yield from (folder for folder in self.job.folders if not folder.exists())
+        if not is_marked(self.folder):
+            yield self.folder

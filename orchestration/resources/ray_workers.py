@@ -1,0 +1,207 @@
+"""Ray actors that share items among them. Imports no Dagster, so that workers need not either.
+
+Each actor loads once what its items need, on the device that Ray reserves for it. An actor that
+dies is replaced, and its item is done again by another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from corgi_core.errors import CorgiError
+from orchestration.resources.interrupts import interrupts_for_ray
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Opened = Callable[[str, int], Callable[[Item], Result]]
+"""opened(device, threads) loads what is needed, and returns the function of an item."""
+
+MAX_DEATHS = 3  # of workers at one item
+START_SECONDS = 120.0  # until the first worker has started
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many workers, and what Ray reserves for each of them."""
+
+    workers: int
+    cpus: int
+    gpus: float
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
+
+
+def share_of(nodes: Sequence[Mapping[str, float]], items: int, cpus: int, gpus: float) -> Share:
+    """Divide the nodes among the workers for so many items.
+
+    Where a node has GPUs, workers run on such nodes alone, and share the CPUs there.
+
+    Args:
+        nodes: Each node's resources, {"CPU": 8.0, "GPU": 1.0}.
+        items: No more workers than these.
+        cpus: A worker's on nodes without GPUs, and the fewest on others.
+        gpus: A worker's, possibly a fraction; 0 for work that no GPU makes faster.
+
+    Raises:
+        CorgiError: no node has room for one worker.
+    """
+    with_gpus = [node for node in nodes if gpus and node.get("GPU", 0) > 0]
+    room = [
+        math.floor(min(node.get("CPU", 0) / cpus, node["GPU"] / gpus if with_gpus else math.inf))
+        for node in with_gpus or nodes
+    ]
+    if not sum(room):
+        share = Share(1, cpus, gpus if with_gpus else 0)
+        raise CorgiError(
+            f"a worker is to have {share}, and no machine of the Ray cluster has as many",
+            "lower ray.cpus_per_worker or ray.gpus_per_worker, or name a larger cluster in "
+            "CORGI_RAY_ADDRESS",
+        )
+    if with_gpus:
+        cpus = min(
+            math.floor(node["CPU"] / workers)
+            for node, workers in zip(with_gpus, room, strict=True)
+            if workers
+        )
+    return Share(min(items, sum(room)), cpus, gpus if with_gpus else 0)
+
+
+class Worker:
+    """What an actor runs."""
+
+    def __init__(self, opened: list[Any], cpus: int, gpus: float) -> None:
+        self._reference, self._cpus, self._gpus = opened, cpus, gpus
+        self._function: Callable[[Any], Any] | None = None
+
+    def start(self) -> None:
+        """Return once the process runs."""
+
+    def apply(self, item: Any) -> Any:
+        """The function of an item; the first call loads what it needs, and may fail by that."""
+        import ray
+
+        if self._function is None:
+            (reference,) = self._reference  # in a list, as Ray would read it before any call
+            opened = ray.get(reference)
+            self._function = opened("cuda" if self._gpus else "cpu", self._cpus)
+        return self._function(item)
+
+
+def share_among_workers(
+    opened: Opened[Item, Result], items: Sequence[Item], share: Share, name: Callable[[Item], str]
+) -> Iterator[Result]:
+    """The function's results, as they come and in any order; one item a worker is under way.
+
+    Args:
+        opened: Sent to every worker once.
+        items: Sent one at a time.
+        share: The workers.
+        name: What messages call an item.
+
+    Raises:
+        CorgiError: workers died again and again at one item, or none could be started.
+        And what the function raises. Then, and where the iterator is closed, the workers end.
+    """
+    pool = _Pool(opened, items, share, name)
+    try:
+        yield from pool.results()
+    finally:
+        pool.end()
+
+
+class _Pool:
+    def __init__(self, opened: Any, items: Sequence[Any], share: Share, name: Any) -> None:
+        self.items, self.share, self.name = items, share, name
+        self.waiting = deque(range(len(items)))
+        self.deaths: Counter[int | None] = Counter()
+        self.busy: dict[Any, tuple[Any, int | None]] = {}  # call → worker and item; None: starting
+        self.started = False
+        with interrupts_for_ray():
+            import ray
+
+            self.opened = [ray.put(opened)]
+            actor = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus)(Worker)
+            self.new_worker = lambda: actor.remote(self.opened, share.cpus, share.gpus)
+            for _ in range(share.workers):
+                self.start_worker()
+
+    def start_worker(self) -> None:
+        worker: Any = self.new_worker()
+        self.busy[worker.start.remote()] = worker, None
+
+    def results(self) -> Iterator[Any]:
+        import ray
+
+        while self.waiting or any(item is not None for _, item in self.busy.values()):
+            with interrupts_for_ray():
+                timeout = None if self.started else START_SECONDS
+                done, _ = ray.wait(list(self.busy), num_returns=1, timeout=timeout)
+                if not done:
+                    raise self.not_started()
+                worker, item = self.busy.pop(done[0])
+                try:
+                    result = ray.get(done[0])
+                except ray.exceptions.RayTaskError as failure:
+                    ray.kill(worker)
+                    raise failure.cause from failure
+                except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as death:
+                    ray.kill(worker)
+                    self.replace(item, death)
+                    continue
+                self.started = True
+                self.go_on(worker)
+            if item is not None:
+                yield result
+
+    def go_on(self, worker: Any) -> None:
+        """Give the worker its next item; without one it ends, and its device is free."""
+        import ray
+
+        if not self.waiting:
+            ray.kill(worker)
+            return
+        item = self.waiting.popleft()
+        self.busy[worker.apply.remote(self.items[item])] = worker, item
+
+    def replace(self, item: int | None, death: Exception) -> None:
+        """Have the item of a dead worker done again."""
+        self.deaths[item] += 1
+        if item is not None:
+            self.waiting.appendleft(item)
+        if self.deaths[item] >= MAX_DEATHS:
+            at = "while they started" if item is None else f"at {self.name(self.items[item])}"
+            raise CorgiError(
+                f"{self.deaths[item]} workers died {at} ({_first_line(death)})",
+                "if they lacked memory, raise ray.cpus_per_worker or ray.gpus_per_worker, so that "
+                "fewer run on a machine; what is finished stays, and the next run goes on",
+            )
+        self.start_worker()
+
+    def not_started(self) -> CorgiError:
+        """Says what is missing."""
+        import ray
+
+        free, there = ray.available_resources(), ray.cluster_resources()
+        counts = (f"{free.get(k, 0):g} of {there.get(k, 0):g} {k}s" for k in ("CPU", "GPU"))
+        return CorgiError(
+            f"no worker with {self.share} has started in {START_SECONDS:g} seconds: "
+            f"{' and '.join(counts)} of the Ray cluster are free",
+            "wait for the cluster's other work to end, or name another one in CORGI_RAY_ADDRESS",
+        )
+
+    def end(self) -> None:
+        """Kill the workers that are left."""
+        import ray
+
+        with interrupts_for_ray():
+            for worker, _ in self.busy.values():
+                ray.kill(worker)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".:")

@@ -1,0 +1,179 @@
+"""Shards and other items on Ray's workers: the same arrays as here, whatever dies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from upath import UPath
+
+from corgi_core import progress
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset, write_dataset
+from corgi_core.data.pixels import Pixels
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.embed import ImageEmbedding
+from corgi_core.errors import CorgiError
+from orchestration.resources import ray_workers
+from orchestration.resources.compute import Compute
+from orchestration.resources.ray_workers import Share, share_of
+from tests.helpers.array_jobs import Numbers
+from tests.helpers.made import samples
+from tests.helpers.spoilt_embedding import SpoiltEmbedding
+from tests.helpers.tiny_vit import tiny_vit
+
+HERE = str(Path(__file__).parents[3])  # where workers find the jobs
+ON_RAY = Compute(num_workers=1, min_images=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_session() -> Iterator[None]:
+    """One Ray of two CPUs for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([HERE, os.environ.get("PYTHONPATH", "")]))
+        Compute(ray_init_options={"num_cpus": 2}).connect()
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Ten pictures in five shards."""
+    return write_dataset(tmp_path_factory.mktemp("images"), samples(10), shard_size=2)
+
+
+@pytest.fixture
+def numbers(images: Dataset, tmp_path: Path) -> Numbers:
+    log = tmp_path / "log"
+    log.mkdir()
+    return Numbers(images, log)
+
+
+def ensemble(folder: Path) -> Path:
+    ClipEnsemble([tiny_vit("tiny-vit", width=32, layers=2, context_length=16)]).save(folder)
+    return folder
+
+
+def files_of(store: ArrayStore) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in store.folder.iterdir()}
+
+
+def test_workers_share_the_cpus_of_machines_without_gpus() -> None:
+    assert share_of([{"CPU": 8}, {"CPU": 3}], 100, cpus=1, gpus=1.0) == Share(11, 1, 0)
+    assert share_of([{"CPU": 8}, {"CPU": 3}], 100, cpus=2, gpus=1.0) == Share(5, 2, 0)
+    assert share_of([{"CPU": 8}], 3, cpus=1, gpus=1.0) == Share(3, 1, 0)
+    assert share_of([{"CPU": 8, "GPU": 2}], 100, cpus=1, gpus=0) == Share(8, 1, 0)
+
+
+def test_workers_take_gpus_or_parts_of_them_and_share_the_cpus_there() -> None:
+    nodes = [{"CPU": 16, "GPU": 2}, {"CPU": 5, "GPU": 1}, {"CPU": 64}]
+    assert share_of(nodes, 100, cpus=1, gpus=1.0) == Share(3, 5, 1.0)
+    assert share_of(nodes, 100, cpus=1, gpus=0.5) == Share(6, 2, 0.5)
+    assert share_of(nodes, 100, cpus=4, gpus=0.5) == Share(5, 4, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus", "gpus", "needed"),
+    [({"CPU": 4}, 5, 1.0, "5 CPUs,"), ({"CPU": 4, "GPU": 1}, 1, 2.0, "1 CPUs and 2 GPUs,")],
+)
+def test_a_worker_that_no_machine_has_room_for_is_refused(
+    node: dict[str, float], cpus: int, gpus: float, needed: str
+) -> None:
+    with pytest.raises(CorgiError, match=f"is to have {needed} and no machine"):
+        share_of([node], 10, cpus, gpus)
+
+
+def test_pixels_of_workers_are_those_of_this_process_bit_for_bit(
+    images: Dataset, tmp_path: Path
+) -> None:
+    here = Compute(num_workers=0).arrays(Pixels(images, 16), tmp_path / "here")
+    there = ON_RAY.arrays(Pixels(images, 16), tmp_path / "there")
+    assert files_of(there) == files_of(here)
+    assert there.recomputed == here.recomputed == 5
+
+
+def test_embeddings_of_workers_are_those_of_this_process_and_so_is_their_refusal(
+    images: Dataset, tmp_path: Path
+) -> None:
+    """The encoder's weights become NaN at the last shard: the others stay, and are these."""
+    job = ImageEmbedding(images, None, ensemble(tmp_path / "clip"))
+    here = Compute(num_workers=0).arrays(job, tmp_path / "here")
+    spoilt = SpoiltEmbedding(images, None, job.clip, shard=images.shards[-1])
+    two_threads = Compute(num_workers=1, min_images=0, cpus_per_worker=2)
+    with pytest.raises(CorgiError, match="tiny-vit made a value that is not finite"):
+        two_threads.arrays(spoilt, tmp_path / "there")
+    there = two_threads.arrays(job, tmp_path / "there")
+    assert there.recomputed == 1
+    assert files_of(there) == files_of(here)
+
+
+def test_each_worker_opens_the_job_once_and_its_progress_is_heard(
+    numbers: Numbers, tmp_path: Path
+) -> None:
+    heard: list[tuple[str, int, int]] = []
+    with progress.listening(lambda *report: heard.append(report)):
+        store = ON_RAY.arrays(numbers, tmp_path / "store")
+    assert store.read("number").tolist() == list(range(10))
+    workers = numbers.processes("opened")
+    assert 1 <= len(workers) <= 2
+    assert os.getpid() not in workers
+    assert set.union(*(numbers.processes(shard) for shard in store.shards)) <= workers
+    assert heard == [("numbers", done, 5) for done in range(6)]
+    assert ON_RAY.arrays(numbers, tmp_path / "store").recomputed == 0
+
+
+def test_few_images_and_one_shard_are_computed_here(numbers: Numbers, tmp_path: Path) -> None:
+    some = Compute(num_workers=1, min_images=11).arrays(numbers, tmp_path / "store")
+    (some.folder / "00003.safetensors").unlink()
+    assert numbers.processes("opened") == {os.getpid()}
+    (numbers.log / f"opened-{os.getpid()}").unlink()
+    assert ON_RAY.arrays(numbers, tmp_path / "store").recomputed == 1
+    assert numbers.processes("opened") == {os.getpid()}
+
+
+def test_the_shard_of_a_killed_worker_is_computed_by_another(
+    numbers: Numbers, tmp_path: Path
+) -> None:
+    straight = Numbers(numbers.images, numbers.log).run(tmp_path / "straight", "cpu", 1)
+    job = replace(numbers, die_at="00001", deaths=1)
+    store = ON_RAY.arrays(job, tmp_path / "killed")
+    assert files_of(store) == files_of(straight)
+    (dead,) = job.processes("died")
+    assert job.processes("00001") - {dead, os.getpid()}
+
+
+def test_workers_that_die_again_and_again_name_the_shard_and_leave_the_others(
+    numbers: Numbers, tmp_path: Path
+) -> None:
+    job = replace(numbers, die_at="00004", deaths=ray_workers.MAX_DEATHS)
+    with pytest.raises(CorgiError, match="3 workers died at shard 00004") as refused:
+        ON_RAY.arrays(job, tmp_path / "store")
+    assert "goes on" in refused.value.remedy
+    assert ON_RAY.arrays(job, tmp_path / "store").recomputed == 1
+
+
+def test_a_folder_that_a_worker_does_not_see_is_named(numbers: Numbers, tmp_path: Path) -> None:
+    mine = UPath("memory://only-of-this-process/images")
+    numbers.images.save(mine)
+    with pytest.raises(CorgiError, match=r"numbers, does not see memory://only-of-this.*images"):
+        ON_RAY.arrays(replace(numbers, images=Dataset(mine)), tmp_path / "store")
+
+
+def test_a_cluster_that_others_use_says_what_is_missing(
+    numbers: Numbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @ray.remote(num_cpus=2)
+    class Other:
+        def there(self) -> None:
+            """Return once the CPUs are taken."""
+
+    other = Other.remote()
+    ray.get(other.there.remote())
+    monkeypatch.setattr(ray_workers, "START_SECONDS", 0.5)
+    with pytest.raises(CorgiError, match=r"no worker with 1 CPUs .* 0 of 2 CPUs and 0 of 0 GPUs"):
+        ON_RAY.arrays(numbers, tmp_path / "store")
+    ray.kill(other)
