@@ -335,7 +335,7 @@ class RaySettings:
             one encodes while another writes its shard.
     """
 
-    min_images: Whole = field(default=100_000, compare=False)
+    min_images: Whole = field(default=50_000, compare=False)
     cpus_per_worker: Count = field(default=1, compare=False)
     gpus_per_worker: Positive = field(default=1.0, compare=False)
 
