@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from corgi_core.errors import CorgiError
 from orchestration.cli.options import (
     ConfigOption,
     DatasetOption,
@@ -85,37 +86,44 @@ def show(
 
 @config.command()
 def check(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="PRESET", help="The same as --preset.", show_default=False),
+    ] = None,
     preset: PresetOption = None,
     dataset: DatasetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    device_flops: Annotated[
+        float | None,
+        typer.Option(
+            help="FLOP/s that a GPU really does; an A100 about 125e12. Default: 400e12, an H100's "
+            "bfloat16 rate at 40 % utilisation.",
+            min=1,
+        ),
+    ] = None,
 ) -> None:
-    """Check the settings, and print how large each model is; no weights are loaded.
+    """Check the settings, and print what each model needs of a GPU; no weights are loaded.
 
-    Memory is that of float32 weights, and in training of gradients, optimiser and moving average
-    too; activations come on top and grow with the batch.
+    Memory is that of float32 weights, of gradients, optimiser and moving average, and of a
+    microbatch's activations. Time is operations over --device-flops: reading data, evaluation and
+    the waiting of GPUs for one another come on top.
     """
-    settings = chosen_settings(preset, dataset, config, overrides)
+    if name and preset and name != preset:
+        raise CorgiError(f"{name} and --preset {preset} are two presets", "name one")
+    settings = chosen_settings(name or preset, dataset, config, overrides)
     from rich.console import Console
-    from rich.table import Column, Table
 
-    from corgi_core.sizes import model_sizes
+    from corgi_core.sizes import GPU_RATE, model_sizes
+    from orchestration.cli.size_tables import memory_table, notes, time_table
 
-    table = Table(
-        "model",
-        *(Column(name, justify="right") for name in ("parameters", "weights", "in training")),
-        "remark",
-    )
-    for size in model_sizes(settings.preset):
-        parameters = "–" if size.parameters is None else f"{size.parameters:,}"
-        memory = (_megabytes(size.weights), _megabytes(size.training))
-        table.add_row(size.model, parameters, *memory, size.remark)
-    Console().print(table)
+    sizes, rate = model_sizes(settings.preset), device_flops or GPU_RATE
+    console = Console(highlight=False)
+    console.print(memory_table(sizes))
+    console.print(time_table(sizes, rate))
+    for line in notes(sizes, rate):
+        typer.echo(line)
     typer.echo(f"The settings of {settings.workspace} are valid.")
-
-
-def _megabytes(count: int | None) -> str:
-    return "–" if count is None else f"{count / 2**20:,.0f} MiB"
 
 
 def _values(settings: Settings) -> Iterator[tuple[str, Any]]:

@@ -54,6 +54,35 @@ def test_a_preset_survives_yaml_and_json(name: str) -> None:
     assert preset_from_yaml(json.dumps(values)) == preset  # JSON is YAML
 
 
+def test_the_paper_has_the_papers_sizes() -> None:
+    preset = preset_named("paper")
+    prior, cascade = preset.prior, preset.cascade
+    assert (prior.width, prior.heads, prior.layers) == (2048, 32, 20)
+    assert prior.training.batch_size == 4096
+    assert [stage.size for stage in cascade.stages] == [64, 256, 1024]
+    assert cascade.vectors == 8
+    assert preset.variants[-1] == "shifted-k1024"
+    assert set(preset.caption_subsets) == {"1.7%", "100%"}  # Corgi-Semi, Corgi
+    assert preset.decoder_of("stable_diffusion").image_size == 512
+    assert preset.decoder is cascade
+
+
+@pytest.mark.parametrize("name", ["coco", "paper"])
+def test_the_large_presets_read_openais_clip_and_t5(name: str) -> None:
+    encoders = preset_named(name).encoders
+    assert encoders.clip == ("ViT-B-16/openai", "ViT-B-32/openai", "RN101/openai")
+    assert encoders.training is None
+    assert encoders.text.startswith("google-t5/t5-")
+
+
+@pytest.mark.parametrize("name", ["coco", "paper"])
+def test_the_large_presets_batches_divide_among_their_gpus(name: str) -> None:
+    preset = preset_named(name)
+    for settings in (preset.prior, *preset.decoders):
+        training = settings.training
+        assert training.batch_size % (preset.workers * training.accumulation) == 0
+
+
 def loaded(folder: Path, text: str) -> Preset:
     (folder / "my.yaml").write_text(text, encoding="utf-8")
     base, layers = file_layers(folder / "my.yaml")

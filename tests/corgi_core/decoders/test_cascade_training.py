@@ -119,7 +119,7 @@ def test_impossible_settings_are_refused(
 def test_the_presets_cascades_are_possible() -> None:
     found = [kind for name in PRESETS for kind in preset_named(name).decoders]
     cascades = [settings for settings in found if settings.kind == "cascade"]
-    assert len(cascades) == 2
+    assert len(cascades) == 4
     for settings in cascades:
         check_cascade(settings)
 

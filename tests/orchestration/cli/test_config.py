@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,12 +54,34 @@ def test_show_prints_json(corgi) -> None:
 
 
 def test_check_sizes_every_model_without_weights(corgi) -> None:
-    done = corgi("check", "--config", "my.yaml", "--set", "clip=[ViT-B-32/openai]")
-    rows = {
-        cells[1].strip(): cells[2].strip()
-        for line in done.output.splitlines()
-        if len(cells := line.replace("┃", "│").split("│")) > 2
-    }
-    assert rows["CLIP ViT-B-32/openai"] == "151,277,313"  # as the paper's table of CLIP has it
-    assert {"text encoder minilm", "prior", "decoder pca", "decoder gan"} < rows.keys()
-    assert "are valid" in done.output
+    changes = (
+        "clip=[ViT-B-32/openai]",
+        "decoders={cascade: null, gan: null, lafite: null}",
+        "workers=2",
+    )
+    options = [word for change in changes for word in ("--set", change)]
+    output = corgi("check", "--config", "my.yaml", *options, "--device-flops", "2e12").output
+    memory, time = (table_in(part) for part in output.split("Time, computed"))
+    assert memory["CLIP ViT-B-32/openai"][0] == "151,277,313"  # as CLIP's paper has it
+    assert {"text encoder minilm", "prior", "decoder pca"} < memory.keys() == time.keys()
+    assert memory["prior"][3] == "16"  # of the batch of 32 on one of two GPUs
+    batch, tflop, steps, per_second, days = time["prior"]
+    assert (batch, steps) == ("32", "120")
+    assert float(per_second.replace(",", "")) == pytest.approx(32 * 4 / float(tflop), rel=0.01)
+    assert float(days) == pytest.approx(120 * float(tflop) / 4 / 86_400, rel=0.06)
+    assert "for 2 GPU(s) that do 2 TFLOP/s each" in output
+    assert "nothing was measured" in output
+    assert "corgi run trains 9 × prior, 1 × decoder pca" in output
+    assert "are valid" in output
+
+
+def table_in(output: str) -> dict[str, list[str]]:
+    """The cells of a table's rows by their first."""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
+    return {first: cells for first, *cells in lines if len(cells) >= 5 and first != "model"}
+
+
+def test_check_takes_one_preset(corgi) -> None:
+    done = corgi("check", "emoji", "--preset", "emoji-small")
+    assert done.exit_code != 0
+    assert "emoji and --preset emoji-small are two presets" in done.output

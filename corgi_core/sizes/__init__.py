@@ -1,0 +1,8 @@
+"""How large a preset's models are and what their training costs, found without their weights."""
+
+from __future__ import annotations
+
+from corgi_core.sizes.model_size import ModelSize, model_sizes
+from corgi_core.sizes.time_needed import GPU_RATE, TimeNeeded, time_needed
+
+__all__ = ["GPU_RATE", "ModelSize", "TimeNeeded", "model_sizes", "time_needed"]

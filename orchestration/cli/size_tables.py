@@ -1,0 +1,83 @@
+"""The tables of `corgi config check`: what each model of a preset needs of a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from corgi_core.sizes import ModelSize
+
+
+def memory_table(sizes: Sequence[ModelSize]) -> Table:
+    """Models down: parameters, and what they need of a GPU's memory."""
+    names = ("parameters", "weights", "training", "at once", "activations", "together")
+    table = _table("Memory of a GPU in GiB, computed", names)
+    for size in sizes:
+        if size.parameters is None:
+            table.add_row(size.model, *["–"] * len(names))
+            continue
+        before, after = (size.weights, size.state), (size.activations, size.memory)
+        table.add_row(
+            size.model, f"{size.parameters:,}", *map(_gibibytes, before), str(size.microbatch),
+            *map(_gibibytes, after),
+        )  # fmt: skip
+    return table
+
+
+def time_table(sizes: Sequence[ModelSize], device_flops: float) -> Table:
+    """Models down: operations, and what they take at that rate."""
+    from corgi_core.sizes import time_needed
+
+    names = ("batch", "TFLOP a step", "steps", "samples/s", "days")
+    table = _table("Time, computed", names)
+    for size in sizes:
+        if size.parameters is None:
+            table.add_row(size.model, *["–"] * len(names))
+            continue
+        time = time_needed(size, device_flops)
+        steps, days = (f"{size.steps:,}", _number(time.days)) if size.steps else ("–", "–")
+        table.add_row(
+            size.model, f"{size.samples:,}", _number(size.flops / 1e12), steps,
+            f"{time.samples_per_second:,.0f}", days,
+        )  # fmt: skip
+    return table
+
+
+def notes(sizes: Sequence[ModelSize], device_flops: float) -> Iterator[str]:
+    """What the tables rest on and leave out, and how long `corgi run` trains."""
+    from corgi_core.sizes import time_needed
+
+    yield from (f"{size.model}: {size.remark}" for size in sizes if size.remark)
+    stages = [size for size in sizes if size.stage is not None]
+    if len(stages) > 1:
+        together = _gibibytes(sum(size.memory for size in stages))
+        yield f"The cascade's stages learn in one run, which needs {together} GiB of a GPU."
+    yield (
+        f"Computed from torch's operators on tensors without data, for {sizes[0].gpus} GPU(s) that "
+        f"do {device_flops / 1e12:g} TFLOP/s each (--device-flops); nothing was measured."
+    )
+    trained = [size for size in sizes if size.trainings and size.parameters is not None]
+    if trained:
+        days = sum(size.trainings * time_needed(size, device_flops).days for size in trained)
+        names = ", ".join(f"{size.trainings} × {size.model}" for size in trained)
+        yield f"corgi run trains {names}: {_number(days)} days."
+
+
+def _table(title: str, names: Sequence[str]) -> Table:
+    numbers = [Column(name, justify="right", no_wrap=True) for name in names]
+    return Table(
+        Column("model", no_wrap=True), *numbers,
+        title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True,
+    )  # fmt: skip
+
+
+def _gibibytes(count: int) -> str:
+    return f"{count / 2**30:,.2f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
