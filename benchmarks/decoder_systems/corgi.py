@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.decoder_systems.system import Case
+from benchmarks.training_steps import TrainingSteps
 from corgi_core.config import DataSettings, preset_named
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
@@ -20,35 +19,20 @@ from corgi_core.decoders.task import DecoderTask
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import embed_images
 from corgi_core.encoders.train_clip import ClipTask
-from corgi_core.training.adamw import AdamW
-from corgi_core.training.ema import MovingAverage
-from corgi_core.training.gradient import BatchGradient
 from corgi_core.training.memory import keep_freed_memory
 
 
 class Corgi:
-    """Steps of `corgi_core.training.loop.train` without log, checkpoints, evaluation."""
+    """Steps of a kind's training, by the training loop's own parts."""
 
     def __init__(self, kind: str, case: Case) -> None:
         task = task_on(kind, case)
-        training = task.settings.training
-        self._model = task.build()
-        task.prepare(self._model)
-        self._model.train()
-        self._average = MovingAverage(self._model, training.ema_decay)
-        self._optimizer = AdamW(self._model, training)
-        self._gradient = BatchGradient(task, self._model, training, 0, 1, torch.device("cpu"))
-        self._rate, self._steps = training.learning_rate / 100, 0
+        model = task.build()
+        task.prepare(model)
+        self.step = TrainingSteps(task, task.settings.training, model).step
 
     def running(self) -> AbstractContextManager[None]:
         return keep_freed_memory()
-
-    def step(self) -> None:
-        self._optimizer.zero_grad()
-        assert self._gradient.compute(self._steps) is not None
-        self._optimizer.step(self._rate)
-        self._average.update(self._model)
-        self._steps += 1
 
 
 def task_on(kind: str, case: Case) -> DecoderTask[Any, Any]:

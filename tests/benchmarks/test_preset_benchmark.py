@@ -1,0 +1,65 @@
+"""The benchmark of the presets really steps, and what it makes fit is what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.preset_steps.child import Request, measure
+from benchmarks.preset_steps.tasks import StageTask, cropped, task_of
+from benchmarks.presets import measured, table_of
+from benchmarks.training_steps import TrainingSteps
+from corgi_core.config import load_preset, preset_named
+from corgi_core.config.loading import assigned
+from corgi_core.decoders.cascade.checks import check_cascade
+from corgi_core.errors import CorgiError
+from corgi_core.sizes.models import models_of
+
+SMALL = "emoji-small"
+
+
+def request_for(model: str, memory: float = 4e9) -> Request:
+    return Request(SMALL, ("clip=[RN50/openai]",), model, memory, threads=1)
+
+
+def test_a_model_steps_in_a_process_of_its_own_and_has_a_row() -> None:
+    row = measured(SMALL, ["clip=[RN50/openai]"], "prior", 4.0, threads=1)
+    assert (row["model"], row["what"]) == ("prior", "training")
+    assert row["computed_bytes"] < row["peak_bytes"] < 4e9
+    died = {"preset": SMALL, "model": "decoder pca", "failure": "ended with -9"}
+    assert table_of([row, died]).row_count == 2
+
+
+def test_what_does_not_fit_is_in_bfloat16_or_refused() -> None:
+    model = "decoder pca"
+    whole = measure(request_for(model))
+    assert whole.what == "training"
+    less = 0.8e9 + 0.8 * whole.computed_bytes
+    assert measure(request_for(model, less)).what == "training, matrices in bfloat16"
+    with pytest.raises(CorgiError, match="GB"):
+        measure(request_for(model, 0.8e9))
+
+
+def test_a_stage_is_trained_alone_by_the_cascades_loss(tmp_path: Path) -> None:
+    preset = load_preset(SMALL, [assigned("clip=[RN50/openai]")]).preset
+    stages = [model for model in models_of(preset) if model.stage is not None]
+    task, training = task_of(preset, stages[1], tmp_path)
+    assert isinstance(task, StageTask)
+    network = task.build()
+    task.prepare(network)
+    before = [parameter.detach().clone() for parameter in network.stages[1].parameters()]
+    assert not list(network.stages[0].parameters())
+    for _ in range(2):
+        steps = TrainingSteps(task, training, network)
+        steps.step()
+    after = network.stages[1].parameters()
+    changed = [bool((a != b).any()) for a, b in zip(before, after, strict=True)]
+    assert sum(changed) > 0.9 * len(changed)
+
+
+@pytest.mark.parametrize("crop", [1, 2, 4])
+def test_crops_of_the_papers_cascade_are_possible(crop: int) -> None:
+    cascade = cropped(preset_named("paper"), crop).cascade
+    check_cascade(cascade)
+    assert [stage.size for stage in cascade.stages] == [64 // crop, 256 // crop, 1024 // crop]
