@@ -4,15 +4,13 @@ import dagster as dg
 
 from assets.metadata import OWNERS, materialized, table
 from assets.versions import decided_by
+from corgi_core.data.revisions import GATE_REVISION, INGEST_REVISION
 from orchestration.resources.artifacts import ArrayStore, Dataset
 from orchestration.resources.compute import Compute
 from orchestration.resources.dvc import DVC, GATE, INGEST
 from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
 
 GROUP = "data"
-# Of the code behind each asset and its DVC stage, which reads them here.
-INGEST_REVISION = 2
-GATE_REVISION = 2
 
 
 @dg.asset(
@@ -25,7 +23,7 @@ GATE_REVISION = 2
 def raw_images(
     context: dg.AssetExecutionContext, workspace: Workspace, dvc: DVC
 ) -> dg.MaterializeResult[Dataset]:
-    """Images and captions as their source has them, in tar shards with one manifest.
+    """Images and captions as their source has them, in tar shards with a manifest each.
 
     Data that `corgi ingest PATH` or DVC brought are used unchanged; otherwise the preset's own
     source is read.
@@ -36,17 +34,18 @@ def raw_images(
     if workspace.own_dataset or dvc.up_to_date(INGEST):
         raw = dataset.Dataset.load(path)
     else:
-        raw = ingest.ingest(preset.data.source, None, path, preset.data, preset.seed)
-    manifest = raw.manifest
+        raw = ingest.ingest(preset.data.source, None, path, preset.data, preset.seed, replaced=True)
+    passed_over = ingest.skipped_of(raw)
+    counts = raw.counts
     return materialized(
         raw,
         version=dvc.commit(INGEST),
         images=len(raw),
-        captioned=int(manifest["captions"].notna().sum()),
+        captioned=int(counts["captioned"].sum()),
         shards=len(raw.shards),
-        passed_over=len(passed_over := ingest.skipped_of(raw)),
+        passed_over=len(passed_over),
         passed_over_by_reason=table(passed_over.groupby("reason").size().reset_index(name="files")),
-        sources=table(manifest.groupby(["source", "split"]).size().reset_index(name="images")),
+        sources=table(counts[["source", "split", "images"]]),
     )
 
 
@@ -60,7 +59,10 @@ def raw_images(
 def images(
     context: dg.AssetExecutionContext, raw_images: Dataset, workspace: Workspace, dvc: DVC
 ) -> dg.MaterializeResult[Dataset]:
-    """The quality gate: plain RGB images, sound captions; the rest is quarantined with reasons."""
+    """The quality gate: plain RGB images, sound captions; the rest is quarantined with reasons.
+
+    Only shards that are new or have changed are computed.
+    """
     from corgi_core.data import dataset, quality
 
     path = workspace.path(context)
@@ -73,10 +75,12 @@ def images(
     return materialized(
         gated,
         images=len(gated),
+        shards=len(gated.shards),
+        shards_computed=gated.recomputed,
         quarantined=int((quarantine["action"] == "quarantined").sum()),
         normalised=int((quarantine["action"] == "normalised").sum()),
         quarantine=table(quarantine),
-        splits=table(gated.manifest.groupby("split").size().reset_index(name="images")),
+        splits=table(gated.counts.groupby("split", as_index=False)["images"].sum()),
     )
 
 

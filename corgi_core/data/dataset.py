@@ -1,51 +1,50 @@
-"""A dataset on disk: tar shards and one manifest, written whole or not at all.
+"""A dataset on disk: tar shards with a manifest each, and the record of all of them.
 
-<folder>/shards/00000.tar      WebDataset shards, see `shards`
-<folder>/manifest.parquet      one row an image; its presence means "whole"
+<folder>/shards/00000.tar            WebDataset shards, see `shards`
+<folder>/manifest/00000.parquet      one row an image of that shard, see `manifest`
+<folder>/dataset.json                the shards' records; written last, so it means "whole"
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
+import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
-from corgi_core.data.shards import Sample, read_shard, write_shards
+from corgi_core.data.manifest import (
+    MANIFEST,
+    Count,
+    ShardRecord,
+    manifest_path,
+    read_record,
+    tar_path,
+    write_manifest,
+)
+from corgi_core.data.parquet import Row, read_frame
+from corgi_core.data.shards import Sample, read_members, read_shard, row_of, two_images, write_shard
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import (
-    DIGEST_LENGTH,
-    atomic_file,
     atomic_folder,
     check_replaceable,
     digest_of,
     is_local,
+    read_json,
+    write_json,
 )
 
-MANIFEST = pa.schema(
-    [
-        ("key", pa.string()),
-        ("shard", pa.string()),  # "00000"
-        ("sha256", pa.string()),  # of the image file as stored
-        ("width", pa.int32()),  # pixels; null where no header says it, or the file is an embedding
-        ("height", pa.int32()),
-        ("captions", pa.list_(pa.string())),  # null: image-only
-        ("split", pa.string()),  # "train" or "test"
-        ("source", pa.string()),
-        ("group", pa.string()),
-    ]
-)
+FORMAT = 2  # raised when a dataset's files change; before 2 there was one manifest.parquet
+INDEX = "dataset.json"
+ABOUT = ("captions", "split", "source", "group")  # what a manifest says of a sample
 
 
 @dataclass(frozen=True)
@@ -53,91 +52,199 @@ class Dataset:
     """The dataset in `folder`; cheap to make and to pickle, as the folder is all that it holds."""
 
     folder: Path | UPath
+    recomputed: int = 0  # shards that the gate had to compute this time
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Dataset:
         """The whole dataset in `folder`; a CorgiError where there is none."""
-        if not (folder / "manifest.parquet").exists():
+        if not is_dataset(folder):
+            if (folder / "manifest.parquet").exists():
+                raise CorgiError(
+                    f"{folder} was written by an older version of Corgi: it has one "
+                    "manifest.parquet for all shards",
+                    "read the data again, by `corgi ingest … --replace` and `corgi run`",
+                )
             raise CorgiError(
-                f"{folder} holds no whole dataset: it has no manifest.parquet",
+                f"{folder} holds no whole dataset: it has no {INDEX}",
                 "ingest the data (again), or name the folder that `corgi ingest` wrote",
             )
-        return cls(folder)
+        dataset = cls(folder)
+        if (found := dataset.index.get("format")) != FORMAT:
+            raise CorgiError(
+                f"the dataset in {folder} was written by another version of Corgi "
+                f"(format {found}, this version reads {FORMAT})",
+                "ingest the data again with --replace, or use the version that wrote them",
+            )
+        return dataset
 
     def save(self, folder: Path | UPath) -> None:
         """Copy the dataset to `folder`, whole or not at all; nothing to do when it is there."""
         copy_folder(self.folder, folder)
 
     @cached_property
-    def manifest(self) -> pd.DataFrame:
-        """One row an image, by shard and key; columns as in `MANIFEST`, captions a list or None."""
-        with (self.folder / "manifest.parquet").open("rb") as file:
-            return read_table(file)
+    def index(self) -> dict[str, Any]:
+        """What `dataset.json` says."""
+        index: dict[str, Any] = read_json(self.folder / INDEX)
+        return index
+
+    @property
+    def ingests(self) -> list[dict[str, Any]]:
+        """What was read to make a raw dataset, in its order: format, path, what was passed over."""
+        return list(self.index.get("ingests", []))
 
     @cached_property
-    def _by_shard(self) -> dict[str, pd.DataFrame]:
-        return {str(shard): rows for shard, rows in self.manifest.groupby("shard")}
+    def records(self) -> dict[str, ShardRecord]:
+        """The record of every shard by its name, in the shards' order."""
+        records = map(ShardRecord.from_json, self.index["shards"])
+        return {record.name: record for record in records}
 
     @property
     def shards(self) -> list[str]:
         """The shards' names in order: "00000", "00001" and so on."""
-        return sorted(self._by_shard)
+        return list(self.records)
+
+    @cached_property
+    def counts(self) -> pd.DataFrame:
+        """How many images there are, a row for each source and split; no manifest is read.
+
+        Columns: source and split; images; sized, whose header says a width; captioned, those with
+        captions; captions.
+        """
+        names = [field.name for field in fields(Count)]
+        rows = [astuple(count) for record in self.records.values() for count in record.counts]
+        frame = pd.DataFrame(rows, columns=names)
+        return frame.groupby(["source", "split"], as_index=False, dropna=False).sum()
+
+    @property
+    def holds_pictures(self) -> bool:
+        """Whether the images are pictures, and not precomputed embeddings."""
+        return bool(self.counts["sized"].sum())
+
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        """One row an image, by shard and key; columns as in `MANIFEST`, captions a list or None.
+
+        All of it is in memory: for data that fit. `iter_rows` reads a shard at a time.
+        """
+        return pd.concat(
+            [*self.iter_rows()] or [pd.DataFrame(columns=MANIFEST.names)], ignore_index=True
+        )
 
     @cached_property
     def digest(self) -> str:
-        """Names the content (keys, images, captions, splits), whatever the shard layout."""
-        sha = hashlib.sha256()
-        columns = ["key", "sha256", "captions", "split"]
-        for row in self.manifest.sort_values("key")[columns].itertuples(index=False):
-            sha.update(json.dumps(row).encode())
-        return sha.hexdigest()[:DIGEST_LENGTH]
+        """Names the content as it is sharded: the digest of the shards' digests.
+
+        The same images in other shards, or in another order, have another digest.
+        """
+        return digest_of([[record.name, record.digest] for record in self.records.values()])
 
     def keys(self, split: str, source: str | None = None) -> tuple[str, ...]:
         """The keys of one split, "train" or "test", sorted; of all sources, or of one."""
-        chosen = self.manifest["split"] == split
-        if source is not None:
-            chosen &= sources_of(self.manifest) == source
-        return tuple(sorted(self.manifest.loc[chosen, "key"]))
+        keys: list[str] = []
+        for rows in self.iter_rows("key", "split", "source"):
+            chosen = rows["split"] == split
+            if source is not None:
+                chosen &= sources_of(rows) == source
+            keys += rows.loc[chosen, "key"].tolist()
+        return tuple(sorted(keys))
 
     def first_captions(self, split: str) -> dict[str, str]:
         """By key, the caption that stands for each image of one split (`caption_of`).
 
         Images without captions are left out.
         """
-        rows = self.manifest[self.manifest["split"] == split]
-        first = zip(rows["key"], map(caption_of, rows["captions"]), strict=True)
-        return {key: caption for key, caption in first if caption is not None}
+        captions: dict[str, str] = {}
+        for rows in self.iter_rows("key", "captions", "split"):
+            rows = rows[rows["split"] == split]
+            first = zip(rows["key"], map(caption_of, rows["captions"]), strict=True)
+            captions |= {key: caption for key, caption in first if caption is not None}
+        return captions
 
-    def rows(self, shard: str) -> pd.DataFrame:
-        """The manifest's rows of one shard."""
-        return self._by_shard[shard]
+    def rows(self, shard: str, *columns: str) -> pd.DataFrame:
+        """The manifest of one shard, or some of its columns."""
+        path = manifest_path(self.folder, shard)
+        try:
+            rows = read_frame(path, columns or None)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise self._damaged(path, error) from error
+        if len(rows) != self.records[shard].images:
+            raise self._damaged(path, f"{len(rows)} rows, not {self.records[shard].images}")
+        return rows
+
+    def iter_rows(self, *columns: str) -> Iterator[pd.DataFrame]:
+        """The manifest, or some of its columns, a shard at a time, in the shards' order."""
+        for shard in self.shards:
+            yield self.rows(shard, *columns)
 
     def shard_digest(self, shard: str) -> str:
-        """Names one shard's content: its keys, images and captions."""
-        rows = self.rows(shard)
-        return digest_of(*(rows[column].tolist() for column in ("key", "sha256", "captions")))
+        """Names what arrays are computed from: one shard's keys, images and captions."""
+        return self.records[shard].content
 
     def images(self, shard: str) -> Iterator[tuple[str, bytes]]:
         """(key, the image file's bytes) of one shard, in the manifest's order."""
-        with (self.folder / "shards" / f"{shard}.tar").open("rb") as file:
-            for key, _, image in read_shard(file):
-                yield key, image
+        for key, _, image in self._files(shard):
+            yield key, image
 
-    def samples(self) -> Iterator[Sample]:
-        """Every image with what the manifest says of it, shard by shard."""
-        for shard in self.shards:
-            rows = self.rows(shard).to_dict("records")
-            with (self.folder / "shards" / f"{shard}.tar").open("rb") as file:
-                for row, (key, suffix, image) in zip(rows, read_shard(file), strict=True):
-                    assert row["key"] == key, f"{shard}.tar and the manifest differ at {key}"
-                    about = {name: row[name] for name in ("captions", "split", "source", "group")}
-                    yield Sample(key, image, suffix=suffix, **about)
+    def samples(self, *shards: str) -> Iterator[Sample]:
+        """Every image with what the manifest says of it, shard by shard; of all, or of `shards`."""
+        for shard in shards or self.shards:
+            rows = self.rows(shard, "key", *ABOUT).to_dict("records")
+            for row, (key, suffix, image) in zip(rows, self._files(shard), strict=True):
+                assert row["key"] == key, f"{shard}.tar and its manifest differ at {key}"
+                about = {name: row[name] for name in ABOUT}
+                yield Sample(key, image, suffix=suffix, **about)
 
-    def __reduce__(self) -> tuple[type[Dataset], tuple[Path | UPath]]:
-        return (type(self), (self.folder,))
+    def _files(self, shard: str) -> Iterator[tuple[str, str, bytes]]:
+        """(key, suffix, bytes) of each file of one shard; CorgiError where it is damaged."""
+        path = tar_path(self.folder, shard)
+        try:
+            if self.records[shard].outside is not None:
+                yield from self._files_outside(shard)
+                return
+            with path.open("rb") as file:
+                yield from read_shard(file)
+        except (OSError, tarfile.TarError) as error:
+            raise self._damaged(path, error) from error
+
+    def _files_outside(self, shard: str) -> Iterator[tuple[str, str, bytes]]:
+        """What `_files` yields, of a tar that was registered in place."""
+        record = self.records[shard]
+        assert record.outside is not None
+        path, again = UPath(record.outside.path), "ingest the data again with --replace"
+        if not path.exists():
+            raise CorgiError(
+                f"{path}, which is registered in place, is not there any more",
+                f"bring it back, or {again}",
+            )
+        if not record.outside.is_unchanged(record.bytes):
+            raise CorgiError(
+                f"{path}, which is registered in place, has changed since",
+                f"bring the old one back, or {again}",
+            )
+        described = read_record(self.folder, shard)
+        assert described is not None, f"the manifest of {shard} has no record"
+        keys, members = self.rows(shard, "key")["key"], described.made_from["members"]
+        with path.open("rb") as file:
+            for key, found in zip(keys, read_members(file, members), strict=True):
+                yield key, *found
+
+    def _damaged(self, path: Path | UPath, why: object) -> CorgiError:
+        reason = (isinstance(why, OSError) and why.strerror) or why
+        return CorgiError(
+            f"{path} is missing or damaged ({reason})",
+            f"bring that file back, or remove {self.folder} and make it again",
+        )
+
+    def __reduce__(self) -> tuple[type[Dataset], tuple[Path | UPath, int]]:
+        return (type(self), (self.folder, self.recomputed))
 
     def __len__(self) -> int:
-        return len(self.manifest)
+        return sum(record.images for record in self.records.values())
+
+
+def is_dataset(folder: Path | UPath) -> bool:
+    """Whether `folder` holds a whole dataset."""
+    return (folder / INDEX).exists()
 
 
 def sources_of(manifest: pd.DataFrame) -> pd.Series[str]:
@@ -164,19 +271,19 @@ def whole_dataset(
     `source` that is being read, and where the disk is full or may not be written.
     """
     if source is not None:
-        _check_apart(source, folder)
-    with _writing(folder), atomic_folder(folder) as temporary:
+        check_apart(source, folder)
+    with writing(folder), atomic_folder(folder) as temporary:
         yield temporary
 
 
 def check_dataset_folder(folder: Path | UPath) -> None:
     """Raise CorgiError where `whole_dataset` would refuse to write `folder`."""
-    with _writing(folder):
+    with writing(folder):
         check_replaceable(folder)
 
 
 @contextmanager
-def _writing(folder: Path | UPath) -> Iterator[None]:
+def writing(folder: Path | UPath) -> Iterator[None]:
     """Turn what the system says against writing `folder` into a CorgiError."""
     try:
         yield
@@ -187,7 +294,7 @@ def _writing(folder: Path | UPath) -> Iterator[None]:
         ) from error
 
 
-def _check_apart(source: Path | UPath, folder: Path | UPath) -> None:
+def check_apart(source: Path | UPath, folder: Path | UPath) -> None:
     """Raise CorgiError where replacing `folder` would remove the `source` that is being read."""
     source, folder = _followed(source), _followed(folder)
     if folder in (source, *source.parents):
@@ -204,42 +311,62 @@ def _followed(path: Path | UPath) -> Path | UPath:
 
 def write_dataset(folder: Path | UPath, samples: Iterable[Sample], shard_size: int) -> Dataset:
     """Write `samples`, each with its split, to `folder`, whole or not at all."""
+    stream, records, keys = iter(samples), [], set[str]()
     with whole_dataset(folder) as temporary:
-        write_manifest(temporary, write_shards(temporary, samples, shard_size))
+        while shard := list(islice(stream, shard_size)):
+            records.append(write_samples(temporary, f"{len(records):05d}", shard))
+            for sample in shard:
+                if sample.key in keys:
+                    raise two_images(sample.key)
+                keys.add(sample.key)
+        write_index(temporary, records)
     return Dataset.load(folder)
 
 
-def write_manifest(folder: Path | UPath, rows: list[dict[str, Any]]) -> None:
-    """Write `manifest.parquet`, which makes the shards already in `folder` a dataset."""
-    write_table(folder / "manifest.parquet", rows, MANIFEST)
+def write_samples(folder: Path | UPath, name: str, samples: Iterable[Sample]) -> ShardRecord:
+    """Write one shard, sorted by key, and its manifest, which comes last and says it is whole."""
+    ordered = sorted(samples, key=lambda sample: sample.key)
+    return finish_shard(folder, name, *write_images(folder, name, ordered))
 
 
-def write_table(path: Path | UPath, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    """Write `rows` as Parquet; the same rows give the same bytes."""
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, compression="zstd")
+def write_images(
+    folder: Path | UPath, name: str, samples: Iterable[Sample]
+) -> tuple[list[Row], int]:
+    """Write one shard's tar of samples that come sorted by key, one of them in memory at a time.
 
-
-def read_arrow(file: Any) -> pa.Table:
-    """A Parquet file, read in this thread alone.
-
-    Arrow's own threads may still wait for a Python file when the interpreter ends, which then
-    aborts a process that has done its work (apache/arrow #34314).
+    Returns the manifest's rows and the tar's size in bytes, for `finish_shard`.
     """
-    return pq.ParquetFile(file, pre_buffer=False).read(use_threads=False)
+    rows: list[Row] = []
+
+    def noted() -> Iterator[Sample]:
+        for sample in samples:
+            rows.append(row_of(sample, name))
+            yield sample
+
+    return rows, write_shard(tar_path(folder, name), noted())
 
 
-def read_table(file: Any) -> pd.DataFrame:
-    """A Parquet file as a frame whose list columns hold Python lists (or None), not arrays."""
-    table = read_arrow(file)
-    return pd.DataFrame(
-        {
-            name: pd.Series(table[name].to_pylist(), dtype=object)
-            if pa.types.is_list(table.schema.field(name).type)
-            else table[name].to_pandas()
-            for name in table.column_names
-        }
-    )
+def finish_shard(
+    folder: Path | UPath, name: str, rows: list[Row], size: int, **made_from: Any
+) -> ShardRecord:
+    """Write the manifest of a shard whose tar is there: the shard is whole."""
+    record = ShardRecord.of(name, rows, size, made_from)
+    write_manifest(folder, rows, record)
+    return record
+
+
+def write_index(folder: Path | UPath, records: Iterable[ShardRecord], **about: Any) -> None:
+    """Write `dataset.json`, which makes the shards already in `folder` a dataset.
+
+    Shards without images are no part of it. Nothing is written where it would not change.
+    """
+    shards = [asdict(record) for record in records if record.images]
+    for shard in shards:
+        del shard["made_from"]
+    index = {"format": FORMAT, "shards": shards} | about
+    path = folder / INDEX
+    if not path.exists() or read_json(path) != index:
+        write_json(path, index)
 
 
 def copy_folder(source: Path | UPath, target: Path | UPath) -> None:

@@ -1,29 +1,43 @@
-"""Ingest: whatever a reader finds becomes shards and a manifest, the images' bytes untouched."""
+"""Ingest: whatever a reader finds becomes shards and a manifest, the images' bytes untouched.
+
+Data that are new are written as new shards after those that are there, which are never rewritten.
+"""
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import astuple, replace
 from hashlib import sha256
 from heapq import nsmallest
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 from upath import UPath
 
 from corgi_core.config import DataSettings
-from corgi_core.data.dataset import Dataset, read_table, whole_dataset, write_manifest, write_table
-from corgi_core.data.formats import READERS
-from corgi_core.data.shards import Sample, write_shards
-from corgi_core.data.splits import fill_in_splits, rank_of
+from corgi_core.data.addition import Addition
+from corgi_core.data.dataset import (
+    INDEX,
+    Dataset,
+    check_apart,
+    is_dataset,
+    whole_dataset,
+    writing,
+)
+from corgi_core.data.formats import READERS, Skipped
+from corgi_core.data.formats.conventions import UNREADABLE, can_pass
+from corgi_core.data.formats.walk import reading_only
+from corgi_core.data.parquet import read_frame
+from corgi_core.data.shards import Sample
+from corgi_core.data.skipped import SKIPPED, SkippedFile, skipped_path
+from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import is_local
+from corgi_core.io.files import is_local, joining_folder
 from corgi_core.progress import track
-
-SKIPPED = pa.schema([(name, pa.string()) for name in ("path", "reason", "detail")])
 
 
 def ingest(
@@ -33,58 +47,176 @@ def ingest(
     settings: DataSettings,
     seed: int,
     caption_column: str | None = None,
+    *,
+    replaced: bool = False,
+    in_place: bool = False,
 ) -> Dataset:
-    """Read `path` with the reader named `source` and write the raw dataset to `folder`.
+    """Read `path` with the reader named `source` and add what is new to the dataset in `folder`.
+
+    An image that is there already, by its bytes or its key, is passed over. Shards that are there
+    stay as they are, to the byte. A group stays in the split that it is in.
 
     Args:
         source: A key of `READERS`.
         path: What to read; None for a reader that brings its own data.
-        folder: Replaced as a whole; `skipped.parquet` in it names what the reader passed over.
+        folder: Where the raw dataset is, or will be; `skipped/` in it names what was passed over.
         settings: How many images to take, the shards' size, the share that is held out.
         seed: Of the limit and the split.
         caption_column: Where the captions are; None for the usual columns.
+        replaced: Whether to start anew: `folder` is then replaced as a whole.
+        in_place: Whether tars stay where they are, each a shard, and are read there from now on.
 
     Returns:
         The dataset in `folder`.
 
     Raises:
         CorgiError: The reader is unknown, the path is missing or unreadable, there are no images or
-            no such caption column, or `folder` may not be replaced. It is then as it was.
+            no such caption column, tars cannot be read in place, or `folder` may not be written. It
+            is then as it was.
     """
     if source not in READERS:
         raise CorgiError(f"there is no format {source!r}", f"choose one of {', '.join(READERS)}")
     data_path = _data_path(source, path)
+    present = None if replaced else _present(folder)
     limit = settings.limit
     chosen = None if limit is None else _chosen(source, data_path, limit, seed, caption_column)
-    skipped: list[dict[str, str]] = []
-    with whole_dataset(folder, data_path) as temporary:
-        samples = (
-            sample
-            for sample in track(
-                _read(source, data_path, caption_column, skipped), "reading images", 0
-            )
-            if chosen is None or sample.key in chosen
-        )
-        rows = write_shards(temporary, samples, settings.shard_size)
-        if not rows:
-            why = f" ({skipped[0]['path']}: {skipped[0]['reason']})" if skipped else ""
-            raise CorgiError(
-                f"{path or source} holds no images{why}",
-                f"check the path and the format (now {source}; known: {', '.join(READERS)})",
-            )
-        fill_in_splits(rows, settings.test_fraction, seed)
-        write_table(temporary / "skipped.parquet", skipped, SKIPPED)
-        write_manifest(temporary, rows)
+    about = {
+        "format": source,
+        "path": None if data_path is None else str(data_path),
+        "caption_column": caption_column,
+        "in_place": in_place,
+        "limited": limit is not None,
+    }
+    with _new_files(folder, data_path, present) as temporary:
+        with _skipped_file(temporary, present) as skipped:
+            samples = _read(source, data_path, caption_column, skipped)
+            if chosen is not None:
+                samples = (sample for sample in samples if sample.key in chosen)
+            added = Addition(temporary, present, settings, seed, skipped)
+            added.take(track(samples, "reading images", 0), in_place)
+            if not added.found:
+                raise CorgiError(
+                    f"{path or source} holds no images{skipped.first}",
+                    f"check the path and the format (now {source}; known: {', '.join(READERS)})",
+                )
+        _finish(added, about)
     return Dataset.load(folder)
 
 
-def skipped_of(raw: Dataset) -> pd.DataFrame:
-    """What the reader passed over: path, reason, detail; empty for datasets of older versions."""
-    path = raw.folder / "skipped.parquet"
-    if not path.exists():
-        return pd.DataFrame(columns=SKIPPED.names)
-    with path.open("rb") as file:
-        return read_table(file)
+def retry_failed(folder: Path | UPath, settings: DataSettings, seed: int) -> Dataset:
+    """Read again what earlier ingests passed over for a reason that can pass, and nothing else.
+
+    Such are files, tars and folders that could not be read, and tars that were not whole. What is
+    read now is added as by `ingest`; what fails again may be tried again.
+
+    Args:
+        folder: Where the raw dataset is.
+        settings: The shards' size, the share that is held out.
+        seed: Of the split.
+
+    Raises:
+        CorgiError: nothing has failed, or it was read with a limit, or cannot be read as before.
+    """
+    ingests = Dataset.load(folder).ingests
+    failed = [number for number, about in enumerate(ingests) if about["failed"]]
+    if not failed:
+        raise CorgiError(
+            f"no ingest into {folder} has failed to read anything", "ingest new data by their path"
+        )
+    if any(ingests[number]["limited"] for number in failed):
+        raise CorgiError(
+            "what was read with a limit cannot be read again in part", "ingest the same data again"
+        )
+    for number in failed:
+        _retry(Dataset.load(folder), number, settings, seed)
+    return Dataset.load(folder)
+
+
+def _retry(present: Dataset, number: int, settings: DataSettings, seed: int) -> None:
+    """Read again what one earlier ingest could not read."""
+    about = present.ingests[number]
+    failures = read_frame(skipped_path(present.folder, number))
+    names = failures.loc[failures["reason"].map(can_pass), "path"].tolist()
+    path = None if about["path"] is None else UPath(about["path"])
+    with _new_files(present.folder, path, present) as temporary:
+        with _skipped_file(temporary, present) as skipped, reading_only(names) as wanted:
+            samples = _read(
+                about["format"], path, about["caption_column"], skipped, lambda s: s.path in wanted
+            )
+            added = Addition(temporary, present, settings, seed, skipped)
+            added.take(track(samples, "reading images", 0), about["in_place"])
+            for name in wanted.not_found():
+                skipped.add(name, UNREADABLE, "it is not there any more")
+        _finish(added, about, number)
+
+
+def _finish(added: Addition, about: dict[str, Any], retried: int | None = None) -> None:
+    """Write the index of what was added; no failure of an earlier ingest is counted twice.
+
+    `retried`: the number of the ingest whose failures were read again; those that had the same
+    format and path otherwise.
+    """
+    ingests = [dict(each) for each in added.present.ingests] if added.present else []
+    if added.present is not None and Dataset(added.present.folder).index != added.present.index:
+        raise CorgiError(
+            f"another process has changed {added.present.folder} meanwhile", "ingest the data again"
+        )
+    about = {key: value for key, value in about.items() if key not in ("passed_over", "failed")}
+    for number, earlier in enumerate(ingests):
+        if number == retried or (retried is None and about.items() <= earlier.items()):
+            earlier["failed"] = 0
+    skipped = added.skipped
+    added.finish([*ingests, about | {"passed_over": skipped.count, "failed": skipped.failed}])
+
+
+def _present(folder: Path | UPath) -> Dataset | None:
+    """The dataset to add to, if there is one; CorgiError where it is of an older version."""
+    with writing(folder):
+        there = is_dataset(folder) or (folder / "manifest.parquet").exists()
+    return Dataset.load(folder) if there else None
+
+
+def _new_files(
+    folder: Path | UPath, source: Path | UPath | None, present: Dataset | None
+) -> AbstractContextManager[Path | UPath]:
+    """A temporary folder whose files become the dataset in `folder`, or join it."""
+    return whole_dataset(folder, source) if present is None else _joining(present, source)
+
+
+@contextmanager
+def _joining(present: Dataset, source: Path | UPath | None) -> Iterator[Path | UPath]:
+    """Yield a temporary folder whose files join the dataset's, `dataset.json` last."""
+    folder = present.folder
+    if source is not None:
+        check_apart(source, folder)
+    with writing(folder):
+        _remove_unlisted(present)
+        with joining_folder(folder, INDEX) as temporary:
+            yield temporary
+
+
+def _remove_unlisted(dataset: Dataset) -> None:
+    """Remove what an ingest that was killed as it moved its files has left in vain."""
+    stems = {"skipped": {f"{step:05d}" for step in range(len(dataset.ingests))}}
+    for name in ("shards", "manifest", "skipped"):
+        listed = stems.get(name, dataset.records.keys())
+        for path in [*(dataset.folder / name).glob("*")]:
+            if path.stem not in listed:
+                path.unlink()
+
+
+def _skipped_file(temporary: Path | UPath, present: Dataset | None) -> SkippedFile:
+    return SkippedFile(skipped_path(temporary, len(present.ingests) if present else 0))
+
+
+def skipped_of(raw: Dataset, last: bool = False) -> pd.DataFrame:
+    """What was passed over, by all ingests or by the last one: path, reason, detail."""
+    steps = range(len(raw.ingests))[-1 if last else 0 :]
+    paths = [skipped_path(raw.folder, step) for step in steps]
+    return pd.concat(
+        [pd.DataFrame(columns=SKIPPED.names), *(read_frame(path) for path in paths)],
+        ignore_index=True,
+    )
 
 
 def _data_path(source: str, path: str | None) -> UPath | None:
@@ -110,15 +242,16 @@ def _read(
     source: str,
     path: UPath | None,
     caption_column: str | None,
-    skipped: list[dict[str, str]] | None = None,
+    skipped: SkippedFile | None = None,
+    counts: Callable[[Skipped], bool] = lambda _: True,
 ) -> Iterator[Sample]:
-    """The reader's samples, made storable; what it passes over is appended to `skipped`."""
+    """The reader's samples, made storable; `skipped` notes what it passes over, if it counts."""
     try:
         for found in READERS[source](path, caption_column):
             if isinstance(found, Sample):
                 yield _storable(found)
-            elif skipped is not None:
-                skipped.append({name: _valid(value) for name, value in vars(found).items()})
+            elif skipped is not None and counts(found):
+                skipped.add(*(_valid(value) for value in astuple(found)))
     except OSError as error:
         raise CorgiError(
             f"cannot read {_valid(str(error.filename or path))}: {error.strerror or error}",

@@ -1,16 +1,19 @@
 """The quality gate: every image decoded once, made plain or quarantined, with key and reason.
 
 The gated dataset's images are RGB PNGs that a training may trust; precomputed embeddings are
-checked and left as they are. `<folder>/quarantine.parquet` lists what was left
-out ("quarantined") and what was changed in a way worth knowing ("normalised").
+checked and left as they are. Its shards are those of the raw data, each less what was left out, and
+`<folder>/quarantine/00000.parquet` lists what was left out of a shard ("quarantined") and what was
+changed in a way worth knowing ("normalised").
 """
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,117 +23,301 @@ from upath import UPath
 
 from corgi_core.config import DataSettings
 from corgi_core.data.dataset import (
+    INDEX,
     Dataset,
-    read_table,
-    whole_dataset,
+    check_apart,
+    finish_shard,
+    is_dataset,
+    write_images,
+    write_index,
+    writing,
+)
+from corgi_core.data.hashes import HashColumn
+from corgi_core.data.manifest import (
+    ShardRecord,
+    manifest_path,
+    read_record,
+    tar_path,
     write_manifest,
-    write_table,
 )
 from corgi_core.data.normalise import UnfitError, normalise
-from corgi_core.data.shards import Sample, write_shards
+from corgi_core.data.parquet import read_frame, read_rows, write_table
+from corgi_core.data.revisions import GATE_REVISION
+from corgi_core.data.shards import Sample
 from corgi_core.data.vectors import VECTOR, Space, read_vector
 from corgi_core.errors import CorgiError
-from corgi_core.progress import track
+from corgi_core.io.files import check_replaceable, digest_of, mark_folder, remove_folder
+from corgi_core.progress import report
 
 MAX_CAPTION = 2000  # characters
+_TABLE = "parquet"
+_BATCH = 32  # images in memory
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("key", "reason", "detail", "action")])
 Records = list[dict[str, str]]
 
 
 def gate(raw: Dataset, folder: Path | UPath, settings: DataSettings) -> Dataset:
-    """Pass `raw` through the gate into `folder`, shard by shard; whole or not at all.
+    """Pass `raw` through the gate into `folder`: those of its shards that are not there yet.
 
     An image that cannot be decoded, has more than `settings.max_pixels`, or has the same pixels as
     an earlier one is left out; so is an embedding that is not finite, has a block of zeros, was
     made by other encoders than the first one, or repeats an earlier one. An image without a single
     good caption stays, as image-only.
+
+    A shard's result is a function of the raw shard, the settings and the pixels of the shards
+    before it; it is there whole or not at all. So the outcome does not depend on in how many steps
+    the shards came, and a killed run leaves whole shards, from which the next one goes on.
+
+    Raises:
+        CorgiError: no image is usable; `folder` may not be written, or holds what Corgi did not
+            write.
     """
-    records: Records = []
-    with whole_dataset(folder, raw.folder) as temporary:
-        samples = track(raw.samples(), "checking images", len(raw))
-        rows = write_shards(temporary, _passed(samples, settings, records), settings.shard_size)
-        if not rows:
-            raise CorgiError(
-                f"none of the {len(raw)} images in {raw.folder} is usable "
-                f"({records[0]['key']}: {records[0]['reason']}, {records[0]['detail']})",
-                "bring images that an ordinary viewer can open, or embeddings that are finite",
-            )
-        write_table(temporary / "quarantine.parquet", records, QUARANTINE)
-        write_manifest(temporary, rows)
-    return Dataset.load(folder)
+    check_apart(raw.folder, folder)
+    with writing(folder):
+        return _Gate(raw, folder, settings).run()
 
 
 def quarantine_of(dataset: Dataset) -> pd.DataFrame:
     """What the gate left out or changed, in the data's order: key, reason, detail, action."""
-    path = dataset.folder / "quarantine.parquet"
-    if not path.exists():
+    folder = dataset.folder / "quarantine"
+    if not folder.exists():
         raise CorgiError(
             f"{dataset.folder} has not passed the quality gate", "materialise `images`"
         )
-    with path.open("rb") as file:
-        return read_table(file)
+    files = sorted(folder.glob("*.parquet"), key=lambda path: (len(path.name), path.name))
+    return pd.concat(map(read_frame, files), ignore_index=True)
 
 
-def _passed(
-    samples: Iterator[Sample], settings: DataSettings, records: Records
-) -> Iterator[Sample]:
-    first_with: dict[str, str] = {}  # SHA-256 of the plain file -> the first key that has it
-    embeddings = _Embeddings()
+class _Gate:
+    """One run of the gate over a dataset."""
+
+    def __init__(self, raw: Dataset, folder: Path | UPath, settings: DataSettings) -> None:
+        check_replaceable(folder)
+        self.raw, self.folder, self.settings = raw, folder, settings
+        self.space = None if raw.holds_pictures else _first_space(raw)
+        self.decisive = [GATE_REVISION, settings.max_pixels, settings.max_side, str(self.space)]
+        self.earlier = _EarlierPixels(folder, raw.shards)
+
+    def run(self) -> Dataset:
+        """Compute what is missing; the gated dataset."""
+        names = self.raw.shards
+        expected = {
+            f"{kind}/{name}.{suffix}"
+            for name in names
+            for kind, suffix in (("shards", "tar"), ("manifest", _TABLE), ("quarantine", _TABLE))
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark_folder(self.folder, expected | self._files_there() | {INDEX})
+        listed = set(Dataset(self.folder).shards) if is_dataset(self.folder) else set()
+        records: list[ShardRecord] = []
+        chain, recomputed, done = "", 0, 0  # chain: digest of what the shards before hold
+        report("checking images", 0, len(self.raw))
+        for number, name in enumerate(names):
+            source = digest_of(self.raw.records[name].digest, *self.decisive)
+            record = self._up_to_date(number, name, source, chain)
+            if record is None:
+                if name in listed:  # what is there is whole no longer
+                    (self.folder / INDEX).unlink(missing_ok=True)
+                record = self._compute(number, name, source, chain)
+                recomputed += 1
+            records.append(record)
+            chain = digest_of(chain, record.content)
+            done += self.raw.records[name].images
+            report("checking images", done, len(self.raw))
+        if not any(record.images for record in records):
+            raise self._nothing_usable()
+        write_index(self.folder, records)
+        for name in self._files_there() - expected - {INDEX}:
+            (self.folder / name).unlink()
+        mark_folder(self.folder, expected | {INDEX})
+        return replace(Dataset.load(self.folder), recomputed=recomputed)
+
+    def _quarantine_path(self, shard: str) -> Path | UPath:
+        return self.folder / "quarantine" / f"{shard}.{_TABLE}"
+
+    def _files_there(self) -> set[str]:
+        """The gate's own files, of this and of older versions, relative to the folder."""
+        patterns = ("shards/*", "manifest/*", "quarantine/*", "*.parquet", INDEX)
+        return {
+            path.as_posix().removeprefix(self.folder.as_posix()).lstrip("/")
+            for pattern in patterns
+            for path in self.folder.glob(pattern)
+        }
+
+    def _up_to_date(self, number: int, name: str, source: str, chain: str) -> ShardRecord | None:
+        """The record of the shard's result where that is what `_compute` would give."""
+        record = read_record(self.folder, name)
+        if record is None or record.made_from["source"] != source:
+            return None
+        tar = tar_path(self.folder, name)
+        if not (tar.exists() and tar.stat().st_size == record.bytes):
+            return None
+        if not self._quarantine_path(name).exists():
+            return None
+        if record.made_from["earlier"] == chain:
+            return record
+        # Shards before it have changed: its result stands where its duplicates are the same.
+        rows = read_rows(manifest_path(self.folder, name))
+        left_out = dict(record.made_from["duplicates"])
+        hashes = [*(row["sha256"] for row in rows), *left_out]
+        if self.earlier.first_with(hashes, number) != [*[None] * len(rows), *left_out.values()]:
+            return None
+        record = replace(record, made_from=record.made_from | {"earlier": chain})
+        write_manifest(self.folder, rows, record)
+        return record
+
+    def _compute(self, number: int, name: str, source: str, chain: str) -> ShardRecord:
+        """Gate one shard; its manifest is written last and says that it is whole."""
+        shard = _Shard(self.earlier, number)
+        checked = _checked(self.raw.samples(name), self.settings, self.space)
+        manifest_path(self.folder, name).unlink(missing_ok=True)  # so that nothing is half new
+        rows, size = write_images(self.folder, name, shard.passed(checked))
+        write_table(self._quarantine_path(name), shard.records, QUARANTINE)
+        return finish_shard(
+            self.folder, name, rows, size,
+            source=source, earlier=chain, duplicates=sorted(map(list, shard.duplicates.items())),
+        )  # fmt: skip
+
+    def _nothing_usable(self) -> CorgiError:
+        first = quarantine_of(Dataset(self.folder)).iloc[0]
+        remove_folder(self.folder)
+        return CorgiError(
+            f"none of the {len(self.raw)} images in {self.raw.folder} is usable "
+            f"({first['key']}: {first['reason']}, {first['detail']})",
+            "bring images that an ordinary viewer can open, or embeddings that are finite",
+        )
+
+
+class _EarlierPixels:
+    """Finds images of the shards before one by the hash of their plain file, out of core."""
+
+    def __init__(self, folder: Path | UPath, shards: Sequence[str]) -> None:
+        self._folder, self._shards = folder, shards
+        self._column = HashColumn()
+        self._added = 0  # shards
+        self._keys = lru_cache(64)(self._read_keys)
+
+    def first_with(self, hashes: Sequence[str], number: int) -> list[str | None]:
+        """For each SHA-256 the first key that has it in the shards before that number, or None."""
+        for shard in range(self._added, number):
+            self._column.add(list(self._keys(shard)), shard)
+        self._added = max(self._added, number)
+        found = self._column.labels_of(hashes)
+        return [self._first(hashes[i], found.get(i, ())) for i in range(len(hashes))]
+
+    def _first(self, sha256: str, shards: Iterable[int]) -> str | None:
+        keys = (self._keys(shard).get(sha256) for shard in shards)
+        return next((key for key in keys if key is not None), None)
+
+    def _read_keys(self, number: int) -> dict[str, str]:
+        """The key of each SHA-256 in a shard."""
+        path = manifest_path(self._folder, self._shards[number])
+        rows = read_frame(path, ("key", "sha256"))
+        return dict(zip(rows["sha256"], rows["key"], strict=True))
+
+
+@dataclass
+class _Checked:
+    """A sample after the gate's look at it alone: its plain form, or why there is none."""
+
+    key: str
+    plain: Sample | None = None
+    sha256: str | None = None  # of the plain file
+    notes: list[tuple[str, str]] = field(default_factory=list)  # (reason, detail)
+
+
+def _checked(
+    samples: Iterable[Sample], settings: DataSettings, space: Space | None
+) -> Iterator[_Checked]:
+    """Each sample made plain, or refused; a function of the sample and the settings alone."""
     for sample in samples:
-
-        def note(
-            reason: str, detail: str, action: str = "quarantined", key: str = sample.key
-        ) -> None:
-            records.append({"key": key, "reason": reason, "detail": detail, "action": action})
-
         try:
             if sample.suffix == VECTOR:
-                plain, changes = embeddings.checked(sample), []
+                plain, changes = _sound(sample, space), []
             else:
                 image = normalise(sample.image, settings.max_pixels, settings.max_side)
                 plain, changes = replace(sample, image=image.png, suffix="png"), image.changes
         except UnfitError as unfit:
-            note(unfit.reason, unfit.detail)
-            continue
-        first = first_with.setdefault(hashlib.sha256(plain.image).hexdigest(), sample.key)
-        if first != sample.key:
-            same = "numbers" if sample.suffix == VECTOR else "pixels"
-            note("duplicate", f"has the same {same} as {first}")
-            continue
-        for change in changes:
-            note(*change, action="normalised")
+            yield _Checked(sample.key, notes=[(unfit.reason, unfit.detail)])
+        else:
+            yield _Checked(sample.key, plain, hashlib.sha256(plain.image).hexdigest(), changes)
+
+
+class _Shard:
+    """What passes of one shard, and what is to be noted of the rest."""
+
+    def __init__(self, earlier: _EarlierPixels, number: int) -> None:
+        self._earlier, self._number = earlier, number
+        self._first_with: dict[str, str] = {}  # SHA-256 of the plain file -> its first key
+        self.duplicates: dict[str, str] = {}  # those of them that an earlier shard has
+        self.records: Records = []
+
+    def passed(self, checked: Iterator[_Checked]) -> Iterator[Sample]:
+        """The samples that pass, with their sound captions, in their order."""
+        while batch := list(islice(checked, _BATCH)):
+            self._look_up([image.sha256 for image in batch if image.sha256])
+            for image in batch:
+                if (sample := self._passed(image)) is not None:
+                    yield sample
+
+    def _look_up(self, hashes: list[str]) -> None:
+        """Note which of these are in earlier shards."""
+        first = zip(hashes, self._earlier.first_with(hashes, self._number), strict=True)
+        found = {sha256: key for sha256, key in first if key is not None}
+        self.duplicates |= found
+        self._first_with |= found
+
+    def _passed(self, image: _Checked) -> Sample | None:
+        plain = image.plain
+        if plain is None or image.sha256 is None:
+            self._note(image.key, *image.notes[0])
+            return None
+        first = self._first_with.setdefault(image.sha256, image.key)
+        if first != image.key:
+            same = "numbers" if plain.suffix == VECTOR else "pixels"
+            self._note(image.key, "duplicate", f"has the same {same} as {first}")
+            return None
+        for change in image.notes:
+            self._note(image.key, *change, action="normalised")
         captions = []
-        for caption in sample.captions or []:
+        for caption in plain.captions or []:
             if fault := fault_of(caption):
-                note(fault, f"caption {caption[:80]!r} is dropped")
+                self._note(image.key, fault, f"caption {caption[:80]!r} is dropped")
             else:
                 captions.append(" ".join(caption.split()))
-        yield replace(plain, captions=captions or None)
+        return replace(plain, captions=captions or None)
+
+    def _note(self, key: str, reason: str, detail: str, action: str = "quarantined") -> None:
+        self.records.append({"key": key, "reason": reason, "detail": detail, "action": action})
 
 
-@dataclass
-class _Embeddings:
-    """Checks embeddings that came precomputed; remembers which encoders made the first one."""
+def _first_space(raw: Dataset) -> Space | None:
+    """Which encoders made the first embedding that can be read, which all others must share."""
+    for shard in raw.shards:
+        for _, file in raw.images(shard):
+            try:
+                return read_vector(file)[0]
+            except CorgiError:
+                continue
+    return None
 
-    space: Space | None = None
 
-    def checked(self, sample: Sample) -> Sample:
-        """The sample as it is; UnfitError where its embedding cannot be used."""
-        try:
-            space, z = read_vector(sample.image)
-        except CorgiError as error:
-            raise UnfitError("no embedding", error.problem) from error
-        self.space = self.space or space
-        if space != self.space:
-            raise UnfitError("other encoders", f"{space}, not {self.space}")
-        if not np.isfinite(z).all():
-            raise UnfitError("not finite", f"{(~np.isfinite(z)).sum()} of {z.size} numbers")
-        for name, block in zip(
-            space.names, np.split(z, np.cumsum(space.encoder_dims)[:-1]), strict=True
-        ):
-            if not block.any():
-                raise UnfitError("zero vector", f"the block of {name}")
-        return sample
+def _sound(sample: Sample, expected: Space | None) -> Sample:
+    """The sample as it is; UnfitError where its embedding cannot be used."""
+    try:
+        space, z = read_vector(sample.image)
+    except CorgiError as error:
+        raise UnfitError("no embedding", error.problem) from error
+    if space != (expected or space):
+        raise UnfitError("other encoders", f"{space}, not {expected}")
+    if not np.isfinite(z).all():
+        raise UnfitError("not finite", f"{(~np.isfinite(z)).sum()} of {z.size} numbers")
+    for name, block in zip(
+        space.names, np.split(z, np.cumsum(space.encoder_dims)[:-1]), strict=True
+    ):
+        if not block.any():
+            raise UnfitError("zero vector", f"the block of {name}")
+    return sample
 
 
 def fault_of(caption: str) -> str | None:

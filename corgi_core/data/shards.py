@@ -10,21 +10,31 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import tarfile
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
 from upath import UPath
 
 from corgi_core.errors import CorgiError
+from corgi_core.io.files import atomic_file
 
 CAPTION_SUFFIXES = ("txt", "json")
+_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # how every PNG begins, before its width
+
+
+class Origin(NamedTuple):
+    """Where an image lies in a tar that was there before: the tar, and the member's name in it."""
+
+    tar: Path | UPath
+    member: str
 
 
 @dataclass(frozen=True)
@@ -38,31 +48,30 @@ class Sample:
     source: str  # where it comes from, with its licence where known
     group: str  # images of one group are never in both splits
     suffix: str = "png"  # the image file's extension: lower case, no dot
+    origin: Origin | None = field(default=None, compare=False)  # of readers of tars
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the image file, in hexadecimal."""
+        return hashlib.sha256(self.image).hexdigest()
 
 
-def write_shards(
-    folder: Path | UPath, samples: Iterable[Sample], shard_size: int
-) -> list[dict[str, Any]]:
-    """Write `<folder>/shards/00000.tar`, … of `shard_size` images each, in the samples' order.
+def write_shard(path: Path | UPath, samples: Iterable[Sample]) -> int:
+    """Write one tar of `samples`, which are sorted by key; whole or not at all.
 
-    Returns the manifest's rows. Holds one shard in memory at a time.
+    Returns its size in bytes. Raises CorgiError for keys that a tar could not tell apart.
     """
-    (folder / "shards").mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
     keys: set[str] = set()
-    stream = iter(samples)
-    while shard := sorted(islice(stream, shard_size), key=lambda sample: sample.key):
-        name = f"{len(rows) // shard_size:05d}"
+    with atomic_file(path) as temporary:
         with (
-            (folder / "shards" / f"{name}.tar").open("wb") as file,
+            temporary.open("wb") as file,
             tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
-            for sample in shard:
+            for sample in samples:
                 _check_key(sample, keys)
                 _add(tar, f"{sample.key}.{sample.suffix}", sample.image)
                 _add_captions(tar, sample)
-                rows.append(_row(sample, name))
-    return rows
+        return int(temporary.stat().st_size)
 
 
 def read_shard(file: BinaryIO) -> Iterator[tuple[str, str, bytes]]:
@@ -76,6 +85,19 @@ def read_shard(file: BinaryIO) -> Iterator[tuple[str, str, bytes]]:
                 yield key, suffix, extracted.read()
 
 
+def read_members(file: BinaryIO, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """(suffix, bytes) of the members of an open tar with these names, in their order.
+
+    Raises KeyError for a name that is not there.
+    """
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        members = {member.name: member for member in tar}
+        for name in names:
+            extracted = tar.extractfile(members[name])
+            assert extracted is not None
+            yield split_name(name)[1].rpartition(".")[2], extracted.read()
+
+
 def split_name(name: str) -> tuple[str, str]:
     """WebDataset's rule: the key ends at the first dot of the name's last part."""
     folder, slash, last = name.removeprefix("./").rpartition("/")
@@ -85,6 +107,9 @@ def split_name(name: str) -> tuple[str, str]:
 
 def header_size(image: bytes) -> tuple[int, int] | None:
     """(width, height) in pixels as the file's header says; None when it cannot be read."""
+    if image.startswith(_PNG) and len(image) >= 24:  # many times as fast as Pillow
+        width, height = struct.unpack(">II", image[16:24])
+        return (width, height) if 0 < width < 1 << 31 and 0 < height < 1 << 31 else None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -94,12 +119,13 @@ def header_size(image: bytes) -> tuple[int, int] | None:
         return None
 
 
-def _row(sample: Sample, shard: str) -> dict[str, Any]:
+def row_of(sample: Sample, shard: str) -> dict[str, Any]:
+    """The manifest's row of a sample in that shard."""
     width, height = header_size(sample.image) or (None, None)
     return {
         "key": sample.key,
         "shard": shard,
-        "sha256": hashlib.sha256(sample.image).hexdigest(),
+        "sha256": sample.sha256,
         "width": width,
         "height": height,
         "captions": sample.captions,
@@ -109,9 +135,14 @@ def _row(sample: Sample, shard: str) -> dict[str, Any]:
     }
 
 
+def two_images(key: str) -> CorgiError:
+    """The error of a key that two images have."""
+    return CorgiError(f"two images have the key {key!r}", "rename one of the files")
+
+
 def _check_key(sample: Sample, keys: set[str]) -> None:
     if sample.key in keys:
-        raise CorgiError(f"two images have the key {sample.key!r}", "rename one of the files")
+        raise two_images(sample.key)
     last = sample.key.rpartition("/")[2]
     illegal = any(unicodedata.category(character) in ("Cc", "Cs") for character in sample.key)
     if not last or "." in last or illegal:

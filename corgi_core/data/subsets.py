@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from corgi_core.data.dataset import read_arrow, sources_of
+from corgi_core.data.dataset import sources_of
+from corgi_core.data.parquet import read_arrow
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, digest_of

@@ -54,12 +54,12 @@ def check_trainable(manifest: pd.DataFrame, preset: Preset) -> None:
     raise CorgiError(
         problem,
         "bring more images with captions, or ingest again with "
-        f"--set data.test_fraction={fraction:g}",
+        f"--replace --set data.test_fraction={fraction:g}",
     )
 
 
 def _split_by_hash(captioned: pd.DataFrame, preset: Preset) -> bool:
-    """Whether `fill_in_splits` chose the split, and not the data's own folders."""
+    """Whether `Splits` chose by the group's hash, and not the data's own folders."""
     splits = captioned.groupby("group")["split"].first()
     hashed = [
         share_of(str(group), preset.seed) < preset.data.test_fraction for group in splits.index

@@ -149,6 +149,34 @@ def atomic_folder(path: Path | UPath) -> Iterator[Path | UPath]:
             remove_folder(temporary)
 
 
+@contextmanager
+def joining_folder(path: Path | UPath, last: str) -> Iterator[Path | UPath]:
+    """Yield a temporary folder beside `path`; on success its files join those in `path`.
+
+    On failure `path` is as it was. The file `last` is moved at the end, so that it may say which
+    files count: until then the others are there in vain.
+
+    Raises CorgiError, before anything is written, where `path` holds what Corgi did not write.
+    """
+    check_replaceable(path)
+    temporary = _temporary_beside(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        new = [name for name in _files_below(temporary) if name != last]
+        check_replaceable(path)  # again: writing may have taken hours
+        mark_folder(path, {*_files_below(path), *new, last})
+        for name in (*new, last):
+            (path / name).parent.mkdir(exist_ok=True)
+            if is_local(path):
+                Path(str(temporary / name)).replace(str(path / name))
+            else:
+                UPath(temporary / name).rename(UPath(path / name))
+    finally:
+        if temporary.exists():
+            remove_folder(temporary)
+
+
 def check_replaceable(path: Path | UPath) -> None:
     """Raise CorgiError where replacing the folder `path` would destroy what Corgi did not write.
 
@@ -171,7 +199,8 @@ def mark_folder(folder: Path | UPath, files: Iterable[str]) -> None:
     content = json.dumps({"files": sorted(set(files) - {MARKER})}, indent=0) + "\n"
     marker = folder / MARKER
     if not (marker.exists() and marker.read_text(encoding="utf-8") == content):
-        marker.write_text(content, encoding="utf-8")
+        with atomic_file(marker) as temporary:
+            temporary.write_text(content, encoding="utf-8")
 
 
 def is_marked(folder: Path | UPath) -> bool:

@@ -172,21 +172,21 @@ def _only_one(instance: dg.DagsterInstance, settings: Settings) -> Iterator[None
 
 def _has_captions(settings: Settings) -> bool:
     """Whether any image of the data has one; data that are not there yet are taken to have some."""
-    from corgi_core.data.dataset import Dataset
+    from corgi_core.data.dataset import Dataset, is_dataset
 
     raw = Workspace.of(settings).path_of(RAW_DATA.to_user_string(), None)
-    if not (raw / "manifest.parquet").exists():
+    if not is_dataset(raw):
         return True
-    return bool(Dataset.load(raw).manifest["captions"].notna().any())
+    return bool(Dataset.load(raw).counts["captioned"].any())
 
 
 def _data_changed(instance: dg.DagsterInstance, settings: Settings) -> bool:
     """Whether other raw data lie there than were materialised: ingested anew, or by DVC."""
-    from corgi_core.data.dataset import Dataset
+    from corgi_core.data.dataset import Dataset, is_dataset
 
     known = data_version(instance, RAW_DATA)
     path = Workspace.of(settings).path_of(RAW_DATA.to_user_string(), None)
-    if known is None or not (path / "manifest.parquet").exists():
+    if known is None or not is_dataset(path):
         return True
     found = version_in_lock(LOCK, INGEST) if settings.under_dvc else Dataset.load(path).digest
     return known != found

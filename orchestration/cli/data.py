@@ -47,13 +47,29 @@ def ingest(
         str | None,
         typer.Option(help="The caption's column in metadata.jsonl/.csv or key in .json."),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Start anew, instead of adding to what is there."),
+    ] = False,
+    in_place: Annotated[
+        bool,
+        typer.Option("--in-place", help="Leave tar shards where they are, and read them there."),
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed", help="Read again only the files and tars that could not be read."
+        ),
+    ] = False,
     preset: PresetOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Read images and captions into shards and a manifest, bytes untouched.
+    """Read images and captions into shards and manifests, bytes untouched.
 
-    Says how many images and captions there are, and what was passed over and why. The layouts:
+    Data that are new are added to what is there: shards that are there stay as they are. An image
+    whose bytes or key are there already is passed over. Says how many images and captions there
+    are, and what was passed over and why. The layouts:
 
     [bold cyan]corgi ingest ~/photos --format imagefolder --name photos[/bold cyan]
     photos/cat.png with photos/cat.txt (or .caption, .json) beside it, or with one table
@@ -61,7 +77,12 @@ def ingest(
     train, test or val give the split; val counts as test.
 
     [bold cyan]corgi ingest "shards/{000..099}.tar" --format webdataset --name web[/bold cyan]
-    WebDataset tars, or a folder of them: cat.jpg with cat.txt or cat.json.
+    WebDataset tars, or a folder of them: cat.jpg with cat.txt or cat.json. With --in-place nothing
+    is copied: each tar is a shard where it is, and must stay as it is.
+
+    [bold cyan]corgi ingest --name web --retry-failed[/bold cyan]
+    Reads again what earlier ingests could not read: damaged tars that are whole by now, files that
+    may be read now.
 
     [bold cyan]corgi ingest clip.parquet --format embeddings --name clip --preset embeddings
     [/bold cyan]
@@ -77,29 +98,39 @@ def ingest(
     celeba: images/0.jpg, text/celeba-caption/0.txt, train.txt and test.txt.
     img2dataset: 00000.tar beside 00000.parquet, as of CC3M, CC12M and LAION.
     """
+    if retry_failed and (path is not None or replace or in_place):
+        raise CorgiError(
+            "--retry-failed reads what earlier ingests could not, as they did",
+            "give it with --name alone",
+        )
     if path is not None:
         format = _format_of(path, format)
     if path is not None and name is None:
         raise CorgiError(f"what to call the dataset of {path} is not said", "add --name NAME")
     settings = chosen_settings(preset, name, config, overrides)
-    from corgi_core.data.dataset import check_dataset_folder
-    from corgi_core.data.ingest import ingest
+    from corgi_core.data import ingest as ingests
+    from corgi_core.data.dataset import Dataset, check_dataset_folder, is_dataset
 
     data = settings.preset.data
     folder = settings.dataset_folder / "raw_images"
     for written in (folder, settings.dataset_folder / "images"):
         check_dataset_folder(written)
+    before = 0 if replace or not is_dataset(folder) else len(Dataset.load(folder))
     try:
         with _progress():
-            raw = ingest(
-                format or data.source, path, folder, data, settings.preset.seed, caption_column
-            )
+            if retry_failed:
+                raw = ingests.retry_failed(folder, data, settings.preset.seed)
+            else:
+                raw = ingests.ingest(
+                    format or data.source, path, folder, data, settings.preset.seed, caption_column,
+                    replaced=replace, in_place=in_place,
+                )  # fmt: skip
     except CorgiError:
         with suppress(OSError):  # what is not empty stays
             settings.dataset_folder.rmdir()
             settings.data.rmdir()
         raise
-    for line in _summary(raw, path):
+    for line in _summary(raw, path, before):
         typer.echo(line)
     _warn_of_too_few(raw, settings.preset)
     if name is not None:
@@ -124,7 +155,7 @@ def gate(
     actions = quarantine_of(images)["action"].value_counts()
     typer.echo(
         f"{images.folder}: {len(images):,} images, {actions.get('normalised', 0)} normalised, "
-        f"{actions.get('quarantined', 0)} quarantined (quarantine.parquet says why)"
+        f"{actions.get('quarantined', 0)} quarantined (quarantine/ says why)"
     )
     if failures := check_manifest(images.manifest).failures:
         raise CorgiError(
@@ -165,26 +196,34 @@ def _format_of(path: str, named: str | None) -> str:
     return named
 
 
-def _summary(raw: Dataset, path: str | None) -> Iterator[str]:
-    """What was read, and what was passed over: a line a reason, the most frequent first."""
+def _summary(raw: Dataset, path: str | None, before: int) -> Iterator[str]:
+    """What is there now, and what was passed over: a line a reason, the most frequent first.
+
+    `before`: how many images were there before.
+    """
     from corgi_core.data.formats.conventions import is_validation
     from corgi_core.data.ingest import skipped_of
 
-    manifest = raw.manifest
-    captioned = manifest["captions"].dropna()
-    splits = manifest["split"].value_counts()
-    folders = {part for key in manifest["key"] for part in key.split("/")[:-1]}
-    names = folders | set(manifest["source"]) | set((path or "").split("/"))
+    counts = raw.counts
+    splits = counts.groupby("split")["images"].sum()
+    folders = {
+        part for rows in raw.iter_rows("key") for key in rows["key"] for part in key.split("/")[:-1]
+    }
+    names = folders | set(counts["source"]) | set((path or "").split("/"))
     yield (
-        f"{raw.folder}: {len(raw):,} images, {len(captioned):,} with captions "
-        f"({captioned.map(len).sum():,} captions); {splits.get('train', 0):,} for training, "
+        f"{raw.folder}: {len(raw):,} images, {counts['captioned'].sum():,} with captions "
+        f"({counts['captions'].sum():,} captions); {splits.get('train', 0):,} for training, "
         f"{splits.get('test', 0):,} held out"
         + (" (validation counts as test)" if any(map(is_validation, names)) else "")
     )
-    skipped = skipped_of(raw)
+    if (added := len(raw) - before) and before:
+        yield f"{added:,} of them are new, in shards of their own"
+    elif before:
+        yield "None of them is new"
+    skipped = skipped_of(raw, last=True)
     if skipped.empty:
         return
-    yield f"{len(skipped):,} passed over, each named in {raw.folder / 'skipped.parquet'}:"
+    yield f"{len(skipped):,} passed over, each named in {raw.folder / 'skipped'}:"
     groups = sorted(skipped.groupby("reason"), key=lambda group: -len(group[1]))
     for reason, rows in groups[:MOST_REASONS]:
         first = rows.iloc[0]

@@ -19,6 +19,7 @@ IMAGE_SUFFIXES = frozenset((
     "heic", "heif", "jxl",
 ))  # fmt: skip
 CAPTION_SUFFIXES = ("txt", "caption", "json")  # of a file with one image's captions, beside it
+UNREADABLE, NOT_WHOLE = "cannot be read", "not a whole tar"  # reasons that can pass
 TABLE_SUFFIXES = ("csv", "tsv", "json", "jsonl", "ndjson", "parquet")
 CAPTION_COLUMNS = (  # looked for in this order, in any case
     "text", "caption", "captions", "prompt", "texts", "prompts", "sentence", "sentences",
@@ -49,6 +50,11 @@ class Skipped:
     path: str  # relative to the data's root, with the line or the key where there is one
     reason: str  # one of a few, so that they can be counted
     detail: str = ""
+
+
+def can_pass(reason: str) -> bool:
+    """Whether what was passed over for this reason may be readable another time."""
+    return reason == NOT_WHOLE or UNREADABLE in reason
 
 
 class Captions(NamedTuple):

@@ -35,7 +35,7 @@ from corgi_core.data.formats.conventions import (
 )
 from corgi_core.data.formats.names import ImageNames, key_of, stem_of, suffix_of
 from corgi_core.data.formats.tables import FILE_COLUMNS, Row, rows_of
-from corgi_core.data.formats.walk import Files, content_of, files_below, not_an_image
+from corgi_core.data.formats.walk import Files, content_of, files_below, is_wanted, not_an_image
 from corgi_core.data.shards import Sample
 from corgi_core.errors import CorgiError
 
@@ -59,7 +59,7 @@ def read(
     captions = _CaptionFiles(path, files, images, caption_column)
     yield from captions.read_tables()
     stems = Counter(key_of(name) for name in images)
-    for name in images:
+    for name in filter(is_wanted, images):
         content = content_of(name, files[name])
         if isinstance(content, Skipped):
             yield content

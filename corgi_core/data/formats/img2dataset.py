@@ -22,9 +22,10 @@ from corgi_core.data.formats.conventions import (
     caption_column_of,
     captions_in,
 )
-from corgi_core.data.formats.layouts import no_such_column, wrong_folder
+from corgi_core.data.formats.layouts import wrong_folder
 from corgi_core.data.formats.tables import opened_parquet
-from corgi_core.data.formats.webdataset_shards import TarReader, shards_at
+from corgi_core.data.formats.walk import is_wanted
+from corgi_core.data.formats.webdataset_shards import TarReader, shards_at, tar_name
 from corgi_core.data.shards import Sample
 from corgi_core.errors import CorgiError
 
@@ -55,6 +56,8 @@ def read(
         rows: dict[str, _Row] = {}
         stem, below = shard.name.partition(".")[0], f"{folder}/" if folder else ""
         table, table_name = shard.parent / f"{stem}.parquet", f"{below}{stem}.parquet"
+        if not (is_wanted(tar_name(folder, shard)) or is_wanted(table_name)):
+            continue
         yield from _read_rows(table, table_name, caption_column, rows, tars.fields)
         try:
             for found in tars.samples(folder, shard):
@@ -78,8 +81,7 @@ def read(
                 yield Skipped(where, "downloaded, but not in the tar", remedy)
             else:
                 yield Skipped(f"{table_name}: {key}", row.status, row.error)
-    if caption_column is not None and caption_column not in tars.fields:
-        raise no_such_column(path, caption_column, tars.fields)
+    tars.check_column(path)
 
 
 def _shards(path: Path | UPath | None) -> tuple[list[tuple[str, Path | UPath]], list[Skipped]]:

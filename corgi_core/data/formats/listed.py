@@ -9,7 +9,7 @@ from upath import UPath
 
 from corgi_core.data.formats.conventions import IMAGE_SUFFIXES, Captions, Skipped, numbered_lines
 from corgi_core.data.formats.names import ImageNames, key_of, suffix_of
-from corgi_core.data.formats.walk import content_of, files_below, not_an_image
+from corgi_core.data.formats.walk import content_of, files_below, is_wanted, not_an_image
 from corgi_core.data.shards import Sample
 
 
@@ -54,6 +54,8 @@ class ListedImages:
         if key in self._by_key:
             return Skipped(where, "an image of that key is there before", self._by_key[key])
         self._by_key[key] = image
+        if not is_wanted(image):
+            return Skipped(image, "not asked for")
         content = content_of(image, self.files[image])
         if isinstance(content, Skipped):
             return content

@@ -3,17 +3,59 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from upath import UPath
 
-from corgi_core.data.formats.conventions import Skipped
+from corgi_core.data.formats.conventions import UNREADABLE, Skipped
 from corgi_core.data.formats.names import suffix_of
 from corgi_core.io.files import is_local, is_marked
 
 Files = dict[str, Path | UPath]  # by their path below the folder, with "/" between its parts
 # of archivers, file servers, Python and Windows
 _NOT_DATA = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+
+
+class Wanted:
+    """The files that are to be read, by their paths, and all files of folders among these."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._found: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        parts = name.split("/")
+        above = (".", *("/".join(parts[:count]) for count in range(1, len(parts) + 1)))
+        found = self._names.intersection(above)
+        self._found |= found
+        return bool(found)
+
+    def not_found(self) -> list[str]:
+        """Those names that nothing was asked about, sorted."""
+        return sorted(self._names - self._found)
+
+
+_wanted: ContextVar[Wanted | None] = ContextVar("wanted", default=None)
+
+
+@contextmanager
+def reading_only(names: Iterable[str]) -> Iterator[Wanted]:
+    """While it lasts, readers that ask `is_wanted` read those files only."""
+    wanted = Wanted(names)
+    token = _wanted.set(wanted)
+    try:
+        yield wanted
+    finally:
+        _wanted.reset(token)
+
+
+def is_wanted(name: str) -> bool:
+    """Whether a reader should read the content of a file, by its path below the data's root."""
+    wanted = _wanted.get()
+    return wanted is None or name in wanted
 
 
 def files_below(root: Path | UPath) -> tuple[Files, list[Skipped]]:
@@ -58,7 +100,7 @@ def content_of(name: str, file: Path | UPath) -> bytes | Skipped:
     try:
         return file.read_bytes()
     except OSError as error:
-        return Skipped(name, "cannot be read", error.strerror or str(error))
+        return Skipped(name, UNREADABLE, error.strerror or str(error))
 
 
 def not_an_image(name: str) -> Skipped:

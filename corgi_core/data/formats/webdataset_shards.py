@@ -8,6 +8,7 @@ val… gives the split; val counts as test.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
@@ -26,6 +27,8 @@ from upath import UPath
 
 from corgi_core.data.formats.conventions import (
     IMAGE_SUFFIXES,
+    NOT_WHOLE,
+    UNREADABLE,
     Captions,
     Skipped,
     captions_in_json,
@@ -33,8 +36,8 @@ from corgi_core.data.formats.conventions import (
     text_of,
 )
 from corgi_core.data.formats.layouts import no_such_column
-from corgi_core.data.formats.walk import files_below
-from corgi_core.data.shards import Sample, split_name
+from corgi_core.data.formats.walk import files_below, is_wanted
+from corgi_core.data.shards import Origin, Sample, split_name
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import is_local
 
@@ -44,6 +47,8 @@ _COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ": lzma.LZMAFile,
 }
+
+COMPRESSED = tuple(_COMPRESSIONS)  # how such files begin
 
 Members = dict[str, tarfile.TarInfo]  # one sample's, by suffix: "jpg", "txt", …
 
@@ -65,15 +70,34 @@ def read(
 
     `path`: one tar, a folder of them, or a pattern such as "train-{000..099}.tar" or "*/*.tar".
     Where shards lie in several folders, the folder is part of the key; a key that an earlier shard
-    had is preceded by its own shard's name.
+    had is preceded by its own shard's name. Of several shards, one that cannot be read or is not a
+    whole tar is passed over.
     """
     shards, skipped = shards_at(path)
     yield from skipped
     tars = TarReader(caption_column)
     for folder, shard in shards:
-        yield from tars.samples(folder, shard)
-    if caption_column is not None and caption_column not in tars.fields:
-        raise no_such_column(path, caption_column, tars.fields)
+        name = tar_name(folder, shard)
+        if not is_wanted(name):
+            continue
+        try:
+            yield from tars.samples(folder, shard)
+        except (TornTarError, OSError) as error:
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            if full or len(shards) == 1:
+                raise
+            torn = isinstance(error, TornTarError)
+            yield Skipped(name, NOT_WHOLE if torn else UNREADABLE, str(error))
+    tars.check_column(path)
+
+
+def tar_name(folder: str, shard: Path | UPath) -> str:
+    """A shard's path below the data's root, as far as `shards_at` says it."""
+    return f"{folder}/{shard.name}" if folder else shard.name
+
+
+class TornTarError(CorgiError):
+    """A tar that was cut, or is none."""
 
 
 class TarReader:
@@ -91,6 +115,7 @@ class TarReader:
         self.fields: set[str] = set()
         self._column, self._refuse_repeated = caption_column, refuse_repeated
         self._keys: set[str] = set()
+        self._any = False
 
     def samples(self, folder: str, shard: Path | UPath) -> Iterator[Sample | Skipped]:
         """Every image of a shard that lies in `folder`, which is part of the keys if not empty."""
@@ -98,7 +123,7 @@ class TarReader:
         split = split_among([*shard.parent.parts[-2:], re.split("[^A-Za-z]", stem)[0]])
         split_folder = split_among([shard.parent.name]) is not None
         source = shard.parent.parent.name if split_folder else shard.parent.name
-        name = f"{folder}/{shard.name}" if folder else shard.name
+        name = tar_name(folder, shard)
         for found in _images(shard, name, self._column, self.fields, self._refuse_repeated):
             if isinstance(found, Skipped):
                 yield found
@@ -106,7 +131,14 @@ class TarReader:
             image, content, texts = found
             key = _unique([folder, stem], image.key, self._keys)
             group = key.removesuffix(image.key) + image.group
-            yield Sample(key, content, texts, split, source, group, image.suffix)
+            origin = Origin(shard, image.member.name)
+            yield Sample(key, content, texts, split, source, group, image.suffix, origin)
+            self._any = True
+
+    def check_column(self, path: Path | UPath | None) -> None:
+        """Raise CorgiError where images were read and none has the caption column in its JSON."""
+        if self._any and self._column is not None and self._column not in self.fields:
+            raise no_such_column(path, self._column, self.fields)
 
 
 def _unique(parts: list[str], key: str, keys: set[str]) -> str:
@@ -246,7 +278,7 @@ def _images(
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's, not a decompressor's
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CorgiError(
+        raise TornTarError(
             f"{shard} is not a whole tar file ({why})", "copy or download it again"
         ) from error
 

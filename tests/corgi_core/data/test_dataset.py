@@ -1,12 +1,14 @@
 """Shards and manifest: nothing lost, the same bytes every time, whole or absent."""
 
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import webdataset
 from upath import UPath
@@ -59,10 +61,11 @@ def test_the_webdataset_library_reads_our_shards(tmp_path):
     ]
 
 
-def test_the_digest_names_content_and_not_layout(tmp_path):
+def test_the_digest_names_the_content_as_it_is_sharded(tmp_path):
     first = write_dataset(tmp_path / "4", samples(10), shard_size=4)
-    again = write_dataset(tmp_path / "3", samples(10), shard_size=3)
+    again = write_dataset(tmp_path / "again", samples(10), shard_size=4)
     assert first.digest == again.digest
+    assert write_dataset(tmp_path / "3", samples(10), shard_size=3).digest != first.digest
     for number, change in enumerate(
         [{"captions": None}, {"split": "other"}, {"image": b"x"}, {"key": "new"}]
     ):
@@ -97,9 +100,70 @@ def test_one_caption_stands_for_an_image():
     assert [caption_of(none) for none in (None, [])] == [None, None]
 
 
-def test_no_manifest_no_dataset(tmp_path):
-    with pytest.raises(CorgiError, match=r"manifest\.parquet"):
+def test_no_record_of_the_shards_no_dataset(tmp_path):
+    write_dataset(tmp_path, samples(2), shard_size=2)
+    (tmp_path / "dataset.json").unlink()
+    with pytest.raises(CorgiError, match=r"no dataset\.json"):
         Dataset.load(tmp_path)
+
+
+def test_a_dataset_of_an_older_version_is_refused_with_a_remedy(tmp_path):
+    (tmp_path / "manifest.parquet").write_bytes(b"")
+    with pytest.raises(CorgiError, match="older version") as refused:
+        Dataset.load(tmp_path)
+    assert "--replace" in refused.value.remedy
+    newer = write_dataset(tmp_path / "new", samples(2), shard_size=2)
+    text = (newer.folder / "dataset.json").read_text()
+    (newer.folder / "dataset.json").write_text(text.replace('"format": 2', '"format": 3'))
+    with pytest.raises(CorgiError, match="format 3, this version reads 2"):
+        Dataset.load(newer.folder)
+
+
+def test_counts_shards_length_and_digests_read_no_manifest(tmp_path):
+    made = [
+        sample("a", split="train", source="one"),
+        sample("b", split="test", source="one", captions=None),
+        sample("c", split="train", source="two", captions=["x", "y"]),
+        sample("d", split="train", source="one", captions=[]),
+        sample("e", image=b"no picture", split="train", source="one"),
+    ]
+    written = write_dataset(tmp_path / "set", made, shard_size=2)
+    shutil.rmtree(tmp_path / "set" / "manifest")
+    dataset = Dataset.load(tmp_path / "set")
+    assert (len(dataset), dataset.shards) == (5, ["00000", "00001", "00002"])
+    assert (dataset.digest, dataset.holds_pictures) == (written.digest, True)
+    assert dataset.shard_digest("00001") == written.shard_digest("00001")
+    assert dataset.counts.to_dict("split")["data"] == [
+        ["one", "test", 1, 1, 0, 0],
+        ["one", "train", 3, 2, 3, 2],
+        ["two", "train", 1, 1, 1, 2],
+    ]
+    with pytest.raises(CorgiError, match=r"manifest/00000\.parquet is missing or damaged"):
+        dataset.rows("00000")
+
+
+def test_rows_come_a_shard_at_a_time_and_together_are_the_manifest(tmp_path):
+    dataset = write_dataset(tmp_path / "set", samples(7), shard_size=3)
+    assert [rows["key"].tolist() for rows in dataset.iter_rows("key")] == [
+        [f"{n:04d}" for n in range(start, min(start + 3, 7))] for start in (0, 3, 6)
+    ]
+    assert pd.concat([*dataset.iter_rows()]).to_dict("list") == dataset.manifest.to_dict("list")
+    for split in ("train", "test"):
+        rows = dataset.manifest[dataset.manifest["split"] == split]
+        assert dataset.keys(split) == tuple(sorted(rows["key"]))
+        assert dataset.first_captions(split) == {k: f"the picture {k}" for k in rows["key"]}
+
+
+@pytest.mark.parametrize("fault", ["missing", "cut"])
+def test_a_shard_that_is_lost_or_torn_is_one_sentence(tmp_path, fault):
+    dataset = write_dataset(tmp_path / "set", samples(6), shard_size=2)
+    tar = tmp_path / "set" / "shards" / "00001.tar"
+    whole = tar.read_bytes()
+    tar.unlink()
+    if fault == "cut":
+        tar.write_bytes(whole[:700])
+    with pytest.raises(CorgiError, match=r"shards/00001\.tar is missing or damaged"):
+        list(dataset.samples())
 
 
 def test_saving_copies_to_any_storage_and_pickles_as_a_folder(tmp_path):

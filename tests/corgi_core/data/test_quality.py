@@ -278,7 +278,7 @@ def test_the_gate_is_deterministic_and_idempotent(tmp_path):
     raw = write_dataset(tmp_path / "raw", samples(9), shard_size=4)
     first = gate(raw, tmp_path / "first", SETTINGS)
     second = gate(raw, tmp_path / "second", SETTINGS)
-    for file in ("manifest.parquet", "quarantine.parquet", "shards/00001.tar"):
+    for file in ("manifest/00001.parquet", "quarantine/00001.parquet", "shards/00001.tar"):
         assert (first.folder / file).read_bytes() == (second.folder / file).read_bytes()
     again = gate(first, tmp_path / "again", SETTINGS)
     assert again.digest == first.digest

@@ -10,7 +10,7 @@ import pytest
 
 from corgi_core.config import Preset, preset_named
 from corgi_core.data import trainable
-from corgi_core.data.splits import fill_in_splits
+from corgi_core.data.splits import Splits
 from corgi_core.data.trainable import check_trainable
 from corgi_core.errors import CorgiError
 from corgi_core.metrics.precision_recall import NEIGHBOURS
@@ -25,8 +25,10 @@ def manifest(count: int, fraction: float, captioned: int | None = None) -> pd.Da
          "captions": [f"caption {n}"] if captioned is None or n < captioned else None}
         for n in range(count)
     ]  # fmt: skip
-    fill_in_splits(rows, fraction, EMOJI.seed)
-    return pd.DataFrame(rows)
+    groups, given = [row["group"] for row in rows], [None] * count
+    splits = Splits(fraction, EMOJI.seed)
+    splits.note(groups, given)
+    return pd.DataFrame(rows).assign(split=splits.decide(groups, given))
 
 
 def with_fraction(fraction: float) -> Preset:

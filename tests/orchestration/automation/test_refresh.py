@@ -1,5 +1,6 @@
 """A workspace is brought up to date by doing what is missing or changed, and nothing else."""
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.helpers.small import PNGS
 
@@ -49,6 +51,12 @@ for line in sys.stdin:
         answer = cli(words, standalone_mode=False)
     print("ANSWER", json.dumps(answer), flush=True)
 """
+
+
+def as_bmp(png: bytes) -> bytes:
+    content = io.BytesIO()
+    Image.open(io.BytesIO(png)).save(content, format="BMP")
+    return content.getvalue()
 
 
 class Project:
@@ -133,9 +141,9 @@ def test_only_what_is_missing_or_changed_is_done(project: Project) -> None:
     project.ingest()  # the same data once more
     assert project.refresh() == {}
 
-    # A second copy of a picture: new raw data, which the gate refuses, so that nothing is new
-    # behind the gate.
-    project.add(6, PNGS[0])
+    # A picture again, in another file format: new raw data, which the gate refuses, so that
+    # nothing is new behind the gate.
+    project.add(6, as_bmp(PNGS[0]))
     project.ingest()
     done = project.refresh()
     assert done["raw_images"] == "the data have changed"

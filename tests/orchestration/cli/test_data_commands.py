@@ -67,7 +67,7 @@ def test_ingest_says_what_it_read_and_what_it_passed_over(tmp_path: Path) -> Non
         "(validation counts as test)"
     )
     assert said[1].startswith("4 passed over, each named in ")
-    assert said[1].endswith("data/own/raw_images/skipped.parquet:")
+    assert said[1].endswith("data/own/raw_images/skipped:")
     assert said[2] == "  2 not an image (.md), such as more.md"
     assert sorted(said[3:5]) == [
         "  1 bad row, such as metadata.csv, line 3 (3 cells in 2 columns: quote texts that hold "
@@ -89,7 +89,7 @@ def test_too_few_images_are_said_at_once_with_a_remedy_that_works(tmp_path: Path
     assert done.stderr.startswith("Warning: ")
     assert len(done.stderr.strip().splitlines()) == 1
     remedy = done.stderr.rpartition("ingest again with ")[2].strip(". \n")
-    assert remedy.startswith("--set data.test_fraction=")
+    assert remedy.startswith("--replace --set data.test_fraction=")
     done = corgi(tmp_path, *words, *remedy.split())
     assert (done.returncode, done.stderr) == (0, "")
     done = corgi(tmp_path, "gate", "--dataset", "own")

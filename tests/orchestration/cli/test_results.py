@@ -8,9 +8,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from corgi_core.data.dataset import write_dataset
 from orchestration.cli.options import options_of
 from orchestration.cli.results import example_caption, print_pictures, print_table, show_results
 from orchestration.settings import Settings
+from tests.helpers.made import sample
 
 SOURCES = ("baseline", "real embedding", "shifted-k1024-learned", "shifted-k16")
 METRICS = {
@@ -58,16 +60,13 @@ def own_data(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of people's own data with captions, and an evaluation of them."""
     import json
 
-    import pandas as pd
-
     monkeypatch.chdir(tmp_path)
     settings = Settings.from_environment(
         {"CORGI_HOME": "home [old] folder", "CORGI_DATASET": "photos"}
     )
     captions = [["a dog that's [big]"], None, ["two cats on a very long sofa"]]
-    folder = tmp_path / "data" / "photos" / "images"
-    (folder / "shards").mkdir(parents=True)
-    pd.DataFrame({"key": list("abc"), "captions": captions}).to_parquet(folder / "manifest.parquet")
+    made = [sample(key, captions=texts) for key, texts in zip("abc", captions, strict=True)]
+    write_dataset(tmp_path / "data" / "photos" / "images", made, shard_size=2)
     settings.reports.mkdir(parents=True)
     score = {"4": {"cosine": 0.5}}
     metrics = {

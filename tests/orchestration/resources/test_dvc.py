@@ -14,6 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[3]
 HERE = str(Path(__file__).parents[3])
 PRESET = "emoji-small"
+REVISIONS = "corgi_core/data/revisions.py"
 PRESET_FILES = [f"corgi_core/config/presets/{name}.yaml" for name in ("emoji", PRESET)]
 REFRESH = f"""
 import json, sys; sys.path.insert(0, {HERE!r})
@@ -43,7 +44,7 @@ class Project:
         for name in ("dvc.yaml", ".dvcignore"):
             shutil.copy(ROOT / name, folder)
         (folder / "params.yaml").write_text(f"preset: {PRESET}\n")
-        for read in ("assets/data.py", *PRESET_FILES):  # what dvc.yaml takes parameters from
+        for read in (REVISIONS, *PRESET_FILES):  # what dvc.yaml takes parameters from
             (folder / read).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / read, folder / read)
         subprocess.run(["git", "init", "-q", "."], cwd=folder, check=True)
@@ -100,7 +101,7 @@ def test_each_finds_the_others_work_done(project: Project) -> None:
     assert project.refresh() == ([], version)
 
     shutil.rmtree(project.folder / ".corgi")
-    manifest = project.folder / "data" / PRESET / "images" / "manifest.parquet"
+    manifest = project.folder / "data" / PRESET / "images" / "dataset.json"
     written = manifest.stat().st_mtime_ns
     assert project.refresh() == (["raw_images", "images"], version)  # new to Dagster, but
     assert manifest.stat().st_mtime_ns == written  # taken as they lie
@@ -110,7 +111,7 @@ def test_another_revision_or_setting_of_the_data_makes_them_stale_and_nothing_el
     project: Project,
 ) -> None:
     assert project.repro() == ["ingest", "gate"]
-    emoji, code = project.folder / PRESET_FILES[0], project.folder / "assets" / "data.py"
+    emoji, code = project.folder / PRESET_FILES[0], project.folder / REVISIONS
     emoji.write_text(emoji.read_text().replace("layers: 1 ", "layers: 2 "))  # of the prior
     code.write_text(code.read_text() + "\n# other code, the same revision\n")
     assert project.status() == {}

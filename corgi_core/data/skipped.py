@@ -1,0 +1,63 @@
+"""What an ingest passed over, a row each, written as it is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from corgi_core.data.formats.conventions import can_pass
+
+SKIPPED = pa.schema([(name, pa.string()) for name in ("path", "reason", "detail")])
+_ROWS = 10_000  # in memory
+
+
+def skipped_path(folder: Path | UPath, ingest: int) -> Path | UPath:
+    """Where a dataset lists what its ingest of that number, from 0 on, passed over."""
+    return folder / "skipped" / f"{ingest:05d}.parquet"
+
+
+class SkippedFile:
+    """The file of one ingest: path, reason, detail."""
+
+    def __init__(self, path: Path | UPath) -> None:
+        self.count = 0
+        self.failed = 0  # of them, those for a reason that can pass
+        self.first = ""  # of the rows, for a message
+        self._rows: list[tuple[str, str, str]] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("wb")
+        self._writer = pq.ParquetWriter(self._file, SKIPPED, compression="zstd")
+
+    def add(self, path: str, reason: str, detail: str = "") -> None:
+        """Note one thing that was passed over."""
+        if not self.count:
+            self.first = f" ({path}: {reason})"
+        self.count += 1
+        self.failed += can_pass(reason)
+        self._rows.append((path, reason, detail))
+        if len(self._rows) == _ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = zip(SKIPPED.names, zip(*self._rows, strict=True), strict=True)
+        self._writer.write_table(pa.table(dict(columns), schema=SKIPPED))
+        self._rows.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._rows and error is None:
+            self._flush()
+        self._writer.close()
+        self._file.close()

@@ -1,0 +1,185 @@
+"""New data are new shards: what is there stays, to the byte, and is found again."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.ingest import ingest, skipped_of
+from corgi_core.errors import CorgiError
+from tests.helpers.made import SETTINGS, encoded, noise
+
+SMALL = replace(SETTINGS, shard_size=3, test_fraction=0.3)
+
+
+def pictures(folder: Path, names: str | list[str], content: str = "") -> str:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.png").write_bytes(encoded(noise(content or name)))
+    return str(folder)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    return {name: content for name, content in found.items() if "/" in name}
+
+
+def added(folder: Path, place: str, **options: object) -> Dataset:
+    return ingest("imagefolder", place, folder, SMALL, 0, **options)
+
+
+def splits_of(dataset: Dataset) -> dict[str, str]:
+    return dict(zip(dataset.manifest["key"], dataset.manifest["split"], strict=True))
+
+
+def reasons(dataset: Dataset, **options: bool) -> list[tuple[str, ...]]:
+    return list(skipped_of(dataset, **options).itertuples(index=False, name=None))
+
+
+def test_new_data_are_new_shards_and_the_others_are_never_written(tmp_path):
+    first = added(tmp_path / "raw", pictures(tmp_path / "in", "abcde"))
+    before, splits = files(tmp_path / "raw"), splits_of(first)
+    more = added(tmp_path / "raw", pictures(tmp_path / "in", "fghij"))
+    assert (first.shards, more.shards) == (["00000", "00001"], ["00000", "00001", "00002", "00003"])
+    after = files(tmp_path / "raw")
+    assert before.items() <= after.items()
+    assert sorted(more.manifest["key"]) == list("abcdefghij")
+    assert splits.items() <= splits_of(more).items()
+    assert {first.shard_digest(s) for s in first.shards} == {
+        more.shard_digest(s) for s in more.shards[:2]
+    }
+    assert more.digest != first.digest
+    assert len(list(more.samples())) == len(more) == 10
+
+
+def test_what_is_there_is_passed_over_and_named(tmp_path):
+    added(tmp_path / "raw", pictures(tmp_path / "in", "abc"))
+    pictures(tmp_path / "more", ["x"], content="b")  # the same image by another name
+    pictures(tmp_path / "more", ["c"], content="other")  # another image by the same name
+    again = added(tmp_path / "raw", pictures(tmp_path / "more", "ad"))
+    assert sorted(again.manifest["key"]) == list("abcd")
+    assert sorted(reasons(again)) == [
+        ("a", "already there", "as a"),
+        ("c", "key already there", "as c, which is another image"),
+        ("x", "already there", "as b"),
+    ]
+    before, digest = files(tmp_path / "raw"), again.digest
+    nothing_new = added(tmp_path / "raw", str(tmp_path / "more"))
+    assert nothing_new.digest == digest
+    assert before.items() <= files(tmp_path / "raw").items()
+    assert len(reasons(nothing_new, last=True)) == 4
+    assert len(reasons(nothing_new)) == 7
+
+
+def test_replaced_data_start_anew(tmp_path):
+    added(tmp_path / "raw", pictures(tmp_path / "in", "abcde"))
+    other = added(tmp_path / "raw", pictures(tmp_path / "other", "yz"), replaced=True)
+    alone = added(tmp_path / "alone", str(tmp_path / "other"))
+    assert sorted(other.manifest["key"]) == ["y", "z"]
+    assert files(tmp_path / "raw") == files(tmp_path / "alone")
+    assert other.digest == alone.digest
+
+
+def test_a_group_stays_in_its_split_whatever_comes_and_however_it_is_split(tmp_path):
+    """Also the group that a split was given because it would have had none."""
+    first = added(tmp_path / "raw", pictures(tmp_path / "in", ["a", "b"]))
+    assert set(splits_of(first).values()) == {"train", "test"}
+    for name in ("a", "b"):  # a group is the path without suffix: twins, as JPEG
+        (tmp_path / "in" / f"{name}.jpg").write_bytes(encoded(noise(f"{name}2"), "JPEG"))
+    pictures(tmp_path / "in", [f"{n:03}" for n in range(40)])
+    for fraction in (0.9, 0.01):
+        settings = replace(SMALL, test_fraction=fraction)
+        more = ingest("imagefolder", str(tmp_path / "in"), tmp_path / "raw", settings, 7)
+    groups = more.manifest.groupby("group")["split"].agg(["nunique", "size"])
+    assert (groups["nunique"] == 1).all()
+    assert groups.loc[["a", "b"], "size"].tolist() == [2, 2]
+    assert splits_of(first).items() <= splits_of(more).items()
+
+
+def test_the_owners_split_is_respected_in_what_comes_later(tmp_path):
+    pictures(tmp_path / "one", ["train/a", "train/b", "test/c"])
+    added(tmp_path / "raw", str(tmp_path / "one"))
+    added(tmp_path / "raw", pictures(tmp_path / "two", ["test/d"]))
+    whole = added(tmp_path / "raw", pictures(tmp_path / "three", [f"{n}" for n in range(9)]))
+    wanted = {"train/a": "train", "train/b": "train", "test/c": "test", "test/d": "test"}
+    assert splits_of(whole) == wanted | {f"{n}": "train" for n in range(9)}
+
+
+def test_a_fault_leaves_the_dataset_as_it_was(tmp_path):
+    place = pictures(tmp_path / "in", "abcde")
+    added(tmp_path / "raw", place)
+    before = files(tmp_path) | {"index": (tmp_path / "raw" / "dataset.json").read_bytes()}
+    pictures(tmp_path / "in", "xyz")
+    with pytest.raises(CorgiError, match="headline"):
+        added(tmp_path / "raw", place, caption_column="headline")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(CorgiError, match="holds no images"):
+        added(tmp_path / "raw", str(tmp_path / "none"))
+    for name in "xyz":
+        (tmp_path / "in" / f"{name}.png").unlink()
+    assert before == files(tmp_path) | {"index": (tmp_path / "raw" / "dataset.json").read_bytes()}
+
+
+def test_pictures_and_embeddings_do_not_mix(tmp_path):
+    from tests.helpers.vectors_on_disk import rows, write_parquet
+
+    added(tmp_path / "raw", pictures(tmp_path / "in", "abc"))
+    table = write_parquet(tmp_path / "clip.parquet", rows(1))
+    with pytest.raises(CorgiError, match="precomputed embeddings, and the dataset holds pictures"):
+        ingest("embeddings", str(table), tmp_path / "raw", SMALL, 0)
+
+
+def in_a_child(work: Callable[[], object]) -> int:
+    """Start `work` in a copy of this process, which has loaded all that it needs."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return child
+
+
+def test_kill_minus_nine_at_any_moment(tmp_path):
+    """Killed a little later each time; what was there is there, and the last run adds all."""
+    place = pictures(tmp_path / "in", [f"{n}" for n in range(4)])
+    folder = tmp_path / "raw"
+    digest = added(folder, place).digest
+    before = files(folder)
+    pictures(tmp_path / "in", [f"{n:03}" for n in range(60)])
+    started = time.monotonic()
+    whole = added(tmp_path / "anew", place)
+    needed, killed = time.monotonic() - started, 0
+    for tenth in range(1, 11):
+        child = in_a_child(lambda: added(folder, place))
+        time.sleep(needed * tenth / 10)
+        os.kill(child, signal.SIGKILL)
+        killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+        dataset = Dataset.load(folder)
+        assert before.items() <= files(folder).items()
+        assert dataset.digest == digest or len(dataset) == 64
+        assert sum(len(list(dataset.images(shard))) for shard in dataset.shards) == len(dataset)
+    assert killed
+    more = added(folder, place)
+    assert sorted(more.manifest["key"]) == sorted(whole.manifest["key"])
+    names = {f"{part}/{shard}" for shard in more.shards for part in ("shards", "manifest")}
+    assert names == {n.rpartition(".")[0] for n in files(folder) if not n.startswith("skipped")}
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
+
+
+def test_files_that_a_killed_run_had_moved_are_written_anew(tmp_path):
+    place = pictures(tmp_path / "in", "abc")
+    first = added(tmp_path / "raw", place)
+    index = (tmp_path / "raw" / "dataset.json").read_bytes()
+    added(tmp_path / "raw", pictures(tmp_path / "in", "defgh"))
+    (tmp_path / "raw" / "dataset.json").write_bytes(index)  # killed before the last file
+    assert Dataset.load(tmp_path / "raw").digest == first.digest
+    again = added(tmp_path / "raw", pictures(tmp_path / "other", "z"))
+    assert again.shards == ["00000", "00001"]
+    assert sorted(again.manifest["key"]) == list("abcz")
+    assert not (tmp_path / "raw" / "shards" / "00002.tar").exists()
