@@ -71,7 +71,7 @@ def images(
     else:
         gated = quality.gate(raw_images, path, workspace.preset.data)
         dvc.commit(GATE)
-    quarantine = quality.quarantine_of(gated)
+    quarantine, counts = quality.quarantine_of(gated), gated.counts
     return materialized(
         gated,
         images=len(gated),
@@ -80,7 +80,7 @@ def images(
         quarantined=int((quarantine["action"] == "quarantined").sum()),
         normalised=int((quarantine["action"] == "normalised").sum()),
         quarantine=table(quarantine),
-        splits=table(gated.counts.groupby("split", as_index=False)["images"].sum()),
+        splits=table(counts[["split", "images"]].groupby("split").sum().reset_index()),
     )
 
 

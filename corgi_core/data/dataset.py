@@ -311,7 +311,8 @@ def _followed(path: Path | UPath) -> Path | UPath:
 
 def write_dataset(folder: Path | UPath, samples: Iterable[Sample], shard_size: int) -> Dataset:
     """Write `samples`, each with its split, to `folder`, whole or not at all."""
-    stream, records, keys = iter(samples), [], set[str]()
+    stream, keys = iter(samples), set[str]()
+    records: list[ShardRecord] = []
     with whole_dataset(folder) as temporary:
         while shard := list(islice(stream, shard_size)):
             records.append(write_samples(temporary, f"{len(records):05d}", shard))

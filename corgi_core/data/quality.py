@@ -84,8 +84,9 @@ def quarantine_of(dataset: Dataset) -> pd.DataFrame:
         raise CorgiError(
             f"{dataset.folder} has not passed the quality gate", "materialise `images`"
         )
-    files = sorted(folder.glob("*.parquet"), key=lambda path: (len(path.name), path.name))
-    return pd.concat(map(read_frame, files), ignore_index=True)
+    files: list[Path | UPath] = [*folder.glob("*.parquet")]
+    files.sort(key=lambda path: (len(path.name), path.name))
+    return pd.concat([read_frame(file) for file in files], ignore_index=True)
 
 
 class _Gate:

@@ -160,7 +160,7 @@ def gate(
     if failures := check_manifest(images.manifest).failures:
         raise CorgiError(
             f"the gated data do not meet the expectations: {'; '.join(failures)}",
-            "mend the data and ingest them again",
+            "mend the data and ingest them again with --replace",
         )
     _warn_of_too_few(images, settings.preset)
 

@@ -108,7 +108,8 @@ def test_a_known_layout_is_recognised_and_another_format_for_it_is_warned_of(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("faces has the layout of Multi-modal CelebA-HQ: it is read by ")
     assert "3 images, 3 with captions (6 captions)" in done.stdout
-    done = corgi(tmp_path, "ingest", "faces", "--format", "imagefolder", "--name", "faces")
+    words = ("ingest", "faces", "--format", "imagefolder", "--name", "faces", "--replace")
+    done = corgi(tmp_path, *words)
     assert done.stderr.startswith("Warning: faces has the layout of Multi-modal CelebA-HQ")
     assert "Fix: --format celeba" in done.stderr
     assert "3 images, 0 with captions" in done.stdout
