@@ -36,7 +36,7 @@ def check_trainable(manifest: pd.DataFrame, preset: Preset) -> None:
         raise CorgiError(
             f"none of the {len(manifest):,} images has a caption, and the preset {preset.name} is "
             "trained on captions",
-            "add captions (`corgi ingest --help` shows the layouts) and ingest again with --replace",
+            "add captions (see `corgi ingest --help` for layouts) and ingest again with --replace",
         )
     if len(training) >= MIN_TRAINING and len(held_out) >= needed:
         return
