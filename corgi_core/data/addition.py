@@ -65,9 +65,9 @@ class Addition:
         self.found = 0  # images, whether new or not
         self._kind = None if present is None else present.holds_pictures
 
-    def take(self, samples: Iterator[Sample], in_place: bool) -> None:
+    def take(self, samples: Iterator[Sample], by_reference: bool) -> None:
         """Take those samples that are new: into shards of their own, or in the tars they lie in."""
-        if in_place:
+        if by_reference:
             self._register(samples)
         else:
             self._write(samples)
@@ -186,8 +186,8 @@ def _tar_of(sample: Sample) -> Path | UPath:
     """The tar that a sample comes from; CorgiError where it comes from none."""
     if sample.origin is None:
         raise CorgiError(
-            "only tars, of the formats webdataset and img2dataset, can be registered in place",
-            "leave --in-place out: the images are then copied",
+            "only tars, of the formats webdataset and img2dataset, can be registered by reference",
+            "leave --by-reference out: the images are then copied",
         )
     return sample.origin.tar
 
@@ -197,8 +197,8 @@ def _check_plain(tar: Path | UPath) -> None:
     with tar.open("rb") as file:
         if file.read(6).startswith(COMPRESSED):
             raise CorgiError(
-                f"{tar} is compressed, and cannot be read in place",
-                "leave --in-place out, or unpack it to a plain .tar",
+                f"{tar} is compressed, and cannot be read by reference",
+                "leave --by-reference out, or unpack it to a plain .tar",
             )
 
 

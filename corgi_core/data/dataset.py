@@ -207,18 +207,18 @@ class Dataset:
             raise self._damaged(path, error) from error
 
     def _files_outside(self, shard: str) -> Iterator[tuple[str, str, bytes]]:
-        """What `_files` yields, of a tar that was registered in place."""
+        """What `_files` yields, of a tar that was registered by reference."""
         record = self.records[shard]
         assert record.outside is not None
         path, again = UPath(record.outside.path), "ingest the data again with --replace"
         if not path.exists():
             raise CorgiError(
-                f"{path}, which is registered in place, is not there any more",
+                f"{path}, which is registered by reference, is not there any more",
                 f"bring it back, or {again}",
             )
         if not record.outside.is_unchanged(record.bytes):
             raise CorgiError(
-                f"{path}, which is registered in place, has changed since",
+                f"{path}, which is registered by reference, has changed since",
                 f"bring the old one back, or {again}",
             )
         described = read_record(self.folder, shard)

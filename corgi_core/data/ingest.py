@@ -49,7 +49,7 @@ def ingest(
     caption_column: str | None = None,
     *,
     replaced: bool = False,
-    in_place: bool = False,
+    by_reference: bool = False,
 ) -> Dataset:
     """Read `path` with the reader named `source` and add what is new to the dataset in `folder`.
 
@@ -64,15 +64,15 @@ def ingest(
         seed: Of the limit and the split.
         caption_column: Where the captions are; None for the usual columns.
         replaced: Whether to start anew: `folder` is then replaced as a whole.
-        in_place: Whether tars stay where they are, each a shard, and are read there from now on.
+        by_reference: Whether tars stay where they are, each a shard, and are read there.
 
     Returns:
         The dataset in `folder`.
 
     Raises:
         CorgiError: The reader is unknown, the path is missing or unreadable, there are no images or
-            no such caption column, tars cannot be read in place, or `folder` may not be written. It
-            is then as it was.
+            no such caption column, tars cannot be read by reference, or `folder` may not be
+            written. It is then as it was.
     """
     if source not in READERS:
         raise CorgiError(f"there is no format {source!r}", f"choose one of {', '.join(READERS)}")
@@ -84,7 +84,7 @@ def ingest(
         "format": source,
         "path": None if data_path is None else str(data_path),
         "caption_column": caption_column,
-        "in_place": in_place,
+        "by_reference": by_reference,
         "limited": limit is not None,
     }
     with _new_files(folder, data_path, present) as temporary:
@@ -93,7 +93,7 @@ def ingest(
             if chosen is not None:
                 samples = (sample for sample in samples if sample.key in chosen)
             added = Addition(temporary, present, settings, seed, skipped)
-            added.take(track(samples, "reading images", 0), in_place)
+            added.take(track(samples, "reading images", 0), by_reference)
             if not added.found:
                 raise CorgiError(
                     f"{path or source} holds no images{skipped.first}",
@@ -144,7 +144,7 @@ def _retry(present: Dataset, number: int, settings: DataSettings, seed: int) -> 
                 about["format"], path, about["caption_column"], skipped, lambda s: s.path in wanted
             )
             added = Addition(temporary, present, settings, seed, skipped)
-            added.take(track(samples, "reading images", 0), about["in_place"])
+            added.take(track(samples, "reading images", 0), about["by_reference"])
             for name in wanted.not_found():
                 skipped.add(name, UNREADABLE, "it is not there any more")
         _finish(added, about, number)

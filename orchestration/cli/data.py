@@ -51,9 +51,11 @@ def ingest(
         bool,
         typer.Option("--replace", help="Start anew, instead of adding to what is there."),
     ] = False,
-    in_place: Annotated[
+    by_reference: Annotated[
         bool,
-        typer.Option("--in-place", help="Leave tar shards where they are, and read them there."),
+        typer.Option(
+            "--by-reference", help="Leave tar shards where they are, and read them there."
+        ),
     ] = False,
     retry_failed: Annotated[
         bool,
@@ -77,8 +79,8 @@ def ingest(
     train, test or val give the split; val counts as test.
 
     [bold cyan]corgi ingest "shards/{000..099}.tar" --format webdataset --name web[/bold cyan]
-    WebDataset tars, or a folder of them: cat.jpg with cat.txt or cat.json. With --in-place nothing
-    is copied: each tar is a shard where it is, and must stay as it is.
+    WebDataset tars, or a folder of them: cat.jpg with cat.txt or cat.json. With --by-reference
+    nothing is copied: each tar is a shard where it is, and must stay as it is.
 
     [bold cyan]corgi ingest --name web --retry-failed[/bold cyan]
     Reads again what earlier ingests could not read: damaged tars that are whole by now, files that
@@ -98,7 +100,7 @@ def ingest(
     celeba: images/0.jpg, text/celeba-caption/0.txt, train.txt and test.txt.
     img2dataset: 00000.tar beside 00000.parquet, as of CC3M, CC12M and LAION.
     """
-    if retry_failed and (path is not None or replace or in_place):
+    if retry_failed and (path is not None or replace or by_reference):
         raise CorgiError(
             "--retry-failed reads what earlier ingests could not, as they did",
             "give it with --name alone",
@@ -123,7 +125,7 @@ def ingest(
             else:
                 raw = ingests.ingest(
                     format or data.source, path, folder, data, settings.preset.seed, caption_column,
-                    replaced=replace, in_place=in_place,
+                    replaced=replace, by_reference=by_reference,
                 )  # fmt: skip
     except CorgiError:
         with suppress(OSError):  # what is not empty stays

@@ -29,8 +29,8 @@ def files(folder: Path) -> dict[str, bytes]:
     return {name: content for name, content in found.items() if "/" in name}
 
 
-def added(folder: Path, place: str, **options: object) -> Dataset:
-    return ingest("imagefolder", place, folder, SMALL, 0, **options)
+def added(folder: Path, source: str, **options: object) -> Dataset:
+    return ingest("imagefolder", source, folder, SMALL, 0, **options)
 
 
 def splits_of(dataset: Dataset) -> dict[str, str]:
@@ -111,12 +111,12 @@ def test_the_owners_split_is_respected_in_what_comes_later(tmp_path):
 
 
 def test_a_fault_leaves_the_dataset_as_it_was(tmp_path):
-    place = pictures(tmp_path / "in", "abcde")
-    added(tmp_path / "raw", place)
+    source = pictures(tmp_path / "in", "abcde")
+    added(tmp_path / "raw", source)
     before = files(tmp_path) | {"index": (tmp_path / "raw" / "dataset.json").read_bytes()}
     pictures(tmp_path / "in", "xyz")
     with pytest.raises(CorgiError, match="headline"):
-        added(tmp_path / "raw", place, caption_column="headline")
+        added(tmp_path / "raw", source, caption_column="headline")
     (tmp_path / "none").mkdir()
     with pytest.raises(CorgiError, match="holds no images"):
         added(tmp_path / "raw", str(tmp_path / "none"))
@@ -147,16 +147,16 @@ def in_a_child(work: Callable[[], object]) -> int:
 
 def test_kill_minus_nine_at_any_moment(tmp_path):
     """Killed a little later each time; what was there is there, and the last run adds all."""
-    place = pictures(tmp_path / "in", [f"{n}" for n in range(4)])
+    source = pictures(tmp_path / "in", [f"{n}" for n in range(4)])
     folder = tmp_path / "raw"
-    digest = added(folder, place).digest
+    digest = added(folder, source).digest
     before = files(folder)
     pictures(tmp_path / "in", [f"{n:03}" for n in range(60)])
     started = time.monotonic()
-    whole = added(tmp_path / "anew", place)
+    whole = added(tmp_path / "anew", source)
     needed, killed = time.monotonic() - started, 0
     for tenth in range(1, 11):
-        child = in_a_child(lambda: added(folder, place))
+        child = in_a_child(lambda: added(folder, source))
         time.sleep(needed * tenth / 10)
         os.kill(child, signal.SIGKILL)
         killed += os.waitpid(child, 0)[1] == signal.SIGKILL
@@ -165,7 +165,7 @@ def test_kill_minus_nine_at_any_moment(tmp_path):
         assert dataset.digest == digest or len(dataset) == 64
         assert sum(len(list(dataset.images(shard))) for shard in dataset.shards) == len(dataset)
     assert killed
-    more = added(folder, place)
+    more = added(folder, source)
     assert sorted(more.manifest["key"]) == sorted(whole.manifest["key"])
     names = {f"{part}/{shard}" for shard in more.shards for part in ("shards", "manifest")}
     assert names == {n.rpartition(".")[0] for n in files(folder) if not n.startswith("skipped")}
@@ -173,8 +173,8 @@ def test_kill_minus_nine_at_any_moment(tmp_path):
 
 
 def test_files_that_a_killed_run_had_moved_are_written_anew(tmp_path):
-    place = pictures(tmp_path / "in", "abc")
-    first = added(tmp_path / "raw", place)
+    source = pictures(tmp_path / "in", "abc")
+    first = added(tmp_path / "raw", source)
     index = (tmp_path / "raw" / "dataset.json").read_bytes()
     added(tmp_path / "raw", pictures(tmp_path / "in", "defgh"))
     (tmp_path / "raw" / "dataset.json").write_bytes(index)  # killed before the last file

@@ -54,8 +54,8 @@ def test_one_new_picture_costs_one_shard_of_everything(tmp_path):
 
     def computed(names: list[str]) -> tuple[int, int, int]:
         """Shards computed by the gate, for pixels and for embeddings."""
-        place = write_pictures(tmp_path / "in", names)
-        gated = gate(ingest("imagefolder", place, raw, SETTINGS, 0), images, SETTINGS)
+        source = write_pictures(tmp_path / "in", names)
+        gated = gate(ingest("imagefolder", source, raw, SETTINGS, 0), images, SETTINGS)
 
         def embed(shard: str) -> dict[str, np.ndarray]:
             keys = [key for key, _ in gated.images(shard)]

@@ -66,7 +66,7 @@ def test_a_million_rows_take_less_than_forty_bytes_each(tmp_path):
     assert int(said[0]) * 1024 < 40 * 1_000_000
 
 
-def test_an_image_is_found_before_a_key_and_an_added_key_is_told_apart(tmp_path):
+def test_an_image_is_found_before_a_key_and_an_added_key_is_named_so(tmp_path):
     made = [sample("a"), sample("b", split="test"), sample("c", split="train", group="b twin")]
     dataset = write_dataset(tmp_path / "set", made, shard_size=2)
     there = Present(dataset)

@@ -35,21 +35,21 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @needs_a_lock
 def test_files_that_could_not_be_read(tmp_path, opened):
-    place = tmp_path / "in"
-    place.mkdir()
+    source = tmp_path / "in"
+    source.mkdir()
     for name in "abcd":
-        (place / f"{name}.png").write_bytes(encoded(noise(name)))
+        (source / f"{name}.png").write_bytes(encoded(noise(name)))
     for name in ("x", "y"):
-        (place / f"{name}.png").symlink_to("/proc/self/mem")  # opens, and cannot be read
-    (place / "notes.md").write_text("no image")
-    first = ingest("imagefolder", str(place), tmp_path / "raw", SETTINGS, 0)
+        (source / f"{name}.png").symlink_to("/proc/self/mem")  # opens, and cannot be read
+    (source / "notes.md").write_text("no image")
+    first = ingest("imagefolder", str(source), tmp_path / "raw", SETTINGS, 0)
     assert sorted(first.manifest["key"]) == list("abcd")
     wanted = [("notes.md", "not an image (.md)"), ("x.png", "cannot be read")]
     assert sorted(failures(first)) == [*wanted, ("y.png", "cannot be read")]
 
-    (place / "x.png").unlink()
-    (place / "x.png").write_bytes(encoded(noise("x")))
-    (place / "new.png").write_bytes(encoded(noise("new")))  # not asked for
+    (source / "x.png").unlink()
+    (source / "x.png").write_bytes(encoded(noise("x")))
+    (source / "new.png").write_bytes(encoded(noise("new")))  # not asked for
     opened.clear()
     second = retry_failed(tmp_path / "raw", SETTINGS, 0)
     assert sorted(opened) == ["x.png", "y.png"]
@@ -57,25 +57,27 @@ def test_files_that_could_not_be_read(tmp_path, opened):
     assert failures(second) == [("y.png", "cannot be read")]
     assert second.shards[: len(first.shards)] == first.shards
 
-    (place / "y.png").unlink()
+    (source / "y.png").unlink()
     third = retry_failed(tmp_path / "raw", SETTINGS, 0)
     assert failures(third) == [("y.png", "cannot be read")]
     assert third.digest == second.digest
-    (place / "y.png").write_bytes(encoded(noise("y")))
+    (source / "y.png").write_bytes(encoded(noise("y")))
     assert sorted(retry_failed(tmp_path / "raw", SETTINGS, 0).manifest["key"]) == list("abcdxy")
     with pytest.raises(CorgiError, match="has failed to read anything"):
         retry_failed(tmp_path / "raw", SETTINGS, 0)
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_a_tar_that_was_torn_amid_others_is_taken_when_it_is_whole(tmp_path, in_place):
+@pytest.mark.parametrize("by_reference", [False, True])
+def test_a_tar_that_was_torn_amid_others_is_taken_when_it_is_whole(tmp_path, by_reference):
     tars = tmp_path / "web"
     for number in range(3):
         names = [f"{number}-{row}" for row in range(4)]
         tar_with(tars / f"{number}.tar", {f"{name}.png": encoded(noise(name)) for name in names})
     whole = (tars / "1.tar").read_bytes()
     (tars / "1.tar").write_bytes(whole[:1500])
-    first = ingest("webdataset", str(tars), tmp_path / "raw", SETTINGS, 0, in_place=in_place)
+    first = ingest(
+        "webdataset", str(tars), tmp_path / "raw", SETTINGS, 0, by_reference=by_reference
+    )
     assert len(first) == 8
     assert failures(first) == [("1.tar", "not a whole tar")]
 
@@ -105,7 +107,7 @@ def test_reading_everything_again_leaves_nothing_to_retry(tmp_path):
         retry_failed(tmp_path / "raw", SETTINGS, 0)
 
 
-def test_a_limit_cannot_be_kept_when_only_some_files_are_read(tmp_path):
+def test_a_limit_cannot_hold_when_only_some_files_are_read(tmp_path):
     tars = tmp_path / "web"
     for number in range(3):
         tar_with(tars / f"{number}.tar", {f"{number}.png": encoded(noise(f"{number}"))})

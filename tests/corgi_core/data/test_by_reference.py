@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def registered(tars: Path, folder: Path) -> Dataset:
-    return ingest("webdataset", str(tars), folder, SETTINGS, 0, in_place=True)
+    return ingest("webdataset", str(tars), folder, SETTINGS, 0, by_reference=True)
 
 
 def test_the_dataset_is_that_of_a_copy_and_no_byte_is_copied(tmp_path, tars):
@@ -96,10 +96,10 @@ def test_a_tar_that_has_changed_or_is_gone_is_refused(tmp_path, tars):
     assert len(list(raw.images("00000"))) == 4
 
 
-def test_what_cannot_be_read_in_place_is_refused(tmp_path, tars):
+def test_what_cannot_be_read_by_reference_is_refused(tmp_path, tars):
     with pytest.raises(CorgiError, match="only tars"):
         ingest("imagefolder", str(folder_of(tmp_path / "in")), tmp_path / "raw", SETTINGS, 0,
-               in_place=True)  # fmt: skip
+               by_reference=True)  # fmt: skip
     (tars / "9.tar.gz").write_bytes(gzip.compress((tars / "00000.tar").read_bytes()))
     with pytest.raises(CorgiError, match=r"9\.tar\.gz is compressed"):
         registered(tars / "9.tar.gz", tmp_path / "raw")
@@ -122,7 +122,7 @@ def test_samples_of_several_images_and_links_are_read_as_when_copied(tmp_path):
     settings = replace(SETTINGS, shard_size=10)
     copied = ingest("webdataset", str(tmp_path / "odd.tar"), tmp_path / "copy", settings, 0)
     there = ingest(
-        "webdataset", str(tmp_path / "odd.tar"), tmp_path / "raw", settings, 0, in_place=True
+        "webdataset", str(tmp_path / "odd.tar"), tmp_path / "raw", settings, 0, by_reference=True
     )
     assert list(there.samples()) == list(copied.samples())
     assert len(there) == 4
