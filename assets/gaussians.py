@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"faiss", "pytorch", "ray", "mlflow"},
     pool=DEVICE,
-    metadata=decided_by("gaussians", "seed", revision=4, partitions="variants"),
+    metadata=decided_by("gaussians", "seed", revision=5, partitions="variants"),
 )
 def gaussian_bank(
     context: dg.AssetExecutionContext,

@@ -38,7 +38,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
     owners=OWNERS,
     kinds=KINDS,
     pool=DEVICE,
-    metadata=decided_by("prior", revision=5, partitions="priors"),
+    metadata=decided_by("prior", revision=6, partitions="priors"),
 )
 def prior(
     context: dg.AssetExecutionContext,
@@ -84,7 +84,7 @@ def prior(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", revision=5, partitions="decoders"),
+    metadata=decided_by("decoders", revision=6, partitions="decoders"),
 )
 def decoder(
     context: dg.AssetExecutionContext,
@@ -109,7 +109,7 @@ def decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", revision=2, partitions="caption_subsets"),
+    metadata=decided_by("decoders", revision=3, partitions="caption_subsets"),
 )
 def captioned_decoder(
     context: dg.AssetExecutionContext,
@@ -148,7 +148,7 @@ def captioned_decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", "language_free", revision=4, partitions="decoders"),
+    metadata=decided_by("decoders", "language_free", revision=5, partitions="decoders"),
 )
 def language_free_decoder(
     context: dg.AssetExecutionContext,

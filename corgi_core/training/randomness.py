@@ -1,17 +1,21 @@
 """Random numbers as a pure function of (seed, step, sample), so that nothing has to be resumed.
 
 A run that was killed and continued has the random numbers of an uninterrupted one, and so has a run
-on another number of workers: numbers are made for the global batch, and a worker takes its rows.
+on another number of workers: a sample's numbers depend on where it is in the global batch, and a
+worker makes those of its own samples alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+CHUNK = 2**17  # numbers that one stream makes at most, unless one sample has more
 
 
 def seed_of(*parts: int | str) -> int:
@@ -21,10 +25,12 @@ def seed_of(*parts: int | str) -> int:
 
 
 class StepRandom:
-    """The random numbers of one step: one stream for each (seed, step, number of the call).
+    """The random numbers of one step: one stream for each (seed, step, number of the call, chunk).
 
-    Worker `rank` gets the rows rank · b … (rank + 1) · b − 1 of each call's numbers, where
-    b = batch / world is its local batch.
+    A chunk is consecutive samples of the global batch: the power of two of them that have up to
+    131,072 numbers in the call, or one. Worker `rank` gets the rows rank · b … (rank + 1) · b − 1
+    of each call's numbers, where b = batch / world is its local batch, and makes the chunks that
+    hold them alone.
 
     Args:
         seed: The run's seed.
@@ -47,34 +53,43 @@ class StepRandom:
         self.seed, self.step, self.batch = seed, step, batch
         self.device = torch.device(device)
         local = batch // world
-        self._rows = slice(rank * local, (rank + 1) * local)
+        self._first, self._end = rank * local, (rank + 1) * local
         self._calls = 0
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal float32 [b, *shape]; `shape` is that of one sample."""
-        return self._rows_of(
-            lambda size, g: torch.randn(size, generator=g, device=self.device), shape
-        )
+        return self._filled(shape, torch.float32, lambda out, g: out.normal_(generator=g))
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in [0, 1), float32 [b, *shape]; `shape` is that of one sample."""
-        return self._rows_of(
-            lambda size, g: torch.rand(size, generator=g, device=self.device), shape
-        )
+        return self._filled(shape, torch.float32, lambda out, g: out.uniform_(generator=g))
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Uniform in 0 … high − 1, long [b, *shape]; `shape` is that of one sample."""
-        return self._rows_of(
-            lambda size, g: torch.randint(high, size, generator=g, device=self.device), shape
-        )
+        return self._filled(shape, torch.long, lambda out, g: out.random_(0, high, generator=g))
 
-    def _rows_of(
-        self, generate: Callable[[tuple[int, ...], torch.Generator], Tensor], shape: tuple[int, ...]
+    def _filled(
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        fill: Callable[[Tensor, torch.Generator], Tensor],
     ) -> Tensor:
+        rows = _power_of_two_up_to(CHUNK // max(1, math.prod(shape)))
+        chunks = range(self._first // rows, -(-self._end // rows))
+        start, stop = chunks.start * rows, min(chunks.stop * rows, self.batch)
+        numbers = torch.empty((stop - start, *shape), dtype=dtype, device=self.device)
         generator = torch.Generator(self.device)
-        generator.manual_seed(seed_of("step", self.seed, self.step, self._calls))
+        for chunk in chunks:
+            later = (chunk,) if chunk else ()  # what fits into one chunk has the call's stream
+            generator.manual_seed(seed_of("step", self.seed, self.step, self._calls, *later))
+            fill(numbers[chunk * rows - start :][:rows], generator)
         self._calls += 1
-        return generate((self.batch, *shape), generator)[self._rows]
+        return numbers[self._first - start : self._end - start]
+
+
+def _power_of_two_up_to(limit: int) -> int:
+    """The largest power of two that is at most `limit`, and at least 1."""
+    return 1 << max(0, limit.bit_length() - 1)
 
 
 class BatchOrder:

@@ -70,6 +70,7 @@ class TinyTask(Task):
     ballast: Path | None = field(default=None, compare=False)  # … with this file …
     left: int = field(default=0, compare=False)  # … but for so many bytes
     attempts: Path | None = field(default=None, compare=False)  # a dot for every model built
+    wide: int = 0  # random numbers of a sample beside its image's, to be in several chunks
     pause: float = field(default=0.0, compare=False)  # seconds a step, to be killed in
 
     @cached_property
@@ -95,6 +96,8 @@ class TinyTask(Task):
         time.sleep(self.pause)
         images, targets = (values[rows] for values in self._data)
         images = images + 0.1 * random.normal(3, 4, 4)
+        if self.wide:
+            images = images + random.normal(self.wide).mean(dim=1).view(-1, 1, 1, 1)
         error = model(images) - targets
         if random.step >= self.spoil_from:
             error = error / 0

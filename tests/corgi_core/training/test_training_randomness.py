@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corgi_core.training.randomness import BatchOrder, StepRandom
 
+WIDE = (3, 4000)  # numbers of a sample; a chunk has eight samples of them
+
 
 def samples(random: StepRandom) -> list[torch.Tensor]:
-    return [random.normal(3), random.uniform(), random.integers(1000, 2, 2), random.normal(3)]
+    return [
+        random.normal(3), random.uniform(), random.integers(1000, 2, 2), random.normal(3),
+        random.normal(*WIDE), random.uniform(140_000), random.integers(9, *WIDE),
+    ]  # fmt: skip
 
 
-@given(seed=st.integers(0, 2**31), step=st.integers(0, 10**6), world=st.sampled_from([1, 2, 4]))
-def test_workers_share_one_global_sample(seed: int, step: int, world: int) -> None:
-    whole = samples(StepRandom(seed, step, 8))
-    shares = [samples(StepRandom(seed, step, 8, rank, world)) for rank in range(world)]
+@given(seed=st.integers(0, 2**31), step=st.integers(0, 10**6), world=st.sampled_from([1, 2, 7, 14]))
+@settings(max_examples=10)
+def test_workers_make_the_numbers_that_one_makes(seed: int, step: int, world: int) -> None:
+    whole = samples(StepRandom(seed, step, 14))
+    shares = [samples(StepRandom(seed, step, 14, rank, world)) for rank in range(world)]
     for index, expected in enumerate(whole):
         assert torch.equal(torch.cat([share[index] for share in shares]), expected)
     assert not torch.equal(whole[0], whole[3])
+
+
+@pytest.mark.parametrize(("world", "rank"), [(1, 0), (2, 1), (7, 3), (56, 20)])
+def test_a_worker_makes_its_own_numbers_and_the_rest_of_two_chunks_at_most(
+    world: int, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, normal = [], torch.Tensor.normal_
+
+    def counting(out: torch.Tensor, **options: Any) -> torch.Tensor:
+        made.append(out.shape)
+        return normal(out, **options)
+
+    monkeypatch.setattr(torch.Tensor, "normal_", counting)
+    own = StepRandom(0, 0, 112, rank, world).normal(*WIDE)
+    assert len(own) == 112 // world
+    assert {size[1:] for size in made} == {WIDE}
+    assert sum(size[0] for size in made) <= len(own) + 2 * 7
+
+
+def test_chunks_of_a_call_are_unrelated() -> None:
+    """Neither do two chunks have the same numbers, nor the same chunk of two calls."""
+    random = StepRandom(0, 0, 64)
+    first, second = random.normal(*WIDE), random.normal(*WIDE)
+    streams = torch.cat([first.view(8, -1), second.view(8, -1)])
+    assert (torch.corrcoef(streams) - torch.eye(16)).abs().max() < 0.04  # 1 / √96,000 is 0.003
 
 
 def test_numbers_follow_their_distributions_and_differ_by_seed_and_step() -> None:

@@ -157,6 +157,19 @@ def _damage(checkpoint: Path, damage: str) -> None:
         checkpoint.rename(checkpoint.parent / f".{checkpoint.name}.0123abcd.tmp")
 
 
+@pytest.mark.parametrize("workers", [2, 7])
+def test_workers_that_make_their_own_noise_train_as_one(tmp_path: Path, workers: int) -> None:
+    """A chunk of the noise has four samples, so chunks do not end where the workers' shares do."""
+    task = TinyTask(plain=True, wide=24_000)
+    settings = replace(SETTINGS, steps=4, batch_size=14, evaluate_every=4)
+    processes.run(task, settings, tmp_path / "many", workers)
+    many, one = (train(task, settings, tmp_path / name) for name in ("many", "one"))
+    assert many.already_finished
+    assert many.metrics == pytest.approx(one.metrics, abs=1e-5)
+    for a, b in zip(one.model.parameters(), many.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
 def test_two_workers_train_as_one(tmp_path: Path) -> None:
     processes.run(TinyTask(plain=True), SETTINGS, tmp_path / "two", workers=2)
     two = train(TinyTask(plain=True), SETTINGS, tmp_path / "two")
