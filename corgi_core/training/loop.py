@@ -44,6 +44,7 @@ from corgi_core.training.run_folder import (
     prepare_run_folder,
 )
 from corgi_core.training.task import M, Task
+from corgi_core.training.waiting import Meeting
 
 LOG_EVERY = 10  # steps
 SKIPS_IN_A_ROW = 10  # steps whose loss or gradients are not finite, before the run is stopped
@@ -106,12 +107,12 @@ def train(
     busy = f"another process is training in {folder}"
     lock = exclusive_lock(folder / "lock", busy, LOCK_PATIENCE) if rank == 0 else nullcontext()
     with explain_full_disk(folder), lock:
-        if world_size > 1:  # no worker reads the folder before rank 0 has locked it
-            torch.distributed.all_reduce(torch.zeros(1, device=device))
+        meeting = Meeting(world_size)
+        meeting.wait("prepares the data and locks the run folder")
         if rank > 0:
             task.prepare_data(folder)
         with keep_freed_memory():
-            return _train(task, settings, folder, rank, world_size, device, name)
+            return _train(task, settings, folder, rank, world_size, device, name, meeting)
 
 
 def _train(
@@ -122,6 +123,7 @@ def _train(
     world_size: int,
     device: torch.device,
     name: str,
+    meeting: Meeting,
 ) -> TrainingResult[M]:
     if finished := finished_training(task, folder, device):
         return finished
@@ -162,12 +164,10 @@ def _train(
         counters.seconds += (seconds := time.monotonic() - began)
         means.add(losses, settings.batch_size, seconds)
 
-        if rank > 0:
-            continue
         last = done == settings.steps
         evaluating = last or done % settings.evaluate_every == 0
         saving = not last and done % settings.checkpoint_every == 0
-        if evaluating or saving or done % LOG_EVERY == 0:
+        if rank == 0 and (evaluating or saving or done % LOG_EVERY == 0):
             entry: Entry = {"step": done, "time": time.time(), "seconds": counters.seconds}
             trained, per_second = means.taken()
             entry |= trained | {"learning_rate": rate, "skipped": counters.skipped}
@@ -180,9 +180,11 @@ def _train(
                 entry |= held_out
             metrics_log.write(entry)
             progress.report(headline(name, entry), done, settings.steps)
-        if saving:
+        if rank == 0 and saving:
             counters.updates = average.updates
             save_checkpoint(folder, _checkpoint(model, average, optimizer, counters))
+        if evaluating or saving:
+            meeting.wait(f"{'evaluates' if evaluating else 'saves'} after step {done}")
 
     result = TrainingResult(
         average.model, settings.steps, metrics, folder / "metrics.jsonl", counters.seconds,

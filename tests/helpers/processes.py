@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -38,21 +39,39 @@ def start(
     workers: int = 1,
     die_at: int | None = None,
     dying: int = 0,
+    timeout: float = 60.0,
 ) -> list[BaseProcess]:
     """Start the workers of a training; the one of rank `dying` is killed by SIGKILL just before
-    its operation number `die_at` on a file in the run's folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    its operation number `die_at` on a file in the run's folder. Their collectives have a timeout,
+    in seconds."""
+    port = free_port()
     started = []
     for rank in range(workers):
         moment = die_at if rank == dying else None
         process = PROCESSES.Process(
-            target=_work, args=(task, settings, folder, rank, workers, port, moment), daemon=True
+            target=_work,
+            args=(task, settings, folder, rank, workers, port, moment, timeout),
+            daemon=True,
         )
         process.start()
         started.append(process)
     return started
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def join_group(rank: int, workers: int, port: int, timeout: float) -> None:
+    """Join this process to torch's process group; the timeout is in seconds."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.distributed.init_process_group(
+        "gloo", rank=rank, world_size=workers, timeout=timedelta(seconds=timeout)
+    )
 
 
 def finish(processes: list[BaseProcess]) -> list[int | None]:
@@ -111,14 +130,14 @@ def _work(
     workers: int,
     port: int,
     die_at: int | None,
+    timeout: float,
 ) -> None:
     torch.set_num_threads(1)
     if die_at is not None:
         left = iter(range(die_at, -1, -1))
         watch_files(folder, lambda _: None if next(left) else os.kill(os.getpid(), signal.SIGKILL))
     if workers > 1:
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        torch.distributed.init_process_group("gloo", rank=rank, world_size=workers)
+        join_group(rank, workers, port, timeout)
     train(task, settings, folder, rank=rank, world_size=workers)
     if workers > 1:
         torch.distributed.destroy_process_group()

@@ -72,6 +72,8 @@ class TinyTask(Task):
     attempts: Path | None = field(default=None, compare=False)  # a dot for every model built
     wide: int = 0  # random numbers of a sample beside its image's, to be in several chunks
     pause: float = field(default=0.0, compare=False)  # seconds a step, to be killed in
+    slow: float = field(default=0.0, compare=False)  # seconds an evaluation, and to prepare data
+    die_evaluating: bool = field(default=False, compare=False)  # by SIGKILL
 
     @cached_property
     def _data(self) -> tuple[Tensor, Tensor]:
@@ -80,6 +82,11 @@ class TinyTask(Task):
         means = images.mean(dim=(2, 3))
         images[self.spoilt_row : self.spoilt_row + 1] = torch.nan
         return images, torch.cat([means.sin(), means.square()], dim=1)
+
+    def prepare_data(self, folder: Path) -> None:
+        if self.slow and not (folder / "prepared").exists():
+            time.sleep(self.slow)
+            (folder / "prepared").touch()
 
     def build(self) -> nn.Module:
         if self.attempts:
@@ -104,6 +111,9 @@ class TinyTask(Task):
         return {"loss": error.square().mean(), "absolute": error.abs().mean()}
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
+        if self.die_evaluating:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.slow)
         images, targets = (values[self.rows :] for values in self._data)
         return {"held_out": (model(images) - targets).square().mean().item()}
 
