@@ -116,6 +116,7 @@ OURS = ("corgi_core", "assets", "orchestration", "benchmarks")
 PRIVATE = {  # the one file that imports a library's private modules, with its reason
     "dagster._": "orchestration/automation/staleness.py",
     "ray.train.v2._internal": "orchestration/resources/ray_train.py",
+    "ray._private": "orchestration/resources/worker_shape.py",
 }
 
 

@@ -35,6 +35,7 @@ Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Cosine = Annotated[float, Field(strict=True, ge=-1, le=1)]
 Decay = Annotated[float, Field(strict=True, ge=0, lt=1)]
+GpuShare = Annotated[float, Field(strict=True, gt=0, le=1)]
 Switch = Annotated[bool, Field(strict=True)]
 Variant = Annotated[str, AfterValidator(valid_variant)]
 CaptionSubset = Annotated[str, AfterValidator(valid_caption_subset)]
@@ -324,7 +325,9 @@ class LanguageFreeSettings:
 
 @dataclass(frozen=True, config=CLOSED)
 class RaySettings:
-    """How Ray's workers share the shards of pixels and embeddings; it decides no result.
+    """How Ray's workers share the shards of pixels and embeddings, and what those of trainings get.
+
+    It decides no result.
 
     Attributes:
         min_images: Of missing shards. Fewer are computed in the process itself, which then loses no
@@ -333,11 +336,15 @@ class RaySettings:
             share its models in memory.
         gpus_per_worker: Where there are GPUs. A fraction lets several workers share one, so that
             one encodes while another writes its shard.
+        training_gpus: The same of each of the workers that train.
+        patience: Seconds that trainings wait until their workers fit into what is free.
     """
 
     min_images: Whole = field(default=50_000, compare=False)
     cpus_per_worker: Count = field(default=1, compare=False)
     gpus_per_worker: Positive = field(default=1.0, compare=False)
+    training_gpus: GpuShare = field(default=1.0, compare=False)
+    patience: NonNegative = field(default=600.0, compare=False)
 
 
 @dataclass(frozen=True, config=CLOSED)

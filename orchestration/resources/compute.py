@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,11 +23,13 @@ from dagster_ray import LocalRay
 from pydantic import Field
 
 from corgi_core import progress
+from corgi_core.errors import CorgiError
 from corgi_core.io.files import is_running
 from orchestration.environment import set_for_library
 from orchestration.resources.interrupts import interrupts_for_ray
-from orchestration.resources.ray_train import fit, worker_shape
+from orchestration.resources.ray_train import fit
 from orchestration.resources.ray_workers import Opened, share_among_workers, share_of
+from orchestration.resources.worker_shape import Node, nodes_of_cluster, shape_when_free
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ class Compute(LocalRay):
     min_images: int = Field(default=0, ge=0, description="Fewer are embedded in this process.")
     cpus_per_worker: int = Field(default=1, ge=1, description="Of those that embed.")
     gpus_per_worker: float = Field(default=1.0, gt=0, description="The same; or a fraction.")
+    training_gpus: float = Field(default=1.0, gt=0, le=1, description="Of Ray Train workers.")
+    patience: float = Field(default=600.0, ge=0, description="Seconds that trainings wait.")
 
     @classmethod
     def of(cls, settings: Settings) -> Compute:
@@ -85,6 +89,8 @@ class Compute(LocalRay):
             min_images=ray.min_images,
             cpus_per_worker=ray.cpus_per_worker,
             gpus_per_worker=ray.gpus_per_worker,
+            training_gpus=ray.training_gpus,
+            patience=ray.patience,
         )
 
     @property
@@ -98,7 +104,10 @@ class Compute(LocalRay):
         yield self
 
     def connect(self, context: Any = None) -> Any:  # type: ignore[override]
-        """Start or join Ray, unless this process has done so already."""
+        """Start or join Ray, unless this process has done so already.
+
+        Raises CorgiError: no cluster answers at `address`, or it refuses this process's token.
+        """
         set_for_library(ENVIRONMENT)
         if not self.address:
             set_for_library(LOCAL_ENVIRONMENT)
@@ -115,7 +124,10 @@ class Compute(LocalRay):
                 "_node_ip_address": "127.0.0.1",  # a laptop's own address changes
             }
         with interrupts_for_ray():  # Ray puts a handler of its own in place, which is taken back
-            return ray.init(address=self.address, **{**options, **self.ray_init_options})
+            try:
+                return ray.init(address=self.address, **{**options, **self.ray_init_options})
+            except (ConnectionError, ray.exceptions.AuthenticationError) as failure:
+                raise _explained(failure, self.address) from failure
 
     def train(
         self,
@@ -131,8 +143,9 @@ class Compute(LocalRay):
         call included. When it raises, the entry is offered again later; the training goes on, and
         the result's `undelivered` counts what it never took.
 
-        Raises CorgiError: more workers than CPUs (or GPUs), a folder of another training, and all
-        that `corgi_core.training.loop.train` raises.
+        Raises CorgiError: more workers than CPUs (or GPUs) at all, or than are free within
+        `patience`; a node of the cluster that does not share `folder`; a folder of another
+        training, and all else that `corgi_core.training.loop.train` raises.
         """
         from corgi_core.training.loop import train
         from corgi_core.training.metrics_log import MetricsFollower, headline
@@ -152,7 +165,9 @@ class Compute(LocalRay):
             elif self.num_workers == 0:
                 result = train(task, settings, folder, name=name)
             else:
-                shape = worker_shape(self.num_workers, self._nodes())
+                shape = shape_when_free(
+                    self.num_workers, self.training_gpus, self._nodes, self.patience
+                )
                 self.connect()
                 with interrupts_for_ray():
                     fit(task, settings, folder, name, shape)
@@ -234,24 +249,42 @@ class Compute(LocalRay):
         import ray
 
         self.connect()
-        share = share_of(self._nodes(), len(items), cpus, gpus)
+        nodes = [node.total for node in self._nodes()]
+        share = share_of(nodes, len(items), cpus, gpus)
         try:
             yield from share_among_workers(opened, items, share, name)
         except KeyboardInterrupt:
             ray.shutdown()  # its waiting calls may have been cut short in the middle
             raise
 
-    def _nodes(self) -> list[Mapping[str, float]]:
-        """The resources of each node; of this machine where no Ray runs yet."""
+    def _nodes(self) -> list[Node]:
+        """The cluster's nodes; this machine, all of it free, where no Ray runs yet."""
         import ray
 
         if self.address:
             self.connect()
         if ray.is_initialized():
-            return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            return nodes_of_cluster()
         import torch
 
-        return [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
+        machine = {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+        return [Node(machine, machine)]
+
+
+def _explained(failure: Exception, address: str | None) -> Exception:
+    """The CorgiError for a cluster that cannot be joined; a local Ray's failure as it is."""
+    if address is None:
+        return failure
+    if "Authentication" in f"{type(failure).__name__} {failure.__cause__}":
+        return CorgiError(
+            f"the Ray cluster at {address} refuses this process's token",
+            "set RAY_AUTH_MODE=token and copy the cluster's token to ~/.ray/auth_token, or name "
+            "its file in RAY_AUTH_TOKEN_PATH",
+        )
+    return CorgiError(
+        f"no Ray cluster answers at {address}",
+        "start one there (`ray start --head`), or correct CORGI_RAY_ADDRESS",
+    )
 
 
 def _with_common(

@@ -11,51 +11,25 @@ mend, nor the callback that costs 3 s a training, so that it can be left out: bo
 
 from __future__ import annotations
 
+import platform
+import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import remove_folder
+from corgi_core.io.files import atomic_file, remove_folder
+from orchestration.resources.worker_shape import WorkerShape
 
 if TYPE_CHECKING:
     from corgi_core.config import TrainingSettings
     from corgi_core.training.task import Task
 
 MAX_FAILURES = 3  # times that dead workers are replaced in one training
-
-
-@dataclass(frozen=True)
-class WorkerShape:
-    """How many workers, and what Ray reserves for each of them."""
-
-    workers: int
-    cpus: int
-    gpu: bool
-
-
-def worker_shape(workers: int, nodes: Sequence[Mapping[str, float]]) -> WorkerShape:
-    """Share the nodes' CPUs among the workers; every worker gets a GPU if there are any at all.
-
-    `nodes` holds each node's resources, {"CPU": 8.0, "GPU": 1.0}. A worker's reserved CPUs are
-    its threads, so the workers never fight over them. Ray would wait in silence for more workers
-    than fit; here that is a CorgiError.
-    """
-    gpu = any(node.get("GPU", 0) >= 1 for node in nodes)
-    most = int(max((node.get("CPU", 0) for node in nodes), default=0))
-    for cpus in range(most, 0, -1):
-        room = [min(node.get("CPU", 0) // cpus, node.get("GPU", 0) if gpu else workers)
-                for node in nodes]  # fmt: skip
-        if sum(map(int, room)) >= workers:
-            return WorkerShape(workers, cpus, gpu)
-    kind = "GPU" if gpu else "CPU"
-    there = int(sum(node.get(kind, 0) for node in nodes))
-    raise CorgiError(
-        f"{workers} training workers were asked for, but there are {there} {kind}s",
-        f"set CORGI_WORKERS to {there} or fewer, or name a larger cluster in CORGI_RAY_ADDRESS",
-    )
+POLL = 0.2  # seconds between two looks
+NONCE = "nonce"  # the file by which workers know the driver's run folder …
+NONCE_PATIENCE = 3.0  # … which a network's file system may show them seconds later
 
 
 def fit(
@@ -63,7 +37,8 @@ def fit(
 ) -> None:
     """Run the training on Ray workers until it is finished in `folder`.
 
-    Ray's own run name is new every time: Ray silently resumes a name that it knows.
+    Ray's own run name is new every time: Ray silently resumes a name that it knows. Workers on a
+    node where `folder` is another than here refuse to train, with a CorgiError.
     """
     import ray
     from ray.train import (
@@ -74,20 +49,23 @@ def fit(
         TrainingFailedError,
     )
 
-    storage = folder / "ray"
+    storage, nonce = folder / "ray", uuid.uuid4().hex
+    with atomic_file(storage / NONCE) as temporary:
+        temporary.write_text(nonce)
     trainer = _trainer_class()(
         train_on_worker,
         train_loop_config={
             "task": task, "settings": settings, "folder": folder, "name": name, "shape": shape,
+            "nonce": nonce,
         },
         backend_config=_process_group(shape),
         scaling_config=ScalingConfig(
             num_workers=shape.workers,
-            use_gpu=shape.gpu,
-            resources_per_worker={"CPU": shape.cpus, **({"GPU": 1} if shape.gpu else {})},
+            use_gpu=shape.gpus > 0,
+            resources_per_worker={"CPU": shape.cpus} | ({"GPU": shape.gpus} if shape.gpus else {}),
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # typed as Ray Train V1's
-            name=f"{name}-{uuid.uuid4().hex[:8]}",
+            name=f"{name}-{nonce[:8]}",
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             logging_config=LoggingConfig(log_level="ERROR"),
@@ -112,9 +90,10 @@ def train_on_worker(config: dict[str, Any]) -> None:
     from corgi_core.training.loop import train
 
     shape: WorkerShape = config["shape"]
+    _check_shared(config["folder"], config["nonce"])
     torch.set_num_threads(min(shape.cpus, torch.get_num_threads()))  # OMP_NUM_THREADS, if set
     device = torch.device("cpu")
-    if shape.gpu:
+    if shape.gpus:
         from ray.train.torch import get_device
 
         device = get_device()
@@ -129,13 +108,55 @@ def train_on_worker(config: dict[str, Any]) -> None:
     )
 
 
+def _check_shared(folder: Path, nonce: str) -> None:
+    """CorgiError unless `folder` holds the driver's nonce: then it is the driver's folder."""
+    deadline = time.monotonic() + NONCE_PATIENCE
+    while not _holds(folder / "ray" / NONCE, nonce):
+        if time.monotonic() > deadline:
+            raise CorgiError(
+                f"the Ray node {platform.node()} does not share the run folder {folder}",
+                "put CORGI_HOME on a file system that all nodes have at the same path, or train on "
+                "one machine, without CORGI_RAY_ADDRESS",
+            )
+        time.sleep(POLL)
+
+
+def _holds(path: Path, text: str) -> bool:
+    with suppress(OSError):  # it is not there, or a network's file system is about to show another
+        return path.read_text() == text
+    return False
+
+
+_common: dict[str, Any] = {}  # what several tasks of this worker have in common
+
+
+def apply_on_worker(function: Any, common: list[Any], item: Any) -> Any:
+    """function(common, item) on one thread.
+
+    `common` is a reference in a list, which Ray does not resolve: a worker's first task fetches
+    what it names, and the next tasks use the same object.
+    """
+    import ray
+    import torch
+
+    torch.set_num_threads(1)
+    (reference,) = common
+    if reference.hex() not in _common:
+        _common.clear()
+        _common[reference.hex()] = ray.get(reference)
+    return function(_common[reference.hex()], item)
+
+
 def _process_group(shape: WorkerShape) -> Any:
-    """Torch's process group; one worker needs none, and Ray's controller then loads no torch."""
+    """Torch's process group; one worker needs none, and Ray's controller then loads no torch.
+
+    NCCL refuses two workers on one GPU, so workers with a share of one have gloo.
+    """
     if shape.workers == 1:
         return None
     from ray.train.torch import TorchConfig
 
-    return TorchConfig(backend="nccl" if shape.gpu else "gloo")
+    return TorchConfig(backend="nccl" if shape.gpus == 1 else "gloo")
 
 
 def _trainer_class() -> Any:

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -20,30 +22,17 @@ from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import Entry, read_metrics
 from orchestration.resources import compute as ray_resource
+from orchestration.resources import worker_shape
 from orchestration.resources.compute import Compute
-from orchestration.resources.ray_train import WorkerShape, worker_shape
+from orchestration.resources.worker_shape import (
+    WorkerShape,
+    nodes_of_cluster,
+    shape_when_free,
+)
 from tests.helpers.tiny import SETTINGS, TinyTask, numbered, same
 
 HERE = str(Path(__file__).parents[3])  # where workers find the task
 PYTHONPATH = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
-
-
-def test_workers_share_the_cpus_of_every_node() -> None:
-    assert worker_shape(1, [{"CPU": 8}]) == WorkerShape(1, 8, gpu=False)
-    assert worker_shape(3, [{"CPU": 8}]) == WorkerShape(3, 2, gpu=False)
-    assert worker_shape(2, [{"CPU": 8}, {"CPU": 4}]) == WorkerShape(2, 4, gpu=False)
-    assert worker_shape(3, [{"CPU": 16, "GPU": 2}, {"CPU": 8, "GPU": 1}, {"CPU": 4}]) == (
-        WorkerShape(3, 8, gpu=True)
-    )
-
-
-@pytest.mark.parametrize(
-    ("workers", "node", "there"),
-    [(3, {"CPU": 2}, "2 CPUs"), (2, {"CPU": 16, "GPU": 1}, "1 GPUs"), (1, {}, "0 CPUs")],
-)
-def test_too_many_workers_are_refused(workers: int, node: dict[str, float], there: str) -> None:
-    with pytest.raises(CorgiError, match=f"{workers} training workers .* there are {there}"):
-        worker_shape(workers, [node])
 
 
 def test_too_many_workers_for_this_machine_fail_at_once(tmp_path: Path) -> None:
@@ -104,6 +93,40 @@ def ray_session() -> Iterator[None]:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before
+
+
+def hold(cpus: int) -> Any:
+    """An actor of Ray's that has so many CPUs until it is killed."""
+
+    class Holder:
+        def ready(self) -> bool:
+            return True
+
+    actor = ray.remote(num_cpus=cpus)(Holder).remote()
+    assert ray.get(actor.ready.remote())
+    return actor
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_workers_wait_for_what_others_use_but_not_forever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Compute(num_workers=1, patience=0.5)
+    training.connect()
+    cpus = int(ray.cluster_resources()["CPU"])
+    holder = hold(cpus)
+    refusal = rf"1 training workers .* 1 CPU .*after 0\.5 s: 0 of {cpus} CPUs\. end other work"
+    with pytest.raises(CorgiError, match=refusal):
+        training.train(TinyTask(), SETTINGS, tmp_path / "run", "tiny")
+    threading.Timer(0.5, ray.kill, [holder]).start()
+    whole = shape_when_free(1, 1.0, nodes_of_cluster, patience=20)
+    assert whole == WorkerShape(1, cpus, gpus=0)
+    monkeypatch.setattr(worker_shape, "SETTLING", 0.5)
+    holder = hold(1)
+    if cpus > 1:
+        some = shape_when_free(1, 1.0, nodes_of_cluster, patience=20)
+        assert some == WorkerShape(1, cpus - 1, gpus=0)
+    ray.kill(holder)
 
 
 @pytest.mark.usefixtures("ray_session")
