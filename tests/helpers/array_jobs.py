@@ -20,8 +20,9 @@ class Numbers(ArrayJob):
     """The keys as numbers. Its fields are the faults that happen.
 
     Attributes:
-        log: A folder with a file for every opening, "opened-<process>", for every shard that was
-            begun, "<shard>-<process>", and for every death, "died-<process>".
+        log: A folder with a file for every opening, "opened-<process>", which holds the device and
+            the threads, for every shard that was begun, "<shard>-<process>", and for every death,
+            "died-<process>".
         die_at: The shard in whose middle the process kills itself with SIGKILL …
         deaths: … until so many have.
     """
@@ -37,7 +38,8 @@ class Numbers(ArrayJob):
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         me = os.getpid()
-        (self.log / f"opened-{me}").touch(exist_ok=False)
+        with (self.log / f"opened-{me}").open("x") as file:
+            file.write(f"{threads} threads, {device}")
 
         def numbers(shard: str) -> Arrays:
             (self.log / f"{shard}-{me}").touch()
@@ -54,3 +56,13 @@ class Numbers(ArrayJob):
     def processes(self, event: str) -> set[int]:
         """The processes that had such an event."""
         return {int(file.name.partition("-")[2]) for file in self.log.glob(f"{event}-*")}
+
+    def devices(self) -> list[str]:
+        """The devices and threads that processes opened the job for."""
+        return [file.read_text() for file in self.log.glob("opened-*")]
+
+
+class DeviceNumbers(Numbers):
+    """The same as a job that asks for a GPU."""
+
+    uses_device = True

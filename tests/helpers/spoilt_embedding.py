@@ -16,6 +16,7 @@ class SpoiltEmbedding(ImageEmbedding):
     """From `shard` on, the encoder's first weights are not numbers."""
 
     shard: str
+    uses_device = False  # the tests' Ray counts a GPU that is not there
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         encode = super().opened(device, threads)

@@ -21,7 +21,7 @@ from corgi_core.errors import CorgiError
 from orchestration.resources import ray_workers
 from orchestration.resources.compute import Compute
 from orchestration.resources.ray_workers import Share, share_of
-from tests.helpers.array_jobs import Numbers
+from tests.helpers.array_jobs import DeviceNumbers, Numbers
 from tests.helpers.made import samples
 from tests.helpers.spoilt_embedding import SpoiltEmbedding
 from tests.helpers.tiny_vit import tiny_vit
@@ -32,10 +32,10 @@ ON_RAY = Compute(num_workers=1, min_images=0)
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_session() -> Iterator[None]:
-    """One Ray of two CPUs for all tests."""
+    """One Ray for all tests, of two CPUs and a GPU that only Ray believes in."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([HERE, os.environ.get("PYTHONPATH", "")]))
-        Compute(ray_init_options={"num_cpus": 2}).connect()
+        Compute(ray_init_options={"num_cpus": 2, "num_gpus": 1}).connect()
         yield
         ray.shutdown()
 
@@ -122,8 +122,19 @@ def test_each_worker_opens_the_job_once_and_its_progress_is_heard(
     assert 1 <= len(workers) <= 2
     assert os.getpid() not in workers
     assert set.union(*(numbers.processes(shard) for shard in store.shards)) <= workers
+    assert set(numbers.devices()) == {"1 threads, cpu"}
     assert heard == [("numbers", done, 5) for done in range(6)]
     assert ON_RAY.arrays(numbers, tmp_path / "store").recomputed == 0
+
+
+def test_workers_of_half_a_gpu_compute_there_with_their_share_of_cpus(
+    numbers: Numbers, tmp_path: Path
+) -> None:
+    halves = Compute(num_workers=1, min_images=0, gpus_per_worker=0.5)
+    job = DeviceNumbers(numbers.images, numbers.log)
+    assert halves.arrays(job, tmp_path / "store").recomputed == 5
+    assert set(job.devices()) == {"1 threads, cuda"}
+    assert len(job.processes("opened")) <= 2
 
 
 def test_few_images_and_one_shard_are_computed_here(numbers: Numbers, tmp_path: Path) -> None:
@@ -147,10 +158,11 @@ def test_the_shard_of_a_killed_worker_is_computed_by_another(
 
 
 def test_workers_that_die_again_and_again_name_the_shard_and_leave_the_others(
-    numbers: Numbers, tmp_path: Path
+    numbers: Numbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = replace(numbers, die_at="00004", deaths=ray_workers.MAX_DEATHS)
-    with pytest.raises(CorgiError, match="3 workers died at shard 00004") as refused:
+    monkeypatch.setattr(ray_workers, "MAX_DEATHS", 2)
+    job = replace(numbers, die_at="00004", deaths=2)
+    with pytest.raises(CorgiError, match="2 workers died at shard 00004") as refused:
         ON_RAY.arrays(job, tmp_path / "store")
     assert "goes on" in refused.value.remedy
     assert ON_RAY.arrays(job, tmp_path / "store").recomputed == 1
@@ -174,6 +186,6 @@ def test_a_cluster_that_others_use_says_what_is_missing(
     other = Other.remote()
     ray.get(other.there.remote())
     monkeypatch.setattr(ray_workers, "START_SECONDS", 0.5)
-    with pytest.raises(CorgiError, match=r"no worker with 1 CPUs .* 0 of 2 CPUs and 0 of 0 GPUs"):
+    with pytest.raises(CorgiError, match=r"no worker with 1 CPUs .* 0 of 2 CPUs and 1 of 1 GPUs"):
         ON_RAY.arrays(numbers, tmp_path / "store")
     ray.kill(other)
