@@ -20,7 +20,7 @@ from upath import UPath
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
-from corgi_core.data.pixels import square
+from corgi_core.data.pixels import decoded
 from corgi_core.data.prefetch import batched, in_order
 from corgi_core.data.vectors import Space, read_vector
 from corgi_core.encoders.clip import ClipEnsemble
@@ -189,7 +189,7 @@ def _image_encoding(
             encoded = _encoded(clip, stored, lambda batch: batch, threads)
         else:
             files = batched(images.images(shard), _BATCH)
-            encoded = _encoded(clip, files, partial(_decoded, size=clip.image_size), threads)
+            encoded = _encoded(clip, files, partial(decoded, size=clip.image_size), threads)
         with _one_thread_each():
             keys_of, embeddings = zip(*encoded, strict=True)
         return {
@@ -295,12 +295,6 @@ def _text_spec(clip: ClipEnsemble, tokens: TokenEncoder) -> dict[str, Any]:
 
 def _split(array: np.ndarray) -> list[np.ndarray]:
     return [array[start : start + _BATCH] for start in range(0, len(array), _BATCH)]
-
-
-def _decoded(files: Sequence[tuple[str, bytes]], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The keys and squares, uint8 [n, 3, size, size], of image files."""
-    keys, images = zip(*files, strict=True)
-    return np.array(keys), np.stack([square(image, size) for image in images])
 
 
 def _named(clip: ClipEnsemble) -> str:
