@@ -12,7 +12,7 @@ import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -52,7 +52,7 @@ class Dataset:
     """The dataset in `folder`; cheap to make and to pickle, as the folder is all that it holds."""
 
     folder: Path | UPath
-    recomputed: int = 0  # shards that the gate had to compute this time
+    recomputed: int = field(default=0, compare=False)  # shards that the gate computed this time
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Dataset:
@@ -110,7 +110,7 @@ class Dataset:
         Columns: source and split; images; sized, whose header says a width; captioned, those with
         captions; captions.
         """
-        names = [field.name for field in fields(Count)]
+        names = [column.name for column in fields(Count)]
         rows = [astuple(count) for record in self.records.values() for count in record.counts]
         frame = pd.DataFrame(rows, columns=names)
         return frame.groupby(["source", "split"], as_index=False, dropna=False).sum()

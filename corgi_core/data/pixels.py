@@ -35,7 +35,7 @@ class Pixels(ArrayJob):
     what = "pixels"
 
     def __post_init__(self) -> None:
-        if not self.images.manifest["width"].notna().any():
+        if not self.images.holds_pictures:
             raise CorgiError(
                 f"{self.images.folder} holds embeddings, not pictures",
                 "use a preset for precomputed embeddings, such as --preset embeddings",

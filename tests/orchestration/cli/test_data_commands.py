@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
-from tests.helpers.made import encoded, noise
+from orchestration.cli.app import cli
+from tests.helpers.made import encoded, noise, tar_with
 
 
 def corgi(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -76,6 +78,36 @@ def test_ingest_says_what_it_read_and_what_it_passed_over(tmp_path: Path) -> Non
     ]
     assert "corgi run" in said[5]
     assert {path: path.read_bytes() for path in originals} == originals
+
+
+def test_tars_by_reference_more_of_them_and_one_that_was_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ingest(*words: str) -> Result:
+        return CliRunner().invoke(cli, ["ingest", "--name", "web", *words], catch_exceptions=False)
+
+    def tar(number: int) -> bytes:
+        name = f"{number}-"
+        files = {f"{name}{row}.png": encoded(noise(f"{name}{row}")) for row in range(4)}
+        return Path(tar_with(tmp_path / "in" / f"{number}.tar", files)).read_bytes()
+
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("CORGI_")]:
+        monkeypatch.delenv(name)
+    whole = [tar(0), tar(1)]
+    (tmp_path / "in" / "1.tar").write_bytes(whole[1][:1500])
+    words = ("in", "--format", "webdataset", "--by-reference")
+    assert "1 not a whole tar, such as 1.tar" in ingest(*words, "--replace").output
+    assert not (tmp_path / "data" / "web" / "raw_images" / "shards").exists()
+    (tmp_path / "in" / "1.tar").write_bytes(whole[1])
+    done = ingest("--retry-failed")
+    assert "8 images" in done.output
+    assert "4 of them are new, in shards of their own" in done.output
+    assert "None of them is new" in ingest(*words).output
+    for faulty in ((*words, "--retry-failed"), ("--retry-failed",)):
+        done = ingest(*faulty)
+        assert done.exit_code == 2
+        assert "retry-failed" in done.stderr or "failed to read anything" in done.stderr
 
 
 def test_too_few_images_are_said_at_once_with_a_remedy_that_works(tmp_path: Path) -> None:
