@@ -6,9 +6,10 @@ Data that are new are written as new shards after those that are there, which ar
 from __future__ import annotations
 
 import os
+import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import astuple, replace
 from hashlib import sha256
 from heapq import nsmallest
@@ -36,7 +37,8 @@ from corgi_core.data.shards import Sample
 from corgi_core.data.skipped import SKIPPED, SkippedFile, skipped_path
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import is_local, joining_folder
+from corgi_core.io.files import digest_of, is_local, joining_folder
+from corgi_core.io.locks import exclusive_lock
 from corgi_core.progress import track
 
 
@@ -157,10 +159,8 @@ def _finish(added: Addition, about: dict[str, Any], retried: int | None = None) 
     format and path otherwise.
     """
     ingests = [dict(each) for each in added.present.ingests] if added.present else []
-    if added.present is not None and Dataset(added.present.folder).index != added.present.index:
-        raise CorgiError(
-            f"another process has changed {added.present.folder} meanwhile", "ingest the data again"
-        )
+    if added.present is not None:
+        _check_unchanged(added.present)  # other machines hold no lock of this one
     about = {key: value for key, value in about.items() if key not in ("passed_over", "failed")}
     for number, earlier in enumerate(ingests):
         if number == retried or (retried is None and about.items() <= earlier.items()):
@@ -176,11 +176,26 @@ def _present(folder: Path | UPath) -> Dataset | None:
     return Dataset.load(folder) if there else None
 
 
+@contextmanager
 def _new_files(
     folder: Path | UPath, source: Path | UPath | None, present: Dataset | None
-) -> AbstractContextManager[Path | UPath]:
-    """A temporary folder whose files become the dataset in `folder`, or join it."""
-    return whole_dataset(folder, source) if present is None else _joining(present, source)
+) -> Iterator[Path | UPath]:
+    """Yield a temporary folder whose files become the dataset in `folder`, or join it.
+
+    One process of this machine at a time.
+    """
+    written = whole_dataset(folder, source) if present is None else _joining(present, source)
+    with _only_one(folder), written as temporary:
+        yield temporary
+
+
+def _only_one(folder: Path | UPath) -> AbstractContextManager[None]:
+    """Hold the lock on writing a local `folder`; the lock file is not in it, as data are."""
+    if not is_local(folder):
+        return nullcontext()
+    name = f"corgi-{os.getuid()}-{digest_of(os.path.realpath(str(folder)))}.lock"
+    busy = f"another process is adding to {folder}"
+    return exclusive_lock(Path(tempfile.gettempdir()) / name, busy)
 
 
 @contextmanager
@@ -190,9 +205,18 @@ def _joining(present: Dataset, source: Path | UPath | None) -> Iterator[Path | U
     if source is not None:
         check_apart(source, folder)
     with writing(folder):
+        _check_unchanged(present)
         _remove_unlisted(present)
         with joining_folder(folder, INDEX) as temporary:
             yield temporary
+
+
+def _check_unchanged(present: Dataset) -> None:
+    """Raise CorgiError where another process has written the dataset since it was loaded."""
+    if Dataset(present.folder).index != present.index:
+        raise CorgiError(
+            f"another process has changed {present.folder} meanwhile", "ingest the data again"
+        )
 
 
 def _remove_unlisted(dataset: Dataset) -> None:

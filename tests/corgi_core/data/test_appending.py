@@ -133,6 +133,30 @@ def test_a_key_that_comes_twice_in_what_is_new_is_refused(tmp_path, monkeypatch)
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_two_processes_do_not_add_at_once(tmp_path, monkeypatch):
+    source = pictures(tmp_path / "in", "abc")
+    first = added(tmp_path / "raw", source)
+    monkeypatch.setitem(READERS, "meanwhile", lambda *_: iter([added(tmp_path / "raw", source)]))
+    for replaced in (False, True):
+        with pytest.raises(CorgiError, match="another process is adding to"):
+            ingest("meanwhile", source, tmp_path / "raw", SMALL, 0, replaced=replaced)
+    assert Dataset.load(tmp_path / "raw").digest == first.digest
+
+
+def test_what_another_process_added_meanwhile_is_never_removed(tmp_path, monkeypatch):
+    """It was loaded before that, and written after."""
+    source = pictures(tmp_path / "in", "abc")
+    stale = added(tmp_path / "raw", source)
+    assert stale.index
+    fresh = added(tmp_path / "raw", pictures(tmp_path / "in", "defg"))
+    before = files(tmp_path / "raw")
+    monkeypatch.setattr("corgi_core.data.ingest._present", lambda _: stale)
+    with pytest.raises(CorgiError, match=r"has changed .* meanwhile"):
+        added(tmp_path / "raw", pictures(tmp_path / "other", "z"))
+    assert files(tmp_path / "raw") == before
+    assert Dataset.load(tmp_path / "raw").digest == fresh.digest
+
+
 def test_pictures_and_embeddings_do_not_mix(tmp_path):
     from tests.helpers.vectors_on_disk import rows, write_parquet
 
