@@ -26,9 +26,6 @@ class Shard:
     def shard_digest(self, shard: str) -> str:
         return shard
 
-    def rows(self, shard: str) -> range:
-        return range(SAMPLES)
-
 
 @dataclass(frozen=True)
 class Stores:

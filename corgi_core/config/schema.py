@@ -337,7 +337,7 @@ class RaySettings:
         gpus_per_worker: Where there are GPUs. A fraction lets several workers share one, so that
             one encodes while another writes its shard.
         training_gpus: The same of each of the workers that train.
-        patience: Seconds that trainings wait until their workers fit into what is free.
+        patience: Seconds to wait until workers fit into what is free.
     """
 
     min_images: Whole = field(default=50_000, compare=False)

@@ -179,7 +179,6 @@ class MissingShard:
 
     name: str
     source: str  # the digest of what its arrays are computed from
-    images: int
 
 
 def compute_missing(
@@ -221,7 +220,7 @@ def missing_shards(
     there = (file.name for file in folder.iterdir() if not file.name.endswith(".tmp"))
     mark_folder(folder, _files_of(dataset.shards).union(there))
     missing = [
-        MissingShard(shard, source, len(dataset.rows(shard)))
+        MissingShard(shard, source)
         for shard, source in _sources(dataset, spec)
         if not _is_there(folder, shard, source)
     ]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from corgi_core.config import TrainingSettings
     from corgi_core.data.array_jobs import ArrayJob
     from corgi_core.data.arrays import ArrayStore, MissingShard
+    from corgi_core.data.dataset import Dataset
     from corgi_core.training.metrics_log import Entry
     from corgi_core.training.run_folder import TrainingResult
     from corgi_core.training.task import Task
@@ -77,7 +78,7 @@ class Compute(LocalRay):
     cpus_per_worker: int = Field(default=1, ge=1, description="Of those that embed.")
     gpus_per_worker: float = Field(default=1.0, gt=0, description="The same; or a fraction.")
     training_gpus: float = Field(default=1.0, gt=0, le=1, description="Of Ray Train workers.")
-    patience: float = Field(default=600.0, ge=0, description="Seconds that trainings wait.")
+    patience: float = Field(default=600.0, ge=0, description="Seconds to wait for workers.")
 
     @classmethod
     def of(cls, settings: Settings) -> Compute:
@@ -224,7 +225,7 @@ class Compute(LocalRay):
         missing = missing_shards(folder, job.images, job.spec)
         opened = ShardWriter(job, folder).opened
         written: Iterator[None] = iter(())
-        if self._worth_ray(missing):
+        if self._worth_ray(job.images, missing):
             gpus = self.gpus_per_worker if job.uses_device else 0
             written = self._on_workers(
                 opened, missing, self.cpus_per_worker, gpus, lambda shard: f"shard {shard.name}"
@@ -234,8 +235,8 @@ class Compute(LocalRay):
         report_shards(written, job.images, missing, job.what)
         return finished_store(folder, job.images, job.spec, missing)
 
-    def _worth_ray(self, missing: Sequence[MissingShard]) -> bool:
-        images = sum(shard.images for shard in missing)
+    def _worth_ray(self, dataset: Dataset, missing: Sequence[MissingShard]) -> bool:
+        images = sum(dataset.records[shard.name].images for shard in missing)
         return self.num_workers > 0 and len(missing) > 1 and images >= self.min_images
 
     def _on_workers(
@@ -252,7 +253,7 @@ class Compute(LocalRay):
         nodes = [node.total for node in self._nodes()]
         share = share_of(nodes, len(items), cpus, gpus)
         try:
-            yield from share_among_workers(opened, items, share, name)
+            yield from share_among_workers(opened, items, share, name, self.patience)
         except KeyboardInterrupt:
             ray.shutdown()  # its waiting calls may have been cut short in the middle
             raise

@@ -21,7 +21,6 @@ Opened = Callable[[str, int], Callable[[Item], Result]]
 """opened(device, threads) loads what is needed, and returns the function of an item."""
 
 MAX_DEATHS = 3  # of workers at one item
-START_SECONDS = 120.0  # until the first worker has started
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,11 @@ class Worker:
 
 
 def share_among_workers(
-    opened: Opened[Item, Result], items: Sequence[Item], share: Share, name: Callable[[Item], str]
+    opened: Opened[Item, Result],
+    items: Sequence[Item],
+    share: Share,
+    name: Callable[[Item], str],
+    patience: float,
 ) -> Iterator[Result]:
     """The function's results, as they come and in any order; one item a worker is under way.
 
@@ -102,12 +105,13 @@ def share_among_workers(
         items: Sent one at a time.
         share: The workers.
         name: What messages call an item.
+        patience: Seconds until the first worker has started.
 
     Raises:
         CorgiError: workers died again and again at one item, or none could be started.
         And what the function raises. Then, and where the iterator is closed, the workers end.
     """
-    pool = _Pool(opened, items, share, name)
+    pool = _Pool(opened, items, share, name, patience)
     try:
         yield from pool.results()
     finally:
@@ -115,8 +119,10 @@ def share_among_workers(
 
 
 class _Pool:
-    def __init__(self, opened: Any, items: Sequence[Any], share: Share, name: Any) -> None:
-        self.items, self.share, self.name = items, share, name
+    def __init__(
+        self, opened: Any, items: Sequence[Any], share: Share, name: Any, patience: float
+    ) -> None:
+        self.items, self.share, self.name, self.patience = items, share, name, patience
         self.waiting = deque(range(len(items)))
         self.deaths: Counter[int | None] = Counter()
         self.busy: dict[Any, tuple[Any, int | None]] = {}  # call → worker and item; None: starting
@@ -139,7 +145,7 @@ class _Pool:
 
         while self.waiting or any(item is not None for _, item in self.busy.values()):
             with interrupts_for_ray():
-                timeout = None if self.started else START_SECONDS
+                timeout = None if self.started else self.patience
                 done, _ = ray.wait(list(self.busy), num_returns=1, timeout=timeout)
                 if not done:
                     raise self.not_started()
@@ -189,7 +195,7 @@ class _Pool:
         free, there = ray.available_resources(), ray.cluster_resources()
         counts = (f"{free.get(k, 0):g} of {there.get(k, 0):g} {k}s" for k in ("CPU", "GPU"))
         return CorgiError(
-            f"no worker with {self.share} has started in {START_SECONDS:g} seconds: "
+            f"no worker with {self.share} has started in {self.patience:g} seconds: "
             f"{' and '.join(counts)} of the Ray cluster are free",
             "wait for the cluster's other work to end, or name another one in CORGI_RAY_ADDRESS",
         )

@@ -37,7 +37,7 @@ def test_shards_are_written_in_any_order_by_any_writer(numbers: Numbers, tmp_pat
         event.unlink()
     folder = tmp_path / "shared"
     missing = missing_shards(folder, numbers.images, numbers.spec)
-    assert [shard.images for shard in missing] == [2] * 5
+    assert [shard.name for shard in missing] == numbers.images.shards
     write = pickle.loads(pickle.dumps(ShardWriter(numbers, folder))).opened("cpu", 1)
     for shard in reversed(missing):
         write(shard)

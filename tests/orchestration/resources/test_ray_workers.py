@@ -175,9 +175,7 @@ def test_a_folder_that_a_worker_does_not_see_is_named(numbers: Numbers, tmp_path
         ON_RAY.arrays(replace(numbers, images=Dataset(mine)), tmp_path / "store")
 
 
-def test_a_cluster_that_others_use_says_what_is_missing(
-    numbers: Numbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_that_others_use_says_what_is_missing(numbers: Numbers, tmp_path: Path) -> None:
     @ray.remote(num_cpus=2)
     class Other:
         def there(self) -> None:
@@ -185,7 +183,7 @@ def test_a_cluster_that_others_use_says_what_is_missing(
 
     other = Other.remote()
     ray.get(other.there.remote())
-    monkeypatch.setattr(ray_workers, "START_SECONDS", 0.5)
+    impatient = Compute(num_workers=1, min_images=0, patience=0.5)
     with pytest.raises(CorgiError, match=r"no worker with 1 CPUs .* 0 of 2 CPUs and 1 of 1 GPUs"):
-        ON_RAY.arrays(numbers, tmp_path / "store")
+        impatient.arrays(numbers, tmp_path / "store")
     ray.kill(other)
