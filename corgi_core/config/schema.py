@@ -170,6 +170,7 @@ class StageSettings:
     layers: Count  # residual blocks at each level
     attention_levels: Whole  # levels with attention, from the last up; 0 is convolutions alone
     noise_shift: Real  # of the cosine schedule's log SNR; negative is more noise
+    crop: Count | None = None  # pixels to a side of the squares that it is trained on; None: all
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)

@@ -24,6 +24,7 @@ def check_cascade(settings: CascadeSettings) -> None:
             )
     for stage in stages:
         _check_stage(stage, settings)
+        _check_crop(stage, first=stage is stages[0])
     if not 0 <= 2 * settings.overlap <= settings.tile:
         raise CorgiError(
             f"tiles of {settings.tile} pixels cannot overlap by {settings.overlap}",
@@ -43,6 +44,8 @@ def _check_stage(stage: StageSettings, settings: CascadeSettings) -> None:
             f"set attention_levels to 0 … {levels}",
         )
     sides, unit = {"size": stage.size}, 2 ** (levels - 1)
+    if stage.crop is not None:
+        sides |= {"crop": stage.crop}
     if stage.size > settings.tile:
         sides |= {"tile": settings.tile, "overlap": settings.overlap}
     for name, pixels in sides.items():
@@ -52,3 +55,18 @@ def _check_stage(stage: StageSettings, settings: CascadeSettings) -> None:
                 f"but the {name} is {pixels} pixels",
                 f"choose a multiple of {unit}, or fewer levels",
             )
+
+
+def _check_crop(stage: StageSettings, *, first: bool) -> None:
+    if stage.crop is None:
+        return
+    if first:
+        raise CorgiError(
+            "the first stage of a cascade cannot be trained on crops: it decodes whole images",
+            "set its crop to null",
+        )
+    if stage.crop > stage.size:
+        raise CorgiError(
+            f"a stage of {stage.size} pixels cannot be trained on crops of {stage.crop}",
+            "choose a crop that is no larger than the stage's size",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from corgi_core.config import CascadeSettings
+from corgi_core.config import CascadeSettings, StageSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.decoders.cascade.checks import check_cascade
+from corgi_core.decoders.cascade.crops import cropped
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
 from corgi_core.decoders.cascade.network import (
     CascadeNetwork,
@@ -111,23 +112,29 @@ class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
         random: StepRandom,
         text: TextCond | None = None,
     ) -> dict[str, Tensor]:
-        """The mean "loss" and each stage's "loss_<size>", of images [n, 3, s, s] in −1 … 1."""
+        """The mean "loss" and each stage's "loss_<size>", of images [n, 3, s, s] in −1 … 1.
+
+        A stage with a `crop` sees a random square of each image, and of the smaller image under it.
+        """
         settings = self.settings
         x, timesteps, levels, targets = [], [], [], []
         low: Tensor | None = None
         for stage, schedule in zip(settings.stages, self._schedules, strict=True):
-            x_0 = downsampled(images, stage.size)
+            whole = downsampled(images, stage.size)
+            part = _part_of(stage, random)
+            x_0 = part(whole)
             t, noise = random.integers(schedule.num_timesteps), random.normal(*x_0.shape[1:])
             inputs = [schedule.add_noise(x_0, noise, t)]
             level = settings.condition_noise * random.uniform()
             if low is not None:
-                inputs += [upsampled(noised(low, level, random.normal(*low.shape[1:])), stage.size)]
+                low = noised(low, level, random.normal(*low.shape[1:]))
+                inputs += [part(upsampled(low, stage.size))]
             x.append(torch.cat(inputs, dim=1))
             timesteps.append(t)
             levels.append(level)
             alphas_cumprod = schedule.alphas_cumprod.to(t.device)[t]
             targets.append(target(settings.prediction, x_0, noise, alphas_cumprod))
-            low = x_0
+            low = whole
         predictions = model(x, timesteps, levels, z, cond_mask, text)
         losses = [F.mse_loss(*pair) for pair in zip(predictions, targets, strict=True)]
         sizes = [stage.size for stage in settings.stages]
@@ -172,3 +179,12 @@ class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
     @cached_property
     def _schedules(self) -> list[Schedule]:
         return [Schedule.shifted_cosine(stage.noise_shift) for stage in self.settings.stages]
+
+
+def _part_of(stage: StageSettings, random: StepRandom) -> Callable[[Tensor], Tensor]:
+    """What of a stage's images [n, c, s, s] it is trained on: the whole, or one square of each."""
+    side = stage.crop
+    if side is None or side == stage.size:
+        return lambda images: images
+    corners = random.integers(stage.size - side + 1, 2)
+    return lambda images: cropped(images, corners, side)

@@ -10,7 +10,10 @@ import torch
 
 from corgi_core.config import PRESETS, StageSettings, preset_named
 from corgi_core.decoders.cascade.checks import check_cascade
+from corgi_core.decoders.cascade.crops import cropped
+from corgi_core.decoders.cascade.network import downsampled, upsampled
 from corgi_core.decoders.cascade.task import CascadeTask
+from corgi_core.decoders.decoder import signed
 from corgi_core.decoders.registry import decoder_task
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
@@ -76,6 +79,62 @@ def test_two_workers_learn_what_one_does(cascade_task: CascadeTask, tmp_path: Pa
     assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], rel=1e-3)
 
 
+def with_crop(crop: int, stage: int = 1) -> tuple[StageSettings, ...]:
+    """The tiny cascade's stages, of 8 and 16 pixels, one of which is trained on crops."""
+    stages = list(TINY_CASCADE.stages)
+    stages[stage] = replace(stages[stage], crop=crop)
+    return tuple(stages)
+
+
+def test_a_crop_is_the_square_at_its_corner() -> None:
+    images = torch.randn(3, 2, 9, 9)
+    corners = torch.tensor([[0, 0], [4, 1], [5, 5]])
+    found = cropped(images, corners, 4)
+    for image, (row, column), square in zip(images, corners.tolist(), found, strict=True):
+        assert torch.equal(square, image[:, row : row + 4, column : column + 4])
+
+
+class Watched(torch.nn.Module):
+    """Predicts nothing, and keeps what the stages are given."""
+
+    def forward(self, x, t, levels, z, cond_mask, text):  # type: ignore[no-untyped-def]
+        self.inputs = x
+        return [inputs[:, :3] * 0 for inputs in x]
+
+
+def test_a_stage_is_trained_on_the_same_square_of_both_images(cascade_task: CascadeTask) -> None:
+    """Without noise: the square of the smaller image is the one under that of the larger."""
+    settings = altered(stages=with_crop(4), condition_noise=0.0, prediction="x0")
+    task, network = replace(cascade_task, settings=settings), Watched()
+    loss = task.loss(network, torch.arange(SHAPES), StepRandom(0, 3, SHAPES))["loss_16"]
+    first, second = network.inputs
+    assert first.shape[2:] == (8, 8)
+    assert second.shape[1:] == (6, 4, 4)
+    assert loss > 0
+    images = signed(task.training_pixels[task.order[torch.arange(SHAPES)]])
+    under = upsampled(downsampled(images, 8), 16)
+    found = []
+    for number, square in enumerate(second[:, 3:]):
+        windows = under[number].unfold(1, 4, 1).unfold(2, 4, 1)  # [3, 13, 13, 4, 4]
+        errors = (windows - square[:, None, None]).abs().amax(dim=(0, 3, 4))
+        assert errors.min() < 1e-6
+        found += torch.argwhere(errors == errors.min())[:1].tolist()
+    assert len({tuple(corner) for corner in found}) > 4  # another square of each image
+
+
+def test_halves_of_a_batch_have_the_whole_batchs_crops(cascade_task: CascadeTask) -> None:
+    torch.manual_seed(0)
+    task = replace(cascade_task, settings=altered(stages=with_crop(8)))
+    network, rows = task.build().eval(), torch.arange(SHAPES)
+    whole = task.loss(network, rows, StepRandom(0, 7, SHAPES))
+    halves = [
+        task.loss(network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
+        for rank in (0, 1)
+    ]
+    for name, loss in whole.items():
+        torch.testing.assert_close(loss, (halves[0][name] + halves[1][name]) / 2)
+
+
 def stages_of(
     *sizes: int, channels: tuple[int, ...] = (8, 16), attention_levels: int = 0
 ) -> object:
@@ -101,6 +160,9 @@ def stages_of(
         ({"stages": stages_of(16, channels=(12,))}, "channels"),
         ({"stages": stages_of(16, channels=())}, "channels"),
         ({"stages": stages_of(16, attention_levels=3)}, "attend"),
+        ({"stages": with_crop(4, stage=0)}, "first stage .* cannot be trained on crops"),
+        ({"stages": with_crop(32)}, "16 pixels cannot be trained on crops of 32"),
+        ({"stages": with_crop(5)}, "crop is 5"),
         ({"tile": 9, "overlap": 2}, "tile is 9"),
         ({"tile": 8, "overlap": 3}, "overlap is 3"),
         ({"tile": 8, "overlap": 6}, "overlap"),
