@@ -6,6 +6,7 @@ checked against Ray 2.60.0 (pyproject.toml keeps below 3).
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from corgi_core.errors import CorgiError
 SETTLING = 5.0  # seconds in which what ended just now gives its CPUs and GPUs back
 POLL = 0.2  # seconds between two looks at what is free
 ROUNDING = 1e-6  # of shares of a GPU: 0.6 / 0.2 is 2.9999999999999996
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def shape_when_free(
     Raises:
         CorgiError: they fit in no case, or not within `patience`.
     """
-    began = time.monotonic()
+    began, announced = time.monotonic(), False
     while True:
         present = nodes()
         whole = worker_shape(workers, [node.total for node in present], gpus)
@@ -87,6 +90,9 @@ def shape_when_free(
             return shape
         if not shape and waited >= patience:
             raise _nothing_free(whole, present, patience)
+        if not shape and waited >= SETTLING and not announced:
+            log.warning("the training waits %g s at most for CPUs and GPUs to be free", patience)
+            announced = True
         time.sleep(POLL)
 
 

@@ -109,7 +109,7 @@ def hold(cpus: int) -> Any:
 
 @pytest.mark.usefixtures("ray_session")
 def test_workers_wait_for_what_others_use_but_not_forever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     training = Compute(num_workers=1, patience=0.5)
     training.connect()
@@ -118,10 +118,11 @@ def test_workers_wait_for_what_others_use_but_not_forever(
     refusal = rf"1 training workers .* 1 CPU .*after 0\.5 s: 0 of {cpus} CPUs\. end other work"
     with pytest.raises(CorgiError, match=refusal):
         training.train(TinyTask(), SETTINGS, tmp_path / "run", "tiny")
-    threading.Timer(0.5, ray.kill, [holder]).start()
+    monkeypatch.setattr(worker_shape, "SETTLING", 0.5)
+    threading.Timer(1.0, ray.kill, [holder]).start()
     whole = shape_when_free(1, 1.0, nodes_of_cluster, patience=20)
     assert whole == WorkerShape(1, cpus, gpus=0)
-    monkeypatch.setattr(worker_shape, "SETTLING", 0.5)
+    assert caplog.text.count("the training waits 20 s at most for CPUs") == 1
     holder = hold(1)
     if cpus > 1:
         some = shape_when_free(1, 1.0, nodes_of_cluster, patience=20)
