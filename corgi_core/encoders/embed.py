@@ -105,8 +105,9 @@ class PrecomputedEmbedding(ArrayJob):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The encoders that the files name; their digest is the dataset's."""
-        encoder = digest_of(self._space.names, self._space.encoder_dims, self.images.digest)
+        """The encoders that the files name; their digest stays when data are added."""
+        first = self.images.shard_digest(self.images.shards[0])
+        encoder = digest_of(self._space.names, self._space.encoder_dims, first)
         return _space_spec(encoder, self._space.names, self._space.encoder_dims)
 
     @cached_property

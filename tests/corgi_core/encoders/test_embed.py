@@ -9,14 +9,24 @@ import numpy as np
 import pytest
 import torch
 
+from corgi_core.config import DataSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.data.ingest import ingest
+from corgi_core.data.quality import gate
 from corgi_core.encoders import embed
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.embed import ImageEmbedding, TextEmbedding, embed_images, embed_texts
+from corgi_core.encoders.embed import (
+    ImageEmbedding,
+    TextEmbedding,
+    embed_images,
+    embed_precomputed,
+    embed_texts,
+)
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
+from tests.helpers.vectors_on_disk import rows, write_parquet
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +177,20 @@ def test_arrays_of_another_version_are_refused_and_computed_again(
     assert "materialise them again" in refused.value.remedy
     again = embed_images(untrained, squares, square_pixels, folder)
     assert ArrayStore.load(folder).digest == again.digest == store.digest
+
+
+def test_precomputed_embeddings_that_are_added_are_of_the_same_space(tmp_path: Path) -> None:
+    """One new shard is computed, and what was trained on the others still fits."""
+    data = DataSettings(shard_size=64)
+
+    def stored(copies: int) -> tuple[int, int, dict[str, object]]:
+        """Rows, shards that were computed, and the spec."""
+        table = write_parquet(tmp_path / "clip.parquet", rows(copies))
+        raw = ingest("embeddings", str(table), tmp_path / "raw", data, seed=0)
+        images = gate(raw, tmp_path / "images", data)
+        store = embed_precomputed(images, tmp_path / "embeddings")
+        return len(store), store.recomputed, store.spec
+
+    rows_before, computed, spec = stored(1)
+    assert (rows_before, computed) == (64, 1)
+    assert stored(2) == (128, 1, spec)
