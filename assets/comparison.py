@@ -19,8 +19,9 @@ from orchestration.resources.artifacts import (
     PriorModel,
     StudyReport,
 )
+from orchestration.resources.compute import Compute
 from orchestration.resources.tracking import MLflow, TrackedRun
-from orchestration.resources.trainer import code_version
+from orchestration.resources.trainer import DEVICE, code_version
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     group_name=COMPARISON,
     owners=OWNERS,
     kinds={"pytorch", "mlflow"},
+    pool=DEVICE,
     ins=MODELS_THERE,
     metadata=decided_by("comparison", "language_free", revision=2),
 )
@@ -46,6 +48,7 @@ def decoder_comparison(
     decoder: dict[str, Decoder],
     language_free_decoder: dict[str, Decoder],
     workspace: Workspace,
+    compute: Compute,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[StudyReport]:
     """All existing decoders, on the embeddings of real images, of captions and of every prior."""
@@ -60,9 +63,8 @@ def decoder_comparison(
         if name[0] in settings.variants
     }
     comparisons = _comparisons(images, priors, decoder, language_free_decoder, workspace)
-    shared = SharedInputs(
-        clip_encoder, TrainingImages(images, image_embeddings), text_embeddings, pixels
-    )
+    training = TrainingImages(images, image_embeddings)
+    shared = SharedInputs(clip_encoder, training, text_embeddings, pixels, compute.device)
     inputs = _versions(comparisons) | {"images": images.digest}
     identity = digest_of(code_version(context), inputs, vars(settings))
     with mlflow.run(context, COMPARISON, identity, inputs, vars(settings)) as run:

@@ -6,6 +6,7 @@ from assets.metadata import OWNERS, materialized
 from assets.versions import decided_by
 from orchestration.resources.artifacts import ArrayStore, Dataset
 from orchestration.resources.compute import Compute
+from orchestration.resources.trainer import DEVICE
 from orchestration.resources.workspace import Workspace
 
 GROUP = "embeddings"
@@ -18,6 +19,7 @@ CLIP = "clip_encoder"  # read by the workers, from its folder
     owners=OWNERS,
     kinds=KINDS,
     deps=[CLIP],
+    pool=DEVICE,
     metadata=decided_by("encoders", revision=2),
 )
 def image_embeddings(
@@ -30,7 +32,8 @@ def image_embeddings(
     """One row an image, each encoder's output scaled to norm √d_b; only missing shards computed."""
     from corgi_core.encoders.embed import ImageEmbedding
 
-    job = ImageEmbedding(images, pixels, workspace.path_of(CLIP))
+    precision = workspace.preset.inference_precision
+    job = ImageEmbedding(images, pixels, workspace.path_of(CLIP), precision=precision)
     store = compute.arrays(job, workspace.path(context))
     return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)
 
@@ -40,6 +43,7 @@ def image_embeddings(
     owners=OWNERS,
     kinds={*KINDS, "transformers"},
     deps=[CLIP],
+    pool=DEVICE,
     metadata=decided_by("encoders", revision=2),
 )
 def text_embeddings(
@@ -51,7 +55,9 @@ def text_embeddings(
     """One row a caption: the CLIP text embedding, and the text encoder's tokens with their mask."""
     from corgi_core.encoders.embed import TextEmbedding
 
-    encoders = workspace.preset.encoders
-    job = TextEmbedding(images, workspace.path_of(CLIP), encoders.text, encoders.text_tokens)
+    encoders, precision = workspace.preset.encoders, workspace.preset.inference_precision
+    job = TextEmbedding(
+        images, workspace.path_of(CLIP), encoders.text, encoders.text_tokens, precision=precision
+    )
     store = compute.arrays(job, workspace.path(context))
     return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)

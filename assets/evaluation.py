@@ -18,9 +18,10 @@ from orchestration.resources.artifacts import (
     Evaluation,
     PriorModel,
 )
+from orchestration.resources.compute import Compute
 from orchestration.resources.io_managers import MISSING_ALLOWED
 from orchestration.resources.tracking import MLflow
-from orchestration.resources.trainer import code_version
+from orchestration.resources.trainer import DEVICE, code_version
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ DECODING = {"decoder": dg.AssetIn(partition_mapping=PRESETS_DECODER)}
     group_name="evaluation",
     owners=OWNERS,
     kinds={"pytorch", "mlflow", "dvc"},
+    pool=DEVICE,
     ins=PRIORS_THERE | DECODING,
     metadata=decided_by("evaluation", revision=5),
 )
@@ -51,6 +53,7 @@ def evaluation(
     prior: dict[str, PriorModel],
     decoder: Decoder,
     workspace: Workspace,
+    compute: Compute,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:
     """Held-out cosine and recall by steps, Fréchet distance and CLIP similarity, picture grids.
@@ -67,7 +70,7 @@ def evaluation(
     def measure(priors: "Mapping[Name, PriorModel]") -> "Report":
         return evaluate(
             priors, decoder, clip_encoder, image_embeddings, text_embeddings, pixels,
-            images.first_captions("test"), settings,
+            images.first_captions("test"), settings, compute.device,
         )  # fmt: skip
 
     return evaluated(context, measure, prior, text_embeddings.spec, inputs, workspace, mlflow)

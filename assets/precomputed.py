@@ -78,6 +78,7 @@ def clip_encoder(
     group_name="evaluation",
     owners=OWNERS,
     kinds={"pytorch", "mlflow"},
+    pool=DEVICE,
     ins=PRIORS_THERE,
     metadata=decided_by("evaluation", revision=2),
 )
@@ -88,6 +89,7 @@ def evaluation(
     text_embeddings: ArrayStore,
     prior: dict[str, PriorModel],
     workspace: Workspace,
+    compute: Compute,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:
     """Held-out cosine and recall of every prior that is there, by steps; there are no pictures."""
@@ -98,7 +100,7 @@ def evaluation(
     def measure(priors: "Mapping[Name, PriorModel]") -> "Report":
         return evaluate_priors(
             priors, image_embeddings, text_embeddings, images.first_captions("test"),
-            workspace.preset.evaluation,
+            workspace.preset.evaluation, compute.device,
         )  # fmt: skip
 
     return evaluated(context, measure, prior, text_embeddings.spec, inputs, workspace, mlflow)

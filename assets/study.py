@@ -33,7 +33,7 @@ def prior_study(
     compute: Compute,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[StudyReport]:
-    """Every arm of one seed, trained and measured on held-out captions: one prior a CPU at a time.
+    """Every arm of one seed, trained and measured on held-out captions: one arm a CPU at a time.
 
     Finished arms are read from their files, so an interrupted study continues.
     """
@@ -47,7 +47,7 @@ def prior_study(
         "text_embeddings": text_embeddings.digest,
     }
     folder = workspace.work_folder(context, digest_of(inputs, REVISION))
-    study = measure.Study(images, image_embeddings, text_embeddings, preset, folder)
+    study = measure.Study(images, image_embeddings, text_embeddings, preset, folder, compute.device)
     plans = sweeps.plans_of(sweeps.sweeps_of(preset), seed, preset.study.steps[-1])
     measurements = []
     for found in compute.map(measure.measure_arm, study, plans, f"arms of seed {seed}"):

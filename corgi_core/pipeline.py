@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from upath import UPath
 
+from corgi_core.config import InferencePrecision
 from corgi_core.encoders.image_inputs import ImageInput, image_squares
 from corgi_core.encoders.spherical import interpolation, slerp, text_difference
 from corgi_core.errors import CorgiError
@@ -245,18 +246,22 @@ class CorgiPipeline:
             content = {"format": FORMAT, TEXT_ENCODER: text, "files": _digests(temporary)}
             write_json(temporary / PIPELINE, content)
 
-    def to(self, device: torch.device | str) -> Self:
-        """Move all models to a device, in place; inputs are moved there when they come in."""
-        self.clip.to(device)
-        self.tokens.to(device)
-        self.prior.to(device)
-        self.decoder.to(device)
+    def to(self, device: torch.device | str, precision: InferencePrecision = "auto") -> Self:
+        """Move all models to a device, in place; inputs are moved there when they come in.
+
+        Args:
+            device: Such as "cuda".
+            precision: Of products on a GPU: "auto" is bf16 where the GPU has it, "fp32" the CPU's.
+        """
+        for part in (self.clip, self.tokens, self.prior, self.decoder):
+            part.to(device)
+            part.precision = precision
         return self
 
     @property
     def device(self) -> torch.device:
         """Where the models are."""
-        return next(self.prior.network.parameters()).device
+        return self.prior.device
 
     @property
     def encoder_dims(self) -> tuple[int, ...]:
@@ -509,7 +514,7 @@ class CorgiPipeline:
         clip = self._image_encoder()
         squares = image_squares(images, max(self.image_size, clip.image_size))
         batches = torch.split(squares, CLIP_BATCH)
-        return torch.cat([clip.encode_images(batch.to(self.device)) for batch in batches])
+        return torch.cat([clip.encode_images(batch) for batch in batches])
 
     # What they are made of
 
@@ -561,7 +566,7 @@ class CorgiPipeline:
         if not bool(torch.isfinite(z).all()):
             raise CorgiError("an embedding holds numbers that are not finite", "embed it again")
         return self.decoder.decode(
-            z.to(self.device), self._text_beside(len(z), prompts),
+            z, self._text_beside(len(z), prompts),
             num_steps=num_steps, guidance=guidance, seed=seed, sample_ids=sample_ids,
         )  # fmt: skip
 
@@ -572,7 +577,7 @@ class CorgiPipeline:
 
         return TextCond(
             *(
-                part.to(self.device).repeat_interleave(count // len(prompts), dim=0)
+                part.repeat_interleave(count // len(prompts), dim=0)
                 for part in self.tokens.encode(list(prompts))
             )
         )
@@ -588,10 +593,7 @@ class CorgiPipeline:
         check_guidance(guidance)
         tokens, mask = self.tokens.encode(list(prompts))
         text = self.clip.encode_texts(prompts)
-        each = [
-            part.to(self.device).repeat_interleave(num_images, dim=0)
-            for part in (tokens, mask, text)
-        ]
+        each = [part.repeat_interleave(num_images, dim=0) for part in (tokens, mask, text)]
         return self.prior.sample(
             *each, num_steps=num_steps, guidance=guidance, seed=seed,
             sample_ids=[*range(num_images)] * len(prompts),
@@ -614,6 +616,7 @@ class CorgiPipeline:
                 f"{self.clip_folder} holds other CLIP encoders than when the pipeline was loaded",
                 "load the pipeline again",
             )
+        whole.precision = self.clip.precision
         self.clip = whole.to(self.device)
         return self.clip
 

@@ -17,6 +17,7 @@ from corgi_core.config.schema import (
     EvaluationSettings,
     GanSettings,
     GaussianSettings,
+    InferencePrecision,
     LafiteSettings,
     LanguageFreeSettings,
     PCASettings,
@@ -42,7 +43,7 @@ from corgi_core.config.variants import (
 __all__ = [
     "BASELINE", "CAPTION_SUBSETS", "DECODER_SETTINGS", "LANGUAGE_FREE", "PRESETS", "VARIANTS",
     "CascadeSettings", "ComparisonSettings", "DataSettings", "DecoderSettings", "EncoderSettings",
-    "EvaluationSettings", "GanSettings", "GaussianSettings", "LafiteSettings",
+    "EvaluationSettings", "GanSettings", "GaussianSettings", "InferencePrecision", "LafiteSettings",
     "LanguageFreeSettings", "Layer", "LoadedPreset", "PCASettings", "Preset", "PriorSettings",
     "RaySettings", "StableDiffusionSettings", "StageSettings", "StudySettings", "TrainingSettings",
     "clusters_of", "fraction_of", "is_learned", "load_preset", "preset_named", "settings_from",

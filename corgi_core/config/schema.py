@@ -40,6 +40,7 @@ Switch = Annotated[bool, Field(strict=True)]
 Variant = Annotated[str, AfterValidator(valid_variant)]
 CaptionSubset = Annotated[str, AfterValidator(valid_caption_subset)]
 Sampler = Literal["ddpm", "ddim", "dpm++", "unipc"]
+InferencePrecision = Literal["auto", "bf16", "tf32", "fp32"]
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -370,6 +371,8 @@ class Preset:
     default_decoder: str | None = None  # its kind; None: the first
     workers: Whole = 1  # of Ray Train; 0 does without Ray, all work in the process itself
     ray: RaySettings = field(default_factory=RaySettings)
+    # Of encoding, sampling and decoding on a GPU; "auto" is bf16 where the GPU has it, else fp32.
+    inference_precision: InferencePrecision = field(default="auto", compare=False)
     seed: Whole = 0
 
     def __post_init__(self) -> None:

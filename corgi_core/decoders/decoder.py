@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from upath import UPath
 
 from corgi_core.config import DecoderSettings
+from corgi_core.devices import device_of, inference
 from corgi_core.errors import CorgiError
 from corgi_core.io.model_folder import digest_of_tensors, write_model_folder
 from corgi_core.progress import report
@@ -52,8 +53,10 @@ class Decoder(ABC):
 
     The network has a `shape`: a dataclass of all that it is built from, whose `embedding_width` is
     d. `encoders` is the `spec` of the embeddings that the decoder was trained on: the CLIP encoders
-    that it belongs to.
+    that it belongs to. `precision` is that of decoding on a GPU.
     """
+
+    precision: str = "auto"
 
     input_kind: ClassVar[Literal["image", "text"]] = "image"
     """Whose CLIP embedding is decoded for a caption: an image's, by a prior, or the text's."""
@@ -164,19 +167,20 @@ class Decoder(ABC):
         sample_ids = range(len(embeddings)) if sample_ids is None else sample_ids
         self._check_inputs(embeddings, text)
         self._check_options(num_steps, guidance, size)
-        batches = [embeddings.new_empty((0, 3, size, size), dtype=torch.float32)]
+        device = self.device
+        decoded = [torch.empty((0, 3, size, size), device=device)]
         for first in range(0, len(embeddings), BATCH_SIZE):
             rows = slice(first, first + BATCH_SIZE)
-            z = embeddings[rows].float()
-            cond = (
-                None if text is None else TextCond(text.tokens[rows].float(), text.attn_mask[rows])
-            )
-            images = self.sample(
-                z, cond, SampleOptions(seed, sample_ids[rows], num_steps, guidance)
-            )
-            batches.append(_resized(images.float().clamp(0, 1), size))
+            z, cond = embeddings[rows].to(device).float(), None
+            if text is not None:
+                tokens, attn_mask = (part[rows].to(device) for part in text)
+                cond = TextCond(tokens.float(), attn_mask)
+            options = SampleOptions(seed, sample_ids[rows], num_steps, guidance)
+            with inference(device, self.precision):
+                images = self.sample(z, cond, options)
+            decoded.append(_resized(images.float().clamp(0, 1), size))
             report("decoding", first + len(z), len(embeddings))
-        return torch.cat(batches)
+        return torch.cat(decoded)
 
     def _check_inputs(self, embeddings: Tensor, text: TextCond | None) -> None:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
@@ -214,6 +218,11 @@ class Decoder(ABC):
                 f"choose between 1 and {MAX_SIZE} pixels",
             )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return device_of(self.network)
+
     def to(self, device: torch.device | str) -> Self:
         """Move the network to a device, in place."""
         self.network.to(device)
@@ -242,7 +251,7 @@ def signed(pixels: Tensor) -> Tensor:
 
 def unsigned(images: Tensor) -> Tensor:
     """Images in −1 … 1 → 0 … 1; what is outside is clipped."""
-    return (images.clamp(-1, 1) + 1) / 2
+    return (images.float().clamp(-1, 1) + 1) / 2
 
 
 def _resized(images: Tensor, size: int) -> Tensor:

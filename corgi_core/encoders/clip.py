@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from upath import UPath
 
+from corgi_core.devices import device_of, inference
 from corgi_core.encoders.clip_text import ENSEMBLE, ENSEMBLE_FORMAT, read_ensemble
 from corgi_core.encoders.fitted_text_tower import CONFIG as FITTED
 from corgi_core.encoders.fitted_text_tower import FittedTextTower
@@ -31,8 +32,10 @@ class ClipEnsemble(nn.Module):
     """B frozen encoders of widths d_b, which make embeddings of width d = Σ d_b.
 
     They are open_clip's, or, for precomputed image embeddings, text towers fitted to them. `card`
-    says how trained ones were trained.
+    says how trained ones were trained, `precision` in which precision they compute on a GPU.
     """
+
+    precision: str = "auto"
 
     def __init__(self, encoders: Sequence[Encoder], card: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -41,6 +44,11 @@ class ClipEnsemble(nn.Module):
             raise CorgiError("an ensemble needs at least one CLIP encoder", "name one")
         self.encoders = nn.ModuleList(encoders)
         self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoders compute."""
+        return device_of(self)
 
     @property
     def names(self) -> list[str]:
@@ -89,14 +97,17 @@ class ClipEnsemble(nn.Module):
                 f"images of shape {tuple(pixels.shape)} are not square RGB [n, 3, s, s]",
                 "pad them to squares first, as corgi_core.data.pixels does",
             )
+        pixels = pixels.to(self.device)
         pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
-        outputs = [encoder.encode_images(pixels) for encoder in self._models]
+        with inference(self.device, self.precision):
+            outputs = [encoder.encode_images(pixels) for encoder in self._models]
         return scale_per_encoder(torch.cat(outputs, dim=1), self.encoder_dims)
 
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → float32 [n, d]."""
-        outputs = [encoder.encode_texts(captions) for encoder in self._models]
+        with inference(self.device, self.precision):
+            outputs = [encoder.encode_texts(captions) for encoder in self._models]
         return scale_per_encoder(torch.cat(outputs, dim=1), self.encoder_dims)
 
     def save(self, folder: Path | UPath) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from upath import UPath
 
+from corgi_core.devices import device_of, inference
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.encoders.tokens import TokenEncoder, mean_pooled, quiet_transformers
 from corgi_core.errors import CorgiError
@@ -62,6 +63,8 @@ class TextTower(Protocol):
 class ClipTextTower(nn.Module):
     """f_txt of an ensemble: equal to `ClipEnsemble.encode_texts` of the same folder."""
 
+    precision: str = "auto"
+
     def __init__(
         self, towers: Sequence[nn.Module], encoder_dims: Sequence[int], digest: str
     ) -> None:
@@ -69,6 +72,11 @@ class ClipTextTower(nn.Module):
         self.towers = nn.ModuleList(towers)
         self.encoder_dims = tuple(encoder_dims)
         self.digest = digest
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers compute."""
+        return device_of(self)
 
     @property
     def width(self) -> int:
@@ -86,7 +94,8 @@ class ClipTextTower(nn.Module):
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → float32 [n, d], each encoder's output scaled to norm √d_b."""
-        outputs = [cast(TextTower, tower).encode_texts(captions) for tower in self.towers]
+        with inference(self.device, self.precision):
+            outputs = [cast(TextTower, tower).encode_texts(captions) for tower in self.towers]
         return scale_per_encoder(torch.cat(outputs, dim=1), self.encoder_dims)
 
 
@@ -102,7 +111,7 @@ class _PooledTower(nn.Module):
         """Captions [n] → unit vectors [n, d_b]."""
         cleaned = [_cleaned(caption) for caption in captions]
         pooled = mean_pooled(*self.tokens.encode(cleaned)).to(self.tokens.device)
-        return F.normalize(self.projection(pooled), dim=-1)
+        return F.normalize(self.projection(pooled).float(), dim=-1)
 
 
 def _tower(folder: Path, name: str) -> nn.Module:

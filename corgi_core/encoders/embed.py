@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from upath import UPath
 
+from corgi_core.config import InferencePrecision
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
@@ -44,10 +45,12 @@ class ImageEmbedding(ArrayJob):
         images: The dataset.
         pixels: As `embed_images` reads them.
         clip: As `ClipEnsemble.load` reads it.
+        precision: Of the encoder on a GPU, as `corgi_core.devices.inference` has it.
     """
 
     pixels: ArrayStore | None
     clip: ClipSource
+    precision: InferencePrecision = field(default="auto", kw_only=True)
     what = "image embeddings"
     uses_device = True
 
@@ -62,6 +65,7 @@ class ImageEmbedding(ArrayJob):
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a shard's name to its embeddings."""
+        self._ensemble.precision = self.precision
         return _image_encoding(self._ensemble.to(device), self.images, self.pixels, threads)
 
 
@@ -74,11 +78,13 @@ class TextEmbedding(ArrayJob):
         clip: As `ClipEnsemble.load` reads it.
         text: The text encoder's name, as `TokenEncoder.load` reads it.
         text_tokens: At most this many tokens a caption.
+        precision: Of the encoders on a GPU, as `corgi_core.devices.inference` has it.
     """
 
     clip: ClipSource
     text: str
     text_tokens: int
+    precision: InferencePrecision = field(default="auto", kw_only=True)
     what = "text embeddings"
     uses_device = True
 
@@ -94,6 +100,7 @@ class TextEmbedding(ArrayJob):
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a shard's name to its captions' embeddings and tokens."""
         clip, tokens = self._encoders
+        clip.precision = tokens.precision = self.precision
         return _text_encoding(clip.to(device), tokens.to(device), self.images, threads)
 
 
@@ -214,10 +221,9 @@ def _encoded(
 
     def encode(decoded: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, Tensor]:
         keys, squares = decoded
-        return keys, clip.encode_images(torch.from_numpy(squares).to(device))
+        return keys, clip.encode_images(torch.from_numpy(squares))
 
-    device = next(clip.parameters()).device
-    if device.type == "cpu":
+    if clip.device.type == "cpu":
         return in_order(lambda batch: encode(decode(batch)), batches, threads)
     return map(encode, in_order(decode, batches, threads))
 

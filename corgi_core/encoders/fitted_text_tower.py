@@ -69,7 +69,7 @@ class FittedTextTower(nn.Module):
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → unit vectors [n, width]."""
         pooled = self.text.pooled(list(captions)).to(self.text.device)
-        return F.normalize(self.head(pooled), dim=-1)
+        return F.normalize(self.head(pooled).float(), dim=-1)
 
     def save(self, folder: Path) -> None:
         """Write the projection into `folder`, and which text encoder is under it."""

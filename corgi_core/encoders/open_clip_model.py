@@ -118,9 +118,9 @@ class OpenClipModel(nn.Module):
             ).clamp(0, 1)  # fmt: skip
         pixels = (pixels - self.mean) / self.std
         features: Tensor = self.model.encode_image(
-            pixels.contiguous(memory_format=torch.channels_last), normalize=True
+            pixels.contiguous(memory_format=torch.channels_last)
         )
-        return features.float()
+        return F.normalize(features.float(), dim=-1)
 
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → unit vectors [n, width]."""
@@ -132,7 +132,7 @@ class OpenClipModel(nn.Module):
             if isinstance(self.model, open_clip.CustomTextCLIP) and _is_transformers(self):
                 # These towers mask the padding, so columns of padding alone change nothing.
                 ids = ids[:, : int((ids != self.model.text.config.pad_token_id).sum(1).max())]
-            vectors[rows] = self.model.encode_text(ids, normalize=True).float()
+            vectors[rows] = F.normalize(self.model.encode_text(ids).float(), dim=-1)
         return vectors
 
     def save(self, folder: Path) -> None:

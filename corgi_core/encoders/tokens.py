@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from corgi_core.devices import device_of, inference
 from corgi_core.errors import CorgiError
 from corgi_core.io.model_folder import digest_of_tensors
 from corgi_core.progress import track
@@ -46,6 +47,7 @@ class TokenEncoder(nn.Module):
     """A frozen transformers encoder and its tokenizer: captions → one vector per token."""
 
     model: Any  # a transformers PreTrainedModel
+    precision: str = "auto"  # on a GPU
 
     def __init__(self, name: str, model: nn.Module, tokenizer: Any, max_tokens: int) -> None:
         super().__init__()
@@ -84,8 +86,7 @@ class TokenEncoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the encoder computes; the tokens that it returns are on the CPU."""
-        device: torch.device = next(self.model.parameters()).device
-        return device
+        return device_of(self.model)
 
     @cached_property
     def digest(self) -> str:
@@ -109,9 +110,10 @@ class TokenEncoder(nn.Module):
                 return_tensors="pt",
             ).to(self.device)  # fmt: skip
             attn_mask = read.attention_mask.bool()
-            hidden = self.model(
-                input_ids=read.input_ids, attention_mask=read.attention_mask
-            ).last_hidden_state
+            with inference(self.device, self.precision):
+                hidden = self.model(
+                    input_ids=read.input_ids, attention_mask=read.attention_mask
+                ).last_hidden_state
             length = attn_mask.shape[1]
             tokens[rows, :length] = (hidden.float() * attn_mask.unsqueeze(-1)).cpu()
             mask[rows, :length] = attn_mask.cpu()

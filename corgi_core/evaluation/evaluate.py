@@ -14,6 +14,7 @@ from torch import Tensor
 from corgi_core.config import EvaluationSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.decoders.decoder import Decoder
+from corgi_core.devices import Device, computing_on
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.picture_scores import PictureScorer, decode_and_score
@@ -37,6 +38,7 @@ def evaluate(
     pixels: ArrayStore,
     captions_of: Mapping[str, str],
     settings: EvaluationSettings,
+    device: Device | None = None,
 ) -> Evaluation:
     """Scores of every prior on the held-out images, and of the pictures decoded for some of them.
 
@@ -52,6 +54,7 @@ def evaluate(
         pixels: The images as squares, "pixels" uint8 [n, 3, s, s].
         captions_of: By key, the caption that stands for each held-out image, where it has one.
         settings: Numbers of sampling steps, images to decode, and the seed.
+        device: Where the models compute, the priors one after the other; by default where they are.
 
     Returns:
         The numbers, a curve of the cosine over the sampling steps, and a picture grid for each
@@ -63,25 +66,26 @@ def evaluate(
     """
     started = time.perf_counter()
     held_out = _held_out(images, texts, captions_of)
-    metrics = _prior_metrics(priors, held_out, texts.spec, settings)
+    metrics = _prior_metrics(priors, held_out, texts.spec, settings, device)
     rows = evenly_spaced(len(held_out), settings.images)
     chosen_keys = texts.keys[texts.first_rows_among(captions_of)[rows]]
     real = torch.from_numpy(pixels.read("pixels")[pixels.rows_of(chosen_keys)]).float() / 255
-    inception = (
-        InceptionFeatures(settings.inception_weights) if settings.inception_weights else None
-    )
-    scorer = PictureScorer(clip, real, held_out.text[rows], inception)
     embeddings = {(REAL, "none"): held_out.image[rows]}
-    embeddings |= {
-        name: _embeddings(prior, held_out, rows, settings) for name, prior in priors.items()
-    }
+    for name, prior in priors.items():
+        with computing_on(device, prior):
+            embeddings[name] = _embeddings(prior, held_out, rows, settings)
     pictures: dict[Name, Tensor] = {}
     picture_scores: dict[str, dict[str, Any]] = {}
-    for done, ((variant, subset), z) in enumerate(embeddings.items(), start=1):
-        decoded, scores = decode_and_score(decoder, z, scorer, settings.seed)
-        pictures[variant, subset] = decoded
-        picture_scores.setdefault(variant, {})[subset] = scores
-        report("decoding held-out pictures", done, len(embeddings))
+    with computing_on(device, clip, decoder):
+        inception = None
+        if settings.inception_weights:
+            inception = InceptionFeatures(settings.inception_weights, clip.device)
+        scorer = PictureScorer(clip, real, held_out.text[rows], inception)
+        for done, ((variant, subset), z) in enumerate(embeddings.items(), start=1):
+            decoded, scores = decode_and_score(decoder, z, scorer, settings.seed)
+            pictures[variant, subset] = decoded
+            picture_scores.setdefault(variant, {})[subset] = scores
+            report("decoding held-out pictures", done, len(embeddings))
 
     metrics["protocol"] |= {
         "decoded_images": len(rows),
@@ -101,11 +105,12 @@ def evaluate_priors(
     texts: ArrayStore,
     test_keys: Collection[str],
     settings: EvaluationSettings,
+    device: Device | None = None,
 ) -> Evaluation:
-    """Scores of every prior on the held-out images, where there is no decoder."""
+    """Scores of every prior on the held-out images, where there is no decoder: see `evaluate`."""
     started = time.perf_counter()
     held_out = _held_out(images, texts, test_keys)
-    metrics = _prior_metrics(priors, held_out, texts.spec, settings)
+    metrics = _prior_metrics(priors, held_out, texts.spec, settings, device)
     metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
     return Evaluation(metrics, {"cosine_by_steps": cosine_curves(metrics)})
 
@@ -125,15 +130,17 @@ def _prior_metrics(
     held_out: Captions,
     encoders: dict[str, Any],
     settings: EvaluationSettings,
+    device: Device | None,
 ) -> dict[str, Any]:
     """The protocol, the text embedding's scores, and every prior's by number of steps."""
     num_steps = _common_steps(priors)
     by_steps: dict[str, dict[str, Any]] = {}
     for (variant, subset), prior in priors.items():
         what = f"{variant} · {subset}"
-        scores = prior_scores(
-            prior, held_out, sorted({*settings.steps, num_steps}), settings.seed, what
-        )
+        with computing_on(device, prior):
+            scores = prior_scores(
+                prior, held_out, sorted({*settings.steps, num_steps}), settings.seed, what
+            )
         by_steps.setdefault(variant, {})[subset] = scores
     return {
         "protocol": {
@@ -163,7 +170,7 @@ def _embeddings(
     prior: PriorModel, held_out: Captions, rows: np.ndarray, settings: EvaluationSettings
 ) -> Tensor:
     tokens, mask, text, _ = held_out.batch(torch.from_numpy(rows))
-    return prior.sample(tokens, mask, text, seed=settings.seed)
+    return prior.sample(tokens, mask, text, seed=settings.seed).cpu()
 
 
 def evenly_spaced(total: int, wanted: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from corgi_core.metrics.precision_recall import precision_recall
 
 @dataclass
 class PictureScorer:
-    """Compares pictures with real images, each counted once.
+    """Compares pictures with real images, each counted once, on the device that CLIP is on.
 
     Args:
         clip: Its image embeddings are compared, and are the features where there is no Inception.
@@ -61,7 +61,7 @@ class PictureScorer:
                 mean_encoder_cosine(embeddings, self._real_embeddings, encoder_dims).mean()
             ),
             "clip_similarity_text": float(
-                mean_encoder_cosine(embeddings, self.text, encoder_dims).mean()
+                mean_encoder_cosine(embeddings, self.text.to(embeddings), encoder_dims).mean()
             ),
             "count": len(pictures),
         }
@@ -69,7 +69,7 @@ class PictureScorer:
     def _features(self, pictures: Tensor, embeddings: Tensor) -> NDArray[Any]:
         if self.inception is not None:
             return self.inception(pictures)
-        features: NDArray[Any] = F.normalize(embeddings, dim=1).numpy()
+        features: NDArray[Any] = F.normalize(embeddings, dim=1).cpu().numpy()
         return features
 
 
@@ -79,11 +79,12 @@ def decode_and_score(
     """Decode embeddings [n, d].
 
     Returns:
-        The pictures [n, 3, h, w], and their scores with the decoding's wall time in "seconds".
+        The pictures [n, 3, h, w] on the CPU, and their scores with the decoding's wall time in
+        "seconds".
     """
     started = time.perf_counter()
     with torch.no_grad():
-        pictures = decoder.decode(embeddings, seed=seed)
+        pictures = decoder.decode(embeddings, seed=seed).cpu()
     seconds = time.perf_counter() - started
     scores = scorer.scores(pictures, scorer.embed(pictures))
     return pictures, {**scores, "seconds": round(seconds, 3)}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from corgi_core.config import PriorSettings
+from corgi_core.devices import wait_for
 from corgi_core.encoders.similarity import cosine_by_encoder, recall_at
 from corgi_core.errors import CorgiError
 from corgi_core.prior.model import PriorModel
@@ -68,8 +69,9 @@ def embedding_scores(
     Returns:
         "cosine" and "cosine_by_encoder", "recall_at_1" and "recall_at_5", and the "count" n.
     """
-    by_encoder = cosine_by_encoder(predicted, captions.image, encoder_dims).mean(dim=0).tolist()
-    images, own = torch.unique(captions.image, dim=0, return_inverse=True)
+    true = captions.image.to(predicted.device)
+    by_encoder = cosine_by_encoder(predicted, true, encoder_dims).mean(dim=0).tolist()
+    images, own = torch.unique(true, dim=0, return_inverse=True)
     recalls = recall_at(predicted, images, RECALL_RANKS, encoder_dims, own)
     return {
         "cosine": sum(by_encoder) / len(by_encoder),
@@ -104,6 +106,7 @@ def prior_scores(
     for count in track(steps, f"sampling from {what}"):
         started = time.perf_counter()
         sampled = prior.sample(tokens, mask, text, num_steps=count, seed=seed)
+        wait_for(prior.device)
         seconds = time.perf_counter() - started
         scores[str(count)] = {
             **embedding_scores(

@@ -6,6 +6,7 @@ one: u = (z − μ_c)/(κσ_c). The DALL-E 2 baseline is the bank with μ = 0 an
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -153,6 +154,10 @@ class GaussianBank(nn.Module):
         return type(self)(
             means, std, self.sizes, self.encoder_dims, kappa, self.choice, self.choice_samples
         )
+
+    def on(self, device: torch.device) -> Self:
+        """The same Gaussians on a device: this bank if it is there, else a copy."""
+        return self if self.means.device == device else copy.deepcopy(self).to(device)
 
     def assign(self, text: Tensor) -> Tensor:
         """c(y) from the caption alone. text [n, d] → [n], long.

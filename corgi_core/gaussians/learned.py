@@ -127,7 +127,7 @@ class BankTask(Task[LearnedBank]):
         z_0, text = (pairs.to(model.means.device).float() for pairs in self._held_out)
         if not len(z_0):
             return {}
-        noise = StepRandom(0, 0, len(z_0), device=z_0.device).normal(z_0.shape[1])
+        noise = StepRandom(0, 0, len(z_0)).normal(z_0.shape[1]).to(z_0.device)
         fitted = LearnedBank(self.fitted).to(z_0.device)
         return {
             "held_out_cosine": float(model(z_0, text, noise)[0]),

@@ -29,7 +29,8 @@ FRAME_TIME = 120  # milliseconds
 
 def picture(pixels: Tensor | np.ndarray) -> Image.Image:
     """One picture [3, h, w] in [0, 1]; values outside are clamped."""
-    values = np.clip(np.asarray(pixels, dtype=np.float32), 0, 1)
+    on_cpu = pixels if isinstance(pixels, np.ndarray) else pixels.cpu()
+    values = np.clip(np.asarray(on_cpu, dtype=np.float32), 0, 1)
     return Image.fromarray((values.transpose(1, 2, 0) * 255).round().astype(np.uint8))
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from corgi_core.devices import inference
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of_file
 from corgi_core.progress import track
@@ -26,12 +27,13 @@ class InceptionFeatures:
 
     Args:
         path: The TorchScript file.
+        device: Where it computes, in float32 on every device, so that FIDs can be compared.
 
     Raises:
         CorgiError: there is no file at `path`, or it holds no TorchScript module.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, device: torch.device | str = "cpu") -> None:
         file = Path(path)
         if not file.is_file():
             raise CorgiError(
@@ -40,12 +42,13 @@ class InceptionFeatures:
             )
         load: Callable[..., Any] = torch.jit.load
         try:
-            self.module = load(str(file), map_location="cpu").eval()
+            self.module = load(str(file), map_location="cpu").eval().to(device)
         except RuntimeError as error:
             raise CorgiError(
                 f"{path} is no TorchScript module ({str(error).splitlines()[0]})",
                 "give StyleGAN3's inception-2015-12-05 as TorchScript, or another of its form",
             ) from error
+        self.device = torch.device(device)
         self.digest = digest_of_file(file)
 
     @torch.no_grad()
@@ -54,6 +57,10 @@ class InceptionFeatures:
         batches = torch.split((images * 255).round().to(torch.uint8), IMAGES_AT_ONCE)
         takes_flag = "return_features" in str(self.module.forward.schema)
         options = {"return_features": True} if takes_flag else {}
-        features = [self.module(batch, **options) for batch in track(batches, "Inception features")]
-        found: NDArray[np.floating[Any]] = torch.cat(features).numpy()
+        with inference(self.device, "fp32"):
+            features = [
+                self.module(batch.to(self.device), **options)
+                for batch in track(batches, "Inception features")
+            ]
+        found: NDArray[np.floating[Any]] = torch.cat(features).cpu().numpy()
         return found

@@ -73,7 +73,7 @@ class CachedDenoiser:
                 queries, layer[0], layer[1], attn_mask=self._bias
             )
             x = block(x, attended)
-        z_0 = self._network.project(x.squeeze(1))
+        z_0 = self._network.project(x.squeeze(1)).to(shrunk.dtype)
         if self._cond_scale == 1:
             return z_0
         cond, uncond = z_0.chunk(2)

@@ -13,11 +13,12 @@ from torch import Tensor
 from upath import UPath
 
 from corgi_core.config import PriorSettings, settings_from
+from corgi_core.devices import device_of, inference
 from corgi_core.diffusion.samplers import noise_for, sampler_named, timesteps_of
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.bank import GaussianBank, Gaussians
+from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
 from corgi_core.prior.cached_denoiser import CachedDenoiser, UncondPrefixes
 from corgi_core.prior.network import PriorNetwork, PriorShape
@@ -32,7 +33,10 @@ class PriorModel:
     """Turns captions into CLIP image embeddings.
 
     `encoders` is the text store's `spec`: the CLIP and text encoders that the prior belongs to.
+    `precision` is that of sampling on a GPU.
     """
+
+    precision: str = "auto"
 
     def __init__(
         self,
@@ -43,7 +47,7 @@ class PriorModel:
         card: Mapping[str, Any],
     ) -> None:
         self.network = network
-        self.bank = bank
+        self.bank = bank.on(self.device)
         self.settings = settings
         self.encoders = dict(encoders)
         self.card = dict(card)
@@ -97,37 +101,52 @@ class PriorModel:
         sampler = self.settings.sampler if sampler is None else sampler
         sample_ids = range(len(text)) if sample_ids is None else sample_ids
         self._check(text, guidance)
-        sample, timesteps = sampler_named(sampler), timesteps_of(sampler, num_steps)
-        sqrt_alphas_cumprod = Schedule.linear().alphas_cumprod.sqrt().tolist()
+        timesteps, device = timesteps_of(sampler, num_steps), self.device
+        text = text.to(device)
+        c = self.bank.assign(text)
         chunks = []
-        for first in range(0, len(text), CAPTIONS_AT_ONCE):
-            rows = slice(first, first + CAPTIONS_AT_ONCE)
-            c = self.bank.assign(text[rows])
-            cond_mask = torch.ones(len(c), dtype=torch.bool, device=text.device)
-            gaussians = self.bank.gaussians(c)
-            kv_cache = self.network.encode_prefix(
-                tokens[rows].float(), attn_mask[rows], text[rows], cond_mask, c
-            )
-            predict = CachedDenoiser(
-                self.network, kv_cache, c, timesteps, guidance,
-                compiled=self._uncond is not None, uncond=self._uncond,
-            )  # fmt: skip
-
-            def denoiser(
-                u_t: Tensor,
-                t: int,
-                predict: CachedDenoiser = predict,
-                gaussians: Gaussians = gaussians,
-            ) -> Tensor:
-                z_0 = predict(gaussians.unwhiten(sqrt_alphas_cumprod[t] * u_t), t)
-                if callback is not None:
-                    callback(t, z_0.clone())
-                return gaussians.whiten(z_0)
-
-            noise = noise_for(seed, sample_ids[rows], (num_steps, self.bank.width))
-            u_0 = sample(denoiser, noise.to(text.device), num_steps)
-            chunks.append(gaussians.unwhiten(u_0))
+        with inference(device, self.precision):
+            for first in range(0, len(text), CAPTIONS_AT_ONCE):
+                rows = slice(first, first + CAPTIONS_AT_ONCE)
+                prefix = tokens[rows].to(device).float(), attn_mask[rows].to(device), text[rows]
+                noise = noise_for(seed, sample_ids[rows], (num_steps, self.bank.width)).to(device)
+                predict = self._denoiser(prefix, c[rows], timesteps, guidance)
+                chunks.append(self._sample(predict, c[rows], noise, sampler, callback))
         return scale_per_encoder(torch.cat(chunks), self.bank.encoder_dims)
+
+    def _denoiser(
+        self,
+        prefix: tuple[Tensor, Tensor, Tensor],
+        c: Tensor,
+        timesteps: Sequence[int],
+        guidance: float,
+    ) -> CachedDenoiser:
+        """ẑ_0 of the network for captions: tokens [n, T, w], attn_mask [n, T], text [n, d]."""
+        cond_mask = torch.ones(len(c), dtype=torch.bool, device=c.device)
+        return CachedDenoiser(
+            self.network, self.network.encode_prefix(*prefix, cond_mask, c), c, timesteps, guidance,
+            compiled=self._uncond is not None, uncond=self._uncond,
+        )  # fmt: skip
+
+    def _sample(
+        self,
+        predict: CachedDenoiser,
+        c: Tensor,
+        noise: Tensor,
+        sampler: str,
+        callback: Callback | None,
+    ) -> Tensor:
+        """Embeddings [n, d] of captions with the Gaussians c [n], from noise [n, num_steps, d]."""
+        gaussians = self.bank.gaussians(c)
+        sqrt_alphas_cumprod = Schedule.linear().alphas_cumprod.sqrt().tolist()
+
+        def denoiser(u_t: Tensor, t: int) -> Tensor:
+            z_0 = predict(gaussians.unwhiten(sqrt_alphas_cumprod[t] * u_t), t)
+            if callback is not None:
+                callback(t, z_0.clone())
+            return gaussians.whiten(z_0)
+
+        return gaussians.unwhiten(sampler_named(sampler)(denoiser, noise, noise.shape[1]))
 
     def _check(self, text: Tensor, guidance: float) -> None:
         if text.shape[-1] != self.bank.width:
@@ -142,6 +161,11 @@ class PriorModel:
                 "this prior was trained without text dropout, so it cannot be guided",
                 "use guidance 1, or train with cond_dropout above 0",
             )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network and the bank are."""
+        return device_of(self.network)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the network and the bank to a device, in place."""

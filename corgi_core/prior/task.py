@@ -149,7 +149,7 @@ class PriorTask(Task[PriorNetwork]):
         """Equation (4), mean over `noise_samples` pairs (t, noise) a caption, for rows [b]."""
         tokens, attn_mask, text, z_0 = (x.to(random.device) for x in self.training.batch(rows))
         samples, schedule = self.settings.noise_samples, self._schedule
-        bank = self.bank.to(random.device)
+        bank = self._bank_on(random.device)
         c = bank.assign(text)
         z_0, gaussians = z_0.unsqueeze(1), bank.gaussians(c.unsqueeze(1))
         u_0 = gaussians.whiten(z_0)
@@ -169,12 +169,18 @@ class PriorTask(Task[PriorNetwork]):
         if not len(self.held_out):
             return {}
         device = model.null_text.device
-        prior = PriorModel(model, self.bank.to(device), self.settings, self.texts.spec, card={})
-        rows = torch.arange(len(self.held_out))
-        tokens, attn_mask, text, image = (x.to(device) for x in self.held_out.batch(rows))
+        prior = PriorModel(model, self._bank_on(device), self.settings, self.texts.spec, card={})
+        tokens, attn_mask, text, image = self.held_out.batch(torch.arange(len(self.held_out)))
         sampled = prior.sample(tokens, attn_mask, text, num_steps=HELD_OUT_STEPS)
-        return {
-            "held_out_cosine": float(
-                mean_encoder_cosine(sampled, image, self.bank.encoder_dims).mean()
-            )
-        }
+        cosine = mean_encoder_cosine(sampled, image.to(device), self.bank.encoder_dims)
+        return {"held_out_cosine": float(cosine.mean())}
+
+    def _bank_on(self, device: torch.device) -> GaussianBank:
+        if device not in self._banks:
+            self._banks[device] = self.bank.on(device)
+        return self._banks[device]
+
+    @cached_property
+    def _banks(self) -> dict[torch.device, GaussianBank]:
+        """The bank on the devices on which it was needed."""
+        return {}

@@ -97,13 +97,16 @@ def generate(
     [bold cyan]--nearest 3[/bold cyan] shows what the models may have memorised.
     The file's metadata keep the settings.
     """
+    from corgi_core.devices import Device
     from corgi_core.generation import Request, check_output
     from corgi_core.generation import generate as write_images
 
     request = Request.of(captions or (), images or (), count, weight, seed, steps, guidance)
     check_output(out, request)
     settings = chosen_settings(preset, dataset, config, overrides)
-    pipeline = load_pipeline(settings, prior, decoder)
+    pipeline = load_pipeline(settings, prior, decoder).to(
+        Device().here(), settings.preset.inference_precision
+    )
     training = training_images(settings, pipeline.clip.digest) if nearest else None
     typer.echo(write_images(pipeline, request, out, training, nearest))
 

@@ -23,12 +23,13 @@ from dagster_ray import LocalRay
 from pydantic import Field
 
 from corgi_core import progress
+from corgi_core.config import InferencePrecision
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import is_running
 from orchestration.environment import set_for_library
 from orchestration.resources.interrupts import interrupts_for_ray
 from orchestration.resources.ray_train import fit
-from orchestration.resources.ray_workers import Opened, share_among_workers, share_of
+from orchestration.resources.ray_workers import Opened, gpu_share, share_among_workers, share_of
 from orchestration.resources.worker_shape import Node, nodes_of_cluster, shape_when_free
 from orchestration.settings import Settings
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from corgi_core.data.array_jobs import ArrayJob
     from corgi_core.data.arrays import ArrayStore, MissingShard
     from corgi_core.data.dataset import Dataset
+    from corgi_core.devices import Device
     from corgi_core.training.metrics_log import Entry
     from corgi_core.training.run_folder import TrainingResult
     from corgi_core.training.task import Task
@@ -79,6 +81,9 @@ class Compute(LocalRay):
     gpus_per_worker: float = Field(default=1.0, gt=0, description="The same; or a fraction.")
     training_gpus: float = Field(default=1.0, gt=0, le=1, description="Of Ray Train workers.")
     patience: float = Field(default=600.0, ge=0, description="Seconds to wait for workers.")
+    precision: InferencePrecision = Field(
+        default="auto", description="Of encoding, sampling and decoding on a GPU."
+    )
 
     @classmethod
     def of(cls, settings: Settings) -> Compute:
@@ -92,7 +97,15 @@ class Compute(LocalRay):
             gpus_per_worker=ray.gpus_per_worker,
             training_gpus=ray.training_gpus,
             patience=ray.patience,
+            precision=settings.preset.inference_precision,
         )
+
+    @property
+    def device(self) -> Device:
+        """Where models compute outside of a training: the GPU of the process that asks, if any."""
+        from corgi_core.devices import Device
+
+        return Device(precision=self.precision)
 
     @property
     def ray_address(self) -> str | None:  # type: ignore[override]
@@ -148,6 +161,7 @@ class Compute(LocalRay):
         `patience`; a node of the cluster that does not share `folder`; a folder of another
         training, and all else that `corgi_core.training.loop.train` raises.
         """
+        from corgi_core.devices import release_memory
         from corgi_core.training.loop import train
         from corgi_core.training.metrics_log import MetricsFollower, headline
         from corgi_core.training.run_folder import finished_training, prepare_run_folder
@@ -164,12 +178,14 @@ class Compute(LocalRay):
             if result:
                 log.info("%s is finished already; its weights are taken as they are", name)
             elif self.num_workers == 0:
-                result = train(task, settings, folder, name=name)
+                result = train(task, settings, folder, device=self.device.here(), name=name)
+                result.model.cpu()
             else:
                 shape = shape_when_free(
                     self.num_workers, self.training_gpus, self._nodes, self.patience
                 )
                 self.connect()
+                release_memory()
                 with interrupts_for_ray():
                     fit(task, settings, folder, name, shape)
                 trained = finished_training(task, folder)
@@ -187,9 +203,10 @@ class Compute(LocalRay):
     ) -> Iterator[Result]:
         """function(common, item) of every item, each on one CPU, as they come and in any order.
 
-        `function` is a top-level one. `common` is sent once to every worker, which keeps it, with
-        all that it has loaded, for its next items. Progress is reported as `what`. With
-        `num_workers` 0 the items are done here, one after the other.
+        The CPUs share the GPUs, if there are any. `function` is a top-level one. `common` is sent
+        once to every worker, which keeps it, with all that it has loaded, for its next items.
+        Progress is reported as `what`. With `num_workers` 0 the items are done here, one after the
+        other.
 
         Raises CorgiError where workers die again and again, and what `function` raises. When the
         iterator is closed, the work ends.
@@ -198,7 +215,7 @@ class Compute(LocalRay):
             results: Iterator[Result] = (function(common, item) for item in items)
         else:
             opened = partial(_with_common, function, common)
-            results = self._on_workers(opened, items, 1, 0, lambda item: f"one of the {what}")
+            results = self._on_workers(opened, items, 1, None, lambda item: f"one of the {what}")
         yield from progress.track(results, what, len(items))
 
     def arrays(self, job: ArrayJob, folder: Path | UPath) -> ArrayStore:
@@ -231,7 +248,10 @@ class Compute(LocalRay):
                 opened, missing, self.cpus_per_worker, gpus, lambda shard: f"shard {shard.name}"
             )
         elif missing:
-            written = map(opened(*_device_here()), missing)
+            import torch
+
+            threads = torch.get_num_threads()
+            written = map(opened(str(self.device.here()), threads), missing)
         report_shards(written, job.images, missing, job.what)
         return finished_store(folder, job.images, job.spec, missing)
 
@@ -244,14 +264,15 @@ class Compute(LocalRay):
         opened: Opened[Item, Result],
         items: Sequence[Item],
         cpus: int,
-        gpus: float,
+        gpus: float | None,
         name: Callable[[Item], str],
     ) -> Iterator[Result]:
+        """The items' results, from workers with so many CPUs and GPUs; None: a CPU's share."""
         import ray
 
         self.connect()
         nodes = [node.total for node in self._nodes()]
-        share = share_of(nodes, len(items), cpus, gpus)
+        share = share_of(nodes, len(items), cpus, gpu_share(nodes) if gpus is None else gpus)
         try:
             yield from share_among_workers(opened, items, share, name, self.patience)
         except KeyboardInterrupt:
@@ -296,13 +317,6 @@ def _with_common(
 
     torch.set_num_threads(threads)
     return partial(function, common)
-
-
-def _device_here() -> tuple[str, int]:
-    """The device of this process, and its threads."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu", torch.get_num_threads()
 
 
 def _session_folder() -> str:

@@ -70,6 +70,15 @@ def share_of(nodes: Sequence[Mapping[str, float]], items: int, cpus: int, gpus: 
     return Share(min(items, sum(room)), cpus, gpus if with_gpus else 0)
 
 
+def gpu_share(nodes: Sequence[Mapping[str, float]]) -> float:
+    """The part of a GPU that each CPU has where all CPUs share all GPUs, at most one.
+
+    Ray hides the GPUs from a task that reserves none, and counts in ten-thousandths of one.
+    """
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    return min(1.0, math.floor(10_000 * gpus / cpus) / 10_000) if cpus else 0.0
+
+
 class Worker:
     """What an actor runs."""
 

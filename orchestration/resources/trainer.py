@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from corgi_core.training.task import Task
 
 M = TypeVar("M")  # the class of the model
-DEVICE = "device"  # the pool of one slot that keeps two trainings from fighting over one device
+DEVICE = "device"  # the pool of one slot that keeps two assets from fighting over one device
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
         assert len(node.description or "") > 30, key
 
 
-def test_trainings_take_turns_on_the_device(definitions: dg.Definitions) -> None:
+def test_what_needs_the_device_takes_turns_on_it(definitions: dg.Definitions) -> None:
     pools = {
         asset.key.to_user_string(): asset.op.pool
         for asset in definitions.assets or []
@@ -131,7 +131,8 @@ def test_trainings_take_turns_on_the_device(definitions: dg.Definitions) -> None
     assert pools == dict.fromkeys(
         (
             "clip_encoder", "gaussian_bank", "prior", "decoder", "captioned_decoder",
-            "language_free_decoder", "prior_study",
+            "language_free_decoder", "prior_study", "image_embeddings", "text_embeddings",
+            "evaluation", "decoder_comparison",
         ),
         "device",
     )  # fmt: skip

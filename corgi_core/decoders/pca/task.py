@@ -73,7 +73,7 @@ class PCATask(DecoderTask[PCASettings, PCANetwork]):
         pixels, z = (tensor.to(device) for tensor in self.held_out)
         t = torch.linspace(0, self._schedule.num_timesteps - 1, len(z), device=device).long()
         x_0 = model.basis.project(signed(pixels))
-        noise = StepRandom(0, 0, len(z), device=device).normal(x_0.shape[1])
+        noise = StepRandom(0, 0, len(z)).normal(x_0.shape[1]).to(device)
         x_t = self._schedule.add_noise(x_0, noise, t)
         predicted = model(x_t, t, z, torch.ones(len(z), dtype=torch.bool, device=device))
         return {"held_out_loss": float(self._loss_of(x_0, predicted, t))} | super().evaluate(model)

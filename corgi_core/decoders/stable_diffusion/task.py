@@ -49,7 +49,7 @@ class StableDiffusionTask(DecoderTask[StableDiffusionSettings, StableDiffusionNe
             if self.clip is None:
                 raise CorgiError("there is no CLIP to embed a black image with", "give the task it")
             side = self.clip.image_size
-            self.black = self.clip.encode_images(torch.zeros(1, 3, side, side))[0]
+            self.black = self.clip.encode_images(torch.zeros(1, 3, side, side))[0].cpu()
         self.clip = None
 
     def build(self) -> StableDiffusionNetwork:

@@ -15,6 +15,7 @@ from torch import Tensor
 from corgi_core.config import ComparisonSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.decoders.decoder import Decoder
+from corgi_core.devices import Device, computing_on
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.evaluate import evenly_spaced
@@ -58,12 +59,14 @@ class SharedInputs:
         training: The training images, to find the nearest ones.
         texts: One caption or more an image; the first stands for the image.
         pixels: The images themselves.
+        device: Where the models compute in their turns; by default where they are.
     """
 
     clip: ClipEnsemble
     training: TrainingImages
     texts: ArrayStore
     pixels: ArrayStore
+    device: Device | None = None
 
 
 @dataclass(frozen=True)
@@ -104,28 +107,33 @@ def measure(comparison: Comparison, inputs: SharedInputs, settings: ComparisonSe
     """
     captions, keys = _captions(comparison, inputs, settings.images)
     real = _pixels(inputs, keys)
-    scorer = PictureScorer(inputs.clip, real, captions.text)
     about = {"comparison": comparison.name, "images": len(keys)}
     cases = [
         (seed, embeddings, kind, decoder)
         for seed in settings.seeds
-        for embeddings in _embeddings(comparison, captions, seed)
+        for embeddings in _embeddings(comparison, captions, seed, inputs.device)
         for kind, decoder in comparison.decoders.items()
         if _fits(embeddings, decoder)
     ]
     displayed = evenly_spaced(len(keys), settings.grid_rows)
-    own = {"decoder": REAL_IMAGES, "source": "", "captions": "", **_scores(real, scorer, inputs)}
-    rows: list[Row] = [{**about, **own, "seed": seed} for seed in settings.seeds]
     columns = {"real image": real[displayed]}
-    for seed, found, kind, decoder in track(cases, f"{comparison.name}: decoding and scoring"):
-        began = time.perf_counter()
-        images = decoder.decode(found.z, seed=seed)
-        seconds = (time.perf_counter() - began) / len(keys)
-        case = {"decoder": kind, "source": found.source, "captions": found.captions, "seed": seed}
-        scores = _scores(images, scorer, inputs)
-        rows.append({**about, **case, **scores, "seconds": seconds})
-        if seed == settings.seeds[0]:
-            columns[f"{kind}, {found.title}"] = images[displayed]
+    with computing_on(inputs.device, inputs.clip):
+        scorer = PictureScorer(inputs.clip, real, captions.text)
+        own = {"decoder": REAL_IMAGES, "source": "", "captions": ""}
+        own |= _scores(real, scorer, inputs)
+        rows: list[Row] = [{**about, **own, "seed": seed} for seed in settings.seeds]
+        for seed, found, kind, decoder in track(cases, f"{comparison.name}: decoding and scoring"):
+            with computing_on(inputs.device, decoder):
+                began = time.perf_counter()
+                images = decoder.decode(found.z, seed=seed).cpu()
+                seconds = (time.perf_counter() - began) / len(keys)
+            case = {
+                "decoder": kind, "source": found.source, "captions": found.captions, "seed": seed
+            }  # fmt: skip
+            scores = _scores(images, scorer, inputs)
+            rows.append({**about, **case, **scores, "seconds": seconds})
+            if seed == settings.seeds[0]:
+                columns[f"{kind}, {found.title}"] = images[displayed]
     return Result(rows, labelled_grid(inputs.training.names(keys[displayed].tolist()), columns))
 
 
@@ -136,12 +144,16 @@ def _fits(embeddings: Embeddings, decoder: Decoder) -> bool:
     return (embeddings.source == TEXT) == (decoder.input_kind == "text")
 
 
-def _embeddings(comparison: Comparison, captions: Captions, seed: int) -> Iterator[Embeddings]:
+def _embeddings(
+    comparison: Comparison, captions: Captions, seed: int, device: Device | None
+) -> Iterator[Embeddings]:
     yield Embeddings(REAL, "none", captions.image)
     yield Embeddings(TEXT, "none", captions.text)
     for (variant, subset), prior in comparison.priors.items():
         tokens, mask, text, _ = captions.batch(torch.arange(len(captions)))
-        yield Embeddings(variant, subset, prior.sample(tokens, mask, text, seed=seed))
+        with computing_on(device, prior):
+            z = prior.sample(tokens, mask, text, seed=seed).cpu()
+        yield Embeddings(variant, subset, z)
 
 
 def _scores(images: Tensor, scorer: PictureScorer, inputs: SharedInputs) -> Row:

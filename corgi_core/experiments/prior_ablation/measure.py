@@ -20,6 +20,7 @@ from corgi_core.config import Preset
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.subsets import caption_subset
+from corgi_core.devices import CPU, Device
 from corgi_core.diffusion.schedule import TIMESTEPS
 from corgi_core.experiments.prior_ablation.arms import Arm, bank_of
 from corgi_core.experiments.prior_ablation.scores import Scorer, spread
@@ -55,6 +56,7 @@ class Study:
     texts: ArrayStore
     preset: Preset
     folder: Path
+    device: Device = CPU  # where arms are trained and sampled
 
     @cached_property
     def real(self) -> np.ndarray:
@@ -133,8 +135,11 @@ def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
         bank=bank,
     )
     settings = replace(preset.study.training, seed=arm.seed)
-    result = train(task, settings, study.run_folder(arm), name=arm.name)
-    return PriorModel(result.model, bank, prior, study.texts.spec, card={}), result
+    here = study.device.here()
+    result = train(task, settings, study.run_folder(arm), device=here, name=arm.name)
+    model = PriorModel(result.model, bank, prior, study.texts.spec, card={})
+    model.precision = study.device.precision
+    return model, result
 
 
 def _learn(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
@@ -143,8 +148,11 @@ def _learn(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
     train_keys, test_keys = study.dataset.keys("train"), study.dataset.keys("test")
     task = BankTask(gaussians, study.images, study.texts, train_keys, test_keys, fitted)
     settings = replace(gaussians.learning, seed=arm.seed)
-    result = train(task, settings, study.run_folder(arm) / "bank", name=f"{arm.name}'s bank")
-    return result.model.to_bank()
+    result = train(
+        task, settings, study.run_folder(arm) / "bank",
+        device=study.device.here(), name=f"{arm.name}'s bank",
+    )  # fmt: skip
+    return result.model.to_bank().cpu()
 
 
 def width_of(bank: GaussianBank, real: np.ndarray) -> float:
@@ -193,16 +201,14 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
     if not plan.timesteps:
         return
     seed = plan.arm.seed
-    c = prior.bank.assign(study.held_out.text)
-    random = torch.Generator().manual_seed(seed)
-    start = prior.bank.gaussians(c).unwhiten(
-        torch.randn(len(c), prior.bank.width, generator=random)
-    )
+    c = prior.bank.assign(study.held_out.text.to(prior.device))
+    noise = torch.randn(len(c), prior.bank.width, generator=torch.Generator().manual_seed(seed))
+    start = prior.bank.gaussians(c).unwhiten(noise.to(prior.device)).cpu()
     yield {"of": START, "timestep": TIMESTEPS, "cosine": study.scorer.cosine(start)}
     predictions: dict[int, list[Tensor]] = {}  # by timestep, in chunks of captions
     _sampled(
         study, prior, Sampling(study.preset.study.steps[-1]), seed,
-        callback=lambda t, z: predictions.setdefault(t, []).append(z),
+        callback=lambda t, z: predictions.setdefault(t, []).append(z.cpu()),
     )  # fmt: skip
     for t, chunks in predictions.items():
         yield {"of": "ẑ_0", "timestep": t, "cosine": study.scorer.cosine(torch.cat(chunks))}
@@ -223,13 +229,13 @@ def _sampled(
     rows: Tensor | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Samples of the held-out captions, or of some `rows` of them."""
+    """Samples of the held-out captions, or of some `rows` of them, on the CPU."""
     captions = study.held_out
     tokens, mask, text, _ = captions.batch(torch.arange(len(captions)) if rows is None else rows)
     return prior.sample(
         tokens, mask, text, num_steps=sampling.steps, guidance=sampling.guidance,
         sampler=sampling.sampler, seed=seed, callback=callback,
-    )  # fmt: skip
+    ).cpu()  # fmt: skip
 
 
 def _seed_of(seed: int, number: int) -> int:

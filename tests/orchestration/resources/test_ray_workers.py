@@ -20,7 +20,7 @@ from corgi_core.encoders.embed import ImageEmbedding
 from corgi_core.errors import CorgiError
 from orchestration.resources import ray_workers
 from orchestration.resources.compute import Compute
-from orchestration.resources.ray_workers import Share, share_of
+from orchestration.resources.ray_workers import Share, gpu_share, share_of
 from tests.helpers.array_jobs import DeviceNumbers, Numbers
 from tests.helpers.made import samples
 from tests.helpers.spoilt_embedding import SpoiltEmbedding
@@ -38,6 +38,19 @@ def ray_session() -> Iterator[None]:
         Compute(ray_init_options={"num_cpus": 2, "num_gpus": 1}).connect()
         yield
         ray.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "share", "workers"),
+    [
+        ([{"CPU": 8}], 0, 8), ([{"CPU": 16, "GPU": 1}], 0.0625, 16),
+        ([{"CPU": 3, "GPU": 1}], 0.3333, 3), ([{"CPU": 4, "GPU": 2}, {"CPU": 4}], 0.25, 4),
+        ([{"CPU": 2, "GPU": 8}], 1, 2),
+    ],
+)  # fmt: skip
+def test_all_cpus_share_all_gpus(nodes: list[dict[str, float]], share: float, workers: int) -> None:
+    assert gpu_share(nodes) == share
+    assert share_of(nodes, 100, cpus=1, gpus=share) == Share(workers, 1, share)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,174 @@
+"""Where models compute, and in which precision.
+
+A model computes on the device that it was moved to. It moves there what it is given, and its result
+is there too; only text tokens come back to the CPU, since they are many. The noise of samples is
+made on the CPU, so that it is the same on every device.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from threading import Lock
+from typing import Any, Protocol, get_args
+
+import torch
+from torch import nn
+
+from corgi_core.config import InferencePrecision
+from corgi_core.errors import CorgiError
+
+BEST = "best"  # the name of the GPU where there is one, else of the CPU
+FLOAT32 = {"tf32": "tf32", "fp32": "ieee"}  # how torch computes products of float32, by precision
+
+
+class OnDevice(Protocol):
+    """A model that computes where it was moved to."""
+
+    precision: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def to(self, device: torch.device) -> Any:
+        """Move it, in place."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device to compute on, and a precision to encode, sample and decode in.
+
+    Attributes:
+        name: Of torch's devices, such as "cpu" or "cuda:1". "best" is the GPU of the process that
+            computes, or its CPU where it has none.
+        precision: As `inference` describes it.
+    """
+
+    name: str = BEST
+    precision: InferencePrecision = "auto"
+
+    def here(self) -> torch.device:
+        """The device as this process has it. CorgiError where it has none of that name."""
+        if self.name == BEST:
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device(self.name)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise CorgiError(
+                f"there is no device {self.name} here, but {torch.cuda.device_count()} GPUs",
+                f"name another one, or {BEST!r}",
+            )
+        return device
+
+
+CPU = Device("cpu")
+
+
+@contextmanager
+def computing_on(device: Device | None, *models: OnDevice) -> Iterator[None]:
+    """Inside, the models compute on a device, in its precision; afterwards where they did before.
+
+    So several models take their turns on a GPU whose memory cannot hold all of them. At the end its
+    unused memory is given back, for other processes.
+
+    Args:
+        device: None leaves the models where they are.
+        models: What computes.
+    """
+    with ExitStack() as after:
+        if device is not None:
+            here = device.here()
+            after.callback(release_memory)
+            for model in models:
+                after.callback(_put, model, model.device, model.precision)
+                _put(model, here, device.precision)
+        yield
+
+
+def _put(model: OnDevice, device: torch.device, precision: str) -> None:
+    model.to(device)
+    model.precision = precision
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a module's tensors are; the CPU if it has none."""
+    tensors = chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+@contextmanager
+def inference(device: torch.device, precision: str) -> Iterator[None]:
+    """Inside, matrix products and convolutions on a GPU are computed in a precision.
+
+    A CPU computes in float32 whatever the precision, and so do normalisations and softmax.
+
+    Args:
+        device: Where the products are computed.
+        precision: "bf16"; "tf32", float32 with 10 bits of mantissa in products; "fp32", without
+            this; or "auto", bf16 where the GPU has it, else fp32.
+
+    Raises:
+        CorgiError: for another precision.
+    """
+    if precision not in (known := get_args(InferencePrecision)):
+        raise CorgiError(
+            f"nothing is encoded or sampled in {precision!r}", f"choose one of {', '.join(known)}"
+        )
+    if device.type != "cuda":
+        yield
+        return
+    half = precision == "bf16" or (precision == "auto" and torch.cuda.is_bf16_supported())
+    products = _products.computed_in(FLOAT32[precision]) if precision in FLOAT32 else nullcontext()
+    with products, torch.autocast(device.type, torch.bfloat16, enabled=half):
+        yield
+
+
+class _Products:
+    """How torch computes products of float32 on GPUs: one setting for all threads."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = Lock(), 0, ("", "")
+
+    @contextmanager
+    def computed_in(self, precision: str) -> Iterator[None]:
+        """Inside, in a precision of torch's; what was set returns when no thread is inside."""
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._before = self._set(precision, precision)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._set(*self._before)
+
+    def _set(self, matmul: str, convolutions: str) -> tuple[str, str]:
+        """Set both; what they were."""
+        cudnn: Any = torch.backends.cudnn  # not annotated, as some of torch.cuda
+        of_matmul: Any = torch.backends.cuda.matmul
+        of_convolutions = cudnn.conv
+        before = of_matmul.fp32_precision, of_convolutions.fp32_precision
+        of_matmul.fp32_precision, of_convolutions.fp32_precision = matmul, convolutions
+        return before
+
+
+_products = _Products()
+
+
+def release_memory() -> None:
+    """Give back the GPU's memory that this process keeps for later, to other processes."""
+    gc.collect()
+    cuda: Any = torch.cuda
+    if cuda.is_initialized():
+        cuda.empty_cache()
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked to do, as clocks must."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
