@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 Opened = Callable[[str, int], Callable[[Item], Result]]
 """opened(device, threads) loads what is needed, and returns the function of an item."""
 
-MAX_DEATHS = 3  # of workers at one item
+MAX_DEATHS = 3  # of workers at one item, or one after the other while they start
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class _Pool:
                     ray.kill(worker)
                     self.replace(item, death)
                     continue
-                self.started = True
+                self.started, self.deaths[None] = True, 0
                 self.go_on(worker)
             if item is not None:
                 yield result
