@@ -7,7 +7,7 @@ Published weights are not needed: CLIP, T5 and Stable Diffusion have random ones
 their configurations. The stages of a cascade are trained one at a time, by the cascade's own loss.
 
 What does not fit in --memory has the matrices of its weights, gradients, moments and average in
-bfloat16 instead of float32; a stage that does not fit then learns from crops. The table says so.
+bfloat16 instead of float32. The table says so.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from corgi_core.io.files import write_json
 from corgi_core.sizes.models import models_of
 
 SHARE = 0.9  # of the memory that is free, for one model
+WIDTH = 150  # characters of the table
 
 Row = dict[str, Any]
 
@@ -61,15 +62,15 @@ def main(
             rows.append(row)
             if json_file is not None:
                 write_json(json_file, rows)
-    Console(highlight=False).print(table_of(rows))
+    Console(highlight=False, width=WIDTH).print(table_of(rows))
 
 
 def table_of(rows: Sequence[Row]) -> Table:
     """Models down; a model that did not run has its reason."""
     table = Table(title="One step of every model", box=box.SIMPLE_HEAD)
     for column in ("preset", "model", "parameters", "TFLOP", "seconds", "computed", "peak", "what"):
-        numbers = column not in ("preset", "model", "what")
-        table.add_column(column, justify="right" if numbers else "left", no_wrap=numbers)
+        named = column in ("preset", "model", "what")
+        table.add_column(column, justify="left" if named else "right", no_wrap=True)
     for row in rows:
         if "failure" in row:
             table.add_row(row["preset"], row["model"], *["–"] * 5, row["failure"])

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.preset_steps.tasks import cropped, task_of
+from benchmarks.preset_steps.tasks import task_of
 from benchmarks.training_steps import TrainingSteps
 from corgi_core.config import Preset, load_preset
 from corgi_core.config.loading import assigned
@@ -55,30 +55,30 @@ class Plan:
     """How a model is made to fit.
 
     Attributes:
-        preset: With the cascade that is cropped.
-        model: Of that preset.
-        crop: The whole sides over the crops'.
+        model: One of the preset.
         weight: Bytes of a weight of its matrices: 4, or 2 for bfloat16.
         cost: Of one sample.
     """
 
-    preset: Preset
     model: SizedModel
-    crop: int
     weight: int
     cost: StepCost
 
     @property
     def computed(self) -> float:
-        """The bytes that `corgi_core.sizes` expects of the step."""
+        """The bytes that `corgi_core.sizes` expects of the step.
+
+        Autocast makes a bfloat16 copy of each matrix, unless it is one.
+        """
         copies = self.cost.parameters + COPIES_IN_TRAINING * self.cost.trained
-        return self.weight * copies + self.cost.activations
+        casts = 2 * self.cost.parameters if self.weight == 2 else 0
+        return self.weight * copies + max(0, self.cost.activations - casts)
 
     @property
     def what(self) -> str:
         """What is done, in words."""
         words = ["training" if self.model.training else "encoding"]
-        words += [f"crops of 1/{self.crop} of the sides"] if self.crop > 1 else []
+        words += [self.model.remark] if self.model.stage is not None and self.model.remark else []
         words += ["matrices in bfloat16"] if self.weight == 2 else []
         return ", ".join(words)
 
@@ -105,7 +105,11 @@ def measure(request: Request) -> Outcome:
     preset = load_preset(request.preset, [assigned(each) for each in request.overrides]).preset
     plan = _plan(preset, request)
     with tempfile.TemporaryDirectory() as folder, keep_freed_memory():
-        step = _encoding(plan) if plan.model.training is None else _training(plan, Path(folder))
+        step = (
+            _encoding(plan)
+            if plan.model.training is None
+            else _training(preset, plan, Path(folder))
+        )
         began = time.perf_counter()
         step()
         seconds = time.perf_counter() - began
@@ -117,26 +121,22 @@ def measure(request: Request) -> Outcome:
 
 
 def _plan(preset: Preset, request: Request) -> Plan:
-    """The whole model in float32 if it fits, else in bfloat16, else on ever smaller crops."""
-    names = [model.name for model in models_of(preset)]
-    if request.model not in names:
-        raise CorgiError(f"there is no {request.model!r}", f"choose one of {', '.join(names)}")
-    number = names.index(request.model)
-    crops = (1, 2, 4) if models_of(preset)[number].stage is not None else (1,)
-    for crop in crops:
-        smaller = cropped(preset, crop)
-        model = models_of(smaller)[number]
-        build, run = model.build, model.run
-        if build is None or run is None:
-            raise CorgiError(f"{model.name}: {model.remark}", "leave it out with --models")
-        cost = step_cost(build, partial(_run_one, run), "bf16")
-        for weight in (4, 2):
-            plan = Plan(smaller, model, crop, weight, cost)
-            if plan.computed <= request.memory - BASE:
-                return plan
+    """The model in float32 if it fits, else in bfloat16."""
+    models = {model.name: model for model in models_of(preset)}
+    if request.model not in models:
+        raise CorgiError(f"there is no {request.model!r}", f"choose one of {', '.join(models)}")
+    model = models[request.model]
+    build, run = model.build, model.run
+    if build is None or run is None:
+        raise CorgiError(f"{model.name}: {model.remark}", "leave it out with --models")
+    cost = step_cost(build, partial(_run_one, run), "bf16")
+    for weight in (4, 2):
+        plan = Plan(model, weight, cost)
+        if plan.computed + BASE <= request.memory:
+            return plan
     raise CorgiError(
-        f"{request.model} needs {plan.computed / 1e9:.1f} GB, and {request.memory / 1e9:.1f} GB "
-        "are given to it",
+        f"{model.name} needs {(plan.computed + BASE) / 1e9:.1f} GB, and is given "
+        f"{request.memory / 1e9:.1f} GB",
         "give it more with --memory",
     )
 
@@ -145,8 +145,8 @@ def _run_one(run: Callable[[nn.Module, int], Tensor], network: nn.Module) -> Ten
     return run(network, 1)
 
 
-def _training(plan: Plan, folder: Path) -> Callable[[], None]:
-    task, training = task_of(plan.preset, plan.model, folder)
+def _training(preset: Preset, plan: Plan, folder: Path) -> Callable[[], None]:
+    task, training = task_of(preset, plan.model, folder)
     network = task.build()
     task.prepare(network)
     if plan.weight == 2:

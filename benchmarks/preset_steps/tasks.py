@@ -36,20 +36,6 @@ from corgi_core.training.randomness import StepRandom
 from corgi_core.training.task import Task
 
 
-def cropped(preset: Preset, crop: int) -> Preset:
-    """The preset with a cascade of 1 / crop of the sides, as if it learned from crops."""
-    decoders = tuple(
-        replace(
-            each, image_size=each.image_size // crop,
-            stages=tuple(replace(stage, size=stage.size // crop) for stage in each.stages),
-        )
-        if isinstance(each, CascadeSettings)
-        else each
-        for each in preset.decoders
-    )  # fmt: skip
-    return replace(preset, decoders=decoders)
-
-
 def task_of(preset: Preset, model: SizedModel, folder: Path) -> tuple[Task[Any], TrainingSettings]:
     """The training of a model on a few samples under `folder`, one in a step.
 

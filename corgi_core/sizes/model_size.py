@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from corgi_core.config import Preset, TrainingSettings
 from corgi_core.sizes.models import SizedModel, models_of
@@ -21,13 +21,14 @@ class ModelSize:
         model: Its name, "prior" or "decoder gan".
         parameters: Their number; None where it is not known before the data or weights are there.
         trained: How many of the parameters learn.
-        samples: Of a step over all GPUs; one for a frozen encoder.
-        microbatch: Samples that a GPU computes at once.
+        samples: Of a step over all workers; one for a frozen encoder.
+        microbatch: Samples that a worker computes at once.
         steps: Of the training; 0 for a frozen encoder.
         trainings: How many of the model `corgi run` trains.
-        flops: Floating-point operations of a step over all GPUs.
+        flops: Floating-point operations of a step over all workers.
         activations: Bytes that a microbatch needs on a GPU, beside weights and their copies.
-        gpus: Ray Train's workers, each with a GPU of its own.
+        workers: Ray Train's.
+        gpus: That they have together.
         stage: The number of a cascade's stage; its stages learn in one run.
         remark: Why the numbers are not known, or what they leave out.
     """
@@ -41,7 +42,8 @@ class ModelSize:
     trainings: int = 0
     flops: int = 0
     activations: int = 0
-    gpus: int = 1
+    workers: int = 1
+    gpus: float = 1
     stage: int | None = None
     remark: str = ""
 
@@ -56,11 +58,11 @@ class ModelSize:
 
         Several workers hold the gradients once more, in the buffers that they are averaged in.
         """
-        return FLOAT32 * (COPIES_IN_TRAINING + (self.gpus > 1)) * self.trained
+        return FLOAT32 * (COPIES_IN_TRAINING + (self.workers > 1)) * self.trained
 
     @property
     def memory(self) -> int:
-        """Bytes on a GPU in training, or in encoding."""
+        """Bytes of one worker on a GPU, in training or in encoding."""
         return self.weights + self.state + self.activations
 
 
@@ -70,16 +72,18 @@ def model_sizes(preset: Preset) -> list[ModelSize]:
     Raises:
         CorgiError: settings that no model can be built from.
     """
-    return [_size_of(model, max(1, preset.workers)) for model in models_of(preset)]
+    workers = max(1, preset.workers)
+    gpus = workers * preset.ray.training_gpus
+    return [replace(_size_of(model, workers), gpus=gpus) for model in models_of(preset)]
 
 
-def _size_of(model: SizedModel, gpus: int) -> ModelSize:
+def _size_of(model: SizedModel, workers: int) -> ModelSize:
     if model.build is None or model.run is None:
         return ModelSize(model.name, remark=model.remark)
     training, run = model.training, model.run
     samples, microbatch = 1, 1
     if training is not None:
-        samples, microbatch = training.batch_size, microbatch_of(training, gpus)
+        samples, microbatch = training.batch_size, microbatch_of(training, workers)
     precision = "bf16" if training is None else training.precision
     cost = step_cost(model.build, lambda network: run(network, microbatch), precision)
     return ModelSize(
@@ -92,12 +96,12 @@ def _size_of(model: SizedModel, gpus: int) -> ModelSize:
         trainings=model.trainings,
         flops=cost.flops * samples // microbatch,
         activations=cost.activations,
-        gpus=gpus,
+        workers=workers,
         stage=model.stage,
         remark=model.remark,
     )
 
 
-def microbatch_of(training: TrainingSettings, gpus: int) -> int:
-    """The samples that each of `gpus` workers computes at once, one at least."""
-    return max(1, training.batch_size // (gpus * training.accumulation))
+def microbatch_of(training: TrainingSettings, workers: int) -> int:
+    """The samples that each of so many workers computes at once, one at least."""
+    return max(1, training.batch_size // (workers * training.accumulation))

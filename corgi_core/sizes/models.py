@@ -250,16 +250,16 @@ def _cascade(name: str, settings: CascadeSettings, width: int) -> Iterator[Sized
                 upsamples,
             )  # fmt: skip
 
-        def run(network: Any, images: int) -> Tensor:
-            config = network.unet.config
-            x = torch.zeros(images, config.in_channels, *[config.sample_size] * 2)
+        def run(network: Any, images: int, side: int = stage.crop or stage.size) -> Tensor:
+            x = torch.zeros(images, network.unet.config.in_channels, side, side)
             t, z, cond_mask = _cond(images, width)
             output: Tensor = network(x, t, torch.zeros(images), z, cond_mask)
             return output
 
         yield SizedModel(
-            f"{name}, {stage.size} pixels", build, run, settings.training, stage=number
-        )
+            f"{name}, {stage.size} pixels", build, run, settings.training, stage=number,
+            remark=f"on crops of {stage.crop} pixels" if stage.crop else "",
+        )  # fmt: skip
 
 
 def _gan(name: str, settings: GanSettings, width: int) -> SizedModel:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def memory_table(sizes: Sequence[ModelSize]) -> Table:
     """Models down: parameters, and what they need of a GPU's memory."""
     names = ("parameters", "weights", "training", "at once", "activations", "together")
-    table = _table("Memory of a GPU in GiB, computed", names)
+    table = _table("Memory of a worker on its GPU in GiB, computed", names)
     for size in sizes:
         if size.parameters is None:
             table.add_row(size.model, *["–"] * len(names))
@@ -56,9 +56,11 @@ def notes(sizes: Sequence[ModelSize], device_flops: float) -> Iterator[str]:
     if len(stages) > 1:
         together = _gibibytes(sum(size.memory for size in stages))
         yield f"The cascade's stages learn in one run, which needs {together} GiB of a GPU."
+    workers, gpus = sizes[0].workers, sizes[0].gpus
     yield (
-        f"Computed from torch's operators on tensors without data, for {sizes[0].gpus} GPU(s) that "
-        f"do {device_flops / 1e12:g} TFLOP/s each (--device-flops); nothing was measured."
+        f"Computed from torch's operators on tensors without data, for {workers} worker(s) on "
+        f"{gpus:g} GPU(s) that do {device_flops / 1e12:g} TFLOP/s each (--device-flops); nothing "
+        "was measured."
     )
     trained = [size for size in sizes if size.trainings and size.parameters is not None]
     if trained:

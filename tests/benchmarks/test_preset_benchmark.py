@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.preset_steps.child import Request, measure
-from benchmarks.preset_steps.tasks import StageTask, cropped, task_of
+from benchmarks.preset_steps.tasks import StageTask, task_of
 from benchmarks.presets import measured, table_of
 from benchmarks.training_steps import TrainingSteps
-from corgi_core.config import load_preset, preset_named
+from corgi_core.config import load_preset
 from corgi_core.config.loading import assigned
-from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.errors import CorgiError
 from corgi_core.sizes.models import models_of
 
@@ -56,10 +55,3 @@ def test_a_stage_is_trained_alone_by_the_cascades_loss(tmp_path: Path) -> None:
     after = network.stages[1].parameters()
     changed = [bool((a != b).any()) for a, b in zip(before, after, strict=True)]
     assert sum(changed) > 0.9 * len(changed)
-
-
-@pytest.mark.parametrize("crop", [1, 2, 4])
-def test_crops_of_the_papers_cascade_are_possible(crop: int) -> None:
-    cascade = cropped(preset_named("paper"), crop).cascade
-    check_cascade(cascade)
-    assert [stage.size for stage in cascade.stages] == [64 // crop, 256 // crop, 1024 // crop]

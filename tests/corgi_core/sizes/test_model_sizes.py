@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.sizes import ModelSize, model_sizes
 from corgi_core.sizes.model_size import microbatch_of
 from corgi_core.sizes.models import models_of
+from corgi_core.sizes.step_cost import step_cost
 
 
 def preset_of(name: str, *assignments: str) -> Preset:
@@ -28,19 +30,23 @@ def parameters(model) -> int:
 
 
 def test_the_priors_size_is_that_of_a_prior_with_weights() -> None:
-    preset = preset_of("emoji-small", "decoders={gan: null, lafite: null, cascade: null}")
+    preset = preset_of(
+        "emoji-small", "decoders={gan: null, lafite: null, cascade: null}",
+        "workers=2", "ray.training_gpus=0.5",
+    )  # fmt: skip
     prior, k = preset.prior, max(clusters_of(each) or 1 for each in preset.variants)
     shape = PriorShape(64, 384, 24, k, prior.width, prior.layers, prior.heads)
     sizes = sizes_of(preset)
     found = sizes["prior"]
     assert found.parameters == found.trained == parameters(PriorNetwork(shape))
     assert found.weights == 4 * found.parameters
-    assert found.state == 16 * found.parameters  # gradient, two moments, average
+    assert (found.workers, found.gpus, found.microbatch) == (2, 1, 16)
+    # gradient, two moments, average; and the gradient once more, while workers average it
+    assert found.state == 20 * found.parameters
+    assert replace(found, workers=1).state == 16 * found.parameters
     assert found.memory == found.weights + found.state + found.activations
     assert sizes["text encoder minilm"].parameters == 22_713_216
     assert sizes["text encoder minilm"].state == 0
-    two = replace(found, gpus=2)
-    assert two.state == 20 * found.parameters  # the gradient once more, while it is averaged
 
 
 def test_what_is_not_known_is_said() -> None:
@@ -89,6 +95,20 @@ def test_the_models_of_the_large_presets_have_their_published_sizes(
 
 def test_a_workers_microbatch_is_its_share_of_the_batch() -> None:
     training = replace(preset_named("emoji").prior.training, batch_size=128, accumulation=4)
-    assert microbatch_of(training, gpus=1) == 32
-    assert microbatch_of(training, gpus=8) == 4
-    assert microbatch_of(training, gpus=1000) == 1
+    assert microbatch_of(training, workers=1) == 32
+    assert microbatch_of(training, workers=8) == 4
+    assert microbatch_of(training, workers=1000) == 1
+
+
+def test_a_stage_on_crops_of_half_the_side_does_a_quarter_of_the_work() -> None:
+    preset = preset_named("emoji-small")
+    first, second = preset.cascade.stages
+    cascade = replace(preset.cascade, stages=(first, replace(second, crop=16)))
+    whole, part = (
+        step_cost(model.build, partial(model.run, images=2), "fp32")
+        for each in (preset, replace(preset, decoders=(cascade,)))
+        for model in models_of(each)
+        if model.stage == 1
+    )
+    assert part.flops == pytest.approx(whole.flops / 4, rel=0.02)
+    assert part.parameters == whole.parameters

@@ -69,7 +69,7 @@ def test_check_sizes_every_model_without_weights(corgi) -> None:
     assert (batch, steps) == ("32", "120")
     assert float(per_second.replace(",", "")) == pytest.approx(32 * 4 / float(tflop), rel=0.01)
     assert float(days) == pytest.approx(120 * float(tflop) / 4 / 86_400, rel=0.06)
-    assert "for 2 GPU(s) that do 2 TFLOP/s each" in output
+    assert "for 2 worker(s) on 2 GPU(s) that do 2 TFLOP/s each" in output
     assert "nothing was measured" in output
     assert "corgi run trains 9 × prior, 1 × decoder pca" in output
     assert "are valid" in output
