@@ -162,9 +162,9 @@ _products = _Products()
 
 def release_memory() -> None:
     """Give back the GPU's memory that this process keeps for later, to other processes."""
-    gc.collect()
     cuda: Any = torch.cuda
     if cuda.is_initialized():
+        gc.collect()  # takes a second in a process that has loaded all libraries
         cuda.empty_cache()
 
 
