@@ -1,14 +1,15 @@
 """An image of 1024 pixels on a small machine: `python -m benchmarks.large_sample`.
 
 A cascade of the paper's sizes, 64 → 256 → 1024, with weights of a realistic number, untrained: time
-and memory do not depend on their values. The upper stages are denoised in tiles. Prints
-parameters, seconds and the peak of the process's memory.
+and memory do not depend on their values. An upper stage is denoised in tiles where an image would
+take more memory than it may. Prints parameters, seconds and the peak of the process's memory.
 """
 
 from __future__ import annotations
 
 import resource
 import time
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -17,6 +18,7 @@ import typer
 from corgi_core.config import CascadeSettings, StageSettings, TrainingSettings
 from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
+from corgi_core.decoders.cascade.memory import GB, image_memory
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
 
 WIDTH = 1536  # d, of the paper's three encoders
@@ -42,6 +44,9 @@ LARGE = CascadeSettings(
 
 def main(
     steps: Annotated[int, typer.Option(help="Of every stage.")] = 2,
+    memory: Annotated[
+        float | None, typer.Option(help="GB that an image may take; default: what is free.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="Of the CPU.")] = 2,
 ) -> None:
     """Sample one image, and print time and memory."""
@@ -49,10 +54,11 @@ def main(
     check_cascade(LARGE)
     torch.manual_seed(0)
     network = CascadeNetwork(CascadeShape.of(LARGE, WIDTH)).eval()
-    decoder = CascadeDecoder(network, LARGE, {"encoder_dims": [512] * 3}, card={})
-    for settings, stage in zip(LARGE.stages, network.stages, strict=True):
-        millions = sum(p.numel() for p in stage.parameters()) / 1e6
-        print(f"{settings.size:>5} px: {millions:.0f} M parameters")
+    settings = replace(LARGE, sampling_memory=memory)
+    decoder = CascadeDecoder(network, settings, {"encoder_dims": [512] * 3}, card={})
+    for sizes, stage in zip(LARGE.stages, network.stages, strict=True):
+        millions, needed = sum(p.numel() for p in stage.parameters()) / 1e6, image_memory(sizes)
+        print(f"{sizes.size:>5} px: {millions:.0f} M parameters, {needed / GB:.1f} GB an image")
     began = time.perf_counter()
     image = decoder.decode(torch.randn(1, WIDTH), num_steps=steps)
     seconds = time.perf_counter() - began

@@ -15,6 +15,7 @@ from itertools import chain
 from threading import Lock
 from typing import Any, Protocol, get_args
 
+import psutil
 import torch
 from torch import nn
 
@@ -23,6 +24,7 @@ from corgi_core.errors import CorgiError
 
 BEST = "best"  # the name of the GPU where there is one, else of the CPU
 FLOAT32 = {"tf32": "tf32", "fp32": "ieee"}  # how torch computes products of float32, by precision
+RESERVE = 0.1  # of the memory that is free, left to what is not counted
 
 
 class OnDevice(Protocol):
@@ -81,7 +83,8 @@ def computing_on(device: Device | None, *models: OnDevice) -> Iterator[None]:
     with ExitStack() as after:
         if device is not None:
             here = device.here()
-            after.callback(release_memory)
+            if here.type == "cuda":
+                after.callback(release_memory)
             for model in models:
                 after.callback(_put, model, model.device, model.precision)
                 _put(model, here, device.precision)
@@ -172,3 +175,12 @@ def wait_for(device: torch.device) -> None:
     """Wait until a GPU has done what it was asked to do, as clocks must."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process can still use on a device, less a reserve."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int((1 - RESERVE) * (free + cached))
+    return int((1 - RESERVE) * psutil.virtual_memory().available)

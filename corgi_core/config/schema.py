@@ -188,8 +188,10 @@ class CascadeSettings(DecoderSettings):
     sampling_noise: Share  # … and how much in sampling
     text_width: Count | None = None  # of the captions' tokens, where captions are a condition too
     text_dropout: Share = 0.1  # probability of hiding the tokens alone
-    tile: Count = 384  # pixels; larger images are denoised in tiles of this size, for memory …
+    tile: Count = 384  # pixels; an image without memory for it is denoised in tiles of this size …
     overlap: Whole = 64  # … which overlap by this many
+    # GB that an image may take; None: what the device has free. It changes no training.
+    sampling_memory: Positive | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)

@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from upath import UPath
 
+from corgi_core.batches import batches
 from corgi_core.config import DecoderSettings
 from corgi_core.devices import device_of, inference
 from corgi_core.errors import CorgiError
 from corgi_core.io.model_folder import digest_of_tensors, write_model_folder
 from corgi_core.progress import report
 
-BATCH_SIZE = 256
+BATCH_SIZE = 256  # images that are sampled at once, at most, where memory is not measured …
+BATCH_PIXELS = 2**22  # … and their pixels; one image at least
 MAX_SIZE = 4096
 
 
@@ -122,6 +124,11 @@ class Decoder(ABC):
         return tuple(self.encoders["encoder_dims"])
 
     @property
+    def batch_pixels(self) -> int:
+        """The pixels of images that are sampled at once, where a GPU has no memory for more."""
+        return BATCH_PIXELS
+
+    @property
     def needs_negative(self) -> bool:
         """Whether guidance should start from a prior's embedding of the empty caption."""
         return False
@@ -168,9 +175,9 @@ class Decoder(ABC):
         self._check_inputs(embeddings, text)
         self._check_options(num_steps, guidance, size)
         device = self.device
+        usual = max(1, min(BATCH_SIZE, self.batch_pixels // self.settings.image_size**2))
         decoded = [torch.empty((0, 3, size, size), device=device)]
-        for first in range(0, len(embeddings), BATCH_SIZE):
-            rows = slice(first, first + BATCH_SIZE)
+        for rows in batches(len(embeddings), device, usual):
             z, cond = embeddings[rows].to(device).float(), None
             if text is not None:
                 tokens, attn_mask = (part[rows].to(device) for part in text)
@@ -179,7 +186,7 @@ class Decoder(ABC):
             with inference(device, self.precision):
                 images = self.sample(z, cond, options)
             decoded.append(_resized(images.float().clamp(0, 1), size))
-            report("decoding", first + len(z), len(embeddings))
+            report("decoding", rows.stop, len(embeddings))
         return torch.cat(decoded)
 
     def _check_inputs(self, embeddings: Tensor, text: TextCond | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from corgi_core.training.randomness import StepRandom
 from corgi_core.training.task import Task
 
 HELD_OUT_IMAGES = 256
+MEASURED_PIXELS = 2**24  # of decoded held-out images that are in memory at once
 S = TypeVar("S", bound=DecoderSettings)
 N = TypeVar("N", bound=nn.Module)
 
@@ -100,10 +102,13 @@ class DecoderTask(Task[N], Generic[S, N]):
         """Root mean square error of decoded held-out embeddings, of pixel values in 0…1."""
         if not self.test_keys:
             return {}
-        device = next(model.parameters()).device
-        pixels, z = (tensor.to(device) for tensor in self.held_out)
-        decoded = self.decoder(model, card={}).decode(z)
-        return {"held_out_pixel_error": float((decoded - pixels / 255).square().mean().sqrt())}
+        decoder, (pixels, z) = self.decoder(model, card={}), self.held_out
+        total = 0.0
+        at_once = max(1, MEASURED_PIXELS // pixels[0, 0].numel())
+        for rows in torch.split(torch.arange(len(z)), at_once):
+            decoded = decoder.decode(z[rows], sample_ids=rows.tolist())
+            total += float((decoded - pixels[rows].to(decoded) / 255).square().sum())
+        return {"held_out_pixel_error": math.sqrt(total / pixels.numel())}
 
     def perturbed(self, z: Tensor, random: StepRandom) -> Tensor:
         """Embeddings z [n, d], some of them with noise, so that they are as uncertain as a prior's.

@@ -51,7 +51,7 @@ class StepRandom:
         device: torch.device | str = "cpu",
     ) -> None:
         self.seed, self.step, self.batch = seed, step, batch
-        self.device = torch.device(device)
+        self.device = self._made_on = torch.device(device)
         local = batch // world
         self._first, self._end = rank * local, (rank + 1) * local
         self._calls = 0
@@ -77,14 +77,32 @@ class StepRandom:
         rows = _power_of_two_up_to(CHUNK // max(1, math.prod(shape)))
         chunks = range(self._first // rows, -(-self._end // rows))
         start, stop = chunks.start * rows, min(chunks.stop * rows, self.batch)
-        numbers = torch.empty((stop - start, *shape), dtype=dtype, device=self.device)
-        generator = torch.Generator(self.device)
+        numbers = torch.empty((stop - start, *shape), dtype=dtype, device=self._made_on)
+        generator = torch.Generator(self._made_on)
         for chunk in chunks:
             later = (chunk,) if chunk else ()  # what fits into one chunk has the call's stream
             generator.manual_seed(seed_of("step", self.seed, self.step, self._calls, *later))
             fill(numbers[chunk * rows - start :][:rows], generator)
         self._calls += 1
-        return numbers[self._first - start : self._end - start]
+        return numbers[self._first - start : self._end - start].to(self.device)
+
+
+class HeldOutRandom(StepRandom):
+    """The random numbers of some of the held-out samples, the same at every evaluation.
+
+    They are those of a step of all held-out samples, made on the CPU and moved. So a sample has
+    the same numbers on every device and in every batch.
+
+    Args:
+        samples: How many samples are held out.
+        rows: Which of them are evaluated now.
+        device: Where the numbers are needed.
+    """
+
+    def __init__(self, samples: int, rows: slice, device: torch.device | str = "cpu") -> None:
+        super().__init__(0, 0, samples, device=device)
+        self._made_on = torch.device("cpu")
+        self._first, self._end, _ = rows.indices(samples)
 
 
 def _power_of_two_up_to(limit: int) -> int:

@@ -259,6 +259,14 @@ def test_every_kind_of_decoder_decodes_on_its_device(decoder: Decoder) -> None:
     same_on_gpu(lambda: decoder.decode(z, text, **options), decoder)
 
 
+def test_a_cascade_decodes_in_tiles_on_its_device() -> None:
+    decoder = next(small_decoders())
+    tiled = replace(decoder.settings, tile=8, overlap=0, sampling_memory=1e-9)
+    decoder = CascadeDecoder(decoder.network, tiled, ENCODERS, {})
+    z = torch.randn(1, WIDTH)
+    same_on_gpu(lambda: decoder.decode(z, num_steps=1), decoder)
+
+
 def test_a_pipeline_generates_on_its_device(parts: CorgiPipeline) -> None:
     pictures = torch.rand(2, 3, 20, 24)
 
@@ -327,7 +335,7 @@ def test_an_evaluation_computes_on_the_device_that_is_named(
 ) -> None:
     torch.jit.script(Pooling()).save(str(tmp_path / "inception.pt"))
     weights = str(tmp_path / "inception.pt")
-    settings = EvaluationSettings(steps=(1,), images=6, grid_rows=2, inception_weights=weights)
+    settings = EvaluationSettings(steps=(1, 2), images=8, grid_rows=2, inception_weights=weights)
     priors, captions = {("baseline", "100%"): parts.prior}, images.first_captions("test")
 
     def tables(device: Device | None) -> list[Any]:
@@ -400,7 +408,7 @@ def test_held_out_metrics_of_tasks_are_the_same_on_every_device(tmp_path: Path) 
     bank = BankTask(
         GaussianSettings(), prior.images, prior.texts, keys, prior.test_keys, prior.bank
     )
-    tasks = [prior, bank, a_task(tmp_path / "pca")]
+    tasks = [prior, bank, a_task(tmp_path / "pca"), a_cascade_task(tmp_path / "cascade")]
     for task in tasks:
         torch.manual_seed(0)
         model = task.build()

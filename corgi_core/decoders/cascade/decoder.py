@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from corgi_core.config import CascadeSettings, settings_from
+from corgi_core.config import CascadeSettings, StageSettings, settings_from
+from corgi_core.decoders.cascade.memory import GB, image_memory
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape, noised, upsampled
 from corgi_core.decoders.cascade.tiles import in_tiles
 from corgi_core.decoders.decoder import Decoder, SampleOptions, TextCond, unsigned
+from corgi_core.devices import free_memory
 from corgi_core.diffusion.guidance import guided
 from corgi_core.diffusion.parameterization import to_x0
 from corgi_core.diffusion.samplers import noise_for, sample_dpmpp
 from corgi_core.diffusion.schedule import TIMESTEPS, Schedule
 from corgi_core.training.randomness import seed_of
 
-BATCH_PIXELS = 2**18  # pixels of the images that are sampled together; one image at least
+BATCH_PIXELS = 2**18  # of the images that are sampled at once: four of 256 to a side
+
+log = logging.getLogger(__name__)
 
 
 class CascadeDecoder(Decoder):
@@ -40,6 +44,11 @@ class CascadeDecoder(Decoder):
         return TIMESTEPS
 
     @property
+    def batch_pixels(self) -> int:
+        """The pixels of images that are sampled at once: see `Decoder.batch_pixels`."""
+        return BATCH_PIXELS
+
+    @property
     def reads_text(self) -> bool:
         """Whether the cascade was built for captions."""
         return self.network.shape.text_width is not None
@@ -49,18 +58,11 @@ class CascadeDecoder(Decoder):
 
         Without text, a decoder that reads text is conditioned on the embeddings alone.
         """
-        batch = max(1, BATCH_PIXELS // self.settings.image_size**2)
-        batches = []
-        for first in range(0, len(z), batch):
-            rows = slice(first, first + batch)
-            cond = None if text is None else TextCond(text.tokens[rows], text.attn_mask[rows])
-            part = replace(options, sample_ids=options.sample_ids[rows])
-            images: Tensor | None = None
-            for number in range(len(self.settings.stages)):
-                images = self._sample_stage(number, images, z[rows], cond, part)
-            assert images is not None
-            batches.append(unsigned(images))
-        return torch.cat(batches)
+        images: Tensor | None = None
+        for number in range(len(self.settings.stages)):
+            images = self._sample_stage(number, images, z, text, options)
+        assert images is not None
+        return unsigned(images)
 
     def _sample_stage(
         self,
@@ -73,6 +75,7 @@ class CascadeDecoder(Decoder):
         """Images [n, 3, s, s] in −1 … 1 of stage `number`, from those of the stage before."""
         settings, stage = self.settings, self.settings.stages[number]
         schedule = Schedule.shifted_cosine(stage.noise_shift)
+        tile = self._tile(stage, z.device)
 
         def noise(name: str, size: int) -> Tensor:
             seed = seed_of(name, options.seed, number)
@@ -90,12 +93,26 @@ class CascadeDecoder(Decoder):
                 self._predict, number, timesteps, level, white, text, options.guidance
             )
             inputs = torch.cat([x_t, *added], dim=1)
-            predicted = in_tiles(predict, inputs, settings.tile, settings.overlap)
+            predicted = in_tiles(predict, inputs, tile, settings.overlap)
             alphas_cumprod = schedule.alphas_cumprod.to(z.device)[t]
             return to_x0(settings.prediction, x_t, predicted, alphas_cumprod).clamp(-1, 1)
 
         x_t = noise("picture", stage.size).unsqueeze(1)
         return sample_dpmpp(denoise, x_t, options.num_steps, schedule).clamp(-1, 1)
+
+    def _tile(self, stage: StageSettings, device: torch.device) -> int:
+        """The side of the stage's tiles: its own where an image fits into memory at once."""
+        limit = self.settings.sampling_memory
+        free = free_memory(device) if limit is None else limit * GB
+        needed = image_memory(stage)
+        if stage.size <= self.settings.tile or needed <= free:
+            return stage.size
+        log.warning(
+            "an image of %d pixels needs %.1f GB, of which %.1f are free: it is sampled in tiles "
+            "of %d, each normalised by itself",
+            stage.size, needed / GB, free / GB, self.settings.tile,
+        )  # fmt: skip
+        return self.settings.tile
 
     def _predict(
         self,

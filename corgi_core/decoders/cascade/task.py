@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from corgi_core.batches import batches
 from corgi_core.config import CascadeSettings, StageSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.decoders.cascade.crops import cropped
-from corgi_core.decoders.cascade.decoder import CascadeDecoder
+from corgi_core.decoders.cascade.decoder import BATCH_PIXELS, CascadeDecoder
 from corgi_core.decoders.cascade.network import (
     CascadeNetwork,
     CascadeShape,
@@ -25,10 +26,11 @@ from corgi_core.decoders.cascade.network import (
 )
 from corgi_core.decoders.decoder import TextCond, signed
 from corgi_core.decoders.task import DecoderTask
+from corgi_core.devices import device_of
 from corgi_core.diffusion.parameterization import target
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.errors import CorgiError
-from corgi_core.training.randomness import StepRandom
+from corgi_core.training.randomness import HeldOutRandom, StepRandom
 
 
 class CaptionTokens(NamedTuple):
@@ -95,12 +97,16 @@ class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
         """Denoising losses, and the error of few-step samples, on fixed held-out images."""
         if not self.test_keys:
             return {}
-        device = next(model.parameters()).device
-        pixels, z = (tensor.to(device) for tensor in self.held_out)
-        random = StepRandom(0, 0, len(z), device=device)
-        cond_mask = torch.ones(len(z), dtype=torch.bool, device=device)
-        losses = self._losses(model, signed(pixels), z, cond_mask, random)
-        held_out = {f"held_out_{name}": float(loss) for name, loss in losses.items()}
+        device, (pixels, z) = device_of(model), self.held_out
+        held_out: dict[str, float] = {}
+        for rows in batches(len(z), device, max(1, BATCH_PIXELS // self.settings.image_size**2)):
+            some, images = z[rows].to(device), signed(pixels[rows].to(device))
+            random = HeldOutRandom(len(z), rows, device)
+            cond_mask = torch.ones(len(some), dtype=torch.bool, device=device)
+            losses = self._losses(model, images, some, cond_mask, random)
+            for name, loss in losses.items():
+                part = float(loss) * len(some) / len(z)
+                held_out[f"held_out_{name}"] = held_out.get(f"held_out_{name}", 0.0) + part
         return held_out | super().evaluate(model)
 
     def _losses(

@@ -1,5 +1,6 @@
 """Large images in overlapping tiles: a UNet's memory is that of one tile, whatever the image.
 
+For want of memory alone: GroupNorm then normalises each tile by itself, which shows in the image.
 Tiles overlap by `overlap` pixels. At an edge inside the image, the outer quarter of the overlap is
 context alone; over the inner half one tile fades into the next. So a network whose receptive field
 reaches no further than `overlap` / 4 gives exactly the same in tiles as at once.

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from corgi_core.config import StableDiffusionSettings
 from corgi_core.decoders.decoder import Decoder, SampleOptions, TextCond, unsigned
 from corgi_core.decoders.stable_diffusion.network import (
-    BATCH_PIXELS,
     StableDiffusionNetwork,
     StableDiffusionShape,
 )
@@ -63,21 +62,14 @@ class StableDiffusionDecoder(Decoder):
         side = self.settings.image_size // self.network.latent_pixels
         channels = self.network.vae.config["latent_channels"]
         noise = noise_for(options.seed, options.sample_ids, (1, channels, side, side))
-        batch = max(1, BATCH_PIXELS // self.settings.image_size**2)
-        batches = [
-            self._sample_batch(noise[first : first + batch], z[first : first + batch], options)
-            for first in range(0, len(z), batch)
-        ]
-        return unsigned(torch.cat(batches))
 
-    def _sample_batch(self, noise: Tensor, z: Tensor, options: SampleOptions) -> Tensor:
         def denoise(x_t: Tensor, t: int) -> Tensor:
             predicted = self.predict(x_t, t, z, options.guidance)
             alphas_cumprod = self._schedule.alphas_cumprod.to(z.device)[t]
             return to_x0(self.network.shape.parameterization, x_t, predicted, alphas_cumprod)
 
         latents = sample_dpmpp(denoise, noise.to(z.device), options.num_steps, self._schedule)
-        return self.network.decode_latents(latents)
+        return unsigned(self.network.decode_latents(latents))
 
     def predict(self, x_t: Tensor, t: int, z: Tensor, guidance: float) -> Tensor:
         """The UNet's prediction, guided away from the negative embedding unless guidance is 1.

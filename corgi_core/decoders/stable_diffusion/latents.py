@@ -9,9 +9,10 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
+from corgi_core.batches import batches
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.decoders.decoder import signed
-from corgi_core.decoders.stable_diffusion.network import BATCH_PIXELS, MAX_UNTILED
+from corgi_core.decoders.decoder import BATCH_PIXELS, signed
+from corgi_core.decoders.stable_diffusion.network import MAX_UNTILED
 from corgi_core.decoders.stable_diffusion.pipeline import load_vae
 from corgi_core.progress import report
 from corgi_core.training.randomness import StepRandom
@@ -48,9 +49,9 @@ class TrainingLatents:
     def _encode_chunks(self, vae: AutoencoderKL) -> Iterator[tuple[Tensor, Tensor]]:
         done, wanted = 0, set(self._keys)
         for shard in self._pixels.chunks("pixels", wanted):
-            batch = max(1, BATCH_PIXELS // shard[0, 0].size) if len(shard) else 1
-            for first in range(0, len(shard), batch):
-                pixels = torch.from_numpy(shard[first : first + batch])
+            usual = max(1, BATCH_PIXELS // shard[0, 0].size) if len(shard) else 1
+            for rows in batches(len(shard), vae.device, usual):
+                pixels = torch.from_numpy(shard[rows])
                 mean, std = posterior(vae, pixels)
                 yield mean.cpu(), std.cpu()
                 report("encoding images", done := done + len(pixels), len(wanted))

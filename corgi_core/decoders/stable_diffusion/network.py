@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from corgi_core.diffusion.parameterization import OF_DIFFUSERS
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # the matrices that LoRA adapts
-BATCH_PIXELS = 2**22  # of a batch for the VAE or the UNet: sixteen images of 512 to a side
 MAX_UNTILED = 1024  # pixels to a side; the VAE works on larger images tile by tile
 VECTORS = 4
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +17,11 @@ from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
+from corgi_core.decoders.cascade.memory import GB, image_memory
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape, downsampled
 from corgi_core.decoders.cascade.task import CascadeTask
-from corgi_core.decoders.decoder import TextCond, signed
+from corgi_core.decoders.cascade.unet import Stage
+from corgi_core.decoders.decoder import SampleOptions, TextCond, signed
 from corgi_core.decoders.registry import load_decoder
 from corgi_core.diffusion.parameterization import target
 from corgi_core.diffusion.schedule import Schedule
@@ -30,6 +34,8 @@ from tests.helpers.shapes import SHAPES, SIDE, WIDTH
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
 
 ENCODERS = {"encoder_dims": [WIDTH], "width": WIDTH}
+OPTIONS = SampleOptions(seed=0, sample_ids=[0], num_steps=1, guidance=1.0)
+CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 @pytest.fixture(scope="module")
@@ -165,22 +171,95 @@ def large_stages(low: int, size: int) -> tuple[StageSettings, ...]:
 
 
 def test_a_large_image_in_tiles_is_the_image_at_once(cascade_task: CascadeTask, z: Tensor) -> None:
-    """At 128 pixels, by a network that looks no further than its pixel, through both stages."""
+    """At 128 pixels, by a network that looks no further than its pixel, through both stages.
+
+    It is in tiles only where there is no memory for it.
+    """
     images = nn.functional.interpolate(signed(cascade_task.training_pixels[:2]), scale_factor=2)
     decoded = []
-    for tile in (48, 128):
+    for memory, side in ((1e-6, 48), (None, 128)):
         settings = altered(
             image_size=128, stages=large_stages(32, 128), prediction="x0", sampling_noise=0.0,
-            tile=tile, overlap=16,
+            tile=48, overlap=16, sampling_memory=memory,
         )  # fmt: skip
         decoder, upper = fresh(settings), LowResolution()
         decoder.network.stages[0] = Oracle(images, settings.stages[0], "x0")
         decoder.network.stages[1] = upper
         decoded.append(decoder.decode(z[:2], num_steps=2))
-        assert upper.sides == {tile}
+        assert upper.sides == {side}
     torch.testing.assert_close(decoded[0], decoded[1], atol=1e-5, rtol=0)
     expected = nn.functional.interpolate((images + 1) / 2, size=(128, 128), mode="bilinear")
     torch.testing.assert_close(decoded[0], expected, atol=2e-3, rtol=0)
+
+
+def test_a_whole_image_is_normalised_as_one(z: Tensor, caplog: pytest.LogCaptureFixture) -> None:
+    """GroupNorm reads what it is given: in tiles it makes another image, and a warning says so."""
+    stages = large_stages(16, 64)
+    decoders = {
+        memory: fresh(
+            altered(image_size=64, stages=stages, tile=32, overlap=8, sampling_memory=memory)
+        )
+        for memory in (1e-6, 10.0, None)
+    }
+    assert image_memory(stages[1]) < 10 * GB
+    decoded = {memory: decoder.decode(z[:2], num_steps=1) for memory, decoder in decoders.items()}
+    assert "in tiles of 32" in caplog.text
+    assert caplog.text.count("GB") == 1
+    assert torch.equal(decoded[None], decoded[10.0])
+    shared = fresh(altered(image_size=64, stages=stages, tile=64)).decode(z[:2], num_steps=1)
+    assert torch.equal(decoded[None], shared)  # a tile as large as the image
+    assert (decoded[1e-6] - shared).square().mean().sqrt() > 0.01
+
+
+def test_memory_is_asked_of_the_device(z: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = fresh(altered(image_size=64, stages=large_stages(16, 64), tile=32))
+    free, upper = [1e12, 1.0], LowResolution()
+    monkeypatch.setattr("corgi_core.decoders.cascade.decoder.free_memory", lambda _: free.pop(0))
+    decoder.network.stages[1] = upper
+    decoder._sample_stage(1, torch.zeros(1, 3, 16, 16), z[:1], None, OPTIONS)
+    assert upper.sides == {64}
+    decoder._sample_stage(1, torch.zeros(1, 3, 16, 16), z[:1], None, OPTIONS)
+    assert upper.sides == {64, 32}
+
+
+@pytest.mark.skipif(not CLEAR_REFS.exists(), reason="Linux alone says how much memory is used")
+def test_the_memory_of_an_image_is_estimated_from_its_stage() -> None:
+    """The process's own peak is the oracle."""
+    stage = StageSettings(
+        size=256, channels=(32, 64), layers=1, attention_levels=0, noise_shift=0.0
+    )
+    network = Stage(stage, WIDTH, 8, 32, None, upsamples=True).eval()
+    inputs = (torch.randn(1, 6, 256, 256), torch.zeros(1).long(), torch.zeros(1))
+    ctypes.CDLL(None).malloc_trim(0)
+    CLEAR_REFS.write_text("5")  # from now on VmHWM is the peak
+    before = in_status("VmRSS")
+    with torch.inference_mode():
+        network(*inputs, torch.randn(1, WIDTH), torch.ones(1, dtype=torch.bool))
+    used = in_status("VmHWM") - before
+    assert 0.4 * image_memory(stage) < used < 1.2 * image_memory(stage), used
+
+
+def in_status(name: str) -> int:
+    """Bytes of this process."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def test_held_out_images_are_evaluated_in_batches(
+    cascade_task: CascadeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as memory is planned for at once; the metrics are those of all at once."""
+    torch.manual_seed(0)
+    model, sizes = cascade_task.build().eval(), []
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[3])))
+    with torch.no_grad():
+        at_once = cascade_task.evaluate(model)
+        monkeypatch.setattr("corgi_core.decoders.cascade.task.BATCH_PIXELS", 5 * SIDE**2)
+        monkeypatch.setattr("corgi_core.decoders.task.MEASURED_PIXELS", 3 * SIDE**2)
+        in_batches = cascade_task.evaluate(model)
+    assert sizes == [SHAPES, 5, 5, 5, 1]
+    assert in_batches == pytest.approx(at_once, rel=1e-4)
 
 
 def test_a_cascade_of_128_pixels_is_trained_and_sampled(

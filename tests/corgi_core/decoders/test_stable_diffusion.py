@@ -199,9 +199,7 @@ def test_a_picture_depends_on_seed_and_number_only(
 ) -> None:
     many = decoder.decode(z, seed=5, guidance=2.0)
     torch.testing.assert_close(decoder.decode(z[:3], seed=5, guidance=2.0), many[:3])
-    monkeypatch.setattr(
-        "corgi_core.decoders.stable_diffusion.decoder.BATCH_PIXELS", 5 * SIDE * SIDE
-    )
+    monkeypatch.setattr("corgi_core.decoders.decoder.BATCH_PIXELS", 5 * SIDE * SIDE)
     torch.testing.assert_close(decoder.decode(z, seed=5, guidance=2.0), many, atol=1e-4, rtol=0)
     assert (decoder.decode(z[:3], seed=6, guidance=2.0) - many[:3]).abs().max() > 1e-2
 

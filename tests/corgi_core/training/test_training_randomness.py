@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corgi_core.training.randomness import BatchOrder, StepRandom
+from corgi_core.training.randomness import BatchOrder, HeldOutRandom, StepRandom
 
 WIDE = (3, 4000)  # numbers of a sample; a chunk has eight samples of them
 
@@ -46,6 +46,16 @@ def test_a_worker_makes_its_own_numbers_and_the_rest_of_two_chunks_at_most(
     assert len(own) == 112 // world
     assert {size[1:] for size in made} == {WIDE}
     assert sum(size[0] for size in made) <= len(own) + 2 * 7
+
+
+def test_held_out_samples_have_the_same_numbers_in_every_batch() -> None:
+    whole = samples(HeldOutRandom(14, slice(0, 14)))
+    parts = [samples(HeldOutRandom(14, rows)) for rows in (slice(0, 5), slice(5, 6), slice(6, 14))]
+    for index, expected in enumerate(whole):
+        assert torch.equal(torch.cat([part[index] for part in parts]), expected)
+    for ours, expected in zip(samples(StepRandom(0, 0, 14)), whole, strict=True):
+        assert torch.equal(ours, expected)
+    assert HeldOutRandom(14, slice(2, 4), "meta").normal(3).device.type == "meta"
 
 
 def test_chunks_of_a_call_are_unrelated() -> None:
