@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from corgi_core.batches import batches
 from corgi_core.devices import inference
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of_file
-from corgi_core.progress import track
+from corgi_core.progress import report
 
-IMAGES_AT_ONCE = 32
+IMAGES_AT_ONCE = 32  # unless a GPU has memory for more
 
 
 class InceptionFeatures:
@@ -54,13 +55,13 @@ class InceptionFeatures:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> NDArray[np.floating[Any]]:
         """Features [n, d] of images [n, 3, h, w] in [0, 1]."""
-        batches = torch.split((images * 255).round().to(torch.uint8), IMAGES_AT_ONCE)
         takes_flag = "return_features" in str(self.module.forward.schema)
         options = {"return_features": True} if takes_flag else {}
+        features = []
         with inference(self.device, "fp32"):
-            features = [
-                self.module(batch.to(self.device), **options)
-                for batch in track(batches, "Inception features")
-            ]
+            for rows in batches(len(images), self.device, IMAGES_AT_ONCE):
+                pixels = (images[rows].to(self.device) * 255).round().to(torch.uint8)
+                features.append(self.module(pixels, **options))
+                report("Inception features", rows.stop, len(images))
         found: NDArray[np.floating[Any]] = torch.cat(features).cpu().numpy()
         return found
