@@ -20,14 +20,21 @@ class TrainingSteps:
     Args:
         task: What is trained.
         settings: Its batch, precision and optimiser.
-        model: What `task.build()` made and `task.prepare()` has set.
+        model: What `task.build()` made and `task.prepare()` has set, on the device.
+        device: Where it is trained.
     """
 
-    def __init__(self, task: Task[Any], settings: TrainingSettings, model: nn.Module) -> None:
+    def __init__(
+        self,
+        task: Task[Any],
+        settings: TrainingSettings,
+        model: nn.Module,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.model = model.train()
         self._average = MovingAverage(model, settings.ema_decay)
         self._optimizer = AdamW(model, settings)
-        self._gradient = BatchGradient(task, model, settings, 0, 1, torch.device("cpu"))
+        self._gradient = BatchGradient(task, model, settings, 0, 1, torch.device(device))
         self._rate, self._steps = settings.learning_rate / 100, 0
 
     def step(self) -> None:
