@@ -127,26 +127,6 @@ def _holds(path: Path, text: str) -> bool:
     return False
 
 
-_common: dict[str, Any] = {}  # what several tasks of this worker have in common
-
-
-def apply_on_worker(function: Any, common: list[Any], item: Any) -> Any:
-    """function(common, item) on one thread.
-
-    `common` is a reference in a list, which Ray does not resolve: a worker's first task fetches
-    what it names, and the next tasks use the same object.
-    """
-    import ray
-    import torch
-
-    torch.set_num_threads(1)
-    (reference,) = common
-    if reference.hex() not in _common:
-        _common.clear()
-        _common[reference.hex()] = ray.get(reference)
-    return function(_common[reference.hex()], item)
-
-
 def _process_group(shape: WorkerShape) -> Any:
     """Torch's process group; one worker needs none, and Ray's controller then loads no torch.
 
