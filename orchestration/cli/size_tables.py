@@ -22,8 +22,8 @@ def memory_table(sizes: Sequence[ModelSize]) -> Table:
             continue
         before, after = (size.weights, size.state), (size.activations, size.memory)
         table.add_row(
-            size.model, f"{size.parameters:,}", *map(_gibibytes, before), str(size.microbatch),
-            *map(_gibibytes, after),
+            size.model, f"{size.parameters:,}", *map(_gibibytes, before),
+            str(size.microbatch), *map(_gibibytes, after),
         )  # fmt: skip
     return table
 
@@ -72,7 +72,7 @@ def notes(sizes: Sequence[ModelSize], device_flops: float) -> Iterator[str]:
 def _table(title: str, names: Sequence[str]) -> Table:
     numbers = [Column(name, justify="right", no_wrap=True) for name in names]
     return Table(
-        Column("model", no_wrap=True), *numbers,
+        Column("model", overflow="fold"), *numbers,  # a narrow terminal wraps names, not numbers
         title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True,
     )  # fmt: skip
 
