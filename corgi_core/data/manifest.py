@@ -73,7 +73,7 @@ def _modified(path: Path | UPath) -> int:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What is to be known of a shard without reading it."""
+    """Counts, size and digests of a shard, known without reading its images."""
 
     name: str
     images: int

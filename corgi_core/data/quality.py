@@ -245,7 +245,7 @@ def _checked(
 
 
 class _Shard:
-    """What passes of one shard, and what is to be noted of the rest."""
+    """The samples of one shard that pass the gate, and the records of the others."""
 
     def __init__(self, earlier: _EarlierPixels, number: int) -> None:
         self._earlier, self._number = earlier, number

@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from orchestration.resources.interrupts import signals_handled_by
+
 PATIENCE = 4.0  # seconds for the main thread to end in order
 MESSAGE = "Interrupted. Run the same command again to continue."
 
@@ -41,15 +42,8 @@ def interrupts_raised() -> Iterator[None]:
 
     Also where this process was started with SIGINT ignored, as a shell's background jobs are.
     """
-    if threading.current_thread() is not threading.main_thread():
+    with signals_handled_by(_raise):
         yield
-        return
-    before = {number: signal.signal(number, _raise) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ def test_a_cpu_gets_batches_of_the_usual_size(count: int, usual: int) -> None:
 
 
 class Memory:
-    """A GPU's memory, as torch.cuda tells of it; a row takes `each` bytes, of which some stay."""
+    """A GPU's memory, as torch.cuda reports it; a row takes `each` bytes, of which some stay."""
 
     def __init__(self, total: int, each: int, stays: int) -> None:
         self.total, self.each, self.stays = total, each, stays

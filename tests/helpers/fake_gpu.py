@@ -3,7 +3,7 @@
 A tensor moved there is wrapped. Operations on wrapped tensors compute on the CPU what is inside, so
 that results can be compared with the CPU's; they fail where tensors of both devices meet, and so
 does numpy. torch's own fakes know shapes alone, and code that looks at values cannot run on them.
-The device says "meta" because a CPU build of torch refuses others in too many places.
+The device is named "meta", since a CPU build of torch refuses most operations on others.
 
 The one private module here, torch.utils._python_dispatch of torch 2.13, is what torch documents for
 tensors like these; the tests import it, Corgi does not.

@@ -30,7 +30,7 @@ def test_an_evaluation_may_take_longer_than_a_collective_waits(tmp_path: Path) -
 
 
 def test_a_worker_that_dies_is_not_waited_for(tmp_path: Path) -> None:
-    """Nobody is to wait a day for it: whoever started the workers replaces them."""
+    """The others do not wait for a dead worker: their wait ends, and Ray replaces it."""
     began = time.monotonic()
     task = TinyTask(plain=True, die_evaluating=True)
     started = processes.start(task, SHORT, tmp_path, workers=2)
