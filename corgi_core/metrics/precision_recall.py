@@ -3,11 +3,15 @@
 A set's manifold is the union of balls around its features, each of which reaches to the feature's
 k-th nearest neighbour. Precision is the share of generated features inside the real manifold,
 recall the share of real ones inside the generated manifold: quality and coverage, measured apart.
+
+Distances are computed between blocks of features, so memory holds the features and one block.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +19,7 @@ from numpy.typing import NDArray
 from corgi_core.errors import CorgiError
 
 NEIGHBOURS = 3  # k, the paper's
+BLOCK = 1024  # features
 
 Features = NDArray[np.floating[Any]]
 
@@ -24,6 +29,46 @@ class PrecisionRecall(NamedTuple):
 
     precision: float
     recall: float
+
+
+@dataclass(frozen=True)
+class Manifold:
+    """The balls around a set of features.
+
+    Attributes:
+        features: Their centres [n, d].
+        squared_radii: The squared distance of each to its k-th nearest other one, float64 [n].
+    """
+
+    features: Features
+    squared_radii: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, features: Features, neighbours: int = NEIGHBOURS) -> Self:
+        """The manifold of features [n, d], n > `neighbours`.
+
+        Raises:
+            CorgiError: If there are too few features, or one is not finite.
+        """
+        if len(features) <= neighbours:
+            raise CorgiError(
+                f"{len(features)} pictures have no {neighbours} nearest neighbours each",
+                f"compare more than {neighbours}",
+            )
+        if not np.isfinite(features).all():
+            raise CorgiError("a feature is not finite", "look for broken images or embeddings")
+        return cls(features, _squared_radii(features, neighbours))
+
+    def share_within(self, points: Features) -> float:
+        """The share of points [m, d] that are in any of the balls."""
+        inside = 0
+        for rows in _blocks(len(points)):
+            found = np.zeros(len(points[rows]), dtype=bool)
+            for columns in _blocks(len(self.features)):
+                distances = _squared_distances(points[rows], self.features[columns])
+                found |= (distances <= self.squared_radii[columns]).any(axis=1)
+            inside += int(found.sum())
+        return inside / len(points)
 
 
 def precision_recall(
@@ -48,36 +93,42 @@ def precision_recall(
         >>> precision_recall(real, half_outside).precision
         0.5
     """
-    for features in (real, generated):
-        if len(features) <= neighbours:
-            raise CorgiError(
-                f"{len(features)} pictures have no {neighbours} nearest neighbours each",
-                f"compare more than {neighbours}",
-            )
-        if not np.isfinite(features).all():
-            raise CorgiError("a feature is not finite", "look for broken images or embeddings")
-    between = _squared_distances(generated, real)
+    return between(Manifold.of(real, neighbours), Manifold.of(generated, neighbours))
+
+
+def between(real: Manifold, generated: Manifold) -> PrecisionRecall:
+    """Precision and recall of generated features, from the manifolds of both sets."""
     return PrecisionRecall(
-        precision=_share_within(between, _squared_radii(real, neighbours)),
-        recall=_share_within(between.T, _squared_radii(generated, neighbours)),
+        precision=real.share_within(generated.features),
+        recall=generated.share_within(real.features),
     )
 
 
-def _share_within(distances: Features, radii: Features) -> float:
-    """The share of rows that are in any column's ball."""
-    return float((distances <= radii).any(axis=1).mean())
-
-
-def _squared_radii(features: Features, neighbours: int) -> Features:
+def _squared_radii(features: Features, neighbours: int) -> NDArray[np.float64]:
     """To the k-th nearest other feature, squared [n]."""
-    distances = _squared_distances(features, features)
-    np.fill_diagonal(distances, -1)  # itself comes first, whatever rounding says
-    return np.partition(distances, neighbours, axis=1)[:, neighbours]
+    radii = np.empty(len(features))
+    for rows in _blocks(len(features)):
+        nearest = np.empty((len(features[rows]), 0))
+        for columns in _blocks(len(features)):
+            distances = _squared_distances(features[rows], features[columns])
+            if rows == columns:
+                np.fill_diagonal(distances, -1)  # itself comes first, whatever rounding says
+            candidates = np.concatenate([nearest, distances], axis=1)
+            few = min(neighbours, candidates.shape[1] - 1)
+            nearest = np.partition(candidates, few, axis=1)[:, : few + 1]
+        radii[rows] = nearest.max(axis=1)
+    return radii
 
 
-def _squared_distances(a: Features, b: Features) -> Features:
+def _blocks(count: int) -> Iterator[slice]:
+    """The rows 0 … count − 1 in blocks; the same blocks for every set of as many rows."""
+    for first in range(0, count, BLOCK):
+        yield slice(first, min(first + BLOCK, count))
+
+
+def _squared_distances(a: Features, b: Features) -> NDArray[np.float64]:
     """[n, m], in float64; not below 0."""
     x, y = a.astype(np.float64), b.astype(np.float64)
     squares = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)
-    distances: Features = (squares - 2 * x @ y.T).clip(min=0)
-    return distances
+    distances: NDArray[np.float64] = squares - 2 * x @ y.T
+    return distances.clip(min=0, out=distances)

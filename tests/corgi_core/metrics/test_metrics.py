@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from corgi_core.errors import CorgiError
-from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
+from corgi_core.metrics.frechet import FeatureStatistics, FeatureSums, frechet_distance
 from corgi_core.metrics.inception import InceptionFeatures
 
 
@@ -47,7 +47,37 @@ def test_singular_covariances_are_no_trouble():
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
 
 
+def test_chunks_have_the_statistics_of_the_whole():
+    random = np.random.default_rng(3)
+    features = (1e3 + random.normal(size=(1000, 24))).astype(np.float32)
+    whole, chunks = FeatureStatistics.of(features), np.split(features, [1, 300, 813])
+    merged = FeatureStatistics.of_chunks(chunks)
+    for found in (whole, merged):
+        np.testing.assert_allclose(found.mean, features.mean(axis=0, dtype=np.float64), rtol=1e-13)
+        np.testing.assert_allclose(
+            found.covariance, np.cov(features.astype(np.float64), rowvar=False), atol=1e-12
+        )
+    again = FeatureStatistics.of_chunks(iter(chunks))
+    assert (again.covariance == merged.covariance).all()
+
+
+def test_sums_add_up_in_any_grouping_and_about_one_origin_only():
+    random = np.random.default_rng(4)
+    a, b, c = (random.normal(size=(n, 5)) for n in (3, 1, 7))
+    origin = random.normal(size=5)
+    sums = [FeatureSums.of(part, origin) for part in (a, b, c)]
+    found = (sums[0] + (sums[1] + sums[2])).statistics
+    expected = np.cov(np.concatenate([a, b, c]), rowvar=False)
+    np.testing.assert_allclose(found.covariance, expected, atol=1e-14)
+    with pytest.raises(ValueError, match="origins"):
+        sums[0] + FeatureSums.of(b)
+
+
 def test_bad_features_are_refused():
+    with pytest.raises(CorgiError, match="two images"):
+        FeatureStatistics.of_chunks([])
+    with pytest.raises(CorgiError, match="not finite"):
+        FeatureStatistics.of_chunks([np.zeros((3, 4)), np.full((3, 4), np.nan)])
     with pytest.raises(CorgiError, match="two images"):
         FeatureStatistics.of(np.zeros((1, 4)))
     with pytest.raises(CorgiError, match="not finite"):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corgi_core.errors import CorgiError
-from corgi_core.metrics.precision_recall import precision_recall
+from corgi_core.metrics.precision_recall import BLOCK, precision_recall
 
 
 def within(points, manifold, neighbours):
@@ -32,6 +32,29 @@ def test_agrees_with_brute_force(seed, n, m, neighbours):
     found = precision_recall(real, generated, neighbours)
     assert found.precision == pytest.approx(within(generated, real, neighbours))
     assert found.recall == pytest.approx(within(real, generated, neighbours))
+
+
+def plain(points, manifold, neighbours):
+    """The share within, with all distances in memory at once."""
+
+    def distances(a, b):
+        squares = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
+        return squares.clip(min=0)
+
+    own = distances(manifold, manifold)
+    np.fill_diagonal(own, -1)
+    radii = np.sort(own, axis=1)[:, neighbours]
+    return (distances(points, manifold) <= radii).any(axis=1).mean()
+
+
+def test_blocks_give_what_the_whole_matrix_of_distances_gives():
+    random = np.random.default_rng(2)
+    real = random.normal(size=(2 * BLOCK + 3, 6)).astype(np.float32)
+    generated = 1.2 * random.normal(size=(BLOCK + 1, 6)).astype(np.float32) + 0.4
+    found = precision_recall(real, generated)
+    a, b = real.astype(np.float64), generated.astype(np.float64)
+    assert found == (plain(b, a, 3), plain(a, b, 3))
+    assert 0.5 < found.precision < found.recall < 1
 
 
 def test_a_collapsed_generator_is_precise_and_recalls_little():
