@@ -15,10 +15,10 @@ from corgi_core.data.arrays import (
     Arrays,
     ArrayStore,
     MissingShard,
+    Sharded,
     compute_missing,
     write_shard,
 )
-from corgi_core.data.dataset import Dataset
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import is_marked
 
@@ -31,14 +31,16 @@ class ArrayJob(ABC):
     and every worker loads it once.
 
     Attributes:
-        images: The dataset.
+        images: The dataset, or what else comes in shards.
         what: What progress is reported as.
         uses_device: Whether a GPU makes it faster.
+        weight: How many embedded images an image takes as long as.
     """
 
-    images: Dataset
+    images: Sharded
     what: ClassVar[str]
     uses_device: ClassVar[bool] = False
+    weight: ClassVar[int] = 1
 
     @property
     @abstractmethod
@@ -60,7 +62,7 @@ class ArrayJob(ABC):
     def folders(self) -> list[Path | UPath]:
         """The folders that it reads."""
         values = (getattr(self, each.name) for each in fields(self))
-        found = (value.folder if isinstance(value, _IN_FOLDERS) else value for value in values)
+        found = (getattr(value, "folder", value) for value in values)
         return [value for value in found if isinstance(value, Path | UPath)]
 
     def run(self, folder: Path | UPath, device: str, threads: int) -> ArrayStore:
@@ -72,9 +74,6 @@ class ArrayJob(ABC):
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
-_IN_FOLDERS = Dataset, ArrayStore  # what pickles as its folder
-
-
 @dataclass(frozen=True)
 class ShardWriter:
     """Computes shards of a job and writes them to a folder that `missing_shards` has prepared."""
@@ -82,7 +81,7 @@ class ShardWriter:
     job: ArrayJob
     folder: Path | UPath
 
-    def opened(self, device: str, threads: int) -> Callable[[MissingShard], None]:
+    def opened(self, device: str, threads: int) -> Callable[[MissingShard], MissingShard]:
         """Load what the job needs, and return the function that computes and writes one shard.
 
         Raises CorgiError where this machine does not see a folder.
@@ -96,8 +95,9 @@ class ShardWriter:
             )
         compute = self.job.opened(device, threads)
 
-        def write(shard: MissingShard) -> None:
+        def write(shard: MissingShard) -> MissingShard:
             write_shard(self.folder, shard, compute(shard.name))
+            return shard
 
         return write
 

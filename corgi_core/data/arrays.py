@@ -13,13 +13,13 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import safetensors.numpy
 from upath import UPath
 
-from corgi_core.data.dataset import Dataset, copy_folder
+from corgi_core.data.dataset import copy_folder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import (
     atomic_file,
@@ -36,6 +36,20 @@ Arrays: TypeAlias = dict[str, np.ndarray]
 """A shard's arrays by name, with the same number of rows each, and "keys" among them."""
 
 _KEYS = "keys"  # stored as the bytes of a JSON list, since safetensors knows no strings
+
+
+class Sharded(Protocol):
+    """What arrays are computed from, a shard at a time: a `Dataset`, or what is made of one."""
+
+    @property
+    def shards(self) -> list[str]:
+        """The shards' names, in order."""
+
+    def shard_digest(self, shard: str) -> str:
+        """Names what the arrays of a shard are computed from."""
+
+    def images_in(self, shard: str) -> int:
+        """How many images a shard has: the unit of progress."""
 
 
 class ArrayStore:
@@ -183,7 +197,7 @@ class MissingShard:
 
 def compute_missing(
     folder: Path | UPath,
-    dataset: Dataset,
+    dataset: Sharded,
     spec: Mapping[str, Any],
     compute: Callable[[str], Arrays],
     what: str,
@@ -208,7 +222,7 @@ def compute_missing(
 
 
 def missing_shards(
-    folder: Path | UPath, dataset: Dataset, spec: Mapping[str, Any]
+    folder: Path | UPath, dataset: Sharded, spec: Mapping[str, Any]
 ) -> list[MissingShard]:
     """The shards that `compute_missing` would compute; prepares `folder` for their files.
 
@@ -245,21 +259,26 @@ def write_shard(folder: Path | UPath, shard: MissingShard, arrays: Arrays) -> No
 
 
 def report_shards(
-    written: Iterable[object], dataset: Dataset, missing: Sequence[MissingShard], what: str
+    written: Iterable[MissingShard],
+    dataset: Sharded,
+    missing: Sequence[MissingShard],
+    what: str,
 ) -> None:
-    """Go through `written`, an item a shard of the `missing` ones, and report progress.
+    """Go through `written`, the `missing` shards in any order, and report progress in images.
 
     Shards that were there before count as done from the start.
     """
-    total = len(dataset.shards)
-    report(what, total - len(missing), total)
-    for done, _ in enumerate(written, start=total - len(missing) + 1):
+    total = sum(map(dataset.images_in, dataset.shards))
+    done = total - sum(dataset.images_in(shard.name) for shard in missing)
+    report(what, done, total)
+    for shard in written:
+        done += dataset.images_in(shard.name)
         report(what, done, total)
 
 
 def finished_store(
     folder: Path | UPath,
-    dataset: Dataset,
+    dataset: Sharded,
     spec: Mapping[str, Any],
     missing: Sequence[MissingShard],
 ) -> ArrayStore:
@@ -284,7 +303,7 @@ def finished_store(
     return ArrayStore(folder, recomputed=len(missing))
 
 
-def _sources(dataset: Dataset, spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _sources(dataset: Sharded, spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each shard with the digest of what its arrays are computed from."""
     about = _as_read_back(spec)
     for shard in dataset.shards:

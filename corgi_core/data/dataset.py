@@ -180,6 +180,10 @@ class Dataset:
         """Names what arrays are computed from: one shard's keys, images and captions."""
         return self.records[shard].content
 
+    def images_in(self, shard: str) -> int:
+        """How many images a shard has; no manifest is read."""
+        return self.records[shard].images
+
     def images(self, shard: str) -> Iterator[tuple[str, bytes]]:
         """(key, the image file's bytes) of one shard, in the manifest's order."""
         for key, _, image in self._files(shard):

@@ -31,6 +31,7 @@ class Pixels(ArrayJob):
         size: The squares' side in pixels.
     """
 
+    images: Dataset
     size: int
     what = "pixels"
 

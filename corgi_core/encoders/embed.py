@@ -48,6 +48,7 @@ class ImageEmbedding(ArrayJob):
         precision: Of the encoder on a GPU, as `corgi_core.devices.inference` has it.
     """
 
+    images: Dataset
     pixels: ArrayStore | None
     clip: ClipSource
     precision: InferencePrecision = field(default="auto", kw_only=True)
@@ -81,6 +82,7 @@ class TextEmbedding(ArrayJob):
         precision: Of the encoders on a GPU, as `corgi_core.devices.inference` has it.
     """
 
+    images: Dataset
     clip: ClipSource
     text: str
     text_tokens: int
@@ -108,6 +110,7 @@ class TextEmbedding(ArrayJob):
 class PrecomputedEmbedding(ArrayJob):
     """The dataset's own embeddings, stored as those of `ImageEmbedding` are."""
 
+    images: Dataset
     what = "image embeddings"
 
     @property

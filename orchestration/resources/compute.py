@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from corgi_core.config import TrainingSettings
     from corgi_core.data.array_jobs import ArrayJob
     from corgi_core.data.arrays import ArrayStore, MissingShard
-    from corgi_core.data.dataset import Dataset
     from corgi_core.devices import Device
     from corgi_core.training.metrics_log import Entry
     from corgi_core.training.run_folder import TrainingResult
@@ -241,8 +240,8 @@ class Compute(LocalRay):
 
         missing = missing_shards(folder, job.images, job.spec)
         opened = ShardWriter(job, folder).opened
-        written: Iterator[None] = iter(())
-        if self._worth_ray(job.images, missing):
+        written: Iterator[MissingShard] = iter(())
+        if self._worth_ray(job, missing):
             gpus = self.gpus_per_worker if job.uses_device else 0
             written = self._on_workers(
                 opened, missing, self.cpus_per_worker, gpus, lambda shard: f"shard {shard.name}"
@@ -255,8 +254,8 @@ class Compute(LocalRay):
         report_shards(written, job.images, missing, job.what)
         return finished_store(folder, job.images, job.spec, missing)
 
-    def _worth_ray(self, dataset: Dataset, missing: Sequence[MissingShard]) -> bool:
-        images = sum(dataset.records[shard.name].images for shard in missing)
+    def _worth_ray(self, job: ArrayJob, missing: Sequence[MissingShard]) -> bool:
+        images = job.weight * sum(job.images.images_in(shard.name) for shard in missing)
         return self.num_workers > 0 and len(missing) > 1 and images >= self.min_images
 
     def _on_workers(

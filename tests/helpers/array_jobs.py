@@ -13,6 +13,7 @@ import numpy as np
 
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays
+from corgi_core.data.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Numbers(ArrayJob):
         deaths: … until so many have.
     """
 
+    images: Dataset
     log: Path
     die_at: str = ""
     deaths: int = 0
