@@ -88,7 +88,7 @@ def images(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors", "ray"},
-    metadata=decided_by("image_size", revision=1),
+    metadata=decided_by("image_size", revision=2),
 )
 def pixels(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute

@@ -20,7 +20,7 @@ CLIP = "clip_encoder"  # read by the workers, from its folder
     kinds=KINDS,
     deps=[CLIP],
     pool=DEVICE,
-    metadata=decided_by("encoders", revision=2),
+    metadata=decided_by("encoders", revision=3),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext,
@@ -44,7 +44,7 @@ def image_embeddings(
     kinds={*KINDS, "transformers"},
     deps=[CLIP],
     pool=DEVICE,
-    metadata=decided_by("encoders", revision=2),
+    metadata=decided_by("encoders", revision=3),
 )
 def text_embeddings(
     context: dg.AssetExecutionContext,
@@ -52,7 +52,7 @@ def text_embeddings(
     workspace: Workspace,
     compute: Compute,
 ) -> dg.MaterializeResult[ArrayStore]:
-    """One row a caption: the CLIP text embedding, and the text encoder's tokens with their mask."""
+    """One row a caption: the CLIP text embedding, and the text encoder's tokens, ragged."""
     from corgi_core.encoders.embed import TextEmbedding
 
     encoders, precision = workspace.preset.encoders, workspace.preset.inference_precision

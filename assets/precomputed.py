@@ -35,7 +35,7 @@ GROUP = "embeddings"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors", "ray"},
-    metadata=decided_by(revision=2),
+    metadata=decided_by(revision=3),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute

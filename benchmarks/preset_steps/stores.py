@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
+from corgi_core.data.ragged import RaggedArray
 from corgi_core.gaussians.bank import GaussianBank
 
 SAMPLES = 4  # images, each with a caption
@@ -55,9 +56,9 @@ class Stores:
 
     def texts(self, width: int, tokens: int) -> ArrayStore:
         """A caption an image, each of `tokens` tokens of that width."""
+        vectors = _random().standard_normal((SAMPLES * tokens, width)).astype(np.float16)
         arrays = {
-            "tokens": _random().standard_normal((SAMPLES, tokens, width)).astype(np.float16),
-            "mask": np.ones((SAMPLES, tokens), dtype=bool),
+            "tokens": RaggedArray.of_lengths(vectors, np.full(SAMPLES, tokens)),
             "text": self._vectors,
         }
         about = {"text_width": width, "text_tokens": tokens, "text_encoder": "random"}
@@ -85,7 +86,7 @@ class Stores:
             "width": self._width,
         }  # fmt: skip
 
-    def _store(self, name: str, spec: dict[str, Any], arrays: dict[str, np.ndarray]) -> ArrayStore:
+    def _store(self, name: str, spec: dict[str, Any], arrays: Arrays) -> ArrayStore:
         whole = {"keys": self.keys, **arrays}
         return compute_missing(self.folder / name, Shard(), spec, lambda _: whole, name)  # type: ignore[arg-type]
 

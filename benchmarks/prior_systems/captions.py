@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from benchmarks.prior_systems.system import Captions, Case
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
 
 CONCEPTS, IN_A_CAPTION = 32, 3
@@ -83,16 +84,14 @@ class StoredCaptions:
         images, texts = (
             ArrayStore.load(folder / f"{kind}_embeddings") for kind in ("image", "text")
         )
-        tokens, self._mask = (torch.from_numpy(texts.read(name)) for name in ("tokens", "mask"))
-        longer, wider = case.text_tokens - tokens.shape[1], case.text_width - tokens.shape[2]
-        if longer < 0 or wider < 0:
+        self._tokens = texts.read_ragged("tokens")
+        longest, width = int(self._tokens.lengths.max()), self._tokens.values.shape[1]
+        if longest > case.text_tokens or width > case.text_width:
             raise CorgiError(
-                f"captions of {folder} are {tokens.shape[1]} tokens of width {tokens.shape[2]}, "
+                f"captions of {folder} are up to {longest} tokens of width {width}, "
                 f"more than {case.text_tokens} of {case.text_width}",
                 "use embeddings of a smaller text encoder",
             )
-        self._tokens = F.pad(tokens, (0, wider, 0, longer))
-        self._mask = F.pad(self._mask, (0, longer))
         self._text = torch.from_numpy(texts.read("text")).float()
         image_rows = images.rows_of(texts.keys)
         self._image = torch.from_numpy(images.read("image")[image_rows]).float()
@@ -113,7 +112,10 @@ class StoredCaptions:
         return self._rows(self._held_out_rows[chosen])
 
     def _rows(self, rows: Tensor) -> Captions:
-        tokens, mask = self._tokens[rows].float(), self._mask[rows]
+        tokens, mask = padded(self._tokens.take(rows.numpy()))
+        longer = self._case.text_tokens - mask.shape[1]
+        tokens = F.pad(tokens, (0, self._case.text_width - tokens.shape[2], 0, longer))
+        mask = F.pad(mask, (0, longer))
         return _on_device(self._case, tokens, mask, self._text[rows], self._image[rows])
 
 

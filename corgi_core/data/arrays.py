@@ -1,6 +1,7 @@
 """Arrays that belong to a dataset's images, sharded as it is, each shard computed only once.
 
-<folder>/00000.safetensors   several arrays with the same number of rows, and the rows' keys
+<folder>/00000.safetensors   several arrays with the same number of rows, and the rows' keys;
+                             a ragged array is two, its `values` and its `offsets`
 <folder>/00000.json          what that file was computed from, and its SHA-256
 <folder>/index.json          the spec and all shards' records; written last, so it means "whole"
 """
@@ -20,6 +21,7 @@ import safetensors.numpy
 from upath import UPath
 
 from corgi_core.data.dataset import copy_folder
+from corgi_core.data.ragged import RaggedArray
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import (
     atomic_file,
@@ -31,11 +33,12 @@ from corgi_core.io.files import (
 )
 from corgi_core.progress import report
 
-FORMAT = 2  # raised when names inside the spec or the shards change
-Arrays: TypeAlias = dict[str, np.ndarray]
+FORMAT = 3  # raised when names inside the spec or the shards change; 3: tokens are ragged
+Arrays: TypeAlias = dict[str, np.ndarray | RaggedArray]
 """A shard's arrays by name, with the same number of rows each, and "keys" among them."""
 
 _KEYS = "keys"  # stored as the bytes of a JSON list, since safetensors knows no strings
+_VALUES, _OFFSETS = ".values", ".offsets"  # of a ragged array, after its name
 
 
 class Sharded(Protocol):
@@ -130,6 +133,14 @@ class ArrayStore:
         keys, array = self._read(shard, _KEYS, name)
         return keys, array
 
+    def read_ragged(self, name: str) -> RaggedArray:
+        """All rows of the ragged array `name`."""
+        return RaggedArray.concatenated([self.read_ragged_shard(s, name) for s in self.shards])
+
+    def read_ragged_shard(self, shard: str, name: str) -> RaggedArray:
+        """One shard's rows of the ragged array `name`."""
+        return RaggedArray(*self._read(shard, name + _VALUES, name + _OFFSETS))
+
     def chunks(self, name: str, keys: Container[str] | None = None) -> Iterator[np.ndarray]:
         """The array `name` a shard at a time, [rows, …] each, in the store's order.
 
@@ -149,8 +160,11 @@ class ArrayStore:
             raise CorgiError(f"{path} is damaged: its SHA-256 is wrong", "compute the arrays again")
         arrays = safetensors.numpy.load(content)
         if absent := [name for name in names if name not in arrays]:
-            known = ", ".join(sorted(set(arrays) - {_KEYS}))
-            raise CorgiError(f"{self.folder} has no array {absent[0]!r}", f"choose one of {known}")
+            known = ", ".join(sorted({_plain(name) for name in arrays} - {_KEYS}))
+            raise CorgiError(
+                f"{self.folder} has no array {_plain(absent[0])!r} of that kind",
+                f"choose one of {known}",
+            )
         return [_read_keys(arrays[n]) if n == _KEYS else arrays[n] for n in names]
 
     def rows_of(self, keys: Iterable[str]) -> np.ndarray:
@@ -248,8 +262,11 @@ def write_shard(folder: Path | UPath, shard: MissingShard, arrays: Arrays) -> No
     rows = {name: len(array) for name, array in arrays.items()}
     if len(set(rows.values())) != 1:
         raise ValueError(f"the arrays of shard {shard.name} differ in their number of rows: {rows}")
-    stored = {name: np.ascontiguousarray(a) for name, a in arrays.items() if name != _KEYS}
-    stored[_KEYS] = np.frombuffer(json.dumps(arrays[_KEYS].tolist()).encode(), np.uint8)
+    stored = {
+        stored_as: np.ascontiguousarray(array)
+        for name, values in arrays.items()
+        for stored_as, array in _parts(name, values)
+    }
     content = safetensors.numpy.save(stored)
     with atomic_file(folder / f"{shard.name}.safetensors") as temporary:
         temporary.write_bytes(content)
@@ -348,6 +365,21 @@ def _is_there(folder: Path | UPath, shard: str, source: str) -> bool:
         return False
     content = (folder / f"{shard}.safetensors").read_bytes()
     return bool(record["sha256"] == hashlib.sha256(content).hexdigest())
+
+
+def _parts(name: str, array: np.ndarray | RaggedArray) -> Iterator[tuple[str, np.ndarray]]:
+    """What a file holds for an array, by the names there."""
+    if isinstance(array, RaggedArray):
+        yield from ((name + _VALUES, array.values), (name + _OFFSETS, array.offsets))
+    elif name == _KEYS:
+        yield name, np.frombuffer(json.dumps(array.tolist()).encode(), np.uint8)
+    else:
+        yield name, array
+
+
+def _plain(name: str) -> str:
+    """An array's name without what a ragged one's parts add to it."""
+    return name.removesuffix(_VALUES).removesuffix(_OFFSETS)
 
 
 def _read_keys(stored: np.ndarray) -> np.ndarray:

@@ -23,10 +23,11 @@ from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.pixels import decoded
 from corgi_core.data.prefetch import batched, in_order
+from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.vectors import Space, read_vector
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.similarity import scale_per_encoder
-from corgi_core.encoders.tokens import TokenEncoder
+from corgi_core.encoders.tokens import TokenEncoder, ragged
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 
@@ -179,7 +180,7 @@ def embed_texts(
 
     Returns:
         One row a caption, its key being its image's, an image's captions in their order: "text"
-        float16 [m, d], "tokens" float16 [m, T, w] and "mask" bool [m, T].
+        float16 [m, d], and "tokens", ragged, float16 with w values a token.
 
     Raises:
         CorgiError: an encoder made a value that is not finite or that float16 cannot hold.
@@ -234,12 +235,12 @@ def _encoded(
 def _text_encoding(
     clip: ClipEnsemble, tokens: TokenEncoder, images: Dataset, threads: int
 ) -> Callable[[str], Arrays]:
-    def encode(captions: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        vectors, mask = tokens.encode(captions)
+    def encode(captions: list[str]) -> tuple[np.ndarray, RaggedArray]:
+        found = ragged(*tokens.encode(captions))
+        named = f"the text encoder {tokens.name!r}"
         return (
             _as_float16(clip.encode_texts(captions), _named(clip)),
-            _as_float16(vectors, f"the text encoder {tokens.name!r}"),
-            mask.numpy(),
+            RaggedArray(_as_float16(torch.from_numpy(found.values), named), found.offsets),
         )
 
     def encode_shard(shard: str) -> Arrays:
@@ -247,19 +248,20 @@ def _text_encoding(
         by_image = zip(rows["key"], rows["captions"], strict=True)
         pairs = [(key, text) for key, texts in by_image for text in texts or []]
         captions = [text for _, text in pairs]
-        text = np.zeros((len(pairs), clip.width), np.float16)
-        vectors = np.zeros((len(pairs), tokens.max_tokens, tokens.width), np.float16)
-        mask = np.zeros((len(pairs), tokens.max_tokens), bool)
         by_length = sorted(range(len(pairs)), key=lambda row: len(captions[row]))
-        batches = list(batched(by_length, _TEXT_BATCH))
-        chosen = ([captions[row] for row in batch] for batch in batches)
+        chosen = batched((captions[row] for row in by_length), _TEXT_BATCH)
         with _one_thread_each():
-            for batch, encoded in zip(batches, in_order(encode, chosen, threads), strict=True):
-                text[batch], vectors[batch], mask[batch] = encoded
-        keys = np.array([key for key, _ in pairs], dtype=str)
-        return {"keys": keys, "text": text, "tokens": vectors, "mask": mask}
+            texts, vectors = zip(empty, *in_order(encode, chosen, threads), strict=True)
+        in_turn = np.argsort(by_length)
+        return {
+            "keys": np.array([key for key, _ in pairs], dtype=str),
+            "text": np.concatenate(texts)[in_turn],
+            "tokens": RaggedArray.concatenated(vectors).take(in_turn),
+        }
 
-    encode([""])  # sets the tokenizers' lengths; from then on they only read, in any thread
+    # Sets the tokenizers' lengths; from then on they only read, in any thread.
+    text, vectors = encode([""])
+    empty = text[:0], vectors.take(np.arange(0))
     return encode_shard
 
 
@@ -297,6 +299,7 @@ def _text_spec(clip: ClipEnsemble, tokens: TokenEncoder) -> dict[str, Any]:
         "text_encoder": tokens.digest,
         "text_width": tokens.width,
         "text_tokens": tokens.max_tokens,
+        "text_features": "cached",
     }
     if clip.space != clip.digest:
         spec["text_tower"] = clip.digest

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from corgi_core.data.ragged import RaggedArray
 from corgi_core.devices import device_of, inference
 from corgi_core.errors import CorgiError
 from corgi_core.io.model_folder import digest_of_tensors
@@ -94,14 +96,13 @@ class TokenEncoder(nn.Module):
         return digest_of_tensors(self.model.state_dict())
 
     @torch.no_grad()
-    def encode(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Captions [n] → tokens float32 [n, T, w] and mask bool [n, T], T = `max_tokens`.
+    def encode(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Captions [n] → tokens float32 [n, T, w] and mask bool [n, T], T that of the longest.
 
-        Longer captions are cut. Where the mask is False the vectors are zero.
+        Captions of more than `max_tokens` are cut. Where the mask is False the vectors are zero.
         """
-        tokens = torch.zeros(len(captions), self.max_tokens, self.width)
-        mask = torch.zeros(len(captions), self.max_tokens, dtype=torch.bool)
         by_length = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+        chunks = []
         for start in range(0, len(captions), _BATCH):
             rows = by_length[start : start + _BATCH]
             read = self.tokenizer(
@@ -114,9 +115,13 @@ class TokenEncoder(nn.Module):
                 hidden = self.model(
                     input_ids=read.input_ids, attention_mask=read.attention_mask
                 ).last_hidden_state
+            chunks.append((rows, (hidden.float() * attn_mask.unsqueeze(-1)).cpu(), attn_mask.cpu()))
+        longest = max((mask.shape[1] for _, _, mask in chunks), default=1)
+        tokens = torch.zeros(len(captions), longest, self.width)
+        mask = torch.zeros(len(captions), longest, dtype=torch.bool)
+        for rows, vectors, attn_mask in chunks:
             length = attn_mask.shape[1]
-            tokens[rows, :length] = (hidden.float() * attn_mask.unsqueeze(-1)).cpu()
-            mask[rows, :length] = attn_mask.cpu()
+            tokens[rows, :length], mask[rows, :length] = vectors, attn_mask
         return tokens, mask
 
     def pooled(self, captions: list[str]) -> Tensor:
@@ -124,6 +129,32 @@ class TokenEncoder(nn.Module):
         chunks = [captions[i : i + _CHUNK] for i in range(0, len(captions), _CHUNK)]
         pooled = [mean_pooled(*self.encode(chunk)) for chunk in track(chunks, "encoding captions")]
         return torch.cat(pooled) if pooled else torch.zeros(0, self.width)
+
+
+def ragged(tokens: Tensor, mask: Tensor) -> RaggedArray:
+    """Tokens [n, T, w] of captions without the padding, which a mask [n, T] hides; on the CPU."""
+    lengths = mask.sum(dim=1).cpu().numpy()
+    return RaggedArray.of_lengths(tokens[mask].cpu().numpy(), lengths)
+
+
+def padded(tokens: RaggedArray, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Ragged tokens as a batch, padded to the longest caption; what is copied has no padding.
+
+    Args:
+        tokens: Of n captions, vectors of width w.
+        device: Where the batch is to be.
+
+    Returns:
+        Tokens float32 [n, T, w] and mask bool [n, T], T ≥ 1. Where the mask is False the vectors
+        are zero.
+    """
+    lengths = tokens.lengths
+    mask = np.arange(max(1, lengths.max(initial=0))) < lengths[:, None]
+    there = torch.from_numpy(np.flatnonzero(mask)).to(device)
+    values = torch.from_numpy(tokens.values).to(device).float()
+    batch = torch.zeros(*mask.shape, values.shape[1], device=device)
+    batch.view(mask.size, values.shape[1]).index_copy_(0, there, values)
+    return batch, torch.from_numpy(mask).to(device)
 
 
 def mean_pooled(tokens: Tensor, mask: Tensor) -> Tensor:

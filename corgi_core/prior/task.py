@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from corgi_core.config import PriorSettings
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.subsets import CaptionSubset
 from corgi_core.diffusion.schedule import Schedule, weighted_error
 from corgi_core.encoders.similarity import mean_encoder_cosine
+from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.model import PriorModel
@@ -30,11 +32,10 @@ HELD_OUT_CAPTIONS = 512
 class Captions:
     """Rows of captions with their images' embeddings, in memory.
 
-    tokens [n, T, w], mask [n, T], text [n, d], image [n, d].
+    tokens ragged, n rows of vectors of width w; text [n, d], image [n, d].
     """
 
-    tokens: Tensor
-    mask: Tensor
+    tokens: RaggedArray
     text: Tensor
     image: Tensor
 
@@ -55,8 +56,7 @@ class Captions:
         rows = texts.first_rows_among(keys) if one_each else texts.rows_among(keys)
         image_rows = images.rows_of(texts.keys[rows])
         return cls(
-            tokens=torch.from_numpy(texts.read("tokens")[rows]),
-            mask=torch.from_numpy(texts.read("mask")[rows]),
+            tokens=texts.read_ragged("tokens").take(rows),
             text=torch.from_numpy(texts.read("text")[rows].astype(np.float32)),
             image=torch.from_numpy(images.read("image")[image_rows].astype(np.float32)),
         )
@@ -66,23 +66,14 @@ class Captions:
 
     def __getitem__(self, rows: Tensor) -> Captions:
         """The given rows, of long."""
-        return Captions(self.tokens[rows], self.mask[rows], self.text[rows], self.image[rows])
+        return Captions(self.tokens.take(rows.numpy()), self.text[rows], self.image[rows])
 
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Tokens (float32, cut to the longest caption), mask, text, image of the given rows."""
-        mask = self.mask[rows]
-        length = max_length(mask)
-        return (
-            self.tokens[rows, :length].float(),
-            mask[:, :length],
-            self.text[rows],
-            self.image[rows],
-        )
-
-
-def max_length(mask: Tensor) -> int:
-    """The number of tokens of the longest caption in mask [n, T], one at least."""
-    return max(1, int(mask.sum(dim=1).max()))
+    def batch(
+        self, rows: Tensor, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Tokens (float32, padded to the longest caption), mask, text, image of the given rows."""
+        tokens, mask = padded(self.tokens.take(rows.numpy()), device)
+        return tokens, mask, self.text[rows].to(device), self.image[rows].to(device)
 
 
 @dataclass
@@ -147,7 +138,7 @@ class PriorTask(Task[PriorNetwork]):
 
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """Equation (4), mean over `noise_samples` pairs (t, noise) a caption, for rows [b]."""
-        tokens, attn_mask, text, z_0 = (x.to(random.device) for x in self.training.batch(rows))
+        tokens, attn_mask, text, z_0 = self.training.batch(rows, random.device)
         samples, schedule = self.settings.noise_samples, self._schedule
         bank = self._bank_on(random.device)
         c = bank.assign(text)

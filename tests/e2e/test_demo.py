@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from upath import UPath
 
 from corgi_core.config import CAPTION_SUBSETS, LANGUAGE_FREE, preset_named
@@ -79,7 +80,13 @@ def held_out(workspace):
     texts = ArrayStore.load(storage / "text_embeddings")
     embeddings = ArrayStore.load(storage / "image_embeddings")
     rows = texts.first_rows_among(captions)
-    read = {name: torch.from_numpy(texts.read(name)[rows]) for name in ("tokens", "mask", "text")}
+    stored = texts.read_ragged("tokens")
+    each = [stored.values[stored.offsets[row] : stored.offsets[row + 1]] for row in rows]
+    tokens = pad_sequence([torch.from_numpy(vectors) for vectors in each], batch_first=True)
+    lengths = torch.tensor([len(vectors) for vectors in each])
+    mask = torch.arange(tokens.shape[1]) < lengths[:, None]
+    text = torch.from_numpy(texts.read("text")[rows])
+    read = {"tokens": tokens, "mask": mask, "text": text}
     keys = texts.keys[rows]
     real = embeddings.read("image")[embeddings.rows_of(keys)]
     return keys, torch.from_numpy(real).float(), read

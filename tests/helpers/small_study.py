@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from corgi_core.config import Preset, StudySettings, TrainingSettings, preset_named
-from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset, write_dataset
+from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.shards import Sample
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.experiments.prior_ablation.measure import Study, measure_arm
@@ -65,16 +66,15 @@ def stores(folder: Path, images: Dataset) -> tuple[ArrayStore, ArrayStore]:
         keys = images.rows(shard)["key"].to_numpy(dtype=str)
         return {"keys": keys, "image": real[keys.astype(int)]}
 
-    def text(shard: str) -> dict[str, np.ndarray]:
+    def text(shard: str) -> Arrays:
         rows = images.rows(shard)
         keys = np.repeat(rows["key"].to_numpy(dtype=str), rows["captions"].map(len))
         which = keys.astype(int)
-        tokens = np.resize(meaning[which], (len(which), TOKENS, TEXT_WIDTH))
+        tokens = np.resize(meaning[which], (len(which) * TOKENS, TEXT_WIDTH)).astype(np.float16)
         return {
             "keys": keys,
             "text": meaning[which].astype(np.float16),
-            "tokens": tokens.astype(np.float16),
-            "mask": np.ones((len(which), TOKENS), bool),
+            "tokens": RaggedArray.of_lengths(tokens, np.full(len(which), TOKENS)),
         }
 
     about_text = {**spec, "text_width": TEXT_WIDTH, "text_tokens": TOKENS}

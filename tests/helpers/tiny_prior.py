@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from corgi_core.config import PriorSettings, TrainingSettings
-from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
+from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.subsets import CaptionSubset
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.task import PriorTask
@@ -51,14 +52,15 @@ def made_prior(
     lengths = random.integers(1, text_tokens + 1, pictures)
     text = random.standard_normal((pictures, width))
     image = np.tanh(text) + 0.3 * random.standard_normal((pictures, width)) + 0.5
-    tokens = random.standard_normal((pictures, text_tokens, text_width))
+    vectors = random.standard_normal((pictures, text_tokens, text_width)).astype(np.float16)
     mask = np.arange(text_tokens) < lengths[:, None]
+    tokens = RaggedArray.of_lengths(vectors[mask], lengths)
 
-    def store(name: str, about: dict[str, int], arrays: dict[str, np.ndarray]) -> ArrayStore:
+    def store(name: str, about: dict[str, int], arrays: Arrays) -> ArrayStore:
         spec = {"encoder": "made", "encoder_dims": [width], "width": width} | about
         return compute_missing(folder / name, OneShard(), spec, lambda _: arrays, name)  # type: ignore[arg-type]
 
-    texts = {"tokens": tokens.astype(np.float16), "mask": mask, "text": text.astype(np.float16)}
+    texts: Arrays = {"tokens": tokens, "text": text.astype(np.float16)}
     about = {"text_width": text_width, "text_tokens": text_tokens}
     held_out = pictures // 6
     return PriorTask(

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from corgi_core.batches import batches
 from corgi_core.config import CascadeSettings, StageSettings
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.ragged import RaggedArray
 from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.decoders.cascade.crops import cropped
 from corgi_core.decoders.cascade.decoder import BATCH_PIXELS, CascadeDecoder
@@ -29,19 +30,18 @@ from corgi_core.decoders.task import DecoderTask
 from corgi_core.devices import device_of
 from corgi_core.diffusion.parameterization import target
 from corgi_core.diffusion.schedule import Schedule
+from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import HeldOutRandom, StepRandom
 
 
 class CaptionTokens(NamedTuple):
-    """The tokens of all captions, and which of them belong to each training image.
+    """The tokens of all captions, ragged, and which of them belong to each training image.
 
-    Image i has the captions `rows[starts[i]]` … `rows[starts[i] + counts[i] − 1]`, rows of tokens
-    [m, T, w] and attn_mask [m, T].
+    Image i has the captions `rows[starts[i]]` … `rows[starts[i] + counts[i] − 1]`.
     """
 
-    tokens: Tensor
-    attn_mask: Tensor
+    tokens: RaggedArray
     rows: Tensor
     starts: Tensor
     counts: Tensor
@@ -51,7 +51,7 @@ class CaptionTokens(NamedTuple):
 class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
     """Training of a cascade, all stages in one run. Its loss is the mean of theirs.
 
-    `texts` holds "tokens" [m, T, w] and "mask" [m, T] of captions, for a cascade that reads them.
+    `texts` holds "tokens" of captions, ragged, for a cascade that reads them.
     It reads the captions of the images `captioned`; by default, of all.
     """
 
@@ -156,14 +156,14 @@ class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
         """
         if self._captions is None:
             return None
-        tokens, attn_mask, rows, starts, counts = self._captions
+        tokens, rows, starts, counts = self._captions
         cond_mask = cond_mask & (random.uniform() >= self.settings.text_dropout)
         count, number = counts[images], random.uniform().cpu()
         chosen = starts[images] + (number * count).long().clamp_max(count - 1)
         captions = rows[torch.where(count > 0, chosen, 0)]
         cond_mask = cond_mask & (count > 0).to(random.device)
-        attn = attn_mask[captions].to(random.device) & cond_mask[:, None]
-        return TextCond(tokens[captions].to(random.device).float(), attn)
+        batch, attn_mask = padded(tokens.take(captions.numpy()), random.device)
+        return TextCond(batch, attn_mask & cond_mask[:, None])
 
     @cached_property
     def _captions(self) -> CaptionTokens | None:
@@ -178,9 +178,8 @@ class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
         rows = [found.get(key, []) for key in self.train_keys]
         counts = torch.tensor([len(each) for each in rows])
         flat = torch.tensor([row for each in rows for row in each] or [0])
-        tokens = torch.from_numpy(self.texts.read("tokens"))
-        attn_mask = torch.from_numpy(self.texts.read("mask").astype(bool))
-        return CaptionTokens(tokens, attn_mask, flat, counts.cumsum(0) - counts, counts)
+        tokens = self.texts.read_ragged("tokens")
+        return CaptionTokens(tokens, flat, counts.cumsum(0) - counts, counts)
 
     @cached_property
     def _schedules(self) -> list[Schedule]:

@@ -71,10 +71,7 @@ class Study:
         keys = self.texts.keys[self.texts.rows_among(self.dataset.keys("test"))]
         first = np.sort(np.unique(keys, return_index=True)[1])
         few = np.linspace(0, len(first) - 1, min(len(first), self.preset.study.held_out))
-        rows = first[few.round().astype(np.int64)]
-        return Captions(
-            captions.tokens[rows], captions.mask[rows], captions.text[rows], captions.image[rows]
-        )
+        return captions[torch.from_numpy(first[few.round().astype(np.int64)])]
 
     @cached_property
     def scorer(self) -> Scorer:

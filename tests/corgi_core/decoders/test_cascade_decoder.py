@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from corgi_core.config import CascadeSettings, StageSettings
-from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.pixels import pixels
+from corgi_core.data.ragged import RaggedArray
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
 from corgi_core.decoders.cascade.memory import GB, image_memory
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape, downsampled
@@ -25,6 +26,7 @@ from corgi_core.decoders.decoder import SampleOptions, TextCond, signed
 from corgi_core.decoders.registry import load_decoder
 from corgi_core.diffusion.parameterization import target
 from corgi_core.diffusion.schedule import Schedule
+from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
@@ -291,10 +293,10 @@ def texts(cascade_task: CascadeTask, tmp_path_factory: pytest.TempPathFactory) -
     images = Dataset.load(cascade_task.pixels.folder.parent / "images")
     random = np.random.default_rng(0)
 
-    def compute(shard: str) -> dict[str, np.ndarray]:
+    def compute(shard: str) -> Arrays:
         keys = np.repeat(np.array(cascade_task.train_keys[:-1]), 2)
-        tokens = random.standard_normal((len(keys), 4, 5)).astype(np.float16)
-        return {"keys": keys, "tokens": tokens, "mask": np.ones((len(keys), 4), dtype=bool)}
+        values = random.standard_normal((len(keys) * 4, 5)).astype(np.float16)
+        return {"keys": keys, "tokens": RaggedArray.of_lengths(values, np.full(len(keys), 4))}
 
     spec = {"text_width": 5, "text_encoder": "made up"}
     return compute_missing(folder, images, spec, compute, "texts")
@@ -316,8 +318,8 @@ def test_a_cascade_reads_captions_beside_the_embedding(
         if keys[picture] == keys[-1]:
             assert not conditions[0].attn_mask[row].any()
         else:
-            own = texts.read("tokens")[texts.rows_of([keys[picture]])]
-            assert any(np.array_equal(conditions[0].tokens[row].numpy(), each) for each in own)
+            own, _ = padded(texts.read_ragged("tokens").take(texts.rows_of([keys[picture]])))
+            assert any(torch.equal(conditions[0].tokens[row], each) for each in own)
     decoder = reading.decoder(network.eval(), {})
     assert decoder.reads_text
     assert decoder.encoders["text_encoder"] == "made up"
@@ -330,7 +332,7 @@ def test_every_caption_of_an_image_is_sampled(cascade_task: CascadeTask, texts: 
     settings = altered(text_width=5, text_dropout=0.0, cond_dropout=0.0)
     reading = replace(cascade_task, settings=settings, texts=texts)
     images, cond_mask = torch.arange(SHAPES), torch.ones(SHAPES, dtype=torch.bool)
-    own = torch.from_numpy(texts.read("tokens")).float()[:-2].view(SHAPES - 2, 2, 4, 5)
+    own = padded(texts.read_ragged("tokens"))[0][:-2].view(SHAPES - 2, 2, 4, 5)
 
     def sampled(step: int, rank: int = 0, world: int = 1) -> Tensor:
         random, part = StepRandom(0, step, SHAPES, rank, world), images.chunk(world)[rank]

@@ -8,6 +8,7 @@ from upath import UPath
 from corgi_core.config import GaussianSettings, PriorSettings, TrainingSettings
 from corgi_core.data.arrays import compute_missing
 from corgi_core.data.dataset import write_dataset
+from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.shards import Sample
 from corgi_core.data.subsets import CaptionSubset
 from corgi_core.encoders.similarity import mean_encoder_cosine, scale_per_encoder
@@ -69,8 +70,9 @@ def stores(tmp_path_factory):
         return {
             "keys": np.array(here),
             "text": text[rows].numpy().astype(np.float16),
-            "tokens": np.zeros((len(rows), 2, 3), np.float16),
-            "mask": np.ones((len(rows), 2), bool),
+            "tokens": RaggedArray.of_lengths(
+                np.zeros((2 * len(rows), 3), np.float16), np.full(len(rows), 2)
+            ),
         }
 
     spec = {"encoder": "e", "width": D, "encoder_dims": BLOCKS, "text_width": 3, "text_tokens": 2}

@@ -16,10 +16,11 @@ PICTURES, HELD_OUT = 60, 10
 def task(tmp_path):
     """Every image has two captions in a row; the text of the second is all 9."""
     task = made_prior(tmp_path / "one", pictures=PICTURES)
-    texts = {name: np.repeat(task.texts.read(name), 2, axis=0) for name in ("tokens", "mask")}
-    text = np.repeat(task.texts.read("text"), 2, axis=0)
+    twice = np.repeat(np.arange(PICTURES), 2)
+    tokens = task.texts.read_ragged("tokens").take(twice)
+    text = task.texts.read("text")[twice]
     text[1::2] = 9
-    arrays = {"keys": np.repeat(task.texts.keys, 2), "text": text, **texts}
+    arrays = {"keys": np.repeat(task.texts.keys, 2), "text": text, "tokens": tokens}
     store = compute_missing(
         tmp_path / "two", OneShard(), task.texts.spec, lambda _: arrays, "texts"
     )
