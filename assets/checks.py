@@ -10,6 +10,8 @@ from orchestration.resources.artifacts import ArrayStore, Dataset
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
     from corgi_core.data.expectations import SuiteResult
@@ -20,7 +22,7 @@ def manifest_meets_expectations(images: Dataset) -> dg.AssetCheckResult:
     """Great Expectations over the manifest; no image or group is in both splits."""
     from corgi_core.data.expectations import check_manifest
 
-    return _outcome(check_manifest(images.manifest))
+    return _outcome(check_manifest(images.iter_rows))
 
 
 @dg.asset_check(asset="images", blocking=True)
@@ -30,7 +32,7 @@ def images_suffice_for_the_preset(images: Dataset, workspace: Workspace) -> dg.A
 
     problem = None
     try:
-        check_trainable(images.manifest, workspace.preset)
+        check_trainable(images.iter_rows, workspace.preset)
     except CorgiError as error:
         problem = f"{error.problem} ({error.remedy})"
     return dg.AssetCheckResult(
@@ -56,20 +58,22 @@ def text_embeddings_meet_expectations(text_embeddings: ArrayStore) -> dg.AssetCh
     return _outcome(check_embeddings(embedding_statistics(text_embeddings, "text")))
 
 
-def embedding_statistics(store: ArrayStore, array: str) -> "pd.DataFrame":
-    """Columns key, norm, finite and width of the store's embeddings, one row each."""
+def embedding_statistics(store: ArrayStore, array: str) -> "Iterator[pd.DataFrame]":
+    """Columns key, norm, finite and width of the store's embeddings, a row each, by shard."""
     import numpy as np
     import pandas as pd
 
-    embeddings = store.read(array).astype(np.float32)
-    return pd.DataFrame(
-        {
-            "key": store.keys,
-            "norm": np.linalg.norm(embeddings, axis=1),
-            "finite": np.isfinite(embeddings).all(axis=1),
-            "width": embeddings.shape[1],
-        }
-    )
+    for shard in store.shards:
+        keys, stored = store.read_with_keys(shard, array)
+        embeddings = stored.astype(np.float32)
+        yield pd.DataFrame(
+            {
+                "key": keys,
+                "norm": np.linalg.norm(embeddings, axis=1),
+                "finite": np.isfinite(embeddings).all(axis=1),
+                "width": embeddings.shape[1],
+            }
+        )
 
 
 def _outcome(result: "SuiteResult") -> dg.AssetCheckResult:

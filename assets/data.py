@@ -28,14 +28,14 @@ def raw_images(
     Data that `corgi ingest PATH` or DVC brought are used unchanged; otherwise the preset's own
     source is read.
     """
-    from corgi_core.data import dataset, ingest
+    from corgi_core.data import dataset, ingest, skipped
 
     path, preset = workspace.path(context), workspace.preset
     if workspace.own_dataset or dvc.up_to_date(INGEST):
         raw = dataset.Dataset.load(path)
     else:
         raw = ingest.ingest(preset.data.source, None, path, preset.data, preset.seed, replaced=True)
-    passed_over = ingest.skipped_of(raw)
+    passed_over = skipped.by_reason(ingest.iter_skipped(raw))
     counts = raw.counts
     return materialized(
         raw,
@@ -43,8 +43,8 @@ def raw_images(
         images=len(raw),
         captioned=int(counts["captioned"].sum()),
         shards=len(raw.shards),
-        passed_over=len(passed_over),
-        passed_over_by_reason=table(passed_over.groupby("reason").size().reset_index(name="files")),
+        passed_over=int(passed_over["files"].sum()),
+        passed_over_by_reason=table(passed_over[["reason", "files"]]),
         sources=table(counts[["source", "split", "images"]]),
     )
 
@@ -71,14 +71,14 @@ def images(
     else:
         gated = quality.gate(raw_images, path, workspace.preset.data)
         dvc.commit(GATE)
-    quarantine, counts = quality.quarantine_of(gated), gated.counts
+    (actions, quarantine), counts = quality.quarantine_summary(gated), gated.counts
     return materialized(
         gated,
         images=len(gated),
         shards=len(gated.shards),
         shards_computed=gated.recomputed,
-        quarantined=int((quarantine["action"] == "quarantined").sum()),
-        normalised=int((quarantine["action"] == "normalised").sum()),
+        quarantined=actions["quarantined"],
+        normalised=actions["normalised"],
         quarantine=table(quarantine),
         splits=table(counts[["split", "images"]].groupby("split").sum().reset_index()),
     )

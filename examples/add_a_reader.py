@@ -53,8 +53,9 @@ def main() -> Dataset:
 
         raw = ingest("folders", str(photos), data / "raw_images", settings, seed=0)
         images = gate(raw, data / "images", settings)
-        for _, row in images.manifest.iterrows():
-            print(f"{row['key']}: {row['split']}, captions {row['captions']}")
+        for rows in images.iter_rows("key", "split", "captions"):
+            for row in rows.itertuples():
+                print(f"{row.key}: {row.split}, captions {row.captions}")
         return images
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 from upath import UPath
@@ -45,6 +45,8 @@ from corgi_core.io.files import (
 FORMAT = 2  # raised when a dataset's files change; before 2 there was one manifest.parquet
 INDEX = "dataset.json"
 ABOUT = ("captions", "split", "source", "group")  # what a manifest says of a sample
+Rows: TypeAlias = Callable[..., Iterable[pd.DataFrame]]
+"""Yields a manifest in parts, or those of its columns that are named: `Dataset.iter_rows`."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,14 @@ class Dataset:
         rows = [astuple(count) for record in self.records.values() for count in record.counts]
         frame = pd.DataFrame(rows, columns=names)
         return frame.groupby(["source", "split"], as_index=False, dropna=False).sum()
+
+    def images_of(self, split: str) -> dict[str, int]:
+        """How many images of a split each shard has, of the shards that have some."""
+        images = {
+            name: sum(count.images for count in record.counts if count.split == split)
+            for name, record in self.records.items()
+        }
+        return {name: count for name, count in images.items() if count}
 
     @property
     def holds_pictures(self) -> bool:

@@ -32,9 +32,8 @@ from corgi_core.data.dataset import (
 from corgi_core.data.formats import READERS, Skipped
 from corgi_core.data.formats.conventions import UNREADABLE, can_pass
 from corgi_core.data.formats.walk import reading_only
-from corgi_core.data.parquet import read_frame
 from corgi_core.data.shards import Sample
-from corgi_core.data.skipped import SKIPPED, SkippedFile, skipped_path
+from corgi_core.data.skipped import SkippedFile, read_skipped, skipped_path
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, is_local, joining_folder
@@ -137,8 +136,11 @@ def retry_failed(folder: Path | UPath, settings: DataSettings, seed: int) -> Dat
 def _retry(present: Dataset, number: int, settings: DataSettings, seed: int) -> None:
     """Read again what one earlier ingest could not read."""
     about = present.ingests[number]
-    failures = read_frame(skipped_path(present.folder, number))
-    names = failures.loc[failures["reason"].map(can_pass), "path"].tolist()
+    names = [
+        path
+        for part in read_skipped(skipped_path(present.folder, number))
+        for path in part.loc[part["reason"].map(can_pass), "path"]
+    ]
     path = None if about["path"] is None else UPath(about["path"])
     with _new_files(present.folder, path, present) as temporary:
         with _skipped_file(temporary, present) as skipped, reading_only(names) as wanted:
@@ -233,14 +235,10 @@ def _skipped_file(temporary: Path | UPath, present: Dataset | None) -> SkippedFi
     return SkippedFile(skipped_path(temporary, len(present.ingests) if present else 0))
 
 
-def skipped_of(raw: Dataset, last: bool = False) -> pd.DataFrame:
-    """What was passed over, by all ingests or by the last one: path, reason, detail."""
-    steps = range(len(raw.ingests))[-1 if last else 0 :]
-    paths = [skipped_path(raw.folder, step) for step in steps]
-    return pd.concat(
-        [pd.DataFrame(columns=SKIPPED.names), *(read_frame(path) for path in paths)],
-        ignore_index=True,
-    )
+def iter_skipped(raw: Dataset, last: bool = False) -> Iterator[pd.DataFrame]:
+    """What all ingests or the last one passed over, in parts: path, reason, detail."""
+    for step in range(len(raw.ingests))[-1 if last else 0 :]:
+        yield from read_skipped(skipped_path(raw.folder, step))
 
 
 def _data_path(source: str, path: str | None) -> UPath | None:

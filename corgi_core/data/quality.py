@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -50,6 +51,7 @@ from corgi_core.io.files import check_replaceable, digest_of, mark_folder, remov
 from corgi_core.progress import report
 
 MAX_CAPTION = 2000  # characters
+EXAMPLES = 200  # rows of the quarantine, or a shard's more, that its summary has
 _TABLE = "parquet"
 _BATCH = 32  # images in memory
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("key", "reason", "detail", "action")])
@@ -77,8 +79,8 @@ def gate(raw: Dataset, folder: Path | UPath, settings: DataSettings) -> Dataset:
         return _Gate(raw, folder, settings).run()
 
 
-def quarantine_of(dataset: Dataset) -> pd.DataFrame:
-    """What the gate left out or changed, in the data's order: key, reason, detail, action."""
+def iter_quarantine(dataset: Dataset) -> Iterator[pd.DataFrame]:
+    """What the gate left out or changed, a shard at a time: key, reason, detail, action."""
     folder = dataset.folder / "quarantine"
     if not folder.exists():
         raise CorgiError(
@@ -86,7 +88,18 @@ def quarantine_of(dataset: Dataset) -> pd.DataFrame:
         )
     files: list[Path | UPath] = [*folder.glob("*.parquet")]
     files.sort(key=lambda path: (len(path.name), path.name))
-    return pd.concat([read_frame(file) for file in files], ignore_index=True)
+    yield from map(read_frame, files)
+
+
+def quarantine_summary(dataset: Dataset) -> tuple[Counter[str], pd.DataFrame]:
+    """How many images (or captions of them) each action was taken on, and the first rows."""
+    counts, first, rows = Counter[str](), list[pd.DataFrame](), 0
+    for part in iter_quarantine(dataset):
+        counts.update(part["action"])
+        if len(part) and rows < EXAMPLES:
+            first.append(part)
+            rows += len(part)
+    return counts, pd.concat(first or [QUARANTINE.empty_table().to_pandas()], ignore_index=True)
 
 
 class _Gate:
@@ -180,7 +193,7 @@ class _Gate:
         )  # fmt: skip
 
     def _nothing_usable(self) -> CorgiError:
-        first = quarantine_of(Dataset(self.folder)).iloc[0]
+        first = next(rows for rows in iter_quarantine(Dataset(self.folder)) if len(rows)).iloc[0]
         remove_folder(self.folder)
         return CorgiError(
             f"none of the {len(self.raw)} images in {self.raw.folder} is usable "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
@@ -19,6 +22,26 @@ _ROWS = 10_000  # in memory
 def skipped_path(folder: Path | UPath, ingest: int) -> Path | UPath:
     """Where a dataset lists what its ingest of that number, from 0 on, passed over."""
     return folder / "skipped" / f"{ingest:05d}.parquet"
+
+
+def read_skipped(path: Path | UPath) -> Iterator[pd.DataFrame]:
+    """What one ingest passed over, in parts: path, reason, detail."""
+    with path.open("rb") as file:
+        table = pq.ParquetFile(file, pre_buffer=False)
+        for number in range(table.num_row_groups):
+            yield table.read_row_group(number, use_threads=False).to_pandas()
+
+
+def by_reason(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """A row a reason, the most frequent first: reason, files, and path and detail of the first."""
+    found: dict[str, dict[Hashable, Any]] = {}
+    counts = Counter[str]()
+    for part in parts:
+        counts.update(part["reason"])
+        first = part.drop_duplicates("reason").to_dict("records")
+        found = {row["reason"]: row for row in first} | found
+    rows = [found[reason] | {"files": files} for reason, files in counts.most_common()]
+    return pd.DataFrame(rows, columns=["reason", "files", "path", "detail"])
 
 
 class SkippedFile:

@@ -6,9 +6,8 @@ CLIP). The search is exact, by faiss, with one shard of the embeddings in memory
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.dataset import Dataset
+from corgi_core.data.dataset import Dataset, caption_of
 from corgi_core.data.pixels import square
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
@@ -50,10 +49,6 @@ class TrainingImages:
     images: Dataset
     embeddings: ArrayStore
 
-    @cached_property
-    def _keys(self) -> frozenset[str]:
-        return frozenset(self.images.keys("train"))
-
     def nearest(self, z: Tensor, count: int) -> Neighbours:
         """The `count` training images nearest to each embedding of z [n, d].
 
@@ -64,24 +59,24 @@ class TrainingImages:
         from faiss import METRIC_INNER_PRODUCT
         from faiss.contrib.exhaustive_search import knn_ground_truth
 
-        rows = self.embeddings.rows_among(self._keys)
-        if not 1 <= count <= min(MAX_NEIGHBOURS, len(rows)):
+        sizes = self.images.images_of("train")
+        total = sum(sizes.values())
+        if not 1 <= count <= min(MAX_NEIGHBOURS, total):
             raise CorgiError(
-                f"{count} nearest of {len(rows):,} training images were asked for",
-                f"ask for 1 to {min(MAX_NEIGHBOURS, len(rows))}",
+                f"{count} nearest of {total:,} training images were asked for",
+                f"ask for 1 to {min(MAX_NEIGHBOURS, total)}",
             )
         search: Any = knn_ground_truth  # faiss has no types
         sums, found = search(self._directions(z), self._chunks(), count, METRIC_INNER_PRODUCT)
         cosines = sums / np.float32(len(self._encoder_dims))
-        return Neighbours(self.embeddings.keys[rows[found]], cosines)
+        return Neighbours(self._keys_at(found, sizes), cosines)
 
     def pictures(self, keys: Iterable[str], size: int) -> Tensor:
         """The images of those keys as squares, in order: float32 [n, 3, size, size] in [0, 1]."""
         wanted = list(keys)
-        shard_of = dict(zip(*(self.images.manifest[c] for c in ("key", "shard")), strict=True))
         squares = {
             key: square(image, size)
-            for shard in sorted({shard_of[key] for key in wanted})
+            for shard in sorted({shard for shard, _ in self._found(wanted).values()})
             for key, image in self.images.images(shard)
             if key in set(wanted)
         }
@@ -89,8 +84,9 @@ class TrainingImages:
 
     def names(self, keys: Iterable[str]) -> list[str]:
         """The first caption of each image, or its key where it has none."""
-        captions = dict(zip(*(self.images.manifest[c] for c in ("key", "captions")), strict=True))
-        return [(captions[key] or [key])[0] for key in keys]
+        wanted = list(keys)
+        found = self._found(wanted)
+        return [found[key][1] or key for key in wanted]
 
     def beside(
         self, pictures: Tensor, neighbours: Neighbours
@@ -105,24 +101,53 @@ class TrainingImages:
             A label for each row, with the neighbours' names and cosines; and the columns, the
             images first, then the neighbours, nearest first.
         """
+        keys, count = neighbours.keys.ravel().tolist(), neighbours.keys.shape[1]
+        names = np.array(self.names(keys), dtype=object).reshape(-1, count)
         captions = [
-            "; ".join(
-                f"{name} ({c:.2f})" for name, c in zip(self.names(keys), cosines, strict=True)
-            )
-            for keys, cosines in zip(neighbours.keys.tolist(), neighbours.cosines, strict=True)
+            "; ".join(f"{name} ({c:.2f})" for name, c in zip(row, cosines, strict=True))
+            for row, cosines in zip(names, neighbours.cosines, strict=True)
         ]
-        columns = {"generated": pictures}
-        for rank, keys in enumerate(neighbours.keys.T.tolist(), start=1):
-            columns[f"nearest {rank}"] = self.pictures(keys, pictures.shape[-1])
-        return captions, columns
+        near = self.pictures(keys, pictures.shape[-1])
+        near = near.view(-1, count, *near.shape[1:])
+        columns = {f"nearest {rank + 1}": near[:, rank] for rank in range(count)}
+        return captions, {"generated": pictures} | columns
 
     @property
     def _encoder_dims(self) -> list[int]:
         return list(self.embeddings.spec["encoder_dims"])
 
     def _chunks(self) -> Iterator[NDArray[np.float32]]:
-        for chunk in self.embeddings.chunks("image", self._keys):
-            yield self._directions(torch.from_numpy(chunk))
+        for shard in self.images.images_of("train"):
+            keys, z = self.embeddings.read_with_keys(shard, "image")
+            yield self._directions(torch.from_numpy(z[self._is_training(shard, keys)]))
+
+    def _keys_at(self, found: NDArray[np.int64], sizes: Mapping[str, int]) -> NDArray[np.str_]:
+        """The keys of the training images with these numbers, in the order of `_chunks`."""
+        shards, ends = list(sizes), np.cumsum(list(sizes.values()))
+        number = np.searchsorted(ends, found, side="right")
+        keys = np.empty(found.shape, dtype=object)
+        for shard in np.unique(number):
+            there = self.embeddings.read_shard(shards[shard], "keys")
+            training = there[self._is_training(shards[shard], there)]
+            first = ends[shard] - sizes[shards[shard]]
+            keys[number == shard] = training[found[number == shard] - first]
+        return keys.astype(str)
+
+    def _is_training(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.bool_]:
+        """Whether each image of a shard is of the training split."""
+        rows = self.images.rows(shard, "key", "split")
+        return np.isin(keys, rows.loc[rows["split"] == "train", "key"].to_numpy(str))
+
+    def _found(self, keys: Iterable[str]) -> dict[str, tuple[str, str | None]]:
+        """The shard and the first caption of each key; no more shards are read than are needed."""
+        wanted, found = set(keys), dict[str, tuple[str, str | None]]()
+        for shard in self.images.shards:
+            if len(found) == len(wanted):
+                break
+            rows = self.images.rows(shard, "key", "captions")
+            for key, captions in rows[rows["key"].isin(wanted)].itertuples(index=False):
+                found[key] = shard, caption_of(captions)
+        return found
 
     def _directions(self, z: Tensor) -> NDArray[np.float32]:
         return np.ascontiguousarray(unit_per_encoder(z.float().cpu(), self._encoder_dims).numpy())

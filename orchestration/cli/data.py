@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -149,17 +150,17 @@ def gate(
     settings = chosen_settings(preset, dataset, config, overrides)
     from corgi_core.data.dataset import Dataset
     from corgi_core.data.expectations import check_manifest
-    from corgi_core.data.quality import gate, quarantine_of
+    from corgi_core.data.quality import gate, quarantine_summary
 
     raw = Dataset.load(settings.dataset_folder / "raw_images")
     with _progress():
         images = gate(raw, settings.dataset_folder / "images", settings.preset.data)
-    actions = quarantine_of(images)["action"].value_counts()
+    actions, _ = quarantine_summary(images)
     typer.echo(
-        f"{images.folder}: {len(images):,} images, {actions.get('normalised', 0)} normalised, "
-        f"{actions.get('quarantined', 0)} quarantined (quarantine/ says why)"
+        f"{images.folder}: {len(images):,} images, {actions['normalised']:,} normalised, "
+        f"{actions['quarantined']:,} quarantined (quarantine/ says why)"
     )
-    if failures := check_manifest(images.manifest).failures:
+    if failures := check_manifest(images.iter_rows).failures:
         raise CorgiError(
             f"the gated data do not meet the expectations: {'; '.join(failures)}",
             "mend the data and ingest them again with --replace",
@@ -204,35 +205,38 @@ def _summary(raw: Dataset, path: str | None, before: int) -> Iterator[str]:
     `before`: how many images were there before.
     """
     from corgi_core.data.formats.conventions import is_validation
-    from corgi_core.data.ingest import skipped_of
+    from corgi_core.data.ingest import iter_skipped
+    from corgi_core.data.skipped import by_reason
 
     counts = raw.counts
     splits = counts.groupby("split")["images"].sum()
-    folders = {
-        part for rows in raw.iter_rows("key") for key in rows["key"] for part in key.split("/")[:-1]
-    }
-    names = folders | set(counts["source"]) | set((path or "").split("/"))
+    named = {*counts["source"], *(path or "").split("/")}
+    validation = any(map(is_validation, chain(named, _folders(raw))))
     yield (
         f"{raw.folder}: {len(raw):,} images, {counts['captioned'].sum():,} with captions "
         f"({counts['captions'].sum():,} captions); {splits.get('train', 0):,} for training, "
         f"{splits.get('test', 0):,} held out"
-        + (" (validation counts as test)" if any(map(is_validation, names)) else "")
+        + (" (validation counts as test)" if validation else "")
     )
     if (added := len(raw) - before) and before:
         yield f"{added:,} of them are new, in shards of their own"
     elif before:
         yield "None of them is new"
-    skipped = skipped_of(raw, last=True)
+    skipped = by_reason(iter_skipped(raw, last=True))
     if skipped.empty:
         return
-    yield f"{len(skipped):,} passed over, each named in {raw.folder / 'skipped'}:"
-    groups = sorted(skipped.groupby("reason"), key=lambda group: -len(group[1]))
-    for reason, rows in groups[:MOST_REASONS]:
-        first = rows.iloc[0]
-        detail = f" ({first['detail']})" if first["detail"] else ""
-        yield f"  {len(rows):,} {reason}, such as {first['path']}{detail}"
-    if len(groups) > MOST_REASONS:
-        yield f"  and {len(groups) - MOST_REASONS} more reasons"
+    yield f"{skipped['files'].sum():,} passed over, each named in {raw.folder / 'skipped'}:"
+    for row in skipped.head(MOST_REASONS).to_dict("records"):
+        detail = f" ({row['detail']})" if row["detail"] else ""
+        yield f"  {row['files']:,} {row['reason']}, such as {row['path']}{detail}"
+    if len(skipped) > MOST_REASONS:
+        yield f"  and {len(skipped) - MOST_REASONS} more reasons"
+
+
+def _folders(raw: Dataset) -> Iterator[str]:
+    """The names of the folders in the images' keys, each once a shard."""
+    for rows in raw.iter_rows("key"):
+        yield from {part for key in rows["key"] for part in key.split("/")[:-1]}
 
 
 def _warn_of_too_few(dataset: Dataset, preset: Preset) -> None:
@@ -240,7 +244,7 @@ def _warn_of_too_few(dataset: Dataset, preset: Preset) -> None:
     from corgi_core.data.trainable import check_trainable
 
     try:
-        check_trainable(dataset.manifest, preset)
+        check_trainable(dataset.iter_rows, preset)
     except CorgiError as error:
         typer.secho(f"Warning: {error.problem}. Fix: {error.remedy}.", err=True, fg="yellow")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -86,8 +87,9 @@ def example_caption(settings: Settings) -> str:
     from corgi_core.data.dataset import Dataset
 
     images = Dataset.load(settings.dataset_folder / "images")
-    captions = [caption for each in images.manifest["captions"].dropna() for caption in each]
-    return min(captions[:CAPTIONS], key=len, default="CAPTION")
+    every = (rows["captions"].dropna() for rows in images.iter_rows("captions"))
+    captions = chain.from_iterable(chain.from_iterable(every))
+    return min(islice(captions, CAPTIONS), key=len, default="CAPTION")
 
 
 def _is_without_captions(settings: Settings) -> bool:

@@ -61,14 +61,14 @@ def test_a_broken_embedding_fails_the_check() -> None:
     from corgi_core.data.expectations import check_embeddings
 
     sound = pd.DataFrame({"key": list("abc"), "norm": [4.0] * 3, "finite": True, "width": 16})
-    assert check_embeddings(sound).success
+    assert check_embeddings([sound]).success
     for column, values in (
         ("finite", [True, False, True]),
         ("norm", [4.0, 0.0, 4.0]),
         ("norm", [4.0, float("nan"), 4.0]),
         ("width", [16, 8, 16]),
     ):
-        assert not check_embeddings(sound.assign(**{column: values})).success, (column, values)
+        assert not check_embeddings([sound.assign(**{column: values})]).success, (column, values)
 
 
 @pytest.mark.parametrize("array", ["image", "text"])
@@ -88,6 +88,6 @@ def test_the_statistics_tell_what_is_wrong_with_a_row(tmp_path: Path, array: str
         lambda shard: {"keys": images.rows(shard)["key"].to_numpy(str), array: rows},
         "x",
     )
-    statistics = embedding_statistics(store, array)
+    statistics = pd.concat(embedding_statistics(store, array), ignore_index=True)
     assert statistics["finite"].tolist() == [True] * 3 + [False] + [True] * 2
     assert statistics["norm"].drop(3).tolist() == [4.0] * 5

@@ -18,7 +18,7 @@ from corgi_core.data.dataset import Dataset
 from corgi_core.data.expectations import check_manifest
 from corgi_core.data.ingest import ingest
 from corgi_core.data.pixels import pixels
-from corgi_core.data.quality import gate, quarantine_of
+from corgi_core.data.quality import gate
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import embed_precomputed, embed_texts
 from corgi_core.encoders.tokens import TokenEncoder
@@ -29,6 +29,7 @@ from corgi_core.training.loop import train
 from orchestration.definitions import build_definitions
 from orchestration.settings import Settings
 from tests.helpers.vectors_on_disk import WIDTHS, rows, write_parquet
+from tests.helpers.whole import quarantine_of
 
 PRESET = preset_named("embeddings")
 ENCODERS = replace(
@@ -61,7 +62,7 @@ def test_the_gate_names_what_it_leaves_out(images: Dataset) -> None:
         "duplicate": f"has the same numbers as {found['detail'].iloc[-1].rpartition(' ')[2]}",
     }
     assert len(images) == len(rows()) - 3
-    assert check_manifest(images.manifest).success
+    assert check_manifest(images.iter_rows).success
 
 
 def test_pictures_are_asked_for_in_vain(images: Dataset, tmp_path: Path) -> None:

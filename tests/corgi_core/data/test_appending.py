@@ -11,9 +11,10 @@ import pytest
 
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.formats import READERS
-from corgi_core.data.ingest import ingest, skipped_of
+from corgi_core.data.ingest import ingest
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, noise, sample, samples
+from tests.helpers.whole import skipped_of
 
 SMALL = replace(SETTINGS, shard_size=3, test_fraction=0.3)
 

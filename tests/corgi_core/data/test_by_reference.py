@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from corgi_core.data.dataset import Dataset
-from corgi_core.data.ingest import ingest, skipped_of
+from corgi_core.data.ingest import ingest
 from corgi_core.data.quality import gate
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, noise, tar_with
+from tests.helpers.whole import skipped_of
 
 
 def as_img2dataset(path: Path, keys: list[str]) -> None:

@@ -13,10 +13,11 @@ from corgi_core.data.arrays import compute_missing
 from corgi_core.data.dataset import write_dataset
 from corgi_core.data.ingest import ingest
 from corgi_core.data.pixels import pixels
-from corgi_core.data.quality import gate, quarantine_of
+from corgi_core.data.quality import gate
 from corgi_core.data.shards import Sample
 from corgi_core.progress import listening
 from tests.helpers.made import SETTINGS, encoded, noise, sample, samples
+from tests.helpers.whole import quarantine_of
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -14,9 +14,10 @@ import pytest
 
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.formats.conventions import captions_in, split_among, text_of
-from corgi_core.data.ingest import ingest, skipped_of
+from corgi_core.data.ingest import ingest
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, folder_with, noise, tar_with
+from tests.helpers.whole import skipped_of
 
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 CAPTIONS = {"a": "one", "b": "two", "c": "three", "d": "four"}

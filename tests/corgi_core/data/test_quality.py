@@ -9,9 +9,10 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from corgi_core.data.dataset import Dataset, write_dataset
-from corgi_core.data.quality import fault_of, gate, quarantine_of
+from corgi_core.data.quality import fault_of, gate
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, noise, sample, samples
+from tests.helpers.whole import quarantine_of
 
 GOOD = [sample("good-a", split="train"), sample("good-b", split="test")]
 

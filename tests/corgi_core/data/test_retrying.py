@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from corgi_core.data.ingest import ingest, retry_failed, skipped_of
+from corgi_core.data.ingest import ingest, retry_failed
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, noise, tar_with
+from tests.helpers.whole import skipped_of
 
 needs_a_lock = pytest.mark.skipif(
     not Path("/proc/self/mem").exists(), reason="a file that opens but not reads"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
@@ -14,6 +15,7 @@ from corgi_core.data.splits import Splits
 from corgi_core.data.trainable import check_trainable
 from corgi_core.errors import CorgiError
 from corgi_core.metrics.precision_recall import NEIGHBOURS
+from tests.helpers.whole import in_parts
 
 EMOJI = preset_named("emoji-small")
 
@@ -42,35 +44,65 @@ def test_a_picture_of_the_evaluation_needs_neighbours():
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_so_few_images_are_refused_whatever_the_share(count: int) -> None:
     with pytest.raises(CorgiError, match="bring at least 6 different images"):
-        check_trainable(manifest(count, 0.1), with_fraction(0.1))
+        check_trainable(in_parts(manifest(count, 0.1), 3), with_fraction(0.1))
 
 
 @pytest.mark.parametrize("count", [6, 7, 8, 12, 20, 33])
 @pytest.mark.parametrize("fraction", [0.01, 0.05, 0.1])
 def test_the_share_that_is_proposed_suffices(count: int, fraction: float) -> None:
     with pytest.raises(CorgiError, match=r"data\.test_fraction=") as error:
-        check_trainable(manifest(count, fraction), with_fraction(fraction))
+        check_trainable(in_parts(manifest(count, fraction), 3), with_fraction(fraction))
     proposed = float(re.findall(r"test_fraction=([\d.]+)", error.value.remedy)[0].rstrip("."))
     assert 0 < proposed < 1
-    check_trainable(manifest(count, proposed), with_fraction(proposed))
+    check_trainable(in_parts(manifest(count, proposed), 3), with_fraction(proposed))
 
 
 def test_only_captioned_images_count() -> None:
     few = manifest(200, 0.1, captioned=5)
     with pytest.raises(CorgiError, match="at least 6 different images with captions"):
-        check_trainable(few, with_fraction(0.1))
-    check_trainable(manifest(200, 0.1), with_fraction(0.1))
+        check_trainable(in_parts(few, 3), with_fraction(0.1))
+    check_trainable(in_parts(manifest(200, 0.1), 3), with_fraction(0.1))
 
 
 def test_a_split_of_the_datas_own_is_not_changed_by_a_share() -> None:
     own = manifest(100, 0.1).assign(split=["test"] * 3 + ["train"] * 97)
     with pytest.raises(CorgiError, match="for both, train and test"):
-        check_trainable(own, with_fraction(0.1))
+        check_trainable(in_parts(own, 3), with_fraction(0.1))
 
 
 def test_without_captions_only_a_decoder_is_trained() -> None:
     silent = manifest(40, 0.1, captioned=0)
     with pytest.raises(CorgiError, match="none of the 40 images has a caption"):
-        check_trainable(silent, EMOJI)
+        check_trainable(in_parts(silent, 3), EMOJI)
     pretrained = replace(EMOJI.encoders, clip=("ViT-B-32/openai",), training=None)
-    check_trainable(silent, replace(EMOJI, encoders=pretrained))
+    check_trainable(in_parts(silent, 3), replace(EMOJI, encoders=pretrained))
+
+
+def test_no_more_is_read_than_shows_that_it_is_enough() -> None:
+    read = 0
+
+    def rows(*columns: str) -> Iterator[pd.DataFrame]:
+        nonlocal read
+        for part in in_parts(manifest(2000, 0.1), 50)(*columns):
+            read += len(part)
+            yield part
+
+    check_trainable(rows, with_fraction(0.1))
+    assert read <= 150
+
+
+def test_of_many_groups_those_with_the_lowest_hashes_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Groups that are forgotten, and come again, do not change the share that is proposed."""
+    rows = pd.concat([manifest(300, 0.001)] * 2).assign(split="train")
+    whole = _proposed(rows)
+    monkeypatch.setattr(trainable, "LOWEST", 20)
+    assert _proposed(rows) == whole
+
+
+def _proposed(rows: pd.DataFrame) -> str:
+    with pytest.raises(CorgiError) as error:
+        check_trainable(in_parts(rows, 7), with_fraction(0.001))
+    assert "test_fraction=" in error.value.remedy
+    return error.value.remedy

@@ -10,11 +10,12 @@ import pytest
 from upath import UPath
 
 from corgi_core.data.formats import READERS
-from corgi_core.data.ingest import ingest, skipped_of
-from corgi_core.data.quality import gate, quarantine_of
+from corgi_core.data.ingest import ingest
+from corgi_core.data.quality import gate
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, folder_with, noise
 from tests.helpers.readings import reading, reasons
+from tests.helpers.whole import quarantine_of, skipped_of
 
 LICENCES = [
     {"id": 1, "name": "Attribution-NonCommercial-ShareAlike License",

@@ -14,10 +14,11 @@ import pytest
 from upath import UPath
 
 from corgi_core.data.formats import READERS
-from corgi_core.data.ingest import ingest, skipped_of
+from corgi_core.data.ingest import ingest
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, noise, tar_with
 from tests.helpers.readings import reading, reasons
+from tests.helpers.whole import skipped_of
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("caption", "url", "key", "status", "error_message")]
