@@ -20,7 +20,8 @@ from corgi_core.config import InferencePrecision
 from corgi_core.encoders.image_inputs import ImageInput, image_squares
 from corgi_core.encoders.spherical import interpolation, slerp, text_difference
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_folder, digest_of_file, read_json, write_json
+from corgi_core.io.files import digest_of_file, read_json, write_json
+from corgi_core.io.folders import atomic_folder, local_folder, published
 from corgi_core.io.model_index import (
     CHAMPION,
     MODELS_FILE,
@@ -145,6 +146,7 @@ class CorgiPipeline:
             if not (Path(source) / PIPELINE).exists() and not source.startswith((".", "/", "~")):
                 return cls._registered(source, Path(home), prior, decoder)
             source = Path(source).expanduser()
+        source = published(source)
         saved = _read_pipeline(source)
         for part, name in {"prior": prior, "decoder": decoder}.items():
             if name is not None and "/" not in name:
@@ -231,7 +233,7 @@ class CorgiPipeline:
         """
         folder = Path(folder) if isinstance(folder, str) else folder
         portable = not Path(self.tokens.name).exists()
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder) as made, local_folder(made, write=True) as temporary:
             self._image_encoder().save(temporary / "clip")
             self.prior.save(temporary / "prior")
             self.decoder.save(temporary / "decoder")

@@ -13,7 +13,8 @@ import venv
 from pathlib import Path
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_folder, digest_of
+from corgi_core.io.files import digest_of
+from corgi_core.io.folders import atomic_folder
 
 REQUIREMENTS = Path(__file__).with_name("dalle2-requirements.txt")
 

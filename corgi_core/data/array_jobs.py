@@ -20,7 +20,7 @@ from corgi_core.data.arrays import (
     write_shard,
 )
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import is_marked
+from corgi_core.io.markers import is_marked
 
 
 @dataclass(frozen=True)

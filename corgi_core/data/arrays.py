@@ -20,19 +20,24 @@ import numpy as np
 import safetensors.numpy
 from upath import UPath
 
-from corgi_core.data.dataset import copy_folder
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import (
     atomic_file,
-    check_replaceable,
     digest_of,
-    mark_folder,
+    is_local,
+    make_folder,
+    read_bytes,
+    read_each,
     read_json,
+    remove_file,
     write_json,
 )
+from corgi_core.io.folders import copy_folder, published
+from corgi_core.io.markers import check_replaceable, files_below, mark_folder
 from corgi_core.progress import report
 
+INDEX = "index.json"
 FORMAT = 3  # raised when names inside the spec or the shards change; 3: tokens are ragged
 Arrays: TypeAlias = dict[str, np.ndarray | RaggedArray]
 """A shard's arrays by name, with the same number of rows each, and "keys" among them."""
@@ -66,10 +71,14 @@ class ArrayStore:
     @classmethod
     def load(cls, folder: Path | UPath, expect: Mapping[str, Any] | None = None) -> ArrayStore:
         """The whole store in `folder`; a CorgiError if there is none, or not as `expect` says."""
-        if not (folder / "index.json").exists():
-            raise CorgiError(f"{folder} holds no whole arrays: no index.json", "compute them again")
-        store = cls(folder)
-        if (found := store._index.get("format", 1)) != FORMAT:
+        store = cls(published(folder))
+        try:
+            found = store._index.get("format", 1)
+        except FileNotFoundError as error:
+            raise CorgiError(
+                f"{folder} holds no whole arrays: no index.json", "compute them again"
+            ) from error
+        if found != FORMAT:
             raise CorgiError(
                 f"the arrays in {folder} were written by another version of Corgi "
                 f"(format {found}, this version reads {FORMAT})",
@@ -93,7 +102,7 @@ class ArrayStore:
 
     @cached_property
     def _index(self) -> dict[str, Any]:
-        index: dict[str, Any] = read_json(self.folder / "index.json")
+        index: dict[str, Any] = read_json(self.folder / INDEX)
         return index
 
     @property
@@ -104,7 +113,7 @@ class ArrayStore:
     @property
     def shards(self) -> list[str]:
         """The names of the store's shards, in order."""
-        return sorted(self._index["shards"])
+        return sorted(self._index["shards"], key=lambda shard: (len(shard), shard))
 
     @cached_property
     def digest(self) -> str:
@@ -155,7 +164,10 @@ class ArrayStore:
 
     def _read(self, shard: str, *names: str) -> list[np.ndarray]:
         path = self.folder / f"{shard}.safetensors"
-        content = path.read_bytes() if path.exists() else b""
+        try:
+            content = read_bytes(path)
+        except FileNotFoundError as error:
+            raise CorgiError(f"{path} is not there any more", "compute the arrays again") from error
         if hashlib.sha256(content).hexdigest() != self._index["shards"][shard]["sha256"]:
             raise CorgiError(f"{path} is damaged: its SHA-256 is wrong", "compute the arrays again")
         arrays = safetensors.numpy.load(content)
@@ -243,22 +255,27 @@ def missing_shards(
     Then `write_shard` writes each of them, in any order and by any process that sees `folder`, and
     `finished_store` makes the store whole.
     """
+    folder = published(folder)
     check_replaceable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    there = (file.name for file in folder.iterdir() if not file.name.endswith(".tmp"))
-    mark_folder(folder, _files_of(dataset.shards).union(there))
+    there = {name for name in files_below(folder) if not name.endswith(".tmp")}
+    make_folder(folder)
+    mark_folder(folder, _files_of(dataset.shards) | there)
+    records = _records_in(folder, dataset.shards)
     missing = [
         MissingShard(shard, source)
         for shard, source in _sources(dataset, spec)
-        if not _is_there(folder, shard, source)
+        if not _is_whole(folder, shard, source, records.get(shard))
     ]
     if missing:
-        (folder / "index.json").unlink(missing_ok=True)
+        remove_file(folder / INDEX)
     return missing
 
 
 def write_shard(folder: Path | UPath, shard: MissingShard, arrays: Arrays) -> None:
-    """Write one shard's arrays, whole or not at all, and then its record."""
+    """Write one shard's arrays, whole or not at all, and then its record.
+
+    An older record is removed first, so that none is ever there beside another one's arrays.
+    """
     rows = {name: len(array) for name, array in arrays.items()}
     if len(set(rows.values())) != 1:
         raise ValueError(f"the arrays of shard {shard.name} differ in their number of rows: {rows}")
@@ -268,6 +285,8 @@ def write_shard(folder: Path | UPath, shard: MissingShard, arrays: Arrays) -> No
         for stored_as, array in _parts(name, values)
     }
     content = safetensors.numpy.save(stored)
+    folder = published(folder)
+    remove_file(folder / f"{shard.name}.json")
     with atomic_file(folder / f"{shard.name}.safetensors") as temporary:
         temporary.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -303,9 +322,10 @@ def finished_store(
 
     Raises CorgiError where a shard is not in `folder`.
     """
-    records = {}
+    folder = published(folder)
+    there, records = _records_in(folder, dataset.shards), {}
     for shard, source in _sources(dataset, spec):
-        record = _record_of(folder, shard)
+        record = there.get(shard)
         if record is None or record["source"] != source:
             raise CorgiError(
                 f"shard {shard} has been computed, but {folder} does not hold it",
@@ -313,8 +333,8 @@ def finished_store(
             )
         records[shard] = record
     index = {"format": FORMAT, "spec": _as_read_back(spec), "shards": records}
-    if not (folder / "index.json").exists() or read_json(folder / "index.json") != index:
-        write_json(folder / "index.json", index)
+    if not (folder / INDEX).exists() or read_json(folder / INDEX) != index:
+        write_json(folder / INDEX, index)
     _tidy(folder, records)
     mark_folder(folder, _files_of(records))
     return ArrayStore(folder, recomputed=len(missing))
@@ -336,34 +356,36 @@ def _as_read_back(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _tidy(folder: Path | UPath, records: Mapping[str, Any]) -> None:
     """Remove shards that the dataset no longer has, and what killed runs were writing."""
     wanted = _files_of(records)
-    files: list[Path | UPath] = [*folder.iterdir()]
-    for file in files:
-        ours = file.name.endswith((".safetensors", ".json", ".tmp"))
-        if ours and file.name not in wanted:
-            file.unlink()
+    for name in files_below(folder):
+        if name.endswith((".safetensors", ".json", ".tmp")) and name not in wanted:
+            remove_file(folder / name)
 
 
 def _files_of(shards: Iterable[str]) -> set[str]:
     """The names of all files of a whole store."""
-    return {f"{shard}.{kind}" for shard in shards for kind in ("safetensors", "json")} | {
-        "index.json"
-    }
+    return {f"{shard}.{kind}" for shard in shards for kind in ("safetensors", "json")} | {INDEX}
 
 
-def _record_of(folder: Path | UPath, shard: str) -> dict[str, Any] | None:
-    """What the record of a shard says; None where there is no record, or no file of the shard."""
-    if not ((folder / f"{shard}.safetensors").exists() and (folder / f"{shard}.json").exists()):
-        return None
-    record: dict[str, Any] = read_json(folder / f"{shard}.json")
-    return record
+def _records_in(folder: Path | UPath, shards: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What the records say of those shards that have a record and a file of arrays."""
+    there = set(files_below(folder))
+    named = [
+        shard for shard in shards if f"{shard}.safetensors" in there and f"{shard}.json" in there
+    ]
+    contents = read_each(folder, [f"{shard}.json" for shard in named])
+    return dict(zip(named, map(json.loads, contents), strict=True))
 
 
-def _is_there(folder: Path | UPath, shard: str, source: str) -> bool:
-    """Whether a whole shard is there that was computed from `source`."""
-    record = _record_of(folder, shard)
+def _is_whole(folder: Path | UPath, shard: str, source: str, record: dict[str, Any] | None) -> bool:
+    """Whether a shard with this record is whole, and was computed from `source`.
+
+    A local file is read for it. An object is whole by itself, and its record was written after it.
+    """
     if record is None or record["source"] != source:
         return False
-    content = (folder / f"{shard}.safetensors").read_bytes()
+    if not is_local(folder):
+        return True
+    content = read_bytes(folder / f"{shard}.safetensors")
     return bool(record["sha256"] == hashlib.sha256(content).hexdigest())
 
 

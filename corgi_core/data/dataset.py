@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,14 +32,9 @@ from corgi_core.data.manifest import (
 from corgi_core.data.parquet import Row, read_frame
 from corgi_core.data.shards import Sample, read_members, read_shard, row_of, two_images, write_shard
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import (
-    atomic_folder,
-    check_replaceable,
-    digest_of,
-    is_local,
-    read_json,
-    write_json,
-)
+from corgi_core.io.files import digest_of, is_local, read_json, write_json
+from corgi_core.io.folders import atomic_folder, copy_folder, published
+from corgi_core.io.markers import check_replaceable
 
 FORMAT = 2  # raised when a dataset's files change; before 2 there was one manifest.parquet
 INDEX = "dataset.json"
@@ -59,7 +53,8 @@ class Dataset:
     @classmethod
     def load(cls, folder: Path | UPath) -> Dataset:
         """The whole dataset in `folder`; a CorgiError where there is none."""
-        if not is_dataset(folder):
+        folder = published(folder)
+        if not (folder / INDEX).exists():
             if (folder / "manifest.parquet").exists():
                 raise CorgiError(
                     f"{folder} was written by an older version of Corgi: it has one "
@@ -258,7 +253,7 @@ class Dataset:
 
 def is_dataset(folder: Path | UPath) -> bool:
     """Whether `folder` holds a whole dataset."""
-    return (folder / INDEX).exists()
+    return (published(folder) / INDEX).exists()
 
 
 def sources_of(manifest: pd.DataFrame) -> pd.Series[str]:
@@ -382,18 +377,3 @@ def write_index(folder: Path | UPath, records: Iterable[ShardRecord], **about: A
     path = folder / INDEX
     if not path.exists() or read_json(path) != index:
         write_json(path, index)
-
-
-def copy_folder(source: Path | UPath, target: Path | UPath) -> None:
-    """Copy a folder's files to `target`, whole or not at all; nothing where both are the same."""
-    if source.absolute() == target.absolute():
-        return
-    with atomic_folder(target) as temporary:
-        if is_local(source) and is_local(temporary):
-            shutil.copytree(str(source), str(temporary), dirs_exist_ok=True)
-            return
-        origin = UPath(source)
-        for file in sorted(path for path in origin.rglob("*") if path.is_file()):
-            copy = temporary / str(file.relative_to(origin))
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(file.read_bytes())

@@ -36,7 +36,8 @@ from corgi_core.data.shards import Sample
 from corgi_core.data.skipped import SkippedFile, read_skipped, skipped_path
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, is_local, joining_folder
+from corgi_core.io.files import digest_of, is_local
+from corgi_core.io.folders import joining_folder
 from corgi_core.io.locks import exclusive_lock
 from corgi_core.progress import track
 

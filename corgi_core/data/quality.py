@@ -47,7 +47,9 @@ from corgi_core.data.revisions import GATE_REVISION
 from corgi_core.data.shards import Sample
 from corgi_core.data.vectors import VECTOR, Space, read_vector
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import check_replaceable, digest_of, mark_folder, remove_folder
+from corgi_core.io.files import digest_of
+from corgi_core.io.folders import remove_folder
+from corgi_core.io.markers import check_replaceable, mark_folder
 from corgi_core.progress import report
 
 MAX_CAPTION = 2000  # characters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from corgi_core.data.formats.conventions import can_pass
+from corgi_core.io.files import atomic_file
 
 SKIPPED = pa.schema([(name, pa.string()) for name in ("path", "reason", "detail")])
 _ROWS = 10_000  # in memory
@@ -52,9 +54,12 @@ class SkippedFile:
         self.failed = 0  # of them, those for a reason that can pass
         self.first = ""  # of the rows, for a message
         self._rows: list[tuple[str, str, str]] = []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("wb")
-        self._writer = pq.ParquetWriter(self._file, SKIPPED, compression="zstd")
+        self._stack = ExitStack()
+        temporary = self._stack.enter_context(atomic_file(path))
+        file = self._stack.enter_context(temporary.open("wb"))
+        self._writer = self._stack.enter_context(
+            pq.ParquetWriter(file, SKIPPED, compression="zstd")
+        )
 
     def add(self, path: str, reason: str, detail: str = "") -> None:
         """Note one thing that was passed over."""
@@ -82,5 +87,4 @@ class SkippedFile:
     ) -> None:
         if self._rows and error is None:
             self._flush()
-        self._writer.close()
-        self._file.close()
+        self._stack.__exit__(kind, error, traceback)

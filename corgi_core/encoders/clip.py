@@ -22,7 +22,8 @@ from corgi_core.encoders.fitted_text_tower import FittedTextTower
 from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_folder, digest_of, local_folder, read_json, write_json
+from corgi_core.io.files import digest_of, read_json, write_json
+from corgi_core.io.folders import atomic_folder, local_folder
 from corgi_core.io.model_folder import CARD
 
 Encoder = OpenClipModel | FittedTextTower

@@ -24,7 +24,8 @@ from corgi_core.devices import device_of, inference
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.encoders.tokens import TokenEncoder, mean_pooled, quiet_transformers
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import local_folder, read_json
+from corgi_core.io.files import read_json
+from corgi_core.io.folders import local_folder, published
 
 ENSEMBLE = "ensemble.json"
 ENSEMBLE_FORMAT = 2  # raised when the folder's content changes; 2: the activation of the weights
@@ -38,6 +39,7 @@ def read_ensemble(folder: Path | UPath) -> dict[str, Any]:
         CorgiError: there is no ensemble in `folder`, or another version of Corgi wrote it. Until
             format 2 pretrained encoders were built with GELU where they need QuickGELU.
     """
+    folder = published(folder)
     if not (folder / ENSEMBLE).exists():
         raise CorgiError(
             f"{folder} holds no CLIP ensemble: {ENSEMBLE} is missing",

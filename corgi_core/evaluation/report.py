@@ -11,7 +11,8 @@ from PIL import Image
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_file, atomic_folder, digest_of, read_json, write_json
+from corgi_core.io.files import atomic_file, digest_of, read_json, write_json
+from corgi_core.io.folders import atomic_folder, published
 from corgi_core.io.pictures import load_pictures, rendered, save_pictures
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Evaluation:
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
         """Read what `save` wrote; CorgiError where there is no evaluation."""
+        folder = published(folder)
         if not (folder / METRICS).exists():
             raise CorgiError(f"{folder} holds no evaluation", "materialise `evaluation`")
         return cls(read_json(folder / METRICS), load_pictures(folder))

@@ -11,7 +11,8 @@ from PIL import Image
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_folder, digest_of, read_json, write_json
+from corgi_core.io.files import atomic_file, digest_of, read_json, write_json
+from corgi_core.io.folders import atomic_folder, published
 from corgi_core.io.pictures import load_pictures, save_pictures
 
 if TYPE_CHECKING:
@@ -63,13 +64,14 @@ class StudyReport:
         with atomic_folder(folder) as temporary:
             write_json(temporary / ROWS, self.rows)
             save_pictures(temporary, self.pictures)
-            (temporary / TABLES).mkdir()
             for name, text in self.tables.items():
-                (temporary / TABLES / f"{name}.md").write_text(text, encoding="utf-8")
+                with atomic_file(temporary / TABLES / f"{name}.md") as file:
+                    file.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
         """The report of a folder that `save` wrote."""
+        folder = published(folder)
         if not (folder / ROWS).exists():
             raise CorgiError(f"{folder} holds no report", "run `corgi study` or `corgi compare`")
         tables = {

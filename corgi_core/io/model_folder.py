@@ -17,13 +17,14 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import (
-    atomic_folder,
+    atomic_file,
     digest_of_bytes,
     digest_of_file,
     is_local,
     read_json,
     write_json,
 )
+from corgi_core.io.folders import atomic_folder, published
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +53,8 @@ def write_model_folder(
     content = _serialised(tensors)
     digest = digest_of_bytes(content)
     with atomic_folder(folder) as temporary:
-        (temporary / WEIGHTS).write_bytes(content)
+        with atomic_file(temporary / WEIGHTS) as file:
+            file.write_bytes(content)
         header = {"format": FORMAT, "kind": kind, "weights": digest}
         write_json(temporary / CONFIG, header | dict(config))
         write_json(temporary / CARD, dict(card))
@@ -76,6 +78,7 @@ def read_model_folder(folder: Path | UPath, kind: str) -> ModelFolder:
     Raises CorgiError where a file is missing, where the folder holds another `kind` of model or was
     written in another format, or where the weights are not those of the configuration.
     """
+    folder = published(folder)
     for name in (CONFIG, WEIGHTS, CARD):
         if not (folder / name).exists():
             raise CorgiError(

@@ -15,6 +15,7 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
+from corgi_core.io.folders import published
 
 MODELS_FILE = "models.json"
 CHAMPION = "champion"
@@ -126,6 +127,7 @@ class ModelIndex:
 
 def digest_in(folder: Path | UPath) -> str | None:
     """The digest that a saved prior, decoder or CLIP ensemble states; None where there is none."""
+    folder = published(folder)
     for file, key in (("config.json", "weights"), ("ensemble.json", "digest")):
         if (folder / file).is_file():
             return str(read_json(folder / file).get(key))

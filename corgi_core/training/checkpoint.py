@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from corgi_core.io.files import atomic_folder, digest_of_file, read_json, remove_folder, write_json
+from corgi_core.io.files import digest_of_file, read_json, write_json
+from corgi_core.io.folders import atomic_folder, remove_folder
 
 CHECKPOINTS = 2  # that stay on disk
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_folder, digest_of
+from corgi_core.io.files import digest_of
+from corgi_core.io.folders import atomic_folder
 from corgi_core.io.model_index import CHAMPION, PARTS, IndexedModel, ModelIndex, TextEncoderName
 from orchestration.resources.artifacts import FolderBacked
 from orchestration.resources.tracking import IDENTITY_TAG, MLflow

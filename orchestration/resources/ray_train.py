@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_file, remove_folder
+from corgi_core.io.files import atomic_file
+from corgi_core.io.folders import remove_folder
 from orchestration.resources.worker_shape import WorkerShape
 
 if TYPE_CHECKING:

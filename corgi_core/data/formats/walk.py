@@ -12,7 +12,8 @@ from upath import UPath
 
 from corgi_core.data.formats.conventions import UNREADABLE, Skipped
 from corgi_core.data.formats.names import suffix_of
-from corgi_core.io.files import is_local, is_marked
+from corgi_core.io.files import is_local
+from corgi_core.io.markers import is_marked
 
 Files = dict[str, Path | UPath]  # by their path below the folder, with "/" between its parts
 # of archivers, file servers, Python and Windows

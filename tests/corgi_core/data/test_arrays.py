@@ -15,7 +15,7 @@ from upath import UPath
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import MARKER
+from corgi_core.io.markers import MARKER
 from tests.helpers.made import samples
 
 SPEC = {"encoder": "e1", "width": 3, "encoder_dims": (1, 2)}

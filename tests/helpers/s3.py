@@ -1,0 +1,83 @@
+"""An S3 server over HTTP, as a process of its own: moto's. No real S3 is asked in any test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from upath import UPath
+
+from tests.helpers.processes import free_port
+
+BUCKET = "corgi-tests"
+
+
+@dataclass(frozen=True)
+class S3:
+    """A running server with one empty bucket."""
+
+    endpoint: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to reach it."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def path(self, name: str) -> UPath:
+        return UPath(f"s3://{BUCKET}/{name}")
+
+    def objects(self, name: str) -> list[str]:
+        """Every key below `name`, asked of the server by another client."""
+        import boto3
+
+        client = boto3.client(
+            "s3", endpoint_url=self.endpoint, aws_access_key_id="testing",
+            aws_secret_access_key="testing", region_name="us-east-1",
+        )  # fmt: skip
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{name}/")
+        keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        return sorted(key.removeprefix(f"{name}/") for key in keys)
+
+
+@contextmanager
+def serving(**environment: str) -> Iterator[S3]:
+    """Run the server; the variables of its environment turn on checks, such as of permissions."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        endpoint = f"http://127.0.0.1:{port}"
+        _make_bucket(server, endpoint)
+        yield S3(endpoint)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _make_bucket(server: subprocess.Popen[bytes], endpoint: str) -> None:
+    put = urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with direct.open(put):
+                return
+        except OSError:
+            assert server.poll() is None, "moto's server has ended"
+            assert time.monotonic() < until, "moto's server does not answer"
+            time.sleep(0.05)
