@@ -373,7 +373,8 @@ class Preset:
     default_decoder: str | None = None  # its kind; None: the first
     workers: Whole = 1  # of Ray Train; 0 does without Ray, all work in the process itself
     ray: RaySettings = field(default_factory=RaySettings)
-    # Of encoding, sampling and decoding on a GPU; "auto" is bf16 where the GPU has it, else fp32.
+    # Of encoding, sampling and decoding on a GPU: "auto" is bf16 where the GPU has it, else fp32.
+    # On a CPU "bf16" is of CLIP's image towers; all else is fp32.
     inference_precision: InferencePrecision = field(default="auto", compare=False)
     seed: Whole = 0
 

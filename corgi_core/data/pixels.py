@@ -74,9 +74,24 @@ def decoded(files: Sequence[tuple[str, bytes]], size: int) -> tuple[np.ndarray, 
 
 
 def square(image: bytes, size: int) -> np.ndarray:
-    """An RGB image file, padded with white to a square and resized: uint8 [3, size, size]."""
+    """An RGB image file, resized and padded with white to a square: uint8 [3, size, size]."""
     with Image.open(io.BytesIO(image)) as picture:
-        side = max(picture.size)
-        padded = Image.new("RGB", (side, side), "white")
-        padded.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    return np.asarray(padded.resize((size, size), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+        scale = size / max(picture.size)
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        inside = resized(picture, width, height)
+    if (width, height) == (size, size):
+        return np.asarray(inside).transpose(2, 0, 1)
+    padded = Image.new("RGB", (size, size), "white")
+    padded.paste(inside, ((size - width) // 2, (size - height) // 2))
+    return np.asarray(padded).transpose(2, 0, 1)
+
+
+def resized(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """A picture that was opened and not decoded yet, in RGB and of that size.
+
+    Of a JPEG no more is decoded than a half, quarter or eighth of its sides with at least twice as
+    many pixels a side as are asked for; what is finer would vanish.
+    """
+    picture.draft("RGB", (2 * width, 2 * height))
+    colours = picture if picture.mode == "RGB" else picture.convert("RGB")
+    return colours.resize((width, height), Image.Resampling.LANCZOS)

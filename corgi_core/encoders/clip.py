@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from upath import UPath
 
-from corgi_core.devices import device_of, inference
+from corgi_core.devices import device_of, inference, tower_dtype
 from corgi_core.encoders.clip_text import ENSEMBLE, ENSEMBLE_FORMAT, read_ensemble
 from corgi_core.encoders.fitted_text_tower import CONFIG as FITTED
 from corgi_core.encoders.fitted_text_tower import FittedTextTower
@@ -33,7 +33,7 @@ class ClipEnsemble(nn.Module):
     """B frozen encoders of widths d_b, which make embeddings of width d = Σ d_b.
 
     They are open_clip's, or, for precomputed image embeddings, text towers fitted to them. `card`
-    says how trained ones were trained, `precision` in which precision they compute on a GPU.
+    says how trained ones were trained, `precision` in which precision they compute.
     """
 
     precision: str = "auto"
@@ -101,7 +101,8 @@ class ClipEnsemble(nn.Module):
         pixels = pixels.to(self.device)
         pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
         with inference(self.device, self.precision):
-            outputs = [encoder.encode_images(pixels) for encoder in self._models]
+            dtype = tower_dtype(self.device, self.precision)
+            outputs = [encoder.encode_images(pixels, dtype) for encoder in self._models]
         return scale_per_encoder(torch.cat(outputs, dim=1), self.encoder_dims)
 
     @torch.no_grad()

@@ -34,7 +34,8 @@ from corgi_core.io.files import digest_of
 ClipSource: TypeAlias = Path | UPath | tuple[str, ...]
 Batch = TypeVar("Batch")
 
-_BATCH = 128  # images
+_BATCH = 128  # images, for a GPU
+_CPU_BATCH = 32  # a thread; larger ones leave the caches, and their memory returns to the system
 _TEXT_BATCH = 256  # captions
 
 
@@ -46,7 +47,7 @@ class ImageEmbedding(ArrayJob):
         images: The dataset.
         pixels: As `embed_images` reads them.
         clip: As `ClipEnsemble.load` reads it.
-        precision: Of the encoder on a GPU, as `corgi_core.devices.inference` has it.
+        precision: Of the encoder, as `corgi_core.devices` describes it.
     """
 
     images: Dataset
@@ -193,14 +194,15 @@ def _image_encoding(
     clip: ClipEnsemble, images: Dataset, pixels: ArrayStore | None, threads: int
 ) -> Callable[[str], Arrays]:
     large_enough = pixels is not None and pixels.spec["size"] >= clip.image_size
+    size = _CPU_BATCH if clip.device.type == "cpu" else _BATCH
 
     def encode(shard: str) -> Arrays:
         if pixels is not None and large_enough:
             keys, squares = pixels.read_with_keys(shard, "pixels")
-            stored = zip(_split(keys), _split(squares), strict=True)
+            stored = zip(_split(keys, size), _split(squares, size), strict=True)
             encoded = _encoded(clip, stored, lambda batch: batch, threads)
         else:
-            files = batched(images.images(shard), _BATCH)
+            files = batched(images.images(shard), size)
             encoded = _encoded(clip, files, partial(decoded, size=clip.image_size), threads)
         with _one_thread_each():
             keys_of, embeddings = zip(*encoded, strict=True)
@@ -306,8 +308,8 @@ def _text_spec(clip: ClipEnsemble, tokens: TokenEncoder) -> dict[str, Any]:
     return spec
 
 
-def _split(array: np.ndarray) -> list[np.ndarray]:
-    return [array[start : start + _BATCH] for start in range(0, len(array), _BATCH)]
+def _split(array: np.ndarray, size: int) -> list[np.ndarray]:
+    return [array[start : start + size] for start in range(0, len(array), size)]
 
 
 def _named(clip: ClipEnsemble) -> str:

@@ -61,7 +61,7 @@ class FittedTextTower(nn.Module):
         """Names the projection, the text encoder under it, and the space that it was fitted to."""
         return digest_of(self.text.digest, digest_of_tensors(self.head.state_dict()), self.space)
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
+    def encode_images(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """CorgiError: there is no image tower."""
         raise self._no_images()
 

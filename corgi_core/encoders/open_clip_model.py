@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from corgi_core.encoders.vision_transformer import image_features
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, write_json
 from corgi_core.io.model_folder import digest_of_tensors
@@ -109,18 +111,31 @@ class OpenClipModel(nn.Module):
     def _interpolation(self) -> str:
         return "bilinear" if self.preprocessing.get("interpolation") == "bilinear" else "bicubic"
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """Square images [n, 3, s, s] in [0, 1], any s → unit vectors [n, width]."""
+    def encode_images(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Square images [n, 3, s, s] in [0, 1], any s → unit vectors [n, width].
+
+        `dtype`: bfloat16 has a copy of the image tower compute; else the tower itself does.
+        """
         if pixels.shape[-1] != self.image_size:
             pixels = F.interpolate(
                 pixels, size=(self.image_size, self.image_size),
                 mode=self._interpolation, antialias=True, align_corners=False,
             ).clamp(0, 1)  # fmt: skip
         pixels = (pixels - self.mean) / self.std
-        features: Tensor = self.model.encode_image(
-            pixels.contiguous(memory_format=torch.channels_last)
-        )
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        if isinstance(self.model, open_clip.CoCa):  # its tower's outputs are not the features
+            features: Tensor = self.model.encode_image(pixels)
+        elif dtype == torch.bfloat16:
+            features = image_features(self._bfloat16_tower, pixels.to(dtype))
+        else:
+            features = image_features(self.model.visual, pixels)
         return F.normalize(features.float(), dim=-1)
+
+    @cached_property
+    def _bfloat16_tower(self) -> nn.Module:
+        """No part of the module: it is neither moved, nor saved, nor in the digest."""
+        tower: nn.Module = deepcopy(self.model.visual).to(torch.bfloat16)
+        return tower
 
     def encode_texts(self, captions: Sequence[str]) -> Tensor:
         """Captions [n] → unit vectors [n, width]."""

@@ -1,11 +1,15 @@
 """Pixels: white-padded squares, in the manifest's order."""
 
+import io
+
 import numpy as np
+import pytest
 from PIL import Image
 
+from benchmarks.embedding_systems.photographs import photograph
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import write_dataset
-from corgi_core.data.pixels import pixels, square
+from corgi_core.data.pixels import pixels, resized, square
 from corgi_core.data.quality import gate
 from tests.helpers.made import SETTINGS, encoded, sample
 
@@ -25,6 +29,28 @@ def test_a_size_of_its_own_is_untouched_and_shrinking_keeps_the_mean():
     ramp = Image.linear_gradient("L").convert("RGB")
     assert (square(encoded(ramp), 256) == np.asarray(ramp).transpose(2, 0, 1)).all()
     assert abs(square(encoded(ramp), 32).mean() - np.asarray(ramp).mean()) < 1
+
+
+@pytest.mark.parametrize("sides", [(900, 700), (640, 480), (97, 61)])
+def test_photographs_are_resized_as_after_a_whole_decoding(sides: tuple[int, int]):
+    file = photograph(0, *sides)
+    whole = Image.open(io.BytesIO(file)).convert("RGB")
+    height = round(112 * sides[1] / sides[0])
+    expected = np.full((112, 112, 3), 255, np.float32)
+    top = (112 - height) // 2
+    expected[top : top + height] = whole.resize((112, height), Image.Resampling.LANCZOS)
+    error = np.abs(square(file, 112).transpose(1, 2, 0) - expected)
+    assert error.mean() < 1
+    assert error.max() < 24
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded"), [(30, (100, 75)), (50, (100, 75)), (51, (200, 150)), (200, (400, 300))]
+)
+def test_of_a_jpeg_no_more_is_decoded_than_twice_the_size(size: int, decoded: tuple[int, int]):
+    picture = Image.open(io.BytesIO(photograph(0, 400, 300)))
+    assert resized(picture, size, size * 3 // 4).size == (size, size * 3 // 4)
+    assert picture.size == decoded
 
 
 def test_rows_follow_the_dataset(tmp_path):

@@ -75,7 +75,7 @@ def test_embeddings_depend_on_no_number_of_threads(
     vit_folder: Path, squares: Dataset, tokens: TokenEncoder, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(embed, "_BATCH", 4)
+    monkeypatch.setattr(embed, "_CPU_BATCH", 4)
     monkeypatch.setattr(embed, "_TEXT_BATCH", 4)
     clip = ClipEnsemble.load((str(vit_folder),))
     before, digests = torch.get_num_threads(), set()
