@@ -93,10 +93,13 @@ def images(
 def pixels(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute
 ) -> dg.MaterializeResult[ArrayStore]:
-    """Every image as a white-padded square of the preset's size, uint8; missing shards only."""
+    """Every image as a white-padded square, uint8, as large as the largest decoder's images are.
+
+    Decoders of smaller images scale them down. Only missing shards are computed.
+    """
     from corgi_core.data.pixels import Pixels
 
-    assert workspace.preset.decoder is not None
-    size = workspace.preset.decoder.image_size
+    size = workspace.preset.image_size
+    assert size is not None
     store = compute.arrays(Pixels(images, size), workspace.path(context))
     return materialized(store, images=len(store), size=size, shards_computed=store.recomputed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,6 +78,15 @@ def training_metadata(trained: Trained[Any]) -> dict[str, Any]:
         "metrics_not_tracked": result.undelivered or None,
         **{key: float(value) for key, value in result.metrics.items()},
         "loss_curve": picture(loss_curve(result.metrics_log)),
+    }
+
+
+def trainings_metadata(trained: Mapping[str, Trained[Any]]) -> dict[str, Any]:
+    """`training_metadata` of each part of a model, under its name; of the only one, as it is."""
+    return {
+        f"{part}/{key}" if part else key: value
+        for part, each in trained.items()
+        for key, value in training_metadata(each).items()
     }
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.metadata import OWNERS, materialized, training_metadata
+from assets.metadata import OWNERS, materialized, training_metadata, trainings_metadata
 from assets.versions import decided_by
 from orchestration.partitions import (
     CAPTIONED,
@@ -23,7 +23,7 @@ from orchestration.resources.artifacts import (
     GaussianBank,
     PriorModel,
 )
-from orchestration.resources.trainer import DEVICE, Trainer
+from orchestration.resources.trainer import DEVICE, Plan, Trainer, joint_card
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def prior(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", revision=6, partitions="decoders"),
+    metadata=decided_by("decoders", revision=7, partitions="decoders"),
 )
 def decoder(
     context: dg.AssetExecutionContext,
@@ -95,7 +95,10 @@ def decoder(
     workspace: Workspace,
     trainer: Trainer,
 ) -> dg.MaterializeResult[Decoder]:
-    """CLIP image embedding → image; trained on all training images, without captions."""
+    """CLIP image embedding → image; trained on all training images, without captions.
+
+    A cascade's stages are trained one after the other.
+    """
     from corgi_core.decoders.registry import decoder_task
 
     settings = workspace.preset.decoder_of(context.partition_key)
@@ -109,7 +112,7 @@ def decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", revision=3, partitions="caption_subsets"),
+    metadata=decided_by("decoders", revision=4, partitions="caption_subsets"),
 )
 def captioned_decoder(
     context: dg.AssetExecutionContext,
@@ -148,7 +151,7 @@ def captioned_decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", "language_free", revision=5, partitions="decoders"),
+    metadata=decided_by("decoders", "language_free", revision=6, partitions="decoders"),
 )
 def language_free_decoder(
     context: dg.AssetExecutionContext,
@@ -170,7 +173,7 @@ def language_free_decoder(
 
     settings, free = workspace.preset.decoder_of(context.partition_key), workspace.language_free
     task = decoder_task(
-        replace(settings, training=free.tuned(settings.training)),
+        settings.shortened(free.tuning),
         clip_encoder,
         **_images(images, pixels, image_embeddings, free.source),
         tuning=FineTuning(decoder, images.keys("train", free.source)),
@@ -201,10 +204,16 @@ def _train_decoder(
     name: str,
     inputs: Mapping[str, FolderBacked],
 ) -> dg.MaterializeResult[Decoder]:
-    """Train a decoder; the decoder, with what Dagster displays of the training."""
-    trained = trainer.train(context, task, task.settings.training, name, inputs)
-    decoder = task.decoder(trained.model, trained.card)
-    return materialized(decoder, images=len(task.order.unique()), **training_metadata(trained))
+    """Train a decoder, part after part; the decoder, with what Dagster displays of the trainings.
+
+    Parts that are finished are not trained again.
+    """
+    parts = task.parts()
+    plans = {part: Plan(each, each.training_settings) for part, each in parts.items()}
+    trained = trainer.train_in_turn(context, plans, name, inputs)
+    decoder = task.assembled([each.model for each in trained.values()], joint_card(trained))
+    images = len(task.order.unique())
+    return materialized(decoder, images=images, **trainings_metadata(trained))
 
 
 def _percent(caption_subset: str) -> str:

@@ -61,10 +61,11 @@ def untrained(case: Case) -> list[Decoder]:
     """The preset's decoders, fitted to the case's pictures and not trained."""
     decoders = []
     for settings in preset_named(case.preset).decoders:
-        task = task_on(settings.kind, case)
-        model = task.build()
-        task.prepare(model)
-        decoders.append(task.decoder(model.eval(), {}))
+        task, models = task_on(settings.kind, case), []
+        for part in task.parts().values():
+            models.append(part.build())
+            part.prepare(models[-1])
+        decoders.append(task.assembled([model.eval() for model in models], {}))
     return decoders
 
 

@@ -4,7 +4,7 @@ At the presets' real shapes, with a batch of one, by the training loop's own par
 backward, AdamW, moving average, in bfloat16 autocast. Every model has a process of its own, one
 after the other, and its peak memory is measured beside what `corgi config check` computes.
 Published weights are not needed: CLIP, T5 and Stable Diffusion have random ones in the sizes of
-their configurations. The stages of a cascade are trained one at a time, by the cascade's own loss.
+their configurations. A cascade's stages are trained one at a time, as always.
 
 What does not fit in --memory has the matrices of its weights, gradients, moments and average in
 bfloat16 instead of float32. The table says so.

@@ -23,13 +23,19 @@ from corgi_core.training.memory import keep_freed_memory
 
 
 class Corgi:
-    """Steps of a kind's training, by the training loop's own parts."""
+    """Steps of a kind's training, by the training loop's own parts; of every part one a step."""
 
     def __init__(self, kind: str, case: Case) -> None:
-        task = task_on(kind, case)
-        model = task.build()
-        task.prepare(model)
-        self.step = TrainingSteps(task, task.settings.training, model).step
+        self._parts = []
+        for part in task_on(kind, case).parts().values():
+            model = part.build()
+            part.prepare(model)
+            self._parts.append(TrainingSteps(part, part.training_settings, model))
+
+    def step(self) -> None:
+        """A step of every part: a cascade's peer trains all its stages in one."""
+        for part in self._parts:
+            part.step()
 
     def running(self) -> AbstractContextManager[None]:
         return keep_freed_memory()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.preset_steps.stores import Stores
 from corgi_core.config import (
@@ -21,13 +20,10 @@ from corgi_core.config import (
     clusters_of,
 )
 from corgi_core.data.subsets import CaptionSubset
-from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
 from corgi_core.decoders.cascade.task import CascadeTask
-from corgi_core.decoders.cascade.unet import Stage
 from corgi_core.decoders.registry import decoder_task
 from corgi_core.decoders.stable_diffusion.network import StableDiffusionNetwork
 from corgi_core.decoders.stable_diffusion.task import StableDiffusionTask
-from corgi_core.decoders.whitening import Whitening
 from corgi_core.errors import CorgiError
 from corgi_core.prior.task import PriorTask
 from corgi_core.sizes.models import SizedModel, widths_of
@@ -50,38 +46,6 @@ def task_of(preset: Preset, model: SizedModel, folder: Path) -> tuple[Task[Any],
     if model.name == "prior":
         return _prior_task(preset, stores), training
     return _decoder_task(model, stores), training
-
-
-@dataclass
-class StageTask(CascadeTask):
-    """One stage of a cascade by the cascade's own loss; the other stages predict zero."""
-
-    stage: int = field(kw_only=True)
-
-    def build(self) -> CascadeNetwork:
-        """The network with weights in this stage alone."""
-        shape = CascadeShape.of(self.settings, self.embeddings.spec["width"])
-        with torch.device("meta"):
-            network = CascadeNetwork(shape)
-        network.whitening = Whitening(shape.embedding_width)
-        for number, stage in enumerate(shape.stages):
-            network.stages[number] = (
-                Stage(
-                    stage, shape.embedding_width, shape.vectors, shape.vector_width,
-                    shape.text_width, upsamples=number > 0,
-                )
-                if number == self.stage
-                else PredictsZero()
-            )  # fmt: skip
-        return network
-
-
-class PredictsZero(nn.Module):
-    """Stands for a stage that does not learn."""
-
-    def forward(self, x: Tensor, *_: Any) -> Tensor:
-        """Inputs x [n, c, s, s] → zeros [n, 3, s, s]."""
-        return x.new_zeros(len(x), 3, *x.shape[2:])
 
 
 class UntrainedPipelineTask(StableDiffusionTask):
@@ -134,7 +98,7 @@ def _decoder_task(model: SizedModel, stores: Stores) -> Task[Any]:
     }  # fmt: skip
     if isinstance(settings, CascadeSettings):
         assert model.stage is not None
-        return StageTask(settings, **inputs, stage=model.stage)
+        return CascadeTask(settings, **inputs, stage=model.stage)
     if isinstance(settings, StableDiffusionSettings):
         pipeline = _without_weights(settings.pretrained, stores.folder / "pipeline")
         return UntrainedPipelineTask(replace(settings, pretrained=pipeline), **inputs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, SerializeAsAny, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -25,6 +25,8 @@ from corgi_core.io.files import digest_of
 S = TypeVar("S")
 
 CLOSED = ConfigDict(extra="forbid")  # an unknown setting is an error
+# fields of a cascade's stage that replace those of the cascade's training
+STAGE_TRAINING = ("steps", "batch_size", "learning_rate", "accumulation")
 TRAINED = ("trained",)  # stands for encoders that are trained on the data, not named
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -148,6 +150,18 @@ class DecoderSettings:
     num_steps: Count  # of sampling
     training: TrainingSettings
 
+    def shortened(self, share: float) -> Self:
+        """These settings, with a share of the steps and of the learning rate of all training."""
+        training = self.training
+        return replace(
+            self,
+            training=replace(
+                training,
+                steps=round(share * training.steps),
+                learning_rate=share * training.learning_rate,
+            ),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
 class PCASettings(DecoderSettings):
@@ -172,11 +186,19 @@ class StageSettings:
     attention_levels: Whole  # levels with attention, from the last up; 0 is convolutions alone
     noise_shift: Real  # of the cosine schedule's log SNR; negative is more noise
     crop: Count | None = None  # pixels to a side of the squares that it is trained on; None: all
+    # Of its own training, where they differ from the cascade's:
+    steps: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: NonNegative | None = None
+    accumulation: Count | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
 class CascadeSettings(DecoderSettings):
-    """Diffusion UNets, each conditioned on the smaller image of the one before."""
+    """Diffusion UNets, each conditioned on the smaller image of the one before.
+
+    They are trained one after the other, each by `training` with what its stage changes of it.
+    """
 
     kind: ClassVar[str] = "cascade"
 
@@ -192,6 +214,23 @@ class CascadeSettings(DecoderSettings):
     overlap: Whole = 64  # … which overlap by this many
     # GB that an image may take; None: what the device has free. It changes no training.
     sampling_memory: Positive | None = field(default=None, compare=False)
+
+    def training_of(self, stage: int) -> TrainingSettings:
+        """How the stage of that number is trained."""
+        own = {name: getattr(self.stages[stage], name) for name in STAGE_TRAINING}
+        return replace(self.training, **{k: v for k, v in own.items() if v is not None})
+
+    def shortened(self, share: float) -> Self:
+        """These settings, with a share of the steps and of the learning rate of all training."""
+        stages = tuple(
+            replace(
+                stage,
+                steps=stage.steps and round(share * stage.steps),
+                learning_rate=stage.learning_rate and share * stage.learning_rate,
+            )
+            for stage in self.stages
+        )
+        return replace(super().shortened(share), stages=stages)
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
@@ -321,11 +360,6 @@ class LanguageFreeSettings:
     source: str  # the first word of the manifest's `source`
     tuning: Share = 0.25  # of a decoder's steps and of its learning rate, for the fine-tuning
 
-    def tuned(self, training: TrainingSettings) -> TrainingSettings:
-        """The settings of the fine-tuning after a training with those given."""
-        steps, rate = round(self.tuning * training.steps), self.tuning * training.learning_rate
-        return replace(training, steps=steps, learning_rate=rate)
-
 
 @dataclass(frozen=True, config=CLOSED)
 class RaySettings:
@@ -403,8 +437,8 @@ class Preset:
 
     @property
     def image_size(self) -> int | None:
-        """Pixels of the images that decoders learn from; None without decoders."""
-        return self.decoder.image_size if self.decoder else None
+        """Pixels to a side of the stored images: the largest decoder's; None without decoders."""
+        return max((settings.image_size for settings in self.decoders), default=None)
 
     def decoder_of(self, kind: str) -> DecoderSettings:
         """The settings of a kind of decoder; CorgiError where the preset has none of it."""

@@ -23,6 +23,7 @@ from corgi_core.config import DecoderSettings
 from corgi_core.devices import device_of, inference
 from corgi_core.errors import CorgiError
 from corgi_core.io.model_folder import digest_of_tensors, write_model_folder
+from corgi_core.out_of_memory import out_of_memory_explained
 from corgi_core.progress import report
 
 BATCH_SIZE = 256  # images that are sampled at once, at most, where memory is not measured …
@@ -129,6 +130,11 @@ class Decoder(ABC):
         return BATCH_PIXELS
 
     @property
+    def less_memory(self) -> str:
+        """What a person can do where there is no memory to sample a batch."""
+        return "decode fewer images at once, end what else uses that memory, or decode on the CPU"
+
+    @property
     def needs_negative(self) -> bool:
         """Whether guidance should start from a prior's embedding of the empty caption."""
         return False
@@ -166,7 +172,8 @@ class Decoder(ABC):
             Images [n, 3, size, size], float32 in [0, 1].
 
         Raises:
-            CorgiError: If the width is wrong, text is not read, or an option is impossible.
+            CorgiError: If the width is wrong, text is not read, an option is impossible, or memory
+                runs out.
         """
         num_steps = self.settings.num_steps if num_steps is None else num_steps
         guidance = self.settings.guidance if guidance is None else guidance
@@ -183,7 +190,12 @@ class Decoder(ABC):
                 tokens, attn_mask = (part[rows].to(device) for part in text)
                 cond = TextCond(tokens.float(), attn_mask)
             options = SampleOptions(seed, sample_ids[rows], num_steps, guidance)
-            with inference(device, self.precision):
+            doing = (
+                f"decoding {len(z)} images of {self.settings.image_size} pixels by a {self.kind} "
+                "decoder"
+            )
+            needed = out_of_memory_explained(doing, self.less_memory)
+            with inference(device, self.precision), needed:
                 images = self.sample(z, cond, options)
             decoded.append(_resized(images.float().clamp(0, 1), size))
             report("decoding", rows.stop, len(embeddings))

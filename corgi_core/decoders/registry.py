@@ -122,7 +122,13 @@ def load_decoder(folder: Path | UPath) -> Decoder:
             "materialise the decoder again",
         )
     network = decoder.build(shape)
-    network.load_state_dict(saved.tensors)
+    try:
+        network.load_state_dict(saved.tensors)
+    except RuntimeError as failure:
+        raise CorgiError(
+            f"the weights in {folder} are not those of a {kind} decoder as this version builds it",
+            "materialise the decoder again, or use the version that wrote it",
+        ) from failure
     settings = settings_from(DECODER_SETTINGS[kind], saved.config["settings"])
     return decoder(network.eval(), settings, encoders, saved.card)
 

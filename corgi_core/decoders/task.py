@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from corgi_core.config import DecoderSettings
+from corgi_core.config import DecoderSettings, TrainingSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.balance import repeats_of
+from corgi_core.data.resizing import at_size, check_stored_size
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
@@ -43,8 +44,9 @@ class FineTuning:
 class DecoderTask(Task[N], Generic[S, N]):
     """Training of a decoder (a `Task` of the training loop) on all training images.
 
-    `pixels` holds "pixels", uint8 [n, 3, s, s]; `embeddings` holds "image", [n, d]. A training row
-    is an image; with the setting `balanced`, an image without near twins has several rows.
+    `pixels` holds "pixels", uint8 [n, 3, p, p], where p is the settings' image_size or more; they
+    are scaled down to `pixel_size` as they are read. `embeddings` holds "image", [n, d]. A training
+    row is an image; with the setting `balanced`, an image without near twins has several rows.
     """
 
     settings: S
@@ -57,18 +59,32 @@ class DecoderTask(Task[N], Generic[S, N]):
     def __post_init__(self) -> None:
         self.train_keys = tuple(sorted(self.train_keys))
         self.test_keys = tuple(sorted(self.test_keys))
-        size, wanted = self.pixels.spec["size"], self.settings.image_size
-        if size != wanted:
-            raise CorgiError(
-                f"the pixels are {size} to a side, the decoder's image_size is {wanted}",
-                "materialise the pixels again with the present preset",
-            )
+        check_stored_size(self.pixels.spec["size"], self.settings.image_size, "decoder")
         if self.tuning is not None:
             self._check_start(self.tuning.start)
 
     @abstractmethod
     def decoder(self, model: N, card: Mapping[str, Any]) -> Decoder:
         """The trained model as a decoder."""
+
+    def parts(self) -> Mapping[str, DecoderTask[S, N]]:
+        """The trainings that make the decoder, one after the other, by name; "" where one does."""
+        return {"": self}
+
+    def assembled(self, models: Sequence[N], card: Mapping[str, Any]) -> Decoder:
+        """The decoder of the models that the parts have trained, in their order."""
+        (model,) = models
+        return self.decoder(model, card)
+
+    @property
+    def training_settings(self) -> TrainingSettings:
+        """How this part is trained."""
+        return self.settings.training
+
+    @property
+    def pixel_size(self) -> int:
+        """Pixels to a side s of the images that this part learns from."""
+        return self.settings.image_size
 
     def prepare_data(self, folder: Path) -> None:
         """Look for near twins once: the other workers and the next attempts read what was found."""
@@ -84,7 +100,8 @@ class DecoderTask(Task[N], Generic[S, N]):
         if self.tuning is None:
             self.fit(model)
         else:
-            self.decoder_network(model).load_state_dict(self.tuning.start.network.state_dict())
+            start = self.start_of(self.tuning.start)
+            self.decoder_network(model).load_state_dict(start.state_dict())
 
     def fit(self, model: N) -> None:
         """Set what is computed from the training images, not learned."""
@@ -92,6 +109,10 @@ class DecoderTask(Task[N], Generic[S, N]):
     def decoder_network(self, model: N) -> nn.Module:
         """The part of the trained model that is the decoder's network."""
         return model
+
+    def start_of(self, start: Decoder) -> nn.Module:
+        """What of the decoder to continue from has this model's weights."""
+        return start.network
 
     @property
     def rows(self) -> int:
@@ -169,8 +190,9 @@ class DecoderTask(Task[N], Generic[S, N]):
                 )
 
     def pixels_of(self, keys: Collection[str]) -> Tensor:
-        """uint8 [n, 3, s, s] of the images `keys`."""
-        return torch.from_numpy(self.pixels.read("pixels")[self.pixels.rows_of(keys)])
+        """uint8 [n, 3, s, s] of the images `keys`; s is `pixel_size`."""
+        stored = torch.from_numpy(self.pixels.read("pixels")[self.pixels.rows_of(keys)])
+        return at_size(stored, self.pixel_size)
 
     def embeddings_of(self, keys: Collection[str]) -> Tensor:
         """float32 [n, d] of the images `keys`."""

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.data.resizing import at_size, check_stored_size
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import (
     JITTER_NUMBERS,
@@ -89,7 +90,8 @@ class Pairs:
 class ClipTask(Task[DualEncoder]):
     """Training of a small open_clip model (a `Task` of the training loop).
 
-    A row is a caption of a training image. `pixels` are the images at `settings.image_size`.
+    A row is a caption of a training image. `pixels` are the images at `settings.image_size`, or
+    larger; then they are scaled down.
     """
 
     compares_samples = True
@@ -99,12 +101,7 @@ class ClipTask(Task[DualEncoder]):
     pixels: ArrayStore
 
     def __post_init__(self) -> None:
-        size = self.pixels.spec["size"]
-        if size != self.settings.image_size:
-            raise CorgiError(
-                f"the pixels are {size} px wide, the CLIP encoder reads {self.settings.image_size}",
-                "set encoders.image_size to the pixels' size",
-            )
+        check_stored_size(self.pixels.spec["size"], self.settings.image_size, "CLIP encoder")
 
     @cached_property
     def _captions(self) -> dict[str, list[tuple[str, str]]]:
@@ -124,7 +121,8 @@ class ClipTask(Task[DualEncoder]):
         for split, captions in self._captions.items():
             rows = self.pixels.rows_of(key for key, _ in captions)
             pairs[split] = Pairs(
-                torch.from_numpy(pixels[rows]), text.pooled([caption for _, caption in captions])
+                at_size(torch.from_numpy(pixels[rows]), self.settings.image_size),
+                text.pooled([caption for _, caption in captions]),
             )
         return pairs
 

@@ -20,11 +20,16 @@ from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
+from corgi_core.out_of_memory import out_of_memory_explained
 from corgi_core.prior.cached_denoiser import CachedDenoiser, UncondPrefixes
 from corgi_core.prior.network import PriorNetwork, PriorShape
 
 KIND = "prior"
 CAPTIONS_AT_ONCE = 256
+LESS_MEMORY = (
+    "sample for fewer captions or in fewer steps at once, end what else uses that memory, or "
+    "sample on the CPU"
+)
 Callback = Callable[[int, Tensor], None]
 """f(t, ẑ_0 [n, d]), called after every prediction."""
 
@@ -94,7 +99,8 @@ class PriorModel:
 
         Raises:
             CorgiError: for embeddings of another width, guidance that is not finite or that the
-                prior was not trained for, an unknown sampler, or an impossible number of steps.
+                prior was not trained for, an unknown sampler, an impossible number of steps, or too
+                little memory.
         """
         num_steps = self.settings.num_steps if num_steps is None else num_steps
         guidance = self.settings.guidance if guidance is None else guidance
@@ -105,7 +111,8 @@ class PriorModel:
         text = text.to(device)
         c = self.bank.assign(text)
         chunks = []
-        with inference(device, self.precision):
+        doing = f"sampling embeddings of {len(text)} captions by a prior"
+        with inference(device, self.precision), out_of_memory_explained(doing, LESS_MEMORY):
             for first in range(0, len(text), CAPTIONS_AT_ONCE):
                 rows = slice(first, first + CAPTIONS_AT_ONCE)
                 prefix = tokens[rows].to(device).float(), attn_mask[rows].to(device), text[rows]

@@ -29,7 +29,7 @@ class ModelSize:
         activations: Bytes that a microbatch needs on a GPU, beside weights and their copies.
         workers: Ray Train's.
         gpus: That they have together.
-        stage: The number of a cascade's stage; its stages learn in one run.
+        stage: The number of a cascade's stage; its stages learn one after the other.
         remark: Why the numbers are not known, or what they leave out.
     """
 

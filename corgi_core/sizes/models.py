@@ -257,7 +257,7 @@ def _cascade(name: str, settings: CascadeSettings, width: int) -> Iterator[Sized
             return output
 
         yield SizedModel(
-            f"{name}, {stage.size} pixels", build, run, settings.training, stage=number,
+            f"{name}, {stage.size} pixels", build, run, settings.training_of(number), stage=number,
             remark=f"on crops of {stage.crop} pixels" if stage.crop else "",
         )  # fmt: skip
 

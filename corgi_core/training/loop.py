@@ -35,6 +35,7 @@ from corgi_core.training.ema import MovingAverage
 from corgi_core.training.gradient import BatchGradient
 from corgi_core.training.memory import keep_freed_memory
 from corgi_core.training.metrics_log import Entry, MetricsLog, headline
+from corgi_core.training.needed_memory import training_memory_explained
 from corgi_core.training.randomness import seed_of
 from corgi_core.training.run_folder import (
     TrainingResult,
@@ -99,8 +100,8 @@ def train(
 
     Raises:
         CorgiError: the folder belongs to another training, another process trains there, there are
-            no samples, the batch cannot be divided among the workers, the disk is full, the model
-            cannot be compiled, or losses are not finite for several steps in a row.
+            no samples, the batch cannot be divided among the workers, the disk is full, memory runs
+            out, the model cannot be compiled, or losses are not finite for several steps in a row.
     """
     folder = prepare_run_folder(task, settings, folder, world_size, write=rank == 0)
     device = torch.device(device)
@@ -111,7 +112,8 @@ def train(
         meeting.wait("prepares the data and locks the run folder")
         if rank > 0:
             task.prepare_data(folder)
-        with keep_freed_memory():
+        needed = training_memory_explained(task, settings, world_size, name)
+        with keep_freed_memory(), needed:
             return _train(task, settings, folder, rank, world_size, device, name, meeting)
 
 

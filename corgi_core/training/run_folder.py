@@ -60,7 +60,7 @@ def prepare_run_folder(
             f"the run folder {folder} is not on a file system",
             "train in a folder that all workers can reach as files",
         )
-    _check_parts(task, settings, workers)
+    check_division(task, settings, workers)
     folder, identity = Path(str(folder)), identity_of(task, settings)
     claim(folder, identity, write=False)
     if write:
@@ -74,7 +74,8 @@ def prepare_run_folder(
     return folder
 
 
-def _check_parts(task: Task[Any], settings: TrainingSettings, workers: int) -> None:
+def check_division(task: Task[Any], settings: TrainingSettings, workers: int) -> None:
+    """CorgiError unless a batch can be divided into the microbatches of so many workers."""
     chunks, batch = settings.accumulation, settings.batch_size
     if chunks > 1 and task.compares_samples:
         raise CorgiError(

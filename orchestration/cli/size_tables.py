@@ -54,8 +54,12 @@ def notes(sizes: Sequence[ModelSize], device_flops: float) -> Iterator[str]:
     yield from (f"{size.model}: {size.remark}" for size in sizes if size.remark)
     stages = [size for size in sizes if size.stage is not None]
     if len(stages) > 1:
-        together = _gibibytes(sum(size.memory for size in stages))
-        yield f"The cascade's stages learn in one run, which needs {together} GiB of a GPU."
+        most = _gibibytes(max(size.memory for size in stages))
+        together = sum(time_needed(size, device_flops).days for size in stages)
+        yield (
+            f"The cascade's stages learn one after the other: {most} GiB of a GPU at most, "
+            f"{_number(together)} days together."
+        )
     workers, gpus = sizes[0].workers, sizes[0].gpus
     yield (
         f"Computed from torch's operators on tensors without data, for {workers} worker(s) on "

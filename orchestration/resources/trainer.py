@@ -42,6 +42,30 @@ class Trained(Generic[M]):
         return model
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A training that is to be done: what is trained on what, and how."""
+
+    task: "Task[Any]"
+    settings: TrainingSettings
+
+
+def joint_card(trained: Mapping[str, Trained[Any]]) -> dict[str, Any]:
+    """The model card's entries of a model's parts by name: each part's metrics under its name."""
+    cards = {part: each.card for part, each in trained.items()}
+    if len(cards) == 1:
+        return next(iter(cards.values()))
+    return {
+        "training": digest_of([card["training"] for card in cards.values()]),
+        "data_versions": next(iter(cards.values()))["data_versions"],
+        "metrics": {
+            f"{part}/{name}": value
+            for part, card in cards.items()
+            for name, value in card["metrics"].items()
+        },
+    }
+
+
 class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Trains the models of one workspace.
 
@@ -92,6 +116,38 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
             url = run.url
         card = {"training": identity, "data_versions": versions, "metrics": result.metrics}
         return Trained(result, card, url)
+
+    def train_in_turn(
+        self,
+        context: dg.AssetExecutionContext,
+        plans: Mapping[str, Plan],
+        name: str,
+        inputs: Mapping[str, FolderBacked],
+    ) -> dict[str, Trained[Any]]:
+        """Train the parts of one model, one after the other, each in a run of its own.
+
+        Args:
+            context: as `train`.
+            plans: the trainings by the parts' names, "" for a model of one part.
+            name: of the model; a part's run has "NAME-PART".
+            inputs: as `train`.
+
+        Returns:
+            The trainings by the same names. What is finished already is not trained again.
+
+        Raises:
+            CorgiError: as `train`; a batch that cannot be divided, before the first training.
+        """
+        from corgi_core.training.run_folder import check_division
+
+        for plan in plans.values():
+            check_division(plan.task, plan.settings, max(1, self.compute.num_workers))
+        return {
+            part: self.train(
+                context, plan.task, plan.settings, f"{name}-{part}" if part else name, inputs
+            )
+            for part, plan in plans.items()
+        }
 
 
 def code_version(context: dg.AssetExecutionContext) -> str:

@@ -1,4 +1,7 @@
-"""`corgi compare`: every kind of decoder, with captions and without, in tables and the registry."""
+"""`corgi compare`: every kind of decoder, with captions and without, in tables and the registry.
+
+The decoders have three sizes of images; the workspace stores pixels at the largest.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,47 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import torch
 from PIL import Image
 
 from corgi_core.config import preset_named
+from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.subsets import CaptionSubset
 from corgi_core.decoders.registry import load_decoder
-from tests.helpers.tiny_corgi import Corgi, corgi_in, materialise_in
+from tests.helpers.tiny_corgi import SMALL_PRESET, Corgi, corgi_in, materialise_in
+from tests.helpers.tiny_diffusion import save_pipeline, tiny_scheduler, tiny_unet, tiny_vae
 
-KINDS = [settings.kind for settings in preset_named("emoji-small").decoders]
+SIZES = {"pca": 32, "cascade": 64, "gan": 32, "lafite": 32, "stable_diffusion": 24}
+KINDS = [*(settings.kind for settings in preset_named("emoji-small").decoders), "stable_diffusion"]
+PRESET = SMALL_PRESET.replace(
+    "  cascade: {training: *shorter}\n",
+    """\
+  cascade:
+    image_size: 64
+    stages:
+      - {size: 16, channels: [32, 64], layers: 1, attention_levels: 1, noise_shift: -1.0}
+      - {size: 64, channels: [8, 16, 16], layers: 1, attention_levels: 0, noise_shift: -1.0}
+    training: *shorter
+  stable_diffusion:
+    pretrained: ./pipeline
+    image_size: 24
+    num_steps: 2
+    training: {<<: *shorter, learning_rate: 0.001}
+""",
+)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compared")
+    home = tmp_path_factory.mktemp("compared")
+    save_pipeline(home / "pipeline", tiny_vae(), tiny_unet(), tiny_scheduler())
+    return home
 
 
 @pytest.fixture(scope="module")
 def corgi(home: Path) -> Corgi:
-    return corgi_in(home)
+    return corgi_in(home, PRESET)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +85,14 @@ def test_every_decoder_meets_every_embedding(state: Path) -> None:
     for name in ("supervision", "language_free"):
         assert (state / "reports" / "comparison" / f"{name}_grid.png").exists()
         assert (state / "reports" / "comparison" / "tables" / f"{name}.md").exists()
+
+
+def test_decoders_of_three_sizes_learn_from_the_pixels_of_the_largest(state: Path) -> None:
+    assert ArrayStore.load(state / "storage" / "pixels").spec["size"] == 64
+    for kind, size in SIZES.items():
+        decoder = load_decoder(state / "storage" / "decoder" / kind)
+        z = torch.randn(2, decoder.width)
+        assert decoder.decode(z, num_steps=1).shape == (2, 3, size, size)
 
 
 def test_a_language_free_prior_saw_no_caption_of_the_source(home: Path, state: Path) -> None:
@@ -98,7 +131,7 @@ def test_a_decoder_that_reads_captions_is_made_by_name_registered_and_decodes(
     home: Path, corgi: Corgi, state: Path
 ) -> None:
     assert not (state / "storage" / "captioned_decoder").exists()
-    done = materialise_in(home)("captioned_decoder:10%", "registered_models")
+    done = materialise_in(home, PRESET)("captioned_decoder:10%", "registered_models")
     assert done.returncode == 0, done.stdout + done.stderr
     done = corgi("generate", "a red apple", "--decoder", "captions-10", "--out", "read.png")
     assert done.returncode == 0, done.stderr

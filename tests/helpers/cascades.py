@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from corgi_core.config import CascadeSettings, StageSettings, TrainingSettings
+from corgi_core.decoders.cascade.decoder import CascadeDecoder
 from corgi_core.decoders.cascade.task import CascadeTask
+from corgi_core.training.loop import train
 from tests.helpers.shapes import SHAPES, SIDE, a_task
 
 TINY_CASCADE = CascadeSettings(
@@ -28,6 +30,19 @@ def a_cascade_task(folder: Path, settings: CascadeSettings = TINY_CASCADE) -> Ca
     """The shapes' pictures and embeddings, for a cascade."""
     task = a_task(folder)
     return CascadeTask(settings, task.pixels, task.embeddings, task.train_keys, task.test_keys)
+
+
+def trained_cascade(
+    task: CascadeTask, folder: Path, training: TrainingSettings | None = None
+) -> CascadeDecoder:
+    """The decoder of all stages, trained in turn; its card has each stage's metrics."""
+    results = {
+        part: train(each, training or each.training_settings, folder / part)
+        for part, each in task.parts().items()
+    }
+    metrics = {part: result.metrics for part, result in results.items()}
+    models = [result.model for result in results.values()]
+    return task.assembled(models, {"metrics": metrics})
 
 
 def altered(**changes: object) -> CascadeSettings:

@@ -52,9 +52,9 @@ def corgi_in(home: Path, preset: str = SMALL_PRESET, **variables: str) -> Corgi:
     return _run_in(home, CORGI, preset, **variables)
 
 
-def materialise_in(home: Path) -> Corgi:
+def materialise_in(home: Path, preset: str = SMALL_PRESET) -> Corgi:
     """Materialises assets, each "asset" or "asset:partition", in the workspace under `home`."""
-    return _run_in(home, MATERIALISE, SMALL_PRESET)
+    return _run_in(home, MATERIALISE, preset)
 
 
 def _run_in(home: Path, code: str, preset: str, **variables: str) -> Corgi:

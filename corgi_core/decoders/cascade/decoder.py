@@ -49,6 +49,14 @@ class CascadeDecoder(Decoder):
         return BATCH_PIXELS
 
     @property
+    def less_memory(self) -> str:
+        """What a person can do where there is no memory to sample a batch."""
+        return (
+            "set decoders.cascade.sampling_memory to the GB that an image may take, so that it is "
+            f"sampled in tiles of {self.settings.tile} pixels, or {super().less_memory}"
+        )
+
+    @property
     def reads_text(self) -> bool:
         """Whether the cascade was built for captions."""
         return self.network.shape.text_width is not None
@@ -60,11 +68,11 @@ class CascadeDecoder(Decoder):
         """
         images: Tensor | None = None
         for number in range(len(self.settings.stages)):
-            images = self._sample_stage(number, images, z, text, options)
+            images = self.sample_stage(number, images, z, text, options)
         assert images is not None
         return unsigned(images)
 
-    def _sample_stage(
+    def sample_stage(
         self,
         number: int,
         low: Tensor | None,
@@ -72,7 +80,18 @@ class CascadeDecoder(Decoder):
         text: TextCond | None,
         options: SampleOptions,
     ) -> Tensor:
-        """Images [n, 3, s, s] in −1 … 1 of stage `number`, from those of the stage before."""
+        """Sample the images of one stage.
+
+        Args:
+            number: The stage's, from 0.
+            low: Images [n, 3, r, r] in −1 … 1 of the stage before; None for the first.
+            z: Embeddings [n, d].
+            text: The captions, or None.
+            options: Seed, steps and guidance.
+
+        Returns:
+            Images [n, 3, s, s] in −1 … 1, of the stage's size s.
+        """
         settings, stage = self.settings, self.settings.stages[number]
         schedule = Schedule.shifted_cosine(stage.noise_shift)
         tile = self._tile(stage, z.device)
@@ -85,13 +104,10 @@ class CascadeDecoder(Decoder):
         added = []
         if low is not None:
             added = [upsampled(noised(low, level, noise("condition", low.shape[-1])), stage.size)]
-        white = self.network.whitening(z)
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
             timesteps = torch.full((len(z),), t, device=z.device)
-            predict = partial(
-                self._predict, number, timesteps, level, white, text, options.guidance
-            )
+            predict = partial(self._predict, number, timesteps, level, z, text, options.guidance)
             inputs = torch.cat([x_t, *added], dim=1)
             predicted = in_tiles(predict, inputs, tile, settings.overlap)
             alphas_cumprod = schedule.alphas_cumprod.to(z.device)[t]
@@ -119,7 +135,7 @@ class CascadeDecoder(Decoder):
         number: int,
         t: Tensor,
         level: Tensor,
-        white: Tensor,
+        z: Tensor,
         text: TextCond | None,
         guidance: float,
         inputs: Tensor,
@@ -127,8 +143,8 @@ class CascadeDecoder(Decoder):
         """Prediction of stage `number`, with classifier-free guidance unless guidance is 1."""
         stage = self.network.stages[number]
         cond_mask = torch.ones(len(t), dtype=torch.bool, device=t.device)
-        cond: Tensor = stage(inputs, t, level, white, cond_mask, text)
+        cond: Tensor = stage(inputs, t, level, z, cond_mask, text)
         if guidance == 1:
             return cond
-        uncond: Tensor = stage(inputs, t, level, white, ~cond_mask)
+        uncond: Tensor = stage(inputs, t, level, z, ~cond_mask)
         return guided(uncond, cond, guidance)

@@ -1,4 +1,4 @@
-"""All stages of a cascade as one network, and the low-resolution image that links two stages.
+"""All stages of a cascade, and the low-resolution image that links two of them.
 
 A stage is trained on downsampled real images, and samples from what the stage before has sampled.
 Noise of a random level hides the difference; the UNet is conditioned on the level (conditioning
@@ -7,16 +7,16 @@ augmentation: Ho et al., Cascaded Diffusion Models, 2022, section 4.2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corgi_core.config import CascadeSettings, StageSettings
 from corgi_core.decoders.cascade.unet import Stage
-from corgi_core.decoders.decoder import TextCond
-from corgi_core.decoders.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -39,45 +39,29 @@ class CascadeShape:
 
 
 class CascadeNetwork(nn.Module):
-    """The stages. They share nothing but the whitening of the embeddings."""
+    """The stages, which share nothing: a stage's output is the input of the next one."""
 
     def __init__(self, shape: CascadeShape) -> None:
         super().__init__()
         self.shape = shape
-        self.whitening = Whitening(shape.embedding_width)
-        self.stages = nn.ModuleList(
-            Stage(
-                stage, shape.embedding_width, shape.vectors, shape.vector_width, shape.text_width,
-                upsamples=number > 0,
-            )
-            for number, stage in enumerate(shape.stages)
-        )  # fmt: skip
+        self.stages = nn.ModuleList(stage_of(shape, n) for n in range(len(shape.stages)))
 
-    def forward(
-        self,
-        x: Sequence[Tensor],
-        t: Sequence[Tensor],
-        levels: Sequence[Tensor],
-        z: Tensor,
-        cond_mask: Tensor,
-        text: TextCond | None = None,
-    ) -> list[Tensor]:
-        """The predictions of all stages; x, t and levels have an item for each stage.
+    @classmethod
+    def of_stages(cls, shape: CascadeShape, stages: Mapping[int, Stage]) -> Self:
+        """The network of stages by number. Those that are missing have no weights in memory."""
+        with torch.device("meta"):
+            network = cls(shape)
+        for number, stage in stages.items():
+            network.stages[number] = stage
+        return network
 
-        Args:
-            x: Inputs of the stages, [n, 3, s, s] or, with the low-resolution image, [n, 6, s, s].
-            t: Timesteps [n].
-            levels: Noise levels [n] of the low-resolution images, in 0 … 1.
-            z: Embeddings [n, d].
-            cond_mask: [n], false where a learned vector replaces the embedding.
-            text: The captions, for a cascade that reads them.
 
-        Returns:
-            A prediction [n, 3, s, s], float32, for each stage.
-        """
-        white = self.whitening(z)
-        inputs = zip(self.stages, x, t, levels, strict=True)
-        return [stage(*stage_inputs, white, cond_mask, text) for stage, *stage_inputs in inputs]
+def stage_of(shape: CascadeShape, number: int) -> Stage:
+    """The untrained stage of that number."""
+    return Stage(
+        shape.stages[number], shape.embedding_width, shape.vectors, shape.vector_width,
+        shape.text_width, upsamples=number > 0,
+    )  # fmt: skip
 
 
 def downsampled(images: Tensor, size: int) -> Tensor:

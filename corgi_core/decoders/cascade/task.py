@@ -1,9 +1,10 @@
-"""Training of a cascade: every stage denoises all training images, downsampled to its size."""
+"""Training of a cascade, stage after stage: each denoises the training images at its size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corgi_core.batches import batches
-from corgi_core.config import CascadeSettings, StageSettings
+from corgi_core.config import CascadeSettings, StageSettings, TrainingSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.decoders.cascade.checks import check_cascade
@@ -23,11 +24,13 @@ from corgi_core.decoders.cascade.network import (
     CascadeShape,
     downsampled,
     noised,
+    stage_of,
     upsampled,
 )
-from corgi_core.decoders.decoder import TextCond, signed
+from corgi_core.decoders.cascade.unet import Stage
+from corgi_core.decoders.decoder import Decoder, SampleOptions, TextCond, signed
 from corgi_core.decoders.task import DecoderTask
-from corgi_core.devices import device_of
+from corgi_core.devices import device_of, inference
 from corgi_core.diffusion.parameterization import target
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.tokens import padded
@@ -48,15 +51,17 @@ class CaptionTokens(NamedTuple):
 
 
 @dataclass
-class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
-    """Training of a cascade, all stages in one run. Its loss is the mean of theirs.
+class CascadeTask(DecoderTask[CascadeSettings, Stage]):
+    """Training of one stage of a cascade: the first, unless `stage` is another's number.
 
+    `parts` are the trainings of all stages. Nothing of a stage is needed to train another one.
     `texts` holds "tokens" of captions, ragged, for a cascade that reads them.
     It reads the captions of the images `captioned`; by default, of all.
     """
 
     texts: ArrayStore | None = None
     captioned: Collection[str] | None = None
+    stage: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,47 +74,76 @@ class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
                 "set decoder.text_width to the tokens' width, or to None and give no texts",
             )
 
-    def build(self) -> CascadeNetwork:
-        """The untrained network."""
-        return CascadeNetwork(CascadeShape.of(self.settings, self.embeddings.spec["width"]))
+    def parts(self) -> Mapping[str, CascadeTask]:
+        """The trainings of the stages, by their sizes."""
+        stages = enumerate(self.settings.stages)
+        return {f"stage-{stage.size}": replace(self, stage=number) for number, stage in stages}
 
-    def decoder(self, model: CascadeNetwork, card: Mapping[str, Any]) -> CascadeDecoder:
-        """The trained network as a decoder."""
-        encoders = dict(self.embeddings.spec)
-        if self.texts is not None:
-            encoders["text_encoder"] = self.texts.spec["text_encoder"]
-        return CascadeDecoder(model, self.settings, encoders, card)
+    @property
+    def training_settings(self) -> TrainingSettings:
+        """How this stage is trained."""
+        return self.settings.training_of(self.stage)
 
-    def fit(self, model: CascadeNetwork) -> None:
+    @property
+    def pixel_size(self) -> int:
+        """Pixels to a side of this stage's images."""
+        return self._own.size
+
+    def build(self) -> Stage:
+        """The untrained stage."""
+        return stage_of(self._shape, self.stage)
+
+    def decoder(self, model: Stage, card: Mapping[str, Any]) -> CascadeDecoder:
+        """A decoder that has this stage alone, and samples no other."""
+        return self._decoder({self.stage: model}, card)
+
+    def assembled(self, models: Sequence[Stage], card: Mapping[str, Any]) -> CascadeDecoder:
+        """The decoder of all trained stages."""
+        return self._decoder(dict(enumerate(models)), card)
+
+    def fit(self, model: Stage) -> None:
         """Set the whitening of the training images' embeddings."""
         model.whitening.fit(self.training_embeddings)
 
+    def start_of(self, start: Decoder) -> nn.Module:
+        """This stage of the decoder to continue from."""
+        return start.network.get_submodule(f"stages.{self.stage}")
+
     def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """The mean loss of rows [b], and each stage's, at one (t, noise) an image and stage."""
+        """The mean loss of rows [b], at one (t, noise) an image."""
         images = self.order[rows]
         x_0 = signed(self.training_pixels[images].to(random.device))
         z = self.perturbed(self.training_embeddings[images].to(random.device), random)
         cond_mask = random.uniform() >= self.settings.cond_dropout
         text = self._sample_captions(images, cond_mask, random)
-        return self._losses(model, x_0, z, cond_mask, random, text)
+        return {"loss": self._loss(model, x_0, z, cond_mask, random, text)}
 
-    def evaluate(self, model: CascadeNetwork) -> dict[str, float]:
-        """Denoising losses, and the error of few-step samples, on fixed held-out images."""
+    def evaluate(self, model: Stage) -> dict[str, float]:
+        """Denoising loss, and the error of few-step samples, on fixed held-out images.
+
+        The samples are this stage's, from the held-out images at the size of the stage before; the
+        error is the root of the mean square, of pixel values in 0 … 1.
+        """
         if not self.test_keys:
             return {}
+        settings, decoder = self.settings, self.decoder(model, card={})
         device, (pixels, z) = device_of(model), self.held_out
-        held_out: dict[str, float] = {}
-        for rows in batches(len(z), device, max(1, BATCH_PIXELS // self.settings.image_size**2)):
+        loss, squares = 0.0, 0.0
+        for rows in batches(len(z), device, max(1, BATCH_PIXELS // self.pixel_size**2)):
             some, images = z[rows].to(device), signed(pixels[rows].to(device))
             random = HeldOutRandom(len(z), rows, device)
             cond_mask = torch.ones(len(some), dtype=torch.bool, device=device)
-            losses = self._losses(model, images, some, cond_mask, random)
-            for name, loss in losses.items():
-                part = float(loss) * len(some) / len(z)
-                held_out[f"held_out_{name}"] = held_out.get(f"held_out_{name}", 0.0) + part
-        return held_out | super().evaluate(model)
+            batch_loss = self._loss(model, images, some, cond_mask, random)
+            loss += float(batch_loss) * len(some) / len(z)
+            options = SampleOptions(0, range(len(z))[rows], settings.num_steps, settings.guidance)
+            with inference(device, decoder.precision):
+                low = self._low(images)
+                sampled = decoder.sample_stage(self.stage, low, some, None, options)
+            squares += float(((sampled - images) / 2).square().sum())
+        error = math.sqrt(squares / pixels.numel())
+        return {"held_out_loss": loss, "held_out_pixel_error": error}
 
-    def _losses(
+    def _loss(
         self,
         model: nn.Module,
         images: Tensor,
@@ -117,35 +151,45 @@ class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
         cond_mask: Tensor,
         random: StepRandom,
         text: TextCond | None = None,
-    ) -> dict[str, Tensor]:
-        """The mean "loss" and each stage's "loss_<size>", of images [n, 3, s, s] in −1 … 1.
+    ) -> Tensor:
+        """The mean loss of images [n, 3, s, s] in −1 … 1.
 
         A stage with a `crop` sees a random square of each image, and of the smaller image under it.
         """
-        settings = self.settings
-        x, timesteps, levels, targets = [], [], [], []
-        low: Tensor | None = None
-        for stage, schedule in zip(settings.stages, self._schedules, strict=True):
-            whole = downsampled(images, stage.size)
-            part = _part_of(stage, random)
-            x_0 = part(whole)
-            t, noise = random.integers(schedule.num_timesteps), random.normal(*x_0.shape[1:])
-            inputs = [schedule.add_noise(x_0, noise, t)]
-            level = settings.condition_noise * random.uniform()
-            if low is not None:
-                low = noised(low, level, random.normal(*low.shape[1:]))
-                inputs += [part(upsampled(low, stage.size))]
-            x.append(torch.cat(inputs, dim=1))
-            timesteps.append(t)
-            levels.append(level)
-            alphas_cumprod = schedule.alphas_cumprod.to(t.device)[t]
-            targets.append(target(settings.prediction, x_0, noise, alphas_cumprod))
-            low = whole
-        predictions = model(x, timesteps, levels, z, cond_mask, text)
-        losses = [F.mse_loss(*pair) for pair in zip(predictions, targets, strict=True)]
-        sizes = [stage.size for stage in settings.stages]
-        by_size = {f"loss_{size}": loss for size, loss in zip(sizes, losses, strict=True)}
-        return {"loss": torch.stack(losses).mean(), **by_size}
+        settings, schedule = self.settings, self._schedule
+        part = _part_of(self._own, random)
+        x_0 = part(images)
+        t, noise = random.integers(schedule.num_timesteps), random.normal(*x_0.shape[1:])
+        inputs = [schedule.add_noise(x_0, noise, t)]
+        level = settings.condition_noise * random.uniform()
+        low = self._low(images)
+        if low is not None:
+            low = noised(low, level, random.normal(*low.shape[1:]))
+            inputs += [part(upsampled(low, self._own.size))]
+        predicted = model(torch.cat(inputs, dim=1), t, level, z, cond_mask, text)
+        alphas_cumprod = schedule.alphas_cumprod.to(t.device)[t]
+        return F.mse_loss(predicted, target(settings.prediction, x_0, noise, alphas_cumprod))
+
+    def _low(self, images: Tensor) -> Tensor | None:
+        """The images at the size of the stage before; None for the first stage."""
+        if not self.stage:
+            return None
+        return downsampled(images, self.settings.stages[self.stage - 1].size)
+
+    def _decoder(self, stages: Mapping[int, Stage], card: Mapping[str, Any]) -> CascadeDecoder:
+        encoders = dict(self.embeddings.spec)
+        if self.texts is not None:
+            encoders["text_encoder"] = self.texts.spec["text_encoder"]
+        network = CascadeNetwork.of_stages(self._shape, stages)
+        return CascadeDecoder(network, self.settings, encoders, card)
+
+    @property
+    def _own(self) -> StageSettings:
+        return self.settings.stages[self.stage]
+
+    @property
+    def _shape(self) -> CascadeShape:
+        return CascadeShape.of(self.settings, self.embeddings.spec["width"])
 
     def _sample_captions(
         self, images: Tensor, cond_mask: Tensor, random: StepRandom
@@ -182,8 +226,8 @@ class CascadeTask(DecoderTask[CascadeSettings, CascadeNetwork]):
         return CaptionTokens(tokens, flat, counts.cumsum(0) - counts, counts)
 
     @cached_property
-    def _schedules(self) -> list[Schedule]:
-        return [Schedule.shifted_cosine(stage.noise_shift) for stage in self.settings.stages]
+    def _schedule(self) -> Schedule:
+        return Schedule.shifted_cosine(self._own.noise_shift)
 
 
 def _part_of(stage: StageSettings, random: StepRandom) -> Callable[[Tensor], Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from corgi_core.config import StageSettings
 from corgi_core.decoders.decoder import TextCond
+from corgi_core.decoders.whitening import Whitening
 from corgi_core.diffusion.schedule import TIMESTEPS, timestep_features
 
 HEAD_WIDTH = 64
@@ -26,7 +27,11 @@ MAX_GROUPS = 32  # of group norm; a group has at least four channels
 
 
 class Stage(nn.Module):
-    """A prediction from x_t, t and the whitened embedding, and a low-resolution image or none."""
+    """A prediction from x_t, t and the embedding, and a low-resolution image or none.
+
+    It whitens embeddings by itself, since stages are trained one after the other: two nodes may
+    find eigenvectors of different signs.
+    """
 
     def __init__(
         self,
@@ -39,6 +44,7 @@ class Stage(nn.Module):
     ) -> None:
         super().__init__()
         self.upsamples = upsamples
+        self.whitening = Whitening(embedding_width)
         self.null_embedding = nn.Parameter(torch.zeros(embedding_width))
         self.to_vectors: nn.Module | None = None
         self.text_projection: nn.Module | None = None
@@ -83,7 +89,7 @@ class Stage(nn.Module):
         x: Tensor,
         t: Tensor,
         level: Tensor,
-        white: Tensor,
+        z: Tensor,
         cond_mask: Tensor,
         text: TextCond | None = None,
     ) -> Tensor:
@@ -93,14 +99,14 @@ class Stage(nn.Module):
             x: x_t [n, 3, s, s], or [n, 6, s, s] with the upsampled low-resolution image.
             t: Timesteps [n].
             level: Noise level [n] of the low-resolution image, in 0 … 1; unused without one.
-            white: Whitened embeddings [n, d].
+            z: Embeddings [n, d].
             cond_mask: [n], false where a learned vector replaces the embedding.
             text: The captions, for a cascade that reads them.
 
         Returns:
             The prediction [n, 3, s, s], float32.
         """
-        cond = torch.where(cond_mask[:, None], white, self.null_embedding)
+        cond = torch.where(cond_mask[:, None], self.whitening(z), self.null_embedding)
         added = [cond]
         if self.upsamples:
             added.append(timestep_features(level * TIMESTEPS, LEVEL_FEATURES))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from corgi_core.batches import batches
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.resizing import at_size
 from corgi_core.decoders.decoder import BATCH_PIXELS, signed
 from corgi_core.decoders.stable_diffusion.network import MAX_UNTILED
 from corgi_core.decoders.stable_diffusion.pipeline import load_vae
@@ -19,15 +20,15 @@ from corgi_core.training.randomness import StepRandom
 
 
 class TrainingLatents:
-    """q(x_0 | image) = N(mean, std²) of the images `keys`, in their order.
+    """q(x_0 | image) = N(mean, std²) of the images `keys` at `size` pixels, in their order.
 
     Every worker encodes all images when it first needs one, on its own device and a shard at a
     time, and keeps the result in float32 in main memory: half a byte a pixel for Stable Diffusion,
     a sixth of the images as bytes. (A million images of 512 pixels are 131 GB: then shard.)
     """
 
-    def __init__(self, source: str, pixels: ArrayStore, keys: Sequence[str]) -> None:
-        self._source, self._pixels, self._keys = source, pixels, keys
+    def __init__(self, source: str, pixels: ArrayStore, keys: Sequence[str], size: int) -> None:
+        self._source, self._pixels, self._keys, self._size = source, pixels, keys, size
         self._posteriors: tuple[Tensor, Tensor] | None = None
 
     def sample(self, images: Tensor, random: StepRandom) -> Tensor:
@@ -49,9 +50,9 @@ class TrainingLatents:
     def _encode_chunks(self, vae: AutoencoderKL) -> Iterator[tuple[Tensor, Tensor]]:
         done, wanted = 0, set(self._keys)
         for shard in self._pixels.chunks("pixels", wanted):
-            usual = max(1, BATCH_PIXELS // shard[0, 0].size) if len(shard) else 1
+            usual = max(1, BATCH_PIXELS // self._size**2)
             for rows in batches(len(shard), vae.device, usual):
-                pixels = torch.from_numpy(shard[rows])
+                pixels = at_size(torch.from_numpy(shard[rows]), self._size)
                 mean, std = posterior(vae, pixels)
                 yield mean.cpu(), std.cpu()
                 report("encoding images", done := done + len(pixels), len(wanted))

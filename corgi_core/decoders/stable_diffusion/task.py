@@ -106,7 +106,8 @@ class StableDiffusionTask(DecoderTask[StableDiffusionSettings, StableDiffusionNe
 
     @cached_property
     def _latents(self) -> TrainingLatents:
-        return TrainingLatents(self.settings.pretrained, self.pixels, tuple(self.train_keys))
+        s = self.settings
+        return TrainingLatents(s.pretrained, self.pixels, tuple(self.train_keys), s.image_size)
 
     def _check_size(self) -> None:
         s, multiple = self.settings, self._configs.size_multiple

@@ -63,7 +63,9 @@ def test_the_paper_has_the_papers_sizes() -> None:
     assert cascade.vectors == 8
     assert preset.variants[-1] == "shifted-k1024"
     assert set(preset.caption_subsets) == {"1.7%", "100%"}  # Corgi-Semi, Corgi
+    assert [stage.crop for stage in cascade.stages] == [None, 128, 256]
     assert preset.decoder_of("stable_diffusion").image_size == 512
+    assert preset.image_size == 1024  # of the stored pixels, whichever decoder is the default
     assert preset.decoder is cascade
 
 
@@ -78,8 +80,9 @@ def test_the_large_presets_read_openais_clip_and_t5(name: str) -> None:
 @pytest.mark.parametrize("name", ["coco", "paper"])
 def test_the_large_presets_batches_divide_among_their_gpus(name: str) -> None:
     preset = preset_named(name)
-    for settings in (preset.prior, *preset.decoders):
-        training = settings.training
+    stages = [preset.cascade.training_of(number) for number in range(len(preset.cascade.stages))]
+    others = [settings.training for settings in (preset.prior, *preset.decoders)]
+    for training in (*others, *stages):
         assert training.batch_size % (preset.workers * training.accumulation) == 0
 
 

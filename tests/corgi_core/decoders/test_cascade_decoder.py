@@ -28,9 +28,8 @@ from corgi_core.diffusion.parameterization import target
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
-from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
-from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered
+from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered, trained_cascade
 from tests.helpers.shapes import SHAPES, SIDE, WIDTH
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
@@ -47,13 +46,17 @@ def cascade_task(tmp_path_factory: pytest.TempPathFactory) -> CascadeTask:
 
 @pytest.fixture(scope="module")
 def cascade(cascade_task: CascadeTask, tmp_path_factory: pytest.TempPathFactory) -> CascadeDecoder:
-    result = train(cascade_task, TINY_CASCADE.training, tmp_path_factory.mktemp("run"))
-    return cascade_task.decoder(result.model, {"metrics": result.metrics})
+    return trained_cascade(cascade_task, tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
 def z(cascade_task: CascadeTask) -> Tensor:
     return cascade_task.training_embeddings
+
+
+def whole_pictures(task: CascadeTask) -> Tensor:
+    """uint8 [n, 3, 16, 16]: what the last stage learns from."""
+    return replace(task, stage=1).training_pixels
 
 
 def fresh(settings: CascadeSettings = TINY_CASCADE, seed: int = 0) -> CascadeDecoder:
@@ -65,7 +68,7 @@ def fresh(settings: CascadeSettings = TINY_CASCADE, seed: int = 0) -> CascadeDec
 def test_every_picture_is_nearest_to_its_own_original(
     cascade: CascadeDecoder, cascade_task: CascadeTask, z: Tensor
 ) -> None:
-    decoded, real = cascade.decode(z), cascade_task.training_pixels / 255
+    decoded, real = cascade.decode(z), whole_pictures(cascade_task) / 255
     nearest = torch.cdist(decoded.flatten(1), real.flatten(1)).argmin(dim=1)
     assert (nearest == torch.arange(SHAPES)).sum() >= SHAPES - 1
     error = (decoded - real).square().mean().sqrt()
@@ -74,12 +77,20 @@ def test_every_picture_is_nearest_to_its_own_original(
     assert (torch.cdist(turned, real.flatten(1)).argmin(dim=1) != torch.arange(SHAPES)).all()
 
 
-def test_the_metrics_log_tells_the_stages_apart(cascade: CascadeDecoder) -> None:
-    metrics = cascade.card["metrics"]
-    for name in ("", "held_out_"):
-        sizes = [metrics[f"{name}loss_{stage.size}"] for stage in TINY_CASCADE.stages]
-        assert metrics[f"{name}loss"] == pytest.approx(np.mean(sizes), rel=1e-5)
-    assert metrics["held_out_pixel_error"] < 0.15
+def test_every_stage_is_measured_by_its_own_images(
+    cascade: CascadeDecoder, cascade_task: CascadeTask, z: Tensor
+) -> None:
+    """From real images of the size before, the second stage samples what is held out."""
+    first, second = cascade.card["metrics"].values()
+    for metrics in (first, second):
+        assert 0 < metrics["held_out_loss"] < 0.5
+        assert metrics["held_out_pixel_error"] < 0.15
+    pictures = signed(cascade_task.parts()["stage-16"].held_out[0])
+    options = SampleOptions(0, range(SHAPES), TINY_CASCADE.num_steps, TINY_CASCADE.guidance)
+    with torch.no_grad():
+        sampled = cascade.sample_stage(1, downsampled(pictures, 8), z, None, options)
+    error = ((sampled - pictures) / 2).square().mean().sqrt()
+    assert second["held_out_pixel_error"] == pytest.approx(float(error), rel=1e-3)
 
 
 class Oracle(nn.Module):
@@ -105,7 +116,7 @@ def test_perfect_predictions_give_the_images(
     cascade_task: CascadeTask, z: Tensor, prediction: str, steps: int
 ) -> None:
     settings = altered(prediction=prediction, sampling_noise=0.0)
-    decoder, pictures = fresh(settings), signed(cascade_task.training_pixels)
+    decoder, pictures = fresh(settings), signed(whole_pictures(cascade_task))
     decoder.network.stages = nn.ModuleList(
         Oracle(downsampled(pictures, stage.size), stage, prediction) for stage in settings.stages
     )
@@ -177,7 +188,7 @@ def test_a_large_image_in_tiles_is_the_image_at_once(cascade_task: CascadeTask, 
 
     It is in tiles only where there is no memory for it.
     """
-    images = nn.functional.interpolate(signed(cascade_task.training_pixels[:2]), scale_factor=2)
+    images = nn.functional.interpolate(signed(whole_pictures(cascade_task)[:2]), scale_factor=2)
     decoded = []
     for memory, side in ((1e-6, 48), (None, 128)):
         settings = altered(
@@ -218,9 +229,9 @@ def test_memory_is_asked_of_the_device(z: Tensor, monkeypatch: pytest.MonkeyPatc
     free, upper = [1e12, 1.0], LowResolution()
     monkeypatch.setattr("corgi_core.decoders.cascade.decoder.free_memory", lambda _: free.pop(0))
     decoder.network.stages[1] = upper
-    decoder._sample_stage(1, torch.zeros(1, 3, 16, 16), z[:1], None, OPTIONS)
+    decoder.sample_stage(1, torch.zeros(1, 3, 16, 16), z[:1], None, OPTIONS)
     assert upper.sides == {64}
-    decoder._sample_stage(1, torch.zeros(1, 3, 16, 16), z[:1], None, OPTIONS)
+    decoder.sample_stage(1, torch.zeros(1, 3, 16, 16), z[:1], None, OPTIONS)
     assert upper.sides == {64, 32}
 
 
@@ -253,14 +264,15 @@ def test_held_out_images_are_evaluated_in_batches(
 ) -> None:
     """As many as memory is planned for at once; the metrics are those of all at once."""
     torch.manual_seed(0)
-    model, sizes = cascade_task.build().eval(), []
-    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[3])))
+    task = replace(cascade_task, stage=1)
+    model, sizes = task.build().eval(), []
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     with torch.no_grad():
-        at_once = cascade_task.evaluate(model)
+        at_once = task.evaluate(model)
         monkeypatch.setattr("corgi_core.decoders.cascade.task.BATCH_PIXELS", 5 * SIDE**2)
-        monkeypatch.setattr("corgi_core.decoders.task.MEASURED_PIXELS", 3 * SIDE**2)
-        in_batches = cascade_task.evaluate(model)
-    assert sizes == [SHAPES, 5, 5, 5, 1]
+        in_batches = task.evaluate(model)
+    passes = 1 + TINY_CASCADE.num_steps  # of the loss, and of the samples
+    assert sizes == [n for n in (SHAPES, 5, 5, 5, 1) for _ in range(passes)]
     assert in_batches == pytest.approx(at_once, rel=1e-4)
 
 
@@ -276,9 +288,9 @@ def test_a_cascade_of_128_pixels_is_trained_and_sampled(
         cascade_task, settings=settings, pixels=pixels(images, tmp_path / "pixels", 128),
         test_keys=(),
     )  # fmt: skip
-    result = train(large, training, tmp_path / "run")
-    assert np.isfinite(list(result.metrics.values())).all()
-    decoder = large.decoder(result.model, {})
+    decoder = trained_cascade(large, tmp_path / "run")
+    for metrics in decoder.card["metrics"].values():
+        assert np.isfinite(list(metrics.values())).all()
     found = decoder.decode(z[:2], num_steps=2)
     assert found.shape == (2, 3, 128, 128)
     assert found.isfinite().all()
@@ -320,7 +332,8 @@ def test_a_cascade_reads_captions_beside_the_embedding(
         else:
             own, _ = padded(texts.read_ragged("tokens").take(texts.rows_of([keys[picture]])))
             assert any(torch.equal(conditions[0].tokens[row], each) for each in own)
-    decoder = reading.decoder(network.eval(), {})
+    second = replace(reading, stage=1).build()
+    decoder = reading.assembled([network.eval(), second.eval()], {})
     assert decoder.reads_text
     assert decoder.encoders["text_encoder"] == "made up"
     words = TextCond(torch.randn(2, 4, 5), torch.ones(2, 4, dtype=torch.bool))

@@ -122,7 +122,7 @@ def test_recomputed_activations_give_the_same_gradient(task: StableDiffusionTask
 def test_latents_are_the_vaes_posterior(task: StableDiffusionTask) -> None:
     """Against diffusers' own distribution of each picture by itself."""
     vae = AutoencoderKL.from_pretrained(f"{task.settings.pretrained}/vae")
-    latents = TrainingLatents(task.settings.pretrained, task.pixels, task.train_keys)
+    latents = TrainingLatents(task.settings.pretrained, task.pixels, task.train_keys, SIDE)
     images, samples = torch.tensor([7, 0, 11]), []
     for step in range(400):
         samples.append(latents.sample(images, StepRandom(0, step, 3)))
