@@ -21,9 +21,11 @@ from torch import nn
 
 from corgi_core.config import InferencePrecision
 from corgi_core.errors import CorgiError
+from corgi_core.out_of_memory import out_of_memory_explained
 
 BEST = "best"  # the name of the GPU where there is one, else of the CPU
 FLOAT32 = {"tf32": "tf32", "fp32": "ieee"}  # how torch computes products of float32, by precision
+NO_ROOM = "end what else uses the GPU's memory, or compute on another GPU or on the CPU"
 RESERVE = 0.1  # of the memory that is free, left to what is not counted
 
 
@@ -87,7 +89,8 @@ def computing_on(device: Device | None, *models: OnDevice) -> Iterator[None]:
                 after.callback(release_memory)
             for model in models:
                 after.callback(_put, model, model.device, model.precision)
-                _put(model, here, device.precision)
+                with out_of_memory_explained(f"moving a {type(model).__name__} there", NO_ROOM):
+                    _put(model, here, device.precision)
         yield
 
 

@@ -31,6 +31,7 @@ from corgi_core.io.model_index import (
     digest_in,
 )
 from corgi_core.io.pictures import picture
+from corgi_core.out_of_memory import out_of_memory_explained
 
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone needs none of it
     from corgi_core.decoders.decoder import Decoder, TextCond
@@ -48,6 +49,7 @@ MAX_IMAGES = 1024
 MAX_PIXELS = 2**26  # of all images together: 0.8 GB of float32
 MAX_GUIDANCE = 100.0
 CLIP_BATCH = 128
+LESS_MEMORY = "give fewer at once, end what else uses that memory, or compute on the CPU"
 BLEND_WEIGHT, DIFFERENCE_WEIGHT = 0.5, 0.35  # of `edit`, by default
 
 OutputType: TypeAlias = Literal["pil", "pt"]
@@ -511,12 +513,13 @@ class CorgiPipeline:
             float32 [n, d], n being 1 for one image.
 
         Raises:
-            CorgiError: If an image cannot be read.
+            CorgiError: If an image cannot be read, or memory runs out.
         """
         clip = self._image_encoder()
         squares = image_squares(images, max(self.image_size, clip.image_size))
         batches = torch.split(squares, CLIP_BATCH)
-        return torch.cat([clip.encode_images(batch) for batch in batches])
+        with out_of_memory_explained(f"embedding {len(squares)} images", LESS_MEMORY):
+            return torch.cat([clip.encode_images(batch) for batch in batches])
 
     # What they are made of
 
@@ -593,8 +596,9 @@ class CorgiPipeline:
         seed: int = 0,
     ) -> Tensor:
         check_guidance(guidance)
-        tokens, mask = self.tokens.encode(list(prompts))
-        text = self.clip.encode_texts(prompts)
+        with out_of_memory_explained(f"encoding {len(prompts)} captions", LESS_MEMORY):
+            tokens, mask = self.tokens.encode(list(prompts))
+            text = self.clip.encode_texts(prompts)
         each = [part.repeat_interleave(num_images, dim=0) for part in (tokens, mask, text)]
         return self.prior.sample(
             *each, num_steps=num_steps, guidance=guidance, seed=seed,

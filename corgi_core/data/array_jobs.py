@@ -22,6 +22,15 @@ from corgi_core.data.arrays import (
 from corgi_core.errors import CorgiError
 from corgi_core.io.markers import is_marked
 
+LESS_GPU_MEMORY = (
+    "end what else uses the GPU, let fewer workers share it (ray.gpus_per_worker: 1), or set "
+    "inference_precision to bf16"
+)
+LESS_MEMORY = (
+    "end what else uses the memory, let fewer workers share the machine (ray.cpus_per_worker), or "
+    "make smaller shards (data.shard_size)"
+)
+
 
 @dataclass(frozen=True)
 class ArrayJob(ABC):
@@ -67,8 +76,22 @@ class ArrayJob(ABC):
 
     def run(self, folder: Path | UPath, device: str, threads: int) -> ArrayStore:
         """Compute in this process what is missing of the store in `folder`."""
-        compute = self.opened(device, threads)
+        compute = self.explained(device, threads)
         return compute_missing(folder, self.images, self.spec, compute, self.what)
+
+    def explained(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """`opened`, whose failures for want of memory are CorgiErrors that say what to set."""
+        from corgi_core.out_of_memory import out_of_memory_explained
+
+        remedy = LESS_GPU_MEMORY if device.startswith("cuda") else LESS_MEMORY
+        with out_of_memory_explained(f"loading what computes {self.what}", remedy):
+            compute = self.opened(device, threads)
+
+        def computed(shard: str) -> Arrays:
+            with out_of_memory_explained(f"computing {self.what} of shard {shard}", remedy):
+                return compute(shard)
+
+        return computed
 
     def __getstate__(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
@@ -93,7 +116,7 @@ class ShardWriter:
                 "let CORGI_DATA and CORGI_STORAGE name folders, or URLs such as s3://bucket/corgi, "
                 "that all machines share",
             )
-        compute = self.job.opened(device, threads)
+        compute = self.job.explained(device, threads)
 
         def write(shard: MissingShard) -> MissingShard:
             write_shard(self.folder, shard, compute(shard.name))

@@ -26,6 +26,7 @@ from corgi_core.data.prefetch import batched, in_order
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.vectors import Space, read_vector
 from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.fitting import check_model_fits
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.encoders.tokens import TokenEncoder, ragged
 from corgi_core.errors import CorgiError
@@ -69,6 +70,7 @@ class ImageEmbedding(ArrayJob):
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a shard's name to its embeddings."""
         self._ensemble.precision = self.precision
+        check_model_fits(self._ensemble, " + ".join(self._ensemble.names), device)
         return _image_encoding(self._ensemble.to(device), self.images, self.pixels, threads)
 
 
@@ -105,6 +107,8 @@ class TextEmbedding(ArrayJob):
         """The function from a shard's name to its captions' embeddings and tokens."""
         clip, tokens = self._encoders
         clip.precision = tokens.precision = self.precision
+        for model, name in ((clip, " + ".join(clip.names)), (tokens, tokens.name)):
+            check_model_fits(model, name, device)
         return _text_encoding(clip.to(device), tokens.to(device), self.images, threads)
 
 

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from corgi_core.encoders.fitting import check_weights_fit
 from corgi_core.encoders.vision_transformer import image_features
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, write_json
@@ -161,13 +162,17 @@ class OpenClipModel(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Self:
-        """Read what `save` wrote. Raises CorgiError where a file is missing or does not fit."""
+        """Read what `save` wrote.
+
+        Raises CorgiError where a file is missing or does not fit, or the weights exceed the memory.
+        """
         for file in (CONFIG, WEIGHTS):
             if not (folder / file).is_file():
                 raise CorgiError(
                     f"{folder} is no open_clip model: {file} is missing",
                     "give a folder with open_clip_config.json and model.safetensors",
                 )
+        check_weights_fit(folder, name)
         description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         architecture = description.get("model_cfg", {})
         towers = _text_tower_in(folder, architecture)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.devices import device_of, inference
+from corgi_core.encoders.fitting import check_weights_fit
 from corgi_core.errors import CorgiError
 from corgi_core.io.model_folder import digest_of_tensors
 from corgi_core.progress import track
@@ -62,11 +63,13 @@ class TokenEncoder(nn.Module):
     def load(cls, name: str, max_tokens: int) -> Self:
         """`name`: "minilm", a transformers id, or a local folder; at most `max_tokens` a caption.
 
-        Raises CorgiError where there is no such encoder or it cannot read so many tokens.
+        Raises CorgiError where there is no such encoder, it cannot read so many tokens, or its
+        weights exceed the memory.
         """
         from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, T5EncoderModel
 
         source = transformers_source(name)
+        check_weights_fit(Path(source), name)
         try:
             config = AutoConfig.from_pretrained(source)
             tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
