@@ -81,7 +81,7 @@ class Comparing(Greedy):
         (exhausts_numpy, "this machine ran out of memory while resting"),
     ],
 )
-def test_the_real_failures_are_told_apart(exhaust: Callable[[], None], says: str) -> None:
+def test_failures_of_gpu_machine_and_numpy_differ(exhaust: Callable[[], None], says: str) -> None:
     with pytest.raises(CorgiError) as info, out_of_memory_explained("resting", "rest less"):
         exhaust()
     assert info.value.problem == says
@@ -108,7 +108,7 @@ def test_a_training_names_its_samples_and_settings_and_goes_on_later(tmp_path: P
     assert same(resumed.model, train(TinyTask(), settings, tmp_path / "straight").model)
 
 
-def test_a_loss_that_compares_samples_is_not_told_to_accumulate(tmp_path: Path) -> None:
+def test_accumulation_is_no_remedy_for_a_loss_that_compares_samples(tmp_path: Path) -> None:
     with pytest.raises(CorgiError) as info:
         train(Comparing(greedy_at=0, exhaust=exhausts_the_machine), SETTINGS, tmp_path)
     assert info.value.problem.startswith("this machine ran out of memory while training")
