@@ -52,7 +52,7 @@ def image_embeddings(
     owners=OWNERS,
     kinds={"pytorch", "transformers", "ray"},
     pool=DEVICE,
-    metadata=decided_by("encoders", revision=2),
+    metadata=decided_by("encoders", revision=3),
 )
 def clip_encoder(
     context: dg.AssetExecutionContext,
@@ -61,13 +61,18 @@ def clip_encoder(
     workspace: Workspace,
     trainer: Trainer,
 ) -> dg.MaterializeResult[ClipEnsemble]:
-    """Text towers fitted to the image embeddings on the training captions; no image towers.
+    """The text towers of the encoders that the embeddings name, or else ones that are fitted.
 
-    The recalls are text → image over the held-out images.
+    They are fitted to the image embeddings on the training captions, without image towers; the
+    recalls are text → image over the held-out images.
     """
-    from corgi_core.encoders import train_text_tower
+    from corgi_core.encoders import own_text_towers, train_text_tower
 
-    encoders = workspace.preset.encoders
+    encoders, embedded = workspace.preset.encoders, image_embeddings.spec
+    own = own_text_towers.own_names(encoders.clip, embedded["names"])
+    if own is not None:
+        clip = own_text_towers.own_text_towers(own, image_embeddings, images)
+        return materialized(clip, encoders=list(own), width=clip.width, **clip.card)
     assert encoders.training is not None
     task = train_text_tower.TextTowerTask(encoders, images, image_embeddings)
     inputs: dict[str, FolderBacked] = {"images": images, "image_embeddings": image_embeddings}

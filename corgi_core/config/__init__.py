@@ -9,6 +9,8 @@ from __future__ import annotations
 from corgi_core.config.loading import PRESETS, Layer, LoadedPreset, load_preset, preset_named
 from corgi_core.config.schema import (
     DECODER_SETTINGS,
+    FITTED,
+    TRAINED,
     CascadeSettings,
     ComparisonSettings,
     DataSettings,
@@ -41,10 +43,11 @@ from corgi_core.config.variants import (
 )
 
 __all__ = [
-    "BASELINE", "CAPTION_SUBSETS", "DECODER_SETTINGS", "LANGUAGE_FREE", "PRESETS", "VARIANTS",
-    "CascadeSettings", "ComparisonSettings", "DataSettings", "DecoderSettings", "EncoderSettings",
-    "EvaluationSettings", "GanSettings", "GaussianSettings", "InferencePrecision", "LafiteSettings",
-    "LanguageFreeSettings", "Layer", "LoadedPreset", "PCASettings", "Preset", "PriorSettings",
-    "RaySettings", "StableDiffusionSettings", "StageSettings", "StudySettings", "TrainingSettings",
+    "BASELINE", "CAPTION_SUBSETS", "DECODER_SETTINGS", "FITTED", "LANGUAGE_FREE", "PRESETS",
+    "TRAINED", "VARIANTS", "CascadeSettings", "ComparisonSettings", "DataSettings",
+    "DecoderSettings", "EncoderSettings", "EvaluationSettings", "GanSettings",
+    "GaussianSettings", "InferencePrecision", "LafiteSettings", "LanguageFreeSettings", "Layer",
+    "LoadedPreset", "PCASettings", "Preset", "PriorSettings", "RaySettings",
+    "StableDiffusionSettings", "StageSettings", "StudySettings", "TrainingSettings",
     "clusters_of", "fraction_of", "is_learned", "load_preset", "preset_named", "settings_from",
 ]  # fmt: skip

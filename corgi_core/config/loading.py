@@ -19,7 +19,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from corgi_core.config.schema import DECODER_SETTINGS, TRAINED, Preset
+from corgi_core.config.schema import DECODER_SETTINGS, FITTED, TRAINED, Preset
 from corgi_core.errors import CorgiError
 
 Tree = dict[str, Any]
@@ -255,7 +255,7 @@ def _canonical(layer: Layer) -> Tree:
     if isinstance(encoders, dict) and "clip" in encoders:
         if isinstance(encoders["clip"], str):
             encoders["clip"] = [encoders["clip"]]
-        if encoders["clip"] != list(TRAINED):
+        if encoders["clip"] not in (list(TRAINED), list(FITTED)):
             encoders.setdefault("training", None)
     return tree
 

@@ -28,6 +28,7 @@ CLOSED = ConfigDict(extra="forbid")  # an unknown setting is an error
 # fields of a cascade's stage that replace those of the cascade's training
 STAGE_TRAINING = ("steps", "batch_size", "learning_rate", "accumulation")
 TRAINED = ("trained",)  # stands for encoders that are trained on the data, not named
+FITTED = ("fitted",)  # stands for text towers that are fitted to precomputed embeddings
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Whole = Annotated[int, Field(strict=True, ge=0)]  # a seed, or a number that may be none
@@ -85,7 +86,9 @@ class EncoderSettings:
     """The frozen encoders of images and captions.
 
     `clip` names open_clip encoders ("ViT-B-16/openai", "hf-hub:…", a local folder), or is
-    ("trained",): then the asset `clip_encoder` trains one on the training split.
+    ("trained",): then the asset `clip_encoder` trains one on the training split. For precomputed
+    embeddings the names are of encoders whose own text towers are used; ("trained",) is for those
+    that the embeddings name, and where they name none, text towers are fitted; ("fitted",) fits.
     """
 
     clip: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -420,10 +423,11 @@ class Preset:
                 "encoders.training is for encoders.clip: [trained], and for nothing else",
                 "set encoders.training to null, or encoders.clip to [trained]",
             )
-        if not self.decoders and (self.encoders.clip != TRAINED or self.encoders.training is None):
+        fitting = self.encoders.clip in (TRAINED, FITTED)
+        if not self.decoders and fitting and self.encoders.training is None:
             raise CorgiError(
-                f"the preset {self.name} has the CLIP encoders that its embeddings came from",
-                "leave clip unset",
+                "text towers may have to be fitted, and encoders.training says not how",
+                "set encoders.training, or name the encoders of the embeddings in clip",
             )
         if self.default_decoder is not None:
             self.decoder_of(self.default_decoder)

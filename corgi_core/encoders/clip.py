@@ -33,14 +33,21 @@ class ClipEnsemble(nn.Module):
     """B frozen encoders of widths d_b, which make embeddings of width d = Σ d_b.
 
     They are open_clip's, or, for precomputed image embeddings, text towers fitted to them. `card`
-    says how trained ones were trained, `precision` in which precision they compute.
+    says how trained ones were trained, `precision` in which precision they compute. `space` names
+    the precomputed embeddings that open_clip's encoders are used with.
     """
 
     precision: str = "auto"
 
-    def __init__(self, encoders: Sequence[Encoder], card: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        encoders: Sequence[Encoder],
+        card: Mapping[str, Any] | None = None,
+        space: str | None = None,
+    ) -> None:
         super().__init__()
         self.card = dict(card or {})
+        self._given_space = space
         if not encoders:
             raise CorgiError("an ensemble needs at least one CLIP encoder", "name one")
         self.encoders = nn.ModuleList(encoders)
@@ -79,6 +86,8 @@ class ClipEnsemble(nn.Module):
     @property
     def space(self) -> str:
         """Names the space of the embeddings: towers fitted to one are not the encoders it is of."""
+        if self._given_space is not None:
+            return self._given_space
         spaces = {encoder.space for encoder in self._models if isinstance(encoder, FittedTextTower)}
         return spaces.pop() if spaces else self.digest
 
@@ -126,6 +135,7 @@ class ClipEnsemble(nn.Module):
                     "names": self.names,
                     "encoder_dims": self.encoder_dims,
                     "digest": self.digest,
+                    **({} if self._given_space is None else {"space": self._given_space}),
                 },
             )
             write_json(local / CARD, self.card)
@@ -160,6 +170,7 @@ class ClipEnsemble(nn.Module):
             ensemble = cls(
                 [_saved(local / str(i), name) for i, name in enumerate(saved["names"])],
                 read_json(local / CARD),
+                saved.get("space"),
             )
         if (
             ensemble.digest != saved["digest"]

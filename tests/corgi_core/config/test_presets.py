@@ -116,7 +116,7 @@ def loaded(folder: Path, text: str) -> Preset:
         ("caption_subsets: [101%]", "caption_subsets is '101%'", "from 0% to 100%"),
         ("decoders: {stable_diffusion: {}}", "stable_diffusion.pretrained is missing", "text"),
         ("encoders: {training: null}", "encoders.training", "encoders.clip to [trained]"),
-        ("extends: embeddings\nclip: a", "came from", "leave clip unset"),
+        ("extends: embeddings\nencoders: {training: null}", "to be fitted", "in clip"),
         ("default_decoder: gn", "no decoder 'gn'", "pca, cascade, gan, lafite"),
         ("a: [1", "my.yaml, line 1: expected", "correct the YAML"),
         ("seed: 1\n\nseed: 2", "my.yaml, line 3: seed is there twice", "correct the YAML"),
