@@ -42,7 +42,7 @@ class Request:
     Attributes:
         captions: None, one or two.
         names: The image files' names, of none, one or two.
-        files: Their content, as plain RGB PNG.
+        files: Their content, as plain RGB files.
         num_images: How many images.
         weight: How far an image goes towards captions, in [0, 1]; None where there are not both.
         seed: Of the prior's and the decoder's noise.

@@ -1,14 +1,18 @@
-"""One image file of any common kind becomes one plain RGB PNG, or is refused with a reason.
+"""One image file of any common kind becomes a plain RGB one, or is refused with a reason.
 
-What is changed everywhere, silently: palettes become colours, transparency is laid on white, and
+A JPEG, PNG or WebP whose pixels stay as they are keeps their bytes; all others become PNGs. What is
+changed everywhere, silently: grey and palettes become colours, transparency is laid on white, and
 all but the pixels is dropped. What may surprise its owner is noted: the first frame of an
 animation, CMYK, 16 or 32 bits, a rotation by EXIF, scaling down.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from corgi_core.config import DataSettings
+from corgi_core.data.plain_files import without_metadata
 from corgi_core.errors import CorgiError
 
 # no vector formats (EPS would start Ghostscript) and nothing that only old programs write
@@ -23,6 +28,7 @@ FORMATS = (
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB", "ICO", "TGA",
     "QOI",
 )  # fmt: skip
+KEPT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # formats whose plain files stay: suffixes
 _EXIF_ORIENTATION = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -39,17 +45,33 @@ class UnfitError(Exception):
 
 @dataclass
 class Normalised:
-    """A plain PNG, and (reason, detail) for every change worth knowing."""
+    """A plain file, and (reason, detail) for every change worth knowing.
 
-    png: bytes = b""
+    Attributes:
+        image: The file's bytes.
+        suffix: "jpg", "png" or "webp".
+        pixels: Names the decoded pixels: the SHA-256 of width, height and RGB bytes.
+    """
+
+    image: bytes = b""
+    suffix: str = "png"
+    pixels: str = ""
     changes: list[tuple[str, str]] = field(default_factory=list)
 
 
-def normalise(image: bytes, max_pixels: int, max_side: int) -> Normalised:
-    """The file `image` as an RGB PNG of at most `max_side` pixels a side, or an UnfitError.
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Inside, nothing warns, in any thread: warnings are ignored for all threads or for none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
-    `max_pixels` is compared with the size in the file's header, before anything is decoded.
-    The same pixels always give the same bytes.
+
+def normalise(image: bytes, max_pixels: int, max_side: int) -> Normalised:
+    """The file `image` as a plain one of at most `max_side` pixels a side, or an UnfitError.
+
+    `max_pixels` is compared with the size in the file's header, before anything is decoded. Pillow
+    warns of odd files, unless called `without_warnings`.
     """
     if not image:
         raise UnfitError("empty file", "zero bytes")
@@ -65,10 +87,16 @@ def normalise(image: bytes, max_pixels: int, max_side: int) -> Normalised:
 def _normalised(image: bytes, max_pixels: int, max_side: int) -> Normalised:
     result = Normalised()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
-                result.png = _png(_plain(opened, max_pixels, max_side, result.changes))
+        with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+            _check_size(opened, max_pixels)
+            kept = _kept(opened, image, max_side)
+            if kept is not None:
+                result.image, picture = kept
+                result.suffix = KEPT[opened.format or ""]
+            else:
+                picture = _plain(opened, max_side, result.changes)
+                result.image = _png(picture)
+            result.pixels = _digest(picture)
     except UnfitError:
         raise
     except UnidentifiedImageError as error:
@@ -97,7 +125,7 @@ def _without_text(image: bytes) -> bytes:
 
 
 def picture_file(path: Path) -> bytes:
-    """The image that a person names, made plain as the gate makes it: an RGB PNG's bytes.
+    """The image that a person names, made plain as the gate makes it: a file's bytes.
 
     Raises CorgiError where there is no such file, or none that the gate would pass.
     """
@@ -108,20 +136,48 @@ def picture_file(path: Path) -> bytes:
         raise CorgiError(f"{path} is larger than {MAX_BYTES >> 20} MiB", remedy)
     limits = DataSettings()
     try:
-        return normalise(path.read_bytes(), limits.max_pixels, limits.max_side).png
+        with without_warnings():
+            return normalise(path.read_bytes(), limits.max_pixels, limits.max_side).image
     except OSError as error:
         raise CorgiError(f"{path} cannot be read ({error.strerror})", remedy) from error
     except UnfitError as unfit:
         raise CorgiError(f"{path} cannot be used ({unfit})", remedy) from unfit
 
 
-def _plain(
-    opened: Image.Image, max_pixels: int, max_side: int, changes: list[tuple[str, str]]
-) -> Image.Image:
-    """`opened` as RGB pixels and nothing else; what was changed is appended to `changes`."""
+def _check_size(opened: Image.Image, max_pixels: int) -> None:
     width, height = opened.size
     if width * height > max_pixels:
         raise UnfitError("too many pixels", f"{width} × {height} is more than {max_pixels:,}")
+
+
+def _kept(opened: Image.Image, image: bytes, max_side: int) -> tuple[bytes, Image.Image] | None:
+    """The file without all but its pixels, and these decoded; None where they must be changed."""
+    if opened.format not in KEPT or opened.mode != "RGB" or max(opened.size) > max_side:
+        return None
+    if opened.has_transparency_data or getattr(opened, "is_animated", False):
+        return None
+    if opened.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9):
+        return None
+    plain = without_metadata(image, opened.format)
+    if plain is None:
+        return None
+    if opened.format == "PNG":  # is decoded already, as its EXIF may follow the pixels
+        opened.load()
+        return plain, opened
+    picture = Image.open(io.BytesIO(plain), formats=[opened.format])
+    picture.load()
+    return plain, picture
+
+
+def _digest(picture: Image.Image) -> str:
+    digest = hashlib.sha256(f"{picture.width} × {picture.height}".encode())
+    digest.update(picture.tobytes())
+    return digest.hexdigest()
+
+
+def _plain(opened: Image.Image, max_side: int, changes: list[tuple[str, str]]) -> Image.Image:
+    """`opened` as RGB pixels and nothing else; what was changed is appended to `changes`."""
+    width, height = opened.size
     if getattr(opened, "is_animated", False):
         changes.append(("animated", "its first frame is used"))
     opened.draft(None, (max_side, max_side))  # JPEG only: decodes no more than is needed

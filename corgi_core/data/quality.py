@@ -1,19 +1,22 @@
 """The quality gate: every image decoded once, made plain or quarantined, with key and reason.
 
-The gated dataset's images are RGB PNGs that a training may trust; precomputed embeddings are
-checked and left as they are. Its shards are those of the raw data, each less what was left out, and
-`<folder>/quarantine/00000.parquet` lists what was left out of a shard ("quarantined") and what was
-changed in a way worth knowing ("normalised").
+The gated dataset's images are RGB files that a training may trust: JPEG, PNG or WebP, as they were
+where no pixel had to change. Precomputed embeddings are checked and left as they are. Its shards
+are those of the raw data, each less what was left out, and
+
+<folder>/quarantine/00000.parquet    what was left out of a shard ("quarantined") and what was
+                                     changed in a way worth knowing ("normalised")
+<folder>/pixels/00000.parquet        digests of a shard's decoded images, to find duplicates by
 """
 
 from __future__ import annotations
 
-import hashlib
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 
@@ -41,8 +44,9 @@ from corgi_core.data.manifest import (
     tar_path,
     write_manifest,
 )
-from corgi_core.data.normalise import UnfitError, normalise
+from corgi_core.data.normalise import UnfitError, normalise, without_warnings
 from corgi_core.data.parquet import read_frame, read_rows, write_table
+from corgi_core.data.prefetch import in_order
 from corgi_core.data.revisions import GATE_REVISION
 from corgi_core.data.shards import Sample
 from corgi_core.data.vectors import VECTOR, Space, read_vector
@@ -56,7 +60,9 @@ MAX_CAPTION = 2000  # characters
 EXAMPLES = 200  # rows of the quarantine, or a shard's more, that its summary has
 _TABLE = "parquet"
 _BATCH = 32  # images in memory
+_THREADS = min(8, os.cpu_count() or 1)  # that decode; each may hold two images of `max_pixels`
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("key", "reason", "detail", "action")])
+PIXELS = pa.schema([(name, pa.string()) for name in ("key", "digest")])
 Records = list[dict[str, str]]
 
 
@@ -120,7 +126,12 @@ class _Gate:
         expected = {
             f"{kind}/{name}.{suffix}"
             for name in names
-            for kind, suffix in (("shards", "tar"), ("manifest", _TABLE), ("quarantine", _TABLE))
+            for kind, suffix in (
+                ("shards", "tar"),
+                ("manifest", _TABLE),
+                ("quarantine", _TABLE),
+                ("pixels", _TABLE),
+            )
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         mark_folder(self.folder, expected | self._files_there() | {INDEX})
@@ -153,7 +164,7 @@ class _Gate:
 
     def _files_there(self) -> set[str]:
         """The gate's own files, of this and of older versions, relative to the folder."""
-        patterns = ("shards/*", "manifest/*", "quarantine/*", "*.parquet", INDEX)
+        patterns = ("shards/*", "manifest/*", "quarantine/*", "pixels/*", "*.parquet", INDEX)
         return {
             path.as_posix().removeprefix(self.folder.as_posix()).lstrip("/")
             for pattern in patterns
@@ -168,27 +179,30 @@ class _Gate:
         tar = tar_path(self.folder, name)
         if not (tar.exists() and tar.stat().st_size == record.bytes):
             return None
-        if not self._quarantine_path(name).exists():
+        if not (self._quarantine_path(name).exists() and _pixels_path(self.folder, name).exists()):
             return None
         if record.made_from["earlier"] == chain:
             return record
         # Shards before it have changed: its result stands where its duplicates are the same.
-        rows = read_rows(manifest_path(self.folder, name))
+        passed = read_frame(_pixels_path(self.folder, name))["digest"].tolist()
         left_out = dict(record.made_from["duplicates"])
-        hashes = [*(row["sha256"] for row in rows), *left_out]
-        if self.earlier.first_with(hashes, number) != [*[None] * len(rows), *left_out.values()]:
+        expected = [*[None] * len(passed), *left_out.values()]
+        if self.earlier.first_with([*passed, *left_out], number) != expected:
             return None
         record = replace(record, made_from=record.made_from | {"earlier": chain})
-        write_manifest(self.folder, rows, record)
+        write_manifest(self.folder, read_rows(manifest_path(self.folder, name)), record)
         return record
 
     def _compute(self, number: int, name: str, source: str, chain: str) -> ShardRecord:
         """Gate one shard; its manifest is written last and says that it is whole."""
         shard = _Shard(self.earlier, number)
-        checked = _checked(self.raw.samples(name), self.settings, self.space)
+        check = partial(_checked, settings=self.settings, space=self.space)
+        checked = in_order(check, self.raw.samples(name), _THREADS)
         manifest_path(self.folder, name).unlink(missing_ok=True)  # so that nothing is half new
-        rows, size = write_images(self.folder, name, shard.passed(checked))
+        with without_warnings():
+            rows, size = write_images(self.folder, name, shard.passed(checked))
         write_table(self._quarantine_path(name), shard.records, QUARANTINE)
+        write_table(_pixels_path(self.folder, name), shard.pixels, PIXELS)
         return finish_shard(
             self.folder, name, rows, size,
             source=source, earlier=chain, duplicates=sorted(map(list, shard.duplicates.items())),
@@ -204,8 +218,12 @@ class _Gate:
         )
 
 
+def _pixels_path(folder: Path | UPath, shard: str) -> Path | UPath:
+    return folder / "pixels" / f"{shard}.{_TABLE}"
+
+
 class _EarlierPixels:
-    """Finds images of the shards before one by the hash of their plain file, out of core."""
+    """Finds images of the shards before one by the digest of their pixels, out of core."""
 
     def __init__(self, folder: Path | UPath, shards: Sequence[str]) -> None:
         self._folder, self._shards = folder, shards
@@ -213,23 +231,22 @@ class _EarlierPixels:
         self._added = 0  # shards
         self._keys = lru_cache(64)(self._read_keys)
 
-    def first_with(self, hashes: Sequence[str], number: int) -> list[str | None]:
-        """For each SHA-256 the first key that has it in the shards before that number, or None."""
+    def first_with(self, digests: Sequence[str], number: int) -> list[str | None]:
+        """For each digest the first key that has it in the shards before that number, or None."""
         for shard in range(self._added, number):
             self._column.add(list(self._keys(shard)), shard)
         self._added = max(self._added, number)
-        found = self._column.labels_of(hashes)
-        return [self._first(hashes[i], found.get(i, ())) for i in range(len(hashes))]
+        found = self._column.labels_of(digests)
+        return [self._first(digests[i], found.get(i, ())) for i in range(len(digests))]
 
-    def _first(self, sha256: str, shards: Iterable[int]) -> str | None:
-        keys = (self._keys(shard).get(sha256) for shard in shards)
+    def _first(self, digest: str, shards: Iterable[int]) -> str | None:
+        keys = (self._keys(shard).get(digest) for shard in shards)
         return next((key for key in keys if key is not None), None)
 
     def _read_keys(self, number: int) -> dict[str, str]:
-        """The key of each SHA-256 in a shard."""
-        path = manifest_path(self._folder, self._shards[number])
-        rows = read_frame(path, ("key", "sha256"))
-        return dict(zip(rows["sha256"], rows["key"], strict=True))
+        """The key of each digest in a shard."""
+        rows = read_frame(_pixels_path(self._folder, self._shards[number]))
+        return dict(zip(rows["digest"], rows["key"], strict=True))
 
 
 @dataclass
@@ -238,25 +255,20 @@ class _Checked:
 
     key: str
     plain: Sample | None = None
-    sha256: str | None = None  # of the plain file
+    digest: str | None = None  # of its pixels, or of the embedding
     notes: list[tuple[str, str]] = field(default_factory=list)  # (reason, detail)
 
 
-def _checked(
-    samples: Iterable[Sample], settings: DataSettings, space: Space | None
-) -> Iterator[_Checked]:
-    """Each sample made plain, or refused; a function of the sample and the settings alone."""
-    for sample in samples:
-        try:
-            if sample.suffix == VECTOR:
-                plain, changes = _sound(sample, space), []
-            else:
-                image = normalise(sample.image, settings.max_pixels, settings.max_side)
-                plain, changes = replace(sample, image=image.png, suffix="png"), image.changes
-        except UnfitError as unfit:
-            yield _Checked(sample.key, notes=[(unfit.reason, unfit.detail)])
-        else:
-            yield _Checked(sample.key, plain, hashlib.sha256(plain.image).hexdigest(), changes)
+def _checked(sample: Sample, settings: DataSettings, space: Space | None) -> _Checked:
+    """The sample made plain, or refused; a function of the sample and the settings alone."""
+    try:
+        if sample.suffix == VECTOR:
+            return _Checked(sample.key, _sound(sample, space), sample.sha256)
+        image = normalise(sample.image, settings.max_pixels, settings.max_side)
+    except UnfitError as unfit:
+        return _Checked(sample.key, notes=[(unfit.reason, unfit.detail)])
+    plain = replace(sample, image=image.image, suffix=image.suffix)
+    return _Checked(sample.key, plain, image.pixels, image.changes)
 
 
 class _Shard:
@@ -264,35 +276,37 @@ class _Shard:
 
     def __init__(self, earlier: _EarlierPixels, number: int) -> None:
         self._earlier, self._number = earlier, number
-        self._first_with: dict[str, str] = {}  # SHA-256 of the plain file -> its first key
+        self._first_with: dict[str, str] = {}  # digest of the pixels -> their first key
+        self.pixels: Records = []  # of those that pass
         self.duplicates: dict[str, str] = {}  # those of them that an earlier shard has
         self.records: Records = []
 
     def passed(self, checked: Iterator[_Checked]) -> Iterator[Sample]:
         """The samples that pass, with their sound captions, in their order."""
         while batch := list(islice(checked, _BATCH)):
-            self._look_up([image.sha256 for image in batch if image.sha256])
+            self._look_up([image.digest for image in batch if image.digest])
             for image in batch:
                 if (sample := self._passed(image)) is not None:
                     yield sample
 
-    def _look_up(self, hashes: list[str]) -> None:
+    def _look_up(self, digests: list[str]) -> None:
         """Note which of these are in earlier shards."""
-        first = zip(hashes, self._earlier.first_with(hashes, self._number), strict=True)
-        found = {sha256: key for sha256, key in first if key is not None}
+        first = zip(digests, self._earlier.first_with(digests, self._number), strict=True)
+        found = {digest: key for digest, key in first if key is not None}
         self.duplicates |= found
         self._first_with |= found
 
     def _passed(self, image: _Checked) -> Sample | None:
         plain = image.plain
-        if plain is None or image.sha256 is None:
+        if plain is None or image.digest is None:
             self._note(image.key, *image.notes[0])
             return None
-        first = self._first_with.setdefault(image.sha256, image.key)
+        first = self._first_with.setdefault(image.digest, image.key)
         if first != image.key:
             same = "numbers" if plain.suffix == VECTOR else "pixels"
             self._note(image.key, "duplicate", f"has the same {same} as {first}")
             return None
+        self.pixels.append({"key": image.key, "digest": image.digest})
         for change in image.notes:
             self._note(image.key, *change, action="normalised")
         captions = []

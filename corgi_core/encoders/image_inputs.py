@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from corgi_core.config import DataSettings
-from corgi_core.data.normalise import UnfitError, normalise, picture_file
+from corgi_core.data.normalise import UnfitError, normalise, picture_file, without_warnings
 from corgi_core.data.pixels import square
 from corgi_core.errors import CorgiError
 
@@ -53,13 +53,14 @@ def image_squares(images: ImageInput | Sequence[ImageInput], size: int) -> Tenso
 
 
 def _plain_file(image: Image.Image | bytes | str | Path) -> bytes:
-    """The image as the quality gate would store it: an RGB PNG's bytes."""
+    """The image as the quality gate would store it: a plain RGB file's bytes."""
     if isinstance(image, str | Path):
         return picture_file(Path(image))
     content = image if isinstance(image, bytes) else _file_of(image)
     limits = DataSettings()
     try:
-        return normalise(content, limits.max_pixels, limits.max_side).png
+        with without_warnings():
+            return normalise(content, limits.max_pixels, limits.max_side).image
     except UnfitError as unfit:
         raise CorgiError(
             f"the image cannot be used ({unfit})", "give one that an ordinary viewer can open"
