@@ -116,7 +116,10 @@ def test_other_settings_and_damage_compute_again(tmp_path):
     raw = write_dataset(tmp_path / "raw", samples(6), shard_size=2)
     images = tmp_path / "images"
     whole = contents(gate(raw, images, SETTINGS).folder)
-    for name in ("shards/00001.tar", "manifest/00001.parquet", "quarantine/00001.parquet"):
+    for name in (
+        "shards/00001.tar", "manifest/00001.parquet", "quarantine/00001.parquet",
+        "pixels/00001.parquet",
+    ):  # fmt: skip
         (images / name).unlink()
         assert gate(raw, images, SETTINGS).recomputed == 1
         assert contents(images) == whole
