@@ -28,7 +28,11 @@ FORMATS = (
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB", "ICO", "TGA",
     "QOI",
 )  # fmt: skip
-KEPT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # formats whose plain files stay: suffixes
+PLAIN_SUFFIXES = {
+    "JPEG": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+}  # formats whose plain files stay: suffixes
 _EXIF_ORIENTATION = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -89,10 +93,10 @@ def _normalised(image: bytes, max_pixels: int, max_side: int) -> Normalised:
     try:
         with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
             _check_size(opened, max_pixels)
-            kept = _kept(opened, image, max_side)
-            if kept is not None:
-                result.image, picture = kept
-                result.suffix = KEPT[opened.format or ""]
+            unchanged = _unchanged(opened, image, max_side)
+            if unchanged is not None:
+                result.image, picture = unchanged
+                result.suffix = PLAIN_SUFFIXES[opened.format or ""]
             else:
                 picture = _plain(opened, max_side, result.changes)
                 result.image = _png(picture)
@@ -150,9 +154,11 @@ def _check_size(opened: Image.Image, max_pixels: int) -> None:
         raise UnfitError("too many pixels", f"{width} × {height} is more than {max_pixels:,}")
 
 
-def _kept(opened: Image.Image, image: bytes, max_side: int) -> tuple[bytes, Image.Image] | None:
+def _unchanged(
+    opened: Image.Image, image: bytes, max_side: int
+) -> tuple[bytes, Image.Image] | None:
     """The file without all but its pixels, and these decoded; None where they must be changed."""
-    if opened.format not in KEPT or opened.mode != "RGB" or max(opened.size) > max_side:
+    if opened.format not in PLAIN_SUFFIXES or opened.mode != "RGB" or max(opened.size) > max_side:
         return None
     if opened.has_transparency_data or getattr(opened, "is_animated", False):
         return None
