@@ -1,0 +1,1 @@
+"""The parts of `benchmarks.scale`: made shards, a step in a process of its own, its memory."""
