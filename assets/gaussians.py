@@ -8,6 +8,7 @@ from assets.metadata import OWNERS, materialized, training_metadata
 from assets.versions import decided_by
 from corgi_core.config import clusters_of, is_learned
 from orchestration.resources.artifacts import ArrayStore, Dataset, GaussianBank
+from orchestration.resources.compute import Compute
 from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"faiss", "pytorch", "ray", "mlflow"},
     pool=DEVICE,
-    metadata=decided_by("gaussians", "seed", revision=5, partitions="variants"),
+    metadata=decided_by("gaussians", "seed", revision=6, partitions="variants"),
 )
 def gaussian_bank(
     context: dg.AssetExecutionContext,
@@ -28,6 +29,7 @@ def gaussian_bank(
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     workspace: Workspace,
+    compute: Compute,
     trainer: Trainer,
 ) -> dg.MaterializeResult[GaussianBank]:
     """Fit k Gaussians to the training images' embeddings; N(0, I) for the baseline.
@@ -40,26 +42,27 @@ def gaussian_bank(
     from corgi_core.gaussians.stream import EmbeddingStream
 
     variant, chosen = context.partition_key, workspace.preset.gaussians
-    encoder_dims, train_keys = image_embeddings.spec["encoder_dims"], images.keys("train")
-    among = frozenset(train_keys)
-    training = EmbeddingStream(len(among), lambda: image_embeddings.chunks("image", among))
+    encoder_dims, seed = image_embeddings.spec["encoder_dims"], workspace.preset.seed
+    training = EmbeddingStream.of_split(images, image_embeddings, "train")
+    mapped = compute.map_over(training.count)
     metadata: dict[str, Any] = {}
     k = clusters_of(variant)
     if k is None:
         bank = banks.GaussianBank.standard(encoder_dims)
     else:
-        bank, fitted = fit.fit_bank(training, k, encoder_dims, chosen, workspace.preset.seed)
+        bank, fitted = fit.fit_bank(training, k, encoder_dims, chosen, seed, mapped)
         metadata |= fit_metadata(fitted)
     if is_learned(variant):
         task = learned.BankTask(
-            chosen, image_embeddings, text_embeddings, train_keys, images.keys("test"), bank
-        )
+            chosen, image_embeddings, text_embeddings,
+            images.keys("train"), images.keys("test"), bank,
+        )  # fmt: skip
         inputs = {"image_embeddings": image_embeddings, "text_embeddings": text_embeddings}
         trained = trainer.train(context, task, chosen.learning, f"bank-{variant}", inputs)
         bank = trained.model.to_bank()
         metadata |= training_metadata(trained)
-    every_image = EmbeddingStream(len(image_embeddings), lambda: image_embeddings.chunks("image"))
-    every_text = EmbeddingStream(len(text_embeddings), lambda: text_embeddings.chunks("text"))
+    every_image = EmbeddingStream.of_store(image_embeddings, "image")
+    every_text = EmbeddingStream.of_store(text_embeddings, "text")
     return materialized(
         bank,
         gaussians=bank.k,
@@ -67,8 +70,8 @@ def gaussian_bank(
         mean_std=float(bank.std.mean()),
         choice=bank.choice,
         width=bank.width,
-        effective_rank=diagnostics.effective_rank(training),
-        modality_gap=diagnostics.modality_gap(every_image, every_text, encoder_dims),
+        effective_rank=diagnostics.effective_rank(training, mapped=mapped),
+        modality_gap=diagnostics.modality_gap(every_image, every_text, encoder_dims, mapped),
         **metadata,
     )
 

@@ -14,6 +14,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -80,7 +81,8 @@ def fit_in_this_process(folder: Path, count: int, k: int, save: Path) -> dict[st
             sampled.append(time.monotonic())
 
     store = ArrayStore.load(folder)
-    stream = EmbeddingStream(count, lambda: first_shards(store, count))
+    whole = EmbeddingStream.of_store(store, "image")
+    stream = replace(whole, counts=whole.counts[: count // SHARD])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with listening(listener):
         bank, fit = fit_bank(stream, k, store.spec["encoder_dims"], GaussianSettings())

@@ -13,6 +13,7 @@ smaller size they are; and the highest resident memory of any of its processes, 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -104,7 +105,7 @@ def report(rows: Sequence[Row]) -> str:
     sizes = sorted({row["images"] for row in rows})
     found = {(row["step"], row["images"]): row for row in rows}
     heads = [f"{size:,} images, s" for size in sizes]
-    times = [f"times, of {b:,}/{a:,}" for a, b in zip(sizes, sizes[1:], strict=False)]
+    times = [f"times, of {b:,}/{a:,}" for a, b in itertools.pairwise(sizes)]
     lines = [
         f"{platform.machine()}, {os.cpu_count()} CPUs, {time.strftime('%Y-%m-%d')}", "",
         f"| step | {' | '.join([*heads, *times, 'peak memory of a process, GB'])} |",
@@ -114,9 +115,9 @@ def report(rows: Sequence[Row]) -> str:
     for step in dict.fromkeys(row["step"] for row in rows):
         there = [found.get((step, size)) for size in sizes]
         seconds = [row["seconds"] if row else float("nan") for row in there]
-        ratios = [b / a for a, b in zip(seconds, seconds[1:], strict=False)]
+        ratios = [b / a for a, b in itertools.pairwise(seconds)]
         peak = max(max(row["peaks"].values()) for row in there if row)
-        for ratio, (a, b) in zip(ratios, zip(sizes, sizes[1:], strict=False), strict=True):
+        for ratio, (a, b) in zip(ratios, itertools.pairwise(sizes), strict=True):
             if ratio > MOST_TIMES * (b / a) / 10:
                 faults.append(f"{step} takes {ratio:.1f} times as long for {b / a:g} times as many")
         if peak >= MOST_BYTES:

@@ -1,0 +1,113 @@
+"""What is done with manifests, at sizes whose images no laptop holds.
+
+Simulated are the rows: keys, digests and groups are computed from their numbers, a shard of 1,000
+at a time (for `expectations` their hashes), and no Parquet file is written. What is done with them
+is the real code, an operation in a process of its own:
+`python -m benchmarks.scale_steps.manifests OPERATION ROWS`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.scale_steps.watched import watched
+
+SHARD = 1000  # rows
+LOOKED_UP = 100_000  # values, half of them there
+PART = 100_000  # hashes that are computed at once
+
+
+def main(operation: str, rows: int) -> None:
+    """Do one operation, and print its seconds and what it found."""
+    began = time.perf_counter()
+    found = OPERATIONS[operation](rows)
+    print(json.dumps({"seconds": time.perf_counter() - began, "found": found}))
+
+
+def simulate(rows: int) -> str:
+    """A table in Markdown: every operation with its seconds, peak memory and what it found."""
+    lines = [f"| {rows:,} rows | s | peak GB | |", "|---|--:|--:|---|"]
+    for name in OPERATIONS:
+        done = watched([sys.executable, "-m", __name__, name, str(rows)])
+        row = json.loads(done.output.splitlines()[-1])
+        cells = f"{row['seconds']:.0f} | {done.peak / 1e9:.2f} | {row['found']}"
+        lines.append(f"| {name} | {cells} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return "\n".join(lines)
+
+
+def keys_of(shard: int, prefix: str) -> list[str]:
+    """The keys, digests or groups, by the prefix, of one shard's rows."""
+    return [f"{prefix}{number}" for number in range(shard * SHARD, (shard + 1) * SHARD)]
+
+
+def append(rows: int) -> str:
+    """Columns of hashes of all keys, digests and groups, as `Present` has them; then look-ups."""
+    from corgi_core.data.hashes import HashColumn
+
+    columns = {prefix: HashColumn() for prefix in ("key", "sha", "group")}
+    for shard in range(rows // SHARD):
+        for prefix, column in columns.items():
+            column.add(keys_of(shard, prefix), shard if prefix != "group" else shard % 2)
+    some = np.linspace(0, 2 * rows - 1, LOOKED_UP).astype(np.int64).tolist()
+    began = time.perf_counter()
+    found = columns["key"].labels_of([f"key{number}" for number in some])
+    seconds = time.perf_counter() - began
+    there = sum(number < rows for number in some)
+    right = sum(number // SHARD in found.get(i, ()) for i, number in enumerate(some[:there]))
+    return f"{right:,} of {there:,} found, {len(found) - there} by chance, in {seconds:.2f} s"
+
+
+def expectations(rows: int) -> str:
+    """Hashes that come twice among all rows' keys, as the gate's check looks for them.
+
+    The hashes are random, but for one that is there twice.
+    """
+    from corgi_core.data.expectations import repeated, sorted_hashes
+
+    def parts() -> Iterator[NDArray[np.uint64]]:
+        random = np.random.default_rng(0)
+        for first in range(0, rows, PART):
+            hashes = random.integers(4, 2**64, min(PART, rows - first), dtype=np.uint64)
+            if not first:
+                hashes[1] = hashes[0]
+            yield hashes
+
+    return f"{len(repeated(sorted_hashes(parts())))} to compare"
+
+
+def dataset(rows: int) -> str:
+    """`dataset.json` with a record of every shard: written, read, its counts and its digest."""
+    from corgi_core.data.dataset import Dataset, write_index
+    from corgi_core.data.manifest import Count, ShardRecord
+
+    def record(shard: int) -> ShardRecord:
+        counts = tuple(
+            Count("made", split, images, images, images, images)
+            for split, images in (("test", SHARD // 10), ("train", SHARD - SHARD // 10))
+        )
+        return ShardRecord(f"{shard:05d}", SHARD, f"{shard:016x}", f"{shard:016x}", counts)
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_index(Path(folder), map(record, range(rows // SHARD)))
+        size = (Path(folder) / "dataset.json").stat().st_size
+        there = Dataset.load(Path(folder))
+        held_out = there.counts.set_index("split")["images"]["test"]
+        return f"{held_out:,} held out, digest {there.digest}, dataset.json {size / 1e6:.0f} MB"
+
+
+OPERATIONS: dict[str, Callable[[int], str]] = {
+    "append": append, "expectations": expectations, "dataset": dataset,
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

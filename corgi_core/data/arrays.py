@@ -133,6 +133,10 @@ class ArrayStore:
             self._whole[name] = np.concatenate(parts)
         return self._whole[name]
 
+    def rows_in(self, shard: str) -> int:
+        """How many rows a shard has; its file is not read."""
+        return int(self._index["shards"][shard]["rows"])
+
     def read_shard(self, shard: str, name: str) -> np.ndarray:
         """One shard's rows of the array `name` (or "keys"); a CorgiError if its file is damaged."""
         return self._read(shard, name)[0]

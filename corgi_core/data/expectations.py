@@ -150,14 +150,14 @@ def _suspects(rows: Rows) -> Iterator[pd.DataFrame]:
 
     One column of hashes is in memory at a time.
     """
-    repeated = {
-        "key": _repeated(_sorted(_hashes(part["key"]) for part in rows("key"))),
-        "sha256": _repeated(_sorted(_hashes(part["sha256"]) for part in rows("sha256"))),
-        "group": _repeated(np.unique(_sorted(map(_groups, rows("group", "split"))))),
+    twins = {
+        "key": repeated(sorted_hashes(_hashes(part["key"]) for part in rows("key"))),
+        "sha256": repeated(sorted_hashes(_hashes(part["sha256"]) for part in rows("sha256"))),
+        "group": repeated(np.unique(sorted_hashes(map(_groups, rows("group", "split"))))),
     }
-    if any(map(len, repeated.values())):
+    if any(map(len, twins.values())):
         for part in rows(*COMPARED):
-            found = [np.isin(_hashes(part[name]), hashes) for name, hashes in repeated.items()]
+            found = [np.isin(_hashes(part[name]), hashes) for name, hashes in twins.items()]
             yield part[np.any(found, axis=0)]
 
 
@@ -177,13 +177,14 @@ def _groups(rows: pd.DataFrame) -> NDArray[np.uint64]:
     return found[found > _SPLIT]
 
 
-def _sorted(parts: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+def sorted_hashes(parts: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """All hashes of the parts, in order."""
     hashes = np.concatenate([np.zeros(0, np.uint64), *parts])
     hashes.sort()
     return hashes
 
 
-def _repeated(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def repeated(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Those of some sorted hashes that come more than once but for their last two bits, and not 0.
 
     Two values have the same hash by chance once in 2⁶² pairs.

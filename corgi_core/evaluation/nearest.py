@@ -17,6 +17,7 @@ from torch import Tensor
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset, caption_of
+from corgi_core.data.keys import SplitKeys
 from corgi_core.data.pixels import square
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
@@ -113,13 +114,17 @@ class TrainingImages:
         return captions, {"generated": pictures} | columns
 
     @property
+    def _training(self) -> SplitKeys:
+        return SplitKeys(self.images, "train")
+
+    @property
     def _encoder_dims(self) -> list[int]:
         return list(self.embeddings.spec["encoder_dims"])
 
     def _chunks(self) -> Iterator[NDArray[np.float32]]:
         for shard in self.images.images_of("train"):
             keys, z = self.embeddings.read_with_keys(shard, "image")
-            yield self._directions(torch.from_numpy(z[self._is_training(shard, keys)]))
+            yield self._directions(torch.from_numpy(z[self._training.among(shard, keys)]))
 
     def _keys_at(self, found: NDArray[np.int64], sizes: Mapping[str, int]) -> NDArray[np.str_]:
         """The keys of the training images with these numbers, in the order of `_chunks`."""
@@ -128,15 +133,10 @@ class TrainingImages:
         keys = np.empty(found.shape, dtype=object)
         for shard in np.unique(number):
             there = self.embeddings.read_shard(shards[shard], "keys")
-            training = there[self._is_training(shards[shard], there)]
+            training = there[self._training.among(shards[shard], there)]
             first = ends[shard] - sizes[shards[shard]]
             keys[number == shard] = training[found[number == shard] - first]
         return keys.astype(str)
-
-    def _is_training(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.bool_]:
-        """Whether each image of a shard is of the training split."""
-        rows = self.images.rows(shard, "key", "split")
-        return np.isin(keys, rows.loc[rows["split"] == "train", "key"].to_numpy(str))
 
     def _found(self, keys: Iterable[str]) -> dict[str, tuple[str, str | None]]:
         """The shard and the first caption of each key; no more shards are read than are needed."""

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from corgi_core.encoders.similarity import unit_per_encoder
-from corgi_core.gaussians.stream import ROWS_AT_ONCE, EmbeddingStream
+from corgi_core.gaussians.stream import ROWS_AT_ONCE, Batches, EmbeddingStream, Map, map_here
 
 RANK_SAMPLE = 32_768  # embeddings, at most: 20 times the widest ensemble's width
 
 
-def effective_rank(embeddings: EmbeddingStream, seed: int = 0) -> float:
+def effective_rank(embeddings: EmbeddingStream, seed: int = 0, mapped: Map = map_here) -> float:
     """exp of the entropy of the covariance's normalised spectrum (Roy and Vetterli, 2007).
 
     Between 1 (all on a line) and d (a ball). Of 2 points or more; of a uniform sample of 32,768
     where there are more, as its covariance costs n d².
     """
-    sample = torch.from_numpy(embeddings.sample(RANK_SAMPLE, seed, "effective rank"))
+    sample = torch.from_numpy(embeddings.sample(RANK_SAMPLE, seed, "effective rank", mapped))
     mean = sample.mean(dim=0, dtype=torch.float64)
     scatter = torch.zeros(len(mean), len(mean), dtype=torch.float64)
     for batch in torch.split(sample, ROWS_AT_ONCE):
@@ -32,19 +32,33 @@ def effective_rank(embeddings: EmbeddingStream, seed: int = 0) -> float:
 
 
 def modality_gap(
-    images: EmbeddingStream, texts: EmbeddingStream, encoder_dims: Sequence[int]
+    images: EmbeddingStream,
+    texts: EmbeddingStream,
+    encoder_dims: Sequence[int],
+    mapped: Map = map_here,
 ) -> float:
     """Distance of the modalities' mean directions, averaged over encoders (Liang et al., 2022).
 
     0 (no gap) to 2.
     """
-    apart = _mean_direction(images, encoder_dims) - _mean_direction(texts, encoder_dims)
+    image, text = (_mean_direction(each, encoder_dims, mapped) for each in (images, texts))
+    apart = image - text
     return float(np.mean([float(part.norm()) for part in torch.split(apart, list(encoder_dims))]))
 
 
-def _mean_direction(embeddings: EmbeddingStream, encoder_dims: Sequence[int]) -> Tensor:
+def _mean_direction(
+    embeddings: EmbeddingStream, encoder_dims: Sequence[int], mapped: Map
+) -> Tensor:
     """Mean of every encoder's unit vectors, [d] in float64."""
     total = torch.zeros(sum(encoder_dims), dtype=torch.float64)
-    for batch in embeddings.batches("modality gap"):
-        total += unit_per_encoder(torch.from_numpy(batch).double(), encoder_dims).sum(dim=0)
+    for part in embeddings.parts(_directions, list(encoder_dims), "modality gap", mapped):
+        total += part
     return total / embeddings.count
+
+
+def _directions(encoder_dims: Sequence[int], _first: int, batches: Batches) -> Tensor:
+    """The sum [d] of the unit vectors of some embeddings."""
+    total = torch.zeros(sum(encoder_dims), dtype=torch.float64)
+    for batch in batches:
+        total += unit_per_encoder(torch.from_numpy(batch).double(), encoder_dims).sum(dim=0)
+    return total

@@ -1,7 +1,7 @@
 """Fitting a bank: clusters from a sample of the embeddings, exact moments from one pass over all.
 
 Memory is bounded whatever the number of embeddings: about 1 GB for the sample, then 16 bytes for
-every coordinate of every Gaussian and one batch of embeddings.
+every coordinate of every Gaussian and one shard of embeddings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from corgi_core.config import GaussianSettings
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
-from corgi_core.gaussians.stream import ROWS_AT_ONCE, EmbeddingStream
+from corgi_core.gaussians.stream import (
+    ROWS_AT_ONCE,
+    Batches,
+    EmbeddingStream,
+    Map,
+    map_here,
+)
 
 SMALL_CLUSTER = 32  # with fewer embeddings a cluster's own standard deviation is mostly noise
 MIN_STD = 1e-4
@@ -29,8 +35,6 @@ ITERATIONS = 25  # of k-means
 MAX_RESTARTED = 128  # clusters, to take the best of three starts; with more, luck averages out
 SAMPLE_PER_CENTROID = 256  # embeddings that k-means is trained on, if that is less than …
 MAX_SAMPLE_BYTES = 10**9  # … so much float32
-
-Nearest = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +77,16 @@ def fit_bank(
     encoder_dims: Sequence[int],
     settings: GaussianSettings | None = None,
     seed: int = 0,
+    mapped: Map = map_here,
 ) -> tuple[GaussianBank, BankFit]:
     """Fit k Gaussians to the training images' embeddings.
 
     faiss' spherical k-means on the directions of the embeddings, on its GPUs if it has any, trained
     on a uniform sample of 256 embeddings a cluster or 1 GB, whichever is less. Then one pass over
-    all embeddings: each goes to its nearest centroid, and each cluster's mean and diagonal variance
-    are taken exactly, in float64. An empty cluster gets the mean of all embeddings. The variance of
-    a cluster of fewer than 32 is averaged with the pooled within-cluster variance, by its size.
+    all embeddings, whose parts are summed in their order: each embedding goes to its nearest
+    centroid, and each cluster's mean and diagonal variance are taken exactly, in float64. An empty
+    cluster gets the mean of all embeddings. The variance of a cluster of fewer than 32 is averaged
+    with the pooled within-cluster variance, by its size.
 
     Args:
         embeddings: n embeddings of width d, as a stream or an array [n, d].
@@ -88,6 +94,7 @@ def fit_bank(
         encoder_dims: the widths of the CLIP encoders, which sum to d.
         settings: κ, the choice of a caption's Gaussian, and `points_per_gaussian`.
         seed: of the sample and of k-means.
+        mapped: where the passes over the embeddings are computed; the result is the same.
 
     Returns:
         The bank, and how the fit went. Its warnings are logged too.
@@ -105,9 +112,9 @@ def fit_bank(
         )
     fitted_k = min(k, max(1, embeddings.count // settings.points_per_gaussian))
     began = time.monotonic()
-    sample, nearest = _clusters(embeddings, fitted_k, encoder_dims, seed)
+    sample, centroids = _clusters(embeddings, fitted_k, encoder_dims, seed, mapped)
     clustered = time.monotonic()
-    means, variances, sizes = _moments(embeddings, fitted_k, encoder_dims, nearest)
+    means, variances, sizes = _moments(embeddings, fitted_k, encoder_dims, centroids, mapped)
     fit = BankFit(
         embeddings.count, sample, k, fitted_k, settings.points_per_gaussian,
         int((sizes < SMALL_CLUSTER).sum()), int(sizes.min()),
@@ -126,16 +133,16 @@ def fit_bank(
 
 
 def _clusters(
-    embeddings: EmbeddingStream, k: int, encoder_dims: Sequence[int], seed: int
-) -> tuple[int, Nearest]:
-    """Size of the sample of k-means, and a function from embeddings [m, d] to clusters [m]."""
+    embeddings: EmbeddingStream, k: int, encoder_dims: Sequence[int], seed: int, mapped: Map
+) -> tuple[int, NDArray[np.float32] | None]:
+    """Size of the sample of k-means, and its centroids [k, d]; None where there is one cluster."""
     if k == 1:
-        return 0, lambda batch: np.zeros(len(batch), dtype=np.int64)
+        return 0, None
     import faiss
 
     width = sum(encoder_dims)
     size = min(k * SAMPLE_PER_CENTROID, MAX_SAMPLE_BYTES // (4 * width))
-    sample = embeddings.sample(max(k, size), seed, "sampling embeddings")
+    sample = embeddings.sample(max(k, size), seed, "sampling embeddings", mapped)
     for first in range(0, len(sample), ROWS_AT_ONCE):  # in place: one copy of the sample
         rows = slice(first, first + ROWS_AT_ONCE)
         sample[rows] = _directions(sample[rows], encoder_dims)
@@ -145,12 +152,7 @@ def _clusters(
         min_points_per_centroid=1, max_points_per_centroid=len(sample),
     )  # fmt: skip
     kmeans.train(sample)
-
-    def nearest(batch: NDArray[np.float32]) -> NDArray[np.int64]:
-        _, found = kmeans.index.search(_directions(batch, encoder_dims), 1)
-        return np.asarray(found[:, 0], dtype=np.int64)
-
-    return len(sample), nearest
+    return len(sample), np.asarray(kmeans.centroids)
 
 
 def _directions(z: NDArray[np.float32], encoder_dims: Sequence[int]) -> NDArray[np.float32]:
@@ -158,8 +160,37 @@ def _directions(z: NDArray[np.float32], encoder_dims: Sequence[int]) -> NDArray[
     return directions
 
 
+@dataclass(frozen=True)
+class _Fitting:
+    """What every part of the embeddings is summed with."""
+
+    encoder_dims: tuple[int, ...]
+    k: int
+    centroids: NDArray[np.float32] | None
+    origin: Tensor  # [d]: sums are taken about it
+
+    def nearest(self) -> Callable[[NDArray[np.float32]], NDArray[np.int64]]:
+        """From embeddings [m, d] to clusters [m]."""
+        if self.centroids is None:
+            return lambda batch: np.zeros(len(batch), dtype=np.int64)
+        import faiss
+
+        index = faiss.IndexFlatIP(self.centroids.shape[1])
+        index.add(self.centroids)
+
+        def nearest(batch: NDArray[np.float32]) -> NDArray[np.int64]:
+            _, found = index.search(_directions(batch, self.encoder_dims), 1)
+            return np.asarray(found[:, 0], dtype=np.int64)
+
+        return nearest
+
+
 def _moments(
-    embeddings: EmbeddingStream, k: int, encoder_dims: Sequence[int], nearest: Nearest
+    embeddings: EmbeddingStream,
+    k: int,
+    encoder_dims: Sequence[int],
+    centroids: NDArray[np.float32] | None,
+    mapped: Map,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Means and variances [k, d] in float64, sizes [k]; an empty cluster gets the whole set's.
 
@@ -167,26 +198,37 @@ def _moments(
     standard deviation, however far from 0 the embeddings lie (Chan, Golub and LeVeque, 1983).
     """
     width = sum(encoder_dims)
+    first_shard = next(shard for shard, count in enumerate(embeddings.counts) if count)
+    batch = next(embeddings.batches(first_shard))
+    if batch.ndim != 2 or batch.shape[1] != width:
+        raise CorgiError(
+            f"embeddings of shape {batch.shape} do not fit encoders of widths "
+            f"{tuple(encoder_dims)}",
+            "compute the embeddings again with these encoders",
+        )
+    origin = torch.from_numpy(batch).double().mean(dim=0)
+    fitting = _Fitting(tuple(encoder_dims), k, centroids, origin)
     sizes = torch.zeros(k, dtype=torch.long)
     first, second = (torch.zeros(k, width, dtype=torch.float64) for _ in range(2))
-    origin: Tensor | None = None
-    for batch in embeddings.batches("fitting Gaussians"):
-        if batch.ndim != 2 or batch.shape[1] != width:
-            raise CorgiError(
-                f"embeddings of shape {batch.shape} do not fit encoders of widths "
-                f"{tuple(encoder_dims)}",
-                "compute the embeddings again with these encoders",
-            )
-        cluster = torch.from_numpy(nearest(batch))
-        centred = torch.from_numpy(batch).double()
-        origin = centred.mean(dim=0) if origin is None else origin
-        centred -= origin
-        sizes += torch.bincount(cluster, minlength=k)
-        first.index_add_(0, cluster, centred)
-        second.index_add_(0, cluster, centred.square_())
-    assert origin is not None  # there is an embedding
+    for part in embeddings.parts(_sums, fitting, "fitting Gaussians", mapped):
+        for total, more in zip((sizes, first, second), part, strict=True):
+            total += more
     filled = sizes.clamp(min=1)[:, None]
     means, squares = first / filled, second / filled
     empty = sizes == 0
     means[empty], squares[empty] = (s.sum(0) / embeddings.count for s in (first, second))
     return means + origin, (squares - means.square()).clamp(min=0), sizes
+
+
+def _sums(fitting: _Fitting, _first: int, batches: Batches) -> tuple[Tensor, Tensor, Tensor]:
+    """Of some embeddings' clusters: sizes [k], and sums and sums of squares [k, d] in float64."""
+    k, width, nearest = fitting.k, len(fitting.origin), fitting.nearest()
+    sizes = torch.zeros(k, dtype=torch.long)
+    first, second = (torch.zeros(k, width, dtype=torch.float64) for _ in range(2))
+    for batch in batches:
+        cluster = torch.from_numpy(nearest(batch))
+        centred = torch.from_numpy(batch).double() - fitting.origin
+        sizes += torch.bincount(cluster, minlength=k)
+        first.index_add_(0, cluster, centred)
+        second.index_add_(0, cluster, centred.square_())
+    return sizes, first, second

@@ -1,75 +1,194 @@
-"""Embeddings that are read as often as needed, in batches, and never held all at once."""
+"""Embeddings that are read as often as needed, a shard at a time, and never held all at once.
+
+What is computed from all of them is a sum over parts, each of some consecutive shards. Parts may be
+computed anywhere and in any order; they are merged in the shards' order. So the bits of a result do
+not depend on how many workers computed it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corgi_core import progress
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.keys import SplitKeys
 from corgi_core.errors import CorgiError
-from corgi_core.progress import report
 
 ROWS_AT_ONCE = 4096
+PART = 16  # shards
+
+Common = TypeVar("Common")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Batches = Iterator[NDArray[np.float32]]
+
+
+class Map(Protocol):
+    """function(common, item) of every item, in any order; `function` can be pickled.
+
+    In this process (`map_here`), or on workers (`Compute.map`).
+    """
+
+    def __call__(
+        self,
+        function: Callable[[Common, Item], Result],
+        common: Common,
+        items: Sequence[Item],
+        what: str,
+    ) -> Iterator[Result]:
+        """The results; progress is reported as `what`."""
+
+
+def map_here(
+    function: Callable[[Common, Item], Result], common: Common, items: Sequence[Item], what: str
+) -> Iterator[Result]:
+    """One item after the other, in this process."""
+    yield from progress.track((function(common, item) for item in items), what, len(items))
 
 
 @dataclass(frozen=True)
 class EmbeddingStream:
-    """`count` embeddings; every call of `read` yields them anew, as chunks [m, d] of any m.
+    """Embeddings in shards; it can be pickled where `read` can.
 
-    The chunks may be float16 or float32. Their rows come in the same order each time.
+    Attributes:
+        counts: How many each shard has.
+        read: The embeddings [counts[i], d] of the shard number i, as float16 or float32.
     """
 
-    count: int
-    read: Callable[[], Iterator[NDArray[np.floating[Any]]]]
+    counts: tuple[int, ...]
+    read: Callable[[int], NDArray[np.floating[Any]]]
 
     @classmethod
     def of_array(cls, embeddings: NDArray[np.floating[Any]]) -> EmbeddingStream:
-        """Embeddings [n, d] that are in memory already."""
-        return cls(len(embeddings), lambda: iter([embeddings]))
+        """Embeddings [n, d] that are in memory already, as one shard."""
+        return cls((len(embeddings),), _InMemory(embeddings))
 
-    def batches(self, what: str) -> Iterator[NDArray[np.float32]]:
-        """All embeddings as float32 [≤ 4096, d], reporting progress as `what`.
+    @classmethod
+    def of_split(cls, images: Dataset, store: ArrayStore, split: str) -> EmbeddingStream:
+        """The array "image" of the images of one split."""
+        counts = images.images_of(split)
+        read = _Stored(store, "image", tuple(counts), SplitKeys(images, split))
+        return cls(tuple(counts.values()), read)
 
-        Raises CorgiError at an embedding that is not finite, and at the end if there were not
-        `count` of them.
+    @classmethod
+    def of_store(cls, store: ArrayStore, name: str) -> EmbeddingStream:
+        """All rows of the array `name`."""
+        counts = tuple(store.rows_in(shard) for shard in store.shards)
+        return cls(counts, _Stored(store, name, tuple(store.shards)))
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(self.counts)
+
+    def parts(
+        self,
+        function: Callable[[Common, int, Batches], Result],
+        common: Common,
+        what: str,
+        mapped: Map = map_here,
+    ) -> Iterator[Result]:
+        """function(common, first, batches) of every part, in order.
+
+        `first` is the number of embeddings before the part; the batches are float32 [≤ 4096, d].
+
+        Raises CorgiError at an embedding that is not finite, and where a shard has another number
+        of embeddings than `counts` says.
         """
-        done = 0
-        report(what, done, self.count)
-        for chunk in self.read():
-            for first in range(0, len(chunk), ROWS_AT_ONCE):
-                batch = np.asarray(chunk[first : first + ROWS_AT_ONCE], dtype=np.float32)
-                if not np.isfinite(batch).all():
-                    raise CorgiError(
-                        "an embedding is not finite", "materialise the embeddings again"
-                    )
-                yield batch
-                done += len(batch)
-                report(what, done, self.count)
-        if done != self.count:
-            raise CorgiError(
-                f"there are {done} embeddings where {self.count} were expected",
-                "materialise the embeddings again for the present images",
-            )
+        before = [0, *accumulate(self.counts)]
+        parts = [(start, before[start]) for start in range(0, len(self.counts), PART)]
+        waiting: dict[int, Result] = {}
+        following = 0
+        for start, result in mapped(_part, (self, function, common), parts, what):
+            waiting[start] = result
+            while following in waiting:
+                yield waiting.pop(following)
+                following += PART
 
-    def sample(self, size: int, seed: int, what: str) -> NDArray[np.float32]:
+    def sample(
+        self, size: int, seed: int, what: str, mapped: Map = map_here
+    ) -> NDArray[np.float32]:
         """`size` embeddings, uniformly without replacement, in their order; all if there are fewer.
 
-        Which ones depends on (count, size, seed) alone, not on the chunks.
+        Which ones depends on (count, size, seed) alone, not on the shards.
         """
         if size < self.count:
             random = np.random.default_rng(seed)
             rows = np.sort(random.choice(self.count, size, replace=False, shuffle=False))
         else:
             rows = np.arange(self.count)
-        sampled = np.empty((len(rows), 0), dtype=np.float32)
-        first = done = 0
-        for batch in self.batches(what):
+        sampled, done = np.empty((len(rows), 0), dtype=np.float32), 0
+        for part in filter(len, self.parts(_chosen, rows, what, mapped)):
             if not done:
-                sampled = np.empty((len(rows), batch.shape[1]), dtype=np.float32)
-            last = int(np.searchsorted(rows, done + len(batch)))
-            sampled[first:last] = batch[rows[first:last] - done]
-            first, done = last, done + len(batch)
+                sampled = np.empty((len(rows), part.shape[1]), dtype=np.float32)
+            sampled[done : done + len(part)] = part
+            done += len(part)
         return sampled
+
+    def batches(self, shard: int) -> Batches:
+        """One shard's embeddings as float32 [≤ 4096, d]."""
+        embeddings = self.read(shard)
+        if len(embeddings) != self.counts[shard]:
+            raise CorgiError(
+                f"there are {len(embeddings)} embeddings where {self.counts[shard]} were expected",
+                "materialise the embeddings again for the present images",
+            )
+        for first in range(0, len(embeddings), ROWS_AT_ONCE):
+            batch = np.asarray(embeddings[first : first + ROWS_AT_ONCE], dtype=np.float32)
+            if not np.isfinite(batch).all():
+                raise CorgiError("an embedding is not finite", "materialise the embeddings again")
+            yield batch
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    embeddings: NDArray[np.floating[Any]]
+
+    def __call__(self, _shard: int) -> NDArray[np.floating[Any]]:
+        return self.embeddings
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Reads a store's shards; with `among` the rows of these keys only."""
+
+    store: ArrayStore
+    name: str
+    shards: tuple[str, ...]
+    among: SplitKeys | None = None
+
+    def __call__(self, number: int) -> NDArray[np.floating[Any]]:
+        shard = self.shards[number]
+        if self.among is None:
+            return self.store.read_shard(shard, self.name)
+        keys, rows = self.store.read_with_keys(shard, self.name)
+        return rows[self.among.among(shard, keys)]
+
+
+def _part(
+    common: tuple[EmbeddingStream, Callable[[Any, int, Batches], Result], Any],
+    part: tuple[int, int],
+) -> tuple[int, Result]:
+    """What the function makes of the part that starts with a shard, after so many embeddings."""
+    (stream, function, rest), (start, first) = common, part
+    shards = range(start, min(start + PART, len(stream.counts)))
+    batches = (batch for shard in shards for batch in stream.batches(shard))
+    return start, function(rest, first, batches)
+
+
+def _chosen(rows: NDArray[np.int64], first: int, batches: Batches) -> NDArray[np.float32]:
+    """Those of a part's embeddings whose numbers are among the sorted `rows`."""
+    chosen = [np.empty((0, 0), dtype=np.float32)]
+    for batch in batches:
+        begin, end = np.searchsorted(rows, [first, first + len(batch)])
+        if end > begin:
+            chosen.append(batch[rows[begin:end] - first])
+        first += len(batch)
+    return np.concatenate(chosen[1:] or chosen)

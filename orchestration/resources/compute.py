@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from corgi_core.data.array_jobs import ArrayJob
     from corgi_core.data.arrays import ArrayStore, MissingShard
     from corgi_core.devices import Device
+    from corgi_core.gaussians.stream import Map
     from corgi_core.training.metrics_log import Entry
     from corgi_core.training.run_folder import TrainingResult
     from corgi_core.training.task import Task
@@ -57,6 +58,8 @@ LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
+
+PASSED_OVER = 100  # embeddings, in the time in which one image is embedded, at least
 
 SESSIONS, SESSION = Path("/tmp"), "corgi-ray-"  # where sessions' folders lie, and their prefix
 
@@ -216,6 +219,13 @@ class Compute(LocalRay):
             opened = partial(_with_common, function, common)
             results = self._on_workers(opened, items, 1, None, lambda item: f"one of the {what}")
         yield from progress.track(results, what, len(items))
+
+    def map_over(self, embeddings: int) -> Map:
+        """`map` where a pass over so many embeddings is worth Ray's start; else in this process."""
+        from corgi_core.gaussians.stream import map_here
+
+        worth = self.num_workers > 0 and embeddings >= PASSED_OVER * self.min_images
+        return self.map if worth else map_here
 
     def arrays(self, job: ArrayJob, folder: Path | UPath) -> ArrayStore:
         """Make the store in `folder` whole: the job's arrays of every shard of its dataset.

@@ -1,6 +1,7 @@
 """The bank of Gaussians: fitting, choosing, the change of variables, and what it refuses."""
 
 import itertools
+import pickle
 import weakref
 
 import numpy as np
@@ -12,12 +13,15 @@ from sklearn.cluster import KMeans
 from upath import UPath
 
 from corgi_core.config import GaussianSettings
+from corgi_core.data.arrays import compute_missing
+from corgi_core.data.dataset import write_dataset
 from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.diagnostics import effective_rank, modality_gap
 from corgi_core.gaussians.fit import fit_bank
-from corgi_core.gaussians.stream import EmbeddingStream
+from corgi_core.gaussians.stream import EmbeddingStream, map_here
+from tests.helpers.made import samples
 
 
 def three_cones(per_cone=(400, 300, 200), d=8, seed=0):
@@ -75,17 +79,12 @@ def test_k_scales_to_the_data_and_says_so(caplog):
 
 
 def cut(points, sizes):
-    """Embeddings in chunks of the given sizes, over and over, the last one cut short."""
-
-    def chunks():
-        first = 0
-        for size in itertools.cycle(sizes):
-            if first >= len(points):
-                return
-            yield points[first : first + size]
-            first += size
-
-    return EmbeddingStream(len(points), chunks)
+    """Embeddings in shards of the given sizes, over and over, the last one cut short."""
+    ends, counts = itertools.cycle(sizes), []
+    while sum(counts) < len(points):
+        counts.append(min(next(ends), len(points) - sum(counts)))
+    starts = [0, *itertools.accumulate(counts)]
+    return EmbeddingStream(tuple(counts), lambda i: points[starts[i] : starts[i] + counts[i]])
 
 
 @given(
@@ -108,20 +107,64 @@ def test_a_stream_in_any_chunks_gives_the_moments_of_the_whole(sizes, k, offset)
         np.testing.assert_allclose(bank.std[0], exact.std(axis=0), rtol=1e-6)
 
 
-def test_no_chunk_stays_in_memory():
-    """One chunk is alive while the next is made, and none after."""
+def test_no_shard_stays_in_memory():
+    """One shard is alive while the next is made, and none after."""
     alive = []
 
-    def chunks():
-        for seed in range(40):
-            chunk = np.random.default_rng(seed).normal(size=(500, 4)).astype(np.float16)
-            alive.append(weakref.ref(chunk))
-            assert sum(ref() is not None for ref in alive) <= 2
-            yield chunk
+    def read(number):
+        shard = np.random.default_rng(number).normal(size=(500, 4)).astype(np.float16)
+        alive.append(weakref.ref(shard))
+        assert sum(ref() is not None for ref in alive) <= 2
+        return shard
 
-    bank, _ = fit_bank(EmbeddingStream(20_000, chunks), k=4, encoder_dims=(4,))
+    bank, _ = fit_bank(EmbeddingStream((500,) * 40, read), k=4, encoder_dims=(4,))
     assert bank.sizes.sum() == 20_000
-    assert len(alive) == 80  # read twice: for the sample and for the moments
+    assert len(alive) == 81  # for the sample, the origin of the moments, and the moments
+
+
+def in_disorder(function, common, items, what):
+    """What workers do: any order, and nothing shared but what can be pickled."""
+    order = np.random.default_rng(len(items)).permutation(len(items))
+    for number in order:
+        again, given, item = pickle.loads(pickle.dumps((function, common, items[number])))
+        yield again(given, item)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A dataset of 67 shards, and 200 embeddings far from 0."""
+    folder, random = tmp_path_factory.mktemp("stored"), np.random.default_rng(0)
+    images = write_dataset(folder / "images", samples(200), shard_size=3)
+
+    def compute(shard):
+        keys = images.rows(shard)["key"].to_numpy(str)
+        z = (30 + random.normal(size=(len(keys), 8))).astype(np.float16)
+        return {"keys": keys, "image": z}
+
+    return images, compute_missing(folder / "store", images, {}, compute, "made")
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_any_number_of_workers_gives_the_same_bits(k, stored):
+    """Parts that are computed elsewhere and come in any order are merged in the shards' order."""
+    images, store = stored
+    training = EmbeddingStream.of_split(images, store, "train")
+    every = EmbeddingStream.of_store(store, "image")
+    here, there = (
+        (
+            fit_bank(training, k, encoder_dims=(3, 5), mapped=mapped)[0],
+            effective_rank(training, mapped=mapped),
+            modality_gap(training, every, (3, 5), mapped),
+        )
+        for mapped in (map_here, in_disorder)
+    )
+    assert here[0].digest == there[0].digest
+    assert here[1:] == there[1:]
+    rows = store.read("image")[store.rows_of(images.keys("train"))].astype(np.float64)
+    assert training.count == len(rows) == here[0].sizes.sum()
+    if k == 1:
+        np.testing.assert_allclose(here[0].means[0], rows.mean(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(here[0].std[0], rows.std(axis=0), rtol=1e-5)
 
 
 def test_a_sample_is_uniform_whatever_the_chunks():
@@ -142,10 +185,10 @@ def test_a_sample_is_uniform_whatever_the_chunks():
     )
 
 
-def test_a_stream_that_ends_early_is_refused():
+def test_a_shard_that_ends_early_is_refused():
     points = np.ones((10, 4), np.float32)
     with pytest.raises(CorgiError, match="10 embeddings where 11"):
-        fit_bank(EmbeddingStream(11, lambda: iter([points])), k=1, encoder_dims=(4,))
+        fit_bank(EmbeddingStream((11,), lambda _: points), k=1, encoder_dims=(4,))
 
 
 def test_an_empty_cluster_has_the_moments_of_all():
