@@ -7,8 +7,9 @@ Any setting of a preset has a variable: CORGI_PRIOR__LAYERS=12 is `--set prior.l
 CORGI_PRESET         the preset (default: emoji)
 CORGI_CONFIG         a YAML file whose settings replace those of the preset
 CORGI_DATASET        one's own data: the NAME given to `corgi ingest PATH --name NAME`
-CORGI_HOME           state of Dagster, MLflow and Corgi (default: ./.corgi)
-CORGI_DATA           datasets, which DVC may own (default: ./data)
+CORGI_HOME           state of Dagster, MLflow and Corgi, a local folder (default: ./.corgi)
+CORGI_DATA           datasets, a folder, which DVC may own, or a URL such as s3://bucket/data
+                     (default: ./data)
 CORGI_STORAGE        artefacts, a folder or a URL such as s3://bucket/corgi
                      (default: <home>/<workspace>/storage)
 CORGI_RAY_ADDRESS    a Ray cluster (default: a local one, started when needed)
@@ -48,7 +49,8 @@ from corgi_core.config.loading import (
 )
 from corgi_core.config.names import check_dataset_name, check_name
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_file
+from corgi_core.io.files import atomic_file, is_local
+from corgi_core.io.object_store import check_reachable, is_url
 
 DEFAULT_PRESET = "emoji"
 SQLITE = "sqlite:///"
@@ -76,8 +78,8 @@ class Variables(BaseSettings):
     preset: str | None = None
     config: Path | None = None
     dataset: str | None = None
-    home: Path = Path(".corgi")
-    data: Path = Path("data")
+    home: str = ".corgi"
+    data: str = "data"
     storage: str | None = None
     ray_address: str | None = None
     dagster_port: Port = 3000
@@ -145,7 +147,7 @@ class Settings:
     base: str  # the name of the preset that a configuration file and overrides lie upon
     own_dataset: str | None  # None: the preset's own source
     home: Path
-    data: Path
+    data: Path | UPath  # a UPath where it is a URL
     storage_url: str | None
     ray_address: str | None
     tracking_uri: str
@@ -201,13 +203,15 @@ class Settings:
         )
         _check_config_name(loaded)
         _check_weights(loaded)
-        home = variables.home.absolute()
+        home = _local_home(variables.home)
         return cls(
             preset=loaded.preset,
             base=loaded.base,
             own_dataset=own_dataset,
             home=home,
-            data=variables.data.absolute(),
+            data=UPath(variables.data)
+            if is_url(variables.data)
+            else Path(variables.data).absolute(),
             storage_url=variables.storage,
             ray_address=variables.ray_address,
             tracking_uri=variables.tracking_uri or sqlite_url(home / "mlflow" / "mlflow.db"),
@@ -289,6 +293,12 @@ class Settings:
         """Holds the folders `raw_images` and `images`."""
         return UPath(self.data / self.dataset)
 
+    def check_stores(self) -> None:
+        """Raise CorgiError where data or artefacts are on an object store that is out of reach."""
+        for path in (self.dataset_folder, self.storage):
+            if not is_local(path):
+                check_reachable(path)
+
     @property
     def mlflow_artifacts(self) -> Path:
         """The folder of the files of MLflow's runs."""
@@ -349,6 +359,19 @@ def sqlite_url(path: Path) -> str:
 def sqlite_path(url: str) -> Path:
     """The file that an SQLite URL names."""
     return Path(unquote(url.removeprefix(SQLITE)))
+
+
+def _data_root(data: str) -> Path | UPath:
+    return UPath(data) if is_url(data) else Path(data).absolute()
+
+
+def _local_home(home: str) -> Path:
+    if is_url(home):
+        raise CorgiError(
+            f"CORGI_HOME is {home}, and the databases there need a local folder",
+            "name a local folder, and leave URLs to CORGI_DATA and CORGI_STORAGE",
+        )
+    return Path(home).absolute()
 
 
 def _check_config_name(loaded: LoadedPreset) -> None:

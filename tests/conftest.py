@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
 
     from corgi_core.pipeline import CorgiPipeline
+    from tests.helpers.s3 import S3
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -62,6 +63,27 @@ def pipeline() -> CorgiPipeline:
     from tests.helpers.tiny_pipeline import tiny_pipeline
 
     return tiny_pipeline()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """moto's S3 server, a process of its own, for all tests of this process."""
+    from tests.helpers.s3 import serving
+
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """The S3 server, which this process and its children reach by their environment."""
+    from s3fs import S3FileSystem
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()  # they remember the endpoint
+    yield s3_server
+    S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(autouse=True)

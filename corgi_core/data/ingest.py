@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import astuple, replace
 from hashlib import sha256
 from heapq import nsmallest
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
@@ -36,9 +36,10 @@ from corgi_core.data.shards import Sample
 from corgi_core.data.skipped import SkippedFile, read_skipped, skipped_path
 from corgi_core.data.splits import rank_of
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, is_local
+from corgi_core.io.files import digest_of, is_local, remove_file
 from corgi_core.io.folders import joining_folder
 from corgi_core.io.locks import exclusive_lock
+from corgi_core.io.markers import files_below
 from corgi_core.progress import track
 
 
@@ -216,7 +217,11 @@ def _joining(present: Dataset, source: Path | UPath | None) -> Iterator[Path | U
 
 def _check_unchanged(present: Dataset) -> None:
     """Raise CorgiError where another process has written the dataset since it was loaded."""
-    if Dataset(present.folder).index != present.index:
+    try:
+        unchanged = Dataset(present.folder).index == present.index
+    except FileNotFoundError:
+        unchanged = False
+    if not unchanged:
         raise CorgiError(
             f"another process has changed {present.folder} meanwhile", "ingest the data again"
         )
@@ -225,11 +230,12 @@ def _check_unchanged(present: Dataset) -> None:
 def _remove_unlisted(dataset: Dataset) -> None:
     """Remove what an ingest that was killed as it moved its files has left in vain."""
     stems = {"skipped": {f"{step:05d}" for step in range(len(dataset.ingests))}}
-    for name in ("shards", "manifest", "skipped"):
-        listed = stems.get(name, dataset.records.keys())
-        for path in [*(dataset.folder / name).glob("*")]:
-            if path.stem not in listed:
-                path.unlink()
+    for name in files_below(dataset.folder):
+        kind, _, file = name.partition("/")
+        if kind not in ("shards", "manifest", "skipped"):
+            continue
+        if PurePath(file).stem not in stems.get(kind, dataset.records.keys()):
+            remove_file(dataset.folder / name)
 
 
 def _skipped_file(temporary: Path | UPath, present: Dataset | None) -> SkippedFile:

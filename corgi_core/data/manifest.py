@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from corgi_core.data.parquet import Row, write_table
+from corgi_core.data.parquet import Row, opened, write_table
 from corgi_core.io.files import digest_of, digest_of_file
 
 MANIFEST = pa.schema(
@@ -147,7 +147,7 @@ def write_manifest(folder: Path | UPath, rows: list[Row], record: ShardRecord) -
 def read_record(folder: Path | UPath, shard: str) -> ShardRecord | None:
     """The record in a shard's manifest; None where there is no manifest of this version."""
     try:
-        with manifest_path(folder, shard).open("rb") as file:
+        with opened(manifest_path(folder, shard)) as file:
             metadata = pq.read_schema(file).metadata or {}
         return ShardRecord.from_json(json.loads(metadata[_RECORD]))
     except (OSError, ValueError, LookupError, TypeError):

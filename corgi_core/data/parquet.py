@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from corgi_core.io.files import atomic_file
+from corgi_core.io.files import atomic_file, is_local, read_bytes
 
 Row = dict[str, Any]
 
@@ -20,6 +21,11 @@ def write_table(path: Path | UPath, rows: list[Row], schema: pa.Schema) -> None:
     """Write `rows` as Parquet; the same rows give the same bytes."""
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, compression="zstd")
+
+
+def opened(path: Path | UPath) -> BinaryIO:
+    """A Parquet file, open for reading: one on an object store is fetched whole, by one request."""
+    return path.open("rb") if is_local(path) else io.BytesIO(read_bytes(path))
 
 
 def read_arrow(file: Any, columns: Sequence[str] | None = None) -> pa.Table:
@@ -47,12 +53,12 @@ def as_frame(table: pa.Table) -> pd.DataFrame:
 
 def read_frame(path: Path | UPath, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """A Parquet file, or some of its columns, as `as_frame` makes it."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return as_frame(read_arrow(file, columns))
 
 
 def read_rows(path: Path | UPath) -> list[Row]:
     """All rows of a Parquet file, as `write_table` takes them."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         rows: list[Row] = read_arrow(file).to_pylist()
         return rows

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,6 @@ from corgi_core.data.manifest import (
     ShardRecord,
     manifest_path,
     read_record,
-    tar_path,
     write_manifest,
 )
 from corgi_core.data.normalise import UnfitError, normalise, without_warnings
@@ -51,9 +50,9 @@ from corgi_core.data.revisions import GATE_REVISION
 from corgi_core.data.shards import Sample
 from corgi_core.data.vectors import VECTOR, Space, read_vector
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of
-from corgi_core.io.folders import remove_folder
-from corgi_core.io.markers import check_replaceable, mark_folder
+from corgi_core.io.files import digest_of, make_folder, remove_file
+from corgi_core.io.folders import published, remove_folder, sizes_below
+from corgi_core.io.markers import check_replaceable, files_below, mark_folder
 from corgi_core.progress import report
 
 MAX_CAPTION = 2000  # characters
@@ -82,6 +81,7 @@ def gate(raw: Dataset, folder: Path | UPath, settings: DataSettings) -> Dataset:
         CorgiError: no image is usable; `folder` may not be written, or holds what Corgi did not
             write.
     """
+    folder = published(folder)
     check_apart(raw.folder, folder)
     with writing(folder):
         return _Gate(raw, folder, settings).run()
@@ -116,6 +116,7 @@ class _Gate:
     def __init__(self, raw: Dataset, folder: Path | UPath, settings: DataSettings) -> None:
         check_replaceable(folder)
         self.raw, self.folder, self.settings = raw, folder, settings
+        self.sizes = sizes_below(folder)  # of the files that were there, in bytes
         self.space = None if raw.holds_pictures else _first_space(raw)
         self.decisive = [GATE_REVISION, settings.max_pixels, settings.max_side, str(self.space)]
         self.earlier = _EarlierPixels(folder, raw.shards)
@@ -133,7 +134,7 @@ class _Gate:
                 ("pixels", _TABLE),
             )
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         mark_folder(self.folder, expected | self._files_there() | {INDEX})
         listed = set(Dataset(self.folder).shards) if is_dataset(self.folder) else set()
         records: list[ShardRecord] = []
@@ -144,7 +145,7 @@ class _Gate:
             record = self._up_to_date(number, name, source, chain)
             if record is None:
                 if name in listed:  # what is there is whole no longer
-                    (self.folder / INDEX).unlink(missing_ok=True)
+                    remove_file(self.folder / INDEX)
                 record = self._compute(number, name, source, chain)
                 recomputed += 1
             records.append(record)
@@ -155,7 +156,7 @@ class _Gate:
             raise self._nothing_usable()
         write_index(self.folder, records)
         for name in self._files_there() - expected - {INDEX}:
-            (self.folder / name).unlink()
+            remove_file(self.folder / name)
         mark_folder(self.folder, expected | {INDEX})
         return replace(Dataset.load(self.folder), recomputed=recomputed)
 
@@ -166,20 +167,20 @@ class _Gate:
         """The gate's own files, of this and of older versions, relative to the folder."""
         patterns = ("shards/*", "manifest/*", "quarantine/*", "pixels/*", "*.parquet", INDEX)
         return {
-            path.as_posix().removeprefix(self.folder.as_posix()).lstrip("/")
-            for pattern in patterns
-            for path in self.folder.glob(pattern)
+            name
+            for name in files_below(self.folder)
+            if any(PurePath(f"/{name}").match(f"/{pattern}") for pattern in patterns)
         }
 
     def _up_to_date(self, number: int, name: str, source: str, chain: str) -> ShardRecord | None:
         """The record of the shard's result where that is what `_compute` would give."""
+        folders = ("manifest", "quarantine", "pixels")
+        if not {f"{each}/{name}.{_TABLE}" for each in folders} <= self.sizes.keys():
+            return None
         record = read_record(self.folder, name)
         if record is None or record.made_from["source"] != source:
             return None
-        tar = tar_path(self.folder, name)
-        if not (tar.exists() and tar.stat().st_size == record.bytes):
-            return None
-        if not (self._quarantine_path(name).exists() and _pixels_path(self.folder, name).exists()):
+        if self.sizes.get(f"shards/{name}.tar") != record.bytes:
             return None
         if record.made_from["earlier"] == chain:
             return record
@@ -198,7 +199,7 @@ class _Gate:
         shard = _Shard(self.earlier, number)
         check = partial(_checked, settings=self.settings, space=self.space)
         checked = in_order(check, self.raw.samples(name), _THREADS)
-        manifest_path(self.folder, name).unlink(missing_ok=True)  # so that nothing is half new
+        remove_file(manifest_path(self.folder, name))  # so that nothing is half new
         with without_warnings():
             rows, size = write_images(self.folder, name, shard.passed(checked))
         write_table(self._quarantine_path(name), shard.records, QUARANTINE)

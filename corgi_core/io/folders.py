@@ -134,6 +134,14 @@ def published(folder: Path | UPath) -> Path | UPath:
     return folder / GENERATIONS / generation
 
 
+def sizes_below(folder: Path | UPath) -> dict[str, int]:
+    """The size in bytes of every file below a folder, by its path relative to it."""
+    if not is_local(folder):
+        return {name: int(about["size"]) for name, about in details_below(UPath(folder))}
+    paths = {name: Path(str(folder), name) for name in files_below(folder)}
+    return {name: path.stat().st_size for name, path in paths.items() if path.exists()}
+
+
 def has_files(folder: Path | UPath) -> bool:
     """Whether a folder is there for its readers: on an object store more than what is unfinished.
 

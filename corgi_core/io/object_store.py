@@ -23,6 +23,7 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 
+PART = 50 << 20  # bytes; larger files are uploaded in parts of at least that
 S3 = ("s3", "s3a")
 # Defaults of every S3 file system of this process. A listing is never remembered: another process
 # may have written since. Whoever configures fsspec in another way has the last word.
@@ -85,7 +86,8 @@ def upload(local: Path, path: UPath) -> None:
     nobody sees them, and the bucket's lifecycle rules should remove them.
     """
     with store_errors(path):
-        path.fs.put_file(str(local), path.path)
+        parts = {"chunksize": PART} if path.protocol in S3 else {}
+        path.fs.put_file(str(local), path.path, **parts)
 
 
 def upload_all(folder: Path, target: UPath, names: Sequence[str]) -> None:

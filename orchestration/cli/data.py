@@ -111,8 +111,10 @@ def ingest(
     if path is not None and name is None:
         raise CorgiError(f"what to call the dataset of {path} is not said", "add --name NAME")
     settings = chosen_settings(preset, name, config, overrides)
+    settings.check_stores()
     from corgi_core.data import ingest as ingests
     from corgi_core.data.dataset import Dataset, check_dataset_folder, is_dataset
+    from corgi_core.io.files import is_local
 
     data = settings.preset.data
     folder = settings.dataset_folder / "raw_images"
@@ -129,9 +131,10 @@ def ingest(
                     replaced=replace, by_reference=by_reference,
                 )  # fmt: skip
     except CorgiError:
-        with suppress(OSError):  # what is not empty stays
-            settings.dataset_folder.rmdir()
-            settings.data.rmdir()
+        if is_local(settings.data):
+            with suppress(OSError):  # what is not empty stays
+                settings.dataset_folder.rmdir()
+                settings.data.rmdir()
         raise
     for line in _summary(raw, path, before):
         typer.echo(line)
@@ -148,6 +151,7 @@ def gate(
 ) -> None:
     """Pass ingested data through the quality gate; says what it refused."""
     settings = chosen_settings(preset, dataset, config, overrides)
+    settings.check_stores()
     from corgi_core.data.dataset import Dataset
     from corgi_core.data.expectations import check_manifest
     from corgi_core.data.quality import gate, quarantine_summary

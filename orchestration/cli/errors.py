@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from corgi_core.errors import CorgiError
+from corgi_core.io.object_store import explained_error
 from orchestration.cli.interrupts import MESSAGE, exit_code, interrupts_raised
 
 DEFECT, FIXABLE = 1, 2  # exit codes
@@ -92,6 +93,8 @@ def fixable_error(error: BaseException | None) -> CorgiError | None:
     while error is not None:
         if isinstance(error, CorgiError):
             return error
+        if (explained := explained_error(error)) is not None:
+            return explained
         if isinstance(error, OSError) and error.errno in FILE_ERRORS:
             return _file_error(error.errno, error.filename)
         reason = getattr(error, "orig", error)  # SQLAlchemy wraps the database's errors

@@ -83,6 +83,7 @@ def bring_up_to_date(
     """Do those of the steps that are missing or stale, then show the results."""
     from orchestration.cli.screen import own_screen
 
+    settings.check_stores()
     with ended_in_time(), own_screen(settings) as console:
         done, seconds = _refresh(settings, steps_of, console)
         console.print(f"\n{done} steps done in {seconds:.0f} s, the rest was unchanged.\n")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dagster as dg
 from upath import UPath
 
+from corgi_core.io.files import make_folder
+from corgi_core.io.folders import has_files
 from orchestration.resources.artifacts import Artifact, FolderBacked
 
 MISSING_ALLOWED = "allow_missing_partitions"  # an input's metadata, as Dagster names it
@@ -22,6 +24,14 @@ class ArtifactIOManager(dg.UPathIOManager):
     def __init__(self, root: UPath) -> None:
         super().__init__(base_path=root)
 
+    def make_directory(self, path: UPath) -> None:
+        """Make a local folder; an object store needs none."""
+        make_folder(path)
+
+    def path_exists(self, path: UPath) -> bool:
+        """Whether an artefact is there, and not only what a killed run left of one."""
+        return has_files(path)
+
     def dump_to_path(self, context: dg.OutputContext, obj: FolderBacked, path: UPath) -> None:
         """Write an asset's artefact to its folder."""
         obj.save(path)
@@ -37,6 +47,6 @@ class ArtifactIOManager(dg.UPathIOManager):
             raise TypeError(
                 f"input {context.name!r} is declared {declared.display_name}, no Artifact"
             )
-        if (context.definition_metadata or {}).get(MISSING_ALLOWED) and not path.exists():
+        if (context.definition_metadata or {}).get(MISSING_ALLOWED) and not has_files(path):
             raise FileNotFoundError(path)  # which the base class passes over
         return artifact.load(path)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from upath import UPath
 
@@ -81,3 +84,64 @@ def _make_bucket(server: subprocess.Popen[bytes], endpoint: str) -> None:
             assert server.poll() is None, "moto's server has ended"
             assert time.monotonic() < until, "moto's server does not answer"
             time.sleep(0.05)
+
+
+@dataclass
+class Door:
+    """A server between a client and the store, that notes every request and may refuse it."""
+
+    endpoint: str
+    requests: list[str]
+    refused: Callable[[str], str | None]  # the code of the refusal of "PUT /bucket/key?query"
+
+
+@contextmanager
+def door_to(s3: S3) -> Iterator[Door]:
+    """Listen in front of a running server; whoever asks here is counted."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            line = f"{self.command} {self.path}"
+            door.requests.append(line)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if code := door.refused(line):
+                content = f"<Error><Code>{code}</Code><Message>refused</Message></Error>".encode()
+                self.reply(403, {"Content-Type": "application/xml"}, content)
+                return
+            inside = http.client.HTTPConnection(s3.endpoint.removeprefix("http://"))
+            headers = {name: value for name, value in self.headers.items() if name != "Expect"}
+            inside.request(self.command, self.path, body, headers)
+            response = inside.getresponse()
+            content = response.read()
+            self.reply(response.status, dict(response.getheaders()), content)
+            inside.close()
+
+        def reply(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                length = name.lower() == "content-length" and self.command != "HEAD"
+                if not length and name.lower() not in ("connection", "transfer-encoding"):
+                    self.send_header(name, value)
+            if self.command != "HEAD":
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    door = Door(f"http://127.0.0.1:{server.server_port}", [], lambda _: None)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield door
+    finally:
+        server.shutdown()
+        server.server_close()
