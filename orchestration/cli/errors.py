@@ -19,7 +19,6 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.object_store import explained_error
 from orchestration.cli.interrupts import MESSAGE, exit_code, interrupts_raised
 
 DEFECT, FIXABLE = 1, 2  # exit codes
@@ -90,6 +89,8 @@ def print_defect(error: Exception) -> None:
 
 def fixable_error(error: BaseException | None) -> CorgiError | None:
     """The error, or its cause, as something that the user can fix; None for a defect."""
+    from corgi_core.io.object_store import explained_error
+
     while error is not None:
         if isinstance(error, CorgiError):
             return error
