@@ -176,8 +176,8 @@ def test_a_pointer_whose_answer_is_lost_stays(root, monkeypatch):
     assert read(root / "model") == {"new": "new"}
 
 
-def test_files_in_place_go_when_a_generation_replaces_them(s3, root):
-    write_json(root / "store" / "index.json", "in place")
+def test_direct_files_go_when_a_generation_replaces_them(s3, root):
+    write_json(root / "store" / "index.json", "direct")
     folders.mark_folder(root / "store", ["index.json"])
     write(root / "store", index="published")
     assert read(root / "store") == {"index": "published"}
