@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.evaluation import MODELS_THERE, comparable, prior_versions
+from assets.evaluation import CLIP, MODELS_THERE, comparable, prior_versions
 from assets.metadata import OWNERS, link, materialized, picture
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
@@ -13,10 +13,9 @@ from corgi_core.io.files import digest_of
 from orchestration.partitions import COMPARISON
 from orchestration.resources.artifacts import (
     ArrayStore,
-    ClipEnsemble,
     Dataset,
-    Decoder,
-    PriorModel,
+    StoredDecoder,
+    StoredPrior,
     StudyReport,
 )
 from orchestration.resources.compute import Compute
@@ -35,25 +34,25 @@ if TYPE_CHECKING:
     kinds={"pytorch", "mlflow"},
     pool=DEVICE,
     ins=MODELS_THERE,
-    metadata=decided_by("comparison", "language_free", revision=2),
+    deps=[CLIP],
+    metadata=decided_by("comparison", "language_free", revision=3),
 )
 def decoder_comparison(
     context: dg.AssetExecutionContext,
     images: Dataset,
     pixels: ArrayStore,
-    clip_encoder: ClipEnsemble,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
-    prior: dict[str, PriorModel],
-    decoder: dict[str, Decoder],
-    language_free_decoder: dict[str, Decoder],
+    prior: dict[str, StoredPrior],
+    decoder: dict[str, StoredDecoder],
+    language_free_decoder: dict[str, StoredDecoder],
     workspace: Workspace,
     compute: Compute,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[StudyReport]:
     """All existing decoders, on the embeddings of real images, of captions and of every prior."""
+    from corgi_core.evaluation.material import Material
     from corgi_core.evaluation.nearest import TrainingImages
-    from corgi_core.experiments.decoder_comparison.measure import SharedInputs
     from corgi_core.experiments.decoder_comparison.report import report_of
 
     settings = workspace.preset.comparison
@@ -62,23 +61,25 @@ def decoder_comparison(
         for name, model in comparable(prior, workspace.preset.prior, text_embeddings.spec).items()
         if name[0] in settings.variants
     }
-    comparisons = _comparisons(images, priors, decoder, language_free_decoder, workspace)
+    comparisons = _comparisons(priors, decoder, language_free_decoder, workspace)
     training = TrainingImages(images, image_embeddings)
-    shared = SharedInputs(clip_encoder, training, text_embeddings, pixels, compute.device)
+    material = Material(
+        images, image_embeddings, text_embeddings, workspace.chunks_folder(context), compute.arrays,
+        pixels, workspace.path_of(CLIP), workspace.preset.inference_precision,
+    )  # fmt: skip
     inputs = _versions(comparisons) | {"images": images.digest}
     identity = digest_of(code_version(context), inputs, vars(settings))
     with mlflow.run(context, COMPARISON, identity, inputs, vars(settings)) as run:
-        report = report_of(comparisons, shared, settings)
+        report = report_of(comparisons, material, training, settings)
         _publish(report, run, workspace)
         url = run.url
     return materialized(report, mlflow_run=link(url), **_displayed(report))
 
 
 def _comparisons(
-    images: Dataset,
-    priors: "Mapping[Name, PriorModel]",
-    decoders: dict[str, Decoder],
-    language_free_decoders: dict[str, Decoder],
+    priors: "Mapping[Name, StoredPrior]",
+    decoders: dict[str, StoredDecoder],
+    language_free_decoders: dict[str, StoredDecoder],
     workspace: Workspace,
 ) -> "list[Comparison]":
     """By supervision; and without language, if there are models for that."""
@@ -86,11 +87,10 @@ def _comparisons(
 
     free = {name: model for name, model in priors.items() if name[1] == LANGUAGE_FREE}
     others = {name: model for name, model in priors.items() if name not in free}
-    held_out = set(images.first_captions("test"))
-    comparisons = [Comparison("supervision", decoders, others, tuple(held_out))]
+    comparisons = [Comparison("supervision", decoders, others)]
     if free and language_free_decoders:
-        keys = held_out & set(images.keys("test", workspace.language_free.source))
-        comparisons.append(Comparison("language-free", language_free_decoders, free, tuple(keys)))
+        source = workspace.language_free.source
+        comparisons.append(Comparison("language-free", language_free_decoders, free, source))
     return comparisons
 
 

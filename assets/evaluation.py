@@ -12,11 +12,10 @@ from corgi_core.io.files import digest_of, digest_of_file
 from orchestration.partitions import prior_of
 from orchestration.resources.artifacts import (
     ArrayStore,
-    ClipEnsemble,
     Dataset,
-    Decoder,
     Evaluation,
-    PriorModel,
+    StoredDecoder,
+    StoredPrior,
 )
 from orchestration.resources.compute import Compute
 from orchestration.resources.io_managers import MISSING_ALLOWED
@@ -33,6 +32,7 @@ IF_THERE = dg.AssetIn(metadata={MISSING_ALLOWED: True})
 PRIORS_THERE = {"prior": IF_THERE}
 MODELS_THERE = PRIORS_THERE | {"decoder": IF_THERE, "language_free_decoder": IF_THERE}
 DECODING = {"decoder": dg.AssetIn(partition_mapping=PRESETS_DECODER)}
+CLIP = "clip_encoder"  # read by the workers, from its folder
 
 
 @dg.asset(
@@ -41,17 +41,17 @@ DECODING = {"decoder": dg.AssetIn(partition_mapping=PRESETS_DECODER)}
     kinds={"pytorch", "mlflow", "dvc"},
     pool=DEVICE,
     ins=PRIORS_THERE | DECODING,
-    metadata=decided_by("evaluation", revision=5),
+    deps=[CLIP],
+    metadata=decided_by("evaluation", revision=6),
 )
 def evaluation(
     context: dg.AssetExecutionContext,
     images: Dataset,
     pixels: ArrayStore,
-    clip_encoder: ClipEnsemble,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
-    prior: dict[str, PriorModel],
-    decoder: Decoder,
+    prior: dict[str, StoredPrior],
+    decoder: StoredDecoder,
     workspace: Workspace,
     compute: Compute,
     mlflow: MLflow,
@@ -59,27 +59,31 @@ def evaluation(
     """Held-out cosine and recall by steps, Fréchet distance and CLIP similarity, picture grids.
 
     Of every prior that is there: the preset's variants, and others that were materialised by name.
+    What is computed is stored in chunks, from which a killed evaluation goes on.
     """
     from corgi_core.evaluation.evaluate import evaluate
+    from corgi_core.evaluation.material import Material
 
     settings = workspace.preset.evaluation
     inputs = {"decoder": decoder.digest, "images": images.digest}
     if settings.inception_weights:
         inputs["inception_weights"] = digest_of_file(Path(settings.inception_weights))
 
-    def measure(priors: "Mapping[Name, PriorModel]") -> "Report":
-        return evaluate(
-            priors, decoder, clip_encoder, image_embeddings, text_embeddings, pixels,
-            images.first_captions("test"), settings, compute.device,
-        )  # fmt: skip
+    material = Material(
+        images, image_embeddings, text_embeddings, workspace.chunks_folder(context), compute.arrays,
+        pixels, workspace.path_of(CLIP), workspace.preset.inference_precision,
+    )  # fmt: skip
+
+    def measure(priors: "Mapping[Name, StoredPrior]") -> "Report":
+        return evaluate(priors, decoder, material, settings)
 
     return evaluated(context, measure, prior, text_embeddings.spec, inputs, workspace, mlflow)
 
 
 def evaluated(
     context: dg.AssetExecutionContext,
-    measure: "Callable[[Mapping[Name, PriorModel]], Report]",
-    prior: "Mapping[str, PriorModel]",
+    measure: "Callable[[Mapping[Name, StoredPrior]], Report]",
+    prior: "Mapping[str, StoredPrior]",
     encoders: Mapping[str, Any],
     inputs: Mapping[str, str],
     workspace: Workspace,
@@ -127,8 +131,8 @@ def _displayed(report: "Report", left_out: Collection[str]) -> dict[str, Any]:
 
 
 def comparable(
-    prior: "Mapping[str, PriorModel]", settings: "PriorSettings", encoders: Mapping[str, Any]
-) -> "dict[Name, PriorModel]":
+    prior: "Mapping[str, StoredPrior]", settings: "PriorSettings", encoders: Mapping[str, Any]
+) -> "dict[Name, StoredPrior]":
     """`comparable_priors` of priors by partition key."""
     from corgi_core.evaluation.prior_scores import comparable_priors
 
@@ -136,6 +140,6 @@ def comparable(
     return comparable_priors(named, settings, encoders)
 
 
-def prior_versions(models: "Mapping[Name, PriorModel]") -> dict[str, str]:
+def prior_versions(models: "Mapping[Name, StoredPrior]") -> dict[str, str]:
     """The priors' data versions, by names that MLflow takes."""
     return {f"prior.{v}.{s.removesuffix('%')}pc": m.digest for (v, s), m in models.items()}

@@ -18,6 +18,7 @@ from orchestration.resources.artifacts import (
     Evaluation,
     FolderBacked,
     PriorModel,
+    StoredPrior,
 )
 from orchestration.resources.compute import Compute
 from orchestration.resources.tracking import MLflow
@@ -85,28 +86,31 @@ def clip_encoder(
     kinds={"pytorch", "mlflow"},
     pool=DEVICE,
     ins=PRIORS_THERE,
-    metadata=decided_by("evaluation", revision=2),
+    metadata=decided_by("evaluation", revision=3),
 )
 def evaluation(
     context: dg.AssetExecutionContext,
     images: Dataset,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
-    prior: dict[str, PriorModel],
+    prior: dict[str, StoredPrior],
     workspace: Workspace,
     compute: Compute,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:
     """Held-out cosine and recall of every prior that is there, by steps; there are no pictures."""
-    from corgi_core.evaluation.evaluate import evaluate_priors
+    from corgi_core.evaluation.evaluate import evaluate
+    from corgi_core.evaluation.material import Material
 
     inputs = {"images": images.digest, "image_embeddings": image_embeddings.digest}
 
-    def measure(priors: "Mapping[Name, PriorModel]") -> "Report":
-        return evaluate_priors(
-            priors, image_embeddings, text_embeddings, images.first_captions("test"),
-            workspace.preset.evaluation, compute.device,
-        )  # fmt: skip
+    folder, precision = workspace.chunks_folder(context), workspace.preset.inference_precision
+    material = Material(
+        images, image_embeddings, text_embeddings, folder, compute.arrays, precision=precision
+    )
+
+    def measure(priors: "Mapping[Name, StoredPrior]") -> "Report":
+        return evaluate(priors, None, material, workspace.preset.evaluation)
 
     return evaluated(context, measure, prior, text_embeddings.spec, inputs, workspace, mlflow)
 

@@ -178,6 +178,21 @@ class _Products:
 _products = _Products()
 
 
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Inside, torch computes each operator in the thread that calls it.
+
+    Operators that are shared among threads round differently with another number of them. Batches
+    are shared instead, so that the arrays depend on no number of threads or workers.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def release_memory() -> None:
     """Give back the GPU's memory that this process keeps for later, to other processes."""
     cuda: Any = torch.cuda

@@ -5,6 +5,7 @@ The core reports; the command line listens and shows a bar. No listener is neede
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,12 +14,14 @@ T = TypeVar("T")
 Listener = Callable[[str, int, int], None]
 
 _listeners: list[Listener] = []
+_thread = threading.local()
 
 
 def report(what: str, done: int, total: int) -> None:
     """Report to all listeners that `done` of `total` units of `what` are finished."""
-    for listener in tuple(_listeners):
-        listener(what, done, total)
+    if not getattr(_thread, "muted", False):
+        for listener in tuple(_listeners):
+            listener(what, done, total)
 
 
 def track(iterable: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
@@ -39,3 +42,14 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """While the block runs, this thread's reports are not heard: they are of parts of an item."""
+    before = getattr(_thread, "muted", False)
+    _thread.muted = True
+    try:
+        yield
+    finally:
+        _thread.muted = before

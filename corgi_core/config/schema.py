@@ -311,7 +311,8 @@ class EvaluationSettings:
     """The protocol under which priors and the decoder are compared."""
 
     steps: tuple[Count, ...] = (1, 2, 4, 8, 16, 64)  # of the prior's sampler
-    images: Count = 256  # held-out images decoded for the Fréchet distance and CLIP similarity
+    captions: Count = 30_000  # held-out images whose captions priors are scored on, at most
+    images: Count = 256  # of them, decoded for the Fréchet distance and CLIP similarity, at most
     grid_rows: Count = 12
     inception_weights: str | None = None  # a TorchScript Inception; without it, the preset's CLIP
     seed: Whole = 0

@@ -153,18 +153,6 @@ class Dataset:
             keys += rows.loc[chosen, "key"].tolist()
         return tuple(sorted(keys))
 
-    def first_captions(self, split: str) -> dict[str, str]:
-        """By key, the caption that stands for each image of one split (`caption_of`).
-
-        Images without captions are left out.
-        """
-        captions: dict[str, str] = {}
-        for rows in self.iter_rows("key", "captions", "split"):
-            rows = rows[rows["split"] == split]
-            first = zip(rows["key"], map(caption_of, rows["captions"]), strict=True)
-            captions |= {key: caption for key, caption in first if caption is not None}
-        return captions
-
     def rows(self, shard: str, *columns: str) -> pd.DataFrame:
         """The manifest of one shard, or some of its columns."""
         path = manifest_path(self.folder, shard)

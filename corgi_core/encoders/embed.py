@@ -6,7 +6,6 @@ Stored in float16; a shard that is there already is not computed again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from corgi_core.data.pixels import decoded
 from corgi_core.data.prefetch import batched, in_order
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.vectors import Space, read_vector
+from corgi_core.devices import one_thread_each
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.fitting import check_model_fits
 from corgi_core.encoders.similarity import scale_per_encoder
@@ -208,7 +208,7 @@ def _image_encoding(
         else:
             files = batched(images.images(shard), size)
             encoded = _encoded(clip, files, partial(decoded, size=clip.image_size), threads)
-        with _one_thread_each():
+        with one_thread_each():
             keys_of, embeddings = zip(*encoded, strict=True)
         return {
             "keys": np.concatenate(keys_of),
@@ -256,7 +256,7 @@ def _text_encoding(
         captions = [text for _, text in pairs]
         by_length = sorted(range(len(pairs)), key=lambda row: len(captions[row]))
         chosen = batched((captions[row] for row in by_length), _TEXT_BATCH)
-        with _one_thread_each():
+        with one_thread_each():
             texts, vectors = zip(empty, *in_order(encode, chosen, threads), strict=True)
         in_turn = np.argsort(by_length)
         return {
@@ -269,21 +269,6 @@ def _text_encoding(
     text, vectors = encode([""])
     empty = text[:0], vectors.take(np.arange(0))
     return encode_shard
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Inside, torch computes each operator in the thread that calls it.
-
-    Operators that are shared among threads round differently with another number of them. Batches
-    are shared instead, so that the arrays depend on no number of threads or workers.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def encoder_spec(clip: ClipEnsemble) -> dict[str, Any]:

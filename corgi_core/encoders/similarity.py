@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from corgi_core.errors import CorgiError
 
+QUERIES = 256  # whose similarities to all images are in memory
+
 
 def _split(z: Tensor, encoder_dims: Sequence[int]) -> tuple[Tensor, ...]:
     if z.shape[-1] != sum(encoder_dims):
@@ -67,6 +69,34 @@ def scale_per_encoder(z: Tensor, encoder_dims: Sequence[int]) -> Tensor:
     return torch.cat(scaled, dim=-1)
 
 
+class Retrieval:
+    """Finds a query's own image among all images [n, d], whose encoders' widths sum to d."""
+
+    def __init__(self, images: Tensor, encoder_dims: Sequence[int]) -> None:
+        self._encoder_dims = tuple(encoder_dims)
+        parts = _split(images.double(), encoder_dims)
+        self._images = [F.normalize(part, dim=-1) for part in parts]
+
+    def nearer(self, queries: Tensor, own: Tensor) -> Tensor:
+        """How many images are at least as near to each query as its own: long [m].
+
+        Memory holds the similarities of 256 queries at a time.
+
+        Args:
+            queries: Embeddings [m, d].
+            own: Row of each query's own image, long [m].
+        """
+        rows = zip(torch.split(queries, QUERIES), torch.split(own, QUERIES), strict=True)
+        return torch.cat([self._nearer(*each) for each in rows])
+
+    def _nearer(self, queries: Tensor, own: Tensor) -> Tensor:
+        parts = zip(_split(queries.double(), self._encoder_dims), self._images, strict=True)
+        similarity = sum(F.normalize(x, dim=-1) @ y.T for x, y in parts)
+        assert isinstance(similarity, Tensor)
+        as_near = similarity >= similarity.gather(1, own.unsqueeze(1))
+        return as_near.sum(dim=1) - 1  # not itself
+
+
 def recall_at(
     queries: Tensor,
     images: Tensor,
@@ -98,10 +128,5 @@ def recall_at(
             f"{tuple(queries.shape)} queries do not match {tuple(images.shape)} images",
             "give one image embedding for each query, in the same order, or `own`",
         )
-    pairs = zip(
-        _split(queries.double(), encoder_dims), _split(images.double(), encoder_dims), strict=True
-    )
-    similarity = sum(F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T for x, y in pairs)
-    assert isinstance(similarity, Tensor)
-    nearer = (similarity >= similarity.gather(1, own.unsqueeze(1))).sum(dim=1) - 1  # not itself
+    nearer = Retrieval(images, encoder_dims).nearer(queries, own)
     return {rank: (nearer < rank).double().mean().item() for rank in ranks}

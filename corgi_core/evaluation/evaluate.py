@@ -1,44 +1,50 @@
-"""One evaluation of all priors, and of the decoder where there is one, under one protocol."""
+"""One evaluation of all priors, and of the decoder where there is one, under one protocol.
+
+What is computed for a caption is stored in chunks, so a killed evaluation goes on, and another one
+computes what is new.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from corgi_core.config import EvaluationSettings
-from corgi_core.data.arrays import ArrayStore
-from corgi_core.decoders.decoder import Decoder
-from corgi_core.devices import Device, computing_on
-from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.picture_scores import PictureScorer, decode_and_score
-from corgi_core.evaluation.prior_scores import Name, prior_scores, text_embedding_scores
+from corgi_core.evaluation.held_out import Chunks, HeldOut, evenly_spaced
+from corgi_core.evaluation.material import Material
+from corgi_core.evaluation.picture_features import (
+    REAL,
+    Decoded,
+    RealImages,
+    inception_digest,
+)
+from corgi_core.evaluation.picture_scores import picture_scorer
+from corgi_core.evaluation.prior_scores import (
+    TEXT,
+    Name,
+    Predicted,
+    PredictionScores,
+    scores_of,
+)
 from corgi_core.evaluation.report import Evaluation, cosine_curves
+from corgi_core.evaluation.sampling import Sampled
+from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.io.pictures import labelled_grid
-from corgi_core.metrics.inception import InceptionFeatures
-from corgi_core.prior.model import PriorModel
-from corgi_core.prior.task import Captions
-from corgi_core.progress import report
 
-REAL = "real embedding"
+REAL_EMBEDDING = "real embedding"
+SCORED_AT_ONCE = 512  # captions whose scores are stored at once
 
 
 def evaluate(
-    priors: Mapping[Name, PriorModel],
-    decoder: Decoder,
-    clip: ClipEnsemble,
-    images: ArrayStore,
-    texts: ArrayStore,
-    pixels: ArrayStore,
-    captions_of: Mapping[str, str],
+    priors: Mapping[Name, StoredPrior],
+    decoder: StoredDecoder | None,
+    material: Material,
     settings: EvaluationSettings,
-    device: Device | None = None,
 ) -> Evaluation:
     """Scores of every prior on the held-out images, and of the pictures decoded for some of them.
 
@@ -47,14 +53,10 @@ def evaluate(
 
     Args:
         priors: The priors by (variant, caption subset).
-        decoder: Decodes the real embeddings and those that the priors sample.
-        clip: The encoder of the embeddings, for the decoded pictures' scores.
-        images: Image embeddings, "image" [n, d].
-        texts: Text embeddings and tokens, one row a caption.
-        pixels: The images as squares, "pixels" uint8 [n, 3, s, s].
-        captions_of: By key, the caption that stands for each held-out image, where it has one.
-        settings: Numbers of sampling steps, images to decode, and the seed.
-        device: Where the models compute, the priors one after the other; by default where they are.
+        decoder: Decodes the real embeddings and those that the priors sample; without it there are
+            no pictures.
+        material: The held-out images and captions, and where they are computed with.
+        settings: Numbers of sampling steps, of captions and of images to decode, and the seed.
 
     Returns:
         The numbers, a curve of the cosine over the sampling steps, and a picture grid for each
@@ -65,83 +67,56 @@ def evaluate(
             numbers of steps, or too few images are decoded for precision and recall.
     """
     started = time.perf_counter()
-    held_out = _held_out(images, texts, captions_of)
-    metrics = _prior_metrics(priors, held_out, texts.spec, settings, device)
-    rows = evenly_spaced(len(held_out), settings.images)
-    chosen_keys = texts.keys[texts.first_rows_among(captions_of)[rows]]
-    real = torch.from_numpy(pixels.read("pixels")[pixels.rows_of(chosen_keys)]).float() / 255
-    embeddings = {(REAL, "none"): held_out.image[rows]}
-    for name, prior in priors.items():
-        with computing_on(device, prior):
-            embeddings[name] = _embeddings(prior, held_out, rows, settings)
-    pictures: dict[Name, Tensor] = {}
-    picture_scores: dict[str, dict[str, Any]] = {}
-    with computing_on(device, clip, decoder):
-        inception = None
-        if settings.inception_weights:
-            inception = InceptionFeatures(settings.inception_weights, clip.device)
-        scorer = PictureScorer(clip, real, held_out.text[rows], inception)
-        for done, ((variant, subset), z) in enumerate(embeddings.items(), start=1):
-            decoded, scores = decode_and_score(decoder, z, scorer, settings.seed)
-            pictures[variant, subset] = decoded
-            picture_scores.setdefault(variant, {})[subset] = scores
-            report("decoding held-out pictures", done, len(embeddings))
-
-    metrics["protocol"] |= {
-        "decoded_images": len(rows),
-        "decoder_steps": decoder.settings.num_steps,
-        "decoder_guidance": decoder.settings.guidance,
-        "features": f"Inception {inception.digest}" if inception else "the preset's CLIP",
-    }
-    metrics["pictures"] = picture_scores
+    held_out = HeldOut.of(material.images, settings.captions)
+    metrics = _prior_metrics(priors, held_out, material, settings)
+    grids: dict[str, Image.Image] = {}
+    if decoder is not None:
+        chosen = held_out.spaced(settings.images)
+        displayed = evenly_spaced(len(chosen), settings.grid_rows)
+        cases = _decoded(priors, decoder, settings.seed)
+        scorer = picture_scorer(
+            material, chosen, displayed, tuple(cases.values()), settings.inception_weights
+        )
+        metrics["protocol"] |= {
+            "decoded_images": len(chosen),
+            "decoder_steps": decoder.settings.num_steps,
+            "decoder_guidance": decoder.settings.guidance,
+            "features": _features(settings),
+        }
+        metrics["pictures"] = {}
+        for (variant, subset), case in cases.items():
+            metrics["pictures"].setdefault(variant, {})[subset] = scorer.scores(case)
+        columns = {name: scorer.displayed(case) for name, case in cases.items()}
+        captions = [chosen.captions[row] for row in displayed]
+        grids = _grids(captions, scorer.displayed(RealImages()), columns)
     metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
-    grids = _grids([captions_of[key] for key in chosen_keys], real, pictures, settings.grid_rows)
     return Evaluation(metrics, {"cosine_by_steps": cosine_curves(metrics), **grids})
 
 
-def evaluate_priors(
-    priors: Mapping[Name, PriorModel],
-    images: ArrayStore,
-    texts: ArrayStore,
-    test_keys: Collection[str],
-    settings: EvaluationSettings,
-    device: Device | None = None,
-) -> Evaluation:
-    """Scores of every prior on the held-out images, where there is no decoder: see `evaluate`."""
-    started = time.perf_counter()
-    held_out = _held_out(images, texts, test_keys)
-    metrics = _prior_metrics(priors, held_out, texts.spec, settings, device)
-    metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
-    return Evaluation(metrics, {"cosine_by_steps": cosine_curves(metrics)})
-
-
-def _held_out(images: ArrayStore, texts: ArrayStore, test_keys: Collection[str]) -> Captions:
-    held_out = Captions.read(images, texts, set(test_keys), one_each=True)
-    if len(held_out) < 2:
-        raise CorgiError(
-            f"{len(held_out)} held-out images with captions are too few to evaluate on",
-            "ingest more captioned images, or raise test_fraction",
-        )
-    return held_out
-
-
 def _prior_metrics(
-    priors: Mapping[Name, PriorModel],
-    held_out: Captions,
-    encoders: dict[str, Any],
+    priors: Mapping[Name, StoredPrior],
+    held_out: HeldOut,
+    material: Material,
     settings: EvaluationSettings,
-    device: Device | None,
 ) -> dict[str, Any]:
     """The protocol, the text embedding's scores, and every prior's by number of steps."""
     num_steps = _common_steps(priors)
+    steps = tuple(sorted({*settings.steps, num_steps}))
+    text, names = Predicted(), material.text_embeddings.spec["names"]
+    cases = {name: Predicted(prior, steps, settings.seed) for name, prior in priors.items()}
+    chunks = Chunks(held_out, (text, *cases.values()), SCORED_AT_ONCE)
+    job = PredictionScores(
+        chunks, material.image_embeddings, material.text_embeddings, material.precision
+    )
+    store = material.run(job, material.folder / "scores")
     by_steps: dict[str, dict[str, Any]] = {}
-    for (variant, subset), prior in priors.items():
-        what = f"{variant} · {subset}"
-        with computing_on(device, prior):
-            scores = prior_scores(
-                prior, held_out, sorted({*settings.steps, num_steps}), settings.seed, what
-            )
-        by_steps.setdefault(variant, {})[subset] = scores
+    for (variant, subset), case in cases.items():
+        shards = chunks.shards_of(case)
+        by_steps.setdefault(variant, {})[subset] = {
+            str(count): scores_of(store, shards, str(count), names) for count in steps
+        }
+    of_text = scores_of(store, chunks.shards_of(text), TEXT, names)
+    del of_text["seconds"]  # nothing is sampled
     return {
         "protocol": {
             "held_out_captions": len(held_out),
@@ -149,14 +124,14 @@ def _prior_metrics(
             "prior_sampler": "ddpm",
             "prior_guidance": next(iter(priors.values())).settings.guidance,
             "seed": settings.seed,
-            "encoders": list(encoders["names"]),
+            "encoders": list(names),
         },
-        "text_embedding": text_embedding_scores(held_out, encoders),
+        "text_embedding": of_text,
         "priors": by_steps,
     }
 
 
-def _common_steps(priors: Mapping[Name, PriorModel]) -> int:
+def _common_steps(priors: Mapping[Name, StoredPrior]) -> int:
     steps = {prior.settings.num_steps for prior in priors.values()}
     if len(steps) != 1:
         raise CorgiError(
@@ -166,29 +141,28 @@ def _common_steps(priors: Mapping[Name, PriorModel]) -> int:
     return steps.pop()
 
 
-def _embeddings(
-    prior: PriorModel, held_out: Captions, rows: np.ndarray, settings: EvaluationSettings
-) -> Tensor:
-    tokens, mask, text, _ = held_out.batch(torch.from_numpy(rows))
-    return prior.sample(tokens, mask, text, seed=settings.seed).cpu()
+def _decoded(
+    priors: Mapping[Name, StoredPrior], decoder: StoredDecoder, seed: int
+) -> dict[Name, Decoded]:
+    """The pictures of the real embeddings and of every prior's."""
+    cases = {(REAL_EMBEDDING, "none"): Decoded(decoder, REAL, seed)}
+    return cases | {n: Decoded(decoder, Sampled(prior, seed), seed) for n, prior in priors.items()}
 
 
-def evenly_spaced(total: int, wanted: int) -> np.ndarray:
-    """Rows 0 … total − 1, as many as wanted or as there are, the first and the last included."""
-    return np.unique(np.linspace(0, total - 1, min(total, wanted)).round().astype(np.int64))
+def _features(settings: EvaluationSettings) -> str:
+    digest = inception_digest(settings.inception_weights)
+    return f"Inception {digest}" if digest else "the preset's CLIP"
 
 
 def _grids(
-    captions: list[str], real: Tensor, pictures: Mapping[Name, Tensor], rows: int
+    captions: list[str], real: Tensor, pictures: Mapping[Name, Tensor]
 ) -> dict[str, Image.Image]:
     """One labelled grid a caption subset: caption · real · its embedding decoded · each prior."""
-    chosen = evenly_spaced(len(captions), rows)
-    subsets = dict.fromkeys(subset for variant, subset in pictures if variant != REAL)
+    subsets = dict.fromkeys(subset for variant, subset in pictures if variant != REAL_EMBEDDING)
     grids = {}
     for subset in subsets:
-        columns = {"real image": real[chosen], REAL: pictures[REAL, "none"][chosen]}
-        columns |= {v: decoded[chosen] for (v, s), decoded in pictures.items() if s == subset}
-        grids[f"pictures_{subset.removesuffix('%')}_percent"] = labelled_grid(
-            [captions[i] for i in chosen], columns
-        )
+        columns = {"real image": real, REAL_EMBEDDING: pictures[REAL_EMBEDDING, "none"]}
+        columns |= {variant: decoded for (variant, s), decoded in pictures.items() if s == subset}
+        name = f"pictures_{subset.removesuffix('%')}_percent"
+        grids[name] = labelled_grid(captions, columns)
     return grids

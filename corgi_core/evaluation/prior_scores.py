@@ -1,29 +1,59 @@
-"""Held-out cosine and retrieval of a prior, by number of sampling steps."""
+"""How near priors come to the true embeddings of held-out captions, by number of sampling steps.
+
+The cosine alone rewards predicting the mean, so the recall of the true image among all held-out
+ones stands beside it.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from corgi_core.config import PriorSettings
+from corgi_core.config import InferencePrecision, PriorSettings
+from corgi_core.data.array_jobs import ArrayJob
+from corgi_core.data.arrays import Arrays, ArrayStore
 from corgi_core.devices import wait_for
-from corgi_core.encoders.similarity import cosine_by_encoder, recall_at
+from corgi_core.encoders.similarity import Retrieval, cosine_by_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.prior.model import PriorModel
+from corgi_core.evaluation.held_out import Chunks
+from corgi_core.evaluation.sampling import BATCH, WEIGHT
+from corgi_core.evaluation.sharing import Columns, in_batches
+from corgi_core.evaluation.stored_models import Latest, StoredPrior
+from corgi_core.io.files import digest_of
+from corgi_core.prior.model import CAPTIONS_AT_ONCE, PriorModel
 from corgi_core.prior.task import Captions
-from corgi_core.progress import track
 
 RECALL_RANKS = (1, 5)
+TEXT = "text"  # the arrays' name where a caption's own embedding is compared
 Name = tuple[str, str]  # (variant, caption subset)
 
 
+class Described(Protocol):
+    """A prior of which settings and encoders are known."""
+
+    @property
+    def settings(self) -> PriorSettings:
+        """Its settings."""
+
+    @property
+    def encoders(self) -> dict[str, Any]:
+        """The `spec` of the embeddings that it was trained on."""
+
+
+Prior = TypeVar("Prior", bound=Described)
+
+
 def comparable_priors(
-    priors: Mapping[Name, PriorModel], settings: PriorSettings, encoders: Mapping[str, Any]
-) -> dict[Name, PriorModel]:
+    priors: Mapping[Name, Prior], settings: PriorSettings, encoders: Mapping[str, Any]
+) -> dict[Name, Prior]:
     """The priors that can be compared: those of the same settings and encoders.
 
     A variant that the preset does not list is not materialised by default, so it is left out once
@@ -52,66 +82,135 @@ def comparable_priors(
     return found
 
 
-def embedding_scores(
-    predicted: Tensor, captions: Captions, encoder_dims: Sequence[int], names: Sequence[str]
-) -> dict[str, Any]:
-    """How near predicted embeddings come to the true ones.
+@dataclass(frozen=True)
+class Predicted:
+    """Embeddings that are compared with the true ones: a prior's samples, or the text embeddings.
 
-    The cosine alone rewards predicting the mean, so the recall of the true image among all held-out
-    ones stands beside it; each image counts once there, however many captions it has.
+    Attributes:
+        prior: Without one, the CLIP text embeddings.
+        steps: The prior's numbers of sampling steps.
+        seed: The sampling's.
+    """
+
+    prior: StoredPrior | None = None
+    steps: tuple[int, ...] = ()
+    seed: int = 0
+
+    @property
+    def digest(self) -> str:
+        """Names the prior's weights and how it is sampled from."""
+        return digest_of("predicted", self.prior and self.prior.digest, self.steps, self.seed)
+
+
+@dataclass(frozen=True)
+class PredictionScores(ArrayJob):
+    """How near predicted embeddings come to the true ones, caption by caption.
+
+    Arrays, for each number of steps s ("text" for the text embeddings): "s/cosines" [n, B] by
+    encoder, "s/nearer" [n], how many other images' embeddings are at least as near to the predicted
+    one as the true one's, and "s/seconds" [n].
+
+    Attributes:
+        images: The captions in chunks, and what is predicted.
+        image_embeddings: The true embeddings.
+        text_embeddings: The captions' embeddings and tokens.
+        precision: Of sampling on a GPU.
+    """
+
+    images: Chunks[Predicted]
+    image_embeddings: ArrayStore
+    text_embeddings: ArrayStore
+    precision: InferencePrecision = "auto"
+    what = "sampling for held-out captions"
+    uses_device = True
+    weight = WEIGHT
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What is predicted, and among how many images it is to be found."""
+        return {
+            "images": self.image_embeddings.digest,
+            "texts": self.text_embeddings.digest,
+            "among": digest_of(self.images.captions.keys),
+            "precision": self.precision,
+        }
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from a shard's name to its arrays; all true embeddings are in memory."""
+        here, latest = torch.device(device), Latest[PriorModel]()
+        dims = self.image_embeddings.spec["encoder_dims"]
+        every = np.arange(len(self.images.captions))
+        true = self.images.captions.image_embeddings(every, self.image_embeddings)
+        distinct, own = torch.unique(true, dim=0, return_inverse=True)
+        retrieval = Retrieval(distinct.to(here), dims)
+        size = BATCH if here.type == "cpu" else CAPTIONS_AT_ONCE
+
+        def compared(shard: str) -> Arrays:
+            case, rows = self.images.part(shard)
+            prior = None
+            if case.prior is not None:
+                prior = latest(case.prior.digest, partial(case.prior.open, here, self.precision))
+            captions = self.images.captions.read(rows, self.image_embeddings, self.text_embeddings)
+
+            def compare(at: NDArray[np.int64]) -> Columns:
+                batch, found = torch.from_numpy(rows[at]), dict[str, np.ndarray]()
+                its_true, its_own = true[batch].to(here), own[batch].to(here)
+                some = captions[torch.from_numpy(at)]
+                for name, predicted, seconds in _predictions(prior, some, case, rows[at]):
+                    z = predicted.to(here)
+                    cosines = cosine_by_encoder(z, its_true, dims)
+                    found[f"{name}/cosines"] = cosines.cpu().numpy()
+                    found[f"{name}/nearer"] = retrieval.nearer(z, its_own).cpu().numpy()
+                    found[f"{name}/seconds"] = np.full(len(at), seconds / len(at))
+                return found
+
+            keys = self.images.keys(shard)
+            return {"keys": keys, **in_batches(compare, len(rows), size, here, threads)}
+
+        return compared
+
+
+def _predictions(
+    prior: PriorModel | None, captions: Captions, case: Predicted, rows: NDArray[np.int64]
+) -> Iterator[tuple[str, Tensor, float]]:
+    """Embeddings [b, d] by their name, and the seconds that they took."""
+    if prior is None:
+        yield TEXT, captions.text, 0.0
+        return
+    tokens, mask, text, _ = captions.batch(torch.arange(len(rows)))
+    for steps in case.steps:
+        started = time.perf_counter()
+        z = prior.sample(
+            tokens, mask, text, num_steps=steps, seed=case.seed, sample_ids=rows.tolist()
+        )
+        wait_for(prior.device)
+        yield str(steps), z, time.perf_counter() - started
+
+
+def scores_of(
+    store: ArrayStore, shards: Sequence[str], name: str, names: Sequence[str]
+) -> dict[str, Any]:
+    """The means over captions of the arrays of `PredictionScores`.
 
     Args:
-        predicted: Embeddings [n, d], one a caption.
-        captions: The captions with their images' embeddings.
-        encoder_dims: Widths of the CLIP encoders, which sum to d.
+        store: The arrays.
+        shards: Those of one case.
+        name: The number of steps, or "text".
         names: The encoders' names.
 
     Returns:
-        "cosine" and "cosine_by_encoder", "recall_at_1" and "recall_at_5", and the "count" n.
+        "cosine" and "cosine_by_encoder", "recall_at_1" and "recall_at_5", the "count" of captions,
+        and the sampling's "seconds", summed over all workers.
     """
-    true = captions.image.to(predicted.device)
-    by_encoder = cosine_by_encoder(predicted, true, encoder_dims).mean(dim=0).tolist()
-    images, own = torch.unique(true, dim=0, return_inverse=True)
-    recalls = recall_at(predicted, images, RECALL_RANKS, encoder_dims, own)
+    cosines, nearer, seconds = (
+        np.concatenate([store.read_shard(shard, f"{name}/{array}") for shard in shards])
+        for array in ("cosines", "nearer", "seconds")
+    )
+    by_encoder = cosines.mean(axis=0, dtype=np.float64).tolist()
     return {
         "cosine": sum(by_encoder) / len(by_encoder),
         "cosine_by_encoder": dict(zip(names, by_encoder, strict=True)),
-        **{f"recall_at_{rank}": value for rank, value in recalls.items()},
-        "count": len(predicted),
+        **{f"recall_at_{rank}": float((nearer < rank).mean()) for rank in RECALL_RANKS},
+        "count": len(nearer),
+        "seconds": round(float(seconds.sum()), 3),
     }
-
-
-def text_embedding_scores(captions: Captions, encoders: dict[str, Any]) -> dict[str, Any]:
-    """`embedding_scores` of the CLIP text embeddings: a prior must score higher."""
-    return embedding_scores(captions.text, captions, encoders["encoder_dims"], encoders["names"])
-
-
-def prior_scores(
-    prior: PriorModel, captions: Captions, steps: Sequence[int], seed: int, what: str
-) -> dict[str, Any]:
-    """`embedding_scores` of a prior's samples by the number of sampling steps.
-
-    Args:
-        prior: The prior.
-        captions: The captions to sample for.
-        steps: The numbers of steps.
-        seed: The sampling's seed.
-        what: The prior's name, for the progress display.
-
-    Returns:
-        The scores by the number of steps, with the sampling's wall time in "seconds".
-    """
-    scores: dict[str, Any] = {}
-    tokens, mask, text, _ = captions.batch(torch.arange(len(captions)))
-    for count in track(steps, f"sampling from {what}"):
-        started = time.perf_counter()
-        sampled = prior.sample(tokens, mask, text, num_steps=count, seed=seed)
-        wait_for(prior.device)
-        seconds = time.perf_counter() - started
-        scores[str(count)] = {
-            **embedding_scores(
-                sampled, captions, prior.encoders["encoder_dims"], prior.encoders["names"]
-            ),
-            "seconds": round(seconds, 3),
-        }
-    return scores

@@ -79,13 +79,26 @@ def read_model_folder(folder: Path | UPath, kind: str) -> ModelFolder:
     written in another format, or where the weights are not those of the configuration.
     """
     folder = published(folder)
-    for name in (CONFIG, WEIGHTS, CARD):
-        if not (folder / name).exists():
-            raise CorgiError(
-                f"{folder} is no model folder: {name} is missing",
-                "give a folder written by Corgi, or materialise the model again",
-            )
-    config = read_json(folder / CONFIG)
+    _check_there(folder, CONFIG, WEIGHTS, CARD)
+    config = read_model_config(folder, kind)
+    digest = digest_of_file(folder / WEIGHTS)
+    if digest != config["weights"]:
+        raise CorgiError(
+            f"{folder / WEIGHTS} has digest {digest}, but {CONFIG} was written for "
+            f"{config['weights']}",
+            "copy the whole folder again, or materialise the model again",
+        )
+    return ModelFolder(config, _read_tensors(folder / WEIGHTS), read_json(folder / CARD))
+
+
+def read_model_config(folder: Path | UPath, kind: str) -> dict[str, Any]:
+    """Read and check the configuration of a model folder, without its weights.
+
+    Raises CorgiError as `read_model_folder` does.
+    """
+    folder = published(folder)
+    _check_there(folder, CONFIG)
+    config: dict[str, Any] = read_json(folder / CONFIG)
     if config.get("kind") != kind:
         raise CorgiError(
             f"{folder / CONFIG} describes a {config.get('kind')!r}, not a {kind!r}",
@@ -97,14 +110,16 @@ def read_model_folder(folder: Path | UPath, kind: str) -> ModelFolder:
             f"(format {config.get('format', 1)}, this version reads {FORMAT})",
             "materialise the model again, or use the version that wrote it",
         )
-    digest = digest_of_file(folder / WEIGHTS)
-    if digest != config["weights"]:
-        raise CorgiError(
-            f"{folder / WEIGHTS} has digest {digest}, but {CONFIG} was written for "
-            f"{config['weights']}",
-            "copy the whole folder again, or materialise the model again",
-        )
-    return ModelFolder(config, _read_tensors(folder / WEIGHTS), read_json(folder / CARD))
+    return config
+
+
+def _check_there(folder: Path | UPath, *names: str) -> None:
+    for name in names:
+        if not (folder / name).exists():
+            raise CorgiError(
+                f"{folder} is no model folder: {name} is missing",
+                "give a folder written by Corgi, or materialise the model again",
+            )
 
 
 def _read_tensors(path: Path | UPath) -> dict[str, Tensor]:

@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from corgi_core.decoders.decoder import Decoder as Decoder
     from corgi_core.encoders.clip import ClipEnsemble as ClipEnsemble
     from corgi_core.evaluation.report import Evaluation as Evaluation
+    from corgi_core.evaluation.stored_models import StoredDecoder as StoredDecoder
+    from corgi_core.evaluation.stored_models import StoredPrior as StoredPrior
     from corgi_core.experiments.report import StudyReport as StudyReport
     from corgi_core.gaussians.bank import GaussianBank as GaussianBank
     from corgi_core.prior.model import PriorModel as PriorModel
@@ -75,4 +77,6 @@ else:
     Evaluation = Artifact("corgi_core.evaluation.report:Evaluation")
     GaussianBank = Artifact("corgi_core.gaussians.bank:GaussianBank")
     PriorModel = Artifact("corgi_core.prior.model:PriorModel")
+    StoredDecoder = Artifact("corgi_core.evaluation.stored_models:StoredDecoder")
+    StoredPrior = Artifact("corgi_core.evaluation.stored_models:StoredPrior")
     StudyReport = Artifact("corgi_core.experiments.report:StudyReport")

@@ -72,6 +72,10 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         asset = context.asset_key.to_user_string()
         return Path(self.work).joinpath(asset, *_folders_of(partition), digest)
 
+    def chunks_folder(self, context: dg.AssetExecutionContext) -> UPath:
+        """Where the chunks of an asset's computation are stored, in sight of all machines."""
+        return self.path_of(f"{context.asset_key.to_user_string()}_chunks")
+
     @property
     def reports_folder(self) -> Path:
         """The folder of tables and pictures for people."""

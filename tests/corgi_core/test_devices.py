@@ -54,9 +54,11 @@ from corgi_core.encoders.open_clip_model import OpenClipModel
 from corgi_core.encoders.tokens import transformers_source
 from corgi_core.encoders.train_clip import architecture, untrained_clip
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.evaluate import evaluate, evaluate_priors
+from corgi_core.evaluation.evaluate import evaluate
+from corgi_core.evaluation.material import Material, RunJob
 from corgi_core.evaluation.nearest import TrainingImages
-from corgi_core.experiments.decoder_comparison.measure import Comparison, SharedInputs, measure
+from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
+from corgi_core.experiments.decoder_comparison.measure import Comparison, measure
 from corgi_core.experiments.prior_ablation.measure import measure_arm
 from corgi_core.experiments.prior_ablation.sweeps import plans_of, sweeps_of
 from corgi_core.gaussians.bank import GaussianBank
@@ -327,28 +329,43 @@ class Pooling(nn.Module):
         return images.float().flatten(1)[:, ::97]
 
 
+@pytest.fixture(scope="module")
+def saved(parts: CorgiPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with "clip", "prior" and "decoder"."""
+    folder = tmp_path_factory.mktemp("saved")
+    parts.clip.save(folder / "clip")
+    parts.prior.save(folder / "prior")
+    parts.decoder.save(folder / "decoder")
+    return folder
+
+
+def on(device: str) -> RunJob:
+    return lambda job, folder: job.run(folder, device, threads=1)
+
+
 def test_an_evaluation_computes_on_the_device_that_is_named(
-    parts: CorgiPipeline,
     images: Dataset,
     squares: ArrayStore,
     stores: tuple[ArrayStore, ArrayStore],
+    saved: Path,
     tmp_path: Path,
 ) -> None:
     torch.jit.script(Pooling()).save(str(tmp_path / "inception.pt"))
     weights = str(tmp_path / "inception.pt")
     settings = EvaluationSettings(steps=(1, 2), images=8, grid_rows=2, inception_weights=weights)
-    priors, captions = {("baseline", "100%"): parts.prior}, images.first_captions("test")
+    priors = {("baseline", "100%"): StoredPrior.load(saved / "prior")}
+    decoder = StoredDecoder.load(saved / "decoder")
 
-    def tables(device: Device | None) -> list[Any]:
-        whole = evaluate(
-            priors, parts.decoder, parts.clip, *stores, squares, captions, settings, device
+    def tables(device: str) -> list[Any]:
+        material = Material(
+            images, *stores, tmp_path / device, on(device), squares, saved / "clip", "fp32"
         )
-        alone = evaluate_priors(priors, *stores, captions, settings, device)
-        return [whole.prior_table(), whole.picture_table(), alone.prior_table()]
+        whole = evaluate(priors, decoder, material, settings)
+        return [whole.prior_table(), whole.picture_table()]
 
-    expected = tables(None)
+    expected = tables("cpu")
     with fake_gpu():
-        found = tables(GPU)
+        found = tables("meta")
     for ours, theirs in zip(found, expected, strict=True):
         numbers = [c for c in theirs.select_dtypes("number").columns if c != "seconds"]
         assert ours[numbers].to_numpy() == pytest.approx(theirs[numbers].to_numpy(), abs=1e-2)
@@ -365,20 +382,28 @@ def test_inception_computes_on_its_device(tmp_path: Path) -> None:
 
 
 def test_decoders_are_compared_on_the_device_that_is_named(
-    parts: CorgiPipeline,
     images: Dataset,
     squares: ArrayStore,
     stores: tuple[ArrayStore, ArrayStore],
+    saved: Path,
+    tmp_path: Path,
 ) -> None:
     comparison = Comparison(
-        "supervision", {"pca": parts.decoder}, {("baseline", "100%"): parts.prior},
-        images.keys("test"),
+        "supervision", {"pca": StoredDecoder.load(saved / "decoder")},
+        {("baseline", "100%"): StoredPrior.load(saved / "prior")},
     )  # fmt: skip
     settings = ComparisonSettings(seeds=(0,), images=8, grid_rows=2)
-    inputs = SharedInputs(parts.clip, TrainingImages(images, stores[0]), stores[1], squares)
-    expected = measure(comparison, inputs, settings).rows
+    training = TrainingImages(images, stores[0])
+
+    def rows(device: str) -> list[Any]:
+        material = Material(
+            images, *stores, tmp_path / device, on(device), squares, saved / "clip", "fp32"
+        )
+        return measure(comparison, material, training, settings).rows
+
+    expected = rows("cpu")
     with fake_gpu():
-        found = measure(comparison, replace(inputs, device=GPU), settings).rows
+        found = rows("meta")
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.keys() == theirs.keys()
         for name in theirs.keys() - {"seconds"}:

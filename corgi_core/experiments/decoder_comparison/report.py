@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from corgi_core.config import ComparisonSettings
+from corgi_core.evaluation.material import Material
+from corgi_core.evaluation.nearest import TrainingImages
+from corgi_core.evaluation.picture_features import REAL, TEXT
 from corgi_core.experiments.decoder_comparison.measure import (
-    REAL,
     REAL_IMAGES,
-    TEXT,
     Comparison,
-    SharedInputs,
     measure,
 )
 from corgi_core.experiments.intervals import HALF, MEAN, over_seeds
@@ -43,14 +43,27 @@ OFFSET = 0.09  # between points at one tick
 
 
 def report_of(
-    comparisons: Iterable[Comparison], inputs: SharedInputs, settings: ComparisonSettings
+    comparisons: Iterable[Comparison],
+    material: Material,
+    training: TrainingImages,
+    settings: ComparisonSettings,
 ) -> StudyReport:
-    """Measure all comparisons. The report's entries are named "supervision", "language_free"."""
+    """Measure all comparisons.
+
+    Args:
+        comparisons: What is compared.
+        material: CLIP, captions and pixels, and where they are computed with.
+        training: The training images, to find the nearest ones.
+        settings: Seeds, number of images, and rows of the grid.
+
+    Returns:
+        The report, whose entries are named "supervision" and "language_free".
+    """
     import pandas as pd
 
     report = StudyReport({ROWS: []})
     for comparison in comparisons:
-        result = measure(comparison, inputs, settings)
+        result = measure(comparison, material, training, settings)
         rows, name = pd.DataFrame(result.rows), comparison.name.replace("-", "_")
         title = f"{comparison.name}: {result.rows[0]['images']} held-out images"
         report.rows[ROWS] += result.rows

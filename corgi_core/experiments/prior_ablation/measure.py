@@ -22,6 +22,7 @@ from corgi_core.data.dataset import Dataset
 from corgi_core.data.subsets import caption_subset
 from corgi_core.devices import CPU, Device
 from corgi_core.diffusion.schedule import TIMESTEPS
+from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.experiments.prior_ablation.arms import Arm, bank_of
 from corgi_core.experiments.prior_ablation.scores import Scorer, spread
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling
@@ -67,11 +68,8 @@ class Study:
     @cached_property
     def held_out(self) -> Captions:
         """The first captions of at most `held_out` held-out images."""
-        captions = Captions.read(self.images, self.texts, set(self.dataset.keys("test")))
-        keys = self.texts.keys[self.texts.rows_among(self.dataset.keys("test"))]
-        first = np.sort(np.unique(keys, return_index=True)[1])
-        few = np.linspace(0, len(first) - 1, min(len(first), self.preset.study.held_out))
-        return captions[torch.from_numpy(first[few.round().astype(np.int64)])]
+        chosen = HeldOut.of(self.dataset, self.preset.study.held_out)
+        return chosen.read(np.arange(len(chosen)), self.images, self.texts)
 
     @cached_property
     def scorer(self) -> Scorer:

@@ -1,9 +1,10 @@
-"""The evaluation whole, on real small models: numbers, and what the grid shows."""
+"""The evaluation whole, on real small models: numbers, chunks, and what the grid shows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,18 +12,30 @@ import torch
 from torch import Tensor
 
 from corgi_core.config import EvaluationSettings
+from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.dataset import Dataset, write_dataset
+from corgi_core.data.dataset import write_dataset
 from corgi_core.data.pixels import pixels
 from corgi_core.data.shards import Sample
 from corgi_core.encoders.embed import embed_images, embed_texts
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.evaluate import REAL, evaluate, evaluate_priors
+from corgi_core.evaluation.evaluate import REAL_EMBEDDING, evaluate
+from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.report import Evaluation
+from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.io.pictures import CAPTION_WIDTH, labelled_grid
 from corgi_core.pipeline import CorgiPipeline
+from corgi_core.prior.model import PriorModel
+from tests.helpers.evaluations import (
+    embedding_scores,
+    in_this_process,
+    numbers,
+    picture_scores,
+    stored_decoder,
+    stored_prior,
+)
 from tests.helpers.picture_metrics import frechet, share_inside
-from tests.helpers.tiny_pipeline import SIDE, png, tiny_pipeline
+from tests.helpers.tiny_pipeline import BLOCKS, SIDE, png, tiny_pipeline
 
 HELD_OUT = 12
 SETTINGS = EvaluationSettings(steps=(1,), images=8, grid_rows=3)
@@ -36,17 +49,12 @@ def caption(image: int, number: int) -> str:
 
 
 @dataclass(frozen=True)
-class Material:
-    """What an evaluation reads, of held-out images with so many captions each."""
+class Models:
+    """What is evaluated, in its folders."""
 
-    dataset: Dataset
-    images: ArrayStore
-    texts: ArrayStore
-    pixels: ArrayStore
-
-    @property
-    def captions(self) -> dict[str, str]:
-        return self.dataset.first_captions("test")
+    prior: StoredPrior
+    decoder: StoredDecoder
+    clip: Path
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +63,22 @@ def pipeline() -> CorgiPipeline:
 
 
 @pytest.fixture(scope="module")
+def models(pipeline: CorgiPipeline, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("models")
+    pipeline.clip.save(folder / "clip")
+    return Models(
+        stored_prior(pipeline.prior, folder / "prior"),
+        stored_decoder(pipeline.decoder, folder / "decoder"),
+        folder / "clip",
+    )
+
+
+@pytest.fixture(scope="module")
 def material(
-    pipeline: CorgiPipeline, tmp_path_factory: pytest.TempPathFactory
+    pipeline: CorgiPipeline, models: Models, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[int], Material]:
+    """Of held-out images with so many captions each."""
+
     def made(captions: int) -> Material:
         folder = tmp_path_factory.mktemp(f"captions-{captions}")
         samples = [
@@ -72,7 +93,10 @@ def material(
             dataset,
             embed_images(pipeline.clip, dataset, None, folder / "image"),
             embed_texts(pipeline.clip, pipeline.tokens, dataset, folder / "text"),
+            folder / "chunks",
+            in_this_process,
             pixels(dataset, folder / "pixels", SIDE),
+            models.clip,
         )
 
     return made
@@ -88,27 +112,34 @@ def five(material: Callable[[int], Material]) -> Material:
     return material(5)
 
 
-def evaluated(pipeline: CorgiPipeline, material: Material) -> Evaluation:
-    return evaluate(
-        {("baseline", SUBSET): pipeline.prior}, pipeline.decoder, pipeline.clip,
-        material.images, material.texts, material.pixels, material.captions, SETTINGS,
-    )  # fmt: skip
+def evaluated(models: Models, material: Material) -> Evaluation:
+    return evaluate({("baseline", SUBSET): models.prior}, models.decoder, material, SETTINGS)
 
 
 @pytest.fixture(scope="module")
-def report(pipeline: CorgiPipeline, five: Material) -> Evaluation:
-    return evaluated(pipeline, five)
+def report(models: Models, five: Material) -> Evaluation:
+    return evaluated(models, five)
 
 
-def chosen(material: Material) -> list[int]:
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of five and three captions, in batches of two."""
+    for module, name, size in (
+        ("evaluate", "SCORED_AT_ONCE", 5), ("picture_scores", "CHUNK", 3),
+        ("sampling", "BATCH", 2), ("prior_scores", "BATCH", 2), ("picture_features", "BATCH", 2),
+    ):  # fmt: skip
+        monkeypatch.setattr(f"corgi_core.evaluation.{module}.{name}", size)
+
+
+def chosen() -> list[int]:
     """The eight of twelve images that are decoded."""
     return np.linspace(0, HELD_OUT - 1, SETTINGS.images).round().astype(int).tolist()
 
 
 def test_several_captions_an_image_change_no_number(
-    pipeline: CorgiPipeline, one: Material, report: Evaluation
+    models: Models, one: Material, report: Evaluation
 ) -> None:
-    single = evaluated(pipeline, one)
+    single = evaluated(models, one)
     assert report.metrics["protocol"] == single.metrics["protocol"]
     assert report.metrics["protocol"]["held_out_captions"] == HELD_OUT
     for ours, expected in (
@@ -131,12 +162,12 @@ def test_picture_scores_are_those_of_the_definitions(
     pipeline: CorgiPipeline, five: Material, report: Evaluation
 ) -> None:
     """Of the real embeddings decoded, against loops and scipy's matrix root."""
-    rows = chosen(five)
+    rows = chosen()
     real = torch.from_numpy(five.pixels.read("pixels")[rows]).float() / 255
-    z = torch.from_numpy(five.images.read("image")[rows]).float()
+    z = torch.from_numpy(five.image_embeddings.read("image")[rows]).float()
     pictures = pipeline.decoder.decode(z, seed=SETTINGS.seed)
     a, b = features(pipeline, real), features(pipeline, pictures)
-    found = report.metrics["pictures"][REAL]["none"]
+    found = report.metrics["pictures"][REAL_EMBEDDING]["none"]
     assert found["precision"] == share_inside(b, a)
     assert found["recall"] == share_inside(a, b)
     assert found["frechet_distance_clip"] == pytest.approx(frechet(a, b), abs=1e-4)
@@ -149,15 +180,15 @@ def test_picture_scores_are_those_of_the_definitions(
 
 def expected_grid(pipeline: CorgiPipeline, material: Material, number: int) -> np.ndarray:
     """What the evaluation should show if it took each image's caption of that number."""
-    rows = chosen(material)
+    rows = chosen()
     captions = [caption(n, number) for n in rows]
     tokens, mask = pipeline.tokens.encode(captions)
     text = pipeline.clip.encode_texts(captions)
     z = pipeline.prior.sample(tokens, mask, text, seed=SETTINGS.seed)
-    own = torch.from_numpy(material.images.read("image")[rows]).float()
+    own = torch.from_numpy(material.image_embeddings.read("image")[rows]).float()
     columns = {
         "real image": torch.from_numpy(material.pixels.read("pixels")[rows]).float() / 255,
-        REAL: pipeline.decoder.decode(own, seed=SETTINGS.seed),
+        REAL_EMBEDDING: pipeline.decoder.decode(own, seed=SETTINGS.seed),
         "baseline": pipeline.decoder.decode(z, seed=SETTINGS.seed),
     }
     few = np.linspace(0, len(rows) - 1, SETTINGS.grid_rows).round().astype(int)
@@ -180,11 +211,11 @@ def test_the_grid_is_labelled_with_the_captions_whose_embeddings_were_sampled(
 def test_prior_scores_are_those_of_the_definitions(
     pipeline: CorgiPipeline, five: Material, report: Evaluation
 ) -> None:
-    captions = [five.captions[key] for key in five.images.keys]
+    captions = [caption(int(key[3:]), 0) for key in five.image_embeddings.keys]
     tokens, mask = pipeline.tokens.encode(captions)
     text = pipeline.clip.encode_texts(captions)
     z = pipeline.prior.sample(tokens, mask, text, num_steps=1, seed=SETTINGS.seed).double().numpy()
-    real = five.images.read("image").astype(np.float64)
+    real = five.image_embeddings.read("image").astype(np.float64)
 
     def parts(x: np.ndarray) -> list[np.ndarray]:
         return [p / np.linalg.norm(p, axis=1, keepdims=True) for p in np.split(x, [8], axis=1)]
@@ -196,31 +227,172 @@ def test_prior_scores_are_those_of_the_definitions(
     assert found["recall_at_5"] == pytest.approx((ranks < 5).mean(), abs=1 / HELD_OUT)
 
 
-def test_priors_alone_are_scored_as_beside_a_decoder(
-    pipeline: CorgiPipeline, five: Material, report: Evaluation
+def test_chunks_are_scored_as_the_whole_was(
+    pipeline: CorgiPipeline, models: Models, five: Material, small_chunks: None
 ) -> None:
-    alone = evaluate_priors(
-        {("baseline", SUBSET): pipeline.prior}, five.images, five.texts, five.captions, SETTINGS
+    """The formulas from before there were chunks, with everything in memory, are the oracle."""
+    found = evaluated(models, five).metrics
+    captions = [caption(n, 0) for n in range(HELD_OUT)]
+    tokens, mask = pipeline.tokens.encode(captions)
+    text = torch.from_numpy(five.text_embeddings.read("text")[::5]).float()
+    real = torch.from_numpy(five.image_embeddings.read("image")).float()
+    names = five.text_embeddings.spec["names"]
+    ours = [found["text_embedding"], found["priors"]["baseline"][SUBSET]["1"]]
+    tokens = tokens.half().float()  # as they are stored
+    z = pipeline.prior.sample(tokens, mask, text, num_steps=1, seed=SETTINGS.seed)
+    for scores, predicted in zip(ours, (text, z), strict=True):
+        expected = embedding_scores(predicted, real, BLOCKS, names)
+        assert numbers(scores) == {
+            name: pytest.approx(value, abs=1e-5) for name, value in expected.items()
+        }
+    rows = chosen()
+    assert five.pixels is not None
+    squares = torch.from_numpy(five.pixels.read("pixels")[rows]).float() / 255
+    z = pipeline.prior.sample(tokens[rows], mask[rows], text[rows], seed=SETTINGS.seed)
+    for variant, subset, embeddings in (
+        (REAL_EMBEDDING, "none", real[rows]),
+        ("baseline", SUBSET, z),
+    ):
+        pictures = pipeline.decoder.decode(embeddings, seed=SETTINGS.seed)
+        expected = picture_scores(pipeline.clip, pictures, squares, text[rows])
+        assert numbers(found["pictures"][variant][subset]) == {
+            name: pytest.approx(value, abs=1e-4) for name, value in expected.items()
+        }
+
+
+def arrays_of(folder: Path) -> dict[str, bytes]:
+    """All that is stored in chunks, but for wall times."""
+    return {
+        f"{part}/{shard}/{name}": store.read_shard(shard, name).tobytes()
+        for part, names in (
+            ("scores", ("text/cosines", "text/nearer", "1/cosines", "1/nearer")),
+            ("embeddings", ("z",)), ("pictures", ("clip", "to_text", "pictures")),
+        )
+        for store in [ArrayStore.load(folder / part)]
+        for shard in store.shards
+        for name in names
+        if has(store, shard, name)
+    }  # fmt: skip
+
+
+def has(store: ArrayStore, shard: str, name: str) -> bool:
+    try:
+        return len(store.read_shard(shard, name)) > 0
+    except CorgiError:
+        return False
+
+
+def test_the_number_of_threads_changes_no_bit(
+    models: Models, five: Material, tmp_path: Path, small_chunks: None
+) -> None:
+    def by_three(job: ArrayJob, folder: Path) -> ArrayStore:
+        return job.run(folder, "cpu", threads=3)
+
+    one = evaluated(models, replace(five, folder=tmp_path / "one"))
+    three = evaluated(models, replace(five, folder=tmp_path / "three", run=by_three))
+    assert one.digest == three.digest
+    stored = arrays_of(tmp_path / "one")
+    assert stored == arrays_of(tmp_path / "three")
+    assert sum(name.endswith("/pictures") for name in stored) == 3  # of the displayed chunk alone
+
+
+def test_a_torn_chunk_is_computed_again_and_no_other(
+    models: Models, five: Material, tmp_path: Path, small_chunks: None
+) -> None:
+    computed: dict[str, int] = {}
+
+    def counting(job: ArrayJob, folder: Path) -> ArrayStore:
+        store = in_this_process(job, folder)
+        computed[folder.name] = store.recomputed
+        return store
+
+    five = replace(five, folder=tmp_path, run=counting)
+    first = evaluated(models, five)
+    # twelve captions for two cases by fives; eight pictures of two or three cases: 3 + 3 + 2
+    assert computed == {"scores": 6, "embeddings": 3, "pictures": 9}
+    torn = sorted((tmp_path / "pictures").glob("*.safetensors"))[4]
+    torn.write_bytes(torn.read_bytes()[:-7])
+    assert evaluated(models, five).digest == first.digest
+    assert computed == {"scores": 0, "embeddings": 0, "pictures": 1}
+
+
+def test_another_prior_costs_its_own_chunks_only(
+    pipeline: CorgiPipeline, models: Models, five: Material, tmp_path: Path, small_chunks: None
+) -> None:
+    computed: list[int] = []
+
+    def counting(job: ArrayJob, folder: Path) -> ArrayStore:
+        store = in_this_process(job, folder)
+        computed.append(store.recomputed)
+        return store
+
+    five = replace(five, folder=tmp_path / "chunks", run=counting)
+    alone = evaluated(models, five)
+    other = PriorModel(
+        type(pipeline.prior.network)(pipeline.prior.network.shape).eval(), pipeline.prior.bank,
+        pipeline.prior.settings, pipeline.prior.encoders, {},
+    )  # fmt: skip
+    priors = {
+        ("baseline", SUBSET): models.prior,
+        ("other", SUBSET): stored_prior(other, tmp_path / "other"),
+    }
+    computed.clear()
+    both = evaluate(priors, models.decoder, five, SETTINGS)
+    assert computed == [3, 3, 3]
+    assert numbers(both.metrics["priors"]["baseline"]) == numbers(
+        alone.metrics["priors"]["baseline"]
     )
+    assert numbers(both.metrics["priors"]["other"]) != numbers(alone.metrics["priors"]["baseline"])
+    computed.clear()
+    assert evaluated(models, five).digest == alone.digest
+    assert computed == [0, 0, 0]
+    assert len(ArrayStore.load(five.folder / "pictures").shards) == 9  # the other's are gone
+
+
+def test_at_most_so_many_captions_are_scored(
+    models: Models, five: Material, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, captions=5, images=4)
+    few = evaluate(
+        {("baseline", SUBSET): models.prior},
+        models.decoder,
+        replace(five, folder=tmp_path),
+        settings,
+    )
+    assert few.metrics["protocol"]["held_out_captions"] == 5
+    assert few.metrics["text_embedding"]["count"] == 5
+    assert few.metrics["pictures"]["baseline"][SUBSET]["count"] == 4
+
+
+def test_priors_alone_are_scored_as_beside_a_decoder(
+    models: Models, five: Material, report: Evaluation, tmp_path: Path
+) -> None:
+    material = replace(five, pixels=None, clip=(), folder=tmp_path)
+    alone = evaluate({("baseline", SUBSET): models.prior}, None, material, SETTINGS)
     numbers = alone.prior_table().drop(columns="seconds")
     assert numbers.equals(report.prior_table().drop(columns="seconds"))
     assert "pictures" not in alone.metrics
 
 
-def test_one_captioned_image_is_too_few(pipeline: CorgiPipeline, five: Material) -> None:
-    few = dict(list(five.captions.items())[:1])
-    with pytest.raises(CorgiError, match="1 held-out images with captions are too few"):
-        evaluate_priors(
-            {("baseline", SUBSET): pipeline.prior}, five.images, five.texts, few, SETTINGS
-        )
+def test_embeddings_of_different_encoders_are_refused(five: Material) -> None:
+    class Others(ArrayStore):
+        @property
+        def spec(self) -> dict[str, object]:
+            return super().spec | {"encoder": "another-clip"}
+
+    with pytest.raises(CorgiError, match="captions by another-clip"):
+        replace(five, text_embeddings=Others(five.text_embeddings.folder))
 
 
-def test_priors_of_other_steps_are_not_compared(pipeline: CorgiPipeline, five: Material) -> None:
+def test_priors_of_other_steps_are_not_compared(
+    pipeline: CorgiPipeline, models: Models, five: Material, tmp_path: Path
+) -> None:
     prior = pipeline.prior
-    other = type(prior)(
-        prior.network, prior.bank, replace(prior.settings, num_steps=prior.settings.num_steps + 1),
-        prior.encoders, {},
-    )  # fmt: skip
-    priors = {("baseline", SUBSET): prior, ("other", SUBSET): other}
+    settings = replace(prior.settings, num_steps=prior.settings.num_steps + 1)
+    other = PriorModel(prior.network, prior.bank, settings, prior.encoders, {})
+    priors = {
+        ("baseline", SUBSET): models.prior,
+        ("other", SUBSET): stored_prior(other, tmp_path / "other"),
+    }
     with pytest.raises(CorgiError, match="sampling steps"):
-        evaluate_priors(priors, five.images, five.texts, five.captions, SETTINGS)
+        evaluate(priors, models.decoder, five, SETTINGS)

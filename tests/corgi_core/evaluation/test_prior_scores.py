@@ -1,22 +1,68 @@
-"""How priors are scored where images have several captions."""
+"""How predicted embeddings are scored where several images are the same."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
+from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.ragged import RaggedArray
-from corgi_core.evaluation.prior_scores import embedding_scores
-from corgi_core.prior.task import Captions
+from corgi_core.data.shards import Sample
+from corgi_core.evaluation.held_out import Chunks, HeldOut
+from corgi_core.evaluation.prior_scores import TEXT, Predicted, PredictionScores, scores_of
+from tests.helpers.evaluations import embedding_scores, in_this_process, numbers
+
+SPEC = {"encoder": "made", "encoder_dims": [4, 8], "names": ["a", "b"]}
 
 
-def test_five_captions_an_image_do_not_compete_with_each_other() -> None:
-    image = torch.randn(8, 12, generator=torch.Generator().manual_seed(0)).repeat_interleave(5, 0)
-    tokens = RaggedArray.of_lengths(np.zeros((40, 1), np.float16), np.ones(40, np.int64))
-    captions = Captions(tokens, image, image)
-    perfect = embedding_scores(image, captions, (4, 8), ("a", "b"))
-    assert (perfect["recall_at_1"], perfect["count"]) == (1.0, 40)
-    others = embedding_scores(image.roll(5, 0), captions, (4, 8), ("a", "b"))
-    assert others["recall_at_1"] == 0
-    one = embedding_scores(image[:1].expand(40, -1), captions, (4, 8), ("a", "b"))
-    assert one["recall_at_1"] == 1 / 8  # the same answer to all is right for one image of eight
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    samples = [Sample(f"{n:02}", b"", ["caption"], "test", "made", f"{n}") for n in range(40)]
+    return write_dataset(tmp_path_factory.mktemp("data") / "images", samples, shard_size=9)
+
+
+def stores(images: Dataset, folder: Path, true: np.ndarray, text: np.ndarray) -> list[ArrayStore]:
+    def rows(shard: str) -> tuple[np.ndarray, np.ndarray]:
+        keys = images.rows(shard, "key")["key"].to_numpy(dtype=str)
+        return keys, keys.astype(int)
+
+    def image(shard: str) -> dict[str, np.ndarray]:
+        keys, numbers = rows(shard)
+        return {"keys": keys, "image": true[numbers]}
+
+    def texts(shard: str) -> dict[str, np.ndarray | RaggedArray]:
+        keys, numbers = rows(shard)
+        tokens = RaggedArray.of_lengths(np.zeros((len(keys), 1)), np.ones(len(keys), np.int64))
+        return {"keys": keys, "text": text[numbers], "tokens": tokens}
+
+    return [
+        compute_missing(folder / "image", images, SPEC, image, "images"),
+        compute_missing(folder / "text", images, SPEC, texts, "texts"),
+    ]
+
+
+@pytest.mark.parametrize("predicted", ["perfect", "shifted", "constant", "near"])
+def test_images_that_are_the_same_do_not_compete_with_each_other(
+    images: Dataset, tmp_path: Path, predicted: str
+) -> None:
+    random = np.random.default_rng(0)
+    true = np.repeat(random.normal(size=(8, 12)), 5, axis=0).astype(np.float16)
+    text = {
+        "perfect": true,
+        "shifted": np.roll(true, 5, axis=0),
+        "constant": np.broadcast_to(true[:1], true.shape),
+        "near": (true + random.normal(size=true.shape)).astype(np.float16),
+    }[predicted]
+    chunks = Chunks(HeldOut.of(images, 100), (Predicted(),), 7)
+    job = PredictionScores(chunks, *stores(images, tmp_path, true, text))
+    found = scores_of(in_this_process(job, tmp_path / "scores"), chunks.shards, TEXT, ["a", "b"])
+    right = {"perfect": 1.0, "shifted": 0.0, "constant": 1 / 8}  # the same answer to all
+    if predicted in right:
+        assert found["recall_at_1"] == right[predicted]
+    whole = (torch.from_numpy(np.array(each)).float() for each in (text, true))
+    expected = embedding_scores(*whole, (4, 8), ["a", "b"])
+    assert numbers(found) == {name: pytest.approx(value) for name, value in expected.items()}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from corgi_core.config import ComparisonSettings, preset_named
+from corgi_core.config import ComparisonSettings, DecoderSettings, preset_named
 from corgi_core.data.pixels import pixels
+from corgi_core.decoders import registry
 from corgi_core.decoders.decoder import Decoder, SampleOptions, TextCond
 from corgi_core.decoders.gan.decoder import LafiteDecoder
 from corgi_core.decoders.gan.generator import GanShape
@@ -22,10 +23,12 @@ from corgi_core.decoders.gan.generator import Generator as GanGenerator
 from corgi_core.encoders.embed import embed_images, embed_texts
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.nearest import TrainingImages
-from corgi_core.experiments.decoder_comparison.measure import Comparison, SharedInputs, measure
+from corgi_core.experiments.decoder_comparison.measure import Comparison, Result, measure
 from corgi_core.experiments.decoder_comparison.report import METRICS, ROWS, report_of
 from corgi_core.experiments.report import StudyReport
+from tests.helpers.evaluations import in_this_process, stored_decoder, stored_prior
 from tests.helpers.tiny_pipeline import BLOCKS, SIDE, tiny_pipeline, write_images
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
@@ -39,39 +42,59 @@ def parts():
     return tiny_pipeline()
 
 
-def shared_inputs(parts, folder: Path, captions: int) -> SharedInputs:
+@dataclass(frozen=True)
+class Inputs:
+    """What comparisons read."""
+
+    material: Material
+    training: TrainingImages
+
+
+def inputs_in(parts, folder: Path, captions: int) -> Inputs:
     images = write_images(folder / "images", IMAGES, captions=captions)
     squares = pixels(images, folder / "pixels", SIDE)
     embeddings = embed_images(parts.clip, images, squares, folder / "image_embeddings")
     texts = embed_texts(parts.clip, parts.tokens, images, folder / "text_embeddings")
-    return SharedInputs(parts.clip, TrainingImages(images, embeddings), texts, squares)
+    parts.clip.save(folder / "clip")
+    material = Material(
+        images, embeddings, texts, folder / "chunks", in_this_process, squares, folder / "clip"
+    )
+    return Inputs(material, TrainingImages(images, embeddings))
+
+
+def measured(comparison: Comparison, inputs: Inputs) -> Result:
+    return measure(comparison, inputs.material, inputs.training, SETTINGS)
 
 
 @pytest.fixture(scope="module")
-def inputs(parts, tmp_path_factory) -> SharedInputs:
-    return shared_inputs(parts, tmp_path_factory.mktemp("comparison"), captions=1)
+def inputs(parts, tmp_path_factory) -> Inputs:
+    return inputs_in(parts, tmp_path_factory.mktemp("comparison"), captions=1)
 
 
 @pytest.fixture(scope="module")
-def comparison(parts, inputs) -> Comparison:
+def comparison(parts, tmp_path_factory) -> Comparison:
     torch.manual_seed(1)
     shape = GanShape(sum(BLOCKS), SIDE, latent_width=8, channel_base=64, max_channels=8)
     settings = preset_named("emoji-small").decoder_of("lafite")
     lafite = LafiteDecoder(GanGenerator(shape).eval(), settings, parts.decoder.encoders, {})
-    return Comparison(
-        "supervision", {"pca": parts.decoder, "lafite": lafite},
-        {("baseline", "100%"): parts.prior}, inputs.training.images.keys("test"),
-    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models")
+    decoders = {
+        kind: stored_decoder(decoder, folder / kind)
+        for kind, decoder in (("pca", parts.decoder), ("lafite", lafite))
+    }
+    prior = stored_prior(parts.prior, folder / "prior")
+    return Comparison("supervision", decoders, {("baseline", "100%"): prior})
 
 
 @pytest.fixture(scope="module")
 def rows(comparison, inputs) -> pd.DataFrame:
-    return pd.DataFrame(measure(comparison, inputs, SETTINGS).rows)
+    return pd.DataFrame(measured(comparison, inputs).rows)
 
 
 def held_out_keys(inputs) -> list[str]:
-    rows = inputs.texts.rows_among(set(inputs.training.images.keys("test")))
-    return inputs.texts.keys[rows].tolist()
+    texts = inputs.material.text_embeddings
+    rows = texts.rows_among(set(inputs.training.images.keys("test")))
+    return texts.keys[rows].tolist()
 
 
 def test_every_decoder_gets_the_embeddings_that_it_is_made_for(rows):
@@ -87,21 +110,34 @@ def test_every_decoder_gets_the_embeddings_that_it_is_made_for(rows):
     assert len(rows) == len(cases)
 
 
+@dataclass(frozen=True, kw_only=True)
+class KnownSettings(DecoderSettings):
+    kind: ClassVar[str] = "known"
+
+
 @dataclass(frozen=True)
 class KnownShape:
     embedding_width: int
+    images: int
 
 
 class Known(nn.Module):
     """The images of known embeddings: of the nearest one, or of the one after it."""
 
-    def __init__(self, inputs: SharedInputs, shift: int) -> None:
+    def __init__(self, shape: KnownShape) -> None:
         super().__init__()
-        store, images = inputs.training.embeddings, inputs.pixels
-        self.shape = KnownShape(store.spec["width"])
-        self.z = torch.from_numpy(store.read("image").astype(np.float32))
+        self.shape = shape
+        self.register_buffer("z", torch.zeros(shape.images, shape.embedding_width))
+        self.register_buffer("images", torch.zeros(shape.images, 3, SIDE, SIDE))
+
+    @classmethod
+    def of(cls, material: Material, shift: int) -> Known:
+        store, images = material.image_embeddings, material.pixels
+        known = cls(KnownShape(store.spec["width"], len(store)))
+        known.z = torch.from_numpy(store.read("image").astype(np.float32))
         rows = np.roll(images.rows_of(store.keys), -shift)
-        self.images = torch.from_numpy(images.read("pixels")[rows]).float() / 255
+        known.images = torch.from_numpy(images.read("pixels")[rows]).float() / 255
+        return known
 
     def forward(self, z: Tensor) -> Tensor:
         return self.images[torch.cdist(z, self.z).argmin(dim=1)]
@@ -110,21 +146,35 @@ class Known(nn.Module):
 class KnownDecoder(Decoder):
     @classmethod
     def build(cls, shape: Mapping[str, Any]) -> nn.Module:
-        raise NotImplementedError
+        return Known(KnownShape(**shape))
 
     def sample(self, z: Tensor, text: TextCond | None, options: SampleOptions) -> Tensor:
         return self.network(z)
 
 
-def test_images_embeddings_and_captions_are_of_the_same_keys(comparison, inputs, parts):
+@pytest.fixture
+def known_decoders() -> Iterator[None]:
+    """Decoders of the kind "known" can be loaded."""
+    path = f"{__name__}:KnownDecoder"
+    registry.register("known", decoder=path, task=path, settings=KnownSettings)
+    yield
+    del registry._KINDS["known"], registry.DECODER_SETTINGS["known"]
+
+
+@pytest.mark.usefixtures("known_decoders")
+def test_images_embeddings_and_captions_are_of_the_same_keys(inputs, parts, tmp_path):
     """Decoded to its own image, an embedding scores as the real one; to the next image, not."""
-    settings, encoders = replace(parts.decoder.settings, num_steps=1), parts.decoder.encoders
-    decoders = {
-        name: KnownDecoder(Known(inputs, shift), settings, encoders, {})
-        for name, shift in (("own", 0), ("next", 1))
-    }
-    known = Comparison("known", decoders, {}, comparison.keys)
-    rows = pd.DataFrame(measure(known, inputs, SETTINGS).rows).set_index("decoder")
+    settings = KnownSettings(
+        image_size=SIDE, cond_dropout=0.1, perturbed=0.0, min_cosine=0.5, guidance=1.0,
+        num_steps=1, training=parts.decoder.settings.training,
+    )  # fmt: skip
+    decoders = {}
+    for name, shift in (("own", 0), ("next", 1)):
+        known = Known.of(inputs.material, shift)
+        decoder = KnownDecoder(known, settings, parts.decoder.encoders, {})
+        decoders[name] = stored_decoder(decoder, tmp_path / name)
+    found = measured(Comparison("known", decoders, {}), inputs)
+    rows = pd.DataFrame(found.rows).set_index("decoder")
     scores = rows[list(METRICS)].groupby("decoder").mean()
     own, real, other = scores.loc["own"], scores.loc["real images"], scores.loc["next"]
     assert own.to_numpy() == pytest.approx(real.to_numpy(), abs=1e-5)
@@ -138,19 +188,21 @@ def test_several_captions_an_image_change_no_score_and_no_label(
     comparison, inputs, parts, rows, tmp_path, monkeypatch
 ):
     """Every image counts once: precision stays what it is with one caption."""
-    several = shared_inputs(parts, tmp_path, captions=3)
-    assert len(several.texts) == 3 * len(inputs.texts)
+    several = inputs_in(parts, tmp_path, captions=3)
+    counts = [len(each.material.text_embeddings) for each in (several, inputs)]
+    assert counts[0] == 3 * counts[1]
     labels = []
     monkeypatch.setattr(
         "corgi_core.experiments.decoder_comparison.measure.labelled_grid",
         lambda captions, columns: labels.append((captions, columns)),
     )
-    found = pd.DataFrame(measure(comparison, several, SETTINGS).rows)
+    found = pd.DataFrame(measured(comparison, several).rows)
     numbers = [*METRICS, "images"]
     pd.testing.assert_frame_equal(found[numbers], rows[numbers], atol=1e-5)
     (captions, columns), keys = labels[0], held_out_keys(inputs)
     assert captions == [f"picture number {int(key[3:])}" for key in keys][:: len(keys) // 2][:3]
-    real = torch.from_numpy(inputs.pixels.read("pixels")[inputs.pixels.rows_of(keys)]).float() / 255
+    squares = inputs.material.pixels
+    real = torch.from_numpy(squares.read("pixels")[squares.rows_of(keys)]).float() / 255
     assert torch.equal(columns["real image"], real[:: len(keys) // 2][:3])
 
 
@@ -175,11 +227,12 @@ def test_scores_are_those_computed_by_hand(rows, comparison, parts, inputs):
 
 def test_a_report_has_a_table_a_figure_and_a_grid_a_comparison(comparison, inputs, tmp_path):
     settings = ComparisonSettings(seeds=(0,), images=5, grid_rows=2)
-    free = Comparison("language-free", comparison.decoders, comparison.priors, comparison.keys)
-    report = report_of([comparison, free], inputs, settings)
+    free = Comparison("language-free", comparison.decoders, comparison.priors, "made")
+    both, read = [comparison, free], (inputs.material, inputs.training)
+    report = report_of(both, *read, settings)
     report.save(tmp_path / "report")
     again = StudyReport.load(tmp_path / "report")
-    assert again.digest == report.digest == report_of([comparison, free], inputs, settings).digest
+    assert again.digest == report.digest == report_of(both, *read, settings).digest
     assert set(again.tables) == {"supervision", "language_free"}
     assert set(again.pictures) == {
         "supervision", "supervision_grid", "language_free", "language_free_grid",
@@ -191,6 +244,6 @@ def test_a_report_has_a_table_a_figure_and_a_grid_a_comparison(comparison, input
 
 
 def test_too_few_captions_are_refused(comparison, inputs):
-    alone = Comparison("few", comparison.decoders, {}, comparison.keys[:1])
-    with pytest.raises(CorgiError, match="too few to compare"):
-        measure(alone, inputs, SETTINGS)
+    alone = Comparison("few", comparison.decoders, {}, source="nobody")
+    with pytest.raises(CorgiError, match="0 held-out images with captions are too few"):
+        measured(alone, inputs)

@@ -1,0 +1,60 @@
+"""What evaluations and comparisons read, and where they have arrays computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from upath import UPath
+
+from corgi_core.config import InferencePrecision
+from corgi_core.data.array_jobs import ArrayJob
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.encoders.embed import ClipSource
+from corgi_core.errors import CorgiError
+
+RunJob = Callable[[ArrayJob, Path | UPath], ArrayStore]
+"""run(job, folder) makes the store in `folder` whole, on whatever devices there are."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Held-out images and captions, and how models compute with them.
+
+    Attributes:
+        images: The dataset, whose held-out images with captions are evaluated.
+        image_embeddings: "image" [n, d].
+        text_embeddings: The captions' embeddings and tokens, one row a caption.
+        folder: Where arrays are stored, in chunks. Those that still hold are used again.
+        run: Computes the arrays of a job.
+        pixels: The images as squares, "pixels" uint8 [n, 3, s, s]; None for embeddings alone.
+        clip: The encoder of the embeddings, as `ClipEnsemble.load` reads it.
+        precision: Of sampling, decoding and encoding on a GPU.
+
+    Raises:
+        CorgiError: images and captions were embedded by different encoders.
+    """
+
+    images: Dataset
+    image_embeddings: ArrayStore
+    text_embeddings: ArrayStore
+    folder: Path | UPath
+    run: RunJob
+    pixels: ArrayStore | None = None
+    clip: ClipSource = ()
+    precision: InferencePrecision = "auto"
+
+    def __post_init__(self) -> None:
+        images, texts = (s.spec["encoder"] for s in (self.image_embeddings, self.text_embeddings))
+        if images != texts:
+            raise CorgiError(
+                f"images were embedded by CLIP {images}, captions by {texts}",
+                "materialise image_embeddings and text_embeddings with the same clip_encoder",
+            )
+
+    @property
+    def encoder_dims(self) -> tuple[int, ...]:
+        """Widths of the CLIP encoders, which sum to d."""
+        return tuple(self.image_embeddings.spec["encoder_dims"])

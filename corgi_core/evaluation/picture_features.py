@@ -1,0 +1,193 @@
+"""Features of pictures, real or decoded for held-out captions, stored chunk by chunk.
+
+A picture is decoded, its features are computed, and it is given up: memory holds a batch of them.
+Those that grids show are stored, as bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corgi_core.config import InferencePrecision
+from corgi_core.data.array_jobs import ArrayJob
+from corgi_core.data.arrays import Arrays, ArrayStore
+from corgi_core.decoders.decoder import Decoder
+from corgi_core.devices import wait_for
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.embed import ClipSource
+from corgi_core.encoders.similarity import mean_encoder_cosine
+from corgi_core.evaluation.held_out import Chunks
+from corgi_core.evaluation.sampling import Sampled
+from corgi_core.evaluation.sharing import Columns, in_batches
+from corgi_core.evaluation.stored_models import Latest, StoredDecoder
+from corgi_core.io.files import digest_of, digest_of_file
+from corgi_core.metrics.inception import InceptionFeatures
+
+CHUNK = 256  # captions whose pictures are stored at once, as features
+BATCH, BATCH_PIXELS = 64, 2**22  # pictures, and their pixels, that a CPU has at once …
+GPU_BATCH, GPU_BATCH_PIXELS = 256, 2**26  # … and a GPU
+REAL, TEXT = "real", "text"  # the image's own embedding, the caption's
+CLIP_BATCH = 128  # pictures that CLIP embeds at once
+# names of arrays:
+CLIP, INCEPTION, PICTURES, TO_TEXT, SECONDS = "clip", "inception", "pictures", "to_text", "seconds"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pictures that a decoder makes of embeddings.
+
+    Attributes:
+        decoder: The decoder.
+        source: REAL, TEXT, or a prior's samples.
+        seed: Of the decoder's noise.
+    """
+
+    decoder: StoredDecoder
+    source: str | Sampled
+    seed: int
+
+    @property
+    def digest(self) -> str:
+        """Names the decoder's weights, the embeddings and the seed."""
+        source = self.source if isinstance(self.source, str) else self.source.digest
+        return digest_of("decoded", self.decoder.digest, source, self.seed)
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """The held-out images themselves."""
+
+    digest = digest_of("real images")
+
+
+Pictures = Decoded | RealImages
+
+
+@dataclass(frozen=True)
+class PictureFeatures(ArrayJob):
+    """Features of every case's pictures.
+
+    Arrays: "clip" [n, d], CLIP's embeddings of the pictures; "inception" [n, f], with `inception`;
+    "to_text" [n], their cosine to the caption's embedding; "seconds" [n], of decoding; and of the
+    displayed captions "pictures", uint8 [n, 3, s, s].
+
+    Attributes:
+        images: The captions in chunks, and the pictures.
+        image_embeddings: The images' own embeddings.
+        text_embeddings: The captions' embeddings.
+        pixels: The images.
+        clip: As `ClipEnsemble.load` reads it.
+        sampled: The array "z" of every prior's samples, in the same chunks.
+        inception: The path of a TorchScript Inception, or None.
+        precision: Of decoding and encoding on a GPU.
+    """
+
+    images: Chunks[Pictures]
+    image_embeddings: ArrayStore
+    text_embeddings: ArrayStore
+    pixels: ArrayStore
+    clip: ClipSource
+    sampled: ArrayStore | None = None
+    inception: str | None = None
+    precision: InferencePrecision = "auto"
+    what = "decoding held-out pictures"
+    uses_device = True
+    weight = 50
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the features are of, and by which models."""
+        return {
+            "images": self.image_embeddings.digest,
+            "texts": self.text_embeddings.digest,
+            "pixels": self.pixels.digest,
+            "inception": inception_digest(self.inception),
+            "precision": self.precision,
+        }
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from a shard's name to its features."""
+        here, latest = torch.device(device), Latest[Decoder]()
+        clip = ClipEnsemble.load(self.clip).to(here)
+        clip.precision = self.precision
+        inception = InceptionFeatures(self.inception, here) if self.inception else None
+
+        def features(shard: str) -> Arrays:
+            case, rows = self.images.part(shard)
+            captions = self.images.captions
+            text = torch.from_numpy(captions.gather(rows, self.text_embeddings, "text")).float()
+            make: Callable[[NDArray[np.int64]], Tensor] = partial(self._real, rows)
+            if isinstance(case, Decoded):
+                decoder = latest(
+                    case.decoder.digest, partial(case.decoder.open, here, self.precision)
+                )
+                make = partial(_decoded, decoder, self._embeddings(shard, case), rows, case.seed)
+
+            def of(at: NDArray[np.int64]) -> Columns:
+                started = time.perf_counter()
+                pictures = make(at).to(here)
+                wait_for(here)
+                seconds = (time.perf_counter() - started) / len(at)
+                parts = torch.split(pictures, CLIP_BATCH)
+                z = torch.cat([clip.encode_images(part) for part in parts])
+                to_text = mean_encoder_cosine(z, text[at].to(here), clip.encoder_dims)
+                found = {
+                    CLIP: z.cpu().numpy(),
+                    TO_TEXT: to_text.cpu().numpy(),
+                    SECONDS: np.full(len(at), seconds),
+                }
+                if inception is not None:
+                    found[INCEPTION] = np.asarray(inception(pictures))
+                if self.images.is_displayed(shard):
+                    found[PICTURES] = (pictures * 255).round().to(torch.uint8).cpu().numpy()
+                return found
+
+            size, keys = _batch_size(here, case, self.pixels), self.images.keys(shard)
+            return {"keys": keys, **in_batches(of, len(rows), size, here, threads)}
+
+        return features
+
+    def _real(self, rows: NDArray[np.int64], at: NDArray[np.int64]) -> Tensor:
+        """The images of some of the rows, float32 [b, 3, s, s] in [0, 1]."""
+        pixels = self.images.captions.gather(rows[at], self.pixels, "pixels")
+        return torch.from_numpy(pixels).float() / 255
+
+    def _embeddings(self, shard: str, case: Decoded) -> Tensor:
+        """What is decoded, float32 [n, d]."""
+        captions, (_, rows) = self.images.captions, self.images.part(shard)
+        if isinstance(case.source, Sampled):
+            assert self.sampled is not None, "no samples are given"
+            number = shard.rpartition("-")[2]
+            z = self.sampled.read_shard(f"{case.source.digest}-{number}", "z")
+            return torch.from_numpy(z)
+        if case.source == REAL:
+            return captions.image_embeddings(rows, self.image_embeddings)
+        return torch.from_numpy(captions.gather(rows, self.text_embeddings, "text")).float()
+
+
+def _decoded(
+    decoder: Decoder, z: Tensor, rows: NDArray[np.int64], seed: int, at: NDArray[np.int64]
+) -> Tensor:
+    """The pictures of some of the embeddings, each from its own row's noise."""
+    return decoder.decode(z[at], seed=seed, sample_ids=rows[at].tolist())
+
+
+def inception_digest(path: str | None) -> str | None:
+    """The digest of an Inception's weights."""
+    return digest_of_file(Path(path)) if path else None
+
+
+def _batch_size(device: torch.device, case: Pictures, pixels: ArrayStore) -> int:
+    side = case.decoder.settings.image_size if isinstance(case, Decoded) else pixels.spec["size"]
+    most, area = (BATCH, BATCH_PIXELS) if device.type == "cpu" else (GPU_BATCH, GPU_BATCH_PIXELS)
+    return max(1, min(most, area // side**2))

@@ -1,0 +1,78 @@
+"""Evaluations in the tests: models in folders, jobs in this process, and the plain computation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from corgi_core.data.array_jobs import ArrayJob
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.decoders.decoder import Decoder
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.similarity import cosine_by_encoder, mean_encoder_cosine, recall_at
+from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
+from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
+from corgi_core.metrics.precision_recall import precision_recall
+from corgi_core.prior.model import PriorModel
+
+
+def in_this_process(job: ArrayJob, folder: Path) -> ArrayStore:
+    """Computes a job's arrays by one thread."""
+    return job.run(folder, "cpu", threads=1)
+
+
+def stored_prior(prior: PriorModel, folder: Path) -> StoredPrior:
+    """A prior, saved."""
+    prior.save(folder)
+    return StoredPrior.load(folder)
+
+
+def stored_decoder(decoder: Decoder, folder: Path) -> StoredDecoder:
+    """A decoder, saved."""
+    decoder.save(folder)
+    return StoredDecoder.load(folder)
+
+
+def numbers(scores: Any) -> Any:
+    """Scores without wall times, which differ from one run to the next."""
+    if isinstance(scores, Mapping):
+        return {k: numbers(v) for k, v in scores.items() if k not in ("seconds", "wall_seconds")}
+    return scores
+
+
+def embedding_scores(
+    predicted: Tensor, true: Tensor, encoder_dims: Sequence[int], names: Sequence[str]
+) -> dict[str, Any]:
+    """Scores of embeddings [n, d] with everything in memory, as they were before chunks."""
+    by_encoder = cosine_by_encoder(predicted, true, encoder_dims).mean(dim=0).tolist()
+    images, own = torch.unique(true, dim=0, return_inverse=True)
+    recalls = recall_at(predicted, images, (1, 5), encoder_dims, own)
+    return {
+        "cosine": sum(by_encoder) / len(by_encoder),
+        "cosine_by_encoder": dict(zip(names, by_encoder, strict=True)),
+        **{f"recall_at_{rank}": value for rank, value in recalls.items()},
+        "count": len(predicted),
+    }
+
+
+def picture_scores(
+    clip: ClipEnsemble, pictures: Tensor, real: Tensor, text: Tensor
+) -> dict[str, Any]:
+    """Scores of pictures [n, 3, h, w] with everything in memory, as they were before chunks."""
+    z, z_real = clip.encode_images(pictures), clip.encode_images(real)
+    features, of_real = (np.asarray(F.normalize(each, dim=1)) for each in (z, z_real))
+    distance = frechet_distance(FeatureStatistics.of(features), FeatureStatistics.of(of_real))
+    dims = clip.encoder_dims
+    return {
+        "frechet_distance_clip": distance,
+        **precision_recall(of_real, features)._asdict(),
+        "clip_similarity_image": float(mean_encoder_cosine(z, z_real, dims).mean()),
+        "clip_similarity_text": float(mean_encoder_cosine(z, text, dims).mean()),
+        "count": len(pictures),
+    }
