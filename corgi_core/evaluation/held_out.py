@@ -219,7 +219,7 @@ class Chunks(Generic[AnyCase]):
 
     @cached_property
     def _rows(self) -> list[NDArray[np.int64]]:
-        shown = np.array(self.displayed, dtype=np.int64)
-        others = np.setdiff1d(np.arange(len(self.captions)), shown)
+        displayed = np.array(self.displayed, dtype=np.int64)
+        others = np.setdiff1d(np.arange(len(self.captions)), displayed)
         chunks = [others[first : first + self.size] for first in range(0, len(others), self.size)]
-        return [shown, *chunks] if len(shown) else chunks
+        return [displayed, *chunks] if len(displayed) else chunks

@@ -133,14 +133,14 @@ def picture_scorer(
         What scores the pictures.
     """
     assert material.pixels is not None, "there are no images to compare pictures with"
-    stores, shown = (material.image_embeddings, material.text_embeddings), tuple(displayed.tolist())
+    stores, rows = (material.image_embeddings, material.text_embeddings), tuple(displayed.tolist())
     samples = dict.fromkeys(case.source for case in cases if isinstance(case.source, Sampled))
     sampled = None
     if samples:
-        of_samples = Chunks(captions, tuple(samples), CHUNK, shown)
+        of_samples = Chunks(captions, tuple(samples), CHUNK, rows)
         job = SampledEmbeddings(of_samples, *stores, material.precision)
         sampled = material.run(job, material.folder / "embeddings")
-    chunks = Chunks[Pictures](captions, (RealImages(), *cases), CHUNK, shown)
+    chunks = Chunks[Pictures](captions, (RealImages(), *cases), CHUNK, rows)
     features = PictureFeatures(
         chunks, *stores, material.pixels, material.clip, sampled, inception, material.precision
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,37 @@ from torch.nn import functional as F
 
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import write_dataset
+from corgi_core.data.pixels import pixels
+from corgi_core.data.shards import Sample
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.embed import embed_images, embed_texts
 from corgi_core.encoders.similarity import cosine_by_encoder, mean_encoder_cosine, recall_at
+from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
 from corgi_core.metrics.precision_recall import precision_recall
+from corgi_core.pipeline import CorgiPipeline
 from corgi_core.prior.model import PriorModel
+from tests.helpers.tiny_pipeline import SIDE, png
+
+HELD_OUT = 12
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is evaluated, in its folders."""
+
+    prior: StoredPrior
+    decoder: StoredDecoder
+    clip: Path
+
+
+def caption(image: int, number: int) -> str:
+    """The captions of an image say different things."""
+    words = ("a red apple", "seven engines under water", "no", "music for a queen", "x y z")
+    return f"{words[number]}, {words[(image + number) % 5]} {image}"
 
 
 def in_this_process(job: ArrayJob, folder: Path) -> ArrayStore:
@@ -37,6 +62,39 @@ def stored_decoder(decoder: Decoder, folder: Path) -> StoredDecoder:
     """A decoder, saved."""
     decoder.save(folder)
     return StoredDecoder.load(folder)
+
+
+def saved_models(pipeline: CorgiPipeline, folder: Path) -> Models:
+    """A pipeline's models, saved."""
+    pipeline.clip.save(folder / "clip")
+    return Models(
+        stored_prior(pipeline.prior, folder / "prior"),
+        stored_decoder(pipeline.decoder, folder / "decoder"),
+        folder / "clip",
+    )
+
+
+def held_out_material(
+    pipeline: CorgiPipeline, models: Models, folder: Path, captions: int
+) -> Material:
+    """Twelve held-out images with so many captions each."""
+    samples = [
+        Sample(
+            f"key{n:02}", png(n), [caption(n, c) for c in range(captions)],
+            "test", "made", f"key{n}",
+        )
+        for n in range(HELD_OUT)
+    ]  # fmt: skip
+    dataset = write_dataset(folder / "images", samples, shard_size=5)
+    return Material(
+        dataset,
+        embed_images(pipeline.clip, dataset, None, folder / "image"),
+        embed_texts(pipeline.clip, pipeline.tokens, dataset, folder / "text"),
+        folder / "chunks",
+        in_this_process,
+        pixels(dataset, folder / "pixels", SIDE),
+        models.clip,
+    )
 
 
 def numbers(scores: Any) -> Any:

@@ -29,7 +29,7 @@ DIGESTS = {
     "emoji": {
         "data": "4b583f0542246d8c", "encoders": "d21a4b5bf7396bf5",
         "prior": "0ddf5c7f9993992a",
-        "gaussians": "875fbe74fb0c0ac3", "evaluation": "548c8a8cbfb0809b",
+        "gaussians": "875fbe74fb0c0ac3",
         "study": "643693be0bed0b6a", "comparison": "093398466db84167",
         "language_free": "db9c5b15e3aa34ae",
     },

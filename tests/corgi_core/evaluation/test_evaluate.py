@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,48 +13,31 @@ from torch import Tensor
 
 from corgi_core.config import EvaluationSettings
 from corgi_core.data.array_jobs import ArrayJob
-from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.dataset import write_dataset
-from corgi_core.data.pixels import pixels
-from corgi_core.data.shards import Sample
-from corgi_core.encoders.embed import embed_images, embed_texts
+from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.evaluate import REAL_EMBEDDING, evaluate
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.report import Evaluation
-from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.io.pictures import CAPTION_WIDTH, labelled_grid
 from corgi_core.pipeline import CorgiPipeline
 from corgi_core.prior.model import PriorModel
 from tests.helpers.evaluations import (
+    HELD_OUT,
+    Models,
+    caption,
     embedding_scores,
+    held_out_material,
     in_this_process,
     numbers,
     picture_scores,
-    stored_decoder,
+    saved_models,
     stored_prior,
 )
 from tests.helpers.picture_metrics import frechet, share_inside
-from tests.helpers.tiny_pipeline import BLOCKS, SIDE, png, tiny_pipeline
+from tests.helpers.tiny_pipeline import BLOCKS, tiny_pipeline
 
-HELD_OUT = 12
 SETTINGS = EvaluationSettings(steps=(1,), images=8, grid_rows=3)
 SUBSET = "100%"
-
-
-def caption(image: int, number: int) -> str:
-    """The captions of an image say different things."""
-    words = ("a red apple", "seven engines under water", "no", "music for a queen", "x y z")
-    return f"{words[number]}, {words[(image + number) % 5]} {image}"
-
-
-@dataclass(frozen=True)
-class Models:
-    """What is evaluated, in its folders."""
-
-    prior: StoredPrior
-    decoder: StoredDecoder
-    clip: Path
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +47,7 @@ def pipeline() -> CorgiPipeline:
 
 @pytest.fixture(scope="module")
 def models(pipeline: CorgiPipeline, tmp_path_factory: pytest.TempPathFactory) -> Models:
-    folder = tmp_path_factory.mktemp("models")
-    pipeline.clip.save(folder / "clip")
-    return Models(
-        stored_prior(pipeline.prior, folder / "prior"),
-        stored_decoder(pipeline.decoder, folder / "decoder"),
-        folder / "clip",
-    )
+    return saved_models(pipeline, tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -81,23 +58,7 @@ def material(
 
     def made(captions: int) -> Material:
         folder = tmp_path_factory.mktemp(f"captions-{captions}")
-        samples = [
-            Sample(
-                f"key{n:02}", png(n), [caption(n, c) for c in range(captions)],
-                "test", "made", f"key{n}",
-            )
-            for n in range(HELD_OUT)
-        ]  # fmt: skip
-        dataset = write_dataset(folder / "images", samples, shard_size=5)
-        return Material(
-            dataset,
-            embed_images(pipeline.clip, dataset, None, folder / "image"),
-            embed_texts(pipeline.clip, pipeline.tokens, dataset, folder / "text"),
-            folder / "chunks",
-            in_this_process,
-            pixels(dataset, folder / "pixels", SIDE),
-            models.clip,
-        )
+        return held_out_material(pipeline, models, folder, captions)
 
     return made
 
@@ -294,6 +255,37 @@ def test_the_number_of_threads_changes_no_bit(
     stored = arrays_of(tmp_path / "one")
     assert stored == arrays_of(tmp_path / "three")
     assert sum(name.endswith("/pictures") for name in stored) == 3  # of the displayed chunk alone
+
+
+class EndedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def test_an_interrupted_evaluation_goes_on(
+    models: Models, five: Material, report: Evaluation, tmp_path: Path, small_chunks: None
+) -> None:
+    def stopping(job: ArrayJob, folder: Path) -> ArrayStore:
+        compute = job.opened("cpu", 1)
+
+        def until_the_third(shard: str) -> Arrays:
+            if len(list(folder.glob("*.safetensors"))) == 2:
+                raise EndedError
+            return compute(shard)
+
+        return compute_missing(folder, job.images, job.spec, until_the_third, job.what)
+
+    computed: list[int] = []
+
+    def counting(job: ArrayJob, folder: Path) -> ArrayStore:
+        store = in_this_process(job, folder)
+        computed.append(store.recomputed)
+        return store
+
+    with pytest.raises(EndedError):
+        evaluated(models, replace(five, folder=tmp_path, run=stopping))
+    again = evaluated(models, replace(five, folder=tmp_path, run=counting))
+    assert computed == [6 - 2, 3, 9]
+    assert again.metrics.keys() == report.metrics.keys()
 
 
 def test_a_torn_chunk_is_computed_again_and_no_other(

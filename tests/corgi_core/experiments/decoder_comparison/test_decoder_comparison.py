@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -152,18 +152,10 @@ class KnownDecoder(Decoder):
         return self.network(z)
 
 
-@pytest.fixture
-def known_decoders() -> Iterator[None]:
-    """Decoders of the kind "known" can be loaded."""
-    path = f"{__name__}:KnownDecoder"
-    registry.register("known", decoder=path, task=path, settings=KnownSettings)
-    yield
-    del registry._KINDS["known"], registry.DECODER_SETTINGS["known"]
-
-
-@pytest.mark.usefixtures("known_decoders")
 def test_images_embeddings_and_captions_are_of_the_same_keys(inputs, parts, tmp_path):
     """Decoded to its own image, an embedding scores as the real one; to the next image, not."""
+    path = f"{__name__}:KnownDecoder"
+    registry.register("known", decoder=path, task=path, settings=KnownSettings)
     settings = KnownSettings(
         image_size=SIDE, cond_dropout=0.1, perturbed=0.0, min_cosine=0.5, guidance=1.0,
         num_steps=1, training=parts.decoder.settings.training,
