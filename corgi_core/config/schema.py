@@ -380,6 +380,8 @@ class RaySettings:
             one encodes while another writes its shard.
         training_gpus: The same of each of the workers that train.
         patience: Seconds to wait until workers fit into what is free.
+        device_jobs: Assets that may compute at the same time, in runs of their own. More than one
+            are for a cluster, where Ray shares the devices among them; local runs have a Ray each.
     """
 
     min_images: Whole = field(default=50_000, compare=False)
@@ -387,6 +389,7 @@ class RaySettings:
     gpus_per_worker: Positive = field(default=1.0, compare=False)
     training_gpus: GpuShare = field(default=1.0, compare=False)
     patience: NonNegative = field(default=600.0, compare=False)
+    device_jobs: Count = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, config=CLOSED)

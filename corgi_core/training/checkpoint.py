@@ -18,11 +18,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from upath import UPath
 
 from corgi_core.io.files import digest_of_file, read_json, write_json
 from corgi_core.io.folders import atomic_folder, remove_folder
 
 CHECKPOINTS = 2  # that stay on disk
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what it is noticed by
 
 log = logging.getLogger(__name__)
 
@@ -51,35 +53,43 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             save_file(on_cpu(tensors), str(file))
             digests[file.name] = digest_of_file(file)
         write_json(temporary / "state.json", {**checkpoint.state, "sha256": digests})
-    for old in _newest_first(folder)[CHECKPOINTS:]:
+    for old in checkpoints_of(folder)[CHECKPOINTS:]:
         remove_folder(old)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest undamaged checkpoint under `folder`, or None; logs those that are damaged."""
-    for path in _newest_first(folder):
+    for path in checkpoints_of(folder):
         try:
-            state = read_json(path / "state.json")
-            digests = state.pop("sha256")
-            for name, digest in digests.items():
-                if digest_of_file(path / name) != digest:
-                    raise ValueError(f"{name} does not match its digest")
-            parts = {Path(name).stem: load_file(path / name) for name in digests}
-            return Checkpoint(_step_of(path), parts, state)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as damage:
+            state = checked_state(path)
+            parts = {Path(name).stem: load_file(path / name) for name in state.pop("sha256")}
+            return Checkpoint(step_of(path), parts, state)
+        except DAMAGE as damage:
             log.warning("checkpoint %s is damaged (%s); the one before it is used", path, damage)
     return None
 
 
+def checked_state(path: Path) -> dict[str, Any]:
+    """What a checkpoint's state.json says; raises one of `DAMAGE` where its files do not match it.
+
+    All of them are read to compare their digests.
+    """
+    state: dict[str, Any] = read_json(path / "state.json")
+    for name, digest in state["sha256"].items():
+        if digest_of_file(path / name) != digest:
+            raise ValueError(f"{name} does not match its digest")
+    return state
+
+
 def newest_step(folder: Path) -> int:
     """The step of the newest checkpoint under `folder`; 0 without one."""
-    return max(map(_step_of, _newest_first(folder)), default=0)
+    return max(map(step_of, checkpoints_of(folder)), default=0)
 
 
 def clear_checkpoints(folder: Path, after: int = -1) -> None:
     """Remove the checkpoints beyond step `after`, and what a killed run left half-written."""
-    for path in _newest_first(folder):
-        if _step_of(path) > after:
+    for path in checkpoints_of(folder):
+        if step_of(path) > after:
             remove_folder(path)
     for path in _checkpoints(folder).glob(".step-*.tmp"):
         remove_folder(path)
@@ -91,9 +101,11 @@ def _checkpoints(folder: Path) -> Path:
     return folder / "checkpoints"
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted(_checkpoints(folder).glob("step-*"), key=_step_of, reverse=True)
+def checkpoints_of(folder: Path | UPath) -> list[Any]:
+    """The folders of the checkpoints under `folder`, which need not be whole; the newest first."""
+    return sorted((folder / "checkpoints").glob("step-*"), key=step_of, reverse=True)
 
 
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
+def step_of(checkpoint: Path | UPath) -> int:
+    """The step of a checkpoint, from its folder's name."""
+    return int(checkpoint.name.removeprefix("step-"))

@@ -35,7 +35,7 @@ def identity_of(task: Any, settings: Any) -> dict[str, str]:
     }
 
 
-def claim(folder: Path, identity: dict[str, str], *, write: bool = True) -> None:
+def claim(folder: Path | UPath, identity: dict[str, str], *, write: bool = True) -> None:
     """Mark `folder` as belonging to a training; a CorgiError if it belongs to another one."""
     path = folder / "identity.json"
     if not path.exists():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,11 +80,13 @@ def train(
     world_size: int = 1,
     device: torch.device | str = "cpu",
     name: str = "training",
+    on_saved: Callable[[Path], None] = lambda folder: None,
 ) -> TrainingResult[M]:
     """Train `task` in `folder`, from the newest checkpoint there if there is one.
 
     A run that is finished there is returned as it is. Every worker calls this; with more than one,
-    torch's process group is initialised before, and all workers see the same `folder`.
+    torch's process group is initialised before, and all workers see the same `folder`, or begin
+    with the same content in folders of their own.
 
     Args:
         task: What is trained, on what.
@@ -94,6 +96,7 @@ def train(
         world_size: The number of workers.
         device: Where this worker computes.
         name: What progress is reported under.
+        on_saved: Called by worker 0 with `folder`, whenever a checkpoint or the result is in it.
 
     Returns:
         The averaged model in eval mode, with the last metrics.
@@ -114,7 +117,7 @@ def train(
             task.prepare_data(folder)
         needed = training_memory_explained(task, settings, world_size, name)
         with keep_freed_memory(), needed:
-            return _train(task, settings, folder, rank, world_size, device, name, meeting)
+            return _train(task, settings, folder, rank, world_size, device, name, meeting, on_saved)
 
 
 def _train(
@@ -126,6 +129,7 @@ def _train(
     device: torch.device,
     name: str,
     meeting: Meeting,
+    on_saved: Callable[[Path], None],
 ) -> TrainingResult[M]:
     if finished := finished_training(task, folder, device):
         return finished
@@ -185,6 +189,7 @@ def _train(
         if rank == 0 and saving:
             counters.updates = average.updates
             save_checkpoint(folder, _checkpoint(model, average, optimizer, counters))
+            on_saved(folder)
         if evaluating or saving:
             meeting.wait(f"{'evaluates' if evaluating else 'saves'} after step {done}")
 
@@ -194,6 +199,7 @@ def _train(
     )  # fmt: skip
     if rank == 0:
         finish(folder, result)
+        on_saved(folder)
     return result
 
 

@@ -6,11 +6,9 @@ with every step, and it runs until the process ends, because starting costs seco
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import shutil
-import tempfile
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +23,7 @@ from pydantic import Field
 from corgi_core import progress
 from corgi_core.config import InferencePrecision
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import is_running
+from corgi_core.io.scratch import private_folder
 from orchestration.environment import set_for_library
 from orchestration.resources.interrupts import interrupts_for_ray
 from orchestration.resources.ray_train import fit
@@ -61,7 +59,11 @@ LOCAL_ENVIRONMENT = {
 
 PASSED_OVER = 100  # embeddings, in the time in which one image is embedded, at least
 
-SESSIONS, SESSION = Path("/tmp"), "corgi-ray-"  # where sessions' folders lie, and their prefix
+# A laptop's own address changes. Ray on Linux puts that in place of 127.0.0.1, but of no other
+# address of the loopback. Whatever it is, Ray's processes listen on all interfaces, behind a token.
+LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+
+SESSIONS, SESSION = Path("/tmp"), "corgi-ray-"  # of Ray's folders; its sockets need a short path
 
 Common = TypeVar("Common")
 Item = TypeVar("Item")
@@ -136,8 +138,8 @@ class Compute(LocalRay):
             options |= {
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE,
-                "_temp_dir": _session_folder(),
-                "_node_ip_address": "127.0.0.1",  # a laptop's own address changes
+                "_temp_dir": str(private_folder(SESSION, SESSIONS)),
+                "_node_ip_address": LOOPBACK,
             }
         with interrupts_for_ray():  # Ray puts a handler of its own in place, which is taken back
             try:
@@ -152,21 +154,36 @@ class Compute(LocalRay):
         folder: Path,
         name: str,
         on_metrics: Callable[[Entry], None] | None = None,
+        storage: UPath | None = None,
     ) -> TrainingResult[Any]:
         """Train `task` in the run folder `folder`, or go on where a killed run stopped there.
 
-        `on_metrics` is called with each entry of the metrics log in order, those before this
-        call included. When it raises, the entry is offered again later; the training goes on, and
-        the result's `undelivered` counts what it never took.
+        Args:
+            task: What is trained, on what.
+            settings: Of the optimiser run.
+            folder: The run folder, on this machine.
+            name: What progress is reported under.
+            on_metrics: Called with each entry of the metrics log in order, those before this call
+                included. When it raises, the entry is offered again later; the training goes on,
+                and the result's `undelivered` counts what it never took.
+            storage: Where a cluster's nodes, which then need not share `folder`, keep this run's
+                checkpoints and its result; a folder or URL that all of them reach.
 
-        Raises CorgiError: more workers than CPUs (or GPUs) at all, or than are free within
-        `patience`; a node of the cluster that does not share `folder`; a folder of another
-        training, and all else that `corgi_core.training.loop.train` raises.
+        Raises:
+            CorgiError: more workers than CPUs (or GPUs) at all, or than are free within `patience`;
+                a node of the cluster that shares neither `folder` nor `storage`; workers that died
+                again and again; a folder of another training, and all else that
+                `corgi_core.training.loop.train` raises.
         """
         from corgi_core.devices import release_memory
         from corgi_core.training.loop import train
         from corgi_core.training.metrics_log import MetricsFollower, headline
-        from corgi_core.training.run_folder import finished_training, prepare_run_folder
+        from corgi_core.training.nodes import SharedRun, StoredRun
+        from corgi_core.training.run_folder import (
+            explain_full_disk,
+            finished_training,
+            prepare_run_folder,
+        )
 
         def hear(entry: Entry) -> None:
             if self.num_workers:  # else the loop reports by itself
@@ -175,6 +192,10 @@ class Compute(LocalRay):
                 on_metrics(entry)
 
         folder = prepare_run_folder(task, settings, folder, max(1, self.num_workers))
+        run: SharedRun | StoredRun = SharedRun(folder)
+        if self.address and storage is not None:
+            run = StoredRun(storage)
+        run.fetch_result(folder)  # of another driver
         with MetricsFollower(folder / "metrics.jsonl", hear) as following:
             result = finished_training(task, folder)
             if result:
@@ -188,8 +209,8 @@ class Compute(LocalRay):
                 )
                 self.connect()
                 release_memory()
-                with interrupts_for_ray():
-                    fit(task, settings, folder, name, shape)
+                with interrupts_for_ray(), explain_full_disk(folder):
+                    fit(task, settings, run, folder, name, shape, self.patience)
                 trained = finished_training(task, folder)
                 if trained is None:
                     raise RuntimeError(f"the workers ended, but {folder} holds no finished run")
@@ -202,22 +223,35 @@ class Compute(LocalRay):
         common: Common,
         items: Sequence[Item],
         what: str,
+        *,
+        images: int | None = None,
+        uses_device: bool = True,
     ) -> Iterator[Result]:
-        """function(common, item) of every item, each on one CPU, as they come and in any order.
+        """function(common, item) of every item, each on one CPU, in the items' order.
 
-        The CPUs share the GPUs, if there are any. `function` is a top-level one. `common` is sent
-        once to every worker, which keeps it, with all that it has loaded, for its next items.
-        Progress is reported as `what`. With `num_workers` 0 the items are done here, one after the
-        other.
+        What a dead worker had begun is done again. A few results wait for those before them; then
+        no further item is begun until the caller has taken some.
 
-        Raises CorgiError where workers die again and again, and what `function` raises. When the
-        iterator is closed, the work ends.
+        Args:
+            function: A top-level function.
+            common: Sent once to every worker, which keeps it, with all that it has loaded, for its
+                next items.
+            items: With `num_workers` 0 they are done here, one after the other.
+            what: What progress is reported as.
+            images: How many they stand for; fewer than `min_images` are done here.
+            uses_device: Whether a GPU makes it faster. Then the CPUs share the GPUs that there are.
+
+        Raises:
+            CorgiError: workers died or lacked memory again and again at one item.
+            And what `function` raises. When the iterator is closed, the work ends.
         """
-        if self.num_workers == 0:
+        few = images is not None and (images < self.min_images or len(items) < 2)
+        if self.num_workers == 0 or few:
             results: Iterator[Result] = (function(common, item) for item in items)
         else:
             opened = partial(_with_common, function, common)
-            results = self._on_workers(opened, items, 1, None, lambda item: f"one of the {what}")
+            gpus = None if uses_device else 0
+            results = self._on_workers(opened, items, 1, gpus, lambda item: f"one of the {what}")
         yield from progress.track(results, what, len(items))
 
     def map_over(self, embeddings: int) -> Map:
@@ -254,7 +288,7 @@ class Compute(LocalRay):
         if self._worth_ray(job, missing):
             gpus = self.gpus_per_worker if job.uses_device else 0
             written = self._on_workers(
-                opened, missing, self.cpus_per_worker, gpus, lambda shard: f"shard {shard.name}"
+                opened, missing, self.cpus_per_worker, gpus, _name_of_shard, in_order=False
             )
         elif missing:
             import torch
@@ -275,6 +309,7 @@ class Compute(LocalRay):
         cpus: int,
         gpus: float | None,
         name: Callable[[Item], str],
+        in_order: bool = True,
     ) -> Iterator[Result]:
         """The items' results, from workers with so many CPUs and GPUs; None: a CPU's share."""
         import ray
@@ -283,7 +318,7 @@ class Compute(LocalRay):
         nodes = [node.total for node in self._nodes()]
         share = share_of(nodes, len(items), cpus, gpu_share(nodes) if gpus is None else gpus)
         try:
-            yield from share_among_workers(opened, items, share, name, self.patience)
+            yield from share_among_workers(opened, items, share, name, self.patience, in_order)
         except KeyboardInterrupt:
             ray.shutdown()  # its waiting calls may have been cut short in the middle
             raise
@@ -318,6 +353,10 @@ def _explained(failure: Exception, address: str | None) -> Exception:
     )
 
 
+def _name_of_shard(shard: MissingShard) -> str:
+    return f"shard {shard.name}"
+
+
 def _with_common(
     function: Callable[[Common, Item], Result], common: Common, device: str, threads: int
 ) -> Callable[[Item], Result]:
@@ -326,17 +365,3 @@ def _with_common(
 
     torch.set_num_threads(threads)
     return partial(function, common)
-
-
-def _session_folder() -> str:
-    """A private folder for Ray's session, removed with the process; sockets need a short path.
-
-    What killed processes left of theirs is removed too.
-    """
-    for left_over in SESSIONS.glob(f"{SESSION}*"):
-        owner = left_over.name.removeprefix(SESSION).partition("-")[0]
-        if owner.isdecimal() and not is_running(int(owner)):
-            shutil.rmtree(left_over, ignore_errors=True)
-    folder = tempfile.mkdtemp(prefix=f"{SESSION}{os.getpid()}-", dir=SESSIONS)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import re
 import shutil
 import tempfile
 from importlib.resources import files
@@ -29,7 +30,7 @@ def prepare_home(settings: Settings) -> Path:
     Corgi has another one.
     """
     home = settings.dagster_home
-    ours = CONFIGURATION.read_bytes()
+    ours = _configuration(settings.preset.ray.device_jobs)
     path, written = home / "dagster.yaml", home / WRITTEN
     if _is_unedited(path, written):
         _write(path, ours)
@@ -37,6 +38,15 @@ def prepare_home(settings: Settings) -> Path:
         log.warning("%s was edited and stays as it is; Corgi now has %s", path, CONFIGURATION)
     _write(written, ours)
     return _alias(home) if UNQUOTED & set(str(home)) else home
+
+
+def _configuration(device_jobs: int) -> bytes:
+    """The file, in which the pools have so many slots."""
+    given = CONFIGURATION.read_bytes()
+    if device_jobs == 1:
+        return given
+    limit = f"default_limit: {device_jobs} # ray.device_jobs"
+    return re.sub(rb"default_limit: 1\b.*", limit.encode(), given)
 
 
 def _is_unedited(path: Path, written: Path) -> bool:

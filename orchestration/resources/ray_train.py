@@ -1,8 +1,11 @@
 """Ray Train around the one training loop. Imports no Dagster, so that workers need not either.
 
 Ray starts the workers, joins them to a process group and replaces them when they die. All else is
-the loop's own: a replaced worker goes on from the run folder's newest whole checkpoint, metrics
-travel through the metrics log there, and the weights are read from there at the end.
+the loop's own: a replaced worker goes on from the newest whole checkpoint, metrics travel through
+the metrics log, and the weights are read from the run folder at the end. Either all nodes see the
+run folder, or each worker has a scratch folder, and a storage that all reach has the copy that
+lasts (`StoredRun`). Ray's own checkpoints are not used: it keeps them under a name that is new for
+every attempt of a driver, and all workers would have to meet for every report of metrics.
 
 Ray exports neither its failure policy, which would start a training again that a person has to
 mend, nor the callback that costs 3 s a training, so that it can be left out: both are taken from
@@ -11,35 +14,52 @@ mend, nor the callback that costs 3 s a training, so that it can be left out: bo
 
 from __future__ import annotations
 
+import math
 import platform
-import time
 import uuid
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_file
 from corgi_core.io.folders import remove_folder
+from orchestration.resources.deaths import death_in
 from orchestration.resources.worker_shape import WorkerShape
 
 if TYPE_CHECKING:
     from corgi_core.config import TrainingSettings
+    from corgi_core.training.nodes import SharedRun, StoredRun
     from corgi_core.training.task import Task
 
-MAX_FAILURES = 3  # times that dead workers are replaced in one training
-POLL = 0.2  # seconds between two looks
-NONCE = "nonce"  # the file by which workers know the driver's run folder …
-NONCE_PATIENCE = 3.0  # … which a network's file system may show them seconds later
+MAX_FAILURES = 3  # times that dead workers are replaced without a new checkpoint between
+START_TIMEOUT = 60.0  # seconds after which Ray tries again to start the workers
 
 
 def fit(
-    task: Task[Any], settings: TrainingSettings, folder: Path, name: str, shape: WorkerShape
+    task: Task[Any],
+    settings: TrainingSettings,
+    run: SharedRun | StoredRun,
+    folder: Path,
+    name: str,
+    shape: WorkerShape,
+    patience: float,
 ) -> None:
     """Run the training on Ray workers until it is finished in `folder`.
 
-    Ray's own run name is new every time: Ray silently resumes a name that it knows. Workers on a
-    node where `folder` is another than here refuse to train, with a CorgiError.
+    Ray's own run name is new every time: Ray silently resumes a name that it knows.
+
+    Args:
+        task: What is trained, on what.
+        settings: Of the optimiser run.
+        run: How workers reach the run.
+        folder: The run folder on this machine, prepared.
+        name: Of the training.
+        shape: Of its workers.
+        patience: Seconds until workers that died with their node have a place on another one.
+
+    Raises:
+        CorgiError: a node does not reach the run, workers died again and again, or have no place
+            any more; and what the training itself raises.
     """
     import ray
     from ray.train import (
@@ -50,14 +70,15 @@ def fit(
         TrainingFailedError,
     )
 
-    storage, nonce = folder / "ray", uuid.uuid4().hex
-    with atomic_file(storage / NONCE) as temporary:
-        temporary.write_text(nonce)
-    trainer = _trainer_class()(
+    from corgi_core.training.identity import identity_of
+    from corgi_core.training.nodes import ATTEMPT
+
+    rays_own = folder / ATTEMPT
+    run.publish(folder, identity_of(task, settings))
+    trainer = _trainer_class(run.newest_step)(
         train_on_worker,
         train_loop_config={
-            "task": task, "settings": settings, "folder": folder, "name": name, "shape": shape,
-            "nonce": nonce,
+            "task": task, "settings": settings, "run": run, "name": name, "shape": shape,
         },
         backend_config=_process_group(shape),
         scaling_config=ScalingConfig(
@@ -66,21 +87,25 @@ def fit(
             resources_per_worker={"CPU": shape.cpus} | ({"GPU": shape.gpus} if shape.gpus else {}),
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # typed as Ray Train V1's
-            name=f"{name}-{nonce[:8]}",
-            storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            name=f"{name}-{uuid.uuid4().hex[:8]}",
+            storage_path=str(rays_own),
+            failure_config=FailureConfig(  # type: ignore[call-arg]  # the same
+                max_failures=MAX_FAILURES, controller_failure_limit=_attempts_within(patience)
+            ),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )  # fmt: skip
     try:
-        trainer.fit()
+        with run.followed(folder):
+            trainer.fit()
+        run.fetch_result(folder)
     except TrainingFailedError as failure:
-        raise _cause_of(failure) from failure
+        raise _explained(failure, name, shape, run.newest_step()) from failure
     except BaseException:
         ray.shutdown()  # interrupted: nothing may go on training unseen
         raise
     finally:
-        remove_folder(storage)
+        remove_folder(rays_own)
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
@@ -91,41 +116,27 @@ def train_on_worker(config: dict[str, Any]) -> None:
     from corgi_core.training.loop import train
 
     shape: WorkerShape = config["shape"]
-    _check_shared(config["folder"], config["nonce"])
+    run: SharedRun | StoredRun = config["run"]
+    run.check_reached(f"the Ray node {platform.node()}")
     torch.set_num_threads(min(shape.cpus, torch.get_num_threads()))  # OMP_NUM_THREADS, if set
     device = torch.device("cpu")
     if shape.gpus:
         from ray.train.torch import get_device
 
         device = get_device()
-    train(
-        config["task"],
-        config["settings"],
-        config["folder"],
-        rank=get_context().get_world_rank(),
-        world_size=shape.workers,
-        device=device,
-        name=config["name"],
-    )
-
-
-def _check_shared(folder: Path, nonce: str) -> None:
-    """CorgiError unless `folder` holds the driver's nonce: then it is the driver's folder."""
-    deadline = time.monotonic() + NONCE_PATIENCE
-    while not _holds(folder / "ray" / NONCE, nonce):
-        if time.monotonic() > deadline:
-            raise CorgiError(
-                f"the Ray node {platform.node()} does not share the run folder {folder}",
-                "put CORGI_HOME on a file system that all nodes have at the same path, or train on "
-                "one machine, without CORGI_RAY_ADDRESS",
+    rank = get_context().get_world_rank()
+    with run.opened(rank) as folder:
+        if folder is not None:
+            train(
+                config["task"],
+                config["settings"],
+                folder,
+                rank=rank,
+                world_size=shape.workers,
+                device=device,
+                name=config["name"],
+                on_saved=run.copy_progress,
             )
-        time.sleep(POLL)
-
-
-def _holds(path: Path, text: str) -> bool:
-    with suppress(OSError):  # it is not there, or a network's file system is about to show another
-        return path.read_text() == text
-    return False
 
 
 def _process_group(shape: WorkerShape) -> Any:
@@ -140,7 +151,12 @@ def _process_group(shape: WorkerShape) -> Any:
     return TorchConfig(backend="nccl" if shape.gpus == 1 else "gloo")
 
 
-def _trainer_class() -> Any:
+def _attempts_within(patience: float) -> int:
+    """How often Ray may fail to start the workers, each time after its own timeout."""
+    return max(0, math.ceil(patience / START_TIMEOUT) - 1)
+
+
+def _trainer_class(newest_step: Callable[[], int]) -> Any:
     from ray.train.v2._internal.callbacks.placement_group_callback import (
         PlacementGroupCleanerCallback,
     )
@@ -149,13 +165,20 @@ def _trainer_class() -> Any:
         FailureDecision,
     )
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+    from ray.train.v2.api.exceptions import WorkerGroupError
 
     class DeadWorkersOnly(DefaultFailurePolicy):
-        """What a person has to mend is not tried again."""
+        """What a person has to mend is not tried again; a new checkpoint lets workers die anew."""
+
+        step = 0
 
         def make_decision(self, training_failed_error: Any) -> FailureDecision:
             if isinstance(_cause_of(training_failed_error), CorgiError):
                 return FailureDecision.RAISE
+            if isinstance(training_failed_error, WorkerGroupError):
+                self._controller_failures = 0  # these workers had a place
+                if (step := newest_step()) > self.step:
+                    self.step, self._worker_group_failures = step, 0
             return super().make_decision(training_failed_error)
 
     class Trainer(DataParallelTrainer):
@@ -186,3 +209,35 @@ def _cause_of(failure: Any) -> BaseException:
                 return cause
             cause = getattr(cause, "_base_exc", None) or cause.__cause__
     return failure
+
+
+def _explained(failure: Any, name: str, shape: WorkerShape, step: int) -> BaseException:
+    """The CorgiError for workers that died or had no place; else the failure's cause."""
+    cause, goes_on = _cause_of(failure), f"the next run goes on from step {step}"
+    if hasattr(failure, "controller_failure"):
+        if not _had_no_place(failure.controller_failure):
+            return cause
+        return CorgiError(
+            f"{name}: the cluster has no place any more for {shape}",
+            f"add a node in place of what was lost, or set CORGI_WORKERS lower; {goes_on}",
+        )
+    failures = failure.worker_failures.values()
+    ends = [death_in(getattr(error, "health_check_failure", error)) for error in failures]
+    deaths = [end for end in ends if end]
+    if isinstance(cause, CorgiError) or not deaths:
+        return cause
+    return CorgiError(
+        f"{name}: workers died {MAX_FAILURES + 1} times without a new checkpoint between "
+        f"({deaths[0]})",
+        "if they lacked memory, lower the training's batch_size, raise its accumulation, or have "
+        f"fewer workers on a node (CORGI_WORKERS); {goes_on}",
+    )
+
+
+def _had_no_place(failure: BaseException) -> bool:
+    from ray.train.v2._internal.exceptions import (
+        WorkerGroupStartupFailedError,
+        WorkerGroupStartupTimeoutError,
+    )
+
+    return isinstance(failure, WorkerGroupStartupFailedError | WorkerGroupStartupTimeoutError)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from corgi_core.errors import CorgiError
+from orchestration.resources.deaths import death_in, ended_with_node
 from orchestration.resources.interrupts import interrupts_for_ray
 
 Item = TypeVar("Item")
@@ -21,6 +22,7 @@ Opened = Callable[[str, int], Callable[[Item], Result]]
 """opened(device, threads) loads what is needed, and returns the function of an item."""
 
 MAX_DEATHS = 3  # of workers at one item, or one after the other while they start
+WINDOW = 2  # results a worker that wait for one before them
 
 
 @dataclass(frozen=True)
@@ -106,36 +108,51 @@ def share_among_workers(
     share: Share,
     name: Callable[[Item], str],
     patience: float,
+    in_order: bool = True,
 ) -> Iterator[Result]:
-    """The function's results, as they come and in any order; one item a worker is under way.
+    """The function's results; one item a worker is under way.
+
+    No more than two results a worker are in memory: where one is not taken, no further item is
+    begun.
 
     Args:
         opened: Sent to every worker once.
         items: Sent one at a time.
         share: The workers.
         name: What messages call an item.
-        patience: Seconds until the first worker has started.
+        patience: Seconds until a worker has started, where none is at work.
+        in_order: Whether the results come in the items' order, or each as soon as it is there.
 
     Raises:
-        CorgiError: workers died again and again at one item, or none could be started.
+        CorgiError: workers died or lacked memory again and again at one item, or none could be
+            started.
         And what the function raises. Then, and where the iterator is closed, the workers end.
     """
-    pool = _Pool(opened, items, share, name, patience)
+    pool = _Pool(opened, items, share, name, patience, in_order)
     try:
-        yield from pool.results()
+        yield from pool.run()
     finally:
         pool.end()
 
 
 class _Pool:
     def __init__(
-        self, opened: Any, items: Sequence[Any], share: Share, name: Any, patience: float
+        self,
+        opened: Any,
+        items: Sequence[Any],
+        share: Share,
+        name: Any,
+        patience: float,
+        in_order: bool,
     ) -> None:
         self.items, self.share, self.name, self.patience = items, share, name, patience
+        self.in_order, self.window = in_order, WINDOW * share.workers
         self.waiting = deque(range(len(items)))
         self.deaths: Counter[int | None] = Counter()
         self.busy: dict[Any, tuple[Any, int | None]] = {}  # call → worker and item; None: starting
-        self.started = False
+        self.idle: list[Any] = []  # workers
+        self.results: dict[int, Any] = {}  # of items that are not returned yet
+        self.returned = 0
         with interrupts_for_ray():
             import ray
 
@@ -149,49 +166,67 @@ class _Pool:
         worker: Any = self.new_worker()
         self.busy[worker.start.remote()] = worker, None
 
-    def results(self) -> Iterator[Any]:
+    def run(self) -> Iterator[Any]:
         import ray
 
-        while self.waiting or any(item is not None for _, item in self.busy.values()):
+        while self.waiting or self.at_work():
             with interrupts_for_ray():
-                timeout = None if self.started else self.patience
+                timeout = None if self.at_work() else self.patience
                 done, _ = ray.wait(list(self.busy), num_returns=1, timeout=timeout)
                 if not done:
                     raise self.not_started()
                 worker, item = self.busy.pop(done[0])
                 try:
                     result = ray.get(done[0])
-                except ray.exceptions.RayTaskError as failure:
+                except ray.exceptions.RayError as failure:
                     ray.kill(worker)
-                    raise failure.cause from failure
-                except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as death:
-                    ray.kill(worker)
-                    self.replace(item, death)
-                    continue
-                self.started, self.deaths[None] = True, 0
-                self.go_on(worker)
-            if item is not None:
-                yield result
+                    self.replace(item, failure)
+                else:
+                    self.deaths[None] = 0
+                    self.idle.append(worker)
+                    if item is not None:
+                        self.results[item] = result
+                self.hand_out()
+            while self.results and (not self.in_order or self.returned in self.results):
+                next_one = self.returned if self.in_order else next(iter(self.results))
+                self.returned += 1
+                yield self.results.pop(next_one)
+                with interrupts_for_ray():
+                    self.hand_out()
 
-    def go_on(self, worker: Any) -> None:
-        """Give the worker its next item; without one it ends, and its device is free."""
+    def at_work(self) -> bool:
+        """Whether a worker has an item."""
+        return any(item is not None for _, item in self.busy.values())
+
+    def hand_out(self) -> None:
+        """Give idle workers their next items; without one a worker ends, and its device is free."""
         import ray
 
-        if not self.waiting:
-            ray.kill(worker)
-            return
-        item = self.waiting.popleft()
-        self.busy[worker.apply.remote(self.items[item])] = worker, item
+        while self.idle:
+            if not self.waiting:
+                ray.kill(self.idle.pop())
+                continue
+            if self.in_order and self.waiting[0] >= self.returned + self.window:
+                return
+            worker, item = self.idle.pop(), self.waiting.popleft()
+            self.busy[worker.apply.remote(self.items[item])] = worker, item
 
-    def replace(self, item: int | None, death: Exception) -> None:
-        """Have the item of a dead worker done again."""
-        self.deaths[item] += 1
+    def replace(self, item: int | None, failure: Exception) -> None:
+        """Have the item of a dead worker done again; raise what the function has raised."""
+        from ray.exceptions import RayTaskError
+
+        error = failure.cause if isinstance(failure, RayTaskError) else failure
+        death = death_in(error)
+        if not death:
+            raise error from failure
         if item is not None:
             self.waiting.appendleft(item)
+        if item is not None or not ended_with_node(failure):
+            self.deaths[item] += 1
         if self.deaths[item] >= MAX_DEATHS:
             at = "while they started" if item is None else f"at {self.name(self.items[item])}"
             raise CorgiError(
-                f"{self.deaths[item]} workers died {at} ({_first_line(death)})",
+                f"{self.deaths[item]} workers died {at} ({death})",
                 "if they lacked memory, raise ray.cpus_per_worker or ray.gpus_per_worker, so that "
                 "fewer run on a machine; what is finished stays, and the next run goes on",
             )
@@ -214,9 +249,5 @@ class _Pool:
         import ray
 
         with interrupts_for_ray():
-            for worker, _ in self.busy.values():
+            for worker in [*self.idle, *(worker for worker, _ in self.busy.values())]:
                 ray.kill(worker)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".:")

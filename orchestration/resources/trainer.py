@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from corgi_core.training.task import Task
 
 M = TypeVar("M")  # the class of the model
-DEVICE = "device"  # the pool of one slot that keeps two assets from fighting over one device
+DEVICE = "device"  # the pool of ray.device_jobs slots, one where assets would fight over a device
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,9 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         described = identity_of(task, settings) | {"code_version": code_version(context)}
         identity = digest_of(described)
         folder = self.workspace.work_folder(context, identity)
+        storage = self.workspace.stored_work(context, identity)
         with self.mlflow.run(context, name, identity, versions, described) as run:
-            result = self.compute.train(task, settings, folder, name, run.log_metrics)
+            result = self.compute.train(task, settings, folder, name, run.log_metrics, storage)
             url = run.url
         card = {"training": identity, "data_versions": versions, "metrics": result.metrics}
         return Trained(result, card, url)

@@ -28,6 +28,10 @@ class WorkerShape:
     cpus: int
     gpus: float  # of each worker: 1, a share of one, or 0
 
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"{self.workers} training workers with {self.cpus} CPUs{gpus} each"
+
 
 @dataclass(frozen=True)
 class Node:

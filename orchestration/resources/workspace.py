@@ -26,6 +26,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     dataset_folder: str
     work: str
     reports: str
+    trainings: str | None = None  # in the storage; None where no CORGI_STORAGE names one
 
     @classmethod
     def of(cls, settings: Settings) -> Workspace:
@@ -37,6 +38,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
             dataset_folder=str(settings.dataset_folder),
             work=str(settings.work),
             reports=str(settings.reports),
+            trainings=str(settings.storage / "trainings") if settings.storage_url else None,
         )
 
     @cached_property
@@ -68,9 +70,13 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def work_folder(self, context: dg.AssetExecutionContext, digest: str) -> Path:
         """A local folder for resumable work; other inputs, another folder."""
-        partition = context.partition_key if context.has_partition_key else None
-        asset = context.asset_key.to_user_string()
-        return Path(self.work).joinpath(asset, *_folders_of(partition), digest)
+        return Path(self.work).joinpath(*_work_of(context, digest))
+
+    def stored_work(self, context: dg.AssetExecutionContext, digest: str) -> UPath | None:
+        """The same in the storage that a cluster's nodes reach; None where none is named."""
+        if self.trainings is None:
+            return None
+        return UPath(self.trainings).joinpath(*_work_of(context, digest))
 
     def chunks_folder(self, context: dg.AssetExecutionContext) -> UPath:
         """Where the chunks of an asset's computation are stored, in sight of all machines."""
@@ -80,6 +86,11 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     def reports_folder(self) -> Path:
         """The folder of tables and pictures for people."""
         return Path(self.reports)
+
+
+def _work_of(context: dg.AssetExecutionContext, digest: str) -> list[str]:
+    partition = context.partition_key if context.has_partition_key else None
+    return [context.asset_key.to_user_string(), *_folders_of(partition), digest]
 
 
 def _folders_of(partition: str | None) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from orchestration.resources import instance
 from orchestration.resources.instance import CONFIGURATION, WRITTEN, open_instance, prepare_home
+from orchestration.resources.trainer import DEVICE
 from orchestration.settings import Settings
 
 OURS = CONFIGURATION.read_text(encoding="utf-8")
@@ -104,3 +105,11 @@ def test_mlflow_keeps_runs_and_files_whatever_signs_are_in_the_folders_name(
     assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.*")} == {name}
     assert (tmp_path / name / "mlflow" / "mlflow.db").is_file()
     assert list((tmp_path / name / "mlflow" / "artifacts").rglob("note.txt"))
+
+
+def test_so_many_assets_compute_at_once_as_the_setting_says(tmp_path: Path) -> None:
+    for jobs in (1, 3, 2):
+        environment = {"CORGI_HOME": str(tmp_path / "home"), "CORGI_RAY__DEVICE_JOBS": str(jobs)}
+        with open_instance(Settings.from_environment(environment)) as opened:
+            opened.event_log_storage.initialize_concurrency_limit_to_default(DEVICE)
+            assert opened.event_log_storage.get_concurrency_info(DEVICE).slot_count == jobs

@@ -1,8 +1,11 @@
-"""A Ray cluster of two nodes that have folders of their own, behind a token."""
+"""A Ray cluster of two nodes that share nothing but an S3 server, behind a token.
+
+The server is moto's, in a process of its own, over HTTP; the nodes are processes of this machine,
+with mounted folders of their own. A node is killed with all that runs on it.
+"""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -12,101 +15,149 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from upath import UPath
 
-from tests.helpers.processes import free_port
+from corgi_core.data.dataset import write_dataset
+from corgi_core.encoders.clip import ClipEnsemble
+from corgi_core.encoders.embed import ImageEmbedding
+from corgi_core.training.loop import train
+from tests.helpers import s3
+from tests.helpers.made import samples
+from tests.helpers.ray_nodes import Nodes, nodes
+from tests.helpers.tiny import SETTINGS, TinyTask
+from tests.helpers.tiny_vit import tiny_vit
 
-HERE = str(Path(__file__).parents[3])
-RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+SHARDS = 10
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a short path, as Ray's sockets need."""
+@pytest.fixture(scope="module")
+def server() -> Iterator[s3.S3]:
+    with s3.serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(server: s3.S3) -> Iterator[Nodes]:
     folder = Path(tempfile.mkdtemp(prefix="corgi-nodes-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def variables(token: Path) -> dict[str, str]:
-    return os.environ | {
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PYTHONPATH": HERE,
-    }  # fmt: skip
+    try:
+        with nodes(folder, 2, **server.environment) as cluster:
+            yield cluster
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
-def address(folder: Path) -> Iterator[str]:
-    """The address of a head without CPUs and a node with one, where folder/run is another."""
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
-        pytest.skip("only root may give a process folders of its own")
-    (folder / "token").write_text("a" * 32)
-    (folder / "run").mkdir()
-    port = free_port()
-    address = f"127.0.0.1:{port}"
-    memory = "--object-store-memory=80000000"
-    head = [
-        *RAY, "--head", f"--port={port}", "--num-cpus=0", "--node-ip-address=127.0.0.1", memory,
-        "--include-dashboard=false", f"--temp-dir={folder / 'ray'}",
-    ]  # fmt: skip
-    node = [*RAY, f"--address={address}", "--num-cpus=1", memory]
-    apart = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"']
-    with (folder / "log").open("w") as log:
-        started = []
-        for command in (head, [*apart, str(folder / "run"), *node]):
-            process = subprocess.Popen(
-                command, env=variables(folder / "token"), stdout=log, stderr=log
-            )
-            started.append(process)
-            _wait_for("runtime started", folder / "log", len(started))
-    yield address
-    for process in started:
-        process.kill()  # Ray's reapers then kill what it has started
-        process.wait()
+def store(server: s3.S3, monkeypatch: pytest.MonkeyPatch) -> UPath:
+    """The bucket, for this process too."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return server.path("corgi")
 
 
-def _wait_for(text: str, log: Path, times: int) -> None:
-    deadline = time.monotonic() + 60
-    while log.read_text().count(text) < times:
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many as each node has CPUs: sums of more threads have other roundings."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def start(cluster: Nodes, action: str, **variables: str) -> subprocess.Popen[str]:
+    """A driver on the cluster, a process of its own, whose output is the metrics' steps."""
+    script = f"""
+from pathlib import Path
+from upath import UPath
+from corgi_core.errors import CorgiError
+from orchestration.resources.compute import Compute
+compute, own = Compute(address={cluster.address!r}, min_images=0), Path({str(cluster.own)!r})
+try:
+{action}
+except CorgiError as refusal:
+    print(refusal)
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", script], text=True, cwd="/", stdout=subprocess.PIPE,
+        env={**cluster.variables, **variables},
+    )  # fmt: skip
+
+
+def refusal_of(cluster: Nodes, action: str, **variables: str) -> str:
+    """What an action on the cluster is refused with."""
+    driver = start(cluster, action, RAY_gcs_server_port_wait_time_s="1", **variables)
+    said, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 0
+    return said
 
 
 TRAINING = """
     from tests.helpers.tiny import SETTINGS, TinyTask
-    compute.train(TinyTask(), SETTINGS, Path(folder), "tiny")
-"""
-CONNECTING = """
-    compute.connect()
+    hear = lambda entry: print(entry["step"], flush=True)
+    compute.train(TinyTask(pause={pause}), SETTINGS, own / "run", "tiny", hear, storage={storage})
 """
 
 
-def refusal_of(action: str, address: str, folder: Path, token: Path) -> str:
-    """What an action on the cluster, by a process of its own, is refused with."""
-    script = f"""
-from pathlib import Path
-from corgi_core.errors import CorgiError
-from orchestration.resources.compute import Compute
-compute, folder = Compute(address={address!r}), {str(folder)!r}
-try:{action}
-except CorgiError as refusal:
-    print(refusal)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=variables(token) | {"RAY_gcs_server_port_wait_time_s": "1"},  # after one refusal
-        capture_output=True,
-        text=True,
-        cwd="/",
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_node_without_the_shared_folder_and_a_driver_without_the_token_are_refused(
-    folder: Path, address: str
+def test_nodes_without_the_shared_folder_and_a_driver_without_the_token_are_refused(
+    cluster: Nodes,
 ) -> None:
-    run, other = folder / "run", folder / "other"
-    refusal = refusal_of(TRAINING, address, run, folder / "token")
-    assert f"does not share the run folder {run}" in refusal
-    assert not (run / "metrics.jsonl").exists()
+    refusal = refusal_of(cluster, TRAINING.format(pause=0, storage=None))
+    assert f"does not share the run folder {cluster.own / 'run'}" in refusal
+    assert not (cluster.own / "run" / "metrics.jsonl").exists()
+    other = cluster.folder / "other"
     other.write_text("b" * 32)
-    assert "refuses this process's token" in refusal_of(CONNECTING, address, run, other)
+    refusal = refusal_of(cluster, "    compute.connect()", RAY_AUTH_TOKEN_PATH=str(other))
+    assert "refuses this process's token" in refusal
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_embeddings_are_the_same_bits_where_a_node_is_killed(
+    cluster: Nodes, store: UPath, tmp_path: Path
+) -> None:
+    dataset = write_dataset(tmp_path / "images", samples(2 * SHARDS), shard_size=2)
+    dataset.save(store / "images")
+    ClipEnsemble([tiny_vit("tiny-vit", width=32, layers=2, context_length=16)]).save(store / "clip")
+    driver = start(
+        cluster,
+        f"""
+    from corgi_core.data.dataset import Dataset
+    from tests.helpers.slow_embedding import SlowEmbedding
+    store = UPath({str(store)!r})
+    job = SlowEmbedding(Dataset.load(store / "images"), None, store / "clip", pause=0.5)
+    print(compute.arrays(job, store / "embeddings").digest)
+""",
+    )
+    while not list((store / "embeddings").glob("0*.json")):
+        assert driver.poll() is None
+        time.sleep(0.1)
+    assert cluster.node_of("ray::Worker") is not None
+    cluster.kill(1)
+    assert len(list((store / "embeddings").glob("0*.json"))) < SHARDS
+    said, _ = driver.communicate(timeout=120)
+    straight = ImageEmbedding(dataset, None, store / "clip").run(tmp_path / "here", "cpu", 1)
+    assert said.splitlines()[-1] == straight.digest
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_training_is_the_same_bits_where_its_node_is_killed(
+    cluster: Nodes, store: UPath, tmp_path: Path
+) -> None:
+    """Its folder, the metrics there and its result are those of an undisturbed training."""
+    cluster.start_node()  # in place of the one that was killed
+    run = cluster.own / "run"
+    storage = f"UPath({str(store / 'run')!r})"
+    driver = start(cluster, TRAINING.format(pause=0.1, storage=storage))
+    assert driver.stdout is not None
+    assert int(driver.stdout.readline()) == 10
+    while not list((store / "run" / "checkpoints").glob("step-*/state.json")):
+        time.sleep(0.05)
+    cluster.kill(cluster.node_of("RayTrainWorker") or 0)
+    rest, _ = driver.communicate(timeout=120)
+    steps = [int(line) for line in rest.splitlines() if line.isdecimal()]  # Ray says more
+    assert steps == [20, 30, 40, 50, 60]
+    straight = train(TinyTask(), SETTINGS, tmp_path / "straight")
+    assert train(TinyTask(), SETTINGS, run).already_finished
+    weights = "final.safetensors"
+    assert (run / weights).read_bytes() == (tmp_path / "straight" / weights).read_bytes()
+    assert train(TinyTask(), SETTINGS, run).metrics == straight.metrics
+    assert not list((store / "run" / "checkpoints").glob("*"))

@@ -21,7 +21,6 @@ from corgi_core import progress
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import Entry, read_metrics
-from orchestration.resources import compute as ray_resource
 from orchestration.resources import worker_shape
 from orchestration.resources.compute import Compute
 from orchestration.resources.worker_shape import (
@@ -42,19 +41,6 @@ def test_too_many_workers_for_this_machine_fail_at_once(tmp_path: Path) -> None:
             TinyTask(), replace(SETTINGS, batch_size=8 * 512), tmp_path / "run", "tiny"
         )
     assert time.monotonic() - began < 5
-
-
-def test_sessions_of_killed_processes_are_cleared_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray_resource, "SESSIONS", tmp_path)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    (tmp_path / f"corgi-ray-{gone.pid}-abcd").mkdir()
-    mine, others = tmp_path / f"corgi-ray-{os.getpid()}-abcd", tmp_path / "corgi-raytracer"
-    mine.mkdir(), others.mkdir()
-    folder = Path(ray_resource._session_folder())
-    assert set(tmp_path.iterdir()) == {mine, others, folder}
 
 
 def test_without_workers_the_loop_runs_here(tmp_path: Path) -> None:
@@ -93,6 +79,28 @@ def ray_session() -> Iterator[None]:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_local_ray_refuses_whoever_lacks_its_token(tmp_path: Path) -> None:
+    """Its processes listen on all interfaces."""
+    Compute(num_workers=1).connect()
+    address = ray.get_runtime_context().gcs_address
+    assert address.startswith("127.0.0.2:")
+    (tmp_path / "token").write_text("b" * 32)
+    script = f"""
+from orchestration.resources.compute import Compute
+from corgi_core.errors import CorgiError
+try:
+    Compute(address={address!r}).connect()
+except CorgiError as refusal:
+    print(refusal)
+"""
+    other = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    said = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | other, capture_output=True, text=True
+    ).stdout
+    assert "refuses this process's token" in said
 
 
 def hold(cpus: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from orchestration.resources import ray_workers
 from orchestration.resources.compute import Compute
 from orchestration.resources.ray_workers import Share, gpu_share, share_of
 from tests.helpers.array_jobs import DeviceNumbers, Numbers
+from tests.helpers.items import noted, process_of, too_large
 from tests.helpers.made import samples
 from tests.helpers.spoilt_embedding import SpoiltEmbedding
 from tests.helpers.tiny_vit import tiny_vit
@@ -200,3 +202,27 @@ def test_a_cluster_that_others_use_says_what_is_missing(numbers: Numbers, tmp_pa
     with pytest.raises(CorgiError, match=r"no worker with 1 CPUs .* 0 of 2 CPUs and 1 of 1 GPUs"):
         impatient.arrays(numbers, tmp_path / "store")
     ray.kill(other)
+
+
+def test_results_come_in_order_and_nothing_is_begun_that_nobody_takes(tmp_path: Path) -> None:
+    results = ON_RAY.map(noted, tmp_path, range(20), "numbers")
+    assert next(results) == 0
+    time.sleep(0.3)
+    workers = 2
+    assert len(list(tmp_path.iterdir())) <= 1 + ray_workers.WINDOW * workers
+    assert list(results) == list(range(1, 20))
+
+
+def test_an_item_for_which_memory_is_lacking_again_and_again_is_named(tmp_path: Path) -> None:
+    refusal = r"3 workers died at one of the numbers \(out of memory: cannot allocate 2 TiB\)"
+    with pytest.raises(CorgiError, match=refusal) as refused:
+        list(ON_RAY.map(too_large, tmp_path, range(4), "numbers"))
+    assert "lacked memory" in refused.value.remedy
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(("images", "here"), [(9, True), (10, False)])
+def test_items_of_few_images_are_done_here(tmp_path: Path, images: int, here: bool) -> None:
+    some = Compute(num_workers=1, min_images=10)
+    processes = set(some.map(process_of, None, range(3), "numbers", images=images))
+    assert (processes == {os.getpid()}) == here
