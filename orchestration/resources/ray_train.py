@@ -215,7 +215,7 @@ def _explained(failure: Any, name: str, shape: WorkerShape, step: int) -> BaseEx
     """The CorgiError for workers that died or had no place; else the failure's cause."""
     cause, goes_on = _cause_of(failure), f"the next run goes on from step {step}"
     if hasattr(failure, "controller_failure"):
-        if not _had_no_place(failure.controller_failure):
+        if not _could_not_start(failure.controller_failure):
             return cause
         return CorgiError(
             f"{name}: the cluster has no place any more for {shape}",
@@ -234,7 +234,7 @@ def _explained(failure: Any, name: str, shape: WorkerShape, step: int) -> BaseEx
     )
 
 
-def _had_no_place(failure: BaseException) -> bool:
+def _could_not_start(failure: BaseException) -> bool:
     from ray.train.v2._internal.exceptions import (
         WorkerGroupStartupFailedError,
         WorkerGroupStartupTimeoutError,
