@@ -42,6 +42,7 @@ FORMAT = 3  # raised when names inside the spec or the shards change; 3: tokens 
 Arrays: TypeAlias = dict[str, np.ndarray | RaggedArray]
 """A shard's arrays by name, with the same number of rows each, and "keys" among them."""
 
+_REMEDY = "remove that file, and compute the arrays again"
 _KEYS = "keys"  # stored as the bytes of a JSON list, since safetensors knows no strings
 _VALUES, _OFFSETS = ".values", ".offsets"  # of a ragged array, after its name
 
@@ -171,9 +172,9 @@ class ArrayStore:
         try:
             content = read_bytes(path)
         except FileNotFoundError as error:
-            raise CorgiError(f"{path} is not there any more", "compute the arrays again") from error
+            raise CorgiError(f"{path} is not there any more", _REMEDY) from error
         if hashlib.sha256(content).hexdigest() != self._index["shards"][shard]["sha256"]:
-            raise CorgiError(f"{path} is damaged: its SHA-256 is wrong", "compute the arrays again")
+            raise CorgiError(f"{path} is damaged: its SHA-256 is wrong", _REMEDY)
         arrays = safetensors.numpy.load(content)
         if absent := [name for name in names if name not in arrays]:
             known = ", ".join(sorted({_plain(name) for name in arrays} - {_KEYS}))

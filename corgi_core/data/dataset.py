@@ -32,7 +32,7 @@ from corgi_core.data.manifest import (
 from corgi_core.data.parquet import Row, read_frame
 from corgi_core.data.shards import Sample, read_members, read_shard, row_of, two_images, write_shard
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, is_local, read_json, write_json
+from corgi_core.io.files import digest_of, is_local, local_file, read_json, write_json
 from corgi_core.io.folders import atomic_folder, copy_folder, published
 from corgi_core.io.markers import check_replaceable
 
@@ -221,7 +221,7 @@ class Dataset:
         described = read_record(self.folder, shard)
         assert described is not None, f"the manifest of {shard} has no record"
         keys, members = self.rows(shard, "key")["key"], described.made_from["members"]
-        with path.open("rb") as file:
+        with local_file(path) as local, local.open("rb") as file:
             for key, found in zip(keys, read_members(file, members), strict=True):
                 yield key, *found
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from upath import UPath
 
-from corgi_core.io.object_store import content_of, contents_of, remove_object, upload
+from corgi_core.io.object_store import content_of, contents_of, download_all, remove_object, upload
 
 DIGEST_LENGTH = 16
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]  # in names of unfinished files
@@ -124,6 +124,17 @@ def read_json(path: Path | UPath) -> Any:
     if is_local(path):
         return json.loads(Path(str(path)).read_text(encoding="utf-8"))
     return json.loads(content_of(UPath(path)))
+
+
+@contextmanager
+def local_file(path: Path | UPath) -> Iterator[Path]:
+    """Yield `path` itself where it is local, else a temporary copy of the object."""
+    if is_local(path):
+        yield Path(str(path))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        download_all(UPath(path).parent, Path(folder), [path.name])
+        yield Path(folder) / path.name
 
 
 def read_each(folder: Path | UPath, names: Sequence[str]) -> list[bytes]:

@@ -7,7 +7,6 @@ configuration carries the weights' digest, so parts of two models are never take
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from corgi_core.io.files import (
     atomic_file,
     digest_of_bytes,
     digest_of_file,
-    is_local,
+    local_file,
     read_json,
     write_json,
 )
@@ -125,9 +124,5 @@ def _check_there(folder: Path | UPath, *names: str) -> None:
 def _read_tensors(path: Path | UPath) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    if is_local(path):
-        return load_file(str(path))
-    with tempfile.NamedTemporaryFile(suffix=".safetensors") as copy:
-        copy.write(path.read_bytes())
-        copy.flush()
-        return load_file(copy.name)
+    with local_file(path) as local:
+        return load_file(str(local))

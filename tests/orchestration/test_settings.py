@@ -170,3 +170,20 @@ def test_no_two_presets_and_datasets_share_a_workspace(
     if one[1] != other[1] or one[1] is None:
         assert first.dataset_folder != second.dataset_folder
     assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*", first.workspace)
+
+
+def test_data_and_artefacts_may_lie_on_s3_and_state_may_not() -> None:
+    given = {"CORGI_DATA": "s3://bucket/data", "CORGI_STORAGE": "s3://bucket/artefacts"}
+    settings = Settings.load(given, dataset="photos")
+    assert str(settings.dataset_folder / "images") == "s3://bucket/data/photos/images"
+    assert str(settings.storage) == "s3://bucket/artefacts"
+    assert not settings.under_dvc
+    with pytest.raises(CorgiError, match="CORGI_HOME is s3://bucket/home, and the databases"):
+        Settings.load({"CORGI_HOME": "s3://bucket/home"})
+
+
+def test_settings_on_s3_reach_a_child(tmp_path: Path) -> None:
+    given = {"CORGI_HOME": str(tmp_path), "CORGI_DATA": "s3://bucket/data"}
+    child = Settings.load(given).child_environment({})
+    assert child["CORGI_DATA"] == "s3://bucket/data"
+    assert Settings.load(child).data == Settings.load(given).data

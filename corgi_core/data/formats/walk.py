@@ -14,6 +14,7 @@ from corgi_core.data.formats.conventions import UNREADABLE, Skipped
 from corgi_core.data.formats.names import suffix_of
 from corgi_core.io.files import is_local
 from corgi_core.io.markers import is_marked
+from corgi_core.io.object_store import names_below
 
 Files = dict[str, Path | UPath]  # by their path below the folder, with "/" between its parts
 # of archivers, file servers, Python and Windows
@@ -126,10 +127,9 @@ def _reason_to_skip(entry: os.DirEntry[str]) -> str | None:
 def _remote_files(root: Path | UPath) -> tuple[Files, list[Skipped]]:
     files: dict[str, Path | UPath] = {}
     skipped = []
-    for path in root.rglob("*"):
-        name = path.as_posix().removeprefix(root.as_posix()).lstrip("/")
+    for name in names_below(UPath(root)):
         if any(part.startswith(".") or part in _NOT_DATA for part in name.split("/")):
             skipped.append(Skipped(name, "hidden"))
-        elif path.is_file():
-            files[name] = path
+        else:
+            files[name] = root / name
     return dict(sorted(files.items())), skipped

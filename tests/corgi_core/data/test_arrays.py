@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -210,3 +211,11 @@ def test_kill_minus_nine_at_any_moment(tmp_path):
     store = ArrayStore.load(folder)
     assert (store.read("x")[:, 0] == store.keys.astype(int)).all()
     assert not [file.name for file in folder.iterdir() if file.name.endswith(".tmp")]
+
+
+def test_shards_are_in_the_order_of_their_numbers_beyond_five_digits(tmp_path):
+    names = ["99998", "99999", "100000", "100001"]
+    dataset = SimpleNamespace(shards=names, shard_digest=str, images_in=lambda _: 1)
+    store = compute_missing(tmp_path, dataset, {}, lambda shard: {"keys": np.array([shard])}, "z")
+    assert store.shards == names
+    assert ArrayStore.load(tmp_path).keys.tolist() == names
