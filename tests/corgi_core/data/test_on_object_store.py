@@ -75,8 +75,8 @@ def test_data_are_added_and_replaced_as_in_a_local_folder(s3, root, tmp_path):
     anew = ingest("imagefolder", pictures(tmp_path / "new", "xyz"), remote, SMALL, 0, replaced=True)
     assert sorted(Dataset.load(remote).manifest["key"]) == list("xyz")
     folder = str(anew.folder).removeprefix(str(root) + "/")
-    kept = [key for key in s3.objects(root.name) if key.startswith("raw/")]
-    assert all(key.startswith(folder) for key in kept if key != "raw/.generation")
+    objects = [key for key in s3.objects(root.name) if key.startswith("raw/")]
+    assert all(key.startswith(folder) for key in objects if key != "raw/.generation")
 
 
 def test_an_ingest_that_is_killed_before_its_last_object_adds_nothing(s3, root, tmp_path):
