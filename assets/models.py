@@ -84,7 +84,7 @@ def prior(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", revision=7, partitions="decoders"),
+    metadata=decided_by("decoders", revision=8, partitions="decoders"),
 )
 def decoder(
     context: dg.AssetExecutionContext,
@@ -112,7 +112,7 @@ def decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", revision=4, partitions="caption_subsets"),
+    metadata=decided_by("decoders", revision=5, partitions="caption_subsets"),
 )
 def captioned_decoder(
     context: dg.AssetExecutionContext,
@@ -151,7 +151,7 @@ def captioned_decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", "language_free", revision=6, partitions="decoders"),
+    metadata=decided_by("decoders", "language_free", revision=7, partitions="decoders"),
 )
 def language_free_decoder(
     context: dg.AssetExecutionContext,

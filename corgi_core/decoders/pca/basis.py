@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from corgi_core.decoders.signs import with_fixed_signs
+
 MAX_FITTED = 8192  # of a larger training set, evenly spaced images are fitted: the same components
 OVERSAMPLED = 64  # directions beyond k, for accuracy
 POWER_ITERATIONS = 1
@@ -49,7 +51,7 @@ class PrincipalComponents(nn.Module):
         span = torch.linalg.qr(centred.T @ basis).Q
         _, rotation = torch.linalg.eigh((centred @ span).T.cov())
         self.mean.copy_(mean)
-        self.directions.copy_(span @ rotation.flip(1)[:, :k])
+        self.directions.copy_(with_fixed_signs(span @ rotation.flip(1)[:, :k]))
 
     def project(self, images: Tensor) -> Tensor:
         """Images [n, 3, s, s] → coordinates [n, k]."""

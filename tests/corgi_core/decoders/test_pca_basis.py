@@ -71,3 +71,18 @@ def test_the_same_pictures_give_the_same_components(
     again = PrincipalComponents(SIDE, K)
     again.fit(pictures)
     assert torch.equal(again.directions, components.directions)
+
+
+def test_a_library_that_turns_eigenvectors_round_gives_the_same_directions(
+    components: PrincipalComponents, pictures: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eigh = torch.linalg.eigh
+
+    def turned(matrix: Tensor) -> tuple[Tensor, Tensor]:
+        values, vectors = eigh(matrix)
+        return values, -vectors
+
+    monkeypatch.setattr(torch.linalg, "eigh", turned)
+    again = PrincipalComponents(SIDE, K)
+    again.fit(pictures)
+    assert torch.equal(again.directions, components.directions)

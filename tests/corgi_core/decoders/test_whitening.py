@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from corgi_core.decoders import whitening as whitening_module
 from corgi_core.decoders.whitening import MIN_VARIANCE, Whitening
 
 
@@ -28,6 +29,30 @@ def test_embeddings_that_are_all_the_same_stay_finite() -> None:
     whitening = Whitening(4)
     whitening.fit(torch.ones(1, 4))
     assert whitening(torch.ones(2, 4)).isfinite().all()
+
+
+def test_a_library_that_turns_eigenvectors_round_gives_the_same_matrix(monkeypatch) -> None:
+    z = torch.randn(500, 6) @ torch.randn(6, 6)
+    here, there, eigh = Whitening(6), Whitening(6), torch.linalg.eigh
+    here.fit(z)
+
+    def turned(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values, vectors = eigh(matrix)
+        return values, vectors * torch.tensor([1, -1, 1, -1, -1, 1])
+
+    monkeypatch.setattr(torch.linalg, "eigh", turned)
+    there.fit(z)
+    assert torch.equal(here.matrix, there.matrix)
+
+
+def test_batches_change_nothing(monkeypatch) -> None:
+    z = torch.randn(1000, 5) * torch.arange(1, 6) + 100
+    whole, parts = Whitening(5), Whitening(5)
+    whole.fit(z)
+    monkeypatch.setattr(whitening_module, "BATCH", 7)
+    parts.fit(z)
+    torch.testing.assert_close(parts.matrix, whole.matrix)
+    torch.testing.assert_close(parts.centre, z.mean(dim=0))
 
 
 def test_unfitted_it_changes_nothing() -> None:
