@@ -30,7 +30,7 @@ def test_the_first_step_is_done_in_a_process_of_its_own(tmp_path):
     assert measure(tmp_path, 20, ("ingest",), workers=0, training_steps=1) == rows
 
 
-def test_the_peak_of_a_grandchild_is_seen_and_a_failure_is_one():
+def test_the_peak_counts_grandchildren_and_a_failure_is_one():
     hungry = "import time; filled = bytearray(b'1') * 200_000_000; time.sleep(0.5)"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hungry!r}])"
     assert watched([sys.executable, "-c", child]).peak > 200e6
