@@ -59,17 +59,6 @@ class Manifold:
             raise CorgiError("a feature is not finite", "look for broken images or embeddings")
         return cls(features, _squared_radii(features, neighbours))
 
-    def share_within(self, points: Features) -> float:
-        """The share of points [m, d] that are in any of the balls."""
-        inside = 0
-        for rows in _blocks(len(points)):
-            found = np.zeros(len(points[rows]), dtype=bool)
-            for columns in _blocks(len(self.features)):
-                distances = _squared_distances(points[rows], self.features[columns])
-                found |= (distances <= self.squared_radii[columns]).any(axis=1)
-            inside += int(found.sum())
-        return inside / len(points)
-
 
 def precision_recall(
     real: Features, generated: Features, neighbours: int = NEIGHBOURS
@@ -98,26 +87,39 @@ def precision_recall(
 
 def between(real: Manifold, generated: Manifold) -> PrecisionRecall:
     """Precision and recall of generated features, from the manifolds of both sets."""
-    return PrecisionRecall(
-        precision=real.share_within(generated.features),
-        recall=generated.share_within(real.features),
-    )
+    precise = np.zeros(len(generated.features), dtype=bool)
+    recalled = np.zeros(len(real.features), dtype=bool)
+    for rows in _blocks(len(precise)):
+        for columns in _blocks(len(recalled)):
+            distances = _squared_distances(generated.features[rows], real.features[columns])
+            precise[rows] |= (distances <= real.squared_radii[columns]).any(axis=1)
+            within = distances <= generated.squared_radii[rows, None]
+            recalled[columns] |= within.any(axis=0)
+    return PrecisionRecall(precision=float(precise.mean()), recall=float(recalled.mean()))
 
 
 def _squared_radii(features: Features, neighbours: int) -> NDArray[np.float64]:
     """To the k-th nearest other feature, squared [n]."""
-    radii = np.empty(len(features))
+    nearest = np.full((len(features), neighbours + 1), np.inf)
     for rows in _blocks(len(features)):
-        nearest = np.empty((len(features[rows]), 0))
         for columns in _blocks(len(features)):
+            if columns.start < rows.start:  # distances are the same there and back
+                continue
             distances = _squared_distances(features[rows], features[columns])
             if rows == columns:
                 np.fill_diagonal(distances, -1)  # itself comes first, whatever rounding says
-            candidates = np.concatenate([nearest, distances], axis=1)
-            few = min(neighbours, candidates.shape[1] - 1)
-            nearest = np.partition(candidates, few, axis=1)[:, : few + 1]
-        radii[rows] = nearest.max(axis=1)
+            else:
+                nearest[columns] = _smallest(nearest[columns], distances.T)
+            nearest[rows] = _smallest(nearest[rows], distances)
+    radii: NDArray[np.float64] = nearest.max(axis=1)
     return radii
+
+
+def _smallest(first: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The smallest of both in each row, as many as there are in `first`, in any order."""
+    columns = first.shape[1]
+    candidates = np.concatenate([first, others], axis=1)
+    return np.partition(candidates, columns - 1, axis=1)[:, :columns]
 
 
 def _blocks(count: int) -> Iterator[slice]:
