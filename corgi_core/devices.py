@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from threading import Lock
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import psutil
 import torch
@@ -21,25 +21,10 @@ from torch import nn
 
 from corgi_core.config import InferencePrecision
 from corgi_core.errors import CorgiError
-from corgi_core.out_of_memory import out_of_memory_explained
 
 BEST = "best"  # the name of the GPU where there is one, else of the CPU
 FLOAT32 = {"tf32": "tf32", "fp32": "ieee"}  # how torch computes products of float32, by precision
-NO_ROOM = "end what else uses the GPU's memory, or compute on another GPU or on the CPU"
 RESERVE = 0.1  # of the memory that is free, left to what is not counted
-
-
-class OnDevice(Protocol):
-    """A model that computes where it was moved to."""
-
-    precision: str
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-
-    def to(self, device: torch.device) -> Any:
-        """Move it, in place."""
 
 
 @dataclass(frozen=True)
@@ -69,34 +54,6 @@ class Device:
 
 
 CPU = Device("cpu")
-
-
-@contextmanager
-def computing_on(device: Device | None, *models: OnDevice) -> Iterator[None]:
-    """Inside, the models compute on a device, in its precision; afterwards where they did before.
-
-    So several models take their turns on a GPU whose memory cannot hold all of them. At the end its
-    unused memory is given back, for other processes.
-
-    Args:
-        device: None leaves the models where they are.
-        models: What computes.
-    """
-    with ExitStack() as after:
-        if device is not None:
-            here = device.here()
-            if here.type == "cuda":
-                after.callback(release_memory)
-            for model in models:
-                after.callback(_put, model, model.device, model.precision)
-                with out_of_memory_explained(f"moving a {type(model).__name__} there", NO_ROOM):
-                    _put(model, here, device.precision)
-        yield
-
-
-def _put(model: OnDevice, device: torch.device, precision: str) -> None:
-    model.to(device)
-    model.precision = precision
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -18,12 +18,14 @@ from corgi_core.config import DECODER_SETTINGS, DecoderSettings, PriorSettings, 
 from corgi_core.decoders.registry import decoder_class, load_decoder
 from corgi_core.io.folders import copy_folder
 from corgi_core.io.model_folder import read_model_config
+from corgi_core.out_of_memory import out_of_memory_explained
 from corgi_core.prior.model import PriorModel
 
 if TYPE_CHECKING:
     from corgi_core.decoders.decoder import Decoder
 
 Model = TypeVar("Model")
+NO_ROOM = "end what else uses the GPU's memory, or compute on another GPU or on the CPU"
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ class StoredPrior(StoredModel):
 
     def open(self, device: torch.device | str, precision: str) -> PriorModel:
         """The prior, on a device."""
-        prior = PriorModel.load(self.folder).to(device)
+        prior = PriorModel.load(self.folder)
         prior.precision = precision
-        return prior
+        with out_of_memory_explained("moving a prior there", NO_ROOM):
+            return prior.to(device)
 
 
 class StoredDecoder(StoredModel):
@@ -105,9 +108,10 @@ class StoredDecoder(StoredModel):
 
     def open(self, device: torch.device | str, precision: str) -> Decoder:
         """The decoder, on a device."""
-        decoder = load_decoder(self.folder).to(device)
+        decoder = load_decoder(self.folder)
         decoder.precision = precision
-        return decoder
+        with out_of_memory_explained(f"moving a {self.kind} decoder there", NO_ROOM):
+            return decoder.to(device)
 
 
 class Latest(Generic[Model]):

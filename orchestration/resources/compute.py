@@ -281,6 +281,7 @@ class Compute(LocalRay):
         """
         from corgi_core.data.array_jobs import ShardWriter
         from corgi_core.data.arrays import finished_store, missing_shards, report_shards
+        from corgi_core.devices import release_memory
 
         missing = missing_shards(folder, job.images, job.spec)
         opened = ShardWriter(job, folder).opened
@@ -296,6 +297,8 @@ class Compute(LocalRay):
             threads = torch.get_num_threads()
             written = map(opened(str(self.device.here()), threads), missing)
         report_shards(written, job.images, missing, job.what)
+        del written  # and the models with it
+        release_memory()
         return finished_store(folder, job.images, job.spec, missing)
 
     def _worth_ray(self, job: ArrayJob, missing: Sequence[MissingShard]) -> bool:
