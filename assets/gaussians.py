@@ -1,5 +1,6 @@
 """The Gaussians that the shifted diffusion starts from."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,6 +15,8 @@ from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.gaussians.fit import BankFit
+
+PASSED_OVER = 100  # embeddings, in the time in which one image is embedded
 
 
 @dg.asset(
@@ -44,7 +47,7 @@ def gaussian_bank(
     variant, chosen = context.partition_key, workspace.preset.gaussians
     encoder_dims, seed = image_embeddings.spec["encoder_dims"], workspace.preset.seed
     training = EmbeddingStream.of_split(images, image_embeddings, "train")
-    mapped = compute.map_over(training.count)
+    mapped = partial(compute.map, images=training.count // PASSED_OVER, uses_device=False)
     metadata: dict[str, Any] = {}
     k = clusters_of(variant)
     if k is None:

@@ -1,8 +1,8 @@
 """Embeddings that are read as often as needed, a shard at a time, and never held all at once.
 
 What is computed from all of them is a sum over parts, each of some consecutive shards. Parts may be
-computed anywhere and in any order; they are merged in the shards' order. So the bits of a result do
-not depend on how many workers computed it.
+computed anywhere, and are merged in the shards' order. So the bits of a result do not depend on how
+many workers computed it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Batches = Iterator[NDArray[np.float32]]
 
 
 class Map(Protocol):
-    """function(common, item) of every item, in any order; `function` can be pickled.
+    """function(common, item) of every item, in their order; `function` can be pickled.
 
     In this process (`map_here`), or on workers (`Compute.map`).
     """
@@ -104,13 +104,7 @@ class EmbeddingStream:
         """
         before = [0, *accumulate(self.counts)]
         parts = [(start, before[start]) for start in range(0, len(self.counts), PART)]
-        waiting: dict[int, Result] = {}
-        following = 0
-        for start, result in mapped(_part, (self, function, common), parts, what):
-            waiting[start] = result
-            while following in waiting:
-                yield waiting.pop(following)
-                following += PART
+        yield from mapped(_part, (self, function, common), parts, what)
 
     def sample(
         self, size: int, seed: int, what: str, mapped: Map = map_here
@@ -175,12 +169,12 @@ class _Stored:
 def _part(
     common: tuple[EmbeddingStream, Callable[[Any, int, Batches], Result], Any],
     part: tuple[int, int],
-) -> tuple[int, Result]:
+) -> Result:
     """What the function makes of the part that starts with a shard, after so many embeddings."""
     (stream, function, rest), (start, first) = common, part
     shards = range(start, min(start + PART, len(stream.counts)))
     batches = (batch for shard in shards for batch in stream.batches(shard))
-    return start, function(rest, first, batches)
+    return function(rest, first, batches)
 
 
 def _chosen(rows: NDArray[np.int64], first: int, batches: Batches) -> NDArray[np.float32]:

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from corgi_core.data.array_jobs import ArrayJob
     from corgi_core.data.arrays import ArrayStore, MissingShard
     from corgi_core.devices import Device
-    from corgi_core.gaussians.stream import Map
     from corgi_core.training.metrics_log import Entry
     from corgi_core.training.run_folder import TrainingResult
     from corgi_core.training.task import Task
@@ -56,8 +55,6 @@ LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
-
-PASSED_OVER = 100  # embeddings, in the time in which one image is embedded, at least
 
 # A laptop's own address changes. Ray on Linux puts that in place of 127.0.0.1, but of no other
 # address of the loopback. Whatever it is, Ray's processes listen on all interfaces, behind a token.
@@ -253,13 +250,6 @@ class Compute(LocalRay):
             gpus = None if uses_device else 0
             results = self._on_workers(opened, items, 1, gpus, lambda item: f"one of the {what}")
         yield from progress.track(results, what, len(items))
-
-    def map_over(self, embeddings: int) -> Map:
-        """`map` where a pass over so many embeddings is worth Ray's start; else in this process."""
-        from corgi_core.gaussians.stream import map_here
-
-        worth = self.num_workers > 0 and embeddings >= PASSED_OVER * self.min_images
-        return self.map if worth else map_here
 
     def arrays(self, job: ArrayJob, folder: Path | UPath) -> ArrayStore:
         """Make the store in `folder` whole: the job's arrays of every shard of its dataset.
