@@ -5,7 +5,7 @@ stand around it (noisy embedding and text embedding in, prediction out), so that
 equally wide; d = 1536 would otherwise cost it nine times as much.
 
 `python -m benchmarks.prior_systems.dalle2` speaks the protocol of `child`, in the environment that
-`environment` makes.
+`benchmarks.environments` makes.
 """
 
 from __future__ import annotations

@@ -13,11 +13,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.prior_systems.environment import dalle2_python
+from benchmarks.environments import python_with
 from benchmarks.prior_systems.system import Case
 from corgi_core.errors import CorgiError
 
 REPOSITORY = Path(__file__).parents[2]
+DALLE2 = Path(__file__).with_name("dalle2-requirements.txt")
 MODULES = {"corgi": "corgi", "diffusers": "diffusers_prior", "dalle2-pytorch": "dalle2"}
 SLOW = 8.0  # seconds of a run, from which on fewer rounds have to do
 SLICES = 12  # of the training time, in turn
@@ -63,20 +64,23 @@ def children(names: Sequence[str], threads: int, home: Path) -> Iterator[list[Ch
     with ExitStack() as stack:
         running = []
         for name in names:
-            python = dalle2_python(home) if name == "dalle2-pytorch" else Path(sys.executable)
+            python = Path(sys.executable)
+            if name == "dalle2-pytorch":
+                python = python_with(DALLE2, home, name)
             process = subprocess.Popen(
                 [python, "-m", f"benchmarks.prior_systems.{MODULES[name]}"],
                 cwd=REPOSITORY, env=environment, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             )  # fmt: skip
-            stack.callback(_end, process)
+            stack.callback(end_child, process)
             running.append(Child(name, process))
         yield running
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end_child(process: subprocess.Popen[str]) -> None:
+    """End a system's process: it reads its questions to the end, and leaves."""
     assert process.stdin
-    process.stdin.close()  # it reads to the end, and leaves
+    process.stdin.close()
     try:
         process.wait(timeout=10)
     except subprocess.TimeoutExpired:
