@@ -1,8 +1,8 @@
 """Photographs in tars → embeddings, beside two other systems: `python -m benchmarks.embedding`.
 
-Ours is the job of the asset `image_embeddings`. Peers: a plain loop of open_clip's encoder over a
-torch DataLoader, and clip-retrieval's inference in an environment of its own. Each is a process on
-the same two cores; they take turns, each of the peers at the best of a few settings.
+Ours is what the asset `image_embeddings` does in one process. Peers: a plain loop of open_clip's
+encoder over a torch DataLoader, and clip-retrieval's inference in an environment of its own. Each
+is a process on the same two cores; they take turns, the peers at the best of a few settings.
 """
 
 from __future__ import annotations
