@@ -22,7 +22,7 @@ from corgi_core.data.manifest import (
 )
 from corgi_core.data.parquet import Row, read_rows, write_table
 from corgi_core.data.present import Present
-from corgi_core.data.shards import Sample, row_of, two_images
+from corgi_core.data.shards import Origin, Sample, row_of, two_images
 from corgi_core.data.skipped import SkippedFile
 from corgi_core.data.splits import Splits
 from corgi_core.data.vectors import VECTOR
@@ -90,16 +90,17 @@ class Addition:
         for tar, images in groupby(samples, key=_tar_of):
             _check_plain(tar)
             name = self._next_name
-            found: list[tuple[Row, str]] = []
+            found: list[tuple[Row, Origin]] = []
             while batch := list(islice(images, _BATCH)):
                 self.found += len(batch)
-                found += [
-                    (row_of(s, name), s.origin.member) for s in self._new_among(batch) if s.origin
-                ]
+                found += [(row_of(s, name), s.origin) for s in self._new_among(batch) if s.origin]
             if found:
                 found.sort(key=lambda pair: pair[0]["key"])
-                rows, members = map(list, zip(*found, strict=True))
-                about = {"members": members}
+                rows = [row for row, _ in found]
+                about = {
+                    "members": [origin.member for _, origin in found],
+                    "ranges": [[origin.start, origin.size] for _, origin in found],
+                }
                 size = int(tar.stat().st_size)
                 self._draft(rows, _Draft(name, size, about, OutsideTar.of(tar)))
 

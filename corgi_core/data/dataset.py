@@ -32,7 +32,7 @@ from corgi_core.data.manifest import (
 from corgi_core.data.parquet import Row, read_frame
 from corgi_core.data.shards import Sample, read_members, read_shard, row_of, two_images, write_shard
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, is_local, local_file, read_json, write_json
+from corgi_core.io.files import digest_of, is_local, read_json, write_json
 from corgi_core.io.folders import atomic_folder, copy_folder, published
 from corgi_core.io.markers import check_replaceable
 
@@ -220,10 +220,12 @@ class Dataset:
             )
         described = read_record(self.folder, shard)
         assert described is not None, f"the manifest of {shard} has no record"
-        keys, members = self.rows(shard, "key")["key"], described.made_from["members"]
-        with local_file(path) as local, local.open("rb") as file:
-            for key, found in zip(keys, read_members(file, members), strict=True):
-                yield key, *found
+        if "ranges" not in described.made_from:
+            raise CorgiError(f"{path} was registered by an older version of Corgi", again)
+        names, ranges = (described.made_from[each] for each in ("members", "ranges"))
+        keys = self.rows(shard, "key")["key"]
+        for key, found in zip(keys, read_members(path, names, ranges), strict=True):
+            yield key, *found
 
     def _damaged(self, path: Path | UPath, why: object) -> CorgiError:
         reason = (isinstance(why, OSError) and why.strerror) or why

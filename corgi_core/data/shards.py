@@ -14,7 +14,7 @@ import struct
 import tarfile
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,17 +24,19 @@ from PIL import Image
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_file
+from corgi_core.io.files import atomic_file, read_ranges
 
 CAPTION_SUFFIXES = ("txt", "json")
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # how every PNG begins, before its width
 
 
 class Origin(NamedTuple):
-    """Where an image lies in a tar that was there before: the tar, and the member's name in it."""
+    """Where an image lies in a tar that was there before."""
 
     tar: Path | UPath
-    member: str
+    member: str  # its name in the tar
+    start: int  # of its bytes, in the tar as it is when unpacked
+    size: int  # in bytes
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,23 @@ def read_shard(file: BinaryIO) -> Iterator[tuple[str, str, bytes]]:
                 yield key, suffix, extracted.read()
 
 
-def read_members(file: BinaryIO, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """(suffix, bytes) of the members of an open tar with these names, in their order.
+def read_members(
+    path: Path | UPath, names: Iterable[str], ranges: Sequence[tuple[int, int]]
+) -> Iterator[tuple[str, bytes]]:
+    """(suffix, bytes) of members of a tar, from their ranges alone, in the given order.
 
-    Raises KeyError for a name that is not there.
+    Args:
+        path: The tar, uncompressed.
+        names: The members' names in it.
+        ranges: Of each the start and the size in bytes.
+
+    Raises:
+        OSError: The tar ends before a member does.
     """
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        members = {member.name: member for member in tar}
-        for name in names:
-            extracted = tar.extractfile(members[name])
-            assert extracted is not None
-            yield split_name(name)[1].rpartition(".")[2], extracted.read()
+    for name, (_, size), content in zip(names, ranges, read_ranges(path, ranges), strict=True):
+        if len(content) < size:
+            raise OSError(f"it ends within {name}")
+        yield split_name(name)[1].rpartition(".")[2], content
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -18,7 +18,14 @@ from typing import Any
 
 from upath import UPath
 
-from corgi_core.io.object_store import content_of, contents_of, download_all, remove_object, upload
+from corgi_core.io.object_store import (
+    content_of,
+    contents_of,
+    download_all,
+    ranges_of,
+    remove_object,
+    upload,
+)
 
 DIGEST_LENGTH = 16
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]  # in names of unfinished files
@@ -142,6 +149,20 @@ def read_each(folder: Path | UPath, names: Sequence[str]) -> list[bytes]:
     if is_local(folder):
         return [Path(str(folder / name)).read_bytes() for name in names]
     return contents_of(UPath(folder), names)
+
+
+def read_ranges(path: Path | UPath, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    """Ranges of a file, each a start and a size in bytes, in their order.
+
+    From an object store many come at once, and those that lie close together by one request.
+    """
+    if not is_local(path):
+        yield from ranges_of(UPath(path), ranges)
+        return
+    with Path(str(path)).open("rb") as file:
+        for start, size in ranges:
+            file.seek(start)
+            yield file.read(size)
 
 
 def remove_file(path: Path | UPath) -> None:

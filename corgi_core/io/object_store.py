@@ -13,6 +13,7 @@ their node. No credentials are sent from one process to another.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 
+AHEAD, GAP = 32 << 20, 1 << 16  # bytes: of ranges fetched at once, and between two of them
 PART = 50 << 20  # bytes; larger files are uploaded in parts of at least that
 S3 = ("s3", "s3a")
 # Defaults of every S3 file system of this process. A listing is never remembered: another process
@@ -71,6 +73,39 @@ def contents_of(folder: UPath, names: Sequence[str]) -> list[bytes]:
             if isinstance(content, Exception):
                 raise content
         return [content for content in found if isinstance(content, bytes)]
+
+
+def ranges_of(path: UPath, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    """Ranges of an object, each a start and a size in bytes, in their order.
+
+    They are fetched `AHEAD` bytes at a time; those with less than `GAP` bytes between them by one
+    request.
+    """
+    batch: list[tuple[int, int]] = []
+    for number, wanted in enumerate(ranges, start=1):
+        batch.append(wanted)
+        if sum(size for _, size in batch) >= AHEAD or number == len(ranges):
+            yield from _fetched(path, batch)
+            batch = []
+
+
+def _fetched(path: UPath, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
+    spans: list[list[int]] = []  # start and end of each request
+    for start, size in sorted(ranges):
+        if spans and start - spans[-1][1] < GAP:
+            spans[-1][1] = max(spans[-1][1], start + size)
+        else:
+            spans.append([start, start + size])
+    starts, ends = ([span[side] for span in spans] for side in (0, 1))
+    with store_errors(path):
+        contents = path.fs.cat_ranges([path.path] * len(spans), starts, ends)
+        for content in contents:
+            if isinstance(content, Exception):
+                raise content
+    for start, size in ranges:
+        number = bisect_right(starts, start) - 1
+        offset = start - starts[number]
+        yield contents[number][offset : offset + size]
 
 
 def remove_object(path: UPath) -> None:

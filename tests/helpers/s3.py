@@ -135,8 +135,13 @@ def door_to(s3: S3) -> Iterator[Door]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """Of clients that were killed nothing is said."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     door = Door(f"http://127.0.0.1:{server.server_port}", [], lambda _: None)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -128,10 +128,10 @@ class TarReader:
             if isinstance(found, Skipped):
                 yield found
                 continue
-            image, content, texts = found
+            image, content, texts, span = found
             key = _unique([folder, stem], image.key, self._keys)
             group = key.removesuffix(image.key) + image.group
-            origin = Origin(shard, image.member.name)
+            origin = span and Origin(shard, image.member.name, *span)
             yield Sample(key, content, texts, split, source, group, image.suffix, origin)
             self._any = True
 
@@ -250,7 +250,7 @@ def _images(
     caption_column: str | None,
     fields: set[str],
     refuse_repeated: bool,
-) -> Iterator[tuple[_Image, bytes, list[str] | None] | Skipped]:
+) -> Iterator[tuple[_Image, bytes, list[str] | None, tuple[int, int] | None] | Skipped]:
     """Every image of a shard with its captions, and what is passed over, reported by `name`."""
     try:
         with _opened(shard) as tar:
@@ -273,7 +273,7 @@ def _images(
                         assert image.captions is not None
                         file = f"{name}: {image.captions.name}"
                         yield Skipped(file, "unusable caption", captions.fault)
-                    yield image, content, captions.texts
+                    yield image, content, captions.texts, _span(tar, image.member)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's, not a decompressor's
@@ -366,6 +366,13 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
     except (KeyError, RecursionError):
         return None
     return None if file is None else file.read()
+
+
+def _span(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[int, int] | None:
+    """Start and size of the bytes of a member that can be read; None where they are in parts."""
+    while member.islnk() or member.issym():  # as `extractfile` does
+        member = tar._find_link_target(member)  # type: ignore[attr-defined]
+    return None if member.issparse() else (member.offset_data, member.size)
 
 
 def _captions(

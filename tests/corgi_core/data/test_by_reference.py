@@ -10,6 +10,8 @@ import pytest
 
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
+from corgi_core.data.manifest import manifest_path, read_record, write_manifest
+from corgi_core.data.parquet import read_rows
 from corgi_core.data.quality import gate
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, noise, tar_with
@@ -95,6 +97,16 @@ def test_a_tar_that_has_changed_or_is_gone_is_refused(tmp_path, tars):
     with pytest.raises(CorgiError, match="has changed"):
         list(raw.samples())
     assert len(list(raw.images("00000"))) == 4
+
+
+def test_a_tar_that_an_older_version_registered_is_refused(tmp_path, tars):
+    raw = registered(tars, tmp_path / "raw")
+    record = read_record(raw.folder, "00001")
+    older = replace(record, made_from={"members": record.made_from["members"]})
+    write_manifest(raw.folder, read_rows(manifest_path(raw.folder, "00001")), older)
+    with pytest.raises(CorgiError, match=r"00001\.tar was registered by an older version") as old:
+        list(raw.images("00001"))
+    assert "--replace" in old.value.remedy
 
 
 def test_what_cannot_be_read_by_reference_is_refused(tmp_path, tars):

@@ -106,7 +106,7 @@ def test_a_first_ingest_that_is_killed_leaves_no_dataset(root, tmp_path):
     assert len(ingest("imagefolder", source, root / "raw", SMALL, 0)) == 3
 
 
-def test_tars_on_the_store_are_registered_where_they_are(s3, root, tmp_path):
+def test_tars_on_the_store_are_registered_where_they_are(s3, root, door, tmp_path):
     for number in range(2):
         files = {f"{number}{row}.png": encoded(noise(f"{number}{row}")) for row in (2, 0, 1)}
         tar_with(tmp_path / "web" / f"{number:05d}.tar", files)
@@ -114,7 +114,10 @@ def test_tars_on_the_store_are_registered_where_they_are(s3, root, tmp_path):
         tar.write_bytes((tmp_path / "web" / f"{number:05d}.tar").read_bytes())
     there = ingest("webdataset", str(root / "web"), root / "raw", SMALL, 0, by_reference=True)
     copied = ingest("webdataset", str(tmp_path / "web"), tmp_path / "raw", SMALL, 0)
+    door.requests.clear()
     assert list(there.samples()) == list(copied.samples())
+    of_tars = [line for line in door.requests if "/web/" in line and line.startswith("GET")]
+    assert len(of_tars) == 2  # a range of each
     assert not [key for key in s3.objects(root.name) if "raw" in key and key.endswith(".tar")]
     (root / "web" / "00001.tar").unlink()
     with pytest.raises(CorgiError, match=r"web/00001\.tar, which is registered by reference"):

@@ -13,7 +13,7 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.io import folders, object_store
-from corgi_core.io.files import atomic_file, read_json, write_json
+from corgi_core.io.files import atomic_file, read_json, read_ranges, write_json
 from corgi_core.io.folders import (
     atomic_folder,
     copy_folder,
@@ -225,6 +225,18 @@ def test_access_that_is_denied_in_the_middle_of_a_write_publishes_nothing(root, 
     door.refused = lambda _: None
     write(root / "model", first="new", second="new")
     assert read(root / "model") == {"first": "new", "second": "new"}
+
+
+def test_ranges_come_in_their_order_and_by_few_requests(root, door, monkeypatch):
+    monkeypatch.setattr(object_store, "GAP", 10)
+    monkeypatch.setattr(object_store, "AHEAD", 60)
+    content = bytes(range(250))
+    (root / "file").write_bytes(content)
+    wanted = [(200, 20), (0, 20), (25, 20), (100, 50), (90, 7), (240, 10)]
+    door.requests.clear()
+    assert list(read_ranges(root / "file", wanted)) == [content[a : a + n] for a, n in wanted]
+    # 60 bytes at a time: 0 to 45 and 200 to 220, then 90 to 150 and 240 to 250
+    assert len(door.requests) == 2 + 2
 
 
 @pytest.mark.parametrize(
