@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"pytorch", "openclip", "ray"},
     pool=DEVICE,
-    metadata=decided_by("encoders", revision=4),
+    metadata=decided_by("encoders", revision=5),
 )
 def clip_encoder(
     context: dg.AssetExecutionContext,

@@ -56,9 +56,11 @@ def gaussian_bank(
         bank, fitted = fit.fit_bank(training, k, encoder_dims, chosen, seed, mapped)
         metadata |= fit_metadata(fitted)
     if is_learned(variant):
+        from corgi_core.data.keys import SplitKeys
+
         task = learned.BankTask(
             chosen, image_embeddings, text_embeddings,
-            images.keys("train"), images.keys("test"), bank,
+            SplitKeys(images, "train"), SplitKeys(images, "test"), bank,
         )  # fmt: skip
         inputs = {"image_embeddings": image_embeddings, "text_embeddings": text_embeddings}
         trained = trainer.train(context, task, chosen.learning, f"bank-{variant}", inputs)

@@ -38,7 +38,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
     owners=OWNERS,
     kinds=KINDS,
     pool=DEVICE,
-    metadata=decided_by("prior", revision=6, partitions="priors"),
+    metadata=decided_by("prior", revision=7, partitions="priors"),
 )
 def prior(
     context: dg.AssetExecutionContext,
@@ -55,6 +55,7 @@ def prior(
     Baseline and shifted priors have the same data, network, steps and seed; the bank of Gaussians
     alone differs.
     """
+    from corgi_core.data.keys import SplitKeys
     from corgi_core.prior.model import PriorModel as Model
     from corgi_core.prior.task import PriorTask
 
@@ -64,7 +65,7 @@ def prior(
         images=image_embeddings,
         texts=text_embeddings,
         captioned=caption_subset,
-        test_keys=images.keys("test"),
+        test_keys=SplitKeys(images, "test"),
         bank=gaussian_bank,
     )
     inputs: dict[str, FolderBacked] = {
@@ -134,7 +135,7 @@ def captioned_decoder(
         replace(workspace.preset.cascade, text_width=text_embeddings.spec["text_width"]),
         **_images(images, pixels, image_embeddings),
         texts=text_embeddings,
-        captioned=caption_subset.keys,
+        captioned=caption_subset,
     )
     inputs: dict[str, FolderBacked] = {
         "pixels": pixels,
@@ -168,6 +169,7 @@ def language_free_decoder(
     With a prior of the caption subset "0%", which is trained on the other sources' captions, it
     generates images in the style of this source.
     """
+    from corgi_core.data.keys import SplitKeys
     from corgi_core.decoders.registry import decoder_task
     from corgi_core.decoders.task import FineTuning
 
@@ -176,7 +178,7 @@ def language_free_decoder(
         settings.shortened(free.tuning),
         clip_encoder,
         **_images(images, pixels, image_embeddings, free.source),
-        tuning=FineTuning(decoder, images.keys("train", free.source)),
+        tuning=FineTuning(decoder, SplitKeys(images, "train", free.source)),
     )
     inputs: dict[str, FolderBacked] = {
         "pixels": pixels, "image_embeddings": image_embeddings, "decoder": decoder
@@ -189,11 +191,13 @@ def _images(
     images: Dataset, pixels: ArrayStore, image_embeddings: ArrayStore, source: str | None = None
 ) -> dict[str, Any]:
     """What every `DecoderTask` learns from: all training images; held out, those of the source."""
+    from corgi_core.data.keys import SplitKeys
+
     return {
         "pixels": pixels,
         "embeddings": image_embeddings,
-        "train_keys": images.keys("train"),
-        "test_keys": images.keys("test", source),
+        "train_keys": SplitKeys(images, "train"),
+        "test_keys": SplitKeys(images, "test", source),
     }
 
 
@@ -212,7 +216,7 @@ def _train_decoder(
     plans = {part: Plan(each, each.training_settings) for part, each in parts.items()}
     trained = trainer.train_in_turn(context, plans, name, inputs)
     decoder = task.assembled([each.model for each in trained.values()], joint_card(trained))
-    images = len(task.order.unique())
+    images = task.image_count
     return materialized(decoder, images=images, **trainings_metadata(trained))
 
 

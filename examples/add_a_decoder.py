@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from corgi_core.config import DataSettings, DecoderSettings, TrainingSettings
 from corgi_core.data.arrays import compute_missing
 from corgi_core.data.ingest import ingest
+from corgi_core.data.keys import SplitKeys
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders.decoder import Decoder, signed, unsigned
 from corgi_core.decoders.registry import load_decoder, register
-from corgi_core.decoders.task import DecoderTask
+from corgi_core.decoders.task import DecoderTask, PictureBatch
 from corgi_core.training.loop import train
 
 
@@ -77,12 +78,9 @@ class LinearTask(DecoderTask[LinearSettings, LinearNetwork]):
         """The trained network as a decoder."""
         return LinearDecoder(model, self.settings, self.embeddings.spec, card)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: Any) -> dict[str, Tensor]:
-        """The mean squared error of the images `rows`."""
-        images = self.order[rows]
-        target = signed(self.training_pixels[images].to(random.device))
-        z = self.training_embeddings[images].to(random.device)
-        return {"loss": (model(z) - target).square().mean()}
+    def loss(self, model: nn.Module, batch: PictureBatch, random: Any) -> dict[str, Tensor]:
+        """The mean squared error of the images."""
+        return {"loss": (model(batch.z.float()) - signed(batch.pixels)).square().mean()}
 
 
 # From here on presets, training, `load_decoder` and `corgi generate --decoder linear` know it.
@@ -122,7 +120,7 @@ def main() -> float:
         embeddings = compute_missing(folder / "embeddings", images, spec, embed, "embeddings")
         task = LinearTask(
             settings, pixels(images, folder / "pixels", 8), embeddings,
-            images.keys("train"), images.keys("test"),
+            SplitKeys(images, "train"), SplitKeys(images, "test"),
         )  # fmt: skip
         result = train(task, training, folder / "run")
         task.decoder(result.model, card={}).save(folder / "decoder")

@@ -16,6 +16,7 @@ import pandas as pd
 
 from corgi_core.config import preset_named
 from corgi_core.data.ingest import ingest
+from corgi_core.data.keys import SplitKeys
 from corgi_core.data.quality import gate
 from corgi_core.data.subsets import CaptionSubset
 from corgi_core.encoders.embed import embed_precomputed, embed_texts
@@ -52,7 +53,7 @@ def train_prior(table: Path, folder: Path) -> tuple[PriorModel, dict[str, float]
     settings = replace(preset.prior, width=64, layers=1, heads=4, training=training)
     task = PriorTask(
         settings, images, texts, CaptionSubset(train_keys, fraction=1.0, seed=0),
-        test_keys=tuple(dataset.keys("test")), bank=bank,
+        test_keys=SplitKeys(dataset, "test"), bank=bank,
     )  # fmt: skip
     result = train(task, training, folder / "prior")
     prior = PriorModel(result.model, bank, settings, texts.spec, card={})

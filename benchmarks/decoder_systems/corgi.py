@@ -13,6 +13,7 @@ from corgi_core.config import DataSettings, preset_named
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
+from corgi_core.data.keys import ListedKeys, SplitKeys
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders.registry import decoder_task
 from corgi_core.decoders.task import DecoderTask
@@ -49,7 +50,8 @@ def task_on(kind: str, case: Case) -> DecoderTask[Any, Any]:
         replace(settings, training=training), ClipEnsemble.load(case.stores / "clip"),
         pixels=ArrayStore.load(case.stores / "pixels"),
         embeddings=ArrayStore.load(case.stores / "embeddings"),
-        train_keys=Dataset.load(case.stores / "images").keys("train"), test_keys=(),
+        train_keys=SplitKeys(Dataset.load(case.stores / "images"), "train"),
+        test_keys=ListedKeys(()),
     )  # fmt: skip
 
 

@@ -63,9 +63,13 @@ class StageTask(Task[Stage]):
         upsamples = self.low is not None
         return Stage(self.stage, *self.conditions, None, upsamples=upsamples)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+    def batch(self, rows: Tensor, random: StepRandom) -> Tensor:
+        """The numbers of the images, which are on the device."""
+        return rows
+
+    def loss(self, model: nn.Module, batch: Tensor, random: StepRandom) -> dict[str, Tensor]:
         """The mean squared error of v, at one (t, noise) an image."""
-        x_0, schedule = self.images[rows], Schedule.shifted_cosine(self.stage.noise_shift)
+        x_0, schedule = self.images[batch], Schedule.shifted_cosine(self.stage.noise_shift)
         t, noise = random.integers(schedule.num_timesteps), random.normal(*x_0.shape[1:])
         inputs, level = [schedule.add_noise(x_0, noise, t)], 0.5 * random.uniform()
         if self.low is not None:
@@ -73,7 +77,7 @@ class StageTask(Task[Stage]):
             low = noised(low, level, random.normal(*low.shape[1:]))
             inputs.append(upsampled(low, self.stage.size))
         cond_mask = random.uniform() >= 0.1
-        predicted = model(torch.cat(inputs, dim=1), t, level, self.z[rows], cond_mask)
+        predicted = model(torch.cat(inputs, dim=1), t, level, self.z[batch], cond_mask)
         alphas_cumprod = schedule.alphas_cumprod.to(t.device)[t]
         return {"loss": F.mse_loss(predicted, target("v", x_0, noise, alphas_cumprod))}
 

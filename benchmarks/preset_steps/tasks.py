@@ -19,6 +19,7 @@ from corgi_core.config import (
     TrainingSettings,
     clusters_of,
 )
+from corgi_core.data.keys import ListedKeys
 from corgi_core.data.subsets import CaptionSubset
 from corgi_core.decoders.cascade.task import CascadeTask
 from corgi_core.decoders.registry import decoder_task
@@ -83,7 +84,7 @@ def _prior_task(preset: Preset, stores: Stores) -> PriorTask:
         images=stores.embeddings(),
         texts=stores.texts(text_width, tokens),
         captioned=CaptionSubset(stores.keys, 1.0, 0),
-        test_keys=(),
+        test_keys=ListedKeys(()),
         bank=stores.bank(max(clusters_of(variant) or 1 for variant in preset.variants)),
     )
 
@@ -94,7 +95,7 @@ def _decoder_task(model: SizedModel, stores: Stores) -> Task[Any]:
         raise CorgiError(f"{model.name} learns from several samples", "leave it out with --models")
     inputs: dict[str, Any] = {
         "pixels": stores.pixels(settings.image_size), "embeddings": stores.embeddings(),
-        "train_keys": tuple(stores.keys), "test_keys": (),
+        "train_keys": ListedKeys(tuple(stores.keys)), "test_keys": ListedKeys(()),
     }  # fmt: skip
     if isinstance(settings, CascadeSettings):
         assert model.stage is not None

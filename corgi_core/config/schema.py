@@ -61,9 +61,12 @@ class TrainingSettings:
     ema_decay: Decay = 0.999
     # "bf16" (autocast); "auto" is bf16 where the hardware has instructions for it, else fp32
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    # rows that are shuffled together, an epoch's shards being permuted; all, where there are fewer
+    shuffle_window: Count = 1_048_576
     # how it is computed, like the number of workers: no part of a run's identity
     accumulation: Count = field(default=1, compare=False)  # microbatches of a worker's batch
     compile: Switch = field(default=False, compare=False)  # torch.compile: slow first, then faster
+    cache_gigabytes: Positive = field(default=50.0, compare=False)  # a machine's disk for s3://
     checkpoint_every: Count = 200  # steps
     evaluate_every: Count = 200  # steps
     seed: Whole = 0

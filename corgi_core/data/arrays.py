@@ -20,8 +20,10 @@ import numpy as np
 import safetensors.numpy
 from upath import UPath
 
+from corgi_core.data.mapped import mapped_arrays
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.errors import CorgiError
+from corgi_core.io.disk_cache import copy_of
 from corgi_core.io.files import (
     atomic_file,
     digest_of,
@@ -138,6 +140,43 @@ class ArrayStore:
         """How many rows a shard has; its file is not read."""
         return int(self._index["shards"][shard]["rows"])
 
+    def shard_digest(self, shard: str) -> str:
+        """Names one shard's content."""
+        sha256: str = self._index["shards"][shard]["sha256"]
+        return sha256
+
+    def images_in(self, shard: str) -> int:
+        """What `rows_in` says, where other arrays are computed from these."""
+        return self.rows_in(shard)
+
+    def shard_keys(self, shard: str) -> np.ndarray:
+        """The keys of one shard's rows, to find rows by. The file is not verified for them."""
+        try:
+            return _read_keys(self._mapped(shard, [_KEYS], verified=False)[0])
+        except ValueError:
+            return _read_keys(self._mapped(shard, [_KEYS])[0])  # raises: the file is damaged
+
+    def mapped(self, shard: str, name: str) -> np.ndarray:
+        """One shard's rows of the array `name` as they lie on the disk, mapped into memory.
+
+        Of a store that is not on a disk, a copy of the shard is (`disk_cache`).
+        The file is verified when this process first asks for it; CorgiError if it is damaged.
+        """
+        return self._mapped(shard, [name])[0]
+
+    def mapped_ragged(self, shard: str, name: str) -> RaggedArray:
+        """One shard's rows of the ragged array `name`, as `mapped` has them."""
+        return RaggedArray(*self._mapped(shard, [name + _VALUES, name + _OFFSETS]))
+
+    def _mapped(
+        self, shard: str, names: Sequence[str], *, verified: bool = True
+    ) -> list[np.ndarray]:
+        path, sha256 = self.folder / f"{shard}.safetensors", self.shard_digest(shard)
+        local = Path(str(path)) if is_local(path) else copy_of(UPath(path), sha256)
+        arrays = mapped_arrays(local, sha256 if verified else None)
+        self._check_there(arrays, names)
+        return [arrays[name] for name in names]
+
     def read_shard(self, shard: str, name: str) -> np.ndarray:
         """One shard's rows of the array `name` (or "keys"); a CorgiError if its file is damaged."""
         return self._read(shard, name)[0]
@@ -176,13 +215,16 @@ class ArrayStore:
         if hashlib.sha256(content).hexdigest() != self._index["shards"][shard]["sha256"]:
             raise CorgiError(f"{path} is damaged: its SHA-256 is wrong", _REMEDY)
         arrays = safetensors.numpy.load(content)
+        self._check_there(arrays, names)
+        return [_read_keys(arrays[n]) if n == _KEYS else arrays[n] for n in names]
+
+    def _check_there(self, arrays: Mapping[str, np.ndarray], names: Iterable[str]) -> None:
         if absent := [name for name in names if name not in arrays]:
             known = ", ".join(sorted({_plain(name) for name in arrays} - {_KEYS}))
             raise CorgiError(
                 f"{self.folder} has no array {_plain(absent[0])!r} of that kind",
                 f"choose one of {known}",
             )
-        return [_read_keys(arrays[n]) if n == _KEYS else arrays[n] for n in names]
 
     def rows_of(self, keys: Iterable[str]) -> np.ndarray:
         """The rows, [n] of int64, of `keys` in their order; all of a key's rows, in row order."""

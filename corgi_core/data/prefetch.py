@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -16,7 +16,7 @@ _AHEAD = 2  # results a thread that are under way or wait, so that one slow item
 
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """function(item) of every item, in their order, computed ahead by threads.
 
     The items are taken in the caller's thread, and only as the results are: memory holds no more

@@ -33,6 +33,10 @@ class CaptionSubset:
         """Names the content: keys, fraction and seed."""
         return digest_of(self.keys.tolist(), self.fraction, self.seed)
 
+    def among(self, shard: str, keys: np.ndarray) -> np.ndarray:
+        """Which of the keys [n] of that shard are in the subset: [n] of bool."""
+        return np.isin(keys, self.keys)
+
     def __len__(self) -> int:
         return len(self.keys)
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from corgi_core.config import DecoderSettings, TrainingSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.balance import repeats_of
+from corgi_core.data.keys import KeySet
 from corgi_core.data.resizing import at_size, check_stored_size
+from corgi_core.data.rows import ChosenRows
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
@@ -32,12 +35,19 @@ S = TypeVar("S", bound=DecoderSettings)
 N = TypeVar("N", bound=nn.Module)
 
 
+class PictureBatch(NamedTuple):
+    """Training images: pixels uint8 [b, 3, s, s], and their embeddings z [b, d] as stored."""
+
+    pixels: Tensor
+    z: Tensor
+
+
 @dataclass(frozen=True)
 class FineTuning:
     """A decoder that training starts from, and the training images that it continues on."""
 
     start: Decoder
-    keys: tuple[str, ...]
+    keys: KeySet
 
 
 @dataclass
@@ -52,13 +62,11 @@ class DecoderTask(Task[N], Generic[S, N]):
     settings: S
     pixels: ArrayStore
     embeddings: ArrayStore
-    train_keys: Collection[str]
-    test_keys: Collection[str]
+    train_keys: KeySet
+    test_keys: KeySet
     tuning: FineTuning | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        self.train_keys = tuple(sorted(self.train_keys))
-        self.test_keys = tuple(sorted(self.test_keys))
         check_stored_size(self.pixels.spec["size"], self.settings.image_size, "decoder")
         if self.tuning is not None:
             self._check_start(self.tuning.start)
@@ -87,13 +95,16 @@ class DecoderTask(Task[N], Generic[S, N]):
         return self.settings.image_size
 
     def prepare_data(self, folder: Path) -> None:
-        """Look for near twins once: the other workers and the next attempts read what was found."""
-        of = digest_of(self.embeddings.digest, self.train_keys, self.settings.balanced)
-        path = folder / f"repeats-{of}.safetensors"
-        if not path.exists():
-            with atomic_file(path) as temporary:
-                save_file({"repeats": self.repeats}, str(temporary))
-        self.repeats = load_file(path)["repeats"]
+        """Count the images, and look for near twins, once: others read what was found."""
+        self.images.prepare(folder, "training-images")
+        if self.settings.balanced:
+            of = digest_of(self.embeddings.digest, self.train_keys.digest)
+            path = folder / f"repeats-{of}.safetensors"
+            if not path.exists():
+                with atomic_file(path) as temporary:
+                    save_file({"repeats": self.repeats}, str(temporary))
+            self.repeats = load_file(path)["repeats"]
+        self.training.prepare(folder, "training-rows")
 
     def prepare(self, model: N) -> None:
         """Set statistics of the training images, or all weights of the decoder to continue from."""
@@ -117,11 +128,30 @@ class DecoderTask(Task[N], Generic[S, N]):
     @property
     def rows(self) -> int:
         """Number of training rows."""
-        return len(self.order)
+        return len(self.training)
+
+    @property
+    def shard_rows(self) -> list[int]:
+        """Number of training rows in each shard."""
+        return self.training.shard_rows
+
+    @property
+    def image_count(self) -> int:
+        """Number of images that are trained on."""
+        if self.tuning is None:
+            return len(self.images)
+        return sum(
+            int(np.count_nonzero(self._repeats_in(shard)))
+            for shard in range(len(self.embeddings.shards))
+        )
+
+    def batch(self, rows: Tensor, random: StepRandom) -> Any:
+        """The images of rows [b]."""
+        return self.pictures(self.training, rows)
 
     def evaluate(self, model: N) -> dict[str, float]:
         """Root mean square error of decoded held-out embeddings, of pixel values in 0…1."""
-        if not self.test_keys:
+        if not len(self.held_out[0]):
             return {}
         decoder, (pixels, z) = self.decoder(model, card={}), self.held_out
         total = 0.0
@@ -147,37 +177,53 @@ class DecoderTask(Task[N], Generic[S, N]):
         return tuple(self.embeddings.spec["encoder_dims"])
 
     @cached_property
-    def training_embeddings(self) -> Tensor:
-        """float32 [n, d], in the order of the training keys."""
-        return self.embeddings_of(self.train_keys)
+    def images(self) -> ChosenRows:
+        """The training images, each once."""
+        return ChosenRows(self.embeddings, self.train_keys)
 
     @cached_property
-    def training_pixels(self) -> Tensor:
-        """uint8 [n, 3, s, s], in the order of the training keys."""
-        return self.pixels_of(self.train_keys)
+    def training(self) -> ChosenRows:
+        """The training rows: the images that are trained on, some of them several times."""
+        if self.tuning is None and not self.settings.balanced:
+            return self.images
+        return ChosenRows(self.embeddings, self.train_keys, repeats=self._repeats_in)
 
     @cached_property
-    def order(self) -> Tensor:
-        """Training row → number of its image, long [rows]; an image has `repeats` rows."""
-        repeats = self.repeats
+    def repeats(self) -> NDArray[np.uint8]:
+        """How often a `balanced` epoch uses each training image, uint8 [n], by near twins."""
+        return repeats_of(self.training_embeddings.numpy())
+
+    def _repeats_in(self, shard: int) -> NDArray[np.uint8]:
+        """How often an epoch uses each training image of a shard; those not tuned on, never."""
+        count = int(self.images.counts[shard])
+        repeats = np.ones(count, np.uint8)
+        if self.settings.balanced:
+            first = int(self.images.counts[:shard].sum())
+            repeats = self.repeats[first : first + count]
         if self.tuning is not None:
-            tuned = np.isin(tuple(self.train_keys), self.tuning.keys)
-            repeats = torch.where(torch.from_numpy(tuned), repeats, 0)
-        return torch.repeat_interleave(repeats.long())
+            keys = self.images.shard_keys(shard)
+            tuned = self.tuning.keys.among(self.embeddings.shards[shard], keys)
+            repeats = np.where(tuned, repeats, 0).astype(np.uint8)
+        return repeats
+
+    @property
+    def training_embeddings(self) -> Tensor:
+        """float32 [n, d] of all training images, in their order."""
+        (z,) = self.images.gather(torch.arange(len(self.images)), (self.embeddings, "image"))
+        return z.float()
+
+    def pictures(self, images: ChosenRows, rows: Tensor) -> PictureBatch:
+        """The given rows [b] of some images."""
+        wanted = (self.pixels, "pixels"), (self.embeddings, "image")
+        pixels, z = images.gather(rows, *wanted)
+        return PictureBatch(at_size(pixels, self.pixel_size), z)
 
     @cached_property
-    def repeats(self) -> Tensor:
-        """How often an epoch uses each training image, uint8 [n]: once, if not `balanced`."""
-        if not self.settings.balanced:
-            return torch.ones(len(self.train_keys), dtype=torch.uint8)
-        return torch.from_numpy(repeats_of(self.training_embeddings.numpy()))
-
-    @cached_property
-    def held_out(self) -> tuple[Tensor, Tensor]:
-        """Pixels uint8 [n, 3, s, s] and embeddings [n, d] of evenly spaced held-out images."""
-        spaced = np.linspace(0, len(self.test_keys) - 1, HELD_OUT_IMAGES).astype(int)
-        keys = [tuple(self.test_keys)[i] for i in np.unique(spaced)]
-        return self.pixels_of(keys), self.embeddings_of(keys)
+    def held_out(self) -> PictureBatch:
+        """Evenly spaced held-out images, at most 256."""
+        images = ChosenRows(self.embeddings, self.test_keys)
+        pixels, z = self.pictures(images, images.spaced(HELD_OUT_IMAGES))
+        return PictureBatch(pixels, z.float())
 
     def _check_start(self, start: Decoder) -> None:
         wanted = (self.settings.kind, self.settings.image_size, self.embeddings.spec["encoder"])
@@ -188,16 +234,6 @@ class DecoderTask(Task[N], Generic[S, N]):
                     f"the decoder to fine-tune has the {what} {given}, wanted is {here}",
                     "fine-tune a decoder of the present preset and embeddings",
                 )
-
-    def pixels_of(self, keys: Collection[str]) -> Tensor:
-        """uint8 [n, 3, s, s] of the images `keys`; s is `pixel_size`."""
-        stored = torch.from_numpy(self.pixels.read("pixels")[self.pixels.rows_of(keys)])
-        return at_size(stored, self.pixel_size)
-
-    def embeddings_of(self, keys: Collection[str]) -> Tensor:
-        """float32 [n, d] of the images `keys`."""
-        z = self.embeddings.read("image")[self.embeddings.rows_of(keys)]
-        return torch.from_numpy(z.astype(np.float32))
 
 
 def perturbed_embeddings(

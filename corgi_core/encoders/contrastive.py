@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 from open_clip.loss import ClipLoss
 from torch import Tensor
 from torch.nn import functional as F
 
+from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
 from corgi_core.encoders.similarity import mean_encoder_cosine, recall_at
+from corgi_core.encoders.tokens import TokenEncoder
 
 LARGEST_SCALE = math.log(100)  # of the logits, as CLIP clips it
 ZOOM = 0.15  # images grow or shrink by at most this share
@@ -19,6 +23,7 @@ SHIFT = 0.06  # of the side, in either direction
 ANGLE = 0.15  # radians
 CONTRAST = 0.1
 BRIGHTNESS = 0.05
+HELD_OUT_IMAGES = 4096  # of which retrieval is measured
 JITTER_NUMBERS = 6  # uniform numbers that `jittered` needs for one image
 
 
@@ -54,14 +59,27 @@ def jittered(pixels: Tensor, uniform: Tensor) -> Tensor:
     return (1 - ink) * gain + (BRIGHTNESS * brightness).view(-1, 1, 1, 1)
 
 
-def captions_by_split(images: Dataset) -> dict[str, list[tuple[str, str]]]:
-    """Pairs (key, caption) by split; of a held-out image its first caption only."""
-    captions: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
-    columns = (images.manifest[column] for column in ("key", "captions", "split"))
-    for key, texts, split in zip(*columns, strict=True):
-        used = (texts or [])[: None if split == "train" else 1]
-        captions[split].extend((key, text) for text in used)
-    return captions
+def pooled_captions(text: TokenEncoder, images: Dataset, folder: Path) -> ArrayStore:
+    """Every caption of the images, encoded and pooled, a shard at a time.
+
+    Args:
+        text: The frozen encoder.
+        images: The dataset with the captions.
+        folder: Where the arrays are stored; shards that are there already are not computed again.
+
+    Returns:
+        "pooled" float32 [n, w], one row a caption, its key being its image's.
+    """
+
+    def pooled(shard: str) -> Arrays:
+        rows = images.rows(shard, "key", "captions")
+        by_image = zip(rows["key"], rows["captions"], strict=True)
+        pairs = [(key, caption) for key, captions in by_image for caption in captions or []]
+        keys = np.array([key for key, _ in pairs], dtype=str)
+        return {"keys": keys, "pooled": text.pooled([caption for _, caption in pairs]).numpy()}
+
+    spec = {"text_encoder": text.digest, "text_tokens": text.max_tokens}
+    return compute_missing(folder, images, spec, pooled, "captions")
 
 
 def held_out_retrieval(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -140,6 +140,34 @@ def ragged(tokens: Tensor, mask: Tensor) -> RaggedArray:
     return RaggedArray.of_lengths(tokens[mask].cpu().numpy(), lengths)
 
 
+class PackedTokens(NamedTuple):
+    """Ragged tokens of n captions as a batch that is copied to a device without padding.
+
+    values [m, w] are all tokens as stored, positions long [m] are theirs in the padded batch
+    [n · T, w], and mask bool [n, T] is true where there is a token; T ≥ 1.
+    """
+
+    values: Tensor
+    positions: Tensor
+    mask: Tensor
+
+
+def packed(tokens: RaggedArray) -> PackedTokens:
+    """Tokens of captions, on the CPU."""
+    lengths = tokens.lengths
+    mask = np.arange(max(1, lengths.max(initial=0))) < lengths[:, None]
+    positions = torch.from_numpy(np.flatnonzero(mask))
+    return PackedTokens(torch.from_numpy(tokens.values), positions, torch.from_numpy(mask))
+
+
+def unpacked(tokens: PackedTokens) -> tuple[Tensor, Tensor]:
+    """Tokens float32 [n, T, w], zero where there is none, and the mask; on the tokens' device."""
+    values, positions, mask = tokens
+    batch = torch.zeros(*mask.shape, values.shape[1], device=values.device)
+    batch.view(mask.numel(), values.shape[1]).index_copy_(0, positions, values.float())
+    return batch, mask
+
+
 def padded(tokens: RaggedArray, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Ragged tokens as a batch, padded to the longest caption; what is copied has no padding.
 
@@ -151,13 +179,7 @@ def padded(tokens: RaggedArray, device: torch.device | str = "cpu") -> tuple[Ten
         Tokens float32 [n, T, w] and mask bool [n, T], T ≥ 1. Where the mask is False the vectors
         are zero.
     """
-    lengths = tokens.lengths
-    mask = np.arange(max(1, lengths.max(initial=0))) < lengths[:, None]
-    there = torch.from_numpy(np.flatnonzero(mask)).to(device)
-    values = torch.from_numpy(tokens.values).to(device).float()
-    batch = torch.zeros(*mask.shape, values.shape[1], device=device)
-    batch.view(mask.size, values.shape[1]).index_copy_(0, there, values)
-    return batch, torch.from_numpy(mask).to(device)
+    return unpacked(PackedTokens(*(part.to(device) for part in packed(tokens))))
 
 
 def mean_pooled(tokens: Tensor, mask: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
@@ -24,15 +25,18 @@ from torch.nn import functional as F
 from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.data.keys import SplitKeys
 from corgi_core.data.resizing import at_size, check_stored_size
+from corgi_core.data.rows import ChosenRows
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import (
+    HELD_OUT_IMAGES,
     JITTER_NUMBERS,
     LARGEST_SCALE,
-    captions_by_split,
     global_clip_loss,
     held_out_retrieval,
     jittered,
+    pooled_captions,
 )
 from corgi_core.encoders.open_clip_model import OpenClipModel
 from corgi_core.encoders.tokens import (
@@ -75,15 +79,11 @@ class DualEncoder(nn.Module):
         return F.normalize(self.projection(pooled).float(), dim=-1)
 
 
-@dataclass
-class Pairs:
-    """Images and captions in memory: pixels uint8 [n, 3, s, s]; pooled text float32 [n, w]."""
+class Pairs(NamedTuple):
+    """Images and captions: pixels uint8 [n, 3, s, s]; pooled text float32 [n, w]."""
 
     pixels: Tensor
     pooled: Tensor
-
-    def __len__(self) -> int:
-        return len(self.pooled)
 
 
 @dataclass
@@ -103,33 +103,34 @@ class ClipTask(Task[DualEncoder]):
     def __post_init__(self) -> None:
         check_stored_size(self.pixels.spec["size"], self.settings.image_size, "CLIP encoder")
 
-    @cached_property
-    def _captions(self) -> dict[str, list[tuple[str, str]]]:
-        captions = captions_by_split(self.images)
-        if not captions["train"]:
-            raise CorgiError(
-                "no training image has a caption, so no CLIP model can be trained",
-                "ingest captions, or name pretrained encoders in encoders.clip",
-            )
-        return captions
+    def prepare_data(self, folder: Path) -> None:
+        """Pool all captions once, in <folder>/pooled, and count them: others read that."""
+        text = TokenEncoder.load(self.settings.text, self.settings.text_tokens)
+        self._texts = pooled_captions(text, self.images, folder / "pooled")
+        self._training.prepare(folder, "training-captions")
 
     @cached_property
-    def _pairs(self) -> dict[str, Pairs]:
-        text = TokenEncoder.load(self.settings.text, self.settings.text_tokens)
-        pixels = self.pixels.read("pixels")
-        pairs = {}
-        for split, captions in self._captions.items():
-            rows = self.pixels.rows_of(key for key, _ in captions)
-            pairs[split] = Pairs(
-                at_size(torch.from_numpy(pixels[rows]), self.settings.image_size),
-                text.pooled([caption for _, caption in captions]),
-            )
-        return pairs
+    def _texts(self) -> ArrayStore:
+        raise RuntimeError("prepare_data comes first")
+
+    @cached_property
+    def _training(self) -> ChosenRows:
+        return ChosenRows(self._texts, SplitKeys(self.images, "train"))
 
     @property
     def rows(self) -> int:
         """The number of captions of training images."""
-        return len(self._captions["train"])
+        if not (count := len(self._training)):
+            raise CorgiError(
+                "no training image has a caption, so no CLIP model can be trained",
+                "ingest captions, or name pretrained encoders in encoders.clip",
+            )
+        return count
+
+    @property
+    def shard_rows(self) -> list[int]:
+        """The number of captions of training images in each shard."""
+        return self._training.shard_rows
 
     def build(self) -> DualEncoder:
         """The model of the settings' architecture, freshly initialised."""
@@ -138,24 +139,34 @@ class ClipTask(Task[DualEncoder]):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+    def batch(self, rows: Tensor, random: StepRandom) -> Pairs:
+        """The captions of rows [b] with their images."""
+        return self._pairs(self._training, rows)
+
+    def loss(self, model: nn.Module, batch: Pairs, random: StepRandom) -> dict[str, Tensor]:
         """CLIP's symmetric cross-entropy, with the global batch's other captions as negatives."""
-        pairs = self._pairs["train"]
-        pixels = pairs.pixels[rows].to(random.device) / 255
-        pixels = jittered(pixels, random.uniform(JITTER_NUMBERS))
-        image, text, scale = model(pixels, pairs.pooled[rows].to(random.device))
+        pixels = jittered(batch.pixels / 255, random.uniform(JITTER_NUMBERS))
+        image, text, scale = model(pixels, batch.pooled)
         return {"loss": global_clip_loss(image, text, scale), "logit_scale": scale}
 
     @torch.no_grad()
     def evaluate(self, model: DualEncoder) -> dict[str, float]:
-        """Held-out retrieval: caption i belongs to image i, of all held-out images."""
-        pairs, device = self._pairs["test"], model.logit_scale.device
-        if not len(pairs):
+        """Held-out retrieval: caption i belongs to image i, of at most 4,096 held-out images."""
+        captions = ChosenRows(self._texts, SplitKeys(self.images, "test"), first_only=True)
+        rows, device = captions.spaced(HELD_OUT_IMAGES), model.logit_scale.device
+        image, text = [], []
+        for chunk in torch.split(rows, _BATCH):
+            pixels, pooled = self._pairs(captions, chunk)
+            image.append(model.encode_images(pixels.to(device) / 255))
+            text.append(model.encode_texts(pooled.to(device)))
+        if not image:
             return {}
-        batches = torch.split(pairs.pixels, _BATCH)
-        image = torch.cat([model.encode_images(batch.to(device) / 255) for batch in batches])
-        text = model.encode_texts(pairs.pooled.to(device))
-        return held_out_retrieval(text, image, [image.shape[1]])
+        return held_out_retrieval(torch.cat(text), torch.cat(image), [image[0].shape[1]])
+
+    def _pairs(self, captions: ChosenRows, rows: Tensor) -> Pairs:
+        wanted = (self.pixels, "pixels"), (self._texts, "pooled")
+        pixels, pooled = captions.gather(rows, *wanted)
+        return Pairs(at_size(pixels, self.settings.image_size), pooled)
 
     def ensemble(self, model: DualEncoder, card: Mapping[str, Any]) -> ClipEnsemble:
         """The trained parts put back into an open_clip model, as an ensemble of one."""

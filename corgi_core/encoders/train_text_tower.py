@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,15 @@ from torch.nn import functional as F
 from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.data.keys import SplitKeys
+from corgi_core.data.rows import ChosenRows
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import (
+    HELD_OUT_IMAGES,
     LARGEST_SCALE,
-    captions_by_split,
     global_clip_loss,
     held_out_retrieval,
+    pooled_captions,
 )
 from corgi_core.encoders.fitted_text_tower import FittedTextTower, projection
 from corgi_core.encoders.similarity import unit_per_encoder
@@ -50,6 +54,13 @@ class TextHeads(nn.Module):
         return texts, self.logit_scale.clamp(max=LARGEST_SCALE).exp()
 
 
+class Pairs(NamedTuple):
+    """Captions and images: pooled text float32 [n, w]; image embeddings [n, d] as stored."""
+
+    pooled: Tensor
+    image: Tensor
+
+
 @dataclass
 class TextTowerTask(Task[TextHeads]):
     """Training of the text towers (a `Task` of the training loop). A row is a training caption."""
@@ -69,53 +80,64 @@ class TextTowerTask(Task[TextHeads]):
     def _text(self) -> TokenEncoder:
         return TokenEncoder.load(self.settings.text, self.settings.text_tokens)
 
-    @cached_property
-    def _captions(self) -> dict[str, list[tuple[str, str]]]:
-        captions = captions_by_split(self.images)
-        if not captions["train"]:
-            raise CorgiError(
-                "no training embedding has a caption, so no text tower can be fitted to them",
-                "ingest captions with the embeddings (--caption-column names their column)",
-            )
-        return captions
+    def prepare_data(self, folder: Path) -> None:
+        """Pool all captions once, in <folder>/pooled, and count them: others read that."""
+        self._texts = pooled_captions(self._text, self.images, folder / "pooled")
+        self._training.prepare(folder, "training-captions")
 
     @cached_property
-    def _pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Pooled text [n, w] and image embeddings [n, d], unit under each encoder, by split."""
-        image = torch.from_numpy(self.embeddings.read("image")).float()
-        image = unit_per_encoder(image, self.encoder_dims)
-        pairs = {}
-        for split, captions in self._captions.items():
-            rows = self.embeddings.rows_of(key for key, _ in captions)
-            pooled = self._text.pooled([caption for _, caption in captions])
-            pairs[split] = pooled, image[torch.from_numpy(rows)]
-        return pairs
+    def _texts(self) -> ArrayStore:
+        raise RuntimeError("prepare_data comes first")
+
+    @cached_property
+    def _training(self) -> ChosenRows:
+        return ChosenRows(self._texts, SplitKeys(self.images, "train"))
 
     @property
     def rows(self) -> int:
         """The number of captions of training embeddings."""
-        return len(self._captions["train"])
+        if not (count := len(self._training)):
+            raise CorgiError(
+                "no training embedding has a caption, so no text tower can be fitted to them",
+                "ingest captions with the embeddings (--caption-column names their column)",
+            )
+        return count
+
+    @property
+    def shard_rows(self) -> list[int]:
+        """The number of captions of training embeddings in each shard."""
+        return self._training.shard_rows
 
     def build(self) -> TextHeads:
         """The projections, freshly initialised."""
         return TextHeads(self._text.width, self.encoder_dims)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+    def batch(self, rows: Tensor, random: StepRandom) -> Pairs:
+        """The captions of rows [b] with their images."""
+        return self._pairs(self._training, rows)
+
+    def loss(self, model: nn.Module, batch: Pairs, random: StepRandom) -> dict[str, Tensor]:
         """CLIP's symmetric cross-entropy under every encoder, averaged."""
-        pooled, image = (part[rows].to(random.device) for part in self._pairs["train"])
-        texts, scale = model(pooled)
+        texts, scale = model(batch.pooled)
+        image = unit_per_encoder(batch.image.float(), self.encoder_dims)
         images = torch.split(image, list(self.encoder_dims), dim=1)
         losses = [global_clip_loss(i, t, scale) for i, t in zip(images, texts, strict=True)]
         return {"loss": torch.stack(losses).mean(), "logit_scale": scale}
 
     @torch.no_grad()
     def evaluate(self, model: TextHeads) -> dict[str, float]:
-        """Held-out retrieval: caption i belongs to image i, of all held-out images."""
-        pooled, image = (part.to(model.logit_scale.device) for part in self._pairs["test"])
+        """Held-out retrieval: caption i belongs to image i, of at most 4,096 held-out images."""
+        captions = ChosenRows(self._texts, SplitKeys(self.images, "test"), first_only=True)
+        pairs = self._pairs(captions, captions.spaced(HELD_OUT_IMAGES))
+        pooled, image = (part.to(model.logit_scale.device) for part in pairs)
         if not len(image):
             return {}
+        image = unit_per_encoder(image.float(), self.encoder_dims)
         text = torch.cat(model(pooled)[0], dim=1)
         return held_out_retrieval(text, image, self.encoder_dims)
+
+    def _pairs(self, captions: ChosenRows, rows: Tensor) -> Pairs:
+        return Pairs(*captions.gather(rows, (self._texts, "pooled"), (self.embeddings, "image")))
 
     def ensemble(self, model: TextHeads, card: Mapping[str, Any]) -> ClipEnsemble:
         """The fitted text towers as the ensemble that the embeddings belong to."""

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from corgi_core.config import GaussianSettings
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.keys import KeySet
+from corgi_core.data.rows import ChosenRows
 from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
@@ -30,6 +32,7 @@ from corgi_core.training.task import Task
 # This is still little against noise of 1, so sampling may start from pure noise. Whitened by a
 # hundredth, it would not be.
 MAX_SCALING = 10.0
+HELD_OUT_CAPTIONS = 4096
 
 
 class LearnedBank(nn.Module):
@@ -94,27 +97,42 @@ class BankTask(Task[LearnedBank]):
     settings: GaussianSettings
     images: ArrayStore
     texts: ArrayStore
-    train_keys: tuple[str, ...]  # images without a caption are not used
-    test_keys: tuple[str, ...]
+    train_keys: KeySet  # images without a caption are not used
+    test_keys: KeySet
     fitted: GaussianBank
 
     @property
     def rows(self) -> int:
         """How many training captions there are."""
-        if not (count := len(self._training[0])):
+        if not (count := len(self._training)):
             raise CorgiError(
                 "no training image has a caption, so no Gaussian is ever chosen",
                 "ingest captions, or take a variant whose bank is not learned",
             )
         return count
 
+    @property
+    def shard_rows(self) -> list[int]:
+        """How many training captions each shard has."""
+        return self._training.shard_rows
+
+    def prepare_data(self, folder: Path) -> None:
+        """Count the captions once: others read the counts."""
+        self._training.prepare(folder, "training-captions")
+
     def build(self) -> LearnedBank:
         """The bank to start from: the fitted one."""
         return LearnedBank(self.fitted)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """Equation (5), one z_T a caption. rows [b] → the loss and its two terms."""
-        z_0, text = (pairs[rows].to(random.device).float() for pairs in self._training)
+    def batch(self, rows: Tensor, random: StepRandom) -> tuple[Tensor, Tensor]:
+        """Image and text embeddings of captions, [b, d] as stored."""
+        return self._pairs(self._training, rows)
+
+    def loss(
+        self, model: nn.Module, batch: tuple[Tensor, Tensor], random: StepRandom
+    ) -> dict[str, Tensor]:
+        """Equation (5), one z_T a caption: the loss and its two terms."""
+        z_0, text = (embeddings.float() for embeddings in batch)
         cosine, overlap = model(z_0, text, random.normal(z_0.shape[1]))
         return {
             "loss": -cosine + self.settings.xi * overlap,
@@ -136,16 +154,15 @@ class BankTask(Task[LearnedBank]):
         }
 
     @cached_property
-    def _training(self) -> tuple[Tensor, Tensor]:
-        return self._pairs(self.train_keys)
+    def _training(self) -> ChosenRows:
+        return ChosenRows(self.texts, self.train_keys)
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
-        return self._pairs(self.test_keys)
+        """Those of evenly spaced held-out captions."""
+        captions = ChosenRows(self.texts, self.test_keys)
+        return self._pairs(captions, captions.spaced(HELD_OUT_CAPTIONS))
 
-    def _pairs(self, keys: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        """Image and text embeddings of all captions of the images `keys`, [n, d] as stored."""
-        rows = self.texts.rows_among(keys)
-        text = list(self.texts.chunks("text", frozenset(keys)))
-        image = self.images.read("image")[self.images.rows_of(self.texts.keys[rows])]
-        return torch.from_numpy(image), torch.from_numpy(np.concatenate(text))
+    def _pairs(self, captions: ChosenRows, rows: Tensor) -> tuple[Tensor, Tensor]:
+        image, text = captions.gather(rows, (self.images, "image"), (self.texts, "text"))
+        return image, text

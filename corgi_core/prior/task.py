@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +13,12 @@ from torch import Tensor, nn
 
 from corgi_core.config import PriorSettings
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.keys import KeySet
 from corgi_core.data.ragged import RaggedArray
-from corgi_core.data.subsets import CaptionSubset
+from corgi_core.data.rows import ChosenRows
 from corgi_core.diffusion.schedule import Schedule, weighted_error
 from corgi_core.encoders.similarity import mean_encoder_cosine
-from corgi_core.encoders.tokens import padded
+from corgi_core.encoders.tokens import PackedTokens, packed, padded, unpacked
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.model import PriorModel
@@ -47,12 +50,7 @@ class Captions:
 
         With `one_each` every image comes once, with the caption that stands for it: its first.
         """
-        if images.spec["encoder"] != texts.spec["encoder"]:
-            raise CorgiError(
-                f"images were embedded by CLIP {images.spec['encoder']}, "
-                f"captions by {texts.spec['encoder']}",
-                "materialise image_embeddings and text_embeddings with the same clip_encoder",
-            )
+        check_encoders(images, texts)
         rows = texts.first_rows_among(keys) if one_each else texts.rows_among(keys)
         image_rows = images.rows_of(texts.keys[rows])
         return cls(
@@ -76,6 +74,24 @@ class Captions:
         return tokens, mask, self.text[rows].to(device), self.image[rows].to(device)
 
 
+class CaptionBatch(NamedTuple):
+    """Training captions: their tokens, and text and image embeddings [b, d] as stored."""
+
+    tokens: PackedTokens
+    text: Tensor
+    image: Tensor
+
+
+def check_encoders(images: ArrayStore, texts: ArrayStore) -> None:
+    """Raise CorgiError unless images and captions were embedded by the same CLIP encoders."""
+    if images.spec["encoder"] != texts.spec["encoder"]:
+        raise CorgiError(
+            f"images were embedded by CLIP {images.spec['encoder']}, "
+            f"captions by {texts.spec['encoder']}",
+            "materialise image_embeddings and text_embeddings with the same clip_encoder",
+        )
+
+
 @dataclass
 class PriorTask(Task[PriorNetwork]):
     """The training of one prior."""
@@ -83,8 +99,8 @@ class PriorTask(Task[PriorNetwork]):
     settings: PriorSettings
     images: ArrayStore
     texts: ArrayStore
-    captioned: CaptionSubset  # the training images whose captions may be used
-    test_keys: tuple[str, ...]
+    captioned: KeySet  # the training images whose captions may be used
+    test_keys: KeySet
     bank: GaussianBank
     _schedule: Schedule = field(default_factory=Schedule.linear, repr=False, compare=False)
 
@@ -99,29 +115,40 @@ class PriorTask(Task[PriorNetwork]):
                 f"the bank is {self.bank.width} wide, the embeddings {self.images.spec['width']}",
                 "fit the bank again on these embeddings",
             )
+        check_encoders(self.images, self.texts)
+
+    def prepare_data(self, folder: Path) -> None:
+        """Count the training captions once: others read the counts."""
+        self.training.prepare(folder, "training-captions")
 
     @cached_property
-    def training(self) -> Captions:
+    def training(self) -> ChosenRows:
         """All captions of the captioned training images."""
-        return Captions.read(self.images, self.texts, set(self.captioned.keys))
+        return ChosenRows(self.texts, self.captioned)
 
     @cached_property
     def held_out(self) -> Captions:
         """One caption for each held-out image: of at most 512 images, evenly spaced."""
-        every = Captions.read(self.images, self.texts, set(self.test_keys), one_each=True)
-        spread = torch.linspace(0, len(every) - 1, min(len(every), HELD_OUT_CAPTIONS))
-        return every[spread.round().long()]
+        captions = ChosenRows(self.texts, self.test_keys, first_only=True)
+        rows = captions.spaced(HELD_OUT_CAPTIONS)
+        tokens = captions.gather_ragged(rows, self.texts, "tokens")
+        text, image = captions.gather(rows, (self.texts, "text"), (self.images, "image"))
+        return Captions(tokens, text.float(), image.float())
 
     @property
     def rows(self) -> int:
         """The number of training captions."""
-        count = len(self.texts.rows_among(self.captioned.keys))
-        if not count:
+        if not (count := len(self.training)):
             raise CorgiError(
                 "no training image of this caption subset has a caption",
                 "choose a larger caption subset, or ingest captions",
             )
         return count
+
+    @property
+    def shard_rows(self) -> list[int]:
+        """The number of training captions in each shard."""
+        return self.training.shard_rows
 
     def shape(self) -> PriorShape:
         """The network's sizes, from the settings and the stores."""
@@ -136,9 +163,17 @@ class PriorTask(Task[PriorNetwork]):
         """An untrained network."""
         return PriorNetwork(self.shape(), self.settings.checkpoint_activations)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """Equation (4), mean over `noise_samples` pairs (t, noise) a caption, for rows [b]."""
-        tokens, attn_mask, text, z_0 = self.training.batch(rows, random.device)
+    def batch(self, rows: Tensor, random: StepRandom) -> CaptionBatch:
+        """The captions of rows [b] with their images' embeddings."""
+        tokens = packed(self.training.gather_ragged(rows, self.texts, "tokens"))
+        return CaptionBatch(
+            tokens, *self.training.gather(rows, (self.texts, "text"), (self.images, "image"))
+        )
+
+    def loss(self, model: nn.Module, batch: CaptionBatch, random: StepRandom) -> dict[str, Tensor]:
+        """Equation (4), mean over `noise_samples` pairs (t, noise) a caption."""
+        tokens, attn_mask = unpacked(batch.tokens)
+        text, z_0 = batch.text.float(), batch.image.float()
         samples, schedule = self.settings.noise_samples, self._schedule
         bank = self._bank_on(random.device)
         c = bank.assign(text)

@@ -18,8 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from corgi_core.config import TrainingSettings
 from corgi_core.errors import CorgiError
+from corgi_core.training.loading import batches
 from corgi_core.training.precision import InPrecision
-from corgi_core.training.randomness import BatchOrder, StepRandom, seed_of
+from corgi_core.training.randomness import StepRandom, seed_of
 from corgi_core.training.task import Task
 
 
@@ -49,7 +50,10 @@ class Compiled(nn.Module):
 
 
 class BatchGradient:
-    """Writes the gradient of the mean loss over a step's global batch to the model's parameters."""
+    """Writes the gradient of the mean loss over a step's global batch to the model's parameters.
+
+    Steps are computed one after the other, from `first` on. `close` ends the reading of batches.
+    """
 
     def __init__(
         self,
@@ -59,10 +63,11 @@ class BatchGradient:
         rank: int,
         world_size: int,
         device: torch.device,
+        first: int = 0,
     ) -> None:
         self._task, self._model, self._settings = task, model, settings
         self._rank, self._world, self._device = rank, world_size, device
-        self._order = BatchOrder(task.rows, settings.batch_size, settings.seed)
+        self._batches = batches(task, settings, rank, world_size, device, first)
         network, self._synchronised = model, None
         if world_size > 1:
             network = self._synchronised = DistributedDataParallel(model)
@@ -100,9 +105,11 @@ class BatchGradient:
         settings, parts = self._settings, self._world * self._settings.accumulation
         _seed(self._device, seed_of("layers", settings.seed, step, part))  # dropout, if any
         random = StepRandom(settings.seed, step, settings.batch_size, part, parts, self._device)
-        size = settings.batch_size // parts
-        rows = self._order.rows_of(step)[part * size : (part + 1) * size]
-        return self._task.loss(self._network, rows, random)
+        return self._task.loss(self._network, next(self._batches), random)
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        self._batches.close()
 
     def _accumulating(self, last: bool) -> AbstractContextManager[None]:
         """Gradients are averaged over the workers once, with those of the last microbatch."""

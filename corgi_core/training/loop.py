@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from upath import UPath
 from corgi_core import progress
 from corgi_core.config import TrainingSettings
 from corgi_core.errors import CorgiError
+from corgi_core.io import disk_cache
 from corgi_core.io.locks import exclusive_lock
 from corgi_core.training.adamw import AdamW
 from corgi_core.training.checkpoint import (
@@ -108,6 +109,7 @@ def train(
     """
     folder = prepare_run_folder(task, settings, folder, world_size, write=rank == 0)
     device = torch.device(device)
+    disk_cache.budget = settings.cache_gigabytes
     busy = f"another process is training in {folder}"
     lock = exclusive_lock(folder / "lock", busy, LOCK_PATIENCE) if rank == 0 else nullcontext()
     with explain_full_disk(folder), lock:
@@ -116,8 +118,11 @@ def train(
         if rank > 0:
             task.prepare_data(folder)
         needed = training_memory_explained(task, settings, world_size, name)
-        with keep_freed_memory(), needed:
-            return _train(task, settings, folder, rank, world_size, device, name, meeting, on_saved)
+        with keep_freed_memory(), needed, ExitStack() as at_the_end:
+            return _train(
+                task, settings, folder, rank, world_size, device, name, meeting, on_saved,
+                at_the_end,
+            )  # fmt: skip
 
 
 def _train(
@@ -130,6 +135,7 @@ def _train(
     name: str,
     meeting: Meeting,
     on_saved: Callable[[Path], None],
+    at_the_end: ExitStack,
 ) -> TrainingResult[M]:
     if finished := finished_training(task, folder, device):
         return finished
@@ -145,7 +151,8 @@ def _train(
     counters = _resumed(folder, checkpoint, model, average, optimizer)
     if world_size > 1:
         _expect_all_at(counters.step, device)
-    gradient = BatchGradient(task, model, settings, rank, world_size, device)
+    gradient = BatchGradient(task, model, settings, rank, world_size, device, counters.step)
+    at_the_end.callback(gradient.close)
 
     if rank == 0:
         clear_checkpoints(folder, after=counters.step)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -108,27 +107,3 @@ class HeldOutRandom(StepRandom):
 def _power_of_two_up_to(limit: int) -> int:
     """The largest power of two that is at most `limit`, and at least 1."""
     return 1 << max(0, limit.bit_length() - 1)
-
-
-class BatchOrder:
-    """Which rows make up which batch: epoch after epoch, each a fresh permutation of all rows.
-
-    A batch may span the end of an epoch, so every row is used equally often to within one.
-    """
-
-    def __init__(self, rows: int, batch: int, seed: int) -> None:
-        self._rows, self._batch, self._seed = rows, batch, seed
-        self._epoch = lru_cache(maxsize=2)(self._permutation)
-
-    def rows_of(self, step: int) -> Tensor:
-        """The global batch of a step, long [batch], each in 0 … rows − 1."""
-        start, end = step * self._batch, (step + 1) * self._batch
-        chunks = []
-        for epoch in range(start // self._rows, (end - 1) // self._rows + 1):
-            first = epoch * self._rows
-            chunks.append(self._epoch(epoch)[max(start - first, 0) : end - first])
-        return torch.cat(chunks)
-
-    def _permutation(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed_of("epoch", self._seed, epoch))
-        return torch.randperm(self._rows, generator=generator)

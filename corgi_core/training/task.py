@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -30,6 +31,11 @@ class Task(ABC, Generic[M]):
     def rows(self) -> int:
         """Number of training samples."""
 
+    @property
+    def shard_rows(self) -> Sequence[int]:
+        """Number of training samples in each shard, which sum to `rows`; by default, one shard."""
+        return (self.rows,)
+
     @abstractmethod
     def build(self) -> M:
         """The freshly initialised model; torch has been seeded."""
@@ -48,12 +54,25 @@ class Task(ABC, Generic[M]):
         """
 
     @abstractmethod
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+    def batch(self, rows: Tensor, random: StepRandom) -> Any:
+        """Some training samples, read for `loss`. Threads call it, several at a time.
+
+        Args:
+            rows: The samples, long [b] in 0 … `rows` − 1, numbered in the shards' order.
+            random: The only source of random numbers, on the CPU.
+
+        Returns:
+            Tensors on the CPU: one, a tuple, a named tuple or a dict of them. None may be among
+            them.
+        """
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any, random: StepRandom) -> dict[str, Tensor]:
         """The loss of some training samples.
 
         Args:
             model: The model, possibly wrapped for several workers: call it, and do nothing else.
-            rows: The samples, long [b] in 0 … `rows` − 1, on the CPU.
+            batch: What `batch` returned, on the model's device.
             random: The only source of random numbers; `random.device` is the model's device.
 
         Returns:

@@ -5,6 +5,7 @@ import os
 import signal
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import mlflow
@@ -36,12 +37,12 @@ class Watched(CascadeTask):
     steps_file: Path = field(kw_only=True, compare=False)
     killed: bool = field(default=False, kw_only=True, compare=False)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+    def loss(self, model: nn.Module, batch: Any, random: StepRandom) -> dict[str, Tensor]:
         if self.killed and (self.stage, random.step) == (1, KILLED_AT):
             os.kill(os.getpid(), signal.SIGKILL)
         with self.steps_file.open("a") as file:
             file.write(f"{self.stage}:{random.step} ")
-        return super().loss(model, rows, random)
+        return super().loss(model, batch, random)
 
 
 def a_task(folder: Path, killed: bool = False, **changes: object) -> Watched:

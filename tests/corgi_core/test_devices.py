@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from corgi_core.config import ComparisonSettings, EvaluationSettings, GaussianSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.data.keys import ListedKeys
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
@@ -70,6 +71,7 @@ from corgi_core.training.randomness import StepRandom
 from tests.helpers.cascades import a_cascade_task, altered
 from tests.helpers.fake_gpu import MixedDevicesError, OnGpu, fake_gpu, its_generators
 from tests.helpers.gan_shapes import TINY as GAN
+from tests.helpers.losses import loss_of
 from tests.helpers.pipelines import SETTINGS as STABLE
 from tests.helpers.shapes import SIDE, WIDTH, a_task
 from tests.helpers.shapes import TINY as PCA
@@ -441,7 +443,7 @@ def test_an_arm_of_the_study_is_measured_on_its_device(tmp_path: Path) -> None:
 
 def test_held_out_metrics_of_tasks_are_the_same_on_every_device(tmp_path: Path) -> None:
     prior = made_prior(tmp_path / "prior")
-    keys = tuple(prior.captioned.keys.tolist())
+    keys = ListedKeys(tuple(prior.captioned.keys.tolist()))
     bank = BankTask(
         GaussianSettings(), prior.images, prior.texts, keys, prior.test_keys, prior.bank
     )
@@ -465,10 +467,10 @@ def test_losses_of_tasks_are_computed_on_the_device_of_the_random_numbers(tmp_pa
         torch.manual_seed(0)
         model, rows = task.build(), torch.arange(8)
         task.prepare(model)
-        expected = task.loss(model, rows, StepRandom(0, 0, 8))["loss"]
+        expected = loss_of(task, model, rows, StepRandom(0, 0, 8))["loss"]
         with fake_gpu() as gpu, its_generators(), torch.no_grad():
             random = StepRandom(0, 0, 8, device=gpu)
-            found = task.loss(model.to("meta"), rows, random)["loss"]
+            found = loss_of(task, model.to("meta"), rows, random)["loss"]
             assert found.device == gpu
         torch.testing.assert_close(found.inside, expected.detach(), atol=1e-4, rtol=1e-4)
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,10 +54,10 @@ class Greedy(TinyTask):
     greedy_at: int = field(default=-1, compare=False)
     exhaust: Callable[..., None] = field(default=exhausts_the_gpu, compare=False)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+    def loss(self, model: nn.Module, batch: Any, random: StepRandom) -> dict[str, Tensor]:
         if random.step == self.greedy_at:
             model.register_forward_pre_hook(self.exhaust)
-        return super().loss(model, rows, random)
+        return super().loss(model, batch, random)
 
 
 Greedy.__qualname__ = TinyTask.__qualname__  # the same training

@@ -10,6 +10,7 @@ import torch
 
 from corgi_core.config import GanSettings, LafiteSettings, preset_named
 from corgi_core.data.arrays import compute_missing
+from corgi_core.data.keys import ListedKeys
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders.gan.task import GanTask
 from corgi_core.encoders.clip import ClipEnsemble
@@ -54,5 +55,5 @@ def a_gan_task(
         folder / "embeddings", images, encoder_spec(clip),
         lambda shard: random_embeddings(images, shard, WIDTH), "embeddings",
     )  # fmt: skip
-    keys = tuple(images.manifest["key"])
+    keys = ListedKeys(tuple(images.manifest["key"]))
     return kind(settings, pixels(images, folder / "pixels", SIDE), embeddings, keys, keys, clip)

@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from corgi_core.config import DataSettings, PCASettings, TrainingSettings, preset_named
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.ingest import ingest
+from corgi_core.data.keys import ListedKeys
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders.pca.task import PCATask
+from corgi_core.decoders.task import DecoderTask
 
 SIDE, WIDTH, SHAPES = 16, 16, 16
 TINY = replace(
@@ -47,7 +51,7 @@ def a_task(folder: Path, settings: PCASettings = TINY, width: int = WIDTH) -> PC
         folder / "embeddings", images, spec, lambda shard: random_embeddings(images, shard, width),
         "embeddings",
     )  # fmt: skip
-    keys = tuple(images.manifest["key"])
+    keys = ListedKeys(tuple(images.manifest["key"]))
     return PCATask(settings, pixels(images, folder / "pixels", SIDE), embeddings, keys, keys)
 
 
@@ -66,6 +70,17 @@ def random_embeddings(images: Dataset, shard: str, width: int) -> dict[str, np.n
     return {"keys": keys, "image": z.astype(np.float16)}
 
 
-def embeddings_of(task: PCATask) -> np.ndarray:
+def keys_of(task: DecoderTask) -> list[str]:
+    """The training images' keys, in their order."""
+    return [key for n in range(len(task.embeddings.shards)) for key in task.images.shard_keys(n)]
+
+
+def embeddings_of(task: DecoderTask) -> np.ndarray:
     store: ArrayStore = task.embeddings
-    return store.read("image")[store.rows_of(task.train_keys)].astype(np.float32)
+    return store.read("image")[store.rows_of(keys_of(task))].astype(np.float32)
+
+
+def pictures_of(task: DecoderTask) -> Tensor:
+    """The training images' pixels, uint8 [n, 3, s, s]."""
+    store: ArrayStore = task.pixels
+    return torch.from_numpy(store.read("pixels")[store.rows_of(keys_of(task))])

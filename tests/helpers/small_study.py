@@ -104,9 +104,9 @@ def _die_at_step(step: int) -> None:
 
     loss = PriorTask.loss
 
-    def fatal(self, model, rows, random):  # type: ignore[no-untyped-def]
+    def fatal(self, model, batch, random):  # type: ignore[no-untyped-def]
         if random.step == step:
             os.kill(os.getpid(), signal.SIGKILL)
-        return loss(self, model, rows, random)
+        return loss(self, model, batch, random)
 
     PriorTask.loss = fatal  # type: ignore[method-assign]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 from torch.nn import Module
@@ -21,10 +21,10 @@ def stopping(kind: type[T], at: int) -> type[T]:
     """The same kind of training, but its step `at` raises StoppedError."""
 
     class Stopping(kind):
-        def loss(self, model: Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+        def loss(self, model: Module, batch: Any, random: StepRandom) -> dict[str, Tensor]:
             if random.step == at:
                 raise StoppedError
-            return super().loss(model, rows, random)
+            return super().loss(model, batch, random)
 
     Stopping.__qualname__ = kind.__qualname__  # the same training
     return Stopping

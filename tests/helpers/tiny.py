@@ -94,14 +94,20 @@ class TinyTask(Task):
                 file.write(".")
         return Network(self.plain)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
+    def batch(self, rows: Tensor, random: StepRandom) -> tuple[Tensor, Tensor]:
+        images, targets = (values[rows] for values in self._data)
+        return images, targets
+
+    def loss(
+        self, model: nn.Module, batch: tuple[Tensor, Tensor], random: StepRandom
+    ) -> dict[str, Tensor]:
         if random.step == self.die_at and self.died and not self.died.exists():
             self.died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if random.step == self.fill_at and self.ballast and not self.ballast.exists():
             fill_disk(self.ballast, self.left)
         time.sleep(self.pause)
-        images, targets = (values[rows] for values in self._data)
+        images, targets = batch
         images = images + 0.1 * random.normal(3, 4, 4)
         if self.wide:
             images = images + random.normal(self.wide).mean(dim=1).view(-1, 1, 1, 1)

@@ -10,6 +10,7 @@ import torch
 
 from corgi_core.config import PriorSettings, TrainingSettings
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
+from corgi_core.data.keys import ListedKeys
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.subsets import CaptionSubset
 from corgi_core.gaussians.bank import GaussianBank
@@ -27,7 +28,7 @@ SETTINGS = PriorSettings(
 
 @dataclass(frozen=True)
 class OneShard:
-    """As much of a dataset as arrays need: one shard."""
+    """As much of a dataset as arrays need: one shard, unless more are named."""
 
     shards: tuple[str, ...] = ("00000",)
 
@@ -45,6 +46,7 @@ def made_prior(
     width: int = 16,
     text_width: int = 12,
     text_tokens: int = 6,
+    shards: int = 1,
 ) -> PriorTask:
     """The task, its arrays written under `folder`; a picture's embedding follows its caption's."""
     random = np.random.default_rng(0)
@@ -58,7 +60,16 @@ def made_prior(
 
     def store(name: str, about: dict[str, int], arrays: Arrays) -> ArrayStore:
         spec = {"encoder": "made", "encoder_dims": [width], "width": width} | about
-        return compute_missing(folder / name, OneShard(), spec, lambda _: arrays, name)  # type: ignore[arg-type]
+        names = tuple(f"{number:05d}" for number in range(shards))
+
+        def part(shard: str) -> Arrays:
+            rows = np.array_split(np.arange(pictures), shards)[names.index(shard)]
+            return {
+                each: values.take(rows) if isinstance(values, RaggedArray) else values[rows]
+                for each, values in arrays.items()
+            }
+
+        return compute_missing(folder / name, OneShard(names), spec, part, name)  # type: ignore[arg-type]
 
     texts: Arrays = {"tokens": tokens, "text": text.astype(np.float16)}
     about = {"text_width": text_width, "text_tokens": text_tokens}
@@ -68,7 +79,7 @@ def made_prior(
         images=store("images", {}, {"keys": keys, "image": image.astype(np.float16)}),
         texts=store("texts", about, {"keys": keys, **texts}),
         captioned=CaptionSubset(keys[held_out:], 1.0, 0),
-        test_keys=tuple(keys[:held_out]),
+        test_keys=ListedKeys(tuple(keys[:held_out].tolist())),
         bank=GaussianBank(
             torch.from_numpy(image[:2].astype(np.float32)), torch.full((2, width), 0.5),
             torch.full((2,), pictures), encoder_dims=(width,), kappa=1.0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from corgi_core.batches import batches
 from corgi_core.config import CascadeSettings, StageSettings, TrainingSettings
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.ragged import RaggedArray
+from corgi_core.data.keys import KeySet
+from corgi_core.decoders.cascade.captions import ImageCaptions
 from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.decoders.cascade.crops import cropped
 from corgi_core.decoders.cascade.decoder import BATCH_PIXELS, CascadeDecoder
@@ -33,21 +34,17 @@ from corgi_core.decoders.task import DecoderTask
 from corgi_core.devices import device_of, inference
 from corgi_core.diffusion.parameterization import target
 from corgi_core.diffusion.schedule import Schedule
-from corgi_core.encoders.tokens import padded
+from corgi_core.encoders.tokens import PackedTokens, packed, unpacked
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import HeldOutRandom, StepRandom
 
 
-class CaptionTokens(NamedTuple):
-    """The tokens of all captions, ragged, and which of them belong to each training image.
+class CascadeBatch(NamedTuple):
+    """Training images: pixels uint8 [b, 3, s, s], embeddings z [b, d] as stored, and captions."""
 
-    Image i has the captions `rows[starts[i]]` … `rows[starts[i] + counts[i] − 1]`.
-    """
-
-    tokens: RaggedArray
-    rows: Tensor
-    starts: Tensor
-    counts: Tensor
+    pixels: Tensor
+    z: Tensor
+    text: PackedTokens | None  # no token where an image has no caption
 
 
 @dataclass
@@ -60,7 +57,7 @@ class CascadeTask(DecoderTask[CascadeSettings, Stage]):
     """
 
     texts: ArrayStore | None = None
-    captioned: Collection[str] | None = None
+    captioned: KeySet | None = None
     stage: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -109,14 +106,25 @@ class CascadeTask(DecoderTask[CascadeSettings, Stage]):
         """This stage of the decoder to continue from."""
         return start.network.get_submodule(f"stages.{self.stage}")
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """The mean loss of rows [b], at one (t, noise) an image."""
-        images = self.order[rows]
-        x_0 = signed(self.training_pixels[images].to(random.device))
-        z = self.perturbed(self.training_embeddings[images].to(random.device), random)
-        cond_mask = random.uniform() >= self.settings.cond_dropout
-        text = self._sample_captions(images, cond_mask, random)
-        return {"loss": self._loss(model, x_0, z, cond_mask, random, text)}
+    def batch(self, rows: Tensor, random: StepRandom) -> CascadeBatch:
+        """The images of rows [b], each with one of its captions, uniformly."""
+        pictures, text = self.pictures(self.training, rows), None
+        if self._captions is not None:
+            text = packed(self._captions.sample(rows, random.uniform()))
+        return CascadeBatch(*pictures, text)
+
+    def loss(self, model: nn.Module, batch: CascadeBatch, random: StepRandom) -> dict[str, Tensor]:
+        """The mean loss, at one (t, noise) an image.
+
+        Captions are dropped where the embedding is, and alone with the settings' text_dropout.
+        """
+        z = self.perturbed(batch.z.float(), random)
+        cond_mask, text = random.uniform() >= self.settings.cond_dropout, None
+        if batch.text is not None:
+            tokens, attn_mask = unpacked(batch.text)
+            read = cond_mask & (random.uniform() >= self.settings.text_dropout)
+            text = TextCond(tokens, attn_mask & read[:, None])
+        return {"loss": self._loss(model, signed(batch.pixels), z, cond_mask, random, text)}
 
     def evaluate(self, model: Stage) -> dict[str, float]:
         """Denoising loss, and the error of few-step samples, on fixed held-out images.
@@ -124,7 +132,7 @@ class CascadeTask(DecoderTask[CascadeSettings, Stage]):
         The samples are this stage's, from the held-out images at the size of the stage before; the
         error is the root of the mean square, of pixel values in 0 … 1.
         """
-        if not self.test_keys:
+        if not len(self.held_out.z):
             return {}
         settings, decoder = self.settings, self.decoder(model, card={})
         device, (pixels, z) = device_of(model), self.held_out
@@ -191,39 +199,12 @@ class CascadeTask(DecoderTask[CascadeSettings, Stage]):
     def _shape(self) -> CascadeShape:
         return CascadeShape.of(self.settings, self.embeddings.spec["width"])
 
-    def _sample_captions(
-        self, images: Tensor, cond_mask: Tensor, random: StepRandom
-    ) -> TextCond | None:
-        """One of each image's captions, uniformly; a pure function of (seed, step, sample).
-
-        The captions are dropped where the embedding is, and alone with the settings' text_dropout.
-        """
-        if self._captions is None:
-            return None
-        tokens, rows, starts, counts = self._captions
-        cond_mask = cond_mask & (random.uniform() >= self.settings.text_dropout)
-        count, number = counts[images], random.uniform().cpu()
-        chosen = starts[images] + (number * count).long().clamp_max(count - 1)
-        captions = rows[torch.where(count > 0, chosen, 0)]
-        cond_mask = cond_mask & (count > 0).to(random.device)
-        batch, attn_mask = padded(tokens.take(captions.numpy()), random.device)
-        return TextCond(batch, attn_mask & cond_mask[:, None])
-
     @cached_property
-    def _captions(self) -> CaptionTokens | None:
-        """The captions of the training images that are in the caption subset."""
+    def _captions(self) -> ImageCaptions | None:
         if self.texts is None:
             return None
-        captioned = set(self.train_keys if self.captioned is None else self.captioned)
-        found: dict[str, list[int]] = {}
-        for row, key in enumerate(self.texts.keys.tolist()):
-            if key in captioned:
-                found.setdefault(key, []).append(row)
-        rows = [found.get(key, []) for key in self.train_keys]
-        counts = torch.tensor([len(each) for each in rows])
-        flat = torch.tensor([row for each in rows for row in each] or [0])
-        tokens = self.texts.read_ragged("tokens")
-        return CaptionTokens(tokens, flat, counts.cumsum(0) - counts, counts)
+        captioned = self.train_keys if self.captioned is None else self.captioned
+        return ImageCaptions(self.training, self.texts, captioned)
 
     @cached_property
     def _schedule(self) -> Schedule:

@@ -29,7 +29,7 @@ from corgi_core.decoders.gan.discriminator import GROUP, MIN_SIZE
 from corgi_core.decoders.gan.generator import GanShape
 from corgi_core.decoders.gan.losses import discriminator_loss, generator_loss, layout_loss
 from corgi_core.decoders.gan.network import GanNetwork, GanStep
-from corgi_core.decoders.task import DecoderTask
+from corgi_core.decoders.task import DecoderTask, PictureBatch
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import JITTER_NUMBERS, global_clip_loss, jittered
 from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
@@ -96,16 +96,15 @@ class GanTask(DecoderTask[GanSettings, GanNetwork]):
         """The condition [n, d] for images with embeddings z [n, d]."""
         return self.perturbed(z, random)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """L_G + L_D, which have no parameter in common. rows [b], a multiple of GROUP."""
-        if len(rows) % GROUP:
+    def loss(self, model: nn.Module, batch: PictureBatch, random: StepRandom) -> dict[str, Tensor]:
+        """L_G + L_D, which have no parameter in common, of a multiple of GROUP images."""
+        if len(batch.z) % GROUP:
             raise CorgiError(
-                f"a worker's {len(rows)} images are no multiple of {GROUP}, which are compared",
+                f"a worker's {len(batch.z)} images are no multiple of {GROUP}, which are compared",
                 f"set batch_size to a multiple of {GROUP} times the workers",
             )
-        s, images = self.settings, self.order[rows]
-        real = signed(self.training_pixels[images].to(random.device))
-        z = self.condition(self.training_embeddings[images].to(random.device), random)
+        s, real = self.settings, signed(batch.pixels)
+        z = self.condition(batch.z.float(), random)
         with_r1, with_path = (random.step % each == 0 for each in (s.r1_interval, s.path_interval))
         step: GanStep = model(
             real,
@@ -143,10 +142,10 @@ class GanTask(DecoderTask[GanSettings, GanNetwork]):
 
         The network learns from the same CLIP, so this similarity is optimistic.
         """
-        if not self.test_keys:
+        if not len(self.held_out.z):
             return {}
         device = next(model.parameters()).device
-        z = self.held_out[1].to(device)
+        z = self.held_out.z.to(device)
         found = self.clip.to(device).encode_images(self.decoder(model, card={}).decode(z))
         similarity = float(mean_encoder_cosine(found, z, self.encoder_dims).mean())
         return {"held_out_similarity": similarity} | super().evaluate(model)

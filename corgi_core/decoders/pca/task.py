@@ -5,22 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from corgi_core.config import PCASettings
+from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
+from corgi_core.data.resizing import at_size
 from corgi_core.decoders.decoder import signed
-from corgi_core.decoders.pca.basis import PrincipalComponents
+from corgi_core.decoders.pca.basis import MAX_FITTED, PrincipalComponents
 from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.decoders.pca.network import PCANetwork, PCAShape
 from corgi_core.decoders.task import DecoderTask
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.errors import CorgiError
+from corgi_core.io.files import atomic_file, digest_of
+from corgi_core.io.model_folder import digest_of_tensors
+from corgi_core.training.checkpoint import on_cpu
 from corgi_core.training.randomness import StepRandom
 
 MAX_WEIGHT = 5.0
+PROJECTED_AT_ONCE = 256  # images
+
+
+class CoordinateBatch(NamedTuple):
+    """Training images: PCA coordinates x_0 [b, k], and their embeddings z [b, d] as stored."""
+
+    x_0: Tensor
+    z: Tensor
 
 
 @dataclass
@@ -55,11 +70,40 @@ class PCATask(DecoderTask[PCASettings, PCANetwork]):
         model.basis.load_state_dict(self._basis.state_dict())
         model.whitening.fit(self.training_embeddings)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """The mean `denoising_loss` of rows [b], at one (t, noise) an image."""
-        images = self.order[rows]
-        x_0 = self._training_coordinates[images].to(random.device)
-        z = self.perturbed(self.training_embeddings[images].to(random.device), random)
+    def prepare_data(self, folder: Path) -> None:
+        """Fit the components, and project all images onto them, once: others read what was found.
+
+        <folder>/components-<digest>.safetensors    the components
+        <folder>/coordinates                        the images' coordinates, float32
+        """
+        super().prepare_data(folder)
+        start = None if self.tuning is None else self.tuning.start.digest
+        of = digest_of(self.pixels.digest, self.train_keys.digest, start)
+        path = folder / f"components-{of}.safetensors"
+        if path.exists():
+            self._basis = PrincipalComponents(self.settings.image_size, self.settings.components)
+            self._basis.load_state_dict(load_file(path))
+        else:
+            with atomic_file(path) as temporary:
+                save_file(on_cpu(self._basis.state_dict()), str(temporary))
+        spec = {"components": digest_of_tensors(self._basis.state_dict())}
+        self._coordinates = compute_missing(
+            folder / "coordinates", self.pixels, spec, self._projected_shard, "coordinates"
+        )
+
+    def batch(self, rows: Tensor, random: StepRandom) -> CoordinateBatch:
+        """The images of rows [b] as coordinates; projected here if `prepare_data` has not."""
+        if self._coordinates is None:
+            pixels, z = self.pictures(self.training, rows)
+            return CoordinateBatch(self._basis.project(signed(pixels)), z)
+        wanted = (self._coordinates, "coordinates"), (self.embeddings, "image")
+        return CoordinateBatch(*self.training.gather(rows, *wanted))
+
+    def loss(
+        self, model: nn.Module, batch: CoordinateBatch, random: StepRandom
+    ) -> dict[str, Tensor]:
+        """The mean `denoising_loss`, at one (t, noise) an image."""
+        x_0, z = batch.x_0, self.perturbed(batch.z.float(), random)
         t = random.integers(self._schedule.num_timesteps)
         x_t = self._schedule.add_noise(x_0, random.normal(x_0.shape[1]), t)
         predicted = model(x_t, t, z, random.uniform() >= self.settings.cond_dropout)
@@ -67,7 +111,7 @@ class PCATask(DecoderTask[PCASettings, PCANetwork]):
 
     def evaluate(self, model: PCANetwork) -> dict[str, float]:
         """Denoising loss, and the error of few-step samples, on fixed held-out images."""
-        if not self.test_keys:
+        if not len(self.held_out.z):
             return {}
         device = model.null_embedding.device
         pixels, z = (tensor.to(device) for tensor in self.held_out)
@@ -90,16 +134,24 @@ class PCATask(DecoderTask[PCASettings, PCANetwork]):
     def _basis(self) -> PrincipalComponents:
         basis = PrincipalComponents(self.settings.image_size, self.settings.components)
         if self.tuning is None:
-            basis.fit(signed(self.training_pixels))
+            spaced = self.images.spaced(MAX_FITTED)
+            basis.fit(signed(self.pictures(self.images, spaced).pixels))
         else:  # the network to continue from has its own components
             fitted = self.tuning.start.network.get_submodule("basis")
             basis.load_state_dict(fitted.state_dict())
         return basis
 
     @cached_property
-    def _training_coordinates(self) -> Tensor:
-        """[n, k], in the order of the training keys."""
-        return self._basis.project(signed(self.training_pixels))
+    def _coordinates(self) -> ArrayStore | None:
+        return None
+
+    def _projected_shard(self, shard: str) -> Arrays:
+        keys, pixels = self.pixels.read_with_keys(shard, "pixels")
+        projected = [
+            self._basis.project(signed(at_size(chunk, self.pixel_size)))
+            for chunk in torch.split(torch.from_numpy(pixels), PROJECTED_AT_ONCE)
+        ]
+        return {"keys": keys, "coordinates": torch.cat(projected).numpy()}
 
 
 def denoising_loss(x_0: Tensor, predicted: Tensor, alphas_cumprod: Tensor, values: int) -> Tensor:

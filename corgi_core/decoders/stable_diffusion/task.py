@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from corgi_core.config import StableDiffusionSettings
 from corgi_core.decoders.stable_diffusion.decoder import StableDiffusionDecoder
-from corgi_core.decoders.stable_diffusion.latents import TrainingLatents
+from corgi_core.decoders.stable_diffusion.latents import Latents
 from corgi_core.decoders.stable_diffusion.network import (
     StableDiffusionNetwork,
     StableDiffusionShape,
@@ -23,7 +23,7 @@ from corgi_core.decoders.stable_diffusion.pipeline import (
     load_vae,
     read_configs,
 )
-from corgi_core.decoders.task import DecoderTask
+from corgi_core.decoders.task import DecoderTask, PictureBatch
 from corgi_core.diffusion.parameterization import target
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.clip import ClipEnsemble
@@ -74,11 +74,10 @@ class StableDiffusionTask(DecoderTask[StableDiffusionSettings, StableDiffusionNe
         negative = self.training_embeddings.mean(dim=0) if black is None else black
         model.conditioning.negative.copy_(negative)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        """The mean squared error of rows [b], at one (t, noise) an image."""
-        images = self.order[rows]
-        x_0 = self._latents.sample(images, random)
-        z = self.perturbed(self.training_embeddings[images].to(random.device), random)
+    def loss(self, model: nn.Module, batch: PictureBatch, random: StepRandom) -> dict[str, Tensor]:
+        """The mean squared error, at one (t, noise) an image."""
+        x_0 = self._latents.sample(batch.pixels, random)
+        z = self.perturbed(batch.z.float(), random)
         t = random.integers(self._schedule.num_timesteps)
         noise = random.normal(*x_0.shape[1:])
         x_t = self._schedule.add_noise(x_0, noise, t)
@@ -105,9 +104,8 @@ class StableDiffusionTask(DecoderTask[StableDiffusionSettings, StableDiffusionNe
         return Schedule.of_pipeline(self._configs.scheduler)
 
     @cached_property
-    def _latents(self) -> TrainingLatents:
-        s = self.settings
-        return TrainingLatents(s.pretrained, self.pixels, tuple(self.train_keys), s.image_size)
+    def _latents(self) -> Latents:
+        return Latents(self.settings.pretrained)
 
     def _check_size(self) -> None:
         s, multiple = self.settings, self._configs.size_multiple

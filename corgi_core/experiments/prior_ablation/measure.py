@@ -19,6 +19,7 @@ from torch import Tensor
 from corgi_core.config import Preset
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.data.keys import SplitKeys
 from corgi_core.data.subsets import caption_subset
 from corgi_core.devices import CPU, Device
 from corgi_core.diffusion.schedule import TIMESTEPS
@@ -126,7 +127,7 @@ def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
         images=study.images,
         texts=study.texts,
         captioned=caption_subset(study.dataset.manifest, arm.captions, arm.seed),
-        test_keys=study.dataset.keys("test"),
+        test_keys=SplitKeys(study.dataset, "test"),
         bank=bank,
     )
     settings = replace(preset.study.training, seed=arm.seed)
@@ -140,8 +141,10 @@ def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
 def _learn(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
     """The bank after equation (5), on all captioned training images."""
     gaussians = study.preset.gaussians
-    train_keys, test_keys = study.dataset.keys("train"), study.dataset.keys("test")
-    task = BankTask(gaussians, study.images, study.texts, train_keys, test_keys, fitted)
+    task = BankTask(
+        gaussians, study.images, study.texts,
+        SplitKeys(study.dataset, "train"), SplitKeys(study.dataset, "test"), fitted,
+    )  # fmt: skip
     settings = replace(gaussians.learning, seed=arm.seed)
     result = train(
         task, settings, study.run_folder(arm) / "bank",

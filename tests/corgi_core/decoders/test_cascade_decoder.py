@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from corgi_core.config import CascadeSettings, StageSettings
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
+from corgi_core.data.keys import ListedKeys
 from corgi_core.data.pixels import pixels
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
@@ -26,11 +27,12 @@ from corgi_core.decoders.decoder import SampleOptions, TextCond, signed
 from corgi_core.decoders.registry import load_decoder
 from corgi_core.diffusion.parameterization import target
 from corgi_core.diffusion.schedule import Schedule
-from corgi_core.encoders.tokens import padded
+from corgi_core.encoders.tokens import padded, unpacked
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import StepRandom
 from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered, trained_cascade
-from tests.helpers.shapes import SHAPES, SIDE, WIDTH
+from tests.helpers.losses import loss_of
+from tests.helpers.shapes import SHAPES, SIDE, WIDTH, keys_of, pictures_of
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
 
@@ -54,11 +56,6 @@ def z(cascade_task: CascadeTask) -> Tensor:
     return cascade_task.training_embeddings
 
 
-def whole_pictures(task: CascadeTask) -> Tensor:
-    """uint8 [n, 3, 16, 16]: what the last stage learns from."""
-    return replace(task, stage=1).training_pixels
-
-
 def fresh(settings: CascadeSettings = TINY_CASCADE, seed: int = 0) -> CascadeDecoder:
     torch.manual_seed(seed)
     network = CascadeNetwork(CascadeShape.of(settings, WIDTH)).eval()
@@ -68,7 +65,7 @@ def fresh(settings: CascadeSettings = TINY_CASCADE, seed: int = 0) -> CascadeDec
 def test_every_picture_is_nearest_to_its_own_original(
     cascade: CascadeDecoder, cascade_task: CascadeTask, z: Tensor
 ) -> None:
-    decoded, real = cascade.decode(z), whole_pictures(cascade_task) / 255
+    decoded, real = cascade.decode(z), pictures_of(cascade_task) / 255
     nearest = torch.cdist(decoded.flatten(1), real.flatten(1)).argmin(dim=1)
     assert (nearest == torch.arange(SHAPES)).sum() >= SHAPES - 1
     error = (decoded - real).square().mean().sqrt()
@@ -116,7 +113,7 @@ def test_perfect_predictions_give_the_images(
     cascade_task: CascadeTask, z: Tensor, prediction: str, steps: int
 ) -> None:
     settings = altered(prediction=prediction, sampling_noise=0.0)
-    decoder, pictures = fresh(settings), signed(whole_pictures(cascade_task))
+    decoder, pictures = fresh(settings), signed(pictures_of(cascade_task))
     decoder.network.stages = nn.ModuleList(
         Oracle(downsampled(pictures, stage.size), stage, prediction) for stage in settings.stages
     )
@@ -188,7 +185,7 @@ def test_a_large_image_in_tiles_is_the_image_at_once(cascade_task: CascadeTask, 
 
     It is in tiles only where there is no memory for it.
     """
-    images = nn.functional.interpolate(signed(whole_pictures(cascade_task)[:2]), scale_factor=2)
+    images = nn.functional.interpolate(signed(pictures_of(cascade_task)[:2]), scale_factor=2)
     decoded = []
     for memory, side in ((1e-6, 48), (None, 128)):
         settings = altered(
@@ -286,7 +283,7 @@ def test_a_cascade_of_128_pixels_is_trained_and_sampled(
     )
     large = replace(
         cascade_task, settings=settings, pixels=pixels(images, tmp_path / "pixels", 128),
-        test_keys=(),
+        test_keys=ListedKeys(()),
     )  # fmt: skip
     decoder = trained_cascade(large, tmp_path / "run")
     for metrics in decoder.card["metrics"].values():
@@ -306,12 +303,19 @@ def texts(cascade_task: CascadeTask, tmp_path_factory: pytest.TempPathFactory) -
     random = np.random.default_rng(0)
 
     def compute(shard: str) -> Arrays:
-        keys = np.repeat(np.array(cascade_task.train_keys[:-1]), 2)
+        keys = np.repeat(np.array(keys_of(cascade_task)[:-1]), 2)
         values = random.standard_normal((len(keys) * 4, 5)).astype(np.float16)
         return {"keys": keys, "tokens": RaggedArray.of_lengths(values, np.full(len(keys), 4))}
 
     spec = {"text_width": 5, "text_encoder": "made up"}
     return compute_missing(folder, images, spec, compute, "texts")
+
+
+def chosen_pictures(task: CascadeTask) -> list[int]:
+    """The numbers of the pictures that the first sixteen training rows are."""
+    found = task.pictures(task.training, torch.arange(SHAPES)).z.float()
+    numbers: list[int] = torch.cdist(found, task.training_embeddings).argmin(dim=1).tolist()
+    return numbers
 
 
 def test_a_cascade_reads_captions_beside_the_embedding(
@@ -322,11 +326,11 @@ def test_a_cascade_reads_captions_beside_the_embedding(
     torch.manual_seed(0)
     network, conditions = reading.build(), []
     network.register_forward_pre_hook(lambda _, inputs: conditions.append(inputs[-1]))
-    keys = list(cascade_task.train_keys)
-    chosen = reading.order[torch.arange(SHAPES)]
-    reading.loss(network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))["loss"].backward()
+    keys = keys_of(cascade_task)
+    chosen = chosen_pictures(reading)
+    loss_of(reading, network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))["loss"].backward()
     assert all(p.grad is not None for p in network.parameters())
-    for row, picture in enumerate(chosen.tolist()):
+    for row, picture in enumerate(chosen):
         if keys[picture] == keys[-1]:
             assert not conditions[0].attn_mask[row].any()
         else:
@@ -344,14 +348,15 @@ def test_every_caption_of_an_image_is_sampled(cascade_task: CascadeTask, texts: 
     """One a step, by (seed, step, sample): the same again, and on two workers."""
     settings = altered(text_width=5, text_dropout=0.0, cond_dropout=0.0)
     reading = replace(cascade_task, settings=settings, texts=texts)
-    images, cond_mask = torch.arange(SHAPES), torch.ones(SHAPES, dtype=torch.bool)
+    reading = replace(reading, settings=replace(settings, balanced=False))
+    images = torch.arange(SHAPES)
     own = padded(texts.read_ragged("tokens"))[0][:-2].view(SHAPES - 2, 2, 4, 5)
 
     def sampled(step: int, rank: int = 0, world: int = 1) -> Tensor:
         random, part = StepRandom(0, step, SHAPES, rank, world), images.chunk(world)[rank]
-        found = reading._sample_captions(part, cond_mask.chunk(world)[rank], random)
+        found = reading.batch(part, random).text
         assert found is not None
-        return found.tokens
+        return unpacked(found)[0]
 
     steps = torch.stack([sampled(step) for step in range(200)])
     second = (steps[:, : SHAPES - 2] == own[:, 1]).all(dim=(2, 3))
@@ -364,13 +369,15 @@ def test_every_caption_of_an_image_is_sampled(cascade_task: CascadeTask, texts: 
 def test_captions_outside_the_subset_are_not_read(
     cascade_task: CascadeTask, texts: ArrayStore
 ) -> None:
-    settings, keys = altered(text_width=5, text_dropout=0.0), list(cascade_task.train_keys)
+    settings, keys = altered(text_width=5, text_dropout=0.0), keys_of(cascade_task)
     settings = replace(settings, cond_dropout=0.0)
-    reading = replace(cascade_task, settings=settings, texts=texts, captioned=keys[:3])
+    reading = replace(
+        cascade_task, settings=settings, texts=texts, captioned=ListedKeys(tuple(keys[:3]))
+    )
     network, conditions = reading.build(), []
     network.register_forward_pre_hook(lambda _, inputs: conditions.append(inputs[-1]))
-    reading.loss(network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))
-    chosen = reading.order[torch.arange(SHAPES)].tolist()
+    loss_of(reading, network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))
+    chosen = chosen_pictures(reading)
     there = [keys[picture] in keys[:3] for picture in chosen]
     assert conditions[0].attn_mask.any(dim=1).tolist() == there
     assert 0 < sum(there) < SHAPES
@@ -384,7 +391,7 @@ def test_dropped_captions_have_no_token(cascade_task: CascadeTask, texts: ArrayS
         network.register_forward_pre_hook(
             lambda _, inputs, conditions=conditions: conditions.append(inputs[-1])
         )
-        reading.loss(network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))
+        loss_of(reading, network, torch.arange(SHAPES), StepRandom(0, 0, SHAPES))
         assert not conditions[0].attn_mask.any()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from corgi_core.config import PRESETS, StageSettings, preset_named
+from corgi_core.data.keys import ListedKeys
 from corgi_core.decoders.cascade.checks import check_cascade
 from corgi_core.decoders.cascade.crops import cropped
 from corgi_core.decoders.cascade.network import downsampled, upsampled
@@ -20,7 +21,8 @@ from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
 from tests.helpers import processes
 from tests.helpers.cascades import TINY_CASCADE, a_cascade_task, altered
-from tests.helpers.shapes import SHAPES
+from tests.helpers.losses import loss_of
+from tests.helpers.shapes import SHAPES, keys_of
 from tests.helpers.stopping import StoppedError, stopping
 from tests.helpers.tiny import same
 
@@ -36,7 +38,7 @@ def test_a_resumed_stage_is_the_uninterrupted_one(
     cascade_task: CascadeTask, tmp_path: Path
 ) -> None:
     training = replace(TINY_CASCADE.training, steps=8, checkpoint_every=2)
-    fields = (cascade_task.pixels, cascade_task.embeddings, cascade_task.train_keys, ())
+    fields = (cascade_task.pixels, cascade_task.embeddings, cascade_task.train_keys, ListedKeys(()))
     settings = altered(training=training, perturbed=0.5)
     stopped = stopping(CascadeTask, at=5)(settings, *fields, stage=1)
     with pytest.raises(StoppedError):
@@ -66,7 +68,7 @@ def test_the_stages_continue_from_those_of_a_decoder(cascade_task: CascadeTask) 
     torch.manual_seed(1)
     models = [part.build().eval() for part in cascade_task.parts().values()]
     start = cascade_task.assembled(models, {})
-    tuning = FineTuning(start, tuple(cascade_task.train_keys)[:3])
+    tuning = FineTuning(start, ListedKeys(tuple(keys_of(cascade_task)[:3])))
     further = replace(cascade_task, tuning=tuning).parts().values()
     for model, part in zip(models, further, strict=True):
         fresh = part.build()
@@ -78,9 +80,9 @@ def test_the_halves_of_a_batch_lose_what_the_whole_does(cascade_task: CascadeTas
     torch.manual_seed(0)
     perturbed = replace(cascade_task, settings=altered(perturbed=0.5), stage=1)
     network, rows = perturbed.build().eval(), torch.arange(SHAPES)
-    whole = perturbed.loss(network, rows, StepRandom(0, 7, SHAPES))["loss"]
+    whole = loss_of(perturbed, network, rows, StepRandom(0, 7, SHAPES))["loss"]
     halves = [
-        perturbed.loss(network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))["loss"]
+        loss_of(perturbed, network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))["loss"]
         for rank in (0, 1)
     ]
     torch.testing.assert_close(whole, (halves[0] + halves[1]) / 2)
@@ -90,7 +92,7 @@ def test_two_workers_learn_what_one_does(cascade_task: CascadeTask, tmp_path: Pa
     """Two processes that average their gradients, against one."""
     training = replace(TINY_CASCADE.training, steps=2, evaluate_every=2)
     settings = altered(training=training, perturbed=0.5)
-    task = replace(cascade_task, settings=settings, test_keys=(), stage=1)
+    task = replace(cascade_task, settings=settings, test_keys=ListedKeys(()), stage=1)
     processes.run(task, training, tmp_path / "two", workers=2)
     two, one = (train(task, training, tmp_path / name) for name in ("two", "one"))
     assert two.already_finished
@@ -134,11 +136,11 @@ def test_a_stage_is_trained_on_the_same_square_of_both_images(cascade_task: Casc
     """Without noise: the square of the smaller image is the one under that of the larger."""
     settings = altered(stages=with_crop(4), condition_noise=0.0, prediction="x0")
     task, network = replace(cascade_task, settings=settings, stage=1), Watched()
-    loss = task.loss(network, torch.arange(SHAPES), StepRandom(0, 3, SHAPES))["loss"]
+    loss = loss_of(task, network, torch.arange(SHAPES), StepRandom(0, 3, SHAPES))["loss"]
     second = network.inputs
     assert second.shape[1:] == (6, 4, 4)
     assert loss > 0
-    images = signed(task.training_pixels[task.order[torch.arange(SHAPES)]])
+    images = signed(task.pictures(task.training, torch.arange(SHAPES)).pixels)
     under = upsampled(downsampled(images, 8), 16)
     found = []
     for number, square in enumerate(second[:, 3:]):
@@ -153,9 +155,9 @@ def test_halves_of_a_batch_have_the_whole_batchs_crops(cascade_task: CascadeTask
     torch.manual_seed(0)
     task = replace(cascade_task, settings=altered(stages=with_crop(8)), stage=1)
     network, rows = task.build().eval(), torch.arange(SHAPES)
-    whole = task.loss(network, rows, StepRandom(0, 7, SHAPES))
+    whole = loss_of(task, network, rows, StepRandom(0, 7, SHAPES))
     halves = [
-        task.loss(network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
+        loss_of(task, network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
         for rank in (0, 1)
     ]
     for name, loss in whole.items():

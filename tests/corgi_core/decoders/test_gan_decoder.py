@@ -15,7 +15,7 @@ from corgi_core.decoders.registry import load_decoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from tests.helpers.gan_shapes import LEARNING, a_gan_task
-from tests.helpers.shapes import SHAPES, SIDE
+from tests.helpers.shapes import SHAPES, SIDE, pictures_of
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
 
@@ -38,7 +38,7 @@ def z(task: GanTask) -> Tensor:
 
 def own(decoded: Tensor, task: GanTask) -> Tensor:
     """Which decoded pictures are nearest to their own original."""
-    real = task.training_pixels.float() / 255
+    real = pictures_of(task).float() / 255
     nearest = torch.cdist(decoded.flatten(1), real.flatten(1)).argmin(dim=1)
     return nearest == torch.arange(SHAPES)
 

@@ -21,6 +21,7 @@ from corgi_core.training.identity import identity_of
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
 from tests.helpers.gan_shapes import TINY, a_gan_task, tiny_clip
+from tests.helpers.losses import loss_of
 from tests.helpers.shapes import write_shapes
 from tests.helpers.stopping import StoppedError, stopping
 
@@ -44,7 +45,7 @@ def gradients(task: GanTask, rank: int = 0, world: int = 1) -> dict[str, Tensor]
     model.augment.p.fill_(0.5)
     network = model if world == 1 else DistributedDataParallel(model)
     rows = torch.arange(BATCH).chunk(world)[rank]
-    task.loss(network, rows, StepRandom(0, 0, BATCH, rank, world))["loss"].backward()
+    loss_of(task, network, rows, StepRandom(0, 0, BATCH, rank, world))["loss"].backward()
     found = {name: p.grad.contiguous() for name, p in model.named_parameters()}
     return found | {name: b.clone() for name, b in model.named_buffers()}
 
@@ -100,7 +101,7 @@ def test_penalties_are_taken_at_their_steps(task: GanTask) -> None:
     torch.manual_seed(0)
     model = rare.build()
     for step in range(13):
-        losses = rare.loss(model, torch.arange(BATCH), StepRandom(0, step, BATCH))
+        losses = loss_of(rare, model, torch.arange(BATCH), StepRandom(0, step, BATCH))
         assert (losses["r1"] > 0) == (step % 6 == 0)
         assert (losses["path"] > 0) == (step % 4 == 0)
 
@@ -130,8 +131,10 @@ def test_a_task_travels_to_a_worker_as_the_same_training(task: GanTask) -> None:
     rows, random = torch.arange(BATCH), StepRandom(0, 1, BATCH)
     torch.manual_seed(0)
     model = task.build()
-    expected = task.loss(model, rows, random)["loss"]
-    torch.testing.assert_close(there.loss(model, rows, StepRandom(0, 1, BATCH))["loss"], expected)
+    expected = loss_of(task, model, rows, random)["loss"]
+    torch.testing.assert_close(
+        loss_of(there, model, rows, StepRandom(0, 1, BATCH))["loss"], expected
+    )
 
 
 def test_what_cannot_be_trained_is_refused(task: GanTask, tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def test_what_cannot_be_trained_is_refused(task: GanTask, tmp_path: Path) -> Non
     with pytest.raises(CorgiError, match="images of 12 pixels"):
         replace(task, pixels=small, settings=replace(TINY, image_size=12))
     with pytest.raises(CorgiError, match="6 images are no multiple of 4"):
-        task.loss(task.build(), torch.arange(6), StepRandom(0, 0, 6))
+        loss_of(task, task.build(), torch.arange(6), StepRandom(0, 0, 6))
     chunks = replace(TINY.training, accumulation=2)
     with pytest.raises(CorgiError, match="compares the samples"):
         train(task, chunks, tmp_path / "run")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from corgi_core.data.keys import ListedKeys
 from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.decoders.pca.task import PCATask
 from corgi_core.decoders.registry import load_decoder
@@ -20,7 +21,17 @@ from corgi_core.io.files import read_json, write_json
 from corgi_core.training.identity import identity_of
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
-from tests.helpers.shapes import SHAPES, SIDE, TINY, WIDTH, a_task, embeddings_of
+from tests.helpers.losses import loss_of
+from tests.helpers.shapes import (
+    SHAPES,
+    SIDE,
+    TINY,
+    WIDTH,
+    a_task,
+    embeddings_of,
+    keys_of,
+    pictures_of,
+)
 from tests.helpers.stopping import StoppedError, stopping
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
@@ -32,8 +43,7 @@ def z(task: PCATask) -> Tensor:
 
 
 def real_pictures(task: PCATask) -> Tensor:
-    rows = task.pixels.rows_of(task.train_keys)
-    return torch.from_numpy(task.pixels.read("pixels")[rows]).float() / 255
+    return pictures_of(task).float() / 255
 
 
 def test_every_picture_is_nearest_to_its_own_original(
@@ -151,9 +161,9 @@ def test_two_workers_denoise_what_one_does(task: PCATask) -> None:
     perturbed = replace(task, settings=replace(TINY, perturbed=0.5))
     network, rows = perturbed.build().eval(), torch.arange(SHAPES)
     torch.nn.init.normal_(network.to_coordinates.weight)
-    whole = perturbed.loss(network, rows, StepRandom(0, 7, SHAPES))
+    whole = loss_of(perturbed, network, rows, StepRandom(0, 7, SHAPES))
     halves = [
-        perturbed.loss(network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
+        loss_of(perturbed, network, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
         for rank in (0, 1)
     ]
     torch.testing.assert_close(whole["loss"], (halves[0]["loss"] + halves[1]["loss"]) / 2)
@@ -200,7 +210,7 @@ def test_a_resumed_decoder_is_the_uninterrupted_one(task: PCATask, tmp_path: Pat
 
 def test_the_order_in_which_keys_are_given_is_no_part_of_the_training(tmp_path: Path) -> None:
     task = a_task(tmp_path)
-    shuffled = replace(task, train_keys=frozenset(task.train_keys))
+    shuffled = replace(task, train_keys=ListedKeys(tuple(reversed(keys_of(task)))))
     assert identity_of(shuffled, None) == identity_of(task, None)
 
 

@@ -21,7 +21,7 @@ from corgi_core.decoders.registry import (
     register,
     task_class,
 )
-from corgi_core.decoders.task import DecoderTask
+from corgi_core.decoders.task import DecoderTask, PictureBatch
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
@@ -68,10 +68,9 @@ class ColourTask(DecoderTask[ColourSettings, ColourNetwork]):
     def decoder(self, model: ColourNetwork, card: Mapping[str, Any]) -> ColourDecoder:
         return ColourDecoder(model, self.settings, self.embeddings.spec, card)
 
-    def loss(self, model: nn.Module, rows: Tensor, random: StepRandom) -> dict[str, Tensor]:
-        images = self.order[rows]
-        colours = self.training_pixels[images].float().mean(dim=(2, 3)) / 255
-        errors = model(self.training_embeddings[images]) - colours
+    def loss(self, model: nn.Module, batch: PictureBatch, random: StepRandom) -> dict[str, Tensor]:
+        colours = batch.pixels.float().mean(dim=(2, 3)) / 255
+        errors = model(batch.z.float()) - colours
         return {"loss": errors.square().mean()}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from corgi_core.decoders.decoder import signed
 from corgi_core.decoders.registry import load_decoder
 from corgi_core.decoders.stable_diffusion.decoder import StableDiffusionDecoder
-from corgi_core.decoders.stable_diffusion.latents import TrainingLatents
+from corgi_core.decoders.stable_diffusion.latents import Latents
 from corgi_core.decoders.stable_diffusion.network import VECTORS
 from corgi_core.decoders.stable_diffusion.task import StableDiffusionTask
 from corgi_core.diffusion.samplers import timesteps_of
@@ -24,8 +24,9 @@ from corgi_core.training.checkpoint import load_checkpoint
 from corgi_core.training.identity import identity_of
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
+from tests.helpers.losses import loss_of
 from tests.helpers.pipelines import SETTINGS, a_diffusion_task
-from tests.helpers.shapes import SHAPES, SIDE, WIDTH
+from tests.helpers.shapes import SHAPES, SIDE, WIDTH, pictures_of
 from tests.helpers.stopping import StoppedError, stopping
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
@@ -58,7 +59,7 @@ def with_settings(task: StableDiffusionTask, **changes: object) -> StableDiffusi
 def test_every_picture_is_nearest_to_its_own_original(
     decoder: StableDiffusionDecoder, task: StableDiffusionTask, z: Tensor
 ) -> None:
-    real = task.training_pixels.flatten(1) / 255
+    real = pictures_of(task).flatten(1) / 255
     decoded = decoder.decode(z, guidance=2.0).flatten(1)
     assert torch.equal(torch.cdist(decoded, real).argmin(dim=1), torch.arange(SHAPES))
     error = (decoded - real).square().mean().sqrt()
@@ -114,7 +115,7 @@ def test_recomputed_activations_give_the_same_gradient(task: StableDiffusionTask
         some = with_settings(task, checkpoint_activations=recomputing)
         model = some.build().train()
         assert model.unet.is_gradient_checkpointing == recomputing
-        some.loss(model, torch.arange(4), StepRandom(0, 0, 4))["loss"].backward()
+        loss_of(some, model, torch.arange(4), StepRandom(0, 0, 4))["loss"].backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     torch.testing.assert_close(gradients[0], gradients[1])
 
@@ -122,13 +123,13 @@ def test_recomputed_activations_give_the_same_gradient(task: StableDiffusionTask
 def test_latents_are_the_vaes_posterior(task: StableDiffusionTask) -> None:
     """Against diffusers' own distribution of each picture by itself."""
     vae = AutoencoderKL.from_pretrained(f"{task.settings.pretrained}/vae")
-    latents = TrainingLatents(task.settings.pretrained, task.pixels, task.train_keys, SIDE)
+    latents = Latents(task.settings.pretrained)
     images, samples = torch.tensor([7, 0, 11]), []
     for step in range(400):
-        samples.append(latents.sample(images, StepRandom(0, step, 3)))
+        samples.append(latents.sample(pictures_of(task)[images], StepRandom(0, step, 3)))
     for row, image in enumerate(images.tolist()):
         with torch.no_grad():
-            found = vae.encode(signed(task.training_pixels[image : image + 1])).latent_dist
+            found = vae.encode(signed(pictures_of(task)[image : image + 1])).latent_dist
         sampled, scale = torch.stack([each[row] for each in samples]), vae.config.scaling_factor
         error = (sampled.mean(dim=0) - scale * found.mean[0]) / (scale * found.std[0])
         assert error.square().mean().sqrt() == pytest.approx(1 / 20, rel=0.2)  # 1 / √400
@@ -231,9 +232,9 @@ def test_two_workers_denoise_what_one_does(task: StableDiffusionTask) -> None:
     model, rows = some.build().eval(), torch.arange(SHAPES)
     some.prepare(model)
     with torch.no_grad():
-        whole = some.loss(model, rows, StepRandom(0, 7, SHAPES))
+        whole = loss_of(some, model, rows, StepRandom(0, 7, SHAPES))
         halves = [
-            some.loss(model, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
+            loss_of(some, model, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
             for rank in (0, 1)
         ]
     torch.testing.assert_close(whole["loss"], (halves[0]["loss"] + halves[1]["loss"]) / 2)

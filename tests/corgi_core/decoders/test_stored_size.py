@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
@@ -16,6 +17,7 @@ from corgi_core.data.resizing import at_size
 from corgi_core.decoders.cascade.task import CascadeTask
 from corgi_core.decoders.pca.task import PCATask
 from corgi_core.decoders.stable_diffusion.task import StableDiffusionTask
+from corgi_core.decoders.task import DecoderTask
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from tests.helpers.cascades import TINY_CASCADE
@@ -66,6 +68,11 @@ def a_diffusion_training(
     )
 
 
+def images_of(task: DecoderTask) -> Tensor:
+    """The training images as the task's network sees them, uint8 [n, 3, s, s]."""
+    return task.pictures(task.images, torch.arange(SHAPES)).pixels
+
+
 def test_pixels_of_a_multiple_are_means_over_squares() -> None:
     images = torch.randint(256, (70, 3, 24, 24), dtype=torch.uint8)
     for size in (24, 12, 8, 1):
@@ -92,7 +99,7 @@ def test_larger_stored_pixels_train_the_same_pipeline(
     own, scaled = (
         a_diffusion_training(shapes, pixels, pipeline, SIDE) for pixels in (shapes.pixels, larger)
     )
-    assert torch.equal(own.training_pixels, scaled.training_pixels)
+    assert torch.equal(images_of(own), images_of(scaled))
     first, second = (
         train(task, task.settings.training, tmp_path / name)
         for name, task in (("own", own), ("scaled", scaled))
@@ -115,7 +122,7 @@ def test_every_kind_sees_its_own_size(shapes: PCATask, larger: ArrayStore) -> No
     inputs = larger, shapes.embeddings, shapes.train_keys, shapes.test_keys
     first, second = CascadeTask(TINY_CASCADE, *inputs).parts().values()
     for task, size in ((PCATask(shapes.settings, *inputs), SIDE), (first, 8), (second, 16)):
-        assert task.training_pixels.shape == (SHAPES, 3, size, size)
+        assert images_of(task).shape == (SHAPES, 3, size, size)
         assert task.held_out[0].shape == (SHAPES, 3, size, size)
 
 

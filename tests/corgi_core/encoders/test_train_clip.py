@@ -20,11 +20,19 @@ from corgi_core.encoders.train_clip import ClipTask, DualEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
+from tests.helpers.losses import loss_of
 
 
 @pytest.fixture(scope="module")
-def task(small: EncoderSettings, squares: Dataset, square_pixels: ArrayStore) -> ClipTask:
-    return ClipTask(small, squares, square_pixels)
+def task(
+    small: EncoderSettings,
+    squares: Dataset,
+    square_pixels: ArrayStore,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> ClipTask:
+    task = ClipTask(small, squares, square_pixels)
+    task.prepare_data(tmp_path_factory.mktemp("clip-data"))
+    return task
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +65,9 @@ def test_what_is_trained_is_what_open_clip_computes(
     assert isinstance(model, open_clip.CustomTextCLIP)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'ensemble' / '0'}")
     captions = [texts[0] for texts in task.images.manifest["captions"] if texts][:4]
-    pairs = task._pairs["train"]
-    of_training = [caption for _, caption in task._captions["train"]]
+    rows_of_training = task.images.manifest.query("split == 'train'")["captions"]
+    of_training = [text for texts in rows_of_training for text in (texts if texts else [])]
+    pairs = task.batch(torch.arange(task.rows), StepRandom(0, 0, task.rows))
     rows = [of_training.index(caption) for caption in captions if caption in of_training]
     with torch.no_grad():
         text = model.encode_text(tokenizer([of_training[r] for r in rows]), normalize=True)
@@ -75,8 +84,8 @@ def test_the_loss_is_clips_cross_entropy_written_out(task: ClipTask) -> None:
     torch.manual_seed(0)
     model = task.build().eval()
     rows = torch.arange(6)
-    loss = task.loss(model, rows, StepRandom(0, 0, 6))["loss"]
-    pairs = task._pairs["train"]
+    loss = loss_of(task, model, rows, StepRandom(0, 0, 6))["loss"]
+    pairs = task.batch(rows, StepRandom(0, 0, 6))
     with torch.no_grad():
         pixels = jittered(pairs.pixels[rows] / 255, StepRandom(0, 0, 6).uniform(JITTER_NUMBERS))
         image, text, scale = model(pixels, pairs.pooled[rows])
@@ -87,15 +96,16 @@ def test_the_loss_is_clips_cross_entropy_written_out(task: ClipTask) -> None:
 
 
 def test_images_without_captions_and_held_out_ones_are_not_trained_on(task: ClipTask) -> None:
-    keys = {key for key, _ in task._captions["train"]}
+    keys = {key for n in range(len(task.pixels.shards)) for key in task._training.shard_keys(n)}
     held_out = set(task.images.manifest.query("split == 'test'")["key"])
     assert task.rows == 36
     assert not keys & (held_out | {"without-caption"})
 
 
-def test_the_task_travels_to_workers(task: ClipTask) -> None:
-    fresh = ClipTask(task.settings, task.images, task.pixels)
-    assert pickle.loads(pickle.dumps(fresh)).rows == 36
+def test_the_task_travels_to_workers(task: ClipTask, tmp_path: Path) -> None:
+    there = pickle.loads(pickle.dumps(task))
+    there.prepare_data(tmp_path)
+    assert there.rows == 36
 
 
 def test_settings_that_do_not_fit_are_explained(

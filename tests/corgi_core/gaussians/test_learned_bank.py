@@ -8,6 +8,7 @@ from upath import UPath
 from corgi_core.config import GaussianSettings, PriorSettings, TrainingSettings
 from corgi_core.data.arrays import compute_missing
 from corgi_core.data.dataset import write_dataset
+from corgi_core.data.keys import ListedKeys, SplitKeys
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.shards import Sample
 from corgi_core.data.subsets import CaptionSubset
@@ -19,6 +20,7 @@ from corgi_core.gaussians.learned import MAX_SCALING, BankTask, LearnedBank, mea
 from corgi_core.prior.task import PriorTask
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
+from tests.helpers.losses import loss_of
 
 D, BLOCKS = 12, (4, 8)
 LEARNING = TrainingSettings(
@@ -85,11 +87,8 @@ def stores(tmp_path_factory):
 
 def task_of(stores, k=4, **changed):
     dataset, images, texts = stores
-    manifest = dataset.manifest
-    train_keys, test_keys = (
-        tuple(manifest.loc[manifest["split"] == split, "key"]) for split in ("train", "test")
-    )
-    points = images.read("image")[images.rows_of(train_keys)]
+    train_keys, test_keys = (SplitKeys(dataset, split) for split in ("train", "test"))
+    points = images.read("image")[images.rows_of(dataset.keys("train"))]
     settings = GaussianSettings(learning=LEARNING, **changed)
     fitted, _ = fit_bank(points, k, BLOCKS, settings)
     return BankTask(settings, images, texts, train_keys, test_keys, fitted)
@@ -116,7 +115,7 @@ def test_the_loss_is_equation_5(stores, choice):
     noise = StepRandom(3, 5, 30).normal(D)
     total = 0.0
     images, texts, bank = task.images, task.texts, task.fitted
-    for i, row in enumerate(texts.rows_among(task.train_keys)[:30]):
+    for i, row in enumerate(texts.rows_among(stores[0].keys("train"))[:30]):
         text = torch.from_numpy(texts.read("text")[row]).float()
         (image_row,) = images.rows_of([texts.keys[row]])
         z_0 = torch.from_numpy(images.read("image")[image_row]).float()
@@ -125,7 +124,7 @@ def test_the_loss_is_equation_5(stores, choice):
         total += float(mean_encoder_cosine(z_0, last, BLOCKS)) / 30
     pairs = [(i, j) for i in range(bank.k) for j in range(bank.k) if i != j]
     apart = sum(float(mean_encoder_cosine(bank.means[i], bank.means[j], BLOCKS)) for i, j in pairs)
-    losses = task.loss(task.build(), rows, random)
+    losses = loss_of(task, task.build(), rows, random)
     assert losses["cosine"].item() == pytest.approx(total, abs=1e-5)
     assert losses["loss"].item() == pytest.approx(-total + 0.7 * apart / len(pairs), abs=1e-5)
 
@@ -133,15 +132,15 @@ def test_the_loss_is_equation_5(stores, choice):
 def test_the_gradient_reaches_means_and_deviations(stores):
     task = task_of(stores, xi=0.0)
     model = task.build()
-    task.loss(model, torch.arange(64), StepRandom(0, 0, 64))["loss"].backward()
-    text = task._training[1][:64].float()
+    loss_of(task, model, torch.arange(64), StepRandom(0, 0, 64))["loss"].backward()
+    text = task.batch(torch.arange(64), StepRandom(0, 0, 64))[1].float()
     chosen = task.fitted.assign(text).unique()
     for gradient in (model.means.grad, model.log_scales.grad):
         reached = gradient.abs().sum(dim=1) > 0
         assert reached.nonzero()[:, 0].tolist() == chosen.tolist()
     task = task_of(stores, xi=1.0)
     model = task.build()
-    loss = task.loss(model, torch.arange(64), StepRandom(0, 0, 64))["overlap"]
+    loss = loss_of(task, model, torch.arange(64), StepRandom(0, 0, 64))["overlap"]
     loss.backward()
     assert bool((model.means.grad.abs().sum(dim=1) > 0).all())  # ξ reaches every mean
     assert model.log_scales.grad is None
@@ -198,7 +197,7 @@ def test_the_priors_loss_does_not_reach_the_bank(stores):
     )  # fmt: skip
     prior = PriorTask(settings, images, texts, captioned, (), bank)
     network = prior.build()
-    prior.loss(network, torch.arange(16), StepRandom(0, 0, 16))["loss"].backward()
+    loss_of(prior, network, torch.arange(16), StepRandom(0, 0, 16))["loss"].backward()
     assert any(p.grad is not None for p in network.parameters())
     assert not any(tensor.requires_grad for tensor in bank.state_dict(keep_vars=True).values())
     assert learned.means.grad is learned.log_scales.grad is None
@@ -209,7 +208,7 @@ def test_the_priors_loss_does_not_reach_the_bank(stores):
 
 def test_without_captions_there_is_nothing_to_learn(stores):
     task = task_of(stores)
-    task.train_keys = ("0000", "0010")  # image-only
+    task.train_keys = ListedKeys(("0000", "0010"))  # image-only
     with pytest.raises(CorgiError, match="no training image has a caption"):
         _ = task.rows
 

@@ -11,6 +11,7 @@ from torch import nn
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.gaussians.fit import fit_bank
 from corgi_core.training.randomness import StepRandom
+from tests.helpers.losses import loss_of
 from tests.helpers.tiny_prior import SETTINGS, made_prior
 
 PICTURES = 240
@@ -27,10 +28,13 @@ class Captionless(nn.Module):
 def test_the_shrunk_embedding_alone_has_the_error_of_its_closed_form(tmp_path, kappa):
     """Its error is κσ((ᾱ − 1) u_0 + √(ᾱ(1 − ᾱ)) ε), where the data have E[(κσ u_0)²] = σ²."""
     task = made_prior(tmp_path, replace(SETTINGS, noise_samples=200, p2_gamma=0.0), PICTURES)
-    image = task.training.image.numpy().astype(np.float32)
+    captioned = np.isin(task.images.keys, task.captioned.keys)
+    image = task.images.read("image")[captioned].astype(np.float32)
     fitted, _ = fit_bank(image, 1, task.bank.encoder_dims, seed=0)
     task.bank = fitted.with_kappa(kappa)
-    loss = task.loss(Captionless(), torch.arange(len(image)), StepRandom(0, 0, len(image)))["loss"]
+    loss = loss_of(task, Captionless(), torch.arange(len(image)), StepRandom(0, 0, len(image)))[
+        "loss"
+    ]
     noise = 1 - Schedule.linear().alphas_cumprod
     variance = float(image.var(axis=0).mean())
     expected = variance * (noise.square().mean() + kappa**2 * ((1 - noise) * noise).mean())

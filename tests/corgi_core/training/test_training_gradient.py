@@ -13,7 +13,7 @@ from corgi_core.encoders.train_clip import ClipTask
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import read_metrics
-from corgi_core.training.randomness import BatchOrder
+from corgi_core.training.order import TrainingOrder
 from corgi_core.training.run_folder import TrainingResult
 from tests.corgi_core.training.test_training_resume import curve
 from tests.helpers import processes
@@ -53,9 +53,9 @@ class CountingTask(TinyTask):
 
     sizes: list[int] = []  # noqa: RUF012
 
-    def loss(self, model, rows, random):  # type: ignore[no-untyped-def]
+    def batch(self, rows, random):  # type: ignore[no-untyped-def]
         self.sizes.append(len(rows))
-        return super().loss(model, rows, random)
+        return super().batch(rows, random)
 
 
 def test_a_microbatch_is_all_that_is_computed_at_once(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_run_goes_on_in_other_microbatches(tmp_path: Path) -> None:
 
 def expected_skips(settings: TrainingSettings, task: TinyTask) -> list[int]:
     """The skips so far at every tenth step, if a batch with the spoilt row is skipped."""
-    order = BatchOrder(task.rows, settings.batch_size, settings.seed)
+    order = TrainingOrder([task.rows], settings.batch_size, settings.seed, settings.shuffle_window)
     spoilt = [int(task.spoilt_row in order.rows_of(step)) for step in range(settings.steps)]
     return [sum(spoilt[:step]) for step in range(10, settings.steps + 1, 10)]
 

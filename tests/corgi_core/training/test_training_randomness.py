@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corgi_core.training.randomness import BatchOrder, HeldOutRandom, StepRandom
+from corgi_core.training.randomness import HeldOutRandom, StepRandom
 
 WIDE = (3, 4000)  # numbers of a sample; a chunk has eight samples of them
 
@@ -79,20 +79,3 @@ def test_numbers_follow_their_distributions_and_differ_by_seed_and_step() -> Non
     for other in (StepRandom(2, 2, 20_000), StepRandom(1, 3, 20_000)):
         correlation = torch.corrcoef(torch.stack([normal, other.normal()]))[0, 1]
         assert abs(correlation) < 0.03
-
-
-@given(rows=st.integers(1, 50), batch=st.integers(1, 70), seed=st.integers(0, 99))
-def test_every_epoch_holds_every_row_once(rows: int, batch: int, seed: int) -> None:
-    order = BatchOrder(rows, batch, seed)
-    steps = -(-3 * rows // batch)
-    sequence = torch.cat([order.rows_of(step) for step in range(steps)])
-    for epoch in range(3):
-        part = sequence[epoch * rows : (epoch + 1) * rows]
-        assert part.sort().values.tolist() == list(range(rows))
-    assert torch.equal(BatchOrder(rows, batch, seed).rows_of(steps - 1), order.rows_of(steps - 1))
-
-
-def test_epochs_are_shuffled_differently() -> None:
-    order = BatchOrder(rows=100, batch=100, seed=0)
-    assert not torch.equal(order.rows_of(0), order.rows_of(1))
-    assert not torch.equal(order.rows_of(0), BatchOrder(100, 100, seed=1).rows_of(0))

@@ -84,10 +84,10 @@ class StoppedError(Exception):
 class StoppedTask(TinyTask):
     """Stops at a step by an exception, which leaves what a kill leaves."""
 
-    def loss(self, model, rows, random):  # type: ignore[no-untyped-def]
+    def loss(self, model, batch, random):  # type: ignore[no-untyped-def]
         if random.step == 45:
             raise StoppedError
-        return super().loss(model, rows, random)
+        return super().loss(model, batch, random)
 
 
 StoppedTask.__qualname__ = TinyTask.__qualname__  # the same training

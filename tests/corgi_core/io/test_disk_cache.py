@@ -1,0 +1,88 @@
+"""Copies of remote files on this machine's disk, within a budget."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from upath import UPath
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.mapped import mapped_arrays
+from corgi_core.io import disk_cache
+from corgi_core.io.disk_cache import cache_folder, copy_of
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own, with room for 250 bytes."""
+    monkeypatch.setattr(disk_cache.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(disk_cache, "budget", 250 / disk_cache.GIGABYTE)
+    return cache_folder()
+
+
+def remote(name: str, size: int = 100) -> tuple[UPath, str]:
+    path, content = UPath(f"memory://cache/{name}.bin"), name.encode().ljust(size, b".")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path, hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_is_copied_once(cache: Path) -> None:
+    path, sha256 = remote("a")
+    copy = copy_of(path, sha256)
+    assert copy.read_bytes() == path.read_bytes()
+    path.unlink()
+    assert copy_of(path, sha256) == copy
+    assert [each.name for each in cache.iterdir()] == [f"{sha256}.bin"]
+
+
+def test_what_was_not_read_for_longest_makes_room(cache: Path) -> None:
+    copies = {}
+    for age, name in enumerate("ab"):
+        copies[name] = copy_of(*remote(name))
+        os.utime(copies[name], (1000 + age, 1000 + age))
+    copy_of(*remote("a"))  # read again
+    copies["c"] = copy_of(*remote("c"))
+    assert {name for name, copy in copies.items() if copy.exists()} == {"a", "c"}
+    large = copy_of(*remote("large", 900))  # more than the budget, and needed all the same
+    assert [each.name for each in cache.iterdir()] == [large.name]
+
+
+def test_what_is_removed_stays_readable_to_who_has_mapped_it(tmp_path: Path) -> None:
+    import safetensors.numpy
+
+    content = safetensors.numpy.save({"x": np.arange(10)})
+    path = UPath("memory://cache/x.safetensors")
+    path.write_bytes(content)
+    copy = copy_of(path, "x")
+    values = mapped_arrays(copy, None)["x"]
+    copy.unlink()
+    assert values.tolist() == list(range(10))
+
+
+def test_a_copy_that_fails_leaves_nothing(cache: Path) -> None:
+    path, sha256 = remote("a")
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        copy_of(path, sha256)
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_a_remote_store_is_read_through_the_cache(tmp_path: Path, cache: Path) -> None:
+    from corgi_core.data.arrays import compute_missing
+    from tests.corgi_core.data.test_rows import Shards
+
+    local = compute_missing(
+        tmp_path / "local", Shards(), {},
+        lambda shard: {"keys": np.array(Shards().keys(shard), dtype=str),
+                       "x": np.arange(Shards.rows[shard])}, "x",
+    )  # fmt: skip
+    local.save(UPath("memory://cache/store"))
+    store = ArrayStore.load(UPath("memory://cache/store"))
+    assert store.mapped("00003", "x").tolist() == list(range(9))
+    assert store.shard_keys("00001").tolist() == Shards().keys("00001")
+    assert list(cache.iterdir())
