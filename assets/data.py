@@ -52,12 +52,16 @@ def raw_images(
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"webdataset", "pillow"},
+    kinds={"webdataset", "pillow", "ray"},
     metadata=decided_by("data", revision=GATE_REVISION),
     io_manager_key=DATA_IO_MANAGER,
 )
 def images(
-    context: dg.AssetExecutionContext, raw_images: Dataset, workspace: Workspace, dvc: DVC
+    context: dg.AssetExecutionContext,
+    raw_images: Dataset,
+    workspace: Workspace,
+    compute: Compute,
+    dvc: DVC,
 ) -> dg.MaterializeResult[Dataset]:
     """The quality gate: plain RGB images, sound captions; the rest is quarantined with reasons.
 
@@ -69,7 +73,7 @@ def images(
     if dvc.up_to_date(GATE):
         gated = dataset.Dataset.load(path)
     else:
-        gated = quality.gate(raw_images, path, workspace.preset.data)
+        gated = quality.gate(raw_images, path, workspace.preset.data, compute.map_images)
         dvc.commit(GATE)
     (actions, quarantine), counts = quality.quarantine_summary(gated), gated.counts
     return materialized(

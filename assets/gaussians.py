@@ -1,6 +1,5 @@
 """The Gaussians that the shifted diffusion starts from."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -47,7 +46,7 @@ def gaussian_bank(
     variant, chosen = context.partition_key, workspace.preset.gaussians
     encoder_dims, seed = image_embeddings.spec["encoder_dims"], workspace.preset.seed
     training = EmbeddingStream.of_split(images, image_embeddings, "train")
-    mapped = partial(compute.map, images=training.count // PASSED_OVER, uses_device=False)
+    mapped = compute.map_images(training.count // PASSED_OVER)
     metadata: dict[str, Any] = {}
     k = clusters_of(variant)
     if k is None:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from upath import UPath
 
 from corgi_core.config import DataSettings
 from corgi_core.data.dataset import (
+    ABOUT,
     INDEX,
     Dataset,
     check_apart,
@@ -41,31 +42,37 @@ from corgi_core.data.manifest import (
     ShardRecord,
     manifest_path,
     read_record,
+    tar_path,
     write_manifest,
 )
 from corgi_core.data.normalise import UnfitError, normalise, without_warnings
-from corgi_core.data.parquet import read_frame, read_rows, write_table
+from corgi_core.data.parquet import Row, read_frame, read_rows, write_table
 from corgi_core.data.prefetch import in_order
 from corgi_core.data.revisions import GATE_REVISION
-from corgi_core.data.shards import Sample
+from corgi_core.data.shards import Sample, read_shard
 from corgi_core.data.vectors import VECTOR, Space, read_vector
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, make_folder, remove_file
 from corgi_core.io.folders import published, remove_folder, sizes_below
 from corgi_core.io.markers import check_replaceable, files_below, mark_folder
-from corgi_core.progress import report
+from corgi_core.mapping import Map, map_here
+from corgi_core.progress import muted, report
 
 MAX_CAPTION = 2000  # characters
 EXAMPLES = 200  # rows of the quarantine, or a shard's more, that its summary has
 _TABLE = "parquet"
-_BATCH = 32  # images in memory
 _THREADS = min(8, os.cpu_count() or 1)  # that decode; each may hold two images of `max_pixels`
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("key", "reason", "detail", "action")])
 PIXELS = pa.schema([(name, pa.string()) for name in ("key", "digest")])
 Records = list[dict[str, str]]
 
 
-def gate(raw: Dataset, folder: Path | UPath, settings: DataSettings) -> Dataset:
+def gate(
+    raw: Dataset,
+    folder: Path | UPath,
+    settings: DataSettings,
+    mapped: Callable[[int], Map] = lambda images: map_here,
+) -> Dataset:
     """Pass `raw` through the gate into `folder`: those of its shards that are not there yet.
 
     An image that cannot be decoded, has more than `settings.max_pixels`, or has the same pixels as
@@ -75,7 +82,15 @@ def gate(raw: Dataset, folder: Path | UPath, settings: DataSettings) -> Dataset:
 
     A shard's result is a function of the raw shard, the settings and the pixels of the shards
     before it; it is there whole or not at all. So the outcome does not depend on in how many steps
-    the shards came, and a killed run leaves whole shards, from which the next one goes on.
+    the shards came, nor on who looked at them, and a killed run leaves whole shards, from which the
+    next one goes on.
+
+    Args:
+        raw: The dataset as it was read.
+        folder: Where the gated one is.
+        settings: What an image may be.
+        mapped: Where shards with so many images are looked at, each by itself. Duplicates of
+            earlier shards are left out afterwards and here, without decoding anything again.
 
     Raises:
         CorgiError: no image is usable; `folder` may not be written, or holds what Corgi did not
@@ -84,7 +99,7 @@ def gate(raw: Dataset, folder: Path | UPath, settings: DataSettings) -> Dataset:
     folder = published(folder)
     check_apart(raw.folder, folder)
     with writing(folder):
-        return _Gate(raw, folder, settings).run()
+        return _Gate(raw, folder, settings, mapped).run()
 
 
 def iter_quarantine(dataset: Dataset) -> Iterator[pd.DataFrame]:
@@ -113,9 +128,15 @@ def quarantine_summary(dataset: Dataset) -> tuple[Counter[str], pd.DataFrame]:
 class _Gate:
     """One run of the gate over a dataset."""
 
-    def __init__(self, raw: Dataset, folder: Path | UPath, settings: DataSettings) -> None:
+    def __init__(
+        self,
+        raw: Dataset,
+        folder: Path | UPath,
+        settings: DataSettings,
+        mapped: Callable[[int], Map],
+    ) -> None:
         check_replaceable(folder)
-        self.raw, self.folder, self.settings = raw, folder, settings
+        self.raw, self.folder, self.settings, self.mapped = raw, folder, settings, mapped
         self.sizes = sizes_below(folder)  # of the files that were there, in bytes
         self.space = None if raw.holds_pictures else _first_space(raw)
         self.decisive = [GATE_REVISION, settings.max_pixels, settings.max_side, str(self.space)]
@@ -137,17 +158,28 @@ class _Gate:
         make_folder(self.folder)
         mark_folder(self.folder, expected | self._files_there() | {INDEX})
         listed = set(Dataset(self.folder).shards) if is_dataset(self.folder) else set()
+        sources = {name: digest_of(self.raw.records[name].digest, *self.decisive) for name in names}
+        there = {name: self._record_there(name, sources[name]) for name in names}
+        missing = [name for name in names if there[name] is None]
+        if listed.intersection(missing):  # what is there is whole no longer
+            remove_file(self.folder / INDEX)
+        looks = self._looks(missing)
         records: list[ShardRecord] = []
         chain, recomputed, done = "", 0, 0  # chain: digest of what the shards before hold
         report("checking images", 0, len(self.raw))
         for number, name in enumerate(names):
-            source = digest_of(self.raw.records[name].digest, *self.decisive)
-            record = self._up_to_date(number, name, source, chain)
+            record = there.pop(name)
+            look = None
             if record is None:
-                if name in listed:  # what is there is whole no longer
-                    remove_file(self.folder / INDEX)
-                record = self._compute(number, name, source, chain)
+                with muted():  # shards; images are reported here
+                    look = next(looks)
+            elif (record := self._still_true(record, number, chain)) is None:
+                remove_file(self.folder / INDEX)
+                (look,) = self._looks([name])
+            if look is not None:
+                record = self._decided(number, look, sources[name], chain)
                 recomputed += 1
+            assert record is not None
             records.append(record)
             chain = digest_of(chain, record.content)
             done += self.raw.records[name].images
@@ -172,19 +204,22 @@ class _Gate:
             if any(PurePath(f"/{name}").match(f"/{pattern}") for pattern in patterns)
         }
 
-    def _up_to_date(self, number: int, name: str, source: str, chain: str) -> ShardRecord | None:
-        """The record of the shard's result where that is what `_compute` would give."""
+    def _record_there(self, name: str, source: str) -> ShardRecord | None:
+        """The record of a shard's whole result that was made from `source`."""
         folders = ("manifest", "quarantine", "pixels")
         if not {f"{each}/{name}.{_TABLE}" for each in folders} <= self.sizes.keys():
             return None
         record = read_record(self.folder, name)
         if record is None or record.made_from["source"] != source:
             return None
-        if self.sizes.get(f"shards/{name}.tar") != record.bytes:
-            return None
+        return record if self.sizes.get(f"shards/{name}.tar") == record.bytes else None
+
+    def _still_true(self, record: ShardRecord, number: int, chain: str) -> ShardRecord | None:
+        """The record, where the shards before it leave out what they did when it was made."""
         if record.made_from["earlier"] == chain:
             return record
         # Shards before it have changed: its result stands where its duplicates are the same.
+        name = record.name
         passed = read_frame(_pixels_path(self.folder, name))["digest"].tolist()
         left_out = dict(record.made_from["duplicates"])
         expected = [*[None] * len(passed), *left_out.values()]
@@ -194,20 +229,41 @@ class _Gate:
         write_manifest(self.folder, read_rows(manifest_path(self.folder, name)), record)
         return record
 
-    def _compute(self, number: int, name: str, source: str, chain: str) -> ShardRecord:
-        """Gate one shard; its manifest is written last and says that it is whole."""
-        shard = _Shard(self.earlier, number)
-        check = partial(_checked, settings=self.settings, space=self.space)
-        checked = in_order(check, self.raw.samples(name), _THREADS)
-        remove_file(manifest_path(self.folder, name))  # so that nothing is half new
-        with without_warnings():
-            rows, size = write_images(self.folder, name, shard.passed(checked))
-        write_table(self._quarantine_path(name), shard.records, QUARANTINE)
-        write_table(_pixels_path(self.folder, name), shard.pixels, PIXELS)
+    def _looks(self, names: Sequence[str]) -> Iterator[_Look]:
+        """What is found in each shard by itself; its images are in its tar already."""
+        mapped = self.mapped(sum(self.raw.records[name].images for name in names))
+        if len(names) < 2:
+            mapped = map_here
+        threads = _THREADS if mapped is map_here else 1
+        looking = _Looking(self.raw, self.folder, self.settings, self.space, threads)
+        return mapped(_look, looking, names, "checking images")
+
+    def _decided(self, number: int, look: _Look, source: str, chain: str) -> ShardRecord:
+        """Leave out duplicates of earlier shards; writing the manifest makes the shard whole."""
+        digests = [image.digest for image in look.images if image.digest]
+        found = zip(digests, self.earlier.first_with(digests, number), strict=True)
+        duplicates = {digest: key for digest, key in found if key is not None}
+        records, pixels = _passed(look.images, duplicates)
+        rows, size = look.rows, look.size
+        if len(pixels) < len(rows):
+            rows, size = self._rewritten(look, {row["key"] for row in pixels})
+        write_table(self._quarantine_path(look.name), records, QUARANTINE)
+        write_table(_pixels_path(self.folder, look.name), pixels, PIXELS)
         return finish_shard(
-            self.folder, name, rows, size,
-            source=source, earlier=chain, duplicates=sorted(map(list, shard.duplicates.items())),
+            self.folder, look.name, rows, size,
+            source=source, earlier=chain, duplicates=sorted(map(list, duplicates.items())),
         )  # fmt: skip
+
+    def _rewritten(self, look: _Look, keys: set[str]) -> tuple[list[Row], int]:
+        """Write the shard's tar again with these keys alone."""
+
+        def samples(file: BinaryIO) -> Iterator[Sample]:
+            for row, (key, suffix, image) in zip(look.rows, read_shard(file), strict=True):
+                if key in keys:
+                    yield Sample(key, image, suffix=suffix, **{name: row[name] for name in ABOUT})
+
+        with tar_path(self.folder, look.name).open("rb") as file:
+            return write_images(self.folder, look.name, samples(file))
 
     def _nothing_usable(self) -> CorgiError:
         first = next(rows for rows in iter_quarantine(Dataset(self.folder)) if len(rows)).iloc[0]
@@ -272,54 +328,96 @@ def _checked(sample: Sample, settings: DataSettings, space: Space | None) -> _Ch
     return _Checked(sample.key, plain, image.pixels, image.changes)
 
 
-class _Shard:
-    """The samples of one shard that pass the gate, and the records of the others."""
+@dataclass(frozen=True)
+class _Looking:
+    """What whoever looks at shards needs to know."""
 
-    def __init__(self, earlier: _EarlierPixels, number: int) -> None:
-        self._earlier, self._number = earlier, number
-        self._first_with: dict[str, str] = {}  # digest of the pixels -> their first key
-        self.pixels: Records = []  # of those that pass
-        self.duplicates: dict[str, str] = {}  # those of them that an earlier shard has
-        self.records: Records = []
+    raw: Dataset
+    folder: Path | UPath
+    settings: DataSettings
+    space: Space | None
+    threads: int
 
-    def passed(self, checked: Iterator[_Checked]) -> Iterator[Sample]:
-        """The samples that pass, with their sound captions, in their order."""
-        while batch := list(islice(checked, _BATCH)):
-            self._look_up([image.digest for image in batch if image.digest])
-            for image in batch:
-                if (sample := self._passed(image)) is not None:
-                    yield sample
 
-    def _look_up(self, digests: list[str]) -> None:
-        """Note which of these are in earlier shards."""
-        first = zip(digests, self._earlier.first_with(digests, self._number), strict=True)
-        found = {digest: key for digest, key in first if key is not None}
-        self.duplicates |= found
-        self._first_with |= found
+@dataclass(frozen=True)
+class _Image:
+    """What is found in one image by itself: notes are (reason, detail, action)."""
 
-    def _passed(self, image: _Checked) -> Sample | None:
-        plain = image.plain
-        if plain is None or image.digest is None:
-            self._note(image.key, *image.notes[0])
-            return None
-        first = self._first_with.setdefault(image.digest, image.key)
-        if first != image.key:
-            same = "numbers" if plain.suffix == VECTOR else "pixels"
-            self._note(image.key, "duplicate", f"has the same {same} as {first}")
-            return None
-        self.pixels.append({"key": image.key, "digest": image.digest})
-        for change in image.notes:
-            self._note(image.key, *change, action="normalised")
-        captions = []
-        for caption in plain.captions or []:
-            if fault := fault_of(caption):
-                self._note(image.key, fault, f"caption {caption[:80]!r} is dropped")
+    key: str
+    digest: str | None  # None: it is left out
+    kind: str  # of its content
+    notes: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is found in one shard by itself.
+
+    Attributes:
+        name: Of the shard, whose tar has the images that pass but for earlier shards' sake.
+        images: All of them, in order.
+        rows: The manifest's, of the images in the tar.
+        size: Of the tar, in bytes.
+    """
+
+    name: str
+    images: list[_Image]
+    rows: list[Row]
+    size: int
+
+
+def _look(looking: _Looking, name: str) -> _Look:
+    """Decode one shard's images, and write its tar, which counts for nothing without a manifest."""
+    images: list[_Image] = []
+    check = partial(_checked, settings=looking.settings, space=looking.space)
+    first = set[str]()
+
+    def passing(checked: Iterable[_Checked]) -> Iterator[Sample]:
+        for each in checked:
+            plain, captions, notes = each.plain, [], [(*note, "normalised") for note in each.notes]
+            if plain is None or each.digest is None:
+                notes = [(*each.notes[0], "quarantined")]
+                images.append(_Image(each.key, None, "", notes))
+                continue
+            for caption in plain.captions or []:
+                if fault := fault_of(caption):
+                    detail = f"caption {caption[:80]!r} is dropped"
+                    notes.append((fault, detail, "quarantined"))
+                else:
+                    captions.append(" ".join(caption.split()))
+            kind = "numbers" if plain.suffix == VECTOR else "pixels"
+            images.append(_Image(each.key, each.digest, kind, notes))
+            if each.digest not in first:
+                first.add(each.digest)
+                yield replace(plain, captions=captions or None)
+
+    remove_file(manifest_path(looking.folder, name))  # so that nothing is half new
+    with without_warnings():
+        checked = in_order(check, looking.raw.samples(name), looking.threads)
+        rows, size = write_images(looking.folder, name, passing(checked))
+    return _Look(name, images, rows, size)
+
+
+def _passed(images: Iterable[_Image], duplicates: Mapping[str, str]) -> tuple[Records, Records]:
+    """The quarantine's records of a shard, and the pixels' of the images that pass.
+
+    `duplicates` has the first key of each digest that earlier shards have.
+    """
+    records: Records = []
+    pixels: Records = []
+    first_with = dict(duplicates)
+    for image in images:
+        notes = image.notes
+        if image.digest is not None:
+            first = first_with.setdefault(image.digest, image.key)
+            if first == image.key:
+                pixels.append({"key": image.key, "digest": image.digest})
             else:
-                captions.append(" ".join(caption.split()))
-        return replace(plain, captions=captions or None)
-
-    def _note(self, key: str, reason: str, detail: str, action: str = "quarantined") -> None:
-        self.records.append({"key": key, "reason": reason, "detail": detail, "action": action})
+                same = f"has the same {image.kind} as {first}"
+                notes = [("duplicate", same, "quarantined")]
+        for reason, detail, action in notes:
+            records.append({"key": image.key, "reason": reason, "detail": detail, "action": action})
+    return records, pixels
 
 
 def _first_space(raw: Dataset) -> Space | None:

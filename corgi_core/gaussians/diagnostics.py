@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from corgi_core.encoders.similarity import unit_per_encoder
-from corgi_core.gaussians.stream import ROWS_AT_ONCE, Batches, EmbeddingStream, Map, map_here
+from corgi_core.gaussians.stream import ROWS_AT_ONCE, Batches, EmbeddingStream
+from corgi_core.mapping import Map, map_here
 
 RANK_SAMPLE = 32_768  # embeddings, at most: 20 times the widest ensemble's width
 

@@ -21,13 +21,8 @@ from corgi_core.config import GaussianSettings
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
-from corgi_core.gaussians.stream import (
-    ROWS_AT_ONCE,
-    Batches,
-    EmbeddingStream,
-    Map,
-    map_here,
-)
+from corgi_core.gaussians.stream import ROWS_AT_ONCE, Batches, EmbeddingStream
+from corgi_core.mapping import Map, map_here
 
 SMALL_CLUSTER = 32  # with fewer embeddings a cluster's own standard deviation is mostly noise
 MIN_STD = 1e-4

@@ -7,50 +7,26 @@ many workers computed it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corgi_core import progress
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.keys import SplitKeys
 from corgi_core.errors import CorgiError
+from corgi_core.mapping import Map, map_here
 
 ROWS_AT_ONCE = 4096
 PART = 16  # shards
 
 Common = TypeVar("Common")
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 Batches = Iterator[NDArray[np.float32]]
-
-
-class Map(Protocol):
-    """function(common, item) of every item, in their order; `function` can be pickled.
-
-    In this process (`map_here`), or on workers (`Compute.map`).
-    """
-
-    def __call__(
-        self,
-        function: Callable[[Common, Item], Result],
-        common: Common,
-        items: Sequence[Item],
-        what: str,
-    ) -> Iterator[Result]:
-        """The results; progress is reported as `what`."""
-
-
-def map_here(
-    function: Callable[[Common, Item], Result], common: Common, items: Sequence[Item], what: str
-) -> Iterator[Result]:
-    """One item after the other, in this process."""
-    yield from progress.track((function(common, item) for item in items), what, len(items))
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from corgi_core.data.array_jobs import ArrayJob
     from corgi_core.data.arrays import ArrayStore, MissingShard
     from corgi_core.devices import Device
+    from corgi_core.mapping import Map
     from corgi_core.training.metrics_log import Entry
     from corgi_core.training.run_folder import TrainingResult
     from corgi_core.training.task import Task
@@ -221,7 +222,6 @@ class Compute(LocalRay):
         items: Sequence[Item],
         what: str,
         *,
-        images: int | None = None,
         uses_device: bool = True,
     ) -> Iterator[Result]:
         """function(common, item) of every item, each on one CPU, in the items' order.
@@ -235,21 +235,26 @@ class Compute(LocalRay):
                 next items.
             items: With `num_workers` 0 they are done here, one after the other.
             what: What progress is reported as.
-            images: How many they stand for; fewer than `min_images` are done here.
             uses_device: Whether a GPU makes it faster. Then the CPUs share the GPUs that there are.
 
         Raises:
             CorgiError: workers died or lacked memory again and again at one item.
             And what `function` raises. When the iterator is closed, the work ends.
         """
-        few = images is not None and (images < self.min_images or len(items) < 2)
-        if self.num_workers == 0 or few:
+        if self.num_workers == 0:
             results: Iterator[Result] = (function(common, item) for item in items)
         else:
             opened = partial(_with_common, function, common)
             gpus = None if uses_device else 0
             results = self._on_workers(opened, items, 1, gpus, lambda item: f"one of the {what}")
         yield from progress.track(results, what, len(items))
+
+    def map_images(self, images: int) -> Map:
+        """`map` on CPUs where so many images are worth Ray's start; else in this process."""
+        from corgi_core.mapping import map_here
+
+        worth = self.num_workers > 0 and images >= self.min_images
+        return partial(self.map, uses_device=False) if worth else map_here
 
     def arrays(self, job: ArrayJob, folder: Path | UPath) -> ArrayStore:
         """Make the store in `folder` whole: the job's arrays of every shard of its dataset.

@@ -20,7 +20,8 @@ from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.diagnostics import effective_rank, modality_gap
 from corgi_core.gaussians.fit import fit_bank
-from corgi_core.gaussians.stream import EmbeddingStream, map_here
+from corgi_core.gaussians.stream import EmbeddingStream
+from corgi_core.mapping import map_here
 from tests.helpers.made import samples
 
 

@@ -13,12 +13,15 @@ import ray
 from upath import UPath
 
 from corgi_core import progress
+from corgi_core.config import load_preset
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.pixels import Pixels
+from corgi_core.data.quality import gate
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import ImageEmbedding
 from corgi_core.errors import CorgiError
+from corgi_core.io.markers import files_below
 from orchestration.resources import ray_workers
 from orchestration.resources.compute import Compute
 from orchestration.resources.ray_workers import Share, gpu_share, share_of
@@ -222,7 +225,22 @@ def test_an_item_for_which_memory_is_lacking_again_and_again_is_named(tmp_path: 
 
 
 @pytest.mark.parametrize(("images", "here"), [(9, True), (10, False)])
-def test_items_of_few_images_are_done_here(tmp_path: Path, images: int, here: bool) -> None:
-    some = Compute(num_workers=1, min_images=10)
-    processes = set(some.map(process_of, None, range(3), "numbers", images=images))
+def test_few_images_are_mapped_here(images: int, here: bool) -> None:
+    some = Compute(num_workers=1, min_images=10).map_images(images)
+    processes = set(some(process_of, None, range(3), "numbers"))
     assert (processes == {os.getpid()}) == here
+
+
+def test_the_gate_of_workers_is_that_of_this_process_bit_for_bit(tmp_path: Path) -> None:
+    """Two images are twins of ones in earlier shards, which no worker sees."""
+    some = samples(8)
+    twins = [replace(some[0], key="91", group="91"), replace(some[4], key="93", group="93")]
+    raw = write_dataset(tmp_path / "raw", [*some, *twins], shard_size=2)
+    settings = load_preset("emoji-small").preset.data
+    here = gate(raw, tmp_path / "here", settings)
+    there = gate(raw, tmp_path / "there", settings, ON_RAY.map_images)
+    assert len(here) == 8
+    assert there.recomputed == here.recomputed == 5
+    assert files_below(there.folder) == files_below(here.folder)
+    for name in files_below(here.folder):
+        assert (there.folder / name).read_bytes() == (here.folder / name).read_bytes(), name
