@@ -36,6 +36,13 @@ class ArtifactIOManager(dg.UPathIOManager):
         """Write an asset's artefact to its folder."""
         obj.save(path)
 
+    def load_input(self, context: dg.InputContext) -> FolderBacked | dict[str, FolderBacked] | None:
+        """Read an input; the only partition of one that is declared a dict comes in a dict too."""
+        loaded: FolderBacked | dict[str, FolderBacked] | None = super().load_input(context)
+        if not hasattr(context.dagster_type, "value_type") or isinstance(loaded, dict):
+            return loaded
+        return {} if loaded is None else {context.asset_partition_key: loaded}
+
     def load_from_path(self, context: dg.InputContext, path: UPath) -> FolderBacked:
         """Read an input as its declared type.
 

@@ -14,7 +14,7 @@ from corgi_core.config.loading import preset_values, yaml_of
 from corgi_core.data.subsets import CaptionSubset
 from orchestration.partitions import Partitions, prior_of
 from orchestration.resources.artifacts import CaptionSubset as CaptionSubsetType
-from orchestration.resources.io_managers import ArtifactIOManager
+from orchestration.resources.io_managers import MISSING_ALLOWED, ArtifactIOManager
 from orchestration.resources.workspace import Workspace
 
 PARTITIONS = Partitions.of(preset_named("emoji"))
@@ -112,3 +112,26 @@ def test_an_artefact_of_another_type_is_refused(root: UPath) -> None:
     with pytest.raises(dg.DagsterTypeCheckDidNotPass):
         dg.materialize([wrong], resources={"io_manager": ArtifactIOManager(root)})
     assert not (root / "wrong").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_only_partition_comes_in_a_dict_too(root: UPath, there: bool) -> None:
+    """A preset with one subset of captions has one partition of its decoders that read captions."""
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["100%"]))
+    def part() -> dg.MaterializeResult[CaptionSubsetType]:
+        return dg.MaterializeResult(value=subset_of("100%"))
+
+    found: dict[str, CaptionSubset] = {}
+
+    @dg.asset(ins={"part": dg.AssetIn(metadata={MISSING_ALLOWED: True})})
+    def whole(part: dict[str, CaptionSubsetType]) -> None:
+        found.update(part)
+
+    about = {"resources": {"io_manager": ArtifactIOManager(root)}, "instance": INSTANCE}
+    if there:
+        dg.materialize([part, whole], selection=["part"], partition_key="100%", **about)
+    dg.materialize([part, whole], selection=["whole"], **about)
+    assert {key: subset.digest for key, subset in found.items()} == (
+        {"100%": subset_of("100%").digest} if there else {}
+    )
