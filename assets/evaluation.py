@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from corgi_core.evaluation.prior_scores import Name
     from corgi_core.evaluation.report import Evaluation as Report
 
+ZERO_SHOT = "zero_shot"  # the group, and the reports' folder
 IF_THERE = dg.AssetIn(metadata={MISSING_ALLOWED: True})
 PRIORS_THERE = {"prior": IF_THERE}
 MODELS_THERE = PRIORS_THERE | {"decoder": IF_THERE, "language_free_decoder": IF_THERE}
@@ -88,6 +89,7 @@ def evaluated(
     inputs: Mapping[str, str],
     workspace: Workspace,
     mlflow: MLflow,
+    zero_shot: str = "",
 ) -> dg.MaterializeResult[Evaluation]:
     """Measure the comparable priors in a run of MLflow, and publish the report.
 
@@ -99,6 +101,7 @@ def evaluated(
         inputs: The data versions of all inputs but the priors.
         workspace: Whose preset's evaluation this is.
         mlflow: Where the run is tracked.
+        zero_shot: The other dataset that the priors are measured on, if they are.
 
     Returns:
         The report as the asset's value, and what Dagster displays of it.
@@ -106,12 +109,16 @@ def evaluated(
     priors = comparable(prior, workspace.preset.prior, encoders)
     versions, settings = {**prior_versions(priors), **inputs}, vars(workspace.preset.evaluation)
     identity = digest_of(code_version(context), versions, settings)
-    with mlflow.run(context, "evaluation", identity, versions, settings) as run:
+    name, folder, prefix = "evaluation", workspace.reports_folder, ""
+    if zero_shot:
+        name, folder, prefix = f"zero-shot-{zero_shot}", folder / ZERO_SHOT, f"{ZERO_SHOT}/"
+        settings = settings | {"zero_shot": zero_shot}
+    with mlflow.run(context, name, identity, versions, settings) as run:
         report = measure(priors)
-        report.publish(workspace.reports_folder)
+        report.publish(folder)
         for entry in report.scores_by_steps():
-            run.log_metrics(entry)
-        run.log_artifacts(workspace.reports_folder, "report")
+            run.log_metrics({prefix + k if "/" in k else k: v for k, v in entry.items()})
+        run.log_artifacts(folder, "report")
         url = run.url
     left_out = [key for key in prior if prior_of(key) not in priors]
     return materialized(report, mlflow_run=link(url), **_displayed(report, left_out))

@@ -19,6 +19,7 @@ from assets import (
     precomputed,
     registry,
     study,
+    zero_shot,
 )
 from assets.versions import settled
 from corgi_core.config import Preset
@@ -54,7 +55,15 @@ def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
         ready = _assets_in([precomputed])
         left_out = IMAGE_ONLY_ASSETS | {asset.key for asset in ready}
         every = [asset for asset in every if asset.key not in left_out] + ready
+    if preset.zero_shot is not None:
+        every += _assets_in([zero_shot])
     return [settled(asset, preset) for asset in every]
+
+
+def checks_of(preset: Preset) -> list[dg.AssetChecksDefinition]:
+    """The checks of the lineage."""
+    modules = [checks] if preset.zero_shot is None else [checks, zero_shot]
+    return list(dg.load_asset_checks_from_modules(modules))
 
 
 def _assets_in(modules: list[ModuleType]) -> list[dg.AssetsDefinition]:
@@ -78,10 +87,14 @@ def resources(settings: Settings) -> dict[str, object]:
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """Everything that Dagster knows of one workspace."""
+    """Everything that Dagster knows of one workspace.
+
+    CorgiError where the preset's zero-shot dataset is none, or the one that the models learn from.
+    """
+    settings.check_zero_shot()
     return dg.Definitions(
         assets=assets_of(settings.preset),
-        asset_checks=dg.load_asset_checks_from_modules([checks]),
+        asset_checks=checks_of(settings.preset),
         jobs=jobs_of(settings),
         schedules=[weekly_retrain_of(settings.preset)],
         sensors=[new_data_version],

@@ -24,6 +24,7 @@ CORGI_INCEPTION_WEIGHTS  evaluation.inception_weights
 CORGI_STABLE_DIFFUSION   decoders.stable_diffusion.pretrained
 CORGI_CLIP               clip, with commas between encoders
 CORGI_LANGUAGE_FREE      language_free.source
+CORGI_ZERO_SHOT          zero_shot.dataset
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ SHORT_VARIABLES = {  # field of `Variables` → setting
     "stable_diffusion": "decoders.stable_diffusion.pretrained",
     "clip": "clip",
     "language_free": "language_free.source",
+    "zero_shot": "zero_shot.dataset",
 }
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -90,6 +92,7 @@ class Variables(BaseSettings):
     stable_diffusion: str | None = None
     clip: str | None = None
     language_free: str | None = None
+    zero_shot: str | None = None
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Variables:
@@ -225,6 +228,18 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """The settings of an environment, by default this process's, without options."""
         return cls.load(os.environ if environment is None else environment)
+
+    def check_zero_shot(self) -> None:
+        """CorgiError where the zero-shot dataset has no valid name, or the models learn from it."""
+        if self.preset.zero_shot is None:
+            return
+        name = self.preset.zero_shot.dataset
+        check_dataset_name(name)
+        if name == self.dataset:
+            raise CorgiError(
+                f"{name} is what the models learn from, so an evaluation on it is not zero-shot",
+                "name another dataset in zero_shot.dataset, or leave it unset",
+            )
 
     def child_environment(self, environment: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment, by default this process's, of a child that has these settings.

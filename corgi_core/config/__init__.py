@@ -30,6 +30,7 @@ from corgi_core.config.schema import (
     StageSettings,
     StudySettings,
     TrainingSettings,
+    ZeroShotSettings,
     settings_from,
 )
 from corgi_core.config.variants import (
@@ -45,9 +46,9 @@ from corgi_core.config.variants import (
 __all__ = [
     "BASELINE", "CAPTION_SUBSETS", "DECODER_SETTINGS", "FITTED", "LANGUAGE_FREE", "PRESETS",
     "TRAINED", "VARIANTS", "CascadeSettings", "ComparisonSettings", "DataSettings",
-    "DecoderSettings", "EncoderSettings", "EvaluationSettings", "GanSettings",
-    "GaussianSettings", "InferencePrecision", "LafiteSettings", "LanguageFreeSettings", "Layer",
-    "LoadedPreset", "PCASettings", "Preset", "PriorSettings", "RaySettings",
-    "StableDiffusionSettings", "StageSettings", "StudySettings", "TrainingSettings",
-    "clusters_of", "fraction_of", "is_learned", "load_preset", "preset_named", "settings_from",
+    "DecoderSettings", "EncoderSettings", "EvaluationSettings", "GanSettings", "GaussianSettings",
+    "InferencePrecision", "LafiteSettings", "LanguageFreeSettings", "Layer", "LoadedPreset",
+    "PCASettings", "Preset", "PriorSettings", "RaySettings", "StableDiffusionSettings",
+    "StageSettings", "StudySettings", "TrainingSettings", "ZeroShotSettings", "clusters_of",
+    "fraction_of", "is_learned", "load_preset", "preset_named", "settings_from",
 ]  # fmt: skip

@@ -36,6 +36,7 @@ Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Bits = Annotated[int, Field(strict=True, ge=0, le=64)]
 Cosine = Annotated[float, Field(strict=True, ge=-1, le=1)]
 Decay = Annotated[float, Field(strict=True, ge=0, lt=1)]
 GpuShare = Annotated[float, Field(strict=True, gt=0, le=1)]
@@ -369,6 +370,21 @@ class LanguageFreeSettings:
 
 
 @dataclass(frozen=True, config=CLOSED)
+class ZeroShotSettings:
+    """Another dataset, from which nothing is learned, that the models are evaluated on.
+
+    Its held-out images count, but those that are in the training data: copies by perceptual hash,
+    and images whose nearest training image CLIP takes for the same.
+    """
+
+    dataset: str  # as `corgi ingest --name` has named it
+    bits: Annotated[int, Field(strict=True, ge=0, le=64)] = (
+        6  # of 64 that copies differ in, at most
+    )
+    cosine: Cosine = 0.97  # from which on two images are the same to CLIP
+
+
+@dataclass(frozen=True, config=CLOSED)
 class RaySettings:
     """How Ray's workers share the shards of pixels and embeddings, and what those of trainings get.
 
@@ -410,6 +426,7 @@ class Preset:
     study: StudySettings = field(default_factory=StudySettings)
     comparison: ComparisonSettings = field(default_factory=ComparisonSettings)
     language_free: LanguageFreeSettings | None = None
+    zero_shot: ZeroShotSettings | None = None
     variants: tuple[Variant, ...] = VARIANTS[:3]  # of the priors that `corgi run` trains
     caption_subsets: tuple[CaptionSubset, ...] = (
         CAPTION_SUBSETS  # of the captions priors learn from
@@ -435,6 +452,12 @@ class Preset:
             raise CorgiError(
                 "text towers may have to be fitted, and encoders.training says not how",
                 "set encoders.training, or name the encoders of the embeddings in clip",
+            )
+        if not self.decoders and self.zero_shot is not None:
+            raise CorgiError(
+                "zero_shot looks for training images among those of another dataset, and this "
+                "preset has embeddings only",
+                "leave zero_shot unset, or choose a preset with pictures",
             )
         if self.default_decoder is not None:
             self.decoder_of(self.default_decoder)

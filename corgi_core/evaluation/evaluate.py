@@ -67,7 +67,7 @@ def evaluate(
             numbers of steps, or too few images are decoded for precision and recall.
     """
     started = time.perf_counter()
-    held_out = HeldOut.of(material.images, settings.captions)
+    held_out = HeldOut.of(material.images, settings.captions, left_out=material.left_out)
     metrics = _prior_metrics(priors, held_out, material, settings)
     grids: dict[str, Image.Image] = {}
     if decoder is not None:

@@ -7,7 +7,7 @@ evaluated, and one shard's manifest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, Protocol, TypeVar
@@ -58,13 +58,20 @@ class HeldOut:
     captions: tuple[str, ...]
 
     @classmethod
-    def of(cls, images: Dataset, count: int, source: str | None = None) -> HeldOut:
+    def of(
+        cls,
+        images: Dataset,
+        count: int,
+        source: str | None = None,
+        left_out: Collection[str] = (),
+    ) -> HeldOut:
         """Evenly spaced held-out images with captions.
 
         Args:
             images: The dataset.
             count: How many, at most.
             source: Only images of this source.
+            left_out: Keys of images that are chosen like all others, and then left out.
 
         Raises:
             CorgiError: there are fewer than two.
@@ -95,9 +102,15 @@ class HeldOut:
             if source is not None:
                 rows = rows[rows["source"].str.split(n=1).str[0] == source]
             wanted = rows.iloc[chosen[in_shard == number] - (ends[number] - among[number])]
+            wanted = wanted[~wanted["key"].isin(list(left_out))]
             shards += [name] * len(wanted)
             keys += wanted["key"].tolist()
             captions += [caption_of(texts) or "" for texts in wanted["captions"]]
+        if len(keys) < 2:
+            raise CorgiError(
+                f"all but {len(keys)} of {total} held-out images with captions are left out",
+                "evaluate on a dataset with images that are not in the training data",
+            )
         return cls(tuple(shards), tuple(keys), tuple(captions))
 
     def spaced(self, count: int) -> HeldOut:

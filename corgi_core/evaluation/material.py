@@ -32,6 +32,7 @@ class Material:
         pixels: The images as squares, "pixels" uint8 [n, 3, s, s]; None for embeddings alone.
         clip: The encoder of the embeddings, as `ClipEnsemble.load` reads it.
         precision: Of sampling, decoding and encoding on a GPU.
+        left_out: Keys of held-out images that do not count.
 
     Raises:
         CorgiError: images and captions were embedded by different encoders.
@@ -45,6 +46,7 @@ class Material:
     pixels: ArrayStore | None = None
     clip: ClipSource = ()
     precision: InferencePrecision = "auto"
+    left_out: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         images, texts = (s.spec["encoder"] for s in (self.image_embeddings, self.text_embeddings))

@@ -29,7 +29,7 @@ from orchestration.automation.staleness import (
 from orchestration.partitions import CAPTIONED, COMPARISON, STUDY, is_compared, is_made_by_default
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.logs import TO_FILE_ONLY
-from orchestration.resources.workspace import Workspace
+from orchestration.resources.workspace import RAW_VERSION, Workspace
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 TAG = {"corgi/refresh": "true"}
 RAW_DATA = dg.AssetKey("raw_images")
+EVALUATED_DATA = dg.AssetKey("zero_shot_images")
 REGISTRY = "registered_models"  # stored by MLflow, not by an IO manager
 
 
@@ -128,6 +129,8 @@ class Refresh:
             return reason
         if step.asset == RAW_DATA and _data_changed(self.instance, self.settings):
             return "the data have changed"
+        if step.asset == EVALUATED_DATA and _evaluated_data_changed(self.instance, self.settings):
+            return "the data have changed"
         if not _is_stored(step, self.settings):
             return "its files are gone"
         if not checks_hold(self._graph, step.asset, self.instance):
@@ -190,6 +193,14 @@ def _data_changed(instance: dg.DagsterInstance, settings: Settings) -> bool:
         return True
     found = version_in_lock(LOCK, INGEST) if settings.under_dvc else Dataset.load(path).digest
     return known != found
+
+
+def _evaluated_data_changed(instance: dg.DagsterInstance, settings: Settings) -> bool:
+    """Whether the dataset of the zero-shot evaluation is another than was gated."""
+    event = instance.get_latest_materialization_event(EVALUATED_DATA)
+    materialization = event.asset_materialization if event else None
+    known = materialization.metadata.get(RAW_VERSION) if materialization else None
+    return known is None or known.value != Workspace.of(settings).zero_shot_raw.digest
 
 
 def _is_stored(step: Step, settings: Settings) -> bool:

@@ -59,11 +59,11 @@ def data_version(instance: dg.DagsterInstance, asset: dg.AssetKey) -> str | None
 
 
 def checks_hold(graph: AssetGraph, asset: dg.AssetKey, instance: dg.DagsterInstance) -> bool:
-    """Whether every check of an unpartitioned asset passed on what is materialised now."""
+    """Whether all checks of an unpartitioned asset passed, or warned, on what is there now."""
     latest = instance.get_latest_materialization_event(asset)
     return all(
         evaluation is not None
-        and evaluation.passed
+        and (evaluation.passed or evaluation.severity == dg.AssetCheckSeverity.WARN)
         and latest is not None
         and evaluation.target_materialization_data is not None
         and evaluation.target_materialization_data.run_id == latest.run_id

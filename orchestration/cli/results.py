@@ -24,8 +24,11 @@ from orchestration.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestration.settings import Settings
 
+ZERO_SHOT = "zero_shot"  # the reports' folder of the evaluation on another dataset
 GAP = 2  # columns between the columns of a table
 CAPTIONS = 1000  # among which the shortest is an example
 STUDY_TABLES = {
@@ -69,6 +72,8 @@ def show_results(settings: Settings, console: Console) -> None:
         _print(console, f"  corgi study{options}", "bold")
     else:
         print_pictures(metrics, console)
+        if settings.preset.zero_shot is not None:
+            _show_zero_shot(settings.reports / ZERO_SHOT / "metrics.json", console)
         _print(console, f"Pictures and numbers: {settings.reports}")
         _print(console, "Next, images of a caption:")
         caption = shlex.quote(example_caption(settings))
@@ -105,6 +110,23 @@ def show_study(settings: Settings, console: Console) -> None:
         markdown = (folder / "tables" / f"{name}.md").read_text(encoding="utf-8")
         _print_markdown(console, f"{title}, ± half the 95 % interval", markdown)
     _print(console, f"All tables, pictures and numbers: {folder}")
+
+
+def _show_zero_shot(path: Path, console: Console) -> None:
+    """The tables of the evaluation on another dataset, and what was left out of it."""
+    from corgi_core.io.files import read_json
+
+    if not path.exists():
+        return
+    metrics = read_json(path)
+    about = metrics["protocol"]["zero_shot"]
+    _print(
+        console,
+        f"Zero-shot on {about['dataset']}, without {about['overlapping']} of {about['images']} "
+        "held-out images that are in the training data:",
+    )
+    print_priors(metrics, console)
+    print_pictures(metrics, console)
 
 
 def show_comparison(settings: Settings, console: Console) -> None:

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from corgi_core.data.subsets import CaptionSubset as CaptionSubset
     from corgi_core.decoders.decoder import Decoder as Decoder
     from corgi_core.encoders.clip import ClipEnsemble as ClipEnsemble
+    from corgi_core.evaluation.overlap import Overlap as Overlap
     from corgi_core.evaluation.report import Evaluation as Evaluation
     from corgi_core.evaluation.stored_models import StoredDecoder as StoredDecoder
     from corgi_core.evaluation.stored_models import StoredPrior as StoredPrior
@@ -75,6 +76,7 @@ else:
         "corgi_core.decoders.decoder:Decoder", loader="corgi_core.decoders.registry:load_decoder"
     )
     Evaluation = Artifact("corgi_core.evaluation.report:Evaluation")
+    Overlap = Artifact("corgi_core.evaluation.overlap:Overlap")
     GaussianBank = Artifact("corgi_core.gaussians.bank:GaussianBank")
     PriorModel = Artifact("corgi_core.prior.model:PriorModel")
     StoredDecoder = Artifact("corgi_core.evaluation.stored_models:StoredDecoder")

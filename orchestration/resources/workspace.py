@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from upath import UPath
@@ -13,7 +14,11 @@ from corgi_core.config.loading import preset_from_yaml, preset_values, yaml_of
 from corgi_core.errors import CorgiError
 from orchestration.settings import Settings
 
+if TYPE_CHECKING:
+    from corgi_core.data.dataset import Dataset
+
 DATASETS = ("raw_images", "images")  # whose folders DVC may own
+RAW_VERSION = "raw_version"  # metadata of the evaluated images: the digest of what they came from
 DATA_IO_MANAGER = "data_io_manager"  # keeps these two
 
 
@@ -57,6 +62,22 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
                 "(`corgi generate --prior FOLDER`)",
             )
         return settings
+
+    @property
+    def zero_shot_raw(self) -> Dataset:
+        """The raw dataset that the section `zero_shot` names; CorgiError where it is not there."""
+        from corgi_core.data.dataset import Dataset, is_dataset
+
+        settings = self.preset.zero_shot
+        assert settings is not None, "asked for only with these settings"
+        folder = UPath(self.dataset_folder).parent / settings.dataset / DATASETS[0]
+        if not is_dataset(folder):
+            raise CorgiError(
+                f"the models are to be evaluated on {settings.dataset}, and there is no {folder}",
+                f"bring it with `corgi ingest PATH --name {settings.dataset}`, or correct "
+                "zero_shot.dataset",
+            )
+        return Dataset.load(folder)
 
     def path(self, context: dg.AssetExecutionContext) -> UPath:
         """Where the IO manager keeps this asset: a store computed there is resumed there."""

@@ -1,0 +1,173 @@
+"""Images of another dataset that a model has been trained on: copies, and what CLIP takes for one.
+
+A score is zero-shot only on images that are not in the training data. They are looked for by
+perceptual hash, which finds copies that were scaled or compressed again, and by the cosine to the
+nearest training image, which finds crops and retouched copies too. Both read the training data a
+shard at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from upath import UPath
+
+from corgi_core.config import ZeroShotSettings
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.perceptual import nearest_hash
+from corgi_core.errors import CorgiError
+from corgi_core.evaluation.nearest import TrainingImages
+from corgi_core.io.files import digest_of, read_json, write_json
+from corgi_core.io.folders import atomic_folder
+from corgi_core.progress import track
+
+OVERLAP = "overlap.json"
+HELD_OUT = "test"  # the split that is evaluated
+PAIRS_AT_ONCE = 2**24  # of hashes that are compared
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Which of the images that are to be evaluated are in the training data.
+
+    Attributes:
+        images: How many were looked at.
+        pairs: A row for each that is: key, by_hash, bits and training_key of the nearest hash,
+            by_embedding, cosine and nearest_key of the nearest embedding.
+    """
+
+    images: int
+    pairs: pd.DataFrame
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The images' keys."""
+        return frozenset(self.pairs["key"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of images: looked at, overlapping, by hash and by embedding."""
+        return {
+            "images": self.images,
+            "overlapping": len(self.pairs),
+            "by_hash": int(self.pairs["by_hash"].sum()),
+            "by_embedding": int(self.pairs["by_embedding"].sum()),
+        }
+
+    @property
+    def digest(self) -> str:
+        """Of the images and pairs."""
+        return digest_of(self.images, self.pairs.to_dict("records"))
+
+    def save(self, folder: Path | UPath) -> None:
+        """Write overlap.json, whole or not at all."""
+        with atomic_folder(folder) as temporary:
+            content = {"images": self.images, "pairs": self.pairs.to_dict("records")}
+            write_json(temporary / OVERLAP, content)
+
+    @classmethod
+    def load(cls, folder: Path | UPath) -> Self:
+        """Read what `save` wrote; CorgiError where there is none."""
+        if not (folder / OVERLAP).exists():
+            raise CorgiError(f"{folder} holds no overlap", "materialise `zero_shot_overlap`")
+        content: dict[str, Any] = read_json(folder / OVERLAP)
+        return cls(content["images"], pd.DataFrame(content["pairs"], columns=COLUMNS))
+
+
+COLUMNS = [
+    "key", "by_hash", "bits", "training_key", "by_embedding", "cosine", "nearest_key",
+]  # fmt: skip
+
+
+def overlap_of(
+    evaluated: Dataset,
+    embeddings: ArrayStore,
+    hashes: ArrayStore,
+    training: TrainingImages,
+    training_hashes: ArrayStore,
+    settings: ZeroShotSettings,
+) -> Overlap:
+    """The held-out images of a dataset that are among the training images of another.
+
+    Args:
+        evaluated: The dataset that is evaluated.
+        embeddings: Its image embeddings, by the encoders of the training images'.
+        hashes: Its perceptual hashes.
+        training: The training images.
+        training_hashes: Their perceptual hashes.
+        settings: From how many equal bits, and from which cosine on, two images are one.
+
+    Raises:
+        CorgiError: the datasets were embedded by different encoders.
+    """
+    if embeddings.spec["encoder"] != training.embeddings.spec["encoder"]:
+        raise CorgiError(
+            "the datasets of training and of evaluation were embedded by different CLIP encoders",
+            "materialise zero_shot_image_embeddings again",
+        )
+    found = []
+    for shard in track(evaluated.shards, "looking for training images among the evaluated"):
+        rows = evaluated.rows(shard, "key", "split")
+        keys = rows.loc[rows["split"] == HELD_OUT, "key"].to_numpy(str)
+        if len(keys):
+            own = _of_keys(hashes, shard, "hash", keys)
+            z = torch.from_numpy(_of_keys(embeddings, shard, "image", keys).astype(np.float32))
+            near = training.nearest(z, 1)
+            training_keys, bits = _nearest_hashes(own, training.images, training_hashes)
+            found.append(
+                pd.DataFrame(
+                    {
+                        "key": keys, "by_hash": bits <= settings.bits, "bits": bits,
+                        "training_key": training_keys,
+                        "by_embedding": near.cosines[:, 0] >= settings.cosine,
+                        "cosine": near.cosines[:, 0].astype(float).round(6),
+                        "nearest_key": near.keys[:, 0],
+                    }
+                )
+            )  # fmt: skip
+    every = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
+    overlapping = every[every["by_hash"].astype(bool) | every["by_embedding"].astype(bool)]
+    return Overlap(len(every), overlapping.reset_index(drop=True))
+
+
+def _nearest_hashes(
+    hashes: NDArray[np.uint64], images: Dataset, store: ArrayStore
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The training image whose hash differs least from each of the hashes [n], and the bits."""
+    best = np.full(len(hashes), 65, np.int64)
+    keys = np.full(len(hashes), "", dtype=object)
+    for shard in images.images_of("train"):
+        for some_keys, among in _training_hashes(images, store, shard, len(hashes)):
+            nearest, bits = nearest_hash(hashes, among)
+            better = bits < best
+            best[better], keys[better] = bits[better], some_keys[nearest[better]]
+    return keys, best
+
+
+def _training_hashes(
+    images: Dataset, store: ArrayStore, shard: str, count: int
+) -> Iterator[tuple[NDArray[np.str_], NDArray[np.uint64]]]:
+    """Keys and hashes of a shard's training images, as many at once as memory is planned for."""
+    rows = images.rows(shard, "key", "split")
+    keys = rows.loc[rows["split"] == "train", "key"].to_numpy(str)
+    size = max(1, PAIRS_AT_ONCE // max(1, count))
+    if len(keys):
+        hashes = _of_keys(store, shard, "hash", keys)
+        for first in range(0, len(keys), size):
+            yield keys[first : first + size], hashes[first : first + size]
+
+
+def _of_keys(store: ArrayStore, shard: str, name: str, keys: NDArray[np.str_]) -> NDArray[Any]:
+    """The rows of an array of one shard that belong to keys of that shard, in their order."""
+    there, values = store.read_with_keys(shard, name)
+    order = np.argsort(there, kind="stable")
+    found: NDArray[Any] = values[order[np.searchsorted(there[order], keys)]]
+    return found
