@@ -28,11 +28,8 @@ FORMATS = (
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB", "ICO", "TGA",
     "QOI",
 )  # fmt: skip
-PLAIN_SUFFIXES = {
-    "JPEG": "jpg",
-    "PNG": "png",
-    "WEBP": "webp",
-}  # formats whose plain files stay: suffixes
+# Formats whose plain files stay as they are, and their suffixes.
+PLAIN_SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 _EXIF_ORIENTATION = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -167,7 +164,7 @@ def _unchanged(
     plain = without_metadata(image, opened.format)
     if plain is None:
         return None
-    if opened.format == "PNG":  # is decoded already, as its EXIF may follow the pixels
+    if opened.format == "PNG" or plain == image:  # a PNG's EXIF may follow its pixels: decoded
         opened.load()
         return plain, opened
     picture = Image.open(io.BytesIO(plain), formats=[opened.format])

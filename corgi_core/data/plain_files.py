@@ -6,6 +6,7 @@ Photographs keep the bytes of their compressed pixels. As PNGs they would take t
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -30,6 +31,23 @@ def without_metadata(image: bytes, file_format: str | None) -> bytes | None:
     """
     plain = _KINDS.get(file_format or "")
     return None if plain is None else plain(image)
+
+
+def jpeg_size(image: bytes) -> tuple[int, int] | None:
+    """(width, height) as a JPEG's headers say, which go on to its first scan; None if unusual."""
+    size: tuple[int, int] | None = None
+    at = 2
+    while image.startswith(_JPEG_START) and at + 9 <= len(image) and image[at] == 0xFF:
+        marker = image[at + 1]
+        if marker == _JPEG_SCAN:
+            return size
+        if not (0xC0 <= marker <= 0xCF or 0xDB <= marker <= 0xFE):
+            return None
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack(">HH", image[at + 5 : at + 9])
+            size = (width, height) if width and height else None
+        at += 2 + int.from_bytes(image[at + 2 : at + 4], "big")
+    return None
 
 
 def _jpeg(image: bytes) -> bytes | None:

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 from PIL import Image
 from upath import UPath
 
+from corgi_core.data.plain_files import jpeg_size
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, read_ranges
 
@@ -118,6 +119,8 @@ def header_size(image: bytes) -> tuple[int, int] | None:
     if image.startswith(_PNG) and len(image) >= 24:  # many times as fast as Pillow
         width, height = struct.unpack(">II", image[16:24])
         return (width, height) if 0 < width < 1 << 31 and 0 < height < 1 << 31 else None
+    if (size := jpeg_size(image)) is not None:  # likewise
+        return size
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from corgi_core.data.dataset import write_dataset
 from corgi_core.data.normalise import UnfitError, normalise
-from corgi_core.data.plain_files import without_metadata
+from corgi_core.data.plain_files import jpeg_size, without_metadata
 from corgi_core.data.quality import gate
 from tests.helpers.made import SETTINGS, encoded, noise, sample
 from tests.helpers.whole import quarantine_of
@@ -136,3 +136,19 @@ def test_photographs_keep_their_bytes_and_duplicates_are_found_across_formats(
     quarantine = quarantine_of(gated)
     assert quarantine["key"].tolist() == ["b", "d"]
     assert set(quarantine["detail"]) == {"has the same pixels as a"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("JPEG")])
+def test_a_jpegs_size_is_the_one_that_pillow_says(kind: str) -> None:
+    file = private(kind, noise(kind, (40, 24)))
+    assert jpeg_size(file) == Image.open(io.BytesIO(file)).size == (40, 24)
+    scan = file.index(b"\xff\xda")
+    assert jpeg_size(file[:scan]) is None
+    assert jpeg_size(encoded(noise(kind))) is None
+
+
+def test_a_jpeg_that_counts_its_lines_at_the_end_has_no_size_in_its_headers() -> None:
+    file = bytearray(encoded(noise("lines"), "JPEG"))
+    height = file.index(b"\xff\xc0") + 5
+    file[height : height + 2] = b"\0\0"
+    assert jpeg_size(bytes(file)) is None
