@@ -12,13 +12,13 @@ from orchestration.resources.workspace import Workspace
 @dg.asset(
     group_name="captions",
     owners=OWNERS,
-    kinds={"parquet"},
-    metadata=decided_by("seed", "language_free", revision=1, partitions="caption_subsets"),
+    kinds={"json"},
+    metadata=decided_by("seed", "language_free", revision=2, partitions="caption_subsets"),
 )
 def caption_subset(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace
 ) -> dg.MaterializeResult[CaptionSubset]:
-    """Keys of the training images that keep their captions: nested, the same on any shard layout.
+    """Which training images keep their captions: nested, the same on any shard layout.
 
     Images outside the subset stay as image-only data. "0%" are the captions of other sources.
     """
@@ -27,8 +27,8 @@ def caption_subset(
     seed = workspace.preset.seed
     if context.partition_key == LANGUAGE_FREE:
         source = workspace.language_free.source
-        subset = subsets.captions_of_other_sources(images.manifest, source, seed)
+        subset = subsets.captions_of_other_sources(images, source, seed)
     else:
         fraction = fraction_of(context.partition_key)
-        subset = subsets.caption_subset(images.manifest, fraction, seed)
-    return materialized(subset, images_with_captions=len(subset), examples=subset.keys[:5].tolist())
+        subset = subsets.caption_subset(images, fraction, seed)
+    return materialized(subset, images_with_captions=len(subset), highest_rank=subset.threshold)

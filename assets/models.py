@@ -64,7 +64,7 @@ def prior(
         settings=settings,
         images=image_embeddings,
         texts=text_embeddings,
-        captioned=caption_subset,
+        captioned=caption_subset.of(images),
         test_keys=SplitKeys(images, "test"),
         bank=gaussian_bank,
     )
@@ -135,7 +135,7 @@ def captioned_decoder(
         replace(workspace.preset.cascade, text_width=text_embeddings.spec["text_width"]),
         **_images(images, pixels, image_embeddings),
         texts=text_embeddings,
-        captioned=caption_subset,
+        captioned=caption_subset.of(images),
     )
     inputs: dict[str, FolderBacked] = {
         "pixels": pixels,

@@ -18,7 +18,6 @@ from corgi_core.config import preset_named
 from corgi_core.data.ingest import ingest
 from corgi_core.data.keys import SplitKeys
 from corgi_core.data.quality import gate
-from corgi_core.data.subsets import CaptionSubset
 from corgi_core.encoders.embed import embed_precomputed, embed_texts
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.encoders.train_text_tower import TextTowerTask
@@ -52,7 +51,7 @@ def train_prior(table: Path, folder: Path) -> tuple[PriorModel, dict[str, float]
     training = replace(preset.prior.training, steps=STEPS, batch_size=64, warmup_steps=10)
     settings = replace(preset.prior, width=64, layers=1, heads=4, training=training)
     task = PriorTask(
-        settings, images, texts, CaptionSubset(train_keys, fraction=1.0, seed=0),
+        settings, images, texts, SplitKeys(dataset, "train"),
         test_keys=SplitKeys(dataset, "test"), bank=bank,
     )  # fmt: skip
     result = train(task, training, folder / "prior")

@@ -20,7 +20,6 @@ from corgi_core.config import (
     clusters_of,
 )
 from corgi_core.data.keys import ListedKeys
-from corgi_core.data.subsets import CaptionSubset
 from corgi_core.decoders.cascade.task import CascadeTask
 from corgi_core.decoders.registry import decoder_task
 from corgi_core.decoders.stable_diffusion.network import StableDiffusionNetwork
@@ -83,7 +82,7 @@ def _prior_task(preset: Preset, stores: Stores) -> PriorTask:
         settings=preset.prior,
         images=stores.embeddings(),
         texts=stores.texts(text_width, tokens),
-        captioned=CaptionSubset(stores.keys, 1.0, 0),
+        captioned=ListedKeys(tuple(stores.keys.tolist())),
         test_keys=ListedKeys(()),
         bank=stores.bank(max(clusters_of(variant) or 1 for variant in preset.variants)),
     )

@@ -17,7 +17,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
 from upath import UPath
 
 from corgi_core.data.manifest import (
@@ -29,7 +32,7 @@ from corgi_core.data.manifest import (
     tar_path,
     write_manifest,
 )
-from corgi_core.data.parquet import Row, read_frame
+from corgi_core.data.parquet import Row, as_frame, read_arrow
 from corgi_core.data.shards import Sample, read_members, read_shard, row_of, two_images, write_shard
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, is_local, read_json, write_json
@@ -155,14 +158,25 @@ class Dataset:
 
     def rows(self, shard: str, *columns: str) -> pd.DataFrame:
         """The manifest of one shard, or some of its columns."""
+        return as_frame(self._table(shard, columns))
+
+    def captioned(self, shard: str) -> NDArray[np.bool_]:
+        """Which of a shard's images have captions, in the manifest's order: [n] of bool."""
+        there: NDArray[np.bool_] = (
+            self._table(shard, ["captions"])["captions"].is_valid().to_numpy()
+        )
+        return there
+
+    def _table(self, shard: str, columns: Sequence[str]) -> pa.Table:
         path = manifest_path(self.folder, shard)
         try:
-            rows = read_frame(path, columns or None)
+            with path.open("rb") as file:
+                table = read_arrow(file, columns or None)
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
             raise self._damaged(path, error) from error
-        if len(rows) != self.records[shard].images:
-            raise self._damaged(path, f"{len(rows)} rows, not {self.records[shard].images}")
-        return rows
+        if len(table) != self.records[shard].images:
+            raise self._damaged(path, f"{len(table)} rows, not {self.records[shard].images}")
+        return table
 
     def iter_rows(self, *columns: str) -> Iterator[pd.DataFrame]:
         """The manifest, or some of its columns, a shard at a time, in the shards' order."""

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import dagster as dg
-import numpy as np
 import pytest
 from upath import UPath
 
 from corgi_core.config import preset_named
+from corgi_core.data.subsets import HIGHEST
 from corgi_core.data.subsets import CaptionSubset as Subset
 from corgi_core.errors import CorgiError
 from orchestration.automation.staleness import staleness
@@ -21,13 +21,13 @@ ALL = {"part": dg.AssetIn(metadata={MISSING_ALLOWED: True})}
 
 @dg.asset(partitions_def=PRIORS, code_version="1")
 def part(context: dg.AssetExecutionContext) -> dg.MaterializeResult[CaptionSubset]:
-    subset = Subset(np.array([context.partition_key]), 0.5, 0)
+    subset = Subset(0.5, 0, HIGHEST, 1, without=context.partition_key)
     return dg.MaterializeResult(value=subset, data_version=dg.DataVersion(subset.digest))
 
 
 @dg.asset(ins=ALL, code_version="1")
 def whole(part: dict[str, CaptionSubset]) -> dg.MaterializeResult[CaptionSubset]:
-    subset = Subset(np.array([key for p in part.values() for key in p.keys]), 1, 0)
+    subset = Subset(1, 0, HIGHEST, 1, without=" ".join(p.without for p in part.values()))
     return dg.MaterializeResult(value=subset, data_version=dg.DataVersion(subset.digest))
 
 
@@ -48,7 +48,7 @@ def test_what_is_there_is_taken_and_what_joins_makes_it_stale(tmp_path: Path) ->
             )  # fmt: skip
 
         def members() -> list[str]:
-            return Subset.load(UPath(tmp_path / "whole")).keys.tolist()
+            return Subset.load(UPath(tmp_path / "whole")).without.split()
 
         first, second = "100%|baseline", "1.7%|shifted-k1024-learned"
         make(part, first)

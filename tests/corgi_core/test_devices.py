@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from corgi_core.config import ComparisonSettings, EvaluationSettings, GaussianSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.data.keys import ListedKeys
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders.cascade.decoder import CascadeDecoder
 from corgi_core.decoders.cascade.network import CascadeNetwork, CascadeShape
@@ -443,9 +442,8 @@ def test_an_arm_of_the_study_is_measured_on_its_device(tmp_path: Path) -> None:
 
 def test_held_out_metrics_of_tasks_are_the_same_on_every_device(tmp_path: Path) -> None:
     prior = made_prior(tmp_path / "prior")
-    keys = ListedKeys(tuple(prior.captioned.keys.tolist()))
     bank = BankTask(
-        GaussianSettings(), prior.images, prior.texts, keys, prior.test_keys, prior.bank
+        GaussianSettings(), prior.images, prior.texts, prior.captioned, prior.test_keys, prior.bank
     )
     tasks = [prior, bank, a_task(tmp_path / "pca"), a_cascade_task(tmp_path / "cascade")]
     for task in tasks:

@@ -12,7 +12,6 @@ from corgi_core.config import PriorSettings, TrainingSettings
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.keys import ListedKeys
 from corgi_core.data.ragged import RaggedArray
-from corgi_core.data.subsets import CaptionSubset
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.task import PriorTask
 
@@ -78,7 +77,7 @@ def made_prior(
         settings=settings,
         images=store("images", {}, {"keys": keys, "image": image.astype(np.float16)}),
         texts=store("texts", about, {"keys": keys, **texts}),
-        captioned=CaptionSubset(keys[held_out:], 1.0, 0),
+        captioned=ListedKeys(tuple(keys[held_out:].tolist())),
         test_keys=ListedKeys(tuple(keys[:held_out].tolist())),
         bank=GaussianBank(
             torch.from_numpy(image[:2].astype(np.float32)), torch.full((2, width), 0.5),

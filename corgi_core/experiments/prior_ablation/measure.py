@@ -126,7 +126,7 @@ def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
         settings=prior,
         images=study.images,
         texts=study.texts,
-        captioned=caption_subset(study.dataset.manifest, arm.captions, arm.seed),
+        captioned=caption_subset(study.dataset, arm.captions, arm.seed).of(study.dataset),
         test_keys=SplitKeys(study.dataset, "test"),
         bank=bank,
     )

@@ -11,7 +11,6 @@ from corgi_core.data.dataset import write_dataset
 from corgi_core.data.keys import ListedKeys, SplitKeys
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.shards import Sample
-from corgi_core.data.subsets import CaptionSubset
 from corgi_core.encoders.similarity import mean_encoder_cosine, scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
@@ -189,8 +188,7 @@ def test_the_priors_loss_does_not_reach_the_bank(stores):
     dataset, images, texts = stores
     learned = LearnedBank(task_of(stores).fitted)
     bank = learned.to_bank()
-    manifest = dataset.manifest
-    captioned = CaptionSubset(manifest.loc[manifest["split"] == "train", "key"].to_numpy(str), 1, 0)
+    captioned = SplitKeys(dataset, "train")
     settings = PriorSettings(
         width=16, layers=1, heads=2, noise_samples=2, cond_dropout=0.1, p2_gamma=1.0, guidance=1.0,
         num_steps=2, training=LEARNING,

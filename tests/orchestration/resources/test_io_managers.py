@@ -5,13 +5,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
-import numpy as np
 import pytest
 from upath import UPath
 
 from corgi_core.config import preset_named
 from corgi_core.config.loading import preset_values, yaml_of
-from corgi_core.data.subsets import CaptionSubset
+from corgi_core.data.subsets import HIGHEST, CaptionSubset
 from orchestration.partitions import Partitions, prior_of
 from orchestration.resources.artifacts import CaptionSubset as CaptionSubsetType
 from orchestration.resources.io_managers import MISSING_ALLOWED, ArtifactIOManager
@@ -32,7 +31,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UPath]:
 
 
 def subset_of(name: str) -> CaptionSubset:
-    return CaptionSubset(np.array([f"{name} a", f"{name} b"]), 0.5, seed=3)
+    return CaptionSubset(0.5, 3, HIGHEST, 2, without=name)
 
 
 @dg.asset
@@ -44,7 +43,7 @@ def single() -> dg.MaterializeResult[CaptionSubsetType]:
 def by_subset(
     context: dg.AssetExecutionContext, single: CaptionSubsetType
 ) -> dg.MaterializeResult[CaptionSubsetType]:
-    assert single.keys.tolist() == ["single a", "single b"]
+    assert single.without == "single"
     return dg.MaterializeResult(value=subset_of(context.partition_key))
 
 
