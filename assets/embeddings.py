@@ -44,7 +44,7 @@ def image_embeddings(
     kinds={*KINDS, "transformers"},
     deps=[CLIP],
     pool=DEVICE,
-    metadata=decided_by("encoders", revision=3),
+    metadata=decided_by("encoders", "text_features", revision=3),
 )
 def text_embeddings(
     context: dg.AssetExecutionContext,
@@ -52,12 +52,16 @@ def text_embeddings(
     workspace: Workspace,
     compute: Compute,
 ) -> dg.MaterializeResult[ArrayStore]:
-    """One row a caption: the CLIP text embedding, and the text encoder's tokens, ragged."""
+    """One row a caption: the CLIP text embedding, and the text encoder's tokens, ragged.
+
+    With `text_features: online` the captions themselves instead of their tokens.
+    """
     from corgi_core.encoders.embed import TextEmbedding
 
     encoders, precision = workspace.preset.encoders, workspace.preset.inference_precision
     job = TextEmbedding(
-        images, workspace.path_of(CLIP), encoders.text, encoders.text_tokens, precision=precision
-    )
+        images, workspace.path_of(CLIP), encoders.text, encoders.text_tokens,
+        workspace.preset.text_features, precision=precision,
+    )  # fmt: skip
     store = compute.arrays(job, workspace.path(context))
     return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)

@@ -29,6 +29,7 @@ from corgi_core.config.schema import (
     StableDiffusionSettings,
     StageSettings,
     StudySettings,
+    TextFeatures,
     TrainingSettings,
     ZeroShotSettings,
     settings_from,
@@ -49,6 +50,6 @@ __all__ = [
     "DecoderSettings", "EncoderSettings", "EvaluationSettings", "GanSettings", "GaussianSettings",
     "InferencePrecision", "LafiteSettings", "LanguageFreeSettings", "Layer", "LoadedPreset",
     "PCASettings", "Preset", "PriorSettings", "RaySettings", "StableDiffusionSettings",
-    "StageSettings", "StudySettings", "TrainingSettings", "ZeroShotSettings", "clusters_of",
-    "fraction_of", "is_learned", "load_preset", "preset_named", "settings_from",
+    "StageSettings", "StudySettings", "TextFeatures", "TrainingSettings", "ZeroShotSettings",
+    "clusters_of", "fraction_of", "is_learned", "load_preset", "preset_named", "settings_from",
 ]  # fmt: skip

@@ -45,6 +45,7 @@ Variant = Annotated[str, AfterValidator(valid_variant)]
 CaptionSubset = Annotated[str, AfterValidator(valid_caption_subset)]
 Sampler = Literal["ddpm", "ddim", "dpm++", "unipc"]
 InferencePrecision = Literal["auto", "bf16", "tf32", "fp32"]
+TextFeatures = Literal["cached", "online"]
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -437,6 +438,8 @@ class Preset:
     # Of encoding, sampling and decoding on a GPU: "auto" is bf16 where the GPU has it, else fp32.
     # On a CPU "bf16" is of CLIP's image towers; all else is fp32.
     inference_precision: InferencePrecision = field(default="auto", compare=False)
+    # Captions' tokens: "cached" on disk, or made "online" by the text encoder whenever needed.
+    text_features: TextFeatures = "cached"
     seed: Whole = 0
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from upath import UPath
 
-from corgi_core.config import InferencePrecision
+from corgi_core.config import InferencePrecision, TextFeatures
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
@@ -25,6 +25,7 @@ from corgi_core.data.prefetch import batched, in_order
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.vectors import Space, read_vector
 from corgi_core.devices import one_thread_each
+from corgi_core.encoders.caption_tokens import ARRAYS, ENCODER, FEATURES, stored_texts
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.fitting import check_model_fits
 from corgi_core.encoders.similarity import scale_per_encoder
@@ -83,6 +84,8 @@ class TextEmbedding(ArrayJob):
         clip: As `ClipEnsemble.load` reads it.
         text: The text encoder's name, as `TokenEncoder.load` reads it.
         text_tokens: At most this many tokens a caption.
+        features: "cached" stores the captions' tokens, "online" the captions themselves, which the
+            text encoder reads again whenever tokens are needed.
         precision: Of the encoders on a GPU, as `corgi_core.devices.inference` has it.
     """
 
@@ -90,6 +93,7 @@ class TextEmbedding(ArrayJob):
     clip: ClipSource
     text: str
     text_tokens: int
+    features: TextFeatures = "cached"
     precision: InferencePrecision = field(default="auto", kw_only=True)
     what = "text embeddings"
     uses_device = True
@@ -97,7 +101,7 @@ class TextEmbedding(ArrayJob):
     @property
     def spec(self) -> dict[str, Any]:
         """The ensemble's and the text encoder's."""
-        return _text_spec(*self._encoders)
+        return _text_spec(*self._encoders, self.features)
 
     @cached_property
     def _encoders(self) -> tuple[ClipEnsemble, TokenEncoder]:
@@ -107,8 +111,10 @@ class TextEmbedding(ArrayJob):
         """The function from a shard's name to its captions' embeddings and tokens."""
         clip, tokens = self._encoders
         clip.precision = tokens.precision = self.precision
-        for model, name in ((clip, " + ".join(clip.names)), (tokens, tokens.name)):
-            check_model_fits(model, name, device)
+        check_model_fits(clip, " + ".join(clip.names), device)
+        if self.features == "online":
+            return _text_encoding(clip.to(device), None, self.images, threads)
+        check_model_fits(tokens, tokens.name, device)
         return _text_encoding(clip.to(device), tokens.to(device), self.images, threads)
 
 
@@ -173,7 +179,11 @@ def embed_precomputed(images: Dataset, folder: Path | UPath) -> ArrayStore:
 
 
 def embed_texts(
-    clip: ClipEnsemble, tokens: TokenEncoder, images: Dataset, folder: Path | UPath
+    clip: ClipEnsemble,
+    tokens: TokenEncoder,
+    images: Dataset,
+    folder: Path | UPath,
+    features: TextFeatures = "cached",
 ) -> ArrayStore:
     """Embed every caption under the CLIP ensemble, and as tokens.
 
@@ -182,16 +192,18 @@ def embed_texts(
         tokens: The text encoder whose tokens the prior reads.
         images: The dataset with the captions.
         folder: Where the arrays are stored; shards that are there already are not computed again.
+        features: As `TextEmbedding` has it.
 
     Returns:
         One row a caption, its key being its image's, an image's captions in their order: "text"
-        float16 [m, d], and "tokens", ragged, float16 with w values a token.
+        float16 [m, d], and ragged "tokens", float16 with w values a token, or "captions", UTF-8.
 
     Raises:
         CorgiError: an encoder made a value that is not finite or that float16 cannot hold.
     """
-    compute = _text_encoding(clip, tokens, images, torch.get_num_threads())
-    return compute_missing(folder, images, _text_spec(clip, tokens), compute, TextEmbedding.what)
+    encoder, spec = tokens if features == "cached" else None, _text_spec(clip, tokens, features)
+    compute = _text_encoding(clip, encoder, images, torch.get_num_threads())
+    return compute_missing(folder, images, spec, compute, TextEmbedding.what)
 
 
 def _image_encoding(
@@ -239,15 +251,18 @@ def _encoded(
 
 
 def _text_encoding(
-    clip: ClipEnsemble, tokens: TokenEncoder, images: Dataset, threads: int
+    clip: ClipEnsemble, tokens: TokenEncoder | None, images: Dataset, threads: int
 ) -> Callable[[str], Arrays]:
+    """Without a text encoder the captions are stored instead of their tokens."""
+
     def encode(captions: list[str]) -> tuple[np.ndarray, RaggedArray]:
+        texts = _as_float16(clip.encode_texts(captions), _named(clip))
+        if tokens is None:
+            return texts, stored_texts(captions)
         found = ragged(*tokens.encode(captions))
         named = f"the text encoder {tokens.name!r}"
-        return (
-            _as_float16(clip.encode_texts(captions), _named(clip)),
-            RaggedArray(_as_float16(torch.from_numpy(found.values), named), found.offsets),
-        )
+        values = _as_float16(torch.from_numpy(found.values), named)
+        return texts, RaggedArray(values, found.offsets)
 
     def encode_shard(shard: str) -> Arrays:
         rows = images.rows(shard)
@@ -257,14 +272,15 @@ def _text_encoding(
         by_length = sorted(range(len(pairs)), key=lambda row: len(captions[row]))
         chosen = batched((captions[row] for row in by_length), _TEXT_BATCH)
         with one_thread_each():
-            texts, vectors = zip(empty, *in_order(encode, chosen, threads), strict=True)
+            texts, read = zip(empty, *in_order(encode, chosen, threads), strict=True)
         in_turn = np.argsort(by_length)
         return {
             "keys": np.array([key for key, _ in pairs], dtype=str),
             "text": np.concatenate(texts)[in_turn],
-            "tokens": RaggedArray.concatenated(vectors).take(in_turn),
+            array: RaggedArray.concatenated(read).take(in_turn),
         }
 
+    array = ARRAYS["cached" if tokens else "online"]
     # Sets the tokenizers' lengths; from then on they only read, in any thread.
     text, vectors = encode([""])
     empty = text[:0], vectors.take(np.arange(0))
@@ -285,13 +301,15 @@ def _space_spec(encoder: str, names: Sequence[str], encoder_dims: Sequence[int])
     }
 
 
-def _text_spec(clip: ClipEnsemble, tokens: TokenEncoder) -> dict[str, Any]:
+def _text_spec(clip: ClipEnsemble, tokens: TokenEncoder, features: TextFeatures) -> dict[str, Any]:
     spec = encoder_spec(clip) | {
         "text_encoder": tokens.digest,
         "text_width": tokens.width,
         "text_tokens": tokens.max_tokens,
-        "text_features": "cached",
+        FEATURES: features,
     }
+    if features == "online":
+        spec[ENCODER] = tokens.name
     if clip.space != clip.digest:
         spec["text_tower"] = clip.digest
     return spec

@@ -46,6 +46,21 @@ def portable_name(name: str) -> str:
     return Path(name).name if Path(name).exists() else name
 
 
+class Chunk(NamedTuple):
+    """Captions of about one length: their rows long [c], ids long [c, L], and where a token is."""
+
+    rows: Tensor
+    ids: Tensor
+    there: Tensor
+
+
+class TokenisedCaptions(NamedTuple):
+    """Captions as numbers, before the encoder: mask bool [n, T], and chunks of similar length."""
+
+    mask: Tensor
+    chunks: tuple[Chunk, ...]
+
+
 class TokenEncoder(nn.Module):
     """A frozen transformers encoder and its tokenizer: captions → one vector per token."""
 
@@ -98,33 +113,45 @@ class TokenEncoder(nn.Module):
         """The digest of the weights."""
         return digest_of_tensors(self.model.state_dict())
 
-    @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Captions [n] → tokens float32 [n, T, w] and mask bool [n, T], T that of the longest.
 
         Captions of more than `max_tokens` are cut. Where the mask is False the vectors are zero.
         """
+        return self.read(self.tokenise(captions))
+
+    def tokenise(self, captions: Sequence[str]) -> TokenisedCaptions:
+        """Captions as `read` takes them, on the CPU. After a first call threads may share it."""
         by_length = sorted(range(len(captions)), key=lambda i: len(captions[i]))
         chunks = []
         for start in range(0, len(captions), _BATCH):
             rows = by_length[start : start + _BATCH]
-            read = self.tokenizer(
+            found = self.tokenizer(
                 [captions[row] for row in rows],
                 padding="longest", truncation=True, max_length=self.max_tokens,
                 return_tensors="pt",
-            ).to(self.device)  # fmt: skip
-            attn_mask = read.attention_mask.bool()
+            )  # fmt: skip
+            there = found.attention_mask.bool()
+            chunks.append(Chunk(torch.tensor(rows), found.input_ids, there))
+        longest = max((chunk.there.shape[1] for chunk in chunks), default=1)
+        mask = torch.zeros(len(captions), longest, dtype=torch.bool)
+        for rows_, _, there in chunks:
+            mask[rows_, : there.shape[1]] = there
+        return TokenisedCaptions(mask, tuple(chunks))
+
+    @torch.no_grad()
+    def read(self, captions: TokenisedCaptions) -> tuple[Tensor, Tensor]:
+        """Tokens float32 [n, T, w] and mask bool [n, T], where the captions [n] are."""
+        mask = captions.mask
+        tokens = torch.zeros(*mask.shape, self.width, device=mask.device)
+        for rows, ids, there in captions.chunks:
+            attn_mask = there.to(self.device)
             with inference(self.device, self.precision):
                 hidden = self.model(
-                    input_ids=read.input_ids, attention_mask=read.attention_mask
+                    input_ids=ids.to(self.device), attention_mask=attn_mask.long()
                 ).last_hidden_state
-            chunks.append((rows, (hidden.float() * attn_mask.unsqueeze(-1)).cpu(), attn_mask.cpu()))
-        longest = max((mask.shape[1] for _, _, mask in chunks), default=1)
-        tokens = torch.zeros(len(captions), longest, self.width)
-        mask = torch.zeros(len(captions), longest, dtype=torch.bool)
-        for rows, vectors, attn_mask in chunks:
-            length = attn_mask.shape[1]
-            tokens[rows, :length], mask[rows, :length] = vectors, attn_mask
+            found = (hidden.float() * attn_mask.unsqueeze(-1)).to(mask.device)
+            tokens[rows, : there.shape[1]] = found
         return tokens, mask
 
     def pooled(self, captions: list[str]) -> Tensor:

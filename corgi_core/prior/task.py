@@ -17,8 +17,10 @@ from corgi_core.data.keys import KeySet
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.rows import ChosenRows
 from corgi_core.diffusion.schedule import Schedule, weighted_error
+from corgi_core.encoders.caption_tokens import Batch as TokenBatch
+from corgi_core.encoders.caption_tokens import CaptionTokens
 from corgi_core.encoders.similarity import mean_encoder_cosine
-from corgi_core.encoders.tokens import PackedTokens, packed, padded, unpacked
+from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.model import PriorModel
@@ -44,17 +46,24 @@ class Captions:
 
     @classmethod
     def read(
-        cls, images: ArrayStore, texts: ArrayStore, keys: set[str], one_each: bool = False
+        cls,
+        images: ArrayStore,
+        texts: ArrayStore,
+        keys: set[str],
+        one_each: bool = False,
+        device: torch.device | str = "cpu",
     ) -> Captions:
         """All captions of the images in `keys`, in the text store's order.
 
         With `one_each` every image comes once, with the caption that stands for it: its first.
+        Tokens that are not stored are made on `device`.
         """
         check_encoders(images, texts)
+        tokens = CaptionTokens(texts)
         rows = texts.first_rows_among(keys) if one_each else texts.rows_among(keys)
         image_rows = images.rows_of(texts.keys[rows])
         return cls(
-            tokens=texts.read_ragged("tokens").take(rows),
+            tokens=tokens.ragged(texts.read_ragged(tokens.array).take(rows), device),
             text=torch.from_numpy(texts.read("text")[rows].astype(np.float32)),
             image=torch.from_numpy(images.read("image")[image_rows].astype(np.float32)),
         )
@@ -77,7 +86,7 @@ class Captions:
 class CaptionBatch(NamedTuple):
     """Training captions: their tokens, and text and image embeddings [b, d] as stored."""
 
-    tokens: PackedTokens
+    tokens: TokenBatch
     text: Tensor
     image: Tensor
 
@@ -118,7 +127,8 @@ class PriorTask(Task[PriorNetwork]):
         check_encoders(self.images, self.texts)
 
     def prepare_data(self, folder: Path) -> None:
-        """Count the training captions once: others read the counts."""
+        """Count the training captions once: others read the counts. Load a text encoder."""
+        self._tokens.prepare()
         self.training.prepare(folder, "training-captions")
 
     @cached_property
@@ -126,14 +136,26 @@ class PriorTask(Task[PriorNetwork]):
         """All captions of the captioned training images."""
         return ChosenRows(self.texts, self.captioned)
 
+    def held_out(self, device: torch.device | str = "cpu") -> Captions:
+        """One caption for each held-out image: of at most 512 images, evenly spaced.
+
+        Tokens that are not stored are made on `device`, once.
+        """
+        if not self._held_out:
+            self._held_out.append(self._read_held_out(device))
+        return self._held_out[0]
+
     @cached_property
-    def held_out(self) -> Captions:
-        """One caption for each held-out image: of at most 512 images, evenly spaced."""
+    def _held_out(self) -> list[Captions]:
+        """What `held_out` has read."""
+        return []
+
+    def _read_held_out(self, device: torch.device | str) -> Captions:
         captions = ChosenRows(self.texts, self.test_keys, first_only=True)
         rows = captions.spaced(HELD_OUT_CAPTIONS)
-        tokens = captions.gather_ragged(rows, self.texts, "tokens")
+        stored = captions.gather_ragged(rows, self.texts, self._tokens.array)
         text, image = captions.gather(rows, (self.texts, "text"), (self.images, "image"))
-        return Captions(tokens, text.float(), image.float())
+        return Captions(self._tokens.ragged(stored, device), text.float(), image.float())
 
     @property
     def rows(self) -> int:
@@ -165,14 +187,15 @@ class PriorTask(Task[PriorNetwork]):
 
     def batch(self, rows: Tensor, random: StepRandom) -> CaptionBatch:
         """The captions of rows [b] with their images' embeddings."""
-        tokens = packed(self.training.gather_ragged(rows, self.texts, "tokens"))
+        array = self._tokens.array
+        tokens = self._tokens.batch(self.training.gather_ragged(rows, self.texts, array))
         return CaptionBatch(
             tokens, *self.training.gather(rows, (self.texts, "text"), (self.images, "image"))
         )
 
     def loss(self, model: nn.Module, batch: CaptionBatch, random: StepRandom) -> dict[str, Tensor]:
         """Equation (4), mean over `noise_samples` pairs (t, noise) a caption."""
-        tokens, attn_mask = unpacked(batch.tokens)
+        tokens, attn_mask = self._tokens.tokens_of(batch.tokens)
         text, z_0 = batch.text.float(), batch.image.float()
         samples, schedule = self.settings.noise_samples, self._schedule
         bank = self._bank_on(random.device)
@@ -192,14 +215,18 @@ class PriorTask(Task[PriorNetwork]):
 
     def evaluate(self, model: PriorNetwork) -> dict[str, float]:
         """Mean cosine of sampled to true embeddings of held-out images, averaged over encoders."""
-        if not len(self.held_out):
-            return {}
         device = model.null_text.device
+        if not len(held_out := self.held_out(device)):
+            return {}
         prior = PriorModel(model, self._bank_on(device), self.settings, self.texts.spec, card={})
-        tokens, attn_mask, text, image = self.held_out.batch(torch.arange(len(self.held_out)))
+        tokens, attn_mask, text, image = held_out.batch(torch.arange(len(held_out)))
         sampled = prior.sample(tokens, attn_mask, text, num_steps=HELD_OUT_STEPS)
         cosine = mean_encoder_cosine(sampled, image.to(device), self.bank.encoder_dims)
         return {"held_out_cosine": float(cosine.mean())}
+
+    @cached_property
+    def _tokens(self) -> CaptionTokens:
+        return CaptionTokens(self.texts)
 
     def _bank_on(self, device: torch.device) -> GaussianBank:
         if device not in self._banks:

@@ -30,15 +30,19 @@ class ImageCaptions:
         images: The training images.
         texts: The captions, sharded as the images are.
         captioned: The images whose captions may be used.
+        array: The ragged array of the captions' tokens, or of what they are made of.
     """
 
-    def __init__(self, images: ChosenRows, texts: ArrayStore, captioned: KeySet) -> None:
+    def __init__(
+        self, images: ChosenRows, texts: ArrayStore, captioned: KeySet, array: str
+    ) -> None:
         self._images, self._texts, self._captioned = images, texts, captioned
+        self._array = array
         self._shards = texts.shards
         self._of = lru_cache(SHARDS_HELD)(self._found)
 
     def sample(self, images: Tensor, uniform: Tensor) -> RaggedArray:
-        """The tokens of one caption of each image; none of an image without captions.
+        """The array's row of one caption of each image; an empty one for no captions.
 
         Args:
             images: Their numbers, long [b].
@@ -49,8 +53,8 @@ class ImageCaptions:
             rows, starts, counts = self._of(shard)
             count = counts[chosen]
             one = starts[chosen] + np.minimum((numbers[at] * count).astype(np.int64), count - 1)
-            tokens = self._texts.mapped_ragged(self._shards[shard], "tokens")
-            parts.append((tokens, rows[one[count > 0]], at[count > 0]))
+            there = self._texts.mapped_ragged(self._shards[shard], self._array)
+            parts.append((there, rows[one[count > 0]], at[count > 0]))
         return gathered_ragged(len(images), parts)
 
     def _found(self, shard: int) -> CaptionsOfShard:

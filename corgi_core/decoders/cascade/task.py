@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,8 @@ from corgi_core.decoders.task import DecoderTask
 from corgi_core.devices import device_of, inference
 from corgi_core.diffusion.parameterization import target
 from corgi_core.diffusion.schedule import Schedule
-from corgi_core.encoders.tokens import PackedTokens, packed, unpacked
+from corgi_core.encoders.caption_tokens import Batch as TokenBatch
+from corgi_core.encoders.caption_tokens import CaptionTokens
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import HeldOutRandom, StepRandom
 
@@ -44,7 +46,7 @@ class CascadeBatch(NamedTuple):
 
     pixels: Tensor
     z: Tensor
-    text: PackedTokens | None  # no token where an image has no caption
+    text: TokenBatch | None  # no token where an image has no caption
 
 
 @dataclass
@@ -75,6 +77,12 @@ class CascadeTask(DecoderTask[CascadeSettings, Stage]):
         """The trainings of the stages, by their sizes."""
         stages = enumerate(self.settings.stages)
         return {f"stage-{stage.size}": replace(self, stage=number) for number, stage in stages}
+
+    def prepare_data(self, folder: Path) -> None:
+        """What every decoder prepares; and load a text encoder that makes tokens."""
+        super().prepare_data(folder)
+        if self.texts is not None:
+            self._tokens.prepare()
 
     @property
     def training_settings(self) -> TrainingSettings:
@@ -110,7 +118,7 @@ class CascadeTask(DecoderTask[CascadeSettings, Stage]):
         """The images of rows [b], each with one of its captions, uniformly."""
         pictures, text = self.pictures(self.training, rows), None
         if self._captions is not None:
-            text = packed(self._captions.sample(rows, random.uniform()))
+            text = self._tokens.batch(self._captions.sample(rows, random.uniform()))
         return CascadeBatch(*pictures, text)
 
     def loss(self, model: nn.Module, batch: CascadeBatch, random: StepRandom) -> dict[str, Tensor]:
@@ -121,7 +129,7 @@ class CascadeTask(DecoderTask[CascadeSettings, Stage]):
         z = self.perturbed(batch.z.float(), random)
         cond_mask, text = random.uniform() >= self.settings.cond_dropout, None
         if batch.text is not None:
-            tokens, attn_mask = unpacked(batch.text)
+            tokens, attn_mask = self._tokens.tokens_of(batch.text)
             read = cond_mask & (random.uniform() >= self.settings.text_dropout)
             text = TextCond(tokens, attn_mask & read[:, None])
         return {"loss": self._loss(model, signed(batch.pixels), z, cond_mask, random, text)}
@@ -204,7 +212,12 @@ class CascadeTask(DecoderTask[CascadeSettings, Stage]):
         if self.texts is None:
             return None
         captioned = self.train_keys if self.captioned is None else self.captioned
-        return ImageCaptions(self.training, self.texts, captioned)
+        return ImageCaptions(self.training, self.texts, captioned, self._tokens.array)
+
+    @cached_property
+    def _tokens(self) -> CaptionTokens:
+        assert self.texts is not None
+        return CaptionTokens(self.texts)
 
     @cached_property
     def _schedule(self) -> Schedule:

@@ -29,16 +29,16 @@ def task(tmp_path):
 
 def test_the_held_out_cosine_counts_an_image_once(task):
     assert len(task.training) == 2 * (PICTURES - HELD_OUT)
-    assert len(task.held_out) == HELD_OUT
+    assert len(task.held_out()) == HELD_OUT
     expected = task.images.read("image")[:HELD_OUT].astype(np.float32)
-    np.testing.assert_array_equal(task.held_out.image.numpy(), expected)
-    assert not (task.held_out.text == 9).any()
+    np.testing.assert_array_equal(task.held_out().image.numpy(), expected)
+    assert not (task.held_out().text == 9).any()
 
 
 def test_the_held_out_cosine_is_of_images_spread_over_all(task, monkeypatch):
     """Not of the first ones, which may be of one kind: sources and folders come in order."""
     monkeypatch.setattr("corgi_core.prior.task.HELD_OUT_CAPTIONS", 4)
     expected = task.images.read("image")[[0, 3, 6, 9]].astype(np.float32)
-    np.testing.assert_array_equal(task.held_out.image.numpy(), expected)
+    np.testing.assert_array_equal(task.held_out().image.numpy(), expected)
     with torch.no_grad():
         assert -1 <= task.evaluate(task.build())["held_out_cosine"] <= 1
