@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from corgi_core.sizes.caption_storage import CaptionStorage, caption_storage
 from corgi_core.sizes.model_size import ModelSize, model_sizes
 from corgi_core.sizes.time_needed import GPU_RATE, TimeNeeded, time_needed
 
-__all__ = ["GPU_RATE", "ModelSize", "TimeNeeded", "model_sizes", "time_needed"]
+__all__ = [
+    "GPU_RATE", "CaptionStorage", "ModelSize", "TimeNeeded", "caption_storage", "model_sizes",
+    "time_needed",
+]  # fmt: skip

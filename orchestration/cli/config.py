@@ -114,8 +114,9 @@ def check(
     settings = chosen_settings(name or preset, dataset, config, overrides)
     from rich.console import Console
 
-    from corgi_core.sizes import GPU_RATE, model_sizes
-    from orchestration.cli.size_tables import memory_table, notes, time_table
+    from corgi_core.data.dataset import Dataset, is_dataset
+    from corgi_core.sizes import GPU_RATE, caption_storage, model_sizes
+    from orchestration.cli.size_tables import memory_table, notes, storage_note, time_table
 
     sizes, rate = model_sizes(settings.preset), device_flops or GPU_RATE
     console = Console(highlight=False)
@@ -123,6 +124,10 @@ def check(
     console.print(time_table(sizes, rate))
     for line in notes(sizes, rate):
         typer.echo(line)
+    folder = settings.dataset_folder / "images"
+    images = Dataset.load(folder) if is_dataset(folder) else None
+    if storage := caption_storage(settings.preset, images):
+        typer.echo(storage_note(storage))
     typer.echo(f"The settings of {settings.workspace} are valid.")
 
 

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
-    from corgi_core.sizes import ModelSize
+    from corgi_core.sizes import CaptionStorage, ModelSize
 
 
 def memory_table(sizes: Sequence[ModelSize]) -> Table:
@@ -73,12 +73,34 @@ def notes(sizes: Sequence[ModelSize], device_flops: float) -> Iterator[str]:
         yield f"corgi run trains {names}: {_number(days)} days."
 
 
+def storage_note(storage: CaptionStorage) -> str:
+    """What is stored of captions for the text encoder, on average and for the dataset."""
+    of = f"{storage.sample:,} of the dataset's" if storage.sample else "captions like COCO's"
+    stored = "its tokens are stored" if storage.features == "cached" else "it is stored itself"
+    count = storage.captions or 1_000_000
+    note = (
+        f"A caption has {storage.tokens:.1f} tokens on average (of {of}); {stored}: "
+        f"{storage.each:,.0f} bytes, {_size(count * storage.each)} for {count:,} captions."
+    )
+    if storage.features == "online":
+        note += f" Its tokens would be {storage.cached:,.0f} bytes."
+    return note
+
+
 def _table(title: str, names: Sequence[str]) -> Table:
     numbers = [Column(name, justify="right", no_wrap=True) for name in names]
     return Table(
         Column("model", overflow="fold"), *numbers,  # a narrow terminal wraps names, not numbers
         title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True,
     )  # fmt: skip
+
+
+def _size(count: float) -> str:
+    """Bytes in the largest unit of which there is one at least."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{_number(count / unit)} {name}"
+    return f"{_number(count / 1e3)} kB"
 
 
 def _gibibytes(count: int) -> str:
