@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from corgi_core.config import TextFeatures
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.ragged import RaggedArray
+from corgi_core.encoders.fitting import check_model_fits
 from corgi_core.encoders.tokens import (
     PackedTokens,
     TokenEncoder,
@@ -140,4 +141,5 @@ def _on_gpu(encoder: TokenEncoder, device: torch.device) -> TokenEncoder:
         for module in encoder.modules():
             if isinstance(module, nn.Linear):
                 module.to(torch.bfloat16)
+    check_model_fits(encoder, encoder.name, device)
     return encoder.to(device)

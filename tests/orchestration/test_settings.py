@@ -121,6 +121,20 @@ def test_definitions_of_two_settings_stand_beside_each_other() -> None:
     assert "shifted-k64" not in before["gaussian_bank"].partitions_def.get_partition_keys()
 
 
+def test_tokens_made_online_make_the_text_embeddings_stale_and_nothing_else() -> None:
+    """What is trained on them becomes stale by their content."""
+    cached, online = (
+        build_definitions(Settings.load({}, overrides=given)).resolve_asset_graph()
+        for given in ([], ["text_features=online"])
+    )
+    changed = {
+        key.to_user_string()
+        for key in cached.toposorted_asset_keys
+        if cached.get(key).code_version != online.get(key).code_version
+    }
+    assert changed == {"text_embeddings"}
+
+
 @pytest.mark.parametrize(
     ("name", "proposed"),
     [

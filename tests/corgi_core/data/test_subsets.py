@@ -66,14 +66,14 @@ def test_ranks_that_begin_alike_are_told_apart(monkeypatch):
     assert found == [ranks[key].hex() for key in "bacd"]
 
 
-@pytest.mark.parametrize("shard_size", [3, 40])
+@pytest.mark.parametrize("shard_size", [9, 40])
 def test_subsets_are_the_first_by_rank_and_nested(tmp_path, shard_size):
-    images = write_dataset(tmp_path / "set", training(60), shard_size)
+    images = write_dataset(tmp_path / "set", training(40), shard_size)
     keys = images.manifest["key"].tolist()
-    for seed in range(3):
-        for fraction in (0.001, 0.3, 0.5, 0.99, 1.0):
+    for seed in range(2):
+        for fraction in (0.001, 0.3, 0.99, 1.0):
             subset = caption_subset(images, fraction, seed)
-            assert len(subset) == math.ceil(fraction * 60)
+            assert len(subset) == math.ceil(fraction * 40)
             assert keys_of(images, subset) == sorted(ranked(keys, seed)[: len(subset)])
 
 

@@ -12,7 +12,9 @@ import torch
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.keys import SplitKeys
+from corgi_core.data.rows import ChosenRows
 from corgi_core.data.shards import Sample
+from corgi_core.decoders.cascade.captions import ImageCaptions
 from corgi_core.encoders.caption_tokens import CaptionTokens, stored_texts, texts_of
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import embed_texts
@@ -157,6 +159,24 @@ def test_a_short_training_ends_near_that_on_stored_tokens(
     ]
     assert ends[0]["loss"] == pytest.approx(ends[1]["loss"], rel=2e-3)
     assert ends[0]["held_out_cosine"] == pytest.approx(ends[1]["held_out_cosine"], abs=2e-3)
+
+
+def test_images_have_the_tokens_of_one_of_their_captions_or_none(
+    captioned: Dataset, stores: dict[str, ArrayStore], tasks: dict[str, PriorTask]
+) -> None:
+    """As a cascade reads them: image 4 has no caption."""
+    images = ChosenRows(tasks["cached"].images, SplitKeys(captioned, "train"))
+    keys = np.concatenate([images.shard_keys(shard) for shard in range(2)]).tolist()
+    chosen, uniform = torch.arange(len(keys)), torch.linspace(0, 0.99, len(keys))
+    found = []
+    for store in stores.values():
+        reader = CaptionTokens(store)
+        captions = ImageCaptions(images, store, SplitKeys(captioned, "train"), reader.array)
+        found.append(reader.tokens_of(reader.batch(captions.sample(chosen, uniform))))
+    (tokens, mask), (online, online_mask) = found
+    torch.testing.assert_close(online, tokens, atol=2e-3, rtol=2e-3)
+    assert torch.equal(online_mask, mask)
+    assert (~mask.any(dim=1)).nonzero().flatten().tolist() == [keys.index("004")]
 
 
 def test_captions_in_memory_have_tokens_whatever_the_store(
