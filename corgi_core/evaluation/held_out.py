@@ -20,6 +20,7 @@ from torch import Tensor
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset, caption_of
 from corgi_core.data.ragged import RaggedArray
+from corgi_core.encoders.caption_tokens import CaptionTokens
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 from corgi_core.prior.task import Captions
@@ -120,10 +121,20 @@ class HeldOut:
             *(tuple(column[i] for i in rows) for column in (self.shards, self.keys, self.captions))
         )
 
-    def read(self, rows: NDArray[np.int64], images: ArrayStore, texts: ArrayStore) -> Captions:
-        """The embeddings and tokens of the given rows [b], from the shards that hold them."""
+    def read(
+        self,
+        rows: NDArray[np.int64],
+        images: ArrayStore,
+        texts: ArrayStore,
+        device: torch.device | str = "cpu",
+    ) -> Captions:
+        """The embeddings and tokens of the given rows [b], from the shards that hold them.
+
+        Tokens that are not stored are made on `device`.
+        """
+        tokens = CaptionTokens(texts)
         return Captions(
-            tokens=self._gather_ragged(rows, texts, "tokens"),
+            tokens=tokens.ragged(self._gather_ragged(rows, texts, tokens.array), device),
             text=torch.from_numpy(self.gather(rows, texts, "text").astype(np.float32)),
             image=self.image_embeddings(rows, images),
         )

@@ -150,7 +150,9 @@ class PredictionScores(ArrayJob):
             prior = None
             if case.prior is not None:
                 prior = latest(case.prior.digest, partial(case.prior.open, here, self.precision))
-            captions = self.images.captions.read(rows, self.image_embeddings, self.text_embeddings)
+            captions = self.images.captions.read(
+                rows, self.image_embeddings, self.text_embeddings, here
+            )
 
             def compare(at: NDArray[np.int64]) -> Columns:
                 batch, found = torch.from_numpy(rows[at]), dict[str, np.ndarray]()

@@ -70,7 +70,9 @@ class SampledEmbeddings(ArrayJob):
         def sampled(shard: str) -> Arrays:
             case, rows = self.images.part(shard)
             prior = latest(case.prior.digest, partial(case.prior.open, here, self.precision))
-            captions = self.images.captions.read(rows, self.image_embeddings, self.text_embeddings)
+            captions = self.images.captions.read(
+                rows, self.image_embeddings, self.text_embeddings, here
+            )
 
             def sample(at: NDArray[np.int64]) -> Columns:
                 tokens, attn_mask, text, _ = captions.batch(torch.from_numpy(at))

@@ -70,7 +70,8 @@ class Study:
     def held_out(self) -> Captions:
         """The first captions of at most `held_out` held-out images."""
         chosen = HeldOut.of(self.dataset, self.preset.study.held_out)
-        return chosen.read(np.arange(len(chosen)), self.images, self.texts)
+        here = self.device.here()
+        return chosen.read(np.arange(len(chosen)), self.images, self.texts, here)
 
     @cached_property
     def scorer(self) -> Scorer:
