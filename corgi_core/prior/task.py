@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,30 +42,6 @@ class Captions:
     tokens: RaggedArray
     text: Tensor
     image: Tensor
-
-    @classmethod
-    def read(
-        cls,
-        images: ArrayStore,
-        texts: ArrayStore,
-        keys: set[str],
-        one_each: bool = False,
-        device: torch.device | str = "cpu",
-    ) -> Captions:
-        """All captions of the images in `keys`, in the text store's order.
-
-        With `one_each` every image comes once, with the caption that stands for it: its first.
-        Tokens that are not stored are made on `device`.
-        """
-        check_encoders(images, texts)
-        tokens = CaptionTokens(texts)
-        rows = texts.first_rows_among(keys) if one_each else texts.rows_among(keys)
-        image_rows = images.rows_of(texts.keys[rows])
-        return cls(
-            tokens=tokens.ragged(texts.read_ragged(tokens.array).take(rows), device),
-            text=torch.from_numpy(texts.read("text")[rows].astype(np.float32)),
-            image=torch.from_numpy(images.read("image")[image_rows].astype(np.float32)),
-        )
 
     def __len__(self) -> int:
         return len(self.text)

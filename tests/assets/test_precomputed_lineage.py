@@ -24,7 +24,7 @@ from corgi_core.encoders.embed import embed_precomputed, embed_texts
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.encoders.train_text_tower import TextTowerTask
 from corgi_core.errors import CorgiError
-from corgi_core.prior.task import Captions
+from corgi_core.prior.task import check_encoders
 from corgi_core.training.loop import train
 from orchestration.definitions import build_definitions
 from orchestration.settings import Settings
@@ -91,11 +91,8 @@ def test_fitted_towers_retrieve_and_survive_saving(images: Dataset, tmp_path: Pa
     with pytest.raises(CorgiError, match="'clip_a' is not at hand: its embeddings are precomputed"):
         again.encode_images(torch.zeros(1, 3, 8, 8))
     tokens = TokenEncoder.load("minilm", 8)
-    captions = Captions.read(
-        store,
-        embed_texts(again, tokens, images, UPath(tmp_path / "text")),
-        set(images.manifest.key),
-    )
+    captions = embed_texts(again, tokens, images, UPath(tmp_path / "text"))
+    check_encoders(store, captions)
     assert len(captions) == 2 * len(images)
 
 

@@ -54,7 +54,7 @@ def test_the_threshold_is_the_rank_of_the_last_key(keys, data, seed, random):
     assert threshold_of(lambda: parts, count, seed) == rank_of(ranked(keys, seed)[count - 1], seed)
 
 
-def test_ranks_that_begin_alike_are_told_apart(monkeypatch):
+def test_ranks_that_begin_alike_are_ordered_by_the_rest(monkeypatch):
     """As if all ranks had the same first two bytes; one ends with a zero byte."""
     ranks = {"a": b"\1" * 32, "b": b"\1" * 31 + b"\0", "c": b"\1" * 31 + b"\2", "d": b"\2" * 32}
     monkeypatch.setattr(
