@@ -23,7 +23,8 @@ from corgi_core.diffusion.parameterization import target
 from corgi_core.diffusion.schedule import Schedule, timestep_features
 from corgi_core.training.precision import autocast
 from corgi_core.training.randomness import StepRandom
-from corgi_core.training.task import Task
+from corgi_core.training.task import ALONE, Task
+from corgi_core.training.waiting import Meeting
 
 PAPER = preset_named("paper").cascade
 BATCHES = (32, 8)  # images, of the stages of 64 and 256 pixels
@@ -81,7 +82,7 @@ class StageTask(Task[Stage]):
         alphas_cumprod = schedule.alphas_cumprod.to(t.device)[t]
         return {"loss": F.mse_loss(predicted, target("v", x_0, noise, alphas_cumprod))}
 
-    def evaluate(self, model: Stage) -> dict[str, float]:
+    def evaluate(self, model: Stage, workers: Meeting = ALONE) -> dict[str, float]:
         """Nothing is held out."""
         return {}
 

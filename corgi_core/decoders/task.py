@@ -27,7 +27,8 @@ from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, digest_of
 from corgi_core.training.randomness import StepRandom
-from corgi_core.training.task import Task
+from corgi_core.training.task import ALONE, Task
+from corgi_core.training.waiting import Meeting
 
 HELD_OUT_IMAGES = 256
 MEASURED_PIXELS = 2**24  # of decoded held-out images that are in memory at once
@@ -149,16 +150,18 @@ class DecoderTask(Task[N], Generic[S, N]):
         """The images of rows [b]."""
         return self.pictures(self.training, rows)
 
-    def evaluate(self, model: N) -> dict[str, float]:
+    def evaluate(self, model: N, workers: Meeting = ALONE) -> dict[str, float]:
         """Root mean square error of decoded held-out embeddings, of pixel values in 0…1."""
         if not len(self.held_out[0]):
             return {}
         decoder, (pixels, z) = self.decoder(model, card={}), self.held_out
-        total = 0.0
         at_once = max(1, MEASURED_PIXELS // pixels[0, 0].numel())
-        for rows in torch.split(torch.arange(len(z)), at_once):
+
+        def squares(rows: Tensor) -> float:
             decoded = decoder.decode(z[rows], sample_ids=rows.tolist())
-            total += float((decoded - pixels[rows].to(decoded) / 255).square().sum())
+            return float((decoded - pixels[rows].to(decoded) / 255).square().sum())
+
+        total = sum(workers.each(squares, torch.split(torch.arange(len(z)), at_once)))
         return {"held_out_pixel_error": math.sqrt(total / pixels.numel())}
 
     def perturbed(self, z: Tensor, random: StepRandom) -> Tensor:

@@ -47,7 +47,8 @@ from corgi_core.encoders.tokens import (
 )
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import StepRandom
-from corgi_core.training.task import Task
+from corgi_core.training.task import ALONE, Task
+from corgi_core.training.waiting import Meeting
 
 # White is 0, so the convolutions' zero padding continues the background.
 MEAN, STD = (1.0, 1.0, 1.0), (0.5, 0.5, 0.5)
@@ -150,7 +151,7 @@ class ClipTask(Task[DualEncoder]):
         return {"loss": global_clip_loss(image, text, scale), "logit_scale": scale}
 
     @torch.no_grad()
-    def evaluate(self, model: DualEncoder) -> dict[str, float]:
+    def evaluate(self, model: DualEncoder, workers: Meeting = ALONE) -> dict[str, float]:
         """Held-out retrieval: caption i belongs to image i, of at most 4,096 held-out images."""
         captions = ChosenRows(self._texts, SplitKeys(self.images, "test"), first_only=True)
         rows, device = captions.spaced(HELD_OUT_IMAGES), model.logit_scale.device

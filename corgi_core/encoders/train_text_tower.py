@@ -35,7 +35,8 @@ from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import StepRandom
-from corgi_core.training.task import Task
+from corgi_core.training.task import ALONE, Task
+from corgi_core.training.waiting import Meeting
 
 FIRST_SCALE = math.log(1 / 0.07)  # of the logits, as in CLIP
 
@@ -125,7 +126,7 @@ class TextTowerTask(Task[TextHeads]):
         return {"loss": torch.stack(losses).mean(), "logit_scale": scale}
 
     @torch.no_grad()
-    def evaluate(self, model: TextHeads) -> dict[str, float]:
+    def evaluate(self, model: TextHeads, workers: Meeting = ALONE) -> dict[str, float]:
         """Held-out retrieval: caption i belongs to image i, of at most 4,096 held-out images."""
         captions = ChosenRows(self._texts, SplitKeys(self.images, "test"), first_only=True)
         pairs = self._pairs(captions, captions.spaced(HELD_OUT_IMAGES))

@@ -24,7 +24,8 @@ from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.training.randomness import StepRandom
-from corgi_core.training.task import Task
+from corgi_core.training.task import ALONE, Task
+from corgi_core.training.waiting import Meeting
 
 # A learned standard deviation stays within a factor of 10 of the fitted one, because the first term
 # of L_p alone shrinks every Gaussian to a point. Whitened by a tenth of their standard deviation,
@@ -140,7 +141,7 @@ class BankTask(Task[LearnedBank]):
             "overlap": overlap,
         }
 
-    def evaluate(self, model: LearnedBank) -> dict[str, float]:
+    def evaluate(self, model: LearnedBank, workers: Meeting = ALONE) -> dict[str, float]:
         """E cos(z_0, z_T) on held-out captions, of the learned and of the fitted bank."""
         z_0, text = (pairs.to(model.means.device).float() for pairs in self._held_out)
         if not len(z_0):

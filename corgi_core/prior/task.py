@@ -25,7 +25,8 @@ from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.training.randomness import StepRandom
-from corgi_core.training.task import Task
+from corgi_core.training.task import ALONE, Task
+from corgi_core.training.waiting import Meeting
 
 LOSSES = ("simplified", "kl")
 HELD_OUT_STEPS = 4  # of the sampler, for the cosine logged while training
@@ -188,7 +189,7 @@ class PriorTask(Task[PriorNetwork]):
         weights = schedule.p2_weights(t, self.settings.p2_gamma)
         return {"loss": weighted_error(z_0, predicted, weights)}
 
-    def evaluate(self, model: PriorNetwork) -> dict[str, float]:
+    def evaluate(self, model: PriorNetwork, workers: Meeting = ALONE) -> dict[str, float]:
         """Mean cosine of sampled to true embeddings of held-out images, averaged over encoders."""
         device = model.null_text.device
         if not len(held_out := self.held_out(device)):

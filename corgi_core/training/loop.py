@@ -113,7 +113,7 @@ def train(
     busy = f"another process is training in {folder}"
     lock = exclusive_lock(folder / "lock", busy, LOCK_PATIENCE) if rank == 0 else nullcontext()
     with explain_full_disk(folder), lock:
-        meeting = Meeting(world_size)
+        meeting = Meeting(world_size, rank)
         meeting.wait("prepares the data and locks the run folder")
         if rank > 0:
             task.prepare_data(folder)
@@ -180,15 +180,18 @@ def _train(
         last = done == settings.steps
         evaluating = last or done % settings.evaluate_every == 0
         saving = not last and done % settings.checkpoint_every == 0
+        held_out: dict[str, float] = {}
+        if evaluating:
+            meeting.share_buffers(average.model)
+            torch.manual_seed(seed_of("evaluate", settings.seed))
+            with torch.no_grad():
+                held_out = task.evaluate(average.model, meeting)
         if rank == 0 and (evaluating or saving or done % LOG_EVERY == 0):
             entry: Entry = {"step": done, "time": time.time(), "seconds": counters.seconds}
             trained, per_second = means.taken()
             entry |= trained | {"learning_rate": rate, "skipped": counters.skipped}
             entry |= {"samples_per_second": per_second}
             if evaluating:
-                torch.manual_seed(seed_of("evaluate", settings.seed))
-                with torch.no_grad():
-                    held_out = task.evaluate(average.model)
                 metrics = trained | held_out
                 entry |= held_out
             metrics_log.write(entry)

@@ -11,8 +11,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor, nn
 
 from corgi_core.training.randomness import StepRandom
+from corgi_core.training.waiting import Meeting
 
 M = TypeVar("M", bound=nn.Module)
+
+ALONE = Meeting()  # the one worker of a training, or of no training
 
 
 class Task(ABC, Generic[M]):
@@ -80,8 +83,12 @@ class Task(ABC, Generic[M]):
         """
 
     @abstractmethod
-    def evaluate(self, model: M) -> dict[str, float]:
-        """Held-out metrics of the averaged model; called without gradients, in eval mode."""
+    def evaluate(self, model: M, workers: Meeting = ALONE) -> dict[str, float]:
+        """Held-out metrics of the averaged model; called without gradients, in eval mode.
+
+        All workers call it with the same model. What takes long is computed by `workers.each`, a
+        fixed chunk of held-out samples at a time; all else by every worker.
+        """
 
     def __getstate__(self) -> dict[str, Any]:
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # subclasses are dataclasses

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from corgi_core.config import TrainingSettings
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import StepRandom
-from corgi_core.training.task import Task
+from corgi_core.training.task import ALONE, Task
+from corgi_core.training.waiting import Meeting
 
 SETTINGS = TrainingSettings(
     steps=60, batch_size=8, learning_rate=1e-2, warmup_steps=10, ema_decay=0.9,
@@ -116,12 +117,19 @@ class TinyTask(Task):
             error = error / 0
         return {"loss": error.square().mean(), "absolute": error.abs().mean()}
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        if self.die_evaluating:
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(self.slow)
+    def evaluate(self, model: nn.Module, workers: Meeting = ALONE) -> dict[str, float]:
         images, targets = (values[self.rows :] for values in self._data)
-        return {"held_out": (model(images) - targets).square().mean().item()}
+
+        def squares(first: int) -> float:
+            if first == 0:  # the first worker's
+                if self.die_evaluating:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(self.slow)
+            rows = slice(first, first + 4)
+            return (model(images[rows]) - targets[rows]).square().sum().item()
+
+        total = sum(workers.each(squares, range(0, len(images), 4)))
+        return {"held_out": total / targets.numel()}
 
 
 def numbered(memory: dict[str, int], item: int) -> tuple[int, int, int]:

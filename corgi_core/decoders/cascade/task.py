@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from corgi_core.batches import batches
 from corgi_core.config import CascadeSettings, StageSettings, TrainingSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.keys import KeySet
@@ -39,6 +38,8 @@ from corgi_core.encoders.caption_tokens import Batch as TokenBatch
 from corgi_core.encoders.caption_tokens import CaptionTokens
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import HeldOutRandom, StepRandom
+from corgi_core.training.task import ALONE
+from corgi_core.training.waiting import Meeting
 
 
 class CascadeBatch(NamedTuple):
@@ -134,7 +135,7 @@ class CascadeTask(DecoderTask[CascadeSettings, Stage]):
             text = TextCond(tokens, attn_mask & read[:, None])
         return {"loss": self._loss(model, signed(batch.pixels), z, cond_mask, random, text)}
 
-    def evaluate(self, model: Stage) -> dict[str, float]:
+    def evaluate(self, model: Stage, workers: Meeting = ALONE) -> dict[str, float]:
         """Denoising loss, and the error of few-step samples, on fixed held-out images.
 
         The samples are this stage's, from the held-out images at the size of the stage before; the
@@ -144,20 +145,26 @@ class CascadeTask(DecoderTask[CascadeSettings, Stage]):
             return {}
         settings, decoder = self.settings, self.decoder(model, card={})
         device, (pixels, z) = device_of(model), self.held_out
-        loss, squares = 0.0, 0.0
-        for rows in batches(len(z), device, max(1, BATCH_PIXELS // self.pixel_size**2)):
+
+        at_once = max(1, BATCH_PIXELS // self.pixel_size**2)
+
+        def sums(first: int) -> tuple[float, float]:
+            """Of the loss and of the squared errors, over a chunk of images."""
+            rows = slice(first, min(first + at_once, len(z)))
             some, images = z[rows].to(device), signed(pixels[rows].to(device))
             random = HeldOutRandom(len(z), rows, device)
             cond_mask = torch.ones(len(some), dtype=torch.bool, device=device)
-            batch_loss = self._loss(model, images, some, cond_mask, random)
-            loss += float(batch_loss) * len(some) / len(z)
+            loss = float(self._loss(model, images, some, cond_mask, random))
             options = SampleOptions(0, range(len(z))[rows], settings.num_steps, settings.guidance)
             with inference(device, decoder.precision):
                 low = self._low(images)
                 sampled = decoder.sample_stage(self.stage, low, some, None, options)
-            squares += float(((sampled - images) / 2).square().sum())
+            return loss * len(some), float(((sampled - images) / 2).square().sum())
+
+        parts = workers.each(sums, range(0, len(z), at_once))
+        loss, squares = (sum(values) for values in zip(*parts, strict=True))
         error = math.sqrt(squares / pixels.numel())
-        return {"held_out_loss": loss, "held_out_pixel_error": error}
+        return {"held_out_loss": loss / len(z), "held_out_pixel_error": error}
 
     def _loss(
         self,

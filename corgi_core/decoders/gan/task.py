@@ -35,6 +35,8 @@ from corgi_core.encoders.contrastive import JITTER_NUMBERS, global_clip_loss, ji
 from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import StepRandom
+from corgi_core.training.task import ALONE
+from corgi_core.training.waiting import Meeting
 
 TEMPERATURE = 0.5  # τ, as Lafite's
 
@@ -137,7 +139,7 @@ class GanTask(DecoderTask[GanSettings, GanNetwork]):
         a, b = (share * unit_per_encoder(each, self.encoder_dims) for each in (features, z))
         return TEMPERATURE * global_clip_loss(a, b, a.new_tensor(1 / TEMPERATURE))
 
-    def evaluate(self, model: GanNetwork) -> dict[str, float]:
+    def evaluate(self, model: GanNetwork, workers: Meeting = ALONE) -> dict[str, float]:
         """Pixel error, and the CLIP similarity of decoded images to their held-out embeddings.
 
         The network learns from the same CLIP, so this similarity is optimistic.
@@ -148,4 +150,4 @@ class GanTask(DecoderTask[GanSettings, GanNetwork]):
         z = self.held_out.z.to(device)
         found = self.clip.to(device).encode_images(self.decoder(model, card={}).decode(z))
         similarity = float(mean_encoder_cosine(found, z, self.encoder_dims).mean())
-        return {"held_out_similarity": similarity} | super().evaluate(model)
+        return {"held_out_similarity": similarity} | super().evaluate(model, workers)

@@ -26,6 +26,8 @@ from corgi_core.io.files import atomic_file, digest_of
 from corgi_core.io.model_folder import digest_of_tensors
 from corgi_core.training.checkpoint import on_cpu
 from corgi_core.training.randomness import StepRandom
+from corgi_core.training.task import ALONE
+from corgi_core.training.waiting import Meeting
 
 MAX_WEIGHT = 5.0
 PROJECTED_AT_ONCE = 256  # images
@@ -109,7 +111,7 @@ class PCATask(DecoderTask[PCASettings, PCANetwork]):
         predicted = model(x_t, t, z, random.uniform() >= self.settings.cond_dropout)
         return {"loss": self._loss_of(x_0, predicted, t)}
 
-    def evaluate(self, model: PCANetwork) -> dict[str, float]:
+    def evaluate(self, model: PCANetwork, workers: Meeting = ALONE) -> dict[str, float]:
         """Denoising loss, and the error of few-step samples, on fixed held-out images."""
         if not len(self.held_out.z):
             return {}
@@ -120,7 +122,8 @@ class PCATask(DecoderTask[PCASettings, PCANetwork]):
         noise = StepRandom(0, 0, len(z)).normal(x_0.shape[1]).to(device)
         x_t = self._schedule.add_noise(x_0, noise, t)
         predicted = model(x_t, t, z, torch.ones(len(z), dtype=torch.bool, device=device))
-        return {"held_out_loss": float(self._loss_of(x_0, predicted, t))} | super().evaluate(model)
+        loss = float(self._loss_of(x_0, predicted, t))
+        return {"held_out_loss": loss} | super().evaluate(model, workers)
 
     def _loss_of(self, x_0: Tensor, predicted: Tensor, t: Tensor) -> Tensor:
         alphas_cumprod = self._schedule.alphas_cumprod.to(t.device)[t]

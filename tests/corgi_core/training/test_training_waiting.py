@@ -29,6 +29,45 @@ def test_an_evaluation_may_take_longer_than_a_collective_waits(tmp_path: Path) -
     assert train(task, SHORT, tmp_path).already_finished
 
 
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_share_an_evaluation_whose_bits_are_those_of_one(
+    tmp_path: Path, workers: int
+) -> None:
+    """Their batch norms have seen other images, and the first worker's are saved."""
+    task = TinyTask()
+    processes.run(task, SHORT, tmp_path, workers=workers)
+    result = train(task, SHORT, tmp_path)
+    assert result.metrics["held_out"] == task.evaluate(result.model)["held_out"]
+
+
+def share_chunks(rank: int, port: int, folder: Path) -> None:
+    processes.join_group(rank, 2, port, timeout=20)
+    done = list[int]()
+
+    def square(chunk: int) -> int:
+        done.append(chunk)
+        return chunk**2
+
+    values = Meeting(2, rank).each(square, range(5))
+    (folder / str(rank)).write_text(f"{values} {done}")
+
+
+def test_each_chunk_is_computed_by_one_worker_and_all_have_its_value(tmp_path: Path) -> None:
+    port = processes.free_port()
+    started = [
+        processes.PROCESSES.Process(target=share_chunks, args=(rank, port, tmp_path))
+        for rank in (0, 1)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(timeout=30)
+    squares = [0, 1, 4, 9, 16]
+    assert (tmp_path / "0").read_text() == f"{squares} [0, 2, 4]"
+    assert (tmp_path / "1").read_text() == f"{squares} [1, 3]"
+    assert Meeting().each(lambda chunk: chunk**2, range(5)) == squares
+
+
 def test_a_worker_that_dies_is_not_waited_for(tmp_path: Path) -> None:
     """The others do not wait for a dead worker: their wait ends, and Ray replaces it."""
     began = time.monotonic()
