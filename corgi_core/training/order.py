@@ -58,7 +58,8 @@ class TrainingOrder:
         shards, ends = self._shards(epoch)
         first = window * self._window
         size = min(self._window, self._rows - first)
-        generator = torch.Generator().manual_seed(seed_of("window", self._seed, epoch, window))
+        later = (window,) if window else ()  # what fits into one window has the epoch's stream
+        generator = torch.Generator().manual_seed(seed_of("epoch", self._seed, epoch, *later))
         positions = first + torch.randperm(size, generator=generator)
         at = torch.searchsorted(ends, positions, right=True)
         shard = shards[at]
@@ -66,6 +67,6 @@ class TrainingOrder:
 
     def _permuted_shards(self, epoch: int) -> tuple[Tensor, Tensor]:
         """An epoch's order of the shards, and where each of them ends in it; both [shards]."""
-        generator = torch.Generator().manual_seed(seed_of("epoch", self._seed, epoch))
+        generator = torch.Generator().manual_seed(seed_of("shards", self._seed, epoch))
         shards = torch.randperm(len(self._sizes), generator=generator)
         return shards, self._sizes[shards].cumsum(0)

@@ -21,7 +21,7 @@ SETTINGS = StableDiffusionSettings(
     pretrained="", fine_tuning="full", lora_rank=2, lora_alpha=4, image_size=SIDE, perturbed=0.0,
     min_cosine=0.7, cond_dropout=0.1, guidance=1.0, num_steps=6,
     training=TrainingSettings(
-        steps=600, batch_size=24, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
+        steps=470, batch_size=24, learning_rate=3e-3, warmup_steps=20, ema_decay=0.97,
         weight_decay=0.0, precision="fp32", evaluate_every=10_000,
     ),
 )  # fmt: skip

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corgi_core.training.order import TrainingOrder
+from corgi_core.training.randomness import seed_of
 
 ALL = 10**9
 
@@ -89,3 +90,11 @@ print(peak() - before)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 200
+
+
+def test_one_shard_in_one_window_is_a_permutation_by_seed_and_epoch() -> None:
+    """Against torch's permutation: the order that trainings on one shard have always had."""
+    for epoch in range(3):
+        stream = torch.Generator().manual_seed(seed_of("epoch", 5, epoch))
+        expected = torch.randperm(40, generator=stream)
+        assert torch.equal(TrainingOrder([40], 40, 5, ALL).rows_of(epoch), expected)
