@@ -37,7 +37,8 @@ def gaussian_bank(
     """Fit k Gaussians to the training images' embeddings; N(0, I) for the baseline.
 
     A learned bank starts from the fitted one and goes on by equation (5), on all captioned
-    training images: a bank is shared by the caption subsets, and takes from captions c(y) alone.
+    training images. It is shared by the caption subsets, so a prior that reads 10 % of the captions
+    has a learned bank that knows all of them; fitted banks know none.
     """
     from corgi_core.gaussians import bank as banks
     from corgi_core.gaussians import diagnostics, fit, learned

@@ -60,3 +60,11 @@ def test_without_balance_every_image_is_used_once(tmp_path: Path) -> None:
     task = a_task(tmp_path, replace(TINY, balanced=False))
     assert task.rows == task.image_count == SHAPES
     assert torch.equal(task.pictures(task.training, torch.arange(SHAPES)).pixels, pictures_of(task))
+
+
+def test_of_many_images_some_evenly_spaced_ones_decide_the_whitening(tmp_path, monkeypatch):
+    task = a_task(tmp_path)
+    every = task.training_embeddings
+    assert torch.equal(task.whitened_embeddings, every)
+    monkeypatch.setattr("corgi_core.decoders.task.WHITENED", 4)
+    assert torch.equal(task.whitened_embeddings, every[[0, 5, 10, 15]])
