@@ -102,7 +102,7 @@ class PictureFeatures(ArrayJob):
     precision: InferencePrecision = "auto"
     what = "decoding held-out pictures"
     uses_device = True
-    weight = 50
+    weight = 10
 
     @property
     def spec(self) -> dict[str, Any]:

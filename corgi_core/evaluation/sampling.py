@@ -21,7 +21,7 @@ from corgi_core.io.files import digest_of
 from corgi_core.prior.model import CAPTIONS_AT_ONCE, PriorModel
 
 BATCH = 128  # captions that a CPU samples for at once
-WEIGHT = 20  # embedded images that a sampled caption takes as long as
+WEIGHT = 5  # embedded images that a sampled caption takes as long as
 
 
 @dataclass(frozen=True)
