@@ -150,7 +150,7 @@ class HeldOut:
         """
         gathered: np.ndarray | None = None
         for shard, at, there in self._found(rows, store):
-            array = store.read_shard(shard, name)[there]
+            array = store.mapped(shard, name)[there]
             if gathered is None:
                 gathered = np.empty((len(rows), *array.shape[1:]), array.dtype)
             gathered[at] = array
@@ -160,7 +160,7 @@ class HeldOut:
     def _gather_ragged(self, rows: NDArray[np.int64], store: ArrayStore, name: str) -> RaggedArray:
         """The same of a ragged array."""
         found = list(self._found(rows, store))
-        parts = [store.read_ragged_shard(shard, name).take(there) for shard, _, there in found]
+        parts = [store.mapped_ragged(shard, name).take(there) for shard, _, there in found]
         order = np.argsort(np.concatenate([at for _, at, _ in found]))
         return RaggedArray.concatenated(parts).take(order)
 
@@ -172,7 +172,7 @@ class HeldOut:
         for shard in np.unique(shards).tolist():
             at = np.flatnonzero(shards == shard)
             wanted = np.array([self.keys[row] for row in rows[at]])
-            keys, first = np.unique(store.read_shard(shard, "keys"), return_index=True)
+            keys, first = np.unique(store.shard_keys(shard), return_index=True)
             there = np.searchsorted(keys, wanted).clip(max=max(0, len(keys) - 1))
             absent = keys[there] != wanted if len(keys) else np.ones(len(wanted), dtype=bool)
             if absent.any():

@@ -168,8 +168,8 @@ class PictureFeatures(ArrayJob):
         if isinstance(case.source, Sampled):
             assert self.sampled is not None, "no samples are given"
             number = shard.rpartition("-")[2]
-            z = self.sampled.read_shard(f"{case.source.digest}-{number}", "z")
-            return torch.from_numpy(z)
+            z = self.sampled.mapped(f"{case.source.digest}-{number}", "z")
+            return torch.from_numpy(np.array(z))
         if case.source == REAL:
             return captions.image_embeddings(rows, self.image_embeddings)
         return torch.from_numpy(captions.gather(rows, self.text_embeddings, "text")).float()

@@ -74,13 +74,13 @@ class PictureScorer:
 
     def embeddings(self, case: Pictures) -> Tensor:
         """CLIP's embeddings of a case's pictures [n, d]."""
-        parts = [self.features.read_shard(s, CLIP) for s in self.chunks.shards_of(case)]
+        parts = [self.features.mapped(s, CLIP) for s in self.chunks.shards_of(case)]
         return torch.from_numpy(np.concatenate(parts))
 
     def displayed(self, case: Pictures) -> Tensor:
         """The pictures of a case that grids show, float32 [n, 3, s, s] in [0, 1]."""
         first = self.chunks.shards_of(case)[0]
-        return torch.from_numpy(self.features.read_shard(first, PICTURES)).float() / 255
+        return torch.from_numpy(np.array(self.features.mapped(first, PICTURES))).float() / 255
 
     @cached_property
     def _real(self) -> tuple[FeatureStatistics, Manifold]:
@@ -94,9 +94,9 @@ class PictureScorer:
     def _chunks(self, case: Pictures) -> Iterator[NDArray[np.floating[Any]]]:
         for shard in self.chunks.shards_of(case):
             if self.inception:
-                yield self.features.read_shard(shard, INCEPTION)
+                yield self.features.mapped(shard, INCEPTION)
             else:
-                embeddings = torch.from_numpy(self.features.read_shard(shard, CLIP))
+                embeddings = torch.from_numpy(np.array(self.features.mapped(shard, CLIP)))
                 yield F.normalize(embeddings, dim=1).numpy()
 
     def _similarities(self, case: Pictures) -> Iterator[tuple[np.ndarray, ...]]:
@@ -104,12 +104,12 @@ class PictureScorer:
         real = self.chunks.shards_of(RealImages())
         for shard, its_real in zip(self.chunks.shards_of(case), real, strict=True):
             ours, theirs = (
-                torch.from_numpy(self.features.read_shard(s, CLIP)) for s in (shard, its_real)
+                torch.from_numpy(np.array(self.features.mapped(s, CLIP))) for s in (shard, its_real)
             )
             yield (
                 mean_encoder_cosine(ours, theirs, self.encoder_dims).numpy(),
-                self.features.read_shard(shard, TO_TEXT),
-                self.features.read_shard(shard, SECONDS),
+                self.features.mapped(shard, TO_TEXT),
+                self.features.mapped(shard, SECONDS),
             )
 
 

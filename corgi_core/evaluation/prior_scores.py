@@ -205,7 +205,7 @@ def scores_of(
         and the sampling's "seconds", summed over all workers.
     """
     cosines, nearer, seconds = (
-        np.concatenate([store.read_shard(shard, f"{name}/{array}") for shard in shards])
+        np.concatenate([store.mapped(shard, f"{name}/{array}") for shard in shards])
         for array in ("cosines", "nearer", "seconds")
     )
     by_encoder = cosines.mean(axis=0, dtype=np.float64).tolist()
