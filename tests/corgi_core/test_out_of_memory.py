@@ -137,7 +137,7 @@ def test_embedding_names_the_shard_and_what_ran_out(tmp_path: Path) -> None:
     images = write_images(UPath(tmp_path / "images"), list("abcdef"), ["train"] * 6)
     ClipEnsemble([tiny_vit("vit", 8, layers=1, context_length=16)]).save(tmp_path / "clip")
     job = ImageEmbedding(images, None, tmp_path / "clip")
-    job._ensemble.encoders[0].model.visual.register_forward_pre_hook(exhausts_the_machine)
+    job._ensemble.encoders[0].model.visual.conv1.register_forward_pre_hook(exhausts_the_machine)
     with pytest.raises(CorgiError, match=f"image embeddings of shard {images.shards[0]}") as info:
         job.run(tmp_path / "embeddings", "cpu", threads=1)
     assert "ray.cpus_per_worker" in info.value.remedy
