@@ -21,7 +21,7 @@ from corgi_core import progress
 from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import Entry, read_metrics
-from orchestration.resources import worker_shape
+from orchestration.resources import ray_train, worker_shape
 from orchestration.resources.compute import Compute
 from orchestration.resources.worker_shape import (
     WorkerShape,
@@ -171,6 +171,23 @@ def test_a_workers_refusal_comes_back_as_it_is_and_at_once(tmp_path: Path, worke
     with pytest.raises(CorgiError, match="not finite for 10 steps up to 29"):
         Compute(num_workers=workers).train(task, SETTINGS, tmp_path / "spoilt", "tiny")
     assert len((tmp_path / "attempts").read_text()) == workers  # one each
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_workers_that_die_again_and_again_end_the_training_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the system kills them for want of memory, each time in the first evaluation."""
+    monkeypatch.setattr(ray_train, "MAX_FAILURES", 1)
+    refusal = "tiny: workers died 2 times without a new checkpoint between"
+    with pytest.raises(CorgiError, match=refusal) as refused:
+        Compute(num_workers=1).train(
+            TinyTask(die_evaluating=True), SETTINGS, tmp_path / "run", "tiny"
+        )
+    assert "lower the training's batch_size" in refused.value.remedy
+    assert "goes on from step 10" in refused.value.remedy
+    resumed = train(TinyTask(), SETTINGS, tmp_path / "run")
+    assert resumed.steps == SETTINGS.steps
 
 
 @pytest.mark.usefixtures("ray_session")
