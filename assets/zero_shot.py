@@ -109,7 +109,7 @@ def zero_shot_image_embeddings(
     kinds={"openclip", "transformers", "safetensors", "ray"},
     deps=[CLIP],
     pool=DEVICE,
-    metadata=decided_by("encoders", revision=1),
+    metadata=decided_by("encoders", "text_features", revision=1),
 )
 def zero_shot_text_embeddings(
     context: dg.AssetExecutionContext,
@@ -123,7 +123,7 @@ def zero_shot_text_embeddings(
     encoders, precision = workspace.preset.encoders, workspace.preset.inference_precision
     job = TextEmbedding(
         zero_shot_images, workspace.path_of(CLIP), encoders.text, encoders.text_tokens,
-        precision=precision,
+        workspace.preset.text_features, precision=precision,
     )  # fmt: skip
     store = compute.arrays(job, workspace.path(context))
     return materialized(store, rows=len(store), **store.spec)
