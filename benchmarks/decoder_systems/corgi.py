@@ -29,6 +29,7 @@ class Corgi:
     def __init__(self, kind: str, case: Case) -> None:
         self._parts = []
         for part in task_on(kind, case).parts().values():
+            part.prepare_data(case.stores / f"{kind}-data")
             model = part.build()
             part.prepare(model)
             self._parts.append(TrainingSteps(part, part.training_settings, model))
