@@ -31,7 +31,7 @@ from corgi_core.training.task import ALONE, Task
 from corgi_core.training.waiting import Meeting
 
 HELD_OUT_IMAGES = 256
-WHITENED = 2**16  # training images, at most, from which embeddings' statistics are taken
+SPACED = 2**16  # training images, at most, of whose embeddings statistics are taken
 MEASURED_PIXELS = 2**24  # of decoded held-out images that are in memory at once
 S = TypeVar("S", bound=DecoderSettings)
 N = TypeVar("N", bound=nn.Module)
@@ -217,9 +217,9 @@ class DecoderTask(Task[N], Generic[S, N]):
         return z.float()
 
     @property
-    def whitened_embeddings(self) -> Tensor:
-        """float32 [n, d] of training images, evenly spaced, whose statistics whiten all others."""
-        (z,) = self.images.gather(self.images.spaced(WHITENED), (self.embeddings, "image"))
+    def spaced_embeddings(self) -> Tensor:
+        """float32 [n, d] of evenly spaced training images, whose statistics stand for all."""
+        (z,) = self.images.gather(self.images.spaced(SPACED), (self.embeddings, "image"))
         return z.float()
 
     def pictures(self, images: ChosenRows, rows: Tensor) -> PictureBatch:

@@ -109,7 +109,7 @@ class CascadeTask(DecoderTask[CascadeSettings, Stage]):
 
     def fit(self, model: Stage) -> None:
         """Set the whitening of the training images' embeddings."""
-        model.whitening.fit(self.whitened_embeddings)
+        model.whitening.fit(self.spaced_embeddings)
 
     def start_of(self, start: Decoder) -> nn.Module:
         """This stage of the decoder to continue from."""

@@ -84,7 +84,7 @@ class GanTask(DecoderTask[GanSettings, GanNetwork]):
 
     def fit(self, model: GanNetwork) -> None:
         """Set the whitening of the training images' embeddings."""
-        model.generator.whitening.fit(self.whitened_embeddings)
+        model.generator.whitening.fit(self.spaced_embeddings)
 
     def decoder(self, model: GanNetwork, card: Mapping[str, Any]) -> Decoder:
         """The trained generator as a decoder."""

@@ -70,7 +70,7 @@ class PCATask(DecoderTask[PCASettings, PCANetwork]):
     def fit(self, model: PCANetwork) -> None:
         """Set the components of the training images, and the whitening of their embeddings."""
         model.basis.load_state_dict(self._basis.state_dict())
-        model.whitening.fit(self.whitened_embeddings)
+        model.whitening.fit(self.spaced_embeddings)
 
     def prepare_data(self, folder: Path) -> None:
         """Fit the components, and project all images onto them, once: others read what was found.

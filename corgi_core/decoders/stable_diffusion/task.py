@@ -71,7 +71,7 @@ class StableDiffusionTask(DecoderTask[StableDiffusionSettings, StableDiffusionNe
     def fit(self, model: StableDiffusionNetwork) -> None:
         """Set the negative embedding: the black image's, or the mean of the training images'."""
         black = self.black
-        negative = self.training_embeddings.mean(dim=0) if black is None else black
+        negative = self.spaced_embeddings.mean(dim=0) if black is None else black
         model.conditioning.negative.copy_(negative)
 
     def loss(self, model: nn.Module, batch: PictureBatch, random: StepRandom) -> dict[str, Tensor]:

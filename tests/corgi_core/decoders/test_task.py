@@ -62,9 +62,9 @@ def test_without_balance_every_image_is_used_once(tmp_path: Path) -> None:
     assert torch.equal(task.pictures(task.training, torch.arange(SHAPES)).pixels, pictures_of(task))
 
 
-def test_of_many_images_some_evenly_spaced_ones_decide_the_whitening(tmp_path, monkeypatch):
+def test_statistics_are_those_of_evenly_spaced_images_where_there_are_many(tmp_path, monkeypatch):
     task = a_task(tmp_path)
     every = task.training_embeddings
-    assert torch.equal(task.whitened_embeddings, every)
-    monkeypatch.setattr("corgi_core.decoders.task.WHITENED", 4)
-    assert torch.equal(task.whitened_embeddings, every[[0, 5, 10, 15]])
+    assert torch.equal(task.spaced_embeddings, every)
+    monkeypatch.setattr("corgi_core.decoders.task.SPACED", 4)
+    assert torch.equal(task.spaced_embeddings, every[[0, 5, 10, 15]])
