@@ -92,18 +92,18 @@ def images(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors", "ray"},
-    metadata=decided_by("image_size", revision=2),
+    metadata=decided_by("image_size", "framing", revision=2),
 )
 def pixels(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute
 ) -> dg.MaterializeResult[ArrayStore]:
-    """Every image as a white-padded square, uint8, as large as the largest decoder's images are.
+    """Every image as a square, uint8, as large as the largest decoder's images are.
 
     Decoders of smaller images scale them down. Only missing shards are computed.
     """
     from corgi_core.data.pixels import Pixels
 
-    size = workspace.preset.image_size
+    size, framing = workspace.preset.image_size, workspace.preset.framing
     assert size is not None
-    store = compute.arrays(Pixels(images, size), workspace.path(context))
-    return materialized(store, images=len(store), size=size, shards_computed=store.recomputed)
+    store = compute.arrays(Pixels(images, size, framing), workspace.path(context))
+    return materialized(store, images=len(store), shards_computed=store.recomputed, **store.spec)

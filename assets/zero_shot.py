@@ -60,7 +60,7 @@ def zero_shot_images(
     group_name=ZERO_SHOT,
     owners=OWNERS,
     kinds={"safetensors", "ray"},
-    metadata=decided_by("image_size", revision=1),
+    metadata=decided_by("image_size", "framing", revision=1),
 )
 def zero_shot_pixels(
     context: dg.AssetExecutionContext,
@@ -68,13 +68,13 @@ def zero_shot_pixels(
     workspace: Workspace,
     compute: Compute,
 ) -> dg.MaterializeResult[ArrayStore]:
-    """The evaluated images as squares of the size that the training images' have."""
+    """The evaluated images as squares, of the size and framing that the training images have."""
     from corgi_core.data.pixels import Pixels
 
-    size = workspace.preset.image_size
+    size, framing = workspace.preset.image_size, workspace.preset.framing
     assert size is not None
-    store = compute.arrays(Pixels(zero_shot_images, size), workspace.path(context))
-    return materialized(store, images=len(store), size=size)
+    store = compute.arrays(Pixels(zero_shot_images, size, framing), workspace.path(context))
+    return materialized(store, images=len(store), **store.spec)
 
 
 @dg.asset(

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from upath import UPath
 
-from corgi_core.config import InferencePrecision
+from corgi_core.config import Framing, InferencePrecision
 from corgi_core.encoders.image_inputs import ImageInput, image_squares
 from corgi_core.encoders.spherical import interpolation, slerp, text_difference
 from corgi_core.errors import CorgiError
@@ -516,7 +516,8 @@ class CorgiPipeline:
             CorgiError: If an image cannot be read, or memory runs out.
         """
         clip = self._image_encoder()
-        squares = image_squares(images, max(self.image_size, clip.image_size))
+        framing: Framing = self.decoder.encoders.get("framing", "letterbox")
+        squares = image_squares(images, max(self.image_size, clip.image_size), framing)
         batches = torch.split(squares, CLIP_BATCH)
         with out_of_memory_explained(f"embedding {len(squares)} images", LESS_MEMORY):
             return torch.cat([clip.encode_images(batch) for batch in batches])

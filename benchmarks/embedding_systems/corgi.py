@@ -33,7 +33,9 @@ class Corgi:
 
     def check(self, case: Case) -> float:
         clip, dataset = _clip(case), Dataset.load(Path(case.folder))
-        _, squares = decoded(list(islice(dataset.images("00000"), FEW)), clip.image_size)
+        _, squares = decoded(
+            list(islice(dataset.images("00000"), FEW)), clip.image_size, "letterbox"
+        )
         images = torch.from_numpy(squares)
         model, mean, std = loaded(case.architecture, case.config, case.weights, "fp32")
         with torch.no_grad():

@@ -46,6 +46,7 @@ CaptionSubset = Annotated[str, AfterValidator(valid_caption_subset)]
 Sampler = Literal["ddpm", "ddim", "dpm++", "unipc"]
 InferencePrecision = Literal["auto", "bf16", "tf32", "fp32"]
 TextFeatures = Literal["cached", "online"]
+Framing = Literal["letterbox", "crop"]
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -440,6 +441,8 @@ class Preset:
     inference_precision: InferencePrecision = field(default="auto", compare=False)
     # Captions' tokens: "cached" on disk, or made "online" by the text encoder whenever needed.
     text_features: TextFeatures = "cached"
+    # Images as squares: the whole of it, padded with white, or the centre, as CLIP's own are.
+    framing: Framing = "letterbox"
     seed: Whole = 0
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,9 +39,9 @@ class PerceptualHashes(ArrayJob):
     what = "perceptual hashes"
 
     @property
-    def spec(self) -> dict[str, int]:
-        """Pixels to a side of the squares."""
-        return {"size": self.pixels.spec["size"]}
+    def spec(self) -> dict[str, Any]:
+        """The squares' size and framing."""
+        return self.pixels.spec
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a shard's name to its hashes."""

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from upath import UPath
 
+from corgi_core.config import Framing
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore
 from corgi_core.data.dataset import Dataset
@@ -29,10 +31,12 @@ class Pixels(ArrayJob):
     Attributes:
         images: The dataset. CorgiError where it holds precomputed embeddings.
         size: The squares' side in pixels.
+        framing: How an image becomes a square, as `square` has it.
     """
 
     images: Dataset
     size: int
+    framing: Framing = "letterbox"
     what = "pixels"
 
     def __post_init__(self) -> None:
@@ -43,13 +47,13 @@ class Pixels(ArrayJob):
             )
 
     @property
-    def spec(self) -> dict[str, int]:
-        """The squares' size."""
-        return {"size": self.size}
+    def spec(self) -> dict[str, Any]:
+        """The squares' size and framing."""
+        return {"size": self.size, "framing": self.framing}
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a shard's name to its squares; it computes on CPUs alone."""
-        decode = partial(decoded, size=self.size)
+        decode = partial(decoded, size=self.size, framing=self.framing)
 
         def squares(shard: str) -> Arrays:
             batches = batched(self.images.images(shard), _BATCH)
@@ -59,22 +63,38 @@ class Pixels(ArrayJob):
         return squares
 
 
-def pixels(images: Dataset, folder: Path | UPath, size: int) -> ArrayStore:
+def pixels(
+    images: Dataset, folder: Path | UPath, size: int, framing: Framing = "letterbox"
+) -> ArrayStore:
     """The array of `Pixels`, of which this process computes the shards that are missing.
 
     CorgiError where the dataset holds precomputed embeddings.
     """
-    return Pixels(images, size).run(folder, "cpu", threads=os.cpu_count() or 1)
+    return Pixels(images, size, framing).run(folder, "cpu", threads=os.cpu_count() or 1)
 
 
-def decoded(files: Sequence[tuple[str, bytes]], size: int) -> tuple[np.ndarray, np.ndarray]:
+def decoded(
+    files: Sequence[tuple[str, bytes]], size: int, framing: Framing
+) -> tuple[np.ndarray, np.ndarray]:
     """The keys [n] and the squares, uint8 [n, 3, size, size], of (key, image file)."""
     keys, images = zip(*files, strict=True)
-    return np.array(keys), np.stack([square(image, size) for image in images])
+    return np.array(keys), np.stack([square(image, size, framing) for image in images])
 
 
-def square(image: bytes, size: int) -> np.ndarray:
-    """An RGB image file, resized and padded with white to a square: uint8 [3, size, size]."""
+def square(image: bytes, size: int, framing: Framing = "letterbox") -> np.ndarray:
+    """An RGB image file as a square.
+
+    Args:
+        image: The file's bytes.
+        size: The square's side in pixels.
+        framing: "letterbox" is the whole image, padded with white. "crop" is its centre, scaled so
+            that the shorter side fits, as CLIP's own preprocessing has it.
+
+    Returns:
+        uint8 [3, size, size].
+    """
+    if framing == "crop":
+        return _centre(image, size)
     with Image.open(io.BytesIO(image)) as picture:
         scale = size / max(picture.size)
         width, height = (max(1, round(side * scale)) for side in picture.size)
@@ -86,7 +106,21 @@ def square(image: bytes, size: int) -> np.ndarray:
     return np.asarray(padded).transpose(2, 0, 1)
 
 
-def resized(picture: Image.Image, width: int, height: int) -> Image.Image:
+def _centre(image: bytes, size: int) -> np.ndarray:
+    """The square in the middle; sides and corners are rounded as torchvision's transforms do."""
+    with Image.open(io.BytesIO(image)) as picture:
+        width, height = (int(size * side / min(picture.size)) for side in picture.size)
+        whole = resized(picture, width, height, Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return np.asarray(whole.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
+
+
+def resized(
+    picture: Image.Image,
+    width: int,
+    height: int,
+    by: Image.Resampling = Image.Resampling.LANCZOS,
+) -> Image.Image:
     """A picture that was opened and not decoded yet, in RGB and of that size.
 
     Of a JPEG no more is decoded than a half, quarter or eighth of its sides with at least twice as
@@ -94,4 +128,4 @@ def resized(picture: Image.Image, width: int, height: int) -> Image.Image:
     """
     picture.draft("RGB", (2 * width, 2 * height))
     colours = picture if picture.mode == "RGB" else picture.convert("RGB")
-    return colours.resize((width, height), Image.Resampling.LANCZOS)
+    return colours.resize((width, height), by)

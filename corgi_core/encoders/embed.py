@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from upath import UPath
 
-from corgi_core.config import InferencePrecision, TextFeatures
+from corgi_core.config import Framing, InferencePrecision, TextFeatures
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
@@ -61,8 +61,8 @@ class ImageEmbedding(ArrayJob):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The ensemble's, `encoder_spec`."""
-        return encoder_spec(self._ensemble)
+        """The ensemble's, `encoder_spec`, and the images' framing."""
+        return _image_spec(self._ensemble, self.pixels)
 
     @cached_property
     def _ensemble(self) -> ClipEnsemble:
@@ -160,7 +160,7 @@ def embed_images(
         clip: The ensemble whose image towers embed the images.
         images: The dataset.
         pixels: The images as squares. They are read where they are at least as large as what the
-            encoders read; else the images themselves are, padded with white to squares.
+            encoders read; else the images themselves are, framed alike. By default letterboxed.
         folder: Where the arrays are stored; shards that are there already are not computed again.
 
     Returns:
@@ -170,7 +170,8 @@ def embed_images(
         CorgiError: an encoder made a value that is not finite or that float16 cannot hold.
     """
     compute = _image_encoding(clip, images, pixels, torch.get_num_threads())
-    return compute_missing(folder, images, encoder_spec(clip), compute, ImageEmbedding.what)
+    spec = _image_spec(clip, pixels)
+    return compute_missing(folder, images, spec, compute, ImageEmbedding.what)
 
 
 def embed_precomputed(images: Dataset, folder: Path | UPath) -> ArrayStore:
@@ -219,7 +220,8 @@ def _image_encoding(
             encoded = _encoded(clip, stored, lambda batch: batch, threads)
         else:
             files = batched(images.images(shard), size)
-            encoded = _encoded(clip, files, partial(decoded, size=clip.image_size), threads)
+            decode = partial(decoded, size=clip.image_size, framing=_framing(pixels))
+            encoded = _encoded(clip, files, decode, threads)
         with one_thread_each():
             keys_of, embeddings = zip(*encoded, strict=True)
         return {
@@ -290,6 +292,15 @@ def _text_encoding(
 def encoder_spec(clip: ClipEnsemble) -> dict[str, Any]:
     """Which encoders made an embedding; embeddings whose specs differ cannot be compared."""
     return _space_spec(clip.space, clip.names, clip.encoder_dims)
+
+
+def _image_spec(clip: ClipEnsemble, pixels: ArrayStore | None) -> dict[str, Any]:
+    return encoder_spec(clip) | {"framing": _framing(pixels)}
+
+
+def _framing(pixels: ArrayStore | None) -> Framing:
+    framing: Framing = "letterbox" if pixels is None else pixels.spec["framing"]
+    return framing
 
 
 def _space_spec(encoder: str, names: Sequence[str], encoder_dims: Sequence[int]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from corgi_core.config import DataSettings
+from corgi_core.config import DataSettings, Framing
 from corgi_core.data.normalise import UnfitError, normalise, picture_file, without_warnings
 from corgi_core.data.pixels import square
 from corgi_core.errors import CorgiError
@@ -21,12 +21,15 @@ ImageInput: TypeAlias = Image.Image | Tensor | bytes | str | Path
 """A PIL image, a file's path or bytes, or a tensor [3, h, w]: uint8, or float in [0, 1]."""
 
 
-def image_squares(images: ImageInput | Sequence[ImageInput], size: int) -> Tensor:
-    """Images, prepared as the training images are: padded with white to squares, and resized.
+def image_squares(
+    images: ImageInput | Sequence[ImageInput], size: int, framing: Framing = "letterbox"
+) -> Tensor:
+    """Images as squares, prepared as the training images are.
 
     Args:
         images: One image, several, or a tensor of several, [n, 3, h, w].
         size: The squares' side in pixels.
+        framing: As `corgi_core.data.pixels.square` has it.
 
     Returns:
         uint8 [n, 3, size, size] in 0 … 255.
@@ -44,9 +47,9 @@ def image_squares(images: ImageInput | Sequence[ImageInput], size: int) -> Tenso
         raise CorgiError("there is no image to embed", "give at least one")
     return torch.stack(
         [
-            _tensor_square(image, size)
+            _tensor_square(image, size, framing)
             if isinstance(image, Tensor)
-            else torch.from_numpy(square(_plain_file(image), size).copy())
+            else torch.from_numpy(square(_plain_file(image), size, framing).copy())
             for image in several
         ]
     )
@@ -77,7 +80,7 @@ def _file_of(image: Image.Image) -> bytes:
     return content.getvalue()
 
 
-def _tensor_square(image: Tensor, size: int) -> Tensor:
+def _tensor_square(image: Tensor, size: int, framing: Framing) -> Tensor:
     if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
         raise CorgiError(
             f"a tensor of shape {list(image.shape)} is no image", "give RGB images [3, h, w]"
@@ -90,7 +93,8 @@ def _tensor_square(image: Tensor, size: int) -> Tensor:
             "give float images in [0, 1], or uint8 images",
         )
     height, width = pixels.shape[1:]
-    across, down = max(0, height - width), max(0, width - height)
+    side = min(height, width) if framing == "crop" else max(height, width)
+    across, down = side - width, side - height  # negative where something is cut off
     padding = (across // 2, across - across // 2, down // 2, down - down // 2)
     pixels = F.pad(pixels, padding, value=1.0)
     if pixels.shape[-1] != size:

@@ -73,10 +73,10 @@ class TrainingImages:
         return Neighbours(self._keys_at(found, sizes), cosines)
 
     def pictures(self, keys: Iterable[str], size: int) -> Tensor:
-        """The images of those keys as squares, in order: float32 [n, 3, size, size] in [0, 1]."""
+        """The images of those keys, framed as they were embedded: float32 [n, 3, size, size]."""
         wanted = list(keys)
         squares = {
-            key: square(image, size)
+            key: square(image, size, self.embeddings.spec["framing"])
             for shard in sorted({shard for shard, _ in self._found(wanted).values()})
             for key, image in self.images.images(shard)
             if key in set(wanted)

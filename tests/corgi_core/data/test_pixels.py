@@ -1,9 +1,11 @@
-"""Pixels: white-padded squares, in the manifest's order."""
+"""Pixels: squares, padded with white or cropped, in the manifest's order."""
 
 import io
 
 import numpy as np
 import pytest
+import torch
+from open_clip import image_transform
 from PIL import Image
 
 from benchmarks.embedding_systems.photographs import photograph
@@ -44,6 +46,22 @@ def test_photographs_are_resized_as_after_a_whole_decoding(sides: tuple[int, int
     assert error.max() < 24
 
 
+@pytest.mark.parametrize("sides", [(64, 48), (97, 61), (61, 97), (50, 50), (20, 90)])
+def test_a_crop_is_what_clips_own_preprocessing_gives(sides: tuple[int, int]):
+    picture = Image.open(io.BytesIO(photograph(1, *sides))).convert("RGB")
+    plain = image_transform(32, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
+    expected = (plain(picture) * 255).round().to(torch.uint8).numpy()
+    np.testing.assert_array_equal(square(encoded(picture), 32, "crop"), expected)
+
+
+def test_a_large_photograph_is_cropped_as_after_a_whole_decoding():
+    file = photograph(0, 900, 700)
+    plain = image_transform(112, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
+    error = np.abs(square(file, 112, "crop") - plain(Image.open(io.BytesIO(file))).numpy() * 255)
+    assert error.mean() < 1
+    assert error.max() < 24
+
+
 @pytest.mark.parametrize(
     ("size", "decoded"), [(30, (100, 75)), (50, (100, 75)), (51, (200, 150)), (200, (400, 300))]
 )
@@ -66,3 +84,5 @@ def test_rows_follow_the_dataset(tmp_path):
     assert (middle == [(n, 2 * n, 3 * n) for n in range(7)]).all()
     assert pixels(images, tmp_path / "pixels", 8).recomputed == 0
     assert pixels(images, tmp_path / "pixels", 16).recomputed == 3
+    assert pixels(images, tmp_path / "pixels", 16, "crop").recomputed == 3
+    assert ArrayStore.load(tmp_path / "pixels").spec == {"size": 16, "framing": "crop"}

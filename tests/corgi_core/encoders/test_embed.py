@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from corgi_core.config import DataSettings
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.dataset import Dataset
+from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.ingest import ingest
+from corgi_core.data.pixels import pixels, square
 from corgi_core.data.quality import gate
 from corgi_core.encoders import embed
 from corgi_core.encoders.clip import ClipEnsemble
@@ -26,6 +28,7 @@ from corgi_core.encoders.embed import (
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
+from tests.helpers.made import encoded, sample
 from tests.helpers.vectors_on_disk import rows, write_parquet
 
 
@@ -52,13 +55,29 @@ def test_every_image_has_its_embedding(
 def test_images_themselves_are_read_where_pixels_are_too_small_or_absent(
     untrained: ClipEnsemble, squares: Dataset, square_pixels: ArrayStore, tmp_path: Path
 ) -> None:
-    from corgi_core.data.pixels import pixels
-
     exact = embed_images(untrained, squares, square_pixels, tmp_path / "exact").read("image")
     small = pixels(squares, tmp_path / "small", 16)
     for number, source in enumerate((None, small)):
         store = embed_images(untrained, squares, source, tmp_path / str(number))
         np.testing.assert_array_equal(store.read("image"), exact)
+
+
+def test_images_are_framed_as_their_pixels_are(untrained: ClipEnsemble, tmp_path: Path) -> None:
+    wide = Image.linear_gradient("L").resize((90, 40)).convert("RGB")
+    images = write_dataset(tmp_path / "images", [sample("wide", encoded(wide))], shard_size=1)
+    found = {}
+    for framing in ("letterbox", "crop"):
+        expected = torch.from_numpy(square(encoded(wide), untrained.image_size, framing).copy())
+        for size in (untrained.image_size, 16):  # stored pixels are read, or the images themselves
+            squares = pixels(images, tmp_path / f"pixels-{framing}-{size}", size, framing)
+            folder = tmp_path / f"embeddings-{framing}-{size}"
+            store = embed_images(untrained, images, squares, folder)
+            assert store.spec["framing"] == framing
+            np.testing.assert_array_equal(
+                store.read("image"), untrained.encode_images(expected[None]).half().numpy()
+            )
+        found[framing] = store.read("image")
+    assert (found["letterbox"] != found["crop"]).any()
 
 
 def test_only_missing_shards_are_computed(
