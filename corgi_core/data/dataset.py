@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from corgi_core.data.manifest import (
-    MANIFEST,
     Count,
     ShardRecord,
     manifest_path,
@@ -127,16 +126,6 @@ class Dataset:
     def holds_pictures(self) -> bool:
         """Whether the images are pictures, and not precomputed embeddings."""
         return bool(self.counts["sized"].sum())
-
-    @cached_property
-    def manifest(self) -> pd.DataFrame:
-        """One row an image, by shard and key; columns as in `MANIFEST`, captions a list or None.
-
-        All of it is in memory: for data that fit. `iter_rows` reads a shard at a time.
-        """
-        return pd.concat(
-            [*self.iter_rows()] or [pd.DataFrame(columns=MANIFEST.names)], ignore_index=True
-        )
 
     @cached_property
     def digest(self) -> str:

@@ -12,6 +12,7 @@ from corgi_core.data.dataset import Dataset
 from orchestration.resources.artifacts import Dataset as DatasetType
 from orchestration.resources.io_managers import ArtifactIOManager
 from tests.helpers.small import PNGS, write_images
+from tests.helpers.whole import manifest_of
 
 DOWNSTREAM: list[str] = []
 
@@ -54,7 +55,7 @@ def test_overlap_of_train_and_test_blocks_what_is_downstream(tmp_path: Path) -> 
     (evaluation,) = result.get_asset_check_evaluations()
     assert not evaluation.passed
     assert "both_splits" in (evaluation.description or "")
-    assert Dataset.load(UPath(tmp_path / "storage" / "images")).manifest["group"].nunique() == 1
+    assert manifest_of(Dataset.load(UPath(tmp_path / "storage" / "images")))["group"].nunique() == 1
 
 
 def test_a_broken_embedding_fails_the_check() -> None:

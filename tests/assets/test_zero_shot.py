@@ -18,6 +18,7 @@ from orchestration.definitions import build_definitions
 from orchestration.settings import Settings
 from tests.helpers.tiny_corgi import Corgi, corgi_in
 from tests.helpers.tiny_pipeline import tiny_pipeline
+from tests.helpers.whole import manifest_of
 
 PRESET = """
 extends: emoji-small
@@ -100,7 +101,9 @@ def state(home: Path, corgi: Corgi) -> Path:
 
 def test_both_copies_are_found_and_the_independent_image_is_not(state: Path) -> None:
     overlap = Overlap.load(state / "storage" / "zero_shot_overlap")
-    assert INDEPENDENT in set(Dataset.load(state / "storage" / "zero_shot_images").manifest["key"])
+    assert INDEPENDENT in set(
+        manifest_of(Dataset.load(state / "storage" / "zero_shot_images"))["key"]
+    )
     assert overlap.keys == {COPY, AGAIN}
     assert overlap.counts == {"images": 11, "overlapping": 2, "by_hash": 2, "by_embedding": 2}
     pairs = overlap.pairs.set_index("key")

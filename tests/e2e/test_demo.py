@@ -20,6 +20,7 @@ from corgi_core.decoders.registry import load_decoder
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.prior.model import PriorModel
 from tests.helpers.picture_metrics import frechet, share_inside
+from tests.helpers.whole import manifest_of
 
 PRESET = preset_named("emoji-small")
 SUBSETS = set(CAPTION_SUBSETS) - {LANGUAGE_FREE}  # which is for those who ask
@@ -74,7 +75,7 @@ def test_the_report_has_every_variant_subset_and_step(workspace):
 def held_out(workspace):
     """The saved arrays of the held-out images' first captions: keys, real embeddings, texts."""
     storage = UPath(workspace.state / "storage")
-    rows = Dataset.load(UPath(workspace.folder / "data" / PRESET.name / "images")).manifest
+    rows = manifest_of(Dataset.load(UPath(workspace.folder / "data" / PRESET.name / "images")))
     captions = set(rows.loc[(rows["split"] == "test") & rows["captions"].notna(), "key"])
     texts = ArrayStore.load(storage / "text_embeddings")
     embeddings = ArrayStore.load(storage / "image_embeddings")

@@ -17,6 +17,7 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import encoder_spec
 from tests.helpers.shapes import SHAPES, SIDE, WIDTH, random_embeddings, write_shapes
 from tests.helpers.tiny_vit import tiny_vit
+from tests.helpers.whole import manifest_of
 
 PRESET = preset_named("emoji")
 SIZES: dict[str, Any] = {
@@ -55,5 +56,5 @@ def a_gan_task(
         folder / "embeddings", images, encoder_spec(clip),
         lambda shard: random_embeddings(images, shard, WIDTH), "embeddings",
     )  # fmt: skip
-    keys = ListedKeys(tuple(images.manifest["key"]))
+    keys = ListedKeys(tuple(manifest_of(images)["key"]))
     return kind(settings, pixels(images, folder / "pixels", SIDE), embeddings, keys, keys, clip)

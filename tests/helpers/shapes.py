@@ -18,6 +18,7 @@ from corgi_core.data.keys import ListedKeys
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders.pca.task import PCATask
 from corgi_core.decoders.task import DecoderTask
+from tests.helpers.whole import manifest_of
 
 SIDE, WIDTH, SHAPES = 16, 16, 16
 TINY = replace(
@@ -51,7 +52,7 @@ def a_task(folder: Path, settings: PCASettings = TINY, width: int = WIDTH) -> PC
         folder / "embeddings", images, spec, lambda shard: random_embeddings(images, shard, width),
         "embeddings",
     )  # fmt: skip
-    keys = ListedKeys(tuple(images.manifest["key"]))
+    keys = ListedKeys(tuple(manifest_of(images)["key"]))
     return PCATask(settings, pixels(images, folder / "pixels", SIDE), embeddings, keys, keys)
 
 
@@ -64,7 +65,7 @@ def write_shapes(folder: Path) -> Dataset:
 
 
 def random_embeddings(images: Dataset, shard: str, width: int) -> dict[str, np.ndarray]:
-    keys = images.manifest.loc[images.manifest["shard"] == shard, "key"].to_numpy(str)
+    keys = images.rows(shard, "key")["key"].to_numpy(str)
     z = np.random.default_rng(0).standard_normal((len(keys), width))
     z *= np.sqrt(width) / np.linalg.norm(z, axis=1, keepdims=True)
     return {"keys": keys, "image": z.astype(np.float16)}

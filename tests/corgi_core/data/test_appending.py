@@ -14,7 +14,7 @@ from corgi_core.data.formats import READERS
 from corgi_core.data.ingest import ingest
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, noise, sample, samples
-from tests.helpers.whole import skipped_of
+from tests.helpers.whole import manifest_of, skipped_of
 
 SMALL = replace(SETTINGS, shard_size=3, test_fraction=0.3)
 
@@ -36,7 +36,7 @@ def added(folder: Path, source: str, **options: object) -> Dataset:
 
 
 def splits_of(dataset: Dataset) -> dict[str, str]:
-    return dict(zip(dataset.manifest["key"], dataset.manifest["split"], strict=True))
+    return dict(zip(manifest_of(dataset)["key"], manifest_of(dataset)["split"], strict=True))
 
 
 def reasons(dataset: Dataset, **options: bool) -> list[tuple[str, ...]]:
@@ -50,7 +50,7 @@ def test_new_data_are_new_shards_and_the_others_are_never_written(tmp_path):
     assert (first.shards, more.shards) == (["00000", "00001"], ["00000", "00001", "00002", "00003"])
     after = files(tmp_path / "raw")
     assert before.items() <= after.items()
-    assert sorted(more.manifest["key"]) == list("abcdefghij")
+    assert sorted(manifest_of(more)["key"]) == list("abcdefghij")
     assert splits.items() <= splits_of(more).items()
     assert {first.shard_digest(s) for s in first.shards} == {
         more.shard_digest(s) for s in more.shards[:2]
@@ -64,7 +64,7 @@ def test_what_is_there_is_passed_over_and_named(tmp_path):
     pictures(tmp_path / "more", ["x"], content="b")  # the same image by another name
     pictures(tmp_path / "more", ["c"], content="other")  # another image by the same name
     again = added(tmp_path / "raw", pictures(tmp_path / "more", "ad"))
-    assert sorted(again.manifest["key"]) == list("abcd")
+    assert sorted(manifest_of(again)["key"]) == list("abcd")
     assert sorted(reasons(again)) == [
         ("a", "already there", "as a"),
         ("c", "key already there", "as c, which is another image"),
@@ -82,7 +82,7 @@ def test_replaced_data_start_anew(tmp_path):
     added(tmp_path / "raw", pictures(tmp_path / "in", "abcde"))
     other = added(tmp_path / "raw", pictures(tmp_path / "other", "yz"), replaced=True)
     alone = added(tmp_path / "alone", str(tmp_path / "other"))
-    assert sorted(other.manifest["key"]) == ["y", "z"]
+    assert sorted(manifest_of(other)["key"]) == ["y", "z"]
     assert files(tmp_path / "raw") == files(tmp_path / "alone")
     assert other.digest == alone.digest
 
@@ -97,7 +97,7 @@ def test_a_group_stays_in_its_split_whatever_comes_and_however_it_is_split(tmp_p
     for fraction in (0.9, 0.01):
         settings = replace(SMALL, test_fraction=fraction)
         more = ingest("imagefolder", str(tmp_path / "in"), tmp_path / "raw", settings, 7)
-    groups = more.manifest.groupby("group")["split"].agg(["nunique", "size"])
+    groups = manifest_of(more).groupby("group")["split"].agg(["nunique", "size"])
     assert (groups["nunique"] == 1).all()
     assert groups.loc[["a", "b"], "size"].tolist() == [2, 2]
     assert splits_of(first).items() <= splits_of(more).items()
@@ -199,7 +199,7 @@ def test_kill_minus_nine_at_any_moment(tmp_path):
         assert sum(len(list(dataset.images(shard))) for shard in dataset.shards) == len(dataset)
     assert killed
     more = added(folder, source)
-    assert sorted(more.manifest["key"]) == sorted(whole.manifest["key"])
+    assert sorted(manifest_of(more)["key"]) == sorted(manifest_of(whole)["key"])
     names = {f"{part}/{shard}" for shard in more.shards for part in ("shards", "manifest")}
     assert names == {n.rpartition(".")[0] for n in files(folder) if not n.startswith("skipped")}
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
@@ -214,5 +214,5 @@ def test_files_that_a_killed_run_had_moved_are_written_anew(tmp_path):
     assert Dataset.load(tmp_path / "raw").digest == first.digest
     again = added(tmp_path / "raw", pictures(tmp_path / "other", "z"))
     assert again.shards == ["00000", "00001"]
-    assert sorted(again.manifest["key"]) == list("abcz")
+    assert sorted(manifest_of(again)["key"]) == list("abcz")
     assert not (tmp_path / "raw" / "shards" / "00002.tar").exists()

@@ -17,7 +17,7 @@ from corgi_core.data.quality import gate
 from corgi_core.data.shards import Sample
 from corgi_core.progress import listening
 from tests.helpers.made import SETTINGS, encoded, noise, sample, samples
-from tests.helpers.whole import quarantine_of
+from tests.helpers.whole import manifest_of, quarantine_of
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -83,7 +83,7 @@ def test_the_result_does_not_depend_on_the_steps_in_which_the_data_came(tmp_path
         stepwise = gate(part, tmp_path / "stepwise", SETTINGS)
     assert contents(at_once.folder) == contents(stepwise.folder)
     assert quarantine_of(at_once)["key"].tolist() == ["0002", "0005", "0008", "0011"]
-    assert at_once.manifest["sha256"].is_unique
+    assert manifest_of(at_once)["sha256"].is_unique
 
 
 def test_duplicates_follow_where_an_earlier_shard_changes(tmp_path):

@@ -18,6 +18,7 @@ from corgi_core.data.splits import Splits
 from corgi_core.errors import CorgiError
 from corgi_core.progress import listening
 from tests.helpers.made import SETTINGS, encoded, noise
+from tests.helpers.whole import manifest_of
 
 
 def folder_of(path: Path, names: list[str]) -> str:
@@ -35,12 +36,14 @@ def test_emoji(tmp_path):
     assert heard
     again = ingest("emoji", None, tmp_path / "again", replace(SETTINGS, limit=200, shard_size=9), 0)
     columns = ["key", "sha256", "captions", "split", "group"]  # the same in other shards
-    both = [each.manifest.sort_values("key")[columns].to_dict("list") for each in (emoji, again)]
+    both = [
+        manifest_of(each).sort_values("key")[columns].to_dict("list") for each in (emoji, again)
+    ]
     assert both[0] == both[1]
-    assert (emoji.manifest.groupby("group")["split"].nunique() == 1).all()
-    assert emoji.manifest.groupby("group").size().max() == 2  # both vendors' pictures
+    assert (manifest_of(emoji).groupby("group")["split"].nunique() == 1).all()
+    assert manifest_of(emoji).groupby("group").size().max() == 2  # both vendors' pictures
     more = ingest("emoji", None, tmp_path / "more", replace(SETTINGS, limit=300), 0)
-    assert set(emoji.manifest["key"]) < set(more.manifest["key"])
+    assert set(manifest_of(emoji)["key"]) < set(manifest_of(more)["key"])
     for shard in emoji.shards:
         sha256 = emoji.rows(shard)["sha256"].tolist()
         assert [hashlib.sha256(i).hexdigest() for _, i in emoji.images(shard)] == sha256
@@ -49,14 +52,14 @@ def test_emoji(tmp_path):
 def test_the_owners_split_is_used(tmp_path):
     folder = folder_of(tmp_path / "in", ["train/a.png", "train/b.png", "test/c.png", "d.png"])
     dataset = ingest("imagefolder", folder, tmp_path / "out", SETTINGS, 0)
-    splits = dict(zip(dataset.manifest["key"], dataset.manifest["split"], strict=True))
+    splits = dict(zip(manifest_of(dataset)["key"], manifest_of(dataset)["split"], strict=True))
     assert splits == {"train/a": "train", "train/b": "train", "test/c": "test", "d": "train"}
 
 
 def test_a_training_folder_alone_is_split(tmp_path):
     folder = folder_of(tmp_path / "in", [f"train/{n}.png" for n in range(6)])
     dataset = ingest("imagefolder", folder, tmp_path / "out", SETTINGS, 0)
-    assert set(dataset.manifest["split"]) == {"train", "test"}
+    assert set(manifest_of(dataset)["split"]) == {"train", "test"}
 
 
 GROUPS = st.lists(st.text(min_size=1, max_size=8), min_size=2, unique=True, max_size=60)

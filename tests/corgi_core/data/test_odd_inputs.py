@@ -17,7 +17,7 @@ from corgi_core.data.formats.conventions import captions_in, split_among, text_o
 from corgi_core.data.ingest import ingest
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, folder_with, noise, tar_with
-from tests.helpers.whole import skipped_of
+from tests.helpers.whole import manifest_of, skipped_of
 
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 CAPTIONS = {"a": "one", "b": "two", "c": "three", "d": "four"}
@@ -44,7 +44,7 @@ def tarred(folder: Path, files: dict[str, bytes | str], column: str | None = Non
 
 
 def captions_of(dataset: Dataset) -> dict[str, list[str] | None]:
-    return dict(zip(dataset.manifest["key"], dataset.manifest["captions"], strict=True))
+    return dict(zip(manifest_of(dataset)["key"], manifest_of(dataset)["captions"], strict=True))
 
 
 def parquet(rows: list[dict[str, str]]) -> bytes:
@@ -225,7 +225,7 @@ def test_halves_of_surrogate_pairs(tmp_path: Path) -> None:
 def test_no_name_refuses_the_whole(tmp_path: Path, name: str, key: str) -> None:
     dataset = ingested(tmp_path, {f"{name}.png": picture("odd")})
     assert len(dataset) == 5
-    (odd,) = set(dataset.manifest["key"]) - set(CAPTIONS)
+    (odd,) = set(manifest_of(dataset)["key"]) - set(CAPTIONS)
     assert odd.startswith(key)
     assert dict(dataset.images(dataset.shards[-1]))[dataset.rows(dataset.shards[-1])["key"].iloc[0]]
     assert {key for shard in dataset.shards for key, _ in dataset.images(shard)} == {
@@ -264,7 +264,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "in" / "gone.png").symlink_to("/nowhere.png")
     (tmp_path / "in" / "one.png").symlink_to(tmp_path / "elsewhere" / "cat.png")
     dataset = ingested(tmp_path, {})
-    assert sorted(dataset.manifest["key"]) == ["a", "again/cat", "b", "c", "d", "one"]
+    assert sorted(manifest_of(dataset)["key"]) == ["a", "again/cat", "b", "c", "d", "one"]
     skipped = skipped_of(dataset).set_index("path")["reason"].to_dict()
     assert skipped.pop("self.png").startswith("cannot be read")
     assert skipped == {
@@ -291,7 +291,7 @@ def test_what_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("corgi_core.data.formats.walk.os.scandir", scan)
     monkeypatch.setattr(Path, "read_bytes", read)
     dataset = ingest("imagefolder", str(tmp_path / "in"), tmp_path / "raw", SETTINGS, 0)
-    assert sorted(dataset.manifest["key"]) == ["a", "c", "d"]
+    assert sorted(manifest_of(dataset)["key"]) == ["a", "c", "d"]
     assert skipped_of(dataset).to_dict("records") == [
         {"path": "closed", "reason": "a folder that cannot be read", "detail": "Permission denied"},
         {"path": "b.png", "reason": "cannot be read", "detail": "Permission denied"},
@@ -305,7 +305,7 @@ def test_the_present_folder_is_read_and_an_empty_path_is_not(
     monkeypatch.chdir(tmp_path)
     dataset = ingest("imagefolder", ".", tmp_path / "data" / "raw", SETTINGS, 0)
     assert len(dataset) == 4
-    assert set(dataset.manifest["source"]) == {tmp_path.name}
+    assert set(manifest_of(dataset)["source"]) == {tmp_path.name}
     for empty in ("", "  "):
         with pytest.raises(CorgiError, match="path is empty"):
             ingest("imagefolder", empty, tmp_path / "data" / "raw", SETTINGS, 0)
@@ -368,7 +368,7 @@ def test_two_pictures_of_a_sample_share_its_caption_and_its_group(tmp_path: Path
     dataset = tarred(tmp_path, members)
     assert captions_of(dataset) == {f"{key}_{side}": [CAPTIONS[key]]
                                     for key in "abc" for side in ("left", "right")}  # fmt: skip
-    assert dataset.manifest.groupby("group")["split"].nunique().tolist() == [1, 1, 1]
+    assert manifest_of(dataset).groupby("group")["split"].nunique().tolist() == [1, 1, 1]
 
 
 def packed(path: Path, members: list[tuple[str, bytes | None, str]]) -> Path:
@@ -419,7 +419,7 @@ def test_what_else_is_in_tars_and_beside_them_is_named(tmp_path: Path) -> None:
                                          "._b.png": b"a Mac's", "b.png": J["c"]})  # fmt: skip
     (tmp_path / "in" / "s_stats.json").write_text("{}")
     dataset = ingest("webdataset", str(tmp_path / "in"), tmp_path / "raw", SETTINGS, 0)
-    assert sorted(dataset.manifest["key"]) == ["a", "b"]
+    assert sorted(manifest_of(dataset)["key"]) == ["a", "b"]
     assert skipped_of(dataset).set_index("path")["reason"].to_dict() == {
         "s_stats.json": "not a tar",
         "s.tar: ._b.png": "hidden",
@@ -436,7 +436,7 @@ def test_shards_of_the_same_names_in_several_folders(tmp_path: Path) -> None:
     wanted = {f"{f}/{n:03d}": split for f, split in splits.items() for n in range(3)}
     for pattern in ("", "*/*.tar", "{train,val,test}/00000.tar", "{train,val,test}"):
         path = str(tmp_path / "in" / pattern)
-        manifest = ingest("webdataset", path, tmp_path / "raw", SETTINGS, 0).manifest
+        manifest = manifest_of(ingest("webdataset", path, tmp_path / "raw", SETTINGS, 0))
         assert dict(zip(manifest["key"], manifest["split"], strict=True)) == wanted
         assert set(manifest["source"]) == {"in"}  # not the split
 

@@ -22,7 +22,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.io.folders import published
 from tests.helpers.made import SETTINGS, encoded, noise, samples, tar_with
 from tests.helpers.s3 import S3, Door, door_to
-from tests.helpers.whole import skipped_of
+from tests.helpers.whole import manifest_of, skipped_of
 
 SMALL = replace(SETTINGS, shard_size=3, test_fraction=0.3)
 APPENDER = """
@@ -32,6 +32,7 @@ from upath import UPath
 from corgi_core.data import addition
 from corgi_core.data.ingest import ingest
 from tests.helpers.made import SETTINGS
+from tests.helpers.whole import manifest_of
 def sleep(*_, **__):
     print("written", flush=True)
     time.sleep(60)
@@ -73,7 +74,7 @@ def test_data_are_added_and_replaced_as_in_a_local_folder(s3, root, tmp_path):
         assert gated[0].digest == gated[1].digest
         assert gated[0].recomputed == gated[1].recomputed
     anew = ingest("imagefolder", pictures(tmp_path / "new", "xyz"), remote, SMALL, 0, replaced=True)
-    assert sorted(Dataset.load(remote).manifest["key"]) == list("xyz")
+    assert sorted(manifest_of(Dataset.load(remote))["key"]) == list("xyz")
     folder = str(anew.folder).removeprefix(str(root) + "/")
     objects = [key for key in s3.objects(root.name) if key.startswith("raw/")]
     assert all(key.startswith(folder) for key in objects if key != "raw/.generation")
@@ -91,7 +92,7 @@ def test_an_ingest_that_is_killed_before_its_last_object_adds_nothing(s3, root, 
     assert len(s3.objects(root.name)) > len(before)
     assert Dataset.load(root / "raw").digest == digest
     again = ingest("imagefolder", source, root / "raw", SMALL, 0)
-    assert sorted(again.manifest["key"]) == list("abcdefgh")
+    assert sorted(manifest_of(again)["key"]) == list("abcdefgh")
     assert len(list(again.samples())) == 8
 
 

@@ -14,6 +14,7 @@ from corgi_core.data.dataset import write_dataset
 from corgi_core.data.pixels import pixels, resized, square
 from corgi_core.data.quality import gate
 from tests.helpers.made import SETTINGS, encoded, sample
+from tests.helpers.whole import manifest_of
 
 
 def test_padding_is_white_and_in_the_middle():
@@ -78,7 +79,7 @@ def test_rows_follow_the_dataset(tmp_path):
     )
     images = gate(raw, tmp_path / "images", SETTINGS)
     store = ArrayStore.load(pixels(images, tmp_path / "pixels", 8).folder, expect={"size": 8})
-    assert store.keys.tolist() == images.manifest["key"].tolist()
+    assert store.keys.tolist() == manifest_of(images)["key"].tolist()
     assert store.read("pixels").shape == (7, 3, 8, 8)
     middle = store.read("pixels")[:, :, 4, 4]
     assert (middle == [(n, 2 * n, 3 * n) for n in range(7)]).all()

@@ -12,7 +12,7 @@ from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.quality import fault_of, gate
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, noise, sample, samples
-from tests.helpers.whole import quarantine_of
+from tests.helpers.whole import manifest_of, quarantine_of
 
 ABOUT_PIXELS = {
     "jfif", "jfif_version", "jfif_unit", "jfif_density", "progressive", "progression",
@@ -215,7 +215,7 @@ def test_exif_rotation_is_applied(tmp_path, orientation):
     exif[0x0112] = orientation
     pictures, faults, gated = passed(tmp_path, sample("turned", encoded(stored, exif=exif)))
     assert (pixels(pictures["turned"]) == pixels(upright)).all()
-    row = gated.manifest.set_index("key").loc["turned"]
+    row = manifest_of(gated).set_index("key").loc["turned"]
     assert (row["width"], row["height"]) == (6, 4)
     assert faults == ({} if orientation == 1 else {"turned": ("EXIF rotation", "normalised")})
 
@@ -249,7 +249,7 @@ def test_duplicates_by_pixels_even_across_the_splits(tmp_path):
     assert set(pictures) == {"good-a", "good-b", "x-first", "zz-other"}
     assert faults == dict.fromkeys(("y-again", "z-opaque"), ("duplicate", "quarantined"))
     assert quarantine_of(gated)["detail"].str.contains("x-first").all()
-    assert gated.manifest["sha256"].is_unique
+    assert manifest_of(gated)["sha256"].is_unique
 
 
 def test_bad_captions_are_dropped_and_the_image_stays(tmp_path):
@@ -261,7 +261,7 @@ def test_bad_captions_are_dropped_and_the_image_stays(tmp_path):
         sample("silent", captions=None),
     ]
     _, _, gated = passed(tmp_path, *made)
-    captions = gated.manifest.set_index("key")["captions"]
+    captions = manifest_of(gated).set_index("key")["captions"]
     assert captions["all-bad"] is None
     assert captions["bell"] is None
     assert captions["long"] == ["x" * 2000]

@@ -8,7 +8,7 @@ import pytest
 from corgi_core.data.ingest import ingest, retry_failed
 from corgi_core.errors import CorgiError
 from tests.helpers.made import SETTINGS, encoded, noise, tar_with
-from tests.helpers.whole import skipped_of
+from tests.helpers.whole import manifest_of, skipped_of
 
 needs_a_lock = pytest.mark.skipif(
     not Path("/proc/self/mem").exists(), reason="a file that opens but not reads"
@@ -44,7 +44,7 @@ def test_files_that_could_not_be_read(tmp_path, opened):
         (source / f"{name}.png").symlink_to("/proc/self/mem")  # opens, and cannot be read
     (source / "notes.md").write_text("no image")
     first = ingest("imagefolder", str(source), tmp_path / "raw", SETTINGS, 0)
-    assert sorted(first.manifest["key"]) == list("abcd")
+    assert sorted(manifest_of(first)["key"]) == list("abcd")
     wanted = [("notes.md", "not an image (.md)"), ("x.png", "cannot be read")]
     assert sorted(failures(first)) == [*wanted, ("y.png", "cannot be read")]
 
@@ -54,7 +54,7 @@ def test_files_that_could_not_be_read(tmp_path, opened):
     opened.clear()
     second = retry_failed(tmp_path / "raw", SETTINGS, 0)
     assert sorted(opened) == ["x.png", "y.png"]
-    assert sorted(second.manifest["key"]) == list("abcdx")
+    assert sorted(manifest_of(second)["key"]) == list("abcdx")
     assert failures(second) == [("y.png", "cannot be read")]
     assert second.shards[: len(first.shards)] == first.shards
 
@@ -63,7 +63,7 @@ def test_files_that_could_not_be_read(tmp_path, opened):
     assert failures(third) == [("y.png", "cannot be read")]
     assert third.digest == second.digest
     (source / "y.png").write_bytes(encoded(noise("y")))
-    assert sorted(retry_failed(tmp_path / "raw", SETTINGS, 0).manifest["key"]) == list("abcdxy")
+    assert sorted(manifest_of(retry_failed(tmp_path / "raw", SETTINGS, 0))["key"]) == list("abcdxy")
     with pytest.raises(CorgiError, match="has failed to read anything"):
         retry_failed(tmp_path / "raw", SETTINGS, 0)
 

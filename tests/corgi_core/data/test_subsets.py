@@ -21,6 +21,7 @@ from corgi_core.data.subsets import (
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
 from tests.helpers.made import sample, samples
+from tests.helpers.whole import manifest_of
 
 LETTERS = st.characters(exclude_categories=["C"])  # as `write_shards` takes them
 KEYS = st.lists(st.text(LETTERS, min_size=1, max_size=6), unique=True, min_size=1, max_size=80)
@@ -69,7 +70,7 @@ def test_ranks_that_begin_alike_are_ordered_by_the_rest(monkeypatch):
 @pytest.mark.parametrize("shard_size", [9, 40])
 def test_subsets_are_the_first_by_rank_and_nested(tmp_path, shard_size):
     images = write_dataset(tmp_path / "set", training(40), shard_size)
-    keys = images.manifest["key"].tolist()
+    keys = manifest_of(images)["key"].tolist()
     for seed in range(2):
         for fraction in (0.001, 0.3, 0.99, 1.0):
             subset = caption_subset(images, fraction, seed)

@@ -51,7 +51,7 @@ def enlarged(shapes: PCATask, folder: Path) -> ArrayStore:
     images = Dataset.load(shapes.pixels.folder.parent / "images")
 
     def twice(shard: str) -> dict[str, np.ndarray]:
-        keys = images.manifest.loc[images.manifest["shard"] == shard, "key"].to_numpy(str)
+        keys = images.rows(shard, "key")["key"].to_numpy(str)
         pixels = shapes.pixels.read("pixels")[shapes.pixels.rows_of(keys)]
         return {"keys": keys, "pixels": pixels.repeat(2, axis=2).repeat(2, axis=3)}
 

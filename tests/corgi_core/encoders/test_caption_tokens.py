@@ -27,6 +27,7 @@ from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
 from tests.helpers.losses import loss_of
 from tests.helpers.tiny_prior import SETTINGS
+from tests.helpers.whole import manifest_of
 
 MAX_TOKENS, IMAGES = 12, 24
 TEXTS = ["", "a red apple 🍎", "é", "woman astronaut: medium skin tone, " * 9]
@@ -101,7 +102,7 @@ def test_an_online_store_has_the_captions_and_no_tokens(
     captioned: Dataset, stores: dict[str, ArrayStore], minilm: TokenEncoder
 ) -> None:
     online, cached = stores["online"], stores["cached"]
-    expected = [text for texts in captioned.manifest["captions"] for text in texts or []]
+    expected = [text for texts in manifest_of(captioned)["captions"] for text in texts or []]
     assert texts_of(online.read_ragged("captions")) == expected
     np.testing.assert_array_equal(online.read("text"), cached.read("text"))
     assert online.keys.tolist() == cached.keys.tolist()

@@ -30,6 +30,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
 from tests.helpers.made import encoded, sample
 from tests.helpers.vectors_on_disk import rows, write_parquet
+from tests.helpers.whole import manifest_of
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_every_image_has_its_embedding(
     untrained: ClipEnsemble, squares: Dataset, square_pixels: ArrayStore, tmp_path: Path
 ) -> None:
     store = embed_images(untrained, squares, square_pixels, tmp_path / "images")
-    assert sorted(store.keys) == sorted(squares.manifest["key"])
+    assert sorted(store.keys) == sorted(manifest_of(squares)["key"])
     row = store.rows_of(["blue-left-15"])
     pixels = torch.from_numpy(square_pixels.read("pixels")[square_pixels.rows_of(["blue-left-15"])])
     np.testing.assert_allclose(

@@ -21,6 +21,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
 from tests.helpers.losses import loss_of
+from tests.helpers.whole import manifest_of
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +65,8 @@ def test_what_is_trained_is_what_open_clip_computes(
     model = loaded.encoders[0].model
     assert isinstance(model, open_clip.CustomTextCLIP)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'ensemble' / '0'}")
-    captions = [texts[0] for texts in task.images.manifest["captions"] if texts][:4]
-    rows_of_training = task.images.manifest.query("split == 'train'")["captions"]
+    captions = [texts[0] for texts in manifest_of(task.images)["captions"] if texts][:4]
+    rows_of_training = manifest_of(task.images).query("split == 'train'")["captions"]
     of_training = [text for texts in rows_of_training for text in (texts if texts else [])]
     pairs = task.batch(torch.arange(task.rows), StepRandom(0, 0, task.rows))
     rows = [of_training.index(caption) for caption in captions if caption in of_training]
@@ -97,7 +98,7 @@ def test_the_loss_is_clips_cross_entropy_written_out(task: ClipTask) -> None:
 
 def test_images_without_captions_and_held_out_ones_are_not_trained_on(task: ClipTask) -> None:
     keys = {key for n in range(len(task.pixels.shards)) for key in task._training.shard_keys(n)}
-    held_out = set(task.images.manifest.query("split == 'test'")["key"])
+    held_out = set(manifest_of(task.images).query("split == 'test'")["key"])
     assert task.rows == 36
     assert not keys & (held_out | {"without-caption"})
 

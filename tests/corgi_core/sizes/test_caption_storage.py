@@ -14,6 +14,7 @@ from corgi_core.encoders.caption_tokens import stored_texts
 from corgi_core.encoders.tokens import TokenEncoder, ragged
 from corgi_core.sizes import caption_storage
 from tests.helpers.made import sample
+from tests.helpers.whole import manifest_of
 
 PRESET = preset_named("emoji")
 CAPTIONS = ["a dog", "a dog that runs on the beach, and barks", "one " * 40]
@@ -22,7 +23,7 @@ CAPTIONS = ["a dog", "a dog that runs on the beach, and barks", "one " * 40]
 def test_of_a_dataset_it_is_what_its_captions_need(tmp_path: Path) -> None:
     samples = [sample(f"{n:03}", captions=[CAPTIONS[n % 3]] * (1 + n % 2)) for n in range(30)]
     images = write_dataset(tmp_path / "images", samples, shard_size=12)
-    captions = [caption for captions in images.manifest["captions"] for caption in captions]
+    captions = [caption for captions in manifest_of(images)["captions"] for caption in captions]
     encoder = TokenEncoder.load("minilm", PRESET.encoders.text_tokens)
     tokens = ragged(*encoder.encode(captions))
     for features, stored in (
