@@ -269,4 +269,4 @@ def _most_alike(training: TrainingImages, neighbours: Neighbours) -> str:
     """The training image that any of the images is most like, in a line of its own."""
     row = int(neighbours.cosines[:, 0].argmax())
     (name,) = training.names(neighbours.keys[row, :1].tolist())
-    return f"\nMost like the training image {name!r} (cosine {neighbours.cosines[row, 0]:.3f})"
+    return f"\nMost like the training image {name!r} (cosine {neighbours.cosines[row, 0]:.4f})"

@@ -20,13 +20,13 @@ from corgi_core.config import DecoderSettings, TrainingSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.balance import repeats_of
 from corgi_core.data.keys import KeySet
-from corgi_core.data.resizing import at_size, check_stored_size
-from corgi_core.data.rows import ChosenRows
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, digest_of
 from corgi_core.training.randomness import StepRandom
+from corgi_core.training.resizing import at_size, check_stored_size
+from corgi_core.training.rows import ChosenRows
 from corgi_core.training.task import ALONE, Task
 from corgi_core.training.waiting import Meeting
 

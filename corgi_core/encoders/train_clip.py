@@ -26,8 +26,6 @@ from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.keys import SplitKeys
-from corgi_core.data.resizing import at_size, check_stored_size
-from corgi_core.data.rows import ChosenRows
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import (
     HELD_OUT_IMAGES,
@@ -47,6 +45,8 @@ from corgi_core.encoders.tokens import (
 )
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import StepRandom
+from corgi_core.training.resizing import at_size, check_stored_size
+from corgi_core.training.rows import ChosenRows
 from corgi_core.training.task import ALONE, Task
 from corgi_core.training.waiting import Meeting
 

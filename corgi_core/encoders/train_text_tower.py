@@ -21,7 +21,6 @@ from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.keys import SplitKeys
-from corgi_core.data.rows import ChosenRows
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import (
     HELD_OUT_IMAGES,
@@ -35,6 +34,7 @@ from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.encoders.tokens import TokenEncoder
 from corgi_core.errors import CorgiError
 from corgi_core.training.randomness import StepRandom
+from corgi_core.training.rows import ChosenRows
 from corgi_core.training.task import ALONE, Task
 from corgi_core.training.waiting import Meeting
 

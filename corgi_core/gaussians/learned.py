@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from corgi_core.config import GaussianSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.keys import KeySet
-from corgi_core.data.rows import ChosenRows
 from corgi_core.encoders.similarity import mean_encoder_cosine, unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.training.randomness import StepRandom
+from corgi_core.training.rows import ChosenRows
 from corgi_core.training.task import ALONE, Task
 from corgi_core.training.waiting import Meeting
 

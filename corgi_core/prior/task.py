@@ -14,7 +14,6 @@ from corgi_core.config import PriorSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.keys import KeySet
 from corgi_core.data.ragged import RaggedArray
-from corgi_core.data.rows import ChosenRows
 from corgi_core.diffusion.schedule import Schedule, weighted_error
 from corgi_core.encoders.caption_tokens import Batch as TokenBatch
 from corgi_core.encoders.caption_tokens import CaptionTokens
@@ -25,6 +24,7 @@ from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.training.randomness import StepRandom
+from corgi_core.training.rows import ChosenRows
 from corgi_core.training.task import ALONE, Task
 from corgi_core.training.waiting import Meeting
 

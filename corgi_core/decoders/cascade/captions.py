@@ -12,7 +12,7 @@ from torch import Tensor
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.keys import KeySet
 from corgi_core.data.ragged import RaggedArray
-from corgi_core.data.rows import SHARDS_HELD, ChosenRows, gathered_ragged
+from corgi_core.training.rows import SHARDS_HELD, ChosenRows, gathered_ragged
 
 
 class CaptionsOfShard(NamedTuple):

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from corgi_core.config import PCASettings
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
-from corgi_core.data.resizing import at_size
 from corgi_core.decoders.decoder import signed
 from corgi_core.decoders.pca.basis import MAX_FITTED, PrincipalComponents
 from corgi_core.decoders.pca.decoder import PCADecoder
@@ -26,6 +25,7 @@ from corgi_core.io.files import atomic_file, digest_of
 from corgi_core.io.model_folder import digest_of_tensors
 from corgi_core.training.checkpoint import on_cpu
 from corgi_core.training.randomness import StepRandom
+from corgi_core.training.resizing import at_size
 from corgi_core.training.task import ALONE
 from corgi_core.training.waiting import Meeting
 

@@ -12,7 +12,6 @@ import torch
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.keys import SplitKeys
-from corgi_core.data.rows import ChosenRows
 from corgi_core.data.shards import Sample
 from corgi_core.decoders.cascade.captions import ImageCaptions
 from corgi_core.encoders.caption_tokens import CaptionTokens, stored_texts, texts_of
@@ -25,6 +24,7 @@ from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.prior.task import PriorTask
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
+from corgi_core.training.rows import ChosenRows
 from tests.helpers.losses import loss_of
 from tests.helpers.tiny_prior import SETTINGS
 from tests.helpers.whole import manifest_of

@@ -133,7 +133,7 @@ def test_only_what_is_missing_or_changed_is_done(project: Project) -> None:
     assert project.refresh() == dict.fromkeys(["raw_images", "images", *subsets], "missing")
     assert project.refresh() == {}
 
-    (subset,) = project.folder.glob(".corgi/*/storage/caption_subset/10%/captions.parquet")
+    (subset,) = project.folder.glob(".corgi/*/storage/caption_subset/10%/captions.json")
     subset.unlink()
     subset.parent.rmdir()
     assert project.refresh() == {"caption_subset 10%": "its files are gone"}

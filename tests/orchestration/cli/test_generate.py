@@ -111,7 +111,7 @@ def test_a_way_is_a_film_too_with_the_nearest_training_images_beside_it(settings
     made = json.loads(film.info["comment"])
     assert [len(row) for row in made["nearest"]] == [2, 2, 2]
     best = max((near for row in made["nearest"] for near in row), key=lambda near: near["cosine"])
-    assert f"(cosine {best['cosine']:.3f})" in said
+    assert f"(cosine {best['cosine']:.4f})" in said
     plain, _ = generated(settings, [], files, tmp_path / "y.gif", count=3)
     assert plain.size == (SIDE, SIDE)
     assert film.width > 3 * SIDE

@@ -190,7 +190,7 @@ def test_a_folder_that_a_worker_does_not_see_is_named(numbers: Numbers, tmp_path
     mine = UPath("memory://only-of-this-process/images")
     numbers.images.save(mine)
     with pytest.raises(CorgiError, match=r"numbers, does not see memory://only-of-this.*images"):
-        ON_RAY.arrays(replace(numbers, images=Dataset(mine)), tmp_path / "store")
+        ON_RAY.arrays(replace(numbers, images=Dataset.load(mine)), tmp_path / "store")
 
 
 def test_a_cluster_that_others_use_says_what_is_missing(numbers: Numbers, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.keys import ListedKeys
 from corgi_core.data.ragged import RaggedArray
-from corgi_core.data.rows import ChosenRows
 from corgi_core.errors import CorgiError
+from corgi_core.training.rows import ChosenRows
 
 
 class Shards:
