@@ -147,9 +147,9 @@ def zero_shot_overlap(
     compute: Compute,
 ) -> dg.MaterializeResult[Overlap]:
     """The evaluated images that are in the training data, by perceptual hash and by embedding."""
-    from corgi_core.data.perceptual import PerceptualHashes
     from corgi_core.evaluation.nearest import TrainingImages
     from corgi_core.evaluation.overlap import overlap_of
+    from corgi_core.evaluation.perceptual import PerceptualHashes
 
     folder = workspace.chunks_folder(context)
     overlap = overlap_of(

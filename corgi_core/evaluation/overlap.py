@@ -22,9 +22,9 @@ from upath import UPath
 from corgi_core.config import ZeroShotSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.data.perceptual import nearest_hash
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.nearest import TrainingImages
+from corgi_core.evaluation.perceptual import nearest_hash
 from corgi_core.io.files import digest_of, read_json, write_json
 from corgi_core.io.folders import atomic_folder
 from corgi_core.progress import track

@@ -8,8 +8,8 @@ import numpy as np
 import scipy.fft
 from PIL import Image, ImageFilter
 
-from corgi_core.data.perceptual import nearest_hash, perceptual_hashes
 from corgi_core.data.pixels import square
+from corgi_core.evaluation.perceptual import nearest_hash, perceptual_hashes
 
 SIDE = 64
 
