@@ -161,14 +161,15 @@ class StoredRun:
             _copy(self.folder / METRICS, run_folder / METRICS)
         for stored in self._whole_checkpoints():
             target = run_folder / "checkpoints" / stored.name
+            with atomic_folder(target) as temporary:  # what fails here says nothing of the copy
+                for file in stored.iterdir():
+                    _copy(file, temporary / file.name)
             try:
-                with atomic_folder(target) as temporary:
-                    for file in stored.iterdir():
-                        _copy(file, temporary / file.name)
-                    checked_state(Path(str(temporary)))
+                checked_state(target)
                 return
             except DAMAGE as damage:
                 log.warning("checkpoint %s is damaged (%s); one before it is used", stored, damage)
+                remove_folder(target)
                 (stored / STATE).unlink(missing_ok=True)
 
     def copy_progress(self, run_folder: Path) -> None:
@@ -218,13 +219,18 @@ class StoredRun:
     def fetch_result(self, run_folder: Path) -> None:
         """Copy the result of a finished run to a run folder; nothing where there is none.
 
-        Raises CorgiError where the storage cannot be reached.
+        Raises CorgiError where the storage cannot be reached, or its weights are damaged.
         """
         with store_errors(self.folder):
-            if not self.is_finished or (run_folder / FINISHED).exists():
+            if not self.is_finished or _has_result(run_folder):
                 return
-        for name in (METRICS, WEIGHTS, FINISHED):
-            _copy(self.folder / name, run_folder / name)
+            for name in (METRICS, WEIGHTS, FINISHED):
+                _copy(self.folder / name, run_folder / name)
+        if not _has_result(run_folder):
+            raise CorgiError(
+                f"{self.folder / WEIGHTS} is damaged: its SHA-256 is wrong",
+                f"remove {self.folder}, and train again",
+            )
 
     @property
     def is_finished(self) -> bool:
@@ -275,10 +281,18 @@ def _owner_differs(folder: Path | UPath, nonce: str, patience: float) -> str:
             owner = (folder / OWNER).read_text(encoding="utf-8")
             reason = "" if owner == nonce else "it has another driver's training"
         except Exception as failure:  # whatever a storage's library raises
-            reason = str(failure)
+            reason = str(failure) or type(failure).__name__
         if not reason or time.monotonic() >= deadline:
             return reason
         time.sleep(POLL)
+
+
+def _has_result(run_folder: Path) -> bool:
+    """Whether a run folder holds a result, and the weights that it names."""
+    if not ((run_folder / FINISHED).exists() and (run_folder / WEIGHTS).exists()):
+        return False
+    wanted: str = read_json(run_folder / FINISHED)["sha256"]
+    return digest_of_file(run_folder / WEIGHTS) == wanted
 
 
 def _is_prepared(file: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from dataclasses import replace
@@ -92,6 +93,49 @@ def test_a_checkpoint_that_was_not_copied_whole_or_is_damaged_costs_its_steps_on
         assert folder is not None
         assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000020"]
     assert run.newest_step() == 20
+
+
+def test_a_node_without_room_for_a_checkpoint_does_no_harm_to_the_stored_one(
+    run: StoredRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KilledError):
+        work(run, until=30)
+
+    def full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nodes.shutil, "copyfileobj", full_disk)
+        with pytest.raises(OSError, match="No space left"), run.opened(0):
+            pass
+    assert run.newest_step() == 30
+    work(run)
+    assert run.is_finished
+
+
+def test_weights_that_are_damaged_here_are_fetched_again_and_in_the_storage_are_named(
+    run: StoredRun, driver: Path
+) -> None:
+    work(run)
+    run.fetch_result(driver)
+    (driver / "final.safetensors").write_bytes(b"torn")
+    run.fetch_result(driver)
+    assert finished_training(TASK, driver) is not None
+    (driver / "final.safetensors").unlink()
+    (run.folder / "final.safetensors").write_bytes(b"torn")
+    with pytest.raises(CorgiError, match=r"storage/final\.safetensors is damaged"):
+        run.fetch_result(driver)
+
+
+def test_a_storage_that_gives_no_reason_is_not_reached() -> None:
+    class Silent:
+        def __truediv__(self, name: str) -> Silent:
+            return self
+
+        def read_text(self, encoding: str) -> str:
+            raise TimeoutError
+
+    assert nodes._owner_differs(Silent(), "a nonce", patience=0.0) == "TimeoutError"
 
 
 def test_a_driver_that_takes_the_training_over_stops_the_workers_of_the_one_before(
