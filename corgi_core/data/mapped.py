@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,14 @@ import numpy as np
 
 from corgi_core.errors import CorgiError
 
-OPEN = 4096  # files that are mapped at once
+
+def _limit_of_maps() -> int:
+    """A map holds its file open: a quarter of what the system allows this process."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 4096 if allowed == resource.RLIM_INFINITY else min(4096, max(16, allowed // 4))
+
+
+OPEN = _limit_of_maps()  # files that are mapped at once
 _TYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32,
     "I16": np.int16, "I8": np.int8, "U64": np.uint64, "U32": np.uint32, "U16": np.uint16,
@@ -39,7 +47,16 @@ def mapped_arrays(path: Path, sha256: str | None) -> Mapping[str, np.ndarray]:
         if sha256 is not None:
             _verify(path, sha256, state.st_size, state.st_mtime_ns)
         return _mapped(path, state.st_size, state.st_mtime_ns)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except CorgiError:
+        raise
+    except FileNotFoundError as error:
+        raise CorgiError(f"{path} is not there any more", "compute the arrays again") from error
+    except OSError as error:
+        raise CorgiError(
+            f"{path} cannot be read ({error.strerror or error})",
+            "let this user read it, and look for a failing disk or too many open files",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, str(error)) from error
 
 

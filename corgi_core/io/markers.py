@@ -78,6 +78,8 @@ def _foreign_file(folder: Path | UPath) -> str | None:
         ours = set(read_json(folder / MARKER)["files"])
     except FileNotFoundError:
         return None if not found or _written_before_markers(folder, found) else found[0]
+    except CorgiError:  # a store that does not answer
+        raise
     except (ValueError, KeyError, TypeError):
         ours = set()
     return next((name for name in found if name not in ours), None)
@@ -93,7 +95,7 @@ def _written_before_markers(folder: Path | UPath, files: list[str]) -> bool:
             return len(files) > 1 and all(pattern.fullmatch(file) for file in files)
     for name, keys in _BEFORE_MARKERS.items():
         if name in files:
-            with suppress(ValueError, TypeError):
+            with suppress(json.JSONDecodeError, TypeError):
                 return keys <= set(read_json(folder / name))
     return False
 

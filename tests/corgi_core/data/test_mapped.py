@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,5 +66,23 @@ def test_a_torn_file_is_named(tmp_path: Path, left: int) -> None:
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CorgiError, match="No such file"):
+    with pytest.raises(CorgiError, match="is not there any more"):
         mapped_arrays(tmp_path / "gone.safetensors", None)
+
+
+MANY = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+from corgi_core.data.mapped import mapped_arrays
+print(sum(int(mapped_arrays(path, None)["x"][0]) for path in Path(sys.argv[1]).iterdir()))
+"""
+
+
+def test_more_shards_are_read_than_the_system_lets_a_process_open(tmp_path: Path) -> None:
+    for number in range(300):
+        safetensors.numpy.save_file({"x": np.array([number])}, tmp_path / f"{number}.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == sum(range(300))

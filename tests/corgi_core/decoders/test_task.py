@@ -52,7 +52,7 @@ def test_twins_are_looked_for_by_one_worker_alone(
     other.prepare_data(run)
     assert other.repeats.tolist() == task.repeats.tolist()
     assert other.shard_rows == task.shard_rows
-    with pytest.raises(CorgiError, match="damaged"):
+    with pytest.raises(CorgiError, match="is not there any more"):
         replace(other, train_keys=ListedKeys(tuple(keys_of(task)[:9]))).prepare_data(run)
 
 

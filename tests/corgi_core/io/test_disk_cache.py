@@ -12,6 +12,7 @@ from upath import UPath
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.mapped import mapped_arrays
+from corgi_core.errors import CorgiError
 from corgi_core.io import disk_cache
 from corgi_core.io.disk_cache import cache_folder, copy_of
 
@@ -40,6 +41,25 @@ def test_a_file_is_copied_once(cache: Path) -> None:
     assert [each.name for each in cache.iterdir()] == [f"{sha256}.bin"]
 
 
+def test_a_copy_that_is_read_again_is_the_same_file_to_who_has_mapped_it(cache: Path) -> None:
+    path, sha256 = remote("a")
+    copy = copy_of(path, sha256)
+    os.utime(copy, (1000, 1000))
+    about = copy_of(path, sha256).stat()
+    assert about.st_mtime == 1000
+    assert about.st_atime > 1000
+
+
+def test_another_content_is_refused_and_not_kept(cache: Path) -> None:
+    path, sha256 = remote("a")
+    path.write_bytes(b"overwritten")
+    with pytest.raises(CorgiError, match=r"memory://cache/a\.bin is damaged"):
+        copy_of(path, sha256)
+    assert not list(cache.iterdir())
+    path.write_bytes(b"a".ljust(100, b"."))
+    assert copy_of(path, sha256).exists()
+
+
 def test_what_was_not_read_for_longest_makes_room(cache: Path) -> None:
     copies = {}
     for age, name in enumerate("ab"):
@@ -58,7 +78,7 @@ def test_what_is_removed_stays_readable_to_who_has_mapped_it(tmp_path: Path) -> 
     content = safetensors.numpy.save({"x": np.arange(10)})
     path = UPath("memory://cache/x.safetensors")
     path.write_bytes(content)
-    copy = copy_of(path, "x")
+    copy = copy_of(path, hashlib.sha256(content).hexdigest())
     values = mapped_arrays(copy, None)["x"]
     copy.unlink()
     assert values.tolist() == list(range(10))
@@ -74,7 +94,7 @@ def test_a_copy_that_fails_leaves_nothing(cache: Path) -> None:
 
 def test_a_remote_store_is_read_through_the_cache(tmp_path: Path, cache: Path) -> None:
     from corgi_core.data.arrays import compute_missing
-    from tests.corgi_core.data.test_rows import Shards
+    from tests.corgi_core.training.test_rows import Shards
 
     local = compute_missing(
         tmp_path / "local", Shards(), {},
