@@ -12,6 +12,7 @@ from assets.evaluation import DECODING, PRIORS_THERE, ZERO_SHOT, evaluated
 from assets.metadata import OWNERS, materialized, table
 from assets.versions import decided_by
 from corgi_core.config import ZeroShotSettings
+from corgi_core.data.revisions import GATE_REVISION
 from orchestration.resources.artifacts import (
     ArrayStore,
     Dataset,
@@ -35,17 +36,17 @@ CLIP = "clip_encoder"  # read by the workers, from its folder
 @dg.asset(
     group_name=ZERO_SHOT,
     owners=OWNERS,
-    kinds={"webdataset", "pillow"},
-    metadata=decided_by("zero_shot", "data", revision=1),
+    kinds={"webdataset", "pillow", "ray"},
+    metadata=decided_by("zero_shot", "data", revision=GATE_REVISION),
 )
 def zero_shot_images(
-    context: dg.AssetExecutionContext, workspace: Workspace
+    context: dg.AssetExecutionContext, workspace: Workspace, compute: Compute
 ) -> dg.MaterializeResult[Dataset]:
     """The images and captions that are evaluated, after the same quality gate as the training's."""
     from corgi_core.data import quality
 
-    raw = workspace.zero_shot_raw
-    gated = quality.gate(raw, workspace.path(context), workspace.preset.data)
+    raw, path = workspace.zero_shot_raw, workspace.path(context)
+    gated = quality.gate(raw, path, workspace.preset.data, compute.map_images)
     return materialized(
         gated,
         dataset=_settings(workspace).dataset,

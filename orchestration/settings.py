@@ -2,7 +2,8 @@
 
 What wins, the strongest first: `--set`, options, environment, `--config` file, preset, default.
 
-Any setting of a preset has a variable: CORGI_PRIOR__LAYERS=12 is `--set prior.layers=12`. Others:
+Any setting of a preset's section has a variable: CORGI_PRIOR__LAYERS=12 is
+`--set prior.layers=12`. Others:
 
 CORGI_PRESET         the preset (default: emoji)
 CORGI_CONFIG         a YAML file whose settings replace those of the preset
@@ -212,9 +213,7 @@ class Settings:
             base=loaded.base,
             own_dataset=own_dataset,
             home=home,
-            data=UPath(variables.data)
-            if is_url(variables.data)
-            else Path(variables.data).absolute(),
+            data=_data_root(variables.data),
             storage_url=variables.storage,
             ray_address=variables.ray_address,
             tracking_uri=variables.tracking_uri or sqlite_url(home / "mlflow" / "mlflow.db"),

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
-
-from corgi_core.data.shards import Sample, write_shard
 
 DECAY = 1.2  # natural images' amplitudes fall with about 1 / frequency, and a lens blurs them
 SHAPES = 24
@@ -36,24 +33,6 @@ def photograph(seed: int, width: int, height: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
-
-
-def write_tars(folder: Path, shards: int, images: int, width: int, height: int) -> list[Path]:
-    """Tars of so many photographs each in `folder`, each with its caption; the tars' paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number in range(shards):
-        path = folder / f"{number:05d}.tar"
-        samples = [
-            Sample(
-                f"{image:08d}", photograph(image, width, height), [f"photograph {image}"],
-                split=None, source="synthetic", group=str(image), suffix="jpg",
-            )
-            for image in range(number * images, (number + 1) * images)
-        ]  # fmt: skip
-        write_shard(path, samples)
-        paths.append(path)
-    return paths
 
 
 def _colour(random: np.random.Generator) -> tuple[int, int, int]:

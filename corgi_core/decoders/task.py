@@ -142,10 +142,7 @@ class DecoderTask(Task[N], Generic[S, N]):
         """Number of images that are trained on."""
         if self.tuning is None:
             return len(self.images)
-        return sum(
-            int(np.count_nonzero(self._repeats_in(shard)))
-            for shard in range(len(self.embeddings.shards))
-        )
+        return len(ChosenRows(self.embeddings, self.tuning.keys))
 
     def batch(self, rows: Tensor, random: StepRandom) -> Any:
         """The images of rows [b]."""

@@ -12,12 +12,13 @@ from corgi_core.devices import device_of, free_memory
 from corgi_core.errors import CorgiError
 
 GB = 1e9
-WEIGHTS = ("*.safetensors", "*.bin")
+WEIGHTS = ("*.safetensors", "*.bin")  # the second is read where there is none of the first
 
 
 def check_weights_fit(folder: Path | UPath, name: str) -> None:
     """CorgiError, before anything is read, if a folder's weights are more than memory is free."""
-    files = [file for pattern in WEIGHTS for file in folder.glob(pattern)]
+    found = ([*folder.glob(pattern)] for pattern in WEIGHTS)
+    files = next((files for files in found if files), [])
     _check(sum(file.stat().st_size for file in files), name, torch.device("cpu"))
 
 

@@ -121,7 +121,7 @@ def _prior_metrics(
         "protocol": {
             "held_out_captions": len(held_out),
             "prior_steps": num_steps,
-            "prior_sampler": "ddpm",
+            "prior_sampler": next(iter(priors.values())).settings.sampler,
             "prior_guidance": next(iter(priors.values())).settings.guidance,
             "seed": settings.seed,
             "encoders": list(names),

@@ -26,7 +26,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.evaluation.perceptual import nearest_hash
 from corgi_core.io.files import digest_of, read_json, write_json
-from corgi_core.io.folders import atomic_folder
+from corgi_core.io.folders import atomic_folder, published
 from corgi_core.progress import track
 
 OVERLAP = "overlap.json"
@@ -76,6 +76,7 @@ class Overlap:
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
         """Read what `save` wrote; CorgiError where there is none."""
+        folder = published(folder)
         if not (folder / OVERLAP).exists():
             raise CorgiError(f"{folder} holds no overlap", "materialise `zero_shot_overlap`")
         content: dict[str, Any] = read_json(folder / OVERLAP)
@@ -169,5 +170,11 @@ def _of_keys(store: ArrayStore, shard: str, name: str, keys: NDArray[np.str_]) -
     """The rows of an array of one shard that belong to keys of that shard, in their order."""
     there, values = store.read_with_keys(shard, name)
     order = np.argsort(there, kind="stable")
-    found: NDArray[Any] = values[order[np.searchsorted(there[order], keys)]]
+    at = order[np.searchsorted(there[order], keys).clip(max=len(there) - 1)]
+    if (absent := there[at] != keys).any():
+        raise CorgiError(
+            f"{store.folder} has no row for {str(keys[absent][0])!r}",
+            "compute the arrays again for the present dataset",
+        )
+    found: NDArray[Any] = values[at]
     return found

@@ -98,8 +98,9 @@ class Predicted:
 
     @property
     def digest(self) -> str:
-        """Names the prior's weights and how it is sampled from."""
-        return digest_of("predicted", self.prior and self.prior.digest, self.steps, self.seed)
+        """Names the prior, with its settings, and how it is sampled from."""
+        prior = self.prior and self.prior.result_digest
+        return digest_of("predicted", prior, self.steps, self.seed)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ class PredictionScores(ArrayJob):
             case, rows = self.images.part(shard)
             prior = None
             if case.prior is not None:
-                prior = latest(case.prior.digest, partial(case.prior.open, here, self.precision))
+                digest = case.prior.result_digest
+                prior = latest(digest, partial(case.prior.open, here, self.precision))
             captions = self.images.captions.read(
                 rows, self.image_embeddings, self.text_embeddings, here
             )

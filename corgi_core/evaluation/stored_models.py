@@ -16,6 +16,7 @@ from upath import UPath
 
 from corgi_core.config import DECODER_SETTINGS, DecoderSettings, PriorSettings, settings_from
 from corgi_core.decoders.registry import decoder_class, load_decoder
+from corgi_core.io.files import digest_of
 from corgi_core.io.folders import copy_folder
 from corgi_core.io.model_folder import read_model_config
 from corgi_core.out_of_memory import out_of_memory_explained
@@ -54,6 +55,11 @@ class StoredModel:
     def digest(self) -> str:
         """The digest of the weights."""
         return str(self.config["weights"])
+
+    @property
+    def result_digest(self) -> str:
+        """Names what the model samples: its weights, and settings such as guidance and steps."""
+        return digest_of(self.digest, self.config["settings"])
 
     @property
     def encoders(self) -> dict[str, Any]:

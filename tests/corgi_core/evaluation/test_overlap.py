@@ -94,11 +94,22 @@ def test_it_is_the_same_after_saving(overlapping: tuple[object, ...], tmp_path: 
     evaluated, (hashes, embeddings), images, (training_hashes, training_embeddings) = overlapping
     training = TrainingImages(images, training_embeddings)
     found = overlap_of(evaluated, embeddings, hashes, training, training_hashes, SETTINGS)
-    found.save(tmp_path / "overlap")
-    saved = Overlap.load(tmp_path / "overlap")
-    assert (saved.digest, saved.keys, saved.counts) == (found.digest, found.keys, found.counts)
+    for folder in (tmp_path / "overlap", UPath("memory://test_overlap/overlap")):
+        found.save(folder)
+        saved = Overlap.load(folder)
+        assert (saved.digest, saved.keys, saved.counts) == (found.digest, found.keys, found.counts)
     with pytest.raises(CorgiError, match="holds no overlap"):
         Overlap.load(tmp_path / "nothing")
+
+
+def test_an_image_without_an_embedding_is_named(
+    overlapping: tuple[object, ...], tmp_path: Path
+) -> None:
+    _, (hashes, embeddings), images, (training_hashes, training_embeddings) = overlapping
+    more = a_dataset(tmp_path, ["zero"], ["test"], first=90)
+    training = TrainingImages(images, training_embeddings)
+    with pytest.raises(CorgiError, match="has no row for 'zero'"):
+        overlap_of(more, embeddings, hashes, training, training_hashes, SETTINGS)
 
 
 def test_embeddings_of_other_encoders_are_refused(
