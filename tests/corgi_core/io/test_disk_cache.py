@@ -50,7 +50,7 @@ def test_a_copy_that_is_read_again_is_the_same_file_to_who_has_mapped_it(cache: 
     assert about.st_atime > 1000
 
 
-def test_another_content_is_refused_and_not_kept(cache: Path) -> None:
+def test_another_content_is_refused_and_leaves_nothing(cache: Path) -> None:
     path, sha256 = remote("a")
     path.write_bytes(b"overwritten")
     with pytest.raises(CorgiError, match=r"memory://cache/a\.bin is damaged"):
