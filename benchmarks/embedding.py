@@ -41,7 +41,7 @@ MODULES = {
     "corgi": "corgi", "open_clip": "open_clip_loop", CLIP_RETRIEVAL: "clip_retrieval_worker",
 }  # fmt: skip
 REQUIREMENTS = Path(__file__).parent / "embedding_systems" / "clip-retrieval-requirements.txt"
-SHARD = 32  # images
+SHARD = 64  # images: a batch of ours for each of two cores
 TINY = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 64, "head_width": 32, "layers": 2},
