@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.embeddings import CLIP
 from assets.metadata import OWNERS, link, materialized, picture, table
 from assets.versions import PRESETS_DECODER, decided_by
 from corgi_core.io.files import digest_of, digest_of_file
@@ -33,7 +34,6 @@ IF_THERE = dg.AssetIn(metadata={MISSING_ALLOWED: True})
 PRIORS_THERE = {"prior": IF_THERE}
 MODELS_THERE = PRIORS_THERE | {"decoder": IF_THERE, "language_free_decoder": IF_THERE}
 DECODING = {"decoder": dg.AssetIn(partition_mapping=PRESETS_DECODER)}
-CLIP = "clip_encoder"  # read by the workers, from its folder
 
 
 @dg.asset(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.embeddings import CLIP
 from assets.evaluation import DECODING, PRIORS_THERE, ZERO_SHOT, evaluated
 from assets.metadata import OWNERS, materialized, table
 from assets.versions import decided_by
@@ -29,8 +30,6 @@ from orchestration.resources.workspace import RAW_VERSION, Workspace
 if TYPE_CHECKING:
     from corgi_core.evaluation.prior_scores import Name
     from corgi_core.evaluation.report import Evaluation as Report
-
-CLIP = "clip_encoder"  # read by the workers, from its folder
 
 
 @dg.asset(

@@ -330,7 +330,7 @@ def _checked(sample: Sample, settings: DataSettings, space: Space | None) -> _Ch
 
 @dataclass(frozen=True)
 class _Looking:
-    """What whoever looks at shards needs to know."""
+    """The inputs of the check of one shard."""
 
     raw: Dataset
     folder: Path | UPath

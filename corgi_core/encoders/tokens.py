@@ -200,7 +200,7 @@ def padded(tokens: RaggedArray, device: torch.device | str = "cpu") -> tuple[Ten
 
     Args:
         tokens: Of n captions, vectors of width w.
-        device: Where the batch is to be.
+        device: The device of the batch that is returned.
 
     Returns:
         Tokens float32 [n, T, w] and mask bool [n, T], T ≥ 1. Where the mask is False the vectors

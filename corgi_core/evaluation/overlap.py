@@ -23,6 +23,7 @@ from corgi_core.config import ZeroShotSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.held_out import HELD_OUT
 from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.evaluation.perceptual import nearest_hash
 from corgi_core.io.files import digest_of, read_json, write_json
@@ -30,7 +31,6 @@ from corgi_core.io.folders import atomic_folder, published
 from corgi_core.progress import track
 
 OVERLAP = "overlap.json"
-HELD_OUT = "test"  # the split that is evaluated
 PAIRS_AT_ONCE = 2**24  # of hashes that are compared
 
 

@@ -128,7 +128,7 @@ class PredictionScores(ArrayJob):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What is predicted, and among how many images it is to be found."""
+        """The stores that are compared, and a digest of the images that retrieval searches."""
         return {
             "images": self.image_embeddings.digest,
             "texts": self.text_embeddings.digest,

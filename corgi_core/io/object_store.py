@@ -28,7 +28,7 @@ AHEAD, GAP = 32 << 20, 1 << 16  # bytes: of ranges fetched at once, and between 
 PART = 50 << 20  # bytes; larger files are uploaded in parts of at least that
 S3 = ("s3", "s3a")
 # Defaults of every S3 file system of this process. A listing is never remembered: another process
-# may have written since. Whoever configures fsspec in another way has the last word.
+# may have written since. A person's own configuration of fsspec takes precedence.
 fsspec.config.conf["s3"] = {
     "use_listings_cache": False,
     "config_kwargs": {

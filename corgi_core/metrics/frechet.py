@@ -20,7 +20,7 @@ class FeatureSums:
     """Sums over features from which their statistics follow; the sums of two sets add up.
 
     A sum of sums depends on their order by its rounding alone, so features that are summed chunk by
-    chunk, in the chunks' order, have the same bits whoever computed the chunks.
+    chunk, in the chunks' order, have the same bits on any number of workers.
 
     Attributes:
         count: n, the number of features.

@@ -259,7 +259,7 @@ class StoredRun:
             yield
 
     def _whole_checkpoints(self) -> list[UPath]:
-        """The newest first; whoever copied the others was killed at it."""
+        """Checkpoints with a state.json, the newest first; the others were not copied whole."""
         stored = checkpoints_of(self.folder)
         return [checkpoint for checkpoint in stored if (checkpoint / STATE).exists()]
 

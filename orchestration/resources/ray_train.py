@@ -55,7 +55,7 @@ def fit(
         folder: The run folder on this machine, prepared.
         name: Of the training.
         shape: Of its workers.
-        patience: Seconds until workers that died with their node have a place on another one.
+        patience: Seconds to wait until workers that died with their node fit on another one.
 
     Raises:
         CorgiError: a node does not reach the run, workers died again and again, or have no place
