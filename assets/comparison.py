@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.evaluation import CLIP, MODELS_THERE, comparable, prior_versions
+from assets.embeddings import CLIP
+from assets.evaluation import MODELS_THERE, comparable, prior_versions
 from assets.metadata import OWNERS, link, materialized, picture
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
