@@ -120,7 +120,7 @@ def evaluation(
     owners=OWNERS,
     kinds={"mlflow"},
     ins=PRIORS_THERE,
-    metadata=decided_by(revision=2),
+    metadata=decided_by(revision=3),
 )
 def registered_models(
     context: dg.AssetExecutionContext,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"mlflow"},
     ins=MODELS_THERE | {"captioned_decoder": IF_THERE},
-    metadata=decided_by(revision=6),
+    metadata=decided_by(revision=7),
 )
 def registered_models(
     context: dg.AssetExecutionContext,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone n
     from corgi_core.prior.model import PriorModel
 
 PIPELINE = "pipeline.json"
-FORMAT = 1
+FORMAT = 2  # raised when pipeline.json or its digests change; 2: a model's settings count
 TEXT_ENCODER = "text_encoder"
 
 MAX_PROMPT_LENGTH = 2000  # characters
@@ -672,7 +672,7 @@ def _as_output(images: Tensor, output_type: OutputType) -> Images:
 
 
 def _digests(folder: Path | UPath) -> dict[str, str | None]:
-    """The digest of each file of the encoders, and that of the prior's and decoder's weights."""
+    """The digest of each file of the encoders, and those of the prior and the decoder."""
     files = sorted(
         str(file)[len(str(folder)) :].lstrip("/")
         for part in ("clip", TEXT_ENCODER)
@@ -683,7 +683,7 @@ def _digests(folder: Path | UPath) -> dict[str, str | None]:
 
 
 def _digest(folder: Path | UPath, name: str) -> str | None:
-    """The digest of a file, or the one that a model folder states; None where it is missing."""
+    """The digest of a file, or of the model in a folder; None where it is missing."""
     if name in PARTS:
         return digest_in(folder / name)
     return digest_of_file(folder / name) if (folder / name).is_file() else None

@@ -22,10 +22,11 @@ from corgi_core.batches import batches
 from corgi_core.config import DecoderSettings
 from corgi_core.devices import device_of, inference
 from corgi_core.errors import CorgiError
-from corgi_core.io.model_folder import digest_of_tensors, write_model_folder
+from corgi_core.io.model_folder import digest_of_model, write_model_folder
 from corgi_core.out_of_memory import out_of_memory_explained
 from corgi_core.progress import report
 
+KIND = "decoder"  # of a model folder
 BATCH_SIZE = 256  # images that are sampled at once, at most, where memory is not measured …
 BATCH_PIXELS = 2**22  # … and their pixels; one image at least
 MAX_SIZE = 4096
@@ -249,18 +250,20 @@ class Decoder(ABC):
 
     def save(self, folder: Path | UPath) -> None:
         """Write the model folder."""
-        config = {
+        write_model_folder(folder, KIND, self._config(), self.network.state_dict(), self.card)
+
+    def _config(self) -> dict[str, Any]:
+        return {
             "decoder": self.kind,
             "shape": self.shape,
             "settings": asdict(self.settings),
             "encoders": self.encoders,
         }
-        write_model_folder(folder, "decoder", config, self.network.state_dict(), self.card)
 
     @property
     def digest(self) -> str:
-        """The digest of the weights."""
-        return digest_of_tensors(self.network.state_dict())
+        """Names what is decoded: the weights and the settings of sampling."""
+        return digest_of_model(KIND, self._config(), self.network.state_dict())
 
 
 def signed(pixels: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Decoded:
     def digest(self) -> str:
         """Names the decoder, with its settings, the embeddings and the seed."""
         source = self.source if isinstance(self.source, str) else self.source.digest
-        return digest_of("decoded", self.decoder.result_digest, source, self.seed)
+        return digest_of("decoded", self.decoder.digest, source, self.seed)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class PictureFeatures(ArrayJob):
             make: Callable[[NDArray[np.int64]], Tensor] = partial(self._real, rows)
             if isinstance(case, Decoded):
                 decoder = latest(
-                    case.decoder.result_digest, partial(case.decoder.open, here, self.precision)
+                    case.decoder.digest, partial(case.decoder.open, here, self.precision)
                 )
                 make = partial(_decoded, decoder, self._embeddings(shard, case), rows, case.seed)
 

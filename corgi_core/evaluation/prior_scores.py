@@ -99,7 +99,7 @@ class Predicted:
     @property
     def digest(self) -> str:
         """Names the prior, with its settings, and how it is sampled from."""
-        prior = self.prior and self.prior.result_digest
+        prior = self.prior and self.prior.digest
         return digest_of("predicted", prior, self.steps, self.seed)
 
 
@@ -150,7 +150,7 @@ class PredictionScores(ArrayJob):
             case, rows = self.images.part(shard)
             prior = None
             if case.prior is not None:
-                digest = case.prior.result_digest
+                digest = case.prior.digest
                 prior = latest(digest, partial(case.prior.open, here, self.precision))
             captions = self.images.captions.read(
                 rows, self.image_embeddings, self.text_embeddings, here

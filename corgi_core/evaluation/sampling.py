@@ -34,7 +34,7 @@ class Sampled:
     @property
     def digest(self) -> str:
         """Names the prior, with its settings, and the seed."""
-        return digest_of("sampled", self.prior.result_digest, self.seed)
+        return digest_of("sampled", self.prior.digest, self.seed)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class SampledEmbeddings(ArrayJob):
 
         def sampled(shard: str) -> Arrays:
             case, rows = self.images.part(shard)
-            prior = latest(case.prior.result_digest, partial(case.prior.open, here, self.precision))
+            prior = latest(case.prior.digest, partial(case.prior.open, here, self.precision))
             captions = self.images.captions.read(
                 rows, self.image_embeddings, self.text_embeddings, here
             )

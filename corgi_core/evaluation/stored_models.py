@@ -16,9 +16,9 @@ from upath import UPath
 
 from corgi_core.config import DECODER_SETTINGS, DecoderSettings, PriorSettings, settings_from
 from corgi_core.decoders.registry import decoder_class, load_decoder
-from corgi_core.io.files import digest_of
+from corgi_core.errors import CorgiError
 from corgi_core.io.folders import copy_folder
-from corgi_core.io.model_folder import read_model_config
+from corgi_core.io.model_folder import digest_of_config, read_model_config
 from corgi_core.out_of_memory import out_of_memory_explained
 from corgi_core.prior.model import PriorModel
 
@@ -53,13 +53,17 @@ class StoredModel:
 
     @property
     def digest(self) -> str:
-        """The digest of the weights."""
-        return str(self.config["weights"])
-
-    @property
-    def result_digest(self) -> str:
         """Names what the model samples: its weights, and settings such as guidance and steps."""
-        return digest_of(self.digest, self.config["settings"])
+        return digest_of_config(self.config)
+
+    def check_unchanged(self) -> None:
+        """Raise CorgiError where the folder holds another model than when it was loaded."""
+        found = type(self).load(self.folder).digest
+        if found != self.digest:
+            raise CorgiError(
+                f"{self.folder} held the model {self.digest} and holds {found} now",
+                "run it again: it will take the present model",
+            )
 
     @property
     def encoders(self) -> dict[str, Any]:
@@ -81,8 +85,9 @@ class StoredPrior(StoredModel):
         return settings_from(PriorSettings, self.config["settings"])
 
     def open(self, device: torch.device | str, precision: str) -> PriorModel:
-        """The prior, on a device."""
+        """The prior, on a device; CorgiError where the folder holds another one by now."""
         prior = PriorModel.load(self.folder)
+        self.check_unchanged()
         prior.precision = precision
         with out_of_memory_explained("moving a prior there", NO_ROOM):
             return prior.to(device)
@@ -113,8 +118,9 @@ class StoredDecoder(StoredModel):
         return settings_from(DECODER_SETTINGS[self.kind], self.config["settings"])
 
     def open(self, device: torch.device | str, precision: str) -> Decoder:
-        """The decoder, on a device."""
+        """The decoder, on a device; CorgiError where the folder holds another one by now."""
         decoder = load_decoder(self.folder)
+        self.check_unchanged()
         decoder.precision = precision
         with out_of_memory_explained(f"moving a {self.kind} decoder there", NO_ROOM):
             return decoder.to(device)

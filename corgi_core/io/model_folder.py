@@ -17,6 +17,7 @@ from upath import UPath
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import (
     atomic_file,
+    digest_of,
     digest_of_bytes,
     digest_of_file,
     local_file,
@@ -54,10 +55,35 @@ def write_model_folder(
     with atomic_folder(folder) as temporary:
         with atomic_file(temporary / WEIGHTS) as file:
             file.write_bytes(content)
-        header = {"format": FORMAT, "kind": kind, "weights": digest}
-        write_json(temporary / CONFIG, header | dict(config))
+        write_json(temporary / CONFIG, _whole_config(kind, digest, config))
         write_json(temporary / CARD, dict(card))
     return digest
+
+
+def digest_of_model(kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """What `digest_of_config` says once `write_model_folder` has written this model."""
+    return digest_of_config(_whole_config(kind, digest_of_tensors(tensors), config))
+
+
+def digest_of_config(config: Mapping[str, Any]) -> str:
+    """Names what a model gives, by its folder's configuration.
+
+    That is the weights and what they are used with: shape, encoders, and settings such as guidance,
+    sampler and steps. Left out is how the weights were trained, which the weights speak for.
+    """
+    described = {name: value for name, value in config.items() if name != "format"}
+    return digest_of(_without_training(described))
+
+
+def _without_training(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_training(each) for k, each in value.items() if k != "training"}
+    return [_without_training(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _whole_config(kind: str, weights: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model folder's `config.json` holds."""
+    return {"format": FORMAT, "kind": kind, "weights": weights} | dict(config)
 
 
 def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -16,11 +16,12 @@ from upath import UPath
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
 from corgi_core.io.folders import published
+from corgi_core.io.model_folder import CONFIG, digest_of_config
 
 MODELS_FILE = "models.json"
 CHAMPION = "champion"
 PARTS = ("clip", "prior", "decoder")
-FORMAT = 1
+FORMAT = 2  # raised when the file or its digests change; 2: a model's settings count
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,12 @@ class ModelIndex:
 
 
 def digest_in(folder: Path | UPath) -> str | None:
-    """The digest that a saved prior, decoder or CLIP ensemble states; None where there is none."""
+    """The digest of a saved prior, decoder or CLIP ensemble; None where there is none."""
     folder = published(folder)
-    for file, key in (("config.json", "weights"), ("ensemble.json", "digest")):
-        if (folder / file).is_file():
-            return str(read_json(folder / file).get(key))
+    if (folder / CONFIG).is_file():
+        return digest_of_config(read_json(folder / CONFIG))
+    if (folder / "ensemble.json").is_file():
+        return str(read_json(folder / "ensemble.json").get("digest"))
     return None
 
 

@@ -19,7 +19,7 @@ from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
-from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, write_model_folder
+from corgi_core.io.model_folder import digest_of_model, read_model_folder, write_model_folder
 from corgi_core.out_of_memory import out_of_memory_explained
 from corgi_core.prior.cached_denoiser import CachedDenoiser, UncondPrefixes
 from corgi_core.prior.network import PriorNetwork, PriorShape
@@ -184,13 +184,15 @@ class PriorModel:
 
     def save(self, folder: Path | UPath) -> None:
         """Write the model folder; the bank is inside the weights."""
-        config = {
+        write_model_folder(folder, KIND, self._config(), self._tensors(), self.card)
+
+    def _config(self) -> dict[str, Any]:
+        return {
             "shape": asdict(self.network.shape),
             "settings": asdict(self.settings),
             "encoders": self.encoders,
             "bank": self.bank.config,
         }
-        write_model_folder(folder, KIND, config, self._tensors(), self.card)
 
     def _tensors(self) -> dict[str, Tensor]:
         parts = {"network": self.network, "bank": self.bank}
@@ -202,8 +204,8 @@ class PriorModel:
 
     @property
     def digest(self) -> str:
-        """Names the network's and the bank's tensors."""
-        return digest_of_tensors(self._tensors())
+        """Names what is sampled: the network, the bank and the settings of sampling."""
+        return digest_of_model(KIND, self._config(), self._tensors())
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:

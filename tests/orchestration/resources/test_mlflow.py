@@ -146,11 +146,11 @@ class Model:
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps({"weights": self.digest}))
+        (folder / "ensemble.json").write_text(json.dumps({"digest": self.digest}))
 
     @classmethod
     def load(cls, folder: Path) -> "Model":
-        return cls(json.loads((folder / "config.json").read_text())["weights"])
+        return cls(json.loads((folder / "ensemble.json").read_text())["digest"])
 
 
 def test_a_dead_server_fails_nothing_and_gets_all_later(tmp_path: Path) -> None:
