@@ -10,6 +10,7 @@ from assets.evaluation import MODELS_THERE, comparable, prior_versions
 from assets.metadata import OWNERS, link, materialized, picture
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
+from corgi_core.data.revisions import EVALUATION_JOBS
 from corgi_core.io.files import digest_of
 from orchestration.partitions import COMPARISON
 from orchestration.resources.artifacts import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     pool=DEVICE,
     ins=MODELS_THERE,
     deps=[CLIP],
-    metadata=decided_by("comparison", "language_free", revision=3),
+    metadata=decided_by("comparison", "language_free", revision=(3, *EVALUATION_JOBS)),
 )
 def decoder_comparison(
     context: dg.AssetExecutionContext,

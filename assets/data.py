@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.metadata import OWNERS, materialized, table
 from assets.versions import decided_by
-from corgi_core.data.revisions import GATE_REVISION, INGEST_REVISION
+from corgi_core.data.revisions import GATE_REVISION, INGEST_REVISION, PIXELS_REVISION
 from orchestration.resources.artifacts import ArrayStore, Dataset
 from orchestration.resources.compute import Compute
 from orchestration.resources.dvc import DVC, GATE, INGEST
@@ -92,7 +92,7 @@ def images(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors", "ray"},
-    metadata=decided_by("image_size", "framing", revision=2),
+    metadata=decided_by("image_size", "framing", revision=PIXELS_REVISION),
 )
 def pixels(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute

@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.metadata import OWNERS, materialized
 from assets.versions import decided_by
+from corgi_core.data.revisions import IMAGE_EMBEDDING_REVISION, TEXT_EMBEDDING_REVISION
 from orchestration.resources.artifacts import ArrayStore, Dataset
 from orchestration.resources.compute import Compute
 from orchestration.resources.trainer import DEVICE
@@ -20,7 +21,7 @@ CLIP = "clip_encoder"  # read by the workers, from its folder
     kinds=KINDS,
     deps=[CLIP],
     pool=DEVICE,
-    metadata=decided_by("encoders", revision=3),
+    metadata=decided_by("encoders", revision=IMAGE_EMBEDDING_REVISION),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext,
@@ -44,7 +45,7 @@ def image_embeddings(
     kinds={*KINDS, "transformers"},
     deps=[CLIP],
     pool=DEVICE,
-    metadata=decided_by("encoders", "text_features", revision=3),
+    metadata=decided_by("encoders", "text_features", revision=TEXT_EMBEDDING_REVISION),
 )
 def text_embeddings(
     context: dg.AssetExecutionContext,

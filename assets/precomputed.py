@@ -10,6 +10,10 @@ from assets.evaluation import PRIORS_THERE, evaluated
 from assets.metadata import OWNERS, materialized
 from assets.registry import registered
 from assets.versions import decided_by
+from corgi_core.data.revisions import (
+    PRECOMPUTED_EMBEDDING_REVISION,
+    PREDICTION_SCORES_REVISION,
+)
 from corgi_core.io.model_index import TextEncoderName
 from orchestration.resources.artifacts import (
     ArrayStore,
@@ -36,7 +40,7 @@ GROUP = "embeddings"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors", "ray"},
-    metadata=decided_by(revision=3),
+    metadata=decided_by(revision=PRECOMPUTED_EMBEDDING_REVISION),
 )
 def image_embeddings(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute
@@ -86,7 +90,7 @@ def clip_encoder(
     kinds={"pytorch", "mlflow"},
     pool=DEVICE,
     ins=PRIORS_THERE,
-    metadata=decided_by("evaluation", revision=3),
+    metadata=decided_by("evaluation", revision=(3, PREDICTION_SCORES_REVISION)),
 )
 def evaluation(
     context: dg.AssetExecutionContext,

@@ -4,7 +4,7 @@ An asset's metadata name the sections of the settings that decide it beyond its 
 revision of its source. `settled` derives its code version and partitions from a preset's settings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -19,21 +19,24 @@ PRESETS_DECODER = dg.SpecificPartitionsPartitionMapping(["the preset's decoder"]
 
 
 def decided_by(
-    *sections: str, revision: int, partitions: str | None = None
-) -> dict[str, str | int]:
+    *sections: str, revision: int | Sequence[int], partitions: str | None = None
+) -> dict[str, str]:
     """Metadata of an asset's definition.
 
     Args:
         sections: the sections of the preset that decide what the asset holds.
         revision: raise it with every change of source that changes what the asset holds: then
-            Dagster reports it as stale, and unfinished trainings are not continued.
+            Dagster reports it as stale, and unfinished trainings are not continued. Of an asset
+            that holds the arrays of a job it is the job's, in `corgi_core.data.revisions`; of one
+            that computes from such arrays on the way, its own and those of the jobs.
         partitions: the field of `Partitions` that it is partitioned by.
 
     Returns:
         The metadata, for `@dg.asset(metadata=…)`.
     """
     partitioned = {PARTITIONS: partitions} if partitions else {}
-    return {SETTINGS: ", ".join(sections), REVISION: revision, **partitioned}
+    revisions = [revision] if isinstance(revision, int) else revision
+    return {SETTINGS: ", ".join(sections), REVISION: ".".join(map(str, revisions)), **partitioned}
 
 
 def settled(asset: dg.AssetsDefinition, preset: Preset) -> dg.AssetsDefinition:
@@ -50,7 +53,7 @@ def settled(asset: dg.AssetsDefinition, preset: Preset) -> dg.AssetsDefinition:
 def code_version(metadata: Mapping[str, Any], preset: Preset) -> str:
     """The revision of the source, and the digest of the settings that decide the asset."""
     sections = [section for section in metadata[SETTINGS].split(", ") if section]
-    revision = str(metadata[REVISION])
+    revision: str = metadata[REVISION]
     return f"{revision}-{digest_of(preset.digest(*sections))}" if sections else revision
 
 

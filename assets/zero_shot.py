@@ -13,7 +13,14 @@ from assets.evaluation import DECODING, PRIORS_THERE, ZERO_SHOT, evaluated
 from assets.metadata import OWNERS, materialized, table
 from assets.versions import decided_by
 from corgi_core.config import ZeroShotSettings
-from corgi_core.data.revisions import GATE_REVISION
+from corgi_core.data.revisions import (
+    EVALUATION_JOBS,
+    GATE_REVISION,
+    IMAGE_EMBEDDING_REVISION,
+    PERCEPTUAL_HASHES_REVISION,
+    PIXELS_REVISION,
+    TEXT_EMBEDDING_REVISION,
+)
 from orchestration.resources.artifacts import (
     ArrayStore,
     Dataset,
@@ -60,7 +67,7 @@ def zero_shot_images(
     group_name=ZERO_SHOT,
     owners=OWNERS,
     kinds={"safetensors", "ray"},
-    metadata=decided_by("image_size", "framing", revision=1),
+    metadata=decided_by("image_size", "framing", revision=PIXELS_REVISION),
 )
 def zero_shot_pixels(
     context: dg.AssetExecutionContext,
@@ -83,7 +90,7 @@ def zero_shot_pixels(
     kinds={"openclip", "safetensors", "ray"},
     deps=[CLIP],
     pool=DEVICE,
-    metadata=decided_by("encoders", revision=1),
+    metadata=decided_by("encoders", revision=IMAGE_EMBEDDING_REVISION),
 )
 def zero_shot_image_embeddings(
     context: dg.AssetExecutionContext,
@@ -109,7 +116,7 @@ def zero_shot_image_embeddings(
     kinds={"openclip", "transformers", "safetensors", "ray"},
     deps=[CLIP],
     pool=DEVICE,
-    metadata=decided_by("encoders", "text_features", revision=1),
+    metadata=decided_by("encoders", "text_features", revision=TEXT_EMBEDDING_REVISION),
 )
 def zero_shot_text_embeddings(
     context: dg.AssetExecutionContext,
@@ -133,7 +140,7 @@ def zero_shot_text_embeddings(
     group_name=ZERO_SHOT,
     owners=OWNERS,
     kinds={"faiss"},
-    metadata=decided_by("zero_shot", revision=1),
+    metadata=decided_by("zero_shot", revision=(1, PERCEPTUAL_HASHES_REVISION)),
 )
 def zero_shot_overlap(
     context: dg.AssetExecutionContext,
@@ -187,7 +194,7 @@ def no_training_image_is_evaluated(zero_shot_overlap: Overlap) -> dg.AssetCheckR
     pool=DEVICE,
     ins=PRIORS_THERE | DECODING,
     deps=[CLIP],
-    metadata=decided_by("evaluation", "zero_shot", revision=1),
+    metadata=decided_by("evaluation", "zero_shot", revision=(1, *EVALUATION_JOBS)),
 )
 def zero_shot_evaluation(
     context: dg.AssetExecutionContext,

@@ -42,19 +42,26 @@ class ArrayJob(ABC):
     Attributes:
         images: The dataset, or what else comes in shards.
         what: What progress is reported as.
+        revision: Of the code, raised when it computes other arrays: then no stored shard counts.
         uses_device: Whether a GPU makes it faster.
         weight: How many embedded images an image takes as long as.
     """
 
     images: Sharded
     what: ClassVar[str]
+    revision: ClassVar[int]
     uses_device: ClassVar[bool] = False
     weight: ClassVar[int] = 1
 
     @property
     @abstractmethod
-    def spec(self) -> Mapping[str, Any]:
-        """What the arrays are, as `ArrayStore.spec` gives it back."""
+    def about(self) -> Mapping[str, Any]:
+        """What the arrays are: encoder, width, size and what else decides them beside the shard."""
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """`about` and the code's revision, as `ArrayStore.spec` gives it back."""
+        return {**self.about, "revision": self.revision}
 
     @abstractmethod
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:

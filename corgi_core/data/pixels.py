@@ -19,6 +19,7 @@ from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.prefetch import batched, in_order
+from corgi_core.data.revisions import PIXELS_REVISION
 from corgi_core.errors import CorgiError
 
 _BATCH = 32  # images; one at a time, handing them to threads takes a sixth of the time
@@ -38,6 +39,7 @@ class Pixels(ArrayJob):
     size: int
     framing: Framing = "letterbox"
     what = "pixels"
+    revision = PIXELS_REVISION
 
     def __post_init__(self) -> None:
         if not self.images.holds_pictures:
@@ -47,7 +49,7 @@ class Pixels(ArrayJob):
             )
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """The squares' size and framing."""
         return {"size": self.size, "framing": self.framing}
 

@@ -23,6 +23,11 @@ from corgi_core.data.dataset import Dataset
 from corgi_core.data.pixels import decoded
 from corgi_core.data.prefetch import batched, in_order
 from corgi_core.data.ragged import RaggedArray
+from corgi_core.data.revisions import (
+    IMAGE_EMBEDDING_REVISION,
+    PRECOMPUTED_EMBEDDING_REVISION,
+    TEXT_EMBEDDING_REVISION,
+)
 from corgi_core.data.vectors import Space, read_vector
 from corgi_core.devices import one_thread_each
 from corgi_core.encoders.caption_tokens import ARRAYS, ENCODER, FEATURES, stored_texts
@@ -57,12 +62,13 @@ class ImageEmbedding(ArrayJob):
     clip: ClipSource
     precision: InferencePrecision = field(default="auto", kw_only=True)
     what = "image embeddings"
+    revision = IMAGE_EMBEDDING_REVISION
     uses_device = True
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """The ensemble's, `encoder_spec`, and the images' framing."""
-        return _image_spec(self._ensemble, self.pixels)
+        return _about_images(self._ensemble, self.pixels)
 
     @cached_property
     def _ensemble(self) -> ClipEnsemble:
@@ -96,12 +102,13 @@ class TextEmbedding(ArrayJob):
     features: TextFeatures = "cached"
     precision: InferencePrecision = field(default="auto", kw_only=True)
     what = "text embeddings"
+    revision = TEXT_EMBEDDING_REVISION
     uses_device = True
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """The ensemble's and the text encoder's."""
-        return _text_spec(*self._encoders, self.features)
+        return _about_texts(*self._encoders, self.features)
 
     @cached_property
     def _encoders(self) -> tuple[ClipEnsemble, TokenEncoder]:
@@ -124,9 +131,10 @@ class PrecomputedEmbedding(ArrayJob):
 
     images: Dataset
     what = "image embeddings"
+    revision = PRECOMPUTED_EMBEDDING_REVISION
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """The encoders that the files name; their digest stays when data are added."""
         first = self.images.shard_digest(self.images.shards[0])
         encoder = digest_of(self._space.names, self._space.encoder_dims, first)
@@ -170,7 +178,7 @@ def embed_images(
         CorgiError: an encoder made a value that is not finite or that float16 cannot hold.
     """
     compute = _image_encoding(clip, images, pixels, torch.get_num_threads())
-    spec = _image_spec(clip, pixels)
+    spec = _about_images(clip, pixels) | {"revision": ImageEmbedding.revision}
     return compute_missing(folder, images, spec, compute, ImageEmbedding.what)
 
 
@@ -202,7 +210,8 @@ def embed_texts(
     Raises:
         CorgiError: an encoder made a value that is not finite or that float16 cannot hold.
     """
-    encoder, spec = tokens if features == "cached" else None, _text_spec(clip, tokens, features)
+    encoder = tokens if features == "cached" else None
+    spec = _about_texts(clip, tokens, features) | {"revision": TextEmbedding.revision}
     compute = _text_encoding(clip, encoder, images, torch.get_num_threads())
     return compute_missing(folder, images, spec, compute, TextEmbedding.what)
 
@@ -294,7 +303,7 @@ def encoder_spec(clip: ClipEnsemble) -> dict[str, Any]:
     return _space_spec(clip.space, clip.names, clip.encoder_dims)
 
 
-def _image_spec(clip: ClipEnsemble, pixels: ArrayStore | None) -> dict[str, Any]:
+def _about_images(clip: ClipEnsemble, pixels: ArrayStore | None) -> dict[str, Any]:
     return encoder_spec(clip) | {"framing": _framing(pixels)}
 
 
@@ -312,7 +321,9 @@ def _space_spec(encoder: str, names: Sequence[str], encoder_dims: Sequence[int])
     }
 
 
-def _text_spec(clip: ClipEnsemble, tokens: TokenEncoder, features: TextFeatures) -> dict[str, Any]:
+def _about_texts(
+    clip: ClipEnsemble, tokens: TokenEncoder, features: TextFeatures
+) -> dict[str, Any]:
     spec = encoder_spec(clip) | {
         "text_encoder": tokens.digest,
         "text_width": tokens.width,

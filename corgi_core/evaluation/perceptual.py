@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore
+from corgi_core.data.revisions import PERCEPTUAL_HASHES_REVISION
 
 SIDE = 32  # pixels that the transform is of
 FREQUENCIES = 9  # to a side, of which the constant ones are left out: 8 · 8 bits
@@ -37,11 +38,12 @@ class PerceptualHashes(ArrayJob):
 
     pixels: ArrayStore
     what = "perceptual hashes"
+    revision = PERCEPTUAL_HASHES_REVISION
 
     @property
-    def spec(self) -> dict[str, Any]:
-        """The squares' size and framing."""
-        return self.pixels.spec
+    def about(self) -> dict[str, Any]:
+        """What the squares are."""
+        return {"pixels": self.pixels.spec}
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a shard's name to its hashes."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from corgi_core.config import InferencePrecision
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore
+from corgi_core.data.revisions import PICTURE_FEATURES_REVISION
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.devices import wait_for
 from corgi_core.encoders.clip import ClipEnsemble
@@ -101,11 +102,12 @@ class PictureFeatures(ArrayJob):
     inception: str | None = None
     precision: InferencePrecision = "auto"
     what = "decoding held-out pictures"
+    revision = PICTURE_FEATURES_REVISION
     uses_device = True
     weight = 10
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """What the features are of, and by which models."""
         return {
             "images": self.image_embeddings.digest,

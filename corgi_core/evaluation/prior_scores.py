@@ -20,6 +20,7 @@ from torch import Tensor
 from corgi_core.config import InferencePrecision, PriorSettings
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore
+from corgi_core.data.revisions import PREDICTION_SCORES_REVISION
 from corgi_core.devices import wait_for
 from corgi_core.encoders.similarity import Retrieval, cosine_by_encoder
 from corgi_core.errors import CorgiError
@@ -123,11 +124,12 @@ class PredictionScores(ArrayJob):
     text_embeddings: ArrayStore
     precision: InferencePrecision = "auto"
     what = "sampling for held-out captions"
+    revision = PREDICTION_SCORES_REVISION
     uses_device = True
     weight = WEIGHT
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """The stores that are compared, and a digest of the images that retrieval searches."""
         return {
             "images": self.image_embeddings.digest,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from corgi_core.config import InferencePrecision
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore
+from corgi_core.data.revisions import SAMPLED_EMBEDDINGS_REVISION
 from corgi_core.evaluation.held_out import Chunks
 from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest, StoredPrior
@@ -53,11 +54,12 @@ class SampledEmbeddings(ArrayJob):
     text_embeddings: ArrayStore
     precision: InferencePrecision = "auto"
     what = "sampling for held-out captions"
+    revision = SAMPLED_EMBEDDINGS_REVISION
     uses_device = True
     weight = WEIGHT
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """What is sampled from."""
         return {"texts": self.text_embeddings.digest, "precision": self.precision}
 

@@ -33,9 +33,10 @@ class Numbers(ArrayJob):
     die_at: str = ""
     deaths: int = 0
     what = "numbers"
+    revision = 1
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         return {"base": 10}
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:

@@ -7,7 +7,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from corgi_core.data.array_jobs import ArrayJob
+from corgi_core.data.pixels import Pixels
+from corgi_core.encoders.embed import ImageEmbedding, TextEmbedding
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.picture_features import PictureFeatures
+from corgi_core.evaluation.prior_scores import PredictionScores
+from corgi_core.evaluation.sampling import SampledEmbeddings
 from orchestration.automation.refresh import Refresh, Step
 from orchestration.definitions import build_definitions
 from orchestration.resources.workspace import Workspace
@@ -120,6 +126,22 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
         node = graph.get(key)
         assert all((node.owners, node.kinds, node.code_version)), key
         assert len(node.description or "") > 30, key
+
+
+def test_an_array_jobs_revision_is_its_assets(definitions: dg.Definitions) -> None:
+    """So that raising it runs the step, and the step computes every shard again."""
+    graph = definitions.resolve_asset_graph()
+    jobs: dict[str, list[type[ArrayJob]]] = {
+        "pixels": [Pixels],
+        "image_embeddings": [ImageEmbedding],
+        "text_embeddings": [TextEmbedding],
+        "evaluation": [SampledEmbeddings, PredictionScores, PictureFeatures],
+        "decoder_comparison": [SampledEmbeddings, PredictionScores, PictureFeatures],
+    }
+    for name, classes in jobs.items():
+        code_version = graph.get(dg.AssetKey(name)).code_version or ""
+        revisions = code_version.partition("-")[0].split(".")
+        assert revisions[-len(classes) :] == [str(job.revision) for job in classes], name
 
 
 def test_what_needs_the_device_takes_turns_on_it(definitions: dg.Definitions) -> None:

@@ -71,6 +71,18 @@ def test_a_machine_without_the_folders_says_which(numbers: Numbers, tmp_path: Pa
         ShardWriter(moved, tmp_path / "store").opened("cpu", 1)
 
 
+def test_a_higher_revision_computes_every_shard_again(
+    numbers: Numbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = numbers.run(tmp_path / "store", "cpu", 1)
+    assert numbers.run(tmp_path / "store", "cpu", 1).recomputed == 0
+    monkeypatch.setattr(Numbers, "revision", Numbers.revision + 1)
+    again = numbers.run(tmp_path / "store", "cpu", 1)
+    assert again.recomputed == len(numbers.images.shards)
+    assert again.digest != first.digest
+    assert again.spec == {"base": 10, "revision": Numbers.revision}
+
+
 def test_pixels_depend_on_no_number_of_threads(numbers: Numbers) -> None:
     one = Pixels(numbers.images, 5).opened("cpu", 1)("00002")
     several = Pixels(numbers.images, 5).opened("cpu", 3)("00002")

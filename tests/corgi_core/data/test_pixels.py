@@ -11,7 +11,7 @@ from PIL import Image
 from benchmarks.embedding_systems.photographs import photograph
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import write_dataset
-from corgi_core.data.pixels import pixels, resized, square
+from corgi_core.data.pixels import Pixels, pixels, resized, square
 from corgi_core.data.quality import gate
 from tests.helpers.made import SETTINGS, encoded, sample
 from tests.helpers.whole import manifest_of
@@ -86,4 +86,5 @@ def test_rows_follow_the_dataset(tmp_path):
     assert pixels(images, tmp_path / "pixels", 8).recomputed == 0
     assert pixels(images, tmp_path / "pixels", 16).recomputed == 3
     assert pixels(images, tmp_path / "pixels", 16, "crop").recomputed == 3
-    assert ArrayStore.load(tmp_path / "pixels").spec == {"size": 16, "framing": "crop"}
+    about = {"size": 16, "framing": "crop", "revision": Pixels.revision}
+    assert ArrayStore.load(tmp_path / "pixels").spec == about
