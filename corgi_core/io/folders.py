@@ -1,5 +1,13 @@
 """Folders that are whole or absent: by renaming on a local disk, by a pointer on an object store.
 
+On a local disk the old folder is renamed aside, the new one is renamed into its place, and then the
+old one is removed:
+
+    .NAME.replaced-1764000000000000000-HOST-PROCESS.tmp      the old folder, until it is removed
+
+Between the two renames `published` gives the old one's new name. Where the writer was killed there,
+the next one who asks for the folder renames the old one back.
+
 An object store renames nothing. There, what `atomic_folder` writes to `PATH` becomes a generation
 of it, under a name of its own, and one small object, the pointer, says which generation counts:
 
@@ -15,19 +23,24 @@ a reader asks `published` where the files are:
         with atomic_file(temporary / "model.safetensors") as file:
             save_file(tensors, file)
 
-    folder = published(path)  # `path` itself on a local disk
+    folder = published(path)
     config = read_json(folder / "config.json")
 
 The generation that was replaced is removed as soon as the pointer names another, as a local folder
 is: who is reading it then must begin again. What a killed writer left is named by no pointer, so it
-is never read; the next one who publishes the same path removes it once it is a day old.
+is never read; the next one who publishes the same path, or joins files to it, removes it once it
+was begun a day ago and nothing has been written to it for a day. A younger one may be a living
+writer's: an object store has no locks that end with their process.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,6 +54,7 @@ from corgi_core.io.files import (
     ABANDONED_AFTER,
     HOST,
     is_local,
+    is_running,
     read_json,
     remove_file,
     temporary_beside,
@@ -64,6 +78,7 @@ from corgi_core.io.object_store import (
 )
 
 _TIME = "%Y%m%dT%H%M%S"  # how the names of generations begin, in UTC
+_ASIDE = ".replaced-"  # in the name of a local folder that makes way for its successor
 
 
 @contextmanager
@@ -81,8 +96,7 @@ def atomic_folder(path: Path | UPath) -> Iterator[Path | UPath]:
         yield temporary
         mark_folder(temporary, files_below(temporary))
         check_replaceable(path)  # again: writing may have taken hours
-        remove_folder(path)
-        temporary.replace(str(path))
+        _put_in_place(Path(temporary), Path(str(path)))
 
 
 @contextmanager
@@ -95,8 +109,11 @@ def joining_folder(path: Path | UPath, last: str) -> Iterator[Path | UPath]:
 
     Raises CorgiError, before anything is written, where `path` holds what Corgi did not write.
     """
-    path = published(path)
+    named, path = path, published(path)
     check_replaceable(path)
+    if not is_local(path):
+        for each in {str(named), str(path)}:
+            _remove_abandoned(UPath(each))
     beside = _folder_beside(Path(str(path))) if is_local(path) else _unnamed(UPath(path))
     with beside as temporary:
         yield temporary
@@ -116,11 +133,12 @@ def joining_folder(path: Path | UPath, last: str) -> Iterator[Path | UPath]:
 def published(folder: Path | UPath) -> Path | UPath:
     """Where the files of a folder are that `atomic_folder` may have written.
 
-    That is the folder itself on a local disk, and where an object store has its files in place; one
-    request. Raises CorgiError for a pointer that is no pointer.
+    That is the folder itself on a local disk, unless it is being replaced this moment, and where an
+    object store has its files in place; one request. Raises CorgiError for a pointer that is no
+    pointer.
     """
     if is_local(folder):
-        return folder
+        return folder if folder.exists() else _brought_back(folder)
     try:
         generation = str(read_json(folder / POINTER)["generation"])
     except FileNotFoundError:
@@ -148,7 +166,7 @@ def has_files(folder: Path | UPath) -> bool:
     One request.
     """
     if is_local(folder):
-        return folder.exists()
+        return published(folder).exists()
     return any(name != GENERATIONS for name, _ in entries_of(UPath(folder)))
 
 
@@ -162,6 +180,58 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         remove_folder(temporary)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a folder to `path`; one that is there is set aside before, and removed after it."""
+    aside = path.parent / f".{path.name}{_ASIDE}{time.time_ns()}-{HOST}-{os.getpid()}.tmp"
+    try:
+        while True:
+            with suppress(FileNotFoundError):
+                path.rename(aside)
+            try:
+                temporary.rename(path)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                remove_folder(aside)  # another writer has put its folder in place meanwhile
+    except BaseException:
+        _brought_back(path, aside)
+        raise
+    for replaced in _set_aside(path):
+        if replaced == aside or _is_left_over(replaced):
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _set_aside(path: Path) -> list[Path]:
+    """The folders that writers have set aside for their successors at `path`; the latest last."""
+    named = re.compile(re.escape(f".{path.name}{_ASIDE}") + r"\d+-[0-9a-f]{6}-\d+\.tmp")
+    with suppress(OSError):  # no such folder, or it may not be read
+        return sorted(each for each in path.parent.iterdir() if named.fullmatch(each.name))
+    return []
+
+
+def _brought_back(path: Path | UPath, own: Path | None = None) -> Path | UPath:
+    """The latest folder that was set aside for one that is not at `path`; `path` without one.
+
+    It is renamed back where its writer, as which `own` counts, will put nothing in its place.
+    """
+    for latest in _set_aside(Path(str(path)))[-1:]:
+        if latest == own or _is_left_over(latest):
+            with suppress(OSError):  # another process was quicker, or may write there
+                latest.rename(str(path))
+        if not path.exists() and latest.exists():
+            return type(path)(str(latest))
+    return path
+
+
+def _is_left_over(aside: Path) -> bool:
+    """Whether the process that has set a folder aside is gone."""
+    _, host, process = aside.name.removesuffix(".tmp").rsplit("-", 2)
+    if host == HOST:
+        return not is_running(int(process))
+    return aside.stat().st_ctime < time.time() - ABANDONED_AFTER
 
 
 @contextmanager
@@ -198,16 +268,18 @@ def _new_name(path: UPath) -> UPath:
 
 
 def _remove_replaced(path: UPath, before: UPath) -> None:
-    """Remove what was published `before`, and what killed writers left more than a day ago.
-
-    A younger generation may be another process's, which is still writing it.
-    """
+    """Remove what was published `before`, and what killed writers left more than a day ago."""
     if before.name != path.name:
         remove_below(before)
     for name in files_below(path):
         if name not in (MARKER, POINTER):
             remove_file(path / name)
     remove_file(path / MARKER)  # last, as it says that the others are Corgi's
+    _remove_abandoned(path)
+
+
+def _remove_abandoned(path: UPath) -> None:
+    """Remove the unfinished generations of `path` that their writers have abandoned."""
     present = published(path).name
     for name, _ in entries_of(path / GENERATIONS):
         if name != present and _is_abandoned(path / GENERATIONS / name):
@@ -228,8 +300,10 @@ def remove_folder(path: Path | UPath) -> None:
     if not is_local(path):
         remove_file(path / POINTER)  # first, so that nobody reads half of the rest
         remove_below(UPath(path))
-    elif path.exists():
-        shutil.rmtree(str(path))
+        return
+    for folder in (*_set_aside(Path(str(path))), Path(str(path))):
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def copy_folder(source: Path | UPath, target: Path | UPath) -> None:
@@ -245,7 +319,7 @@ def copy_folder(source: Path | UPath, target: Path | UPath) -> None:
 def local_folder(folder: Path | UPath, write: bool = False) -> Iterator[Path]:
     """Yield `folder` itself where it is local, else a temporary copy; `write` uploads it after."""
     if is_local(folder):
-        yield Path(str(folder))
+        yield Path(str(published(folder)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary)

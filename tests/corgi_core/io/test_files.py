@@ -4,18 +4,17 @@ import os
 import subprocess
 import sys
 import time
-import uuid
 
 import pytest
-from upath import UPath
 
 from corgi_core.io import files, folders
 from corgi_core.io.files import atomic_file, digest_of, read_json, write_json
+from tests.helpers.folders import root_of
 
 
 @pytest.fixture(params=["local", "memory"])
 def root(request, tmp_path):
-    return UPath(tmp_path) if request.param == "local" else UPath(f"memory://{uuid.uuid4().hex}")
+    return root_of(request.param, tmp_path)
 
 
 def test_a_file_appears_whole(root):

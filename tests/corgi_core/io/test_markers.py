@@ -1,24 +1,16 @@
 """What Corgi did not write is never replaced."""
 
-import uuid
-
 import pytest
-from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.folders import atomic_folder, published
+from corgi_core.io.folders import published
 from corgi_core.io.markers import MARKER
+from tests.helpers.folders import root_of, write_folder
 
 
 @pytest.fixture(params=["local", "memory"])
 def root(request, tmp_path):
-    return UPath(tmp_path) if request.param == "local" else UPath(f"memory://{uuid.uuid4().hex}")
-
-
-def write_folder(path, **contents):
-    with atomic_folder(path) as temporary:
-        for name, content in contents.items():
-            (temporary / f"{name}.txt").write_text(content)
+    return root_of(request.param, tmp_path)
 
 
 def test_a_folder_of_others_is_never_replaced(root):

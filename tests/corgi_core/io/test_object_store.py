@@ -148,6 +148,33 @@ def test_a_killed_writer_leaves_what_nobody_reads_and_a_day_later_it_goes(
     assert not [key for key in s3.objects(root.name) if key.endswith("new.json")]
 
 
+@pytest.mark.parametrize("published_first", [True, False])
+def test_what_a_killed_writer_was_joining_goes_a_day_later_with_the_next_that_joins(
+    s3: S3, root: UPath, monkeypatch: pytest.MonkeyPatch, published_first: bool
+) -> None:
+    if published_first:
+        write(root / "set", old="old")
+    else:
+        write_json(root / "set" / "old.json", "old")
+        folders.mark_folder(root / "set", ["old.json"])
+    command = [sys.executable, "-c", WRITER, "joining_folder", str(root / "set")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "written\n"
+        writer.send_signal(signal.SIGKILL)
+
+    def join(name: str) -> bool:
+        """Join a file; whether what the killed writer left is still there."""
+        with joining_folder(root / "set", f"{name}.json") as temporary:
+            write_json(temporary / f"{name}.json", name)
+        return any(key.endswith("new.json") for key in s3.objects(root.name))
+
+    assert join("first")  # it could be a living writer's
+    monkeypatch.setattr(folders, "ABANDONED_AFTER", -1)
+    assert not join("second")
+    assert read(root / "set") == {name: name for name in ("old", "first", "second")}
+
+
 def test_a_writer_killed_before_anything_was_there_leaves_nothing_to_read(s3, root):
     command = [sys.executable, "-c", WRITER, "atomic_folder", str(root / "model")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
