@@ -1,5 +1,6 @@
 """The study of the prior: many small trainings that differ in one thing, and figures of them."""
 
+from contextlib import closing
 from typing import Any
 
 import dagster as dg
@@ -50,13 +51,14 @@ def prior_study(
     study = measure.Study(images, image_embeddings, text_embeddings, preset, folder, compute.device)
     plans = sweeps.plans_of(sweeps.sweeps_of(preset), seed, preset.study.steps[-1])
     measurements = []
-    for found in compute.map(measure.measure_arm, study, plans, f"arms of seed {seed}"):
-        about, *_ = found["training"]
-        identity = digest_of(code_version(context), inputs, found)
-        with mlflow.run(context, f"study-{about['arm']}", identity, inputs, about) as run:
-            for entry in report.metrics_by_step(found):
-                run.log_metrics(entry)
-        measurements.append(found)
+    with closing(compute.map(measure.measure_arm, study, plans, f"arms of seed {seed}")) as arms:
+        for found in arms:
+            about, *_ = found["training"]
+            identity = digest_of(code_version(context), inputs, found)
+            with mlflow.run(context, f"study-{about['arm']}", identity, inputs, about) as run:
+                for entry in report.metrics_by_step(found):
+                    run.log_metrics(entry)
+            measurements.append(found)
     measurements.append(measure.measure_references(study, seed))
     result = Report.joined(measurements)
     return materialized(result, arms=len(plans), samples=table(result.frame("samples")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol, TypeVar
 
 from corgi_core import progress
@@ -15,7 +15,11 @@ Result = TypeVar("Result")
 class Map(Protocol):
     """function(common, item) of every item, in the items' order; `function` can be pickled.
 
-    In this process (`map_here`), or on workers (`Compute.map`).
+    In this process (`map_here`), or on workers (`Compute.map`), which end with the results. Who may
+    not take them all closes them:
+
+        with closing(mapped(function, common, items, what)) as results:
+            for result in results: …
     """
 
     def __call__(
@@ -24,12 +28,12 @@ class Map(Protocol):
         common: Common,
         items: Sequence[Item],
         what: str,
-    ) -> Iterator[Result]:
+    ) -> Generator[Result]:
         """The results; progress is reported as `what`."""
 
 
 def map_here(
     function: Callable[[Common, Item], Result], common: Common, items: Sequence[Item], what: str
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """One item after the other, in this process."""
     yield from progress.track((function(common, item) for item in items), what, len(items))

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -23,7 +23,7 @@ from upath import UPath
 from corgi_core.data.mapped import mapped_arrays
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.errors import CorgiError
-from corgi_core.io.disk_cache import copy_of
+from corgi_core.io.disk_cache import read_copy
 from corgi_core.io.files import (
     atomic_file,
     digest_of,
@@ -172,8 +172,9 @@ class ArrayStore:
         self, shard: str, names: Sequence[str], *, verified: bool = True
     ) -> list[np.ndarray]:
         path, sha256 = self.folder / f"{shard}.safetensors", self.shard_digest(shard)
-        local = Path(str(path)) if is_local(path) else copy_of(UPath(path), sha256)
-        arrays = mapped_arrays(local, sha256 if verified else None)
+        read = partial(mapped_arrays, sha256=sha256 if verified else None)
+        local = is_local(path)
+        arrays = read(Path(str(path))) if local else read_copy(UPath(path), sha256, read)
         self._check_there(arrays, names)
         return [arrays[name] for name in names]
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePath
@@ -163,27 +164,27 @@ class _Gate:
         missing = [name for name in names if there[name] is None]
         if listed.intersection(missing):  # what is there is whole no longer
             remove_file(self.folder / INDEX)
-        looks = self._looks(missing)
         records: list[ShardRecord] = []
         chain, recomputed, done = "", 0, 0  # chain: digest of what the shards before hold
         report("checking images", 0, len(self.raw))
-        for number, name in enumerate(names):
-            record = there.pop(name)
-            look = None
-            if record is None:
-                with muted():  # shards; images are reported here
-                    look = next(looks)
-            elif (record := self._still_true(record, number, chain)) is None:
-                remove_file(self.folder / INDEX)
-                (look,) = self._looks([name])
-            if look is not None:
-                record = self._decided(number, look, sources[name], chain)
-                recomputed += 1
-            assert record is not None
-            records.append(record)
-            chain = digest_of(chain, record.content)
-            done += self.raw.records[name].images
-            report("checking images", done, len(self.raw))
+        with closing(self._looks(missing)) as looks:
+            for number, name in enumerate(names):
+                record = there.pop(name)
+                look = None
+                if record is None:
+                    with muted():  # shards; images are reported here
+                        look = next(looks)
+                elif (record := self._still_true(record, number, chain)) is None:
+                    remove_file(self.folder / INDEX)
+                    (look,) = self._looks([name])
+                if look is not None:
+                    record = self._decided(number, look, sources[name], chain)
+                    recomputed += 1
+                assert record is not None
+                records.append(record)
+                chain = digest_of(chain, record.content)
+                done += self.raw.records[name].images
+                report("checking images", done, len(self.raw))
         if not any(record.images for record in records):
             raise self._nothing_usable()
         write_index(self.folder, records)
@@ -229,7 +230,7 @@ class _Gate:
         write_manifest(self.folder, read_rows(manifest_path(self.folder, name)), record)
         return record
 
-    def _looks(self, names: Sequence[str]) -> Iterator[_Look]:
+    def _looks(self, names: Sequence[str]) -> Generator[_Look]:
         """What is found in each shard by itself; its images are in its tar already."""
         mapped = self.mapped(sum(self.raw.records[name].images for name in names))
         if len(names) < 2:

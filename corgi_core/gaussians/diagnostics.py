@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -52,8 +53,10 @@ def _mean_direction(
 ) -> Tensor:
     """Mean of every encoder's unit vectors, [d] in float64."""
     total = torch.zeros(sum(encoder_dims), dtype=torch.float64)
-    for part in embeddings.parts(_directions, list(encoder_dims), "modality gap", mapped):
-        total += part
+    dims = list(encoder_dims)
+    with closing(embeddings.parts(_directions, dims, "modality gap", mapped)) as parts:
+        for part in parts:
+            total += part
     return total / embeddings.count
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,9 +206,10 @@ def _moments(
     fitting = _Fitting(tuple(encoder_dims), k, centroids, origin)
     sizes = torch.zeros(k, dtype=torch.long)
     first, second = (torch.zeros(k, width, dtype=torch.float64) for _ in range(2))
-    for part in embeddings.parts(_sums, fitting, "fitting Gaussians", mapped):
-        for total, more in zip((sizes, first, second), part, strict=True):
-            total += more
+    with closing(embeddings.parts(_sums, fitting, "fitting Gaussians", mapped)) as parts:
+        for part in parts:
+            for total, more in zip((sizes, first, second), part, strict=True):
+                total += more
     filled = sizes.clamp(min=1)[:, None]
     means, squares = first / filled, second / filled
     empty = sizes == 0

@@ -7,7 +7,8 @@ many workers computed it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, TypeVar
@@ -70,8 +71,8 @@ class EmbeddingStream:
         common: Common,
         what: str,
         mapped: Map = map_here,
-    ) -> Iterator[Result]:
-        """function(common, first, batches) of every part, in order.
+    ) -> Generator[Result]:
+        """function(common, first, batches) of every part, in order; to be closed as a `Map`'s.
 
         `first` is the number of embeddings before the part; the batches are float32 [≤ 4096, d].
 
@@ -95,11 +96,12 @@ class EmbeddingStream:
         else:
             rows = np.arange(self.count)
         sampled, done = np.empty((len(rows), 0), dtype=np.float32), 0
-        for part in filter(len, self.parts(_chosen, rows, what, mapped)):
-            if not done:
-                sampled = np.empty((len(rows), part.shape[1]), dtype=np.float32)
-            sampled[done : done + len(part)] = part
-            done += len(part)
+        with closing(self.parts(_chosen, rows, what, mapped)) as parts:
+            for part in filter(len, parts):
+                if not done:
+                    sampled = np.empty((len(rows), part.shape[1]), dtype=np.float32)
+                sampled[done : done + len(part)] = part
+                done += len(part)
         return sampled
 
     def batches(self, shard: int) -> Batches:

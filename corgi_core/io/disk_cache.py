@@ -3,24 +3,32 @@
 They are in a folder of the system's for temporary files, by the SHA-256 of their content. Where the
 budget is used up, those that were not read for longest are removed. A file that a process has
 mapped stays readable to it.
+
+The processes of a machine share the copies. One of them fetches a file while the others that need
+it wait, and one at a time makes room.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file
-from corgi_core.io.object_store import download_all, store_errors
+from corgi_core.io.locks import exclusive_lock
+from corgi_core.io.object_store import download_all
 from corgi_core.io.scratch import scratch_folder
 
+Read = TypeVar("Read")
 GIGABYTE = 10**9
 budget = 50.0  # gigabytes; set by trainings
 
@@ -30,37 +38,67 @@ def cache_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"corgi-shards-{os.getuid()}"
 
 
-def copy_of(path: UPath, sha256: str) -> Path:
-    """The local copy of a file whose content has that SHA-256; it is made now if it is not there.
+def read_copy(path: UPath, sha256: str, read: Callable[[Path], Read]) -> Read:
+    """What `read` makes of the local copy of a file whose content has that SHA-256.
 
-    It appears whole or not at all, and only where its content is the right one.
+    The copy is made now if it is not there. It appears whole or not at all, and only where its
+    content is the right one. Where another process removes it before it is opened, it is made
+    again.
 
-    Raises CorgiError where the file has another content, or the store cannot be read.
+    Raises CorgiError where the file has another content, or the store cannot be read; and what
+    `read` raises.
     """
     copy = cache_folder() / f"{sha256}{path.suffix}"
-    with suppress(FileNotFoundError):
-        # Read now, so removed last. The time of the last change stays: maps are known by it.
+    while True:
+        if not _noted_as_read(copy):
+            with _lock(sha256[:2], f"{path} is being fetched"):
+                if not _noted_as_read(copy):
+                    _fetch(path, sha256, copy)
+        try:
+            return read(copy)
+        except (CorgiError, FileNotFoundError):
+            if copy.exists():
+                raise
+
+
+def _noted_as_read(copy: Path) -> bool:
+    """Whether the copy is there. It is read now, so it is removed last.
+
+    The time of its last change stays, by which maps are known.
+    """
+    try:
         os.utime(copy, ns=(time.time_ns(), copy.stat().st_mtime_ns))
-        return copy
-    with store_errors(path):
-        size = path.stat().st_size
-    _make_room(size)
-    with atomic_file(copy) as temporary, scratch_folder("corgi-download-") as folder:
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _fetch(path: UPath, sha256: str, copy: Path) -> None:
+    with scratch_folder("corgi-download-") as folder:
         download_all(path.parent, folder, [path.name])
-        with (folder / path.name).open("rb") as file:
+        fetched = folder / path.name
+        with fetched.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 raise CorgiError(
                     f"{path} is damaged: its SHA-256 is wrong", "remove it, and compute it again"
                 )
-        (folder / path.name).replace(temporary)
-    return copy
+        with _lock("room", "another process makes room"):
+            _make_room(fetched.stat().st_size)
+            with atomic_file(copy) as temporary:
+                fetched.replace(temporary)
+
+
+def _lock(name: str, busy: str) -> AbstractContextManager[None]:
+    """A lock among this machine's processes; who holds it ends, so it is waited for."""
+    locks = cache_folder().with_name(f"{cache_folder().name}-locks")
+    return exclusive_lock(locks / f"{name}.lock", busy, patience=math.inf)
 
 
 def _make_room(size: int) -> None:
     """Remove the copies that were not read for longest until there is room for `size` bytes."""
     copies = []
-    for copy in cache_folder().glob("*.*"):
-        with suppress(FileNotFoundError):  # another process was quicker
+    for copy in cache_folder().glob("[!.]*"):  # others are being written
+        with suppress(FileNotFoundError):
             about = copy.stat()
             copies.append((about.st_atime_ns, about.st_size, copy))
     used = sum(each for _, each, _ in copies)

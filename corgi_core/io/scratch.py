@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from corgi_core.io.files import is_running
+from corgi_core.io.files import HOST, is_running
 
 
 def private_folder(prefix: str, parent: Path) -> Path:
-    """A new folder in `parent`, named by `prefix` and this process, which ends with the process."""
-    for left_over in parent.glob(f"{prefix}*"):
-        owner = left_over.name.removeprefix(prefix).partition("-")[0]
-        if owner.isdecimal() and not is_running(int(owner)):
-            shutil.rmtree(left_over, ignore_errors=True)
-    folder = tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent)
+    """A new folder in `parent`, which ends with this process.
+
+    It is named by `prefix`, this machine, this process and a nonce. Those of processes of this
+    machine that are gone are removed; another machine's, where `parent` is shared, are left to it.
+    """
+    named = re.compile(re.escape(f"{prefix}{HOST}-") + r"(\d+)-[0-9a-z_]+")
+    for each in parent.iterdir():
+        owner = named.fullmatch(each.name)
+        if owner and not is_running(int(owner[1])):
+            shutil.rmtree(each, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=f"{prefix}{HOST}-{os.getpid()}-", dir=parent)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 

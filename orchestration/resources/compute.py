@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -223,7 +223,7 @@ class Compute(LocalRay):
         what: str,
         *,
         uses_device: bool = True,
-    ) -> Iterator[Result]:
+    ) -> Generator[Result]:
         """function(common, item) of every item, each on one CPU, in the items' order.
 
         What a dead worker had begun is done again. A few results wait for those before them; then
@@ -239,15 +239,16 @@ class Compute(LocalRay):
 
         Raises:
             CorgiError: workers died or lacked memory again and again at one item.
-            And what `function` raises. When the iterator is closed, the work ends.
+            And what `function` raises. Then, and when the generator is closed, the workers end.
         """
         if self.num_workers == 0:
-            results: Iterator[Result] = (function(common, item) for item in items)
+            results: Generator[Result] = (function(common, item) for item in items)
         else:
             opened = partial(_with_common, function, common)
             gpus = None if uses_device else 0
             results = self._on_workers(opened, items, 1, gpus, lambda item: f"one of the {what}")
-        yield from progress.track(results, what, len(items))
+        with closing(results):
+            yield from progress.track(results, what, len(items))
 
     def map_images(self, images: int) -> Map:
         """`map` on CPUs where so many images are worth Ray's start; else in this process."""
@@ -280,19 +281,15 @@ class Compute(LocalRay):
 
         missing = missing_shards(folder, job.images, job.spec)
         opened = ShardWriter(job, folder).opened
-        written: Iterator[MissingShard] = iter(())
         if self._worth_ray(job, missing):
             gpus = self.gpus_per_worker if job.uses_device else 0
             written = self._on_workers(
                 opened, missing, self.cpus_per_worker, gpus, _name_of_shard, in_order=False
             )
-        elif missing:
-            import torch
-
-            threads = torch.get_num_threads()
-            written = map(opened(str(self.device.here()), threads), missing)
-        report_shards(written, job.images, missing, job.what)
-        del written  # and the models with it
+        else:
+            written = _written_here(opened, str(self.device.here()), missing)
+        with closing(written):
+            report_shards(written, job.images, missing, job.what)
         release_memory()
         return finished_store(folder, job.images, job.spec, missing)
 
@@ -308,7 +305,7 @@ class Compute(LocalRay):
         gpus: float | None,
         name: Callable[[Item], str],
         in_order: bool = True,
-    ) -> Iterator[Result]:
+    ) -> Generator[Result]:
         """The items' results, from workers with so many CPUs and GPUs; None: a CPU's share."""
         import ray
 
@@ -349,6 +346,16 @@ def _explained(failure: Exception, address: str | None) -> Exception:
         f"no Ray cluster answers at {address}",
         "start one there (`ray start --head`), or correct CORGI_RAY_ADDRESS",
     )
+
+
+def _written_here(
+    opened: Opened[MissingShard, MissingShard], device: str, missing: Sequence[MissingShard]
+) -> Generator[MissingShard]:
+    """The shards, each when this process has written it; what they need goes with the last."""
+    import torch
+
+    if missing:
+        yield from map(opened(device, torch.get_num_threads()), missing)
 
 
 def _name_of_shard(shard: MissingShard) -> str:

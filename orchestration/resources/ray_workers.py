@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -109,7 +109,7 @@ def share_among_workers(
     name: Callable[[Item], str],
     patience: float,
     in_order: bool = True,
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """The function's results; one item a worker is under way.
 
     No more than two results a worker are in memory: where one is not taken, no further item is

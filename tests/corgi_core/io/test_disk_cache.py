@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +19,7 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.mapped import mapped_arrays
 from corgi_core.errors import CorgiError
 from corgi_core.io import disk_cache
-from corgi_core.io.disk_cache import cache_folder, copy_of
+from corgi_core.io.disk_cache import cache_folder, read_copy
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +35,10 @@ def remote(name: str, size: int = 100) -> tuple[UPath, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path, hashlib.sha256(content).hexdigest()
+
+
+def copy_of(path: UPath, sha256: str) -> Path:
+    return read_copy(path, sha256, lambda copy: copy)
 
 
 def test_a_file_is_copied_once(cache: Path) -> None:
@@ -55,7 +64,7 @@ def test_another_content_is_refused_and_leaves_nothing(cache: Path) -> None:
     path.write_bytes(b"overwritten")
     with pytest.raises(CorgiError, match=r"memory://cache/a\.bin is damaged"):
         copy_of(path, sha256)
-    assert not list(cache.iterdir())
+    assert not list(cache.glob("*"))
     path.write_bytes(b"a".ljust(100, b"."))
     assert copy_of(path, sha256).exists()
 
@@ -106,3 +115,76 @@ def test_a_remote_store_is_read_through_the_cache(tmp_path: Path, cache: Path) -
     assert store.mapped("00003", "x").tolist() == list(range(9))
     assert store.shard_keys("00001").tolist() == Shards().keys("00001")
     assert list(cache.iterdir())
+
+
+def test_many_that_need_a_file_at_once_fetch_it_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched, all_here, real = [], threading.Barrier(4), disk_cache.download_all
+
+    def download(source: UPath, folder: Path, names: Sequence[str]) -> None:
+        fetched.append(names)
+        real(source, folder, names)
+
+    monkeypatch.setattr(disk_cache, "download_all", download)
+    path, sha256 = remote("a")
+
+    def read(_: int) -> bytes:
+        all_here.wait()
+        return read_copy(path, sha256, Path.read_bytes)
+
+    with ThreadPoolExecutor(4) as readers:
+        assert set(readers.map(read, range(4))) == {path.read_bytes()}
+    assert len(fetched) == 1
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from corgi_core.io import disk_cache
+disk_cache.tempfile.tempdir, sha256 = sys.argv[1:]
+with disk_cache._lock(sha256[:2], "busy"):
+    print("held", flush=True)
+    sys.stdin.readline()
+    disk_cache.cache_folder().mkdir()
+    (disk_cache.cache_folder() / f"{sha256}.bin").write_bytes(b"a".ljust(100, b"."))
+"""
+
+
+def test_what_another_process_is_fetching_is_waited_for(cache: Path) -> None:
+    path, sha256 = remote("a")
+    path.unlink()  # so that nobody else can fetch it
+    command = [sys.executable, "-c", HOLDER, str(cache.parent), sha256]
+    with (
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as holder,
+        ThreadPoolExecutor(1) as reader,
+    ):
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        reading = reader.submit(read_copy, path, sha256, Path.read_bytes)
+        with pytest.raises(TimeoutError):
+            reading.result(timeout=0.3)
+        holder.communicate("\n")
+        assert reading.result(timeout=60) == b"a".ljust(100, b".")
+
+
+def test_what_another_removes_before_it_is_opened_is_fetched_again(cache: Path) -> None:
+    path, sha256 = remote("a")
+    removed = []
+
+    def read(copy: Path) -> bytes:
+        if not removed:
+            removed.append(copy)
+            copy.unlink()
+        return copy.read_bytes()
+
+    assert read_copy(path, sha256, read) == path.read_bytes()
+
+
+def test_what_is_being_written_makes_no_room(cache: Path) -> None:
+    cache.mkdir()
+    (cache / ".x.bin.abcdef-1-00000001.tmp").write_bytes(b"." * 200)
+    copy_of(*remote("a"))
+    assert (cache / ".x.bin.abcdef-1-00000001.tmp").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,6 +214,34 @@ def test_results_come_in_order_and_nothing_is_begun_that_nobody_takes(tmp_path: 
     workers = 2
     assert len(list(tmp_path.iterdir())) <= 1 + ray_workers.WINDOW * workers
     assert list(results) == list(range(1, 20))
+
+
+def arrays_of(numbers: Numbers, folder: Path) -> object:
+    return ON_RAY.arrays(numbers, folder / "store")
+
+
+def gate_of(numbers: Numbers, folder: Path) -> object:
+    settings = load_preset("emoji-small").preset.data
+    return gate(numbers.images, folder / "gated", settings, ON_RAY.map_images)
+
+
+@pytest.mark.parametrize("work", [arrays_of, gate_of])
+def test_no_worker_is_left_where_its_results_are_taken_no_further(
+    numbers: Numbers, tmp_path: Path, work: Callable[[Numbers, Path], object]
+) -> None:
+    """A listener fails at the first results; the failure, with all its frames, is still there."""
+
+    def fail(what: str, done: int, total: int) -> None:
+        if done:
+            raise RuntimeError("the listener has failed")
+
+    with progress.listening(fail), pytest.raises(RuntimeError, match="listener") as failure:
+        work(numbers, tmp_path)
+    gone_by = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != 2 and time.monotonic() < gone_by:
+        time.sleep(0.05)
+    assert ray.available_resources().get("CPU") == 2
+    assert failure.value
 
 
 def test_an_item_for_which_memory_is_lacking_again_and_again_is_named(tmp_path: Path) -> None:
