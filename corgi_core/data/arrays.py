@@ -37,6 +37,7 @@ from corgi_core.io.files import (
 )
 from corgi_core.io.folders import copy_folder, published
 from corgi_core.io.markers import check_replaceable, files_below, mark_folder
+from corgi_core.io.read_errors import explained_read_error
 from corgi_core.progress import report
 
 INDEX = "index.json"
@@ -213,6 +214,10 @@ class ArrayStore:
             content = read_bytes(path)
         except FileNotFoundError as error:
             raise CorgiError(f"{path} is not there any more", _REMEDY) from error
+        except OSError as error:
+            if (explained := explained_read_error(error, path)) is not None:
+                raise explained from error
+            raise
         if hashlib.sha256(content).hexdigest() != self._index["shards"][shard]["sha256"]:
             raise CorgiError(f"{path} is damaged: its SHA-256 is wrong", _REMEDY)
         arrays = safetensors.numpy.load(content)

@@ -37,6 +37,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, is_local, read_json, write_json
 from corgi_core.io.folders import atomic_folder, copy_folder, published
 from corgi_core.io.markers import check_replaceable
+from corgi_core.io.read_errors import explained_read_error
 
 FORMAT = 2  # raised when a dataset's files change; before 2 there was one manifest.parquet
 INDEX = "dataset.json"
@@ -230,7 +231,9 @@ class Dataset:
         for key, found in zip(keys, read_members(path, names, ranges), strict=True):
             yield key, *found
 
-    def _damaged(self, path: Path | UPath, why: object) -> CorgiError:
+    def _damaged(self, path: Path | UPath, why: Exception | str) -> CorgiError:
+        if isinstance(why, Exception) and (explained := explained_read_error(why, path)):
+            return explained
         reason = (isinstance(why, OSError) and why.strerror) or why
         return CorgiError(
             f"{path} is missing or damaged ({reason})",

@@ -40,6 +40,7 @@ from corgi_core.io.files import digest_of, is_local, remove_file
 from corgi_core.io.folders import joining_folder
 from corgi_core.io.locks import exclusive_lock
 from corgi_core.io.markers import files_below
+from corgi_core.io.read_errors import explained_read_error, is_no_fault_of_the_file
 from corgi_core.progress import track
 
 
@@ -282,8 +283,11 @@ def _read(
             elif skipped is not None and counts(found):
                 skipped.add(*(_valid(value) for value in astuple(found)))
     except OSError as error:
+        where = _valid(str(error.filename or path))
+        if is_no_fault_of_the_file(error) and (said := explained_read_error(error, where)):
+            raise said from error
         raise CorgiError(
-            f"cannot read {_valid(str(error.filename or path))}: {error.strerror or error}",
+            f"cannot read {where}: {error.strerror or error}",
             "check that it is there and that you may read it",
         ) from error
 

@@ -17,6 +17,7 @@ from upath import UPath
 
 from corgi_core.data.parquet import Row, opened, write_table
 from corgi_core.io.files import digest_of, digest_of_file
+from corgi_core.io.read_errors import explained_read_error
 
 MANIFEST = pa.schema(
     [
@@ -145,10 +146,15 @@ def write_manifest(folder: Path | UPath, rows: list[Row], record: ShardRecord) -
 
 
 def read_record(folder: Path | UPath, shard: str) -> ShardRecord | None:
-    """The record in a shard's manifest; None where there is no manifest of this version."""
+    """The record in a shard's manifest; None where there is no manifest of this version.
+
+    Raises CorgiError where there may be one, and it cannot be read.
+    """
     try:
         with opened(manifest_path(folder, shard)) as file:
             metadata = pq.read_schema(file).metadata or {}
         return ShardRecord.from_json(json.loads(metadata[_RECORD]))
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        if (explained := explained_read_error(error, manifest_path(folder, shard))) is not None:
+            raise explained from error
         return None

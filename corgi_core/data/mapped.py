@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from corgi_core.errors import CorgiError
+from corgi_core.io.read_errors import explained_read_error
 
 
 def _limit_of_maps() -> int:
@@ -52,10 +53,7 @@ def mapped_arrays(path: Path, sha256: str | None) -> Mapping[str, np.ndarray]:
     except FileNotFoundError as error:
         raise CorgiError(f"{path} is not there any more", "compute the arrays again") from error
     except OSError as error:
-        raise CorgiError(
-            f"{path} cannot be read ({error.strerror or error})",
-            "let this user read it, and look for a failing disk or too many open files",
-        ) from error
+        raise explained_read_error(error, path) or _damaged(path, str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, str(error)) from error
 

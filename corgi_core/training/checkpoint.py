@@ -22,6 +22,7 @@ from upath import UPath
 
 from corgi_core.io.files import digest_of_file, read_json, write_json
 from corgi_core.io.folders import atomic_folder, remove_folder
+from corgi_core.io.read_errors import explained_read_error
 
 CHECKPOINTS = 2  # that stay on disk
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what it is noticed by
@@ -58,13 +59,18 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest undamaged checkpoint under `folder`, or None; logs those that are damaged."""
+    """The newest undamaged checkpoint under `folder`, or None; logs those that are damaged.
+
+    Raises CorgiError for one that may be whole and cannot be read: the run would go on before it.
+    """
     for path in checkpoints_of(folder):
         try:
             state = checked_state(path)
             parts = {Path(name).stem: load_file(path / name) for name in state.pop("sha256")}
             return Checkpoint(step_of(path), parts, state)
         except DAMAGE as damage:
+            if (explained := explained_read_error(damage, path)) is not None:
+                raise explained from damage
             log.warning("checkpoint %s is damaged (%s); the one before it is used", path, damage)
     return None
 

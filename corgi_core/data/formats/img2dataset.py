@@ -28,6 +28,7 @@ from corgi_core.data.formats.walk import is_wanted
 from corgi_core.data.formats.webdataset_shards import TarReader, shards_at, tar_name
 from corgi_core.data.shards import Sample
 from corgi_core.errors import CorgiError
+from corgi_core.io.read_errors import is_no_fault_of_the_file
 
 SUCCESS = "success"
 _ABOUT_A_TAR = re.compile(r"(?:.+/)?\d+(\.parquet|_stats\.json)")
@@ -67,6 +68,8 @@ def read(
                 else:
                     yield found
         except (CorgiError, OSError) as error:
+            if is_no_fault_of_the_file(error):
+                raise
             lost = [key for key, row in rows.items() if row.status == SUCCESS]
             for key in lost:
                 del rows[key]
@@ -138,6 +141,8 @@ def _read_rows(
                         captions_in(record[captions]) if captions else Captions(None),
                     )
     except (CorgiError, OSError) as error:
+        if is_no_fault_of_the_file(error):
+            raise
         yield Skipped(name, "a Parquet that cannot be read", str(error))
 
 

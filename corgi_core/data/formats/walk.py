@@ -15,6 +15,7 @@ from corgi_core.data.formats.names import suffix_of
 from corgi_core.io.files import is_local
 from corgi_core.io.markers import is_marked
 from corgi_core.io.object_store import names_below
+from corgi_core.io.read_errors import is_no_fault_of_the_file
 
 Files = dict[str, Path | UPath]  # by their path below the folder, with "/" between its parts
 # of archivers, file servers, Python and Windows
@@ -98,10 +99,15 @@ def files_below(root: Path | UPath) -> tuple[Files, list[Skipped]]:
 
 
 def content_of(name: str, file: Path | UPath) -> bytes | Skipped:
-    """The bytes of a file, or why they cannot be read; `name` is its path below the data's root."""
+    """The bytes of a file, or why they cannot be read; `name` is its path below the data's root.
+
+    Raises OSError where no other file could be read either, so that none is passed over for it.
+    """
     try:
         return file.read_bytes()
     except OSError as error:
+        if is_no_fault_of_the_file(error):
+            raise
         return Skipped(name, UNREADABLE, error.strerror or str(error))
 
 

@@ -40,6 +40,7 @@ from corgi_core.data.formats.walk import files_below, is_wanted
 from corgi_core.data.shards import Origin, Sample, split_name
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import is_local
+from corgi_core.io.read_errors import is_no_fault_of_the_file
 
 _TAR = re.compile(r".+\.(tar|tgz|tar\.(gz|bz2|xz))", re.IGNORECASE)
 _COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
@@ -84,7 +85,7 @@ def read(
             yield from tars.samples(folder, shard)
         except (TornTarError, OSError) as error:
             full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            if full or len(shards) == 1:
+            if full or len(shards) == 1 or is_no_fault_of_the_file(error):
                 raise
             torn = isinstance(error, TornTarError)
             yield Skipped(name, NOT_WHOLE if torn else UNREADABLE, str(error))
