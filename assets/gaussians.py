@@ -4,16 +4,18 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.metadata import OWNERS, materialized, training_metadata
+from assets.metadata import OWNERS, materialized
 from assets.versions import decided_by
-from corgi_core.config import clusters_of, is_learned
-from orchestration.resources.artifacts import ArrayStore, Dataset, GaussianBank
+from corgi_core.config import clusters_of
+from orchestration.resources.artifacts import ArrayStore, Dataset, FolderBacked, GaussianBank
 from orchestration.resources.compute import Compute
-from orchestration.resources.trainer import DEVICE, Trainer
+from orchestration.resources.trainer import DEVICE, Trained, Trainer
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
+    from corgi_core.data.keys import KeySet
     from corgi_core.gaussians.fit import BankFit
+    from corgi_core.gaussians.learned import LearnedBank
 
 PASSED_OVER = 100  # embeddings, in the time in which one image is embedded
 
@@ -21,9 +23,9 @@ PASSED_OVER = 100  # embeddings, in the time in which one image is embedded
 @dg.asset(
     group_name="gaussians",
     owners=OWNERS,
-    kinds={"faiss", "pytorch", "ray", "mlflow"},
+    kinds={"faiss", "pytorch", "ray"},
     pool=DEVICE,
-    metadata=decided_by("gaussians", "seed", revision=6, partitions="variants"),
+    metadata=decided_by("gaussians", "seed", revision=7, partitions="variants"),
 )
 def gaussian_bank(
     context: dg.AssetExecutionContext,
@@ -32,16 +34,14 @@ def gaussian_bank(
     text_embeddings: ArrayStore,
     workspace: Workspace,
     compute: Compute,
-    trainer: Trainer,
 ) -> dg.MaterializeResult[GaussianBank]:
     """Fit k Gaussians to the training images' embeddings; N(0, I) for the baseline.
 
-    A learned bank starts from the fitted one and goes on by equation (5), on all captioned
-    training images. It is shared by the caption subsets, so a prior that reads 10 % of the captions
-    has a learned bank that knows all of them; fitted banks know none.
+    It knows no caption, so the caption subsets share it. A prior whose bank is learned starts from
+    this one, see `learned_bank`.
     """
     from corgi_core.gaussians import bank as banks
-    from corgi_core.gaussians import diagnostics, fit, learned
+    from corgi_core.gaussians import diagnostics, fit
     from corgi_core.gaussians.stream import EmbeddingStream
 
     variant, chosen = context.partition_key, workspace.preset.gaussians
@@ -55,17 +55,6 @@ def gaussian_bank(
     else:
         bank, fitted = fit.fit_bank(training, k, encoder_dims, chosen, seed, mapped)
         metadata |= fit_metadata(fitted)
-    if is_learned(variant):
-        from corgi_core.data.keys import SplitKeys
-
-        task = learned.BankTask(
-            chosen, image_embeddings, text_embeddings,
-            SplitKeys(images, "train"), SplitKeys(images, "test"), bank,
-        )  # fmt: skip
-        inputs = {"image_embeddings": image_embeddings, "text_embeddings": text_embeddings}
-        trained = trainer.train(context, task, chosen.learning, f"bank-{variant}", inputs)
-        bank = trained.model.to_bank()
-        metadata |= training_metadata(trained)
     every_image = EmbeddingStream.of_store(image_embeddings, "image")
     every_text = EmbeddingStream.of_store(text_embeddings, "text")
     return materialized(
@@ -79,6 +68,34 @@ def gaussian_bank(
         modality_gap=diagnostics.modality_gap(every_image, every_text, encoder_dims, mapped),
         **metadata,
     )
+
+
+def learned_bank(
+    context: dg.AssetExecutionContext,
+    fitted: GaussianBank,
+    captioned: "KeySet",
+    images: Dataset,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    name: str,
+    workspace: Workspace,
+    trainer: Trainer,
+) -> "Trained[LearnedBank]":
+    """Learn a bank by equation (5) from the captions of a caption subset, and no others.
+
+    It starts from the fitted bank, which knows none. The run is called `name`.
+    """
+    from corgi_core.data.keys import SplitKeys
+    from corgi_core.gaussians.learned import BankTask
+
+    settings, test = workspace.preset.gaussians, SplitKeys(images, "test")
+    task = BankTask(settings, image_embeddings, text_embeddings, captioned, test, fitted)
+    inputs: dict[str, FolderBacked] = {
+        "image_embeddings": image_embeddings,
+        "text_embeddings": text_embeddings,
+        "gaussian_bank": fitted,
+    }
+    return trainer.train(context, task, settings.learning, name, inputs)
 
 
 def fit_metadata(fitted: "BankFit") -> dict[str, Any]:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.metadata import OWNERS, materialized, training_metadata, trainings_metadata
+from assets.gaussians import learned_bank
+from assets.metadata import OWNERS, materialized, trainings_metadata
 from assets.versions import decided_by
+from corgi_core.config import is_learned
 from orchestration.partitions import (
     CAPTIONED,
     COMPARISON,
@@ -38,7 +40,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
     owners=OWNERS,
     kinds=KINDS,
     pool=DEVICE,
-    metadata=decided_by("prior", revision=7, partitions="priors"),
+    metadata=decided_by("prior", "gaussians", revision=8, partitions="priors"),
 )
 def prior(
     context: dg.AssetExecutionContext,
@@ -53,20 +55,27 @@ def prior(
     """Caption → CLIP image embedding by (shifted) diffusion.
 
     Baseline and shifted priors have the same data, network, steps and seed; the bank of Gaussians
-    alone differs.
+    alone differs. A learned bank is learned first, from the captions that the prior reads.
     """
     from corgi_core.data.keys import SplitKeys
     from corgi_core.prior.model import PriorModel as Model
     from corgi_core.prior.task import PriorTask
 
     settings, (variant, subset) = workspace.preset.prior, prior_of(context.partition_key)
+    captioned, learned = caption_subset.of(images), {}
+    if is_learned(variant):
+        learned["bank"] = learned_bank(
+            context, gaussian_bank, captioned, images, image_embeddings, text_embeddings,
+            f"bank-{variant}-{_percent(subset)}", workspace, trainer,
+        )  # fmt: skip
+    bank = learned["bank"].model.to_bank() if learned else gaussian_bank
     task = PriorTask(
         settings=settings,
         images=image_embeddings,
         texts=text_embeddings,
-        captioned=caption_subset.of(images),
+        captioned=captioned,
         test_keys=SplitKeys(images, "test"),
-        bank=gaussian_bank,
+        bank=bank,
     )
     inputs: dict[str, FolderBacked] = {
         "image_embeddings": image_embeddings,
@@ -76,8 +85,8 @@ def prior(
     }
     name = f"prior-{variant}-{_percent(subset)}"
     trained = trainer.train(context, task, settings.training, name, inputs)
-    model = Model(trained.model, gaussian_bank, settings, text_embeddings.spec, trained.card)
-    return materialized(model, captions=task.rows, **training_metadata(trained))
+    model = Model(trained.model, bank, settings, text_embeddings.spec, trained.card)
+    return materialized(model, captions=task.rows, **trainings_metadata({**learned, "": trained}))
 
 
 @dg.asset(

@@ -243,18 +243,6 @@ class ArrayStore:
             )
         return np.array([row for key in wanted for row in self._rows[key]], dtype=np.int64)
 
-    def rows_among(self, keys: Iterable[str]) -> np.ndarray:
-        """The rows, [n] of int64, whose key is one of `keys`, in the store's order."""
-        return np.flatnonzero(np.isin(self.keys, list(keys)))
-
-    def first_rows_among(self, keys: Iterable[str]) -> np.ndarray:
-        """The first row, [n] of int64, of each key that is one of `keys`, in the store's order.
-
-        Of captions these are the ones that represent their images (`caption_of`).
-        """
-        rows = self.rows_among(keys)
-        return rows[np.sort(np.unique(self.keys[rows], return_index=True)[1])]
-
     @cached_property
     def _rows(self) -> dict[str, list[int]]:
         rows: dict[str, list[int]] = {}

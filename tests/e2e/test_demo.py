@@ -79,7 +79,8 @@ def held_out(workspace):
     captions = set(rows.loc[(rows["split"] == "test") & rows["captions"].notna(), "key"])
     texts = ArrayStore.load(storage / "text_embeddings")
     embeddings = ArrayStore.load(storage / "image_embeddings")
-    rows = texts.first_rows_among(captions)
+    _, firsts = np.unique(texts.keys, return_index=True)
+    rows = np.sort(firsts[np.isin(texts.keys[firsts], list(captions))])
     stored = texts.read_ragged("tokens")
     each = [stored.values[stored.offsets[row] : stored.offsets[row + 1]] for row in rows]
     tokens = pad_sequence([torch.from_numpy(vectors) for vectors in each], batch_first=True)
