@@ -96,6 +96,8 @@ class ModelIndex:
                 for part, by_alias in content["models"].items()
             }
             return cls(content["workspace"], TextEncoderName(**content["text_encoder"]), models)
+        except CorgiError:  # of another format
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorgiError(
                 f"{path} is damaged ({error})", "materialise registered_models again"

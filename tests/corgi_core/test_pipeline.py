@@ -430,9 +430,13 @@ def test_what_is_not_registered_is_said(pipeline, home, tmp_path):
     pipeline.decoder.save(tmp_path / "home" / "mlflow" / "artifacts" / "decoder-gan")
     with pytest.raises(CorgiError, match="holds the model"):
         CorgiPipeline.from_pretrained("emoji@gan", home=tmp_path / "home")
-    (tmp_path / "home" / "emoji" / "models.json").write_text('{"format": 1}')
-    with pytest.raises(CorgiError, match="is damaged"):
-        CorgiPipeline.from_pretrained("emoji", home=tmp_path / "home")
+    for written, problem in (
+        ('{"format": 2}', "is damaged"),
+        ('{"format": 1}', "has the format 1"),
+    ):
+        (tmp_path / "home" / "emoji" / "models.json").write_text(written)
+        with pytest.raises(CorgiError, match=problem):
+            CorgiPipeline.from_pretrained("emoji", home=tmp_path / "home")
 
 
 # Devices
