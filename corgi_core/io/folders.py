@@ -96,7 +96,7 @@ def atomic_folder(path: Path | UPath) -> Iterator[Path | UPath]:
         yield temporary
         mark_folder(temporary, files_below(temporary))
         check_replaceable(path)  # again: writing may have taken hours
-        _put_in_place(Path(temporary), Path(str(path)))
+        _replace_folder(Path(temporary), Path(str(path)))
 
 
 @contextmanager
@@ -182,7 +182,7 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         remove_folder(temporary)
 
 
-def _put_in_place(temporary: Path, path: Path) -> None:
+def _replace_folder(temporary: Path, path: Path) -> None:
     """Rename a folder to `path`; one that is there is set aside before, and removed after it."""
     aside = path.parent / f".{path.name}{_ASIDE}{time.time_ns()}-{HOST}-{os.getpid()}.tmp"
     try:
