@@ -10,10 +10,6 @@ from orchestration.resources.artifacts import ArrayStore, Dataset
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pandas as pd
-
     from corgi_core.data.expectations import SuiteResult
 
 
@@ -45,7 +41,7 @@ def images_suffice_for_the_preset(images: Dataset, workspace: Workspace) -> dg.A
 @dg.asset_check(asset="image_embeddings", blocking=True)
 def image_embeddings_meet_expectations(image_embeddings: ArrayStore) -> dg.AssetCheckResult:
     """Every image embedding is finite, of the recorded width, and neither zero nor huge."""
-    from corgi_core.data.expectations import check_embeddings
+    from corgi_core.data.expectations import check_embeddings, embedding_statistics
 
     return _outcome(check_embeddings(embedding_statistics(image_embeddings, "image")))
 
@@ -53,27 +49,9 @@ def image_embeddings_meet_expectations(image_embeddings: ArrayStore) -> dg.Asset
 @dg.asset_check(asset="text_embeddings", blocking=True)
 def text_embeddings_meet_expectations(text_embeddings: ArrayStore) -> dg.AssetCheckResult:
     """Every caption embedding is finite, of the recorded width, and neither zero nor huge."""
-    from corgi_core.data.expectations import check_embeddings
+    from corgi_core.data.expectations import check_embeddings, embedding_statistics
 
     return _outcome(check_embeddings(embedding_statistics(text_embeddings, "text")))
-
-
-def embedding_statistics(store: ArrayStore, array: str) -> "Iterator[pd.DataFrame]":
-    """Columns key, norm, finite and width of the store's embeddings, a row each, by shard."""
-    import numpy as np
-    import pandas as pd
-
-    for shard in store.shards:
-        keys, stored = store.read_with_keys(shard, array)
-        embeddings = stored.astype(np.float32)
-        yield pd.DataFrame(
-            {
-                "key": keys,
-                "norm": np.linalg.norm(embeddings, axis=1),
-                "finite": np.isfinite(embeddings).all(axis=1),
-                "width": embeddings.shape[1],
-            }
-        )
 
 
 def _outcome(result: "SuiteResult") -> dg.AssetCheckResult:

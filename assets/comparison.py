@@ -7,7 +7,8 @@ import dagster as dg
 
 from assets.embeddings import CLIP
 from assets.evaluation import MODELS_THERE, comparable, prior_versions
-from assets.metadata import OWNERS, link, materialized, picture
+from assets.metadata import OWNERS, link, materialized
+from assets.pictures import picture
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
 from corgi_core.data.revisions import EVALUATION_JOBS

@@ -2,7 +2,13 @@
 
 import dagster as dg
 
-from assets.metadata import OWNERS, materialized, table
+from assets.metadata import (
+    OWNERS,
+    array_metadata,
+    gated_metadata,
+    materialized,
+    raw_metadata,
+)
 from assets.versions import decided_by
 from corgi_core.data.revisions import GATE_REVISION, INGEST_REVISION, PIXELS_REVISION
 from orchestration.resources.artifacts import ArrayStore, Dataset
@@ -28,25 +34,14 @@ def raw_images(
     Data that `corgi ingest PATH` or DVC brought are used unchanged; otherwise the preset's own
     source is read.
     """
-    from corgi_core.data import dataset, ingest, skipped
+    from corgi_core.data import dataset, ingest
 
     path, preset = workspace.path(context), workspace.preset
     if workspace.own_dataset or dvc.up_to_date(INGEST):
         raw = dataset.Dataset.load(path)
     else:
         raw = ingest.ingest(preset.data.source, None, path, preset.data, preset.seed, replaced=True)
-    passed_over = skipped.by_reason(ingest.iter_skipped(raw))
-    counts = raw.counts
-    return materialized(
-        raw,
-        version=dvc.commit(INGEST),
-        images=len(raw),
-        captioned=int(counts["captioned"].sum()),
-        shards=len(raw.shards),
-        passed_over=int(passed_over["files"].sum()),
-        passed_over_by_reason=table(passed_over[["reason", "files"]]),
-        sources=table(counts[["source", "split", "images"]]),
-    )
+    return materialized(raw, version=dvc.commit(INGEST), **raw_metadata(raw))
 
 
 @dg.asset(
@@ -75,17 +70,7 @@ def images(
     else:
         gated = quality.gate(raw_images, path, workspace.preset.data, compute.map_images)
         dvc.commit(GATE)
-    (actions, quarantine), counts = quality.quarantine_summary(gated), gated.counts
-    return materialized(
-        gated,
-        images=len(gated),
-        shards=len(gated.shards),
-        shards_computed=gated.recomputed,
-        quarantined=actions["quarantined"],
-        normalised=actions["normalised"],
-        quarantine=table(quarantine),
-        splits=table(counts[["split", "images"]].groupby("split").sum().reset_index()),
-    )
+    return materialized(gated, **gated_metadata(gated))
 
 
 @dg.asset(
@@ -101,9 +86,16 @@ def pixels(
 
     Decoders of smaller images scale them down. Only missing shards are computed.
     """
+    return squares(context, images, workspace, compute)
+
+
+def squares(
+    context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute
+) -> dg.MaterializeResult[ArrayStore]:
+    """The images as squares of the preset's size and framing, in the asset's own folder."""
     from corgi_core.data.pixels import Pixels
 
     size, framing = workspace.preset.image_size, workspace.preset.framing
     assert size is not None
     store = compute.arrays(Pixels(images, size, framing), workspace.path(context))
-    return materialized(store, images=len(store), shards_computed=store.recomputed, **store.spec)
+    return materialized(store, **array_metadata(store))

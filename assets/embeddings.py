@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.metadata import OWNERS, materialized
+from assets.metadata import OWNERS, array_metadata, materialized
 from assets.versions import decided_by
 from corgi_core.data.revisions import IMAGE_EMBEDDING_REVISION, TEXT_EMBEDDING_REVISION
 from orchestration.resources.artifacts import ArrayStore, Dataset
@@ -31,12 +31,7 @@ def image_embeddings(
     compute: Compute,
 ) -> dg.MaterializeResult[ArrayStore]:
     """One row an image, each encoder's output scaled to norm √d_b; only missing shards computed."""
-    from corgi_core.encoders.embed import ImageEmbedding
-
-    precision = workspace.preset.inference_precision
-    job = ImageEmbedding(images, pixels, workspace.path_of(CLIP), precision=precision)
-    store = compute.arrays(job, workspace.path(context))
-    return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)
+    return embedded_images(context, images, pixels, workspace, compute)
 
 
 @dg.asset(
@@ -57,6 +52,29 @@ def text_embeddings(
 
     With `text_features: online` the captions themselves instead of their tokens.
     """
+    return embedded_captions(context, images, workspace, compute)
+
+
+def embedded_images(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    pixels: ArrayStore,
+    workspace: Workspace,
+    compute: Compute,
+) -> dg.MaterializeResult[ArrayStore]:
+    """The images' CLIP embeddings, in the asset's own folder."""
+    from corgi_core.encoders.embed import ImageEmbedding
+
+    precision = workspace.preset.inference_precision
+    job = ImageEmbedding(images, pixels, workspace.path_of(CLIP), precision=precision)
+    store = compute.arrays(job, workspace.path(context))
+    return materialized(store, **array_metadata(store))
+
+
+def embedded_captions(
+    context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute
+) -> dg.MaterializeResult[ArrayStore]:
+    """The captions' CLIP embeddings and tokens, in the asset's own folder."""
     from corgi_core.encoders.embed import TextEmbedding
 
     encoders, precision = workspace.preset.encoders, workspace.preset.inference_precision
@@ -65,4 +83,4 @@ def text_embeddings(
         workspace.preset.text_features, precision=precision,
     )  # fmt: skip
     store = compute.arrays(job, workspace.path(context))
-    return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)
+    return materialized(store, **array_metadata(store))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.embeddings import CLIP
-from assets.metadata import OWNERS, link, materialized, picture, table
+from assets.metadata import OWNERS, link, materialized, table
+from assets.pictures import picture
 from assets.versions import PRESETS_DECODER, decided_by
 from corgi_core.data.revisions import EVALUATION_JOBS
 from corgi_core.io.files import digest_of, digest_of_file

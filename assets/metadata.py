@@ -1,22 +1,18 @@
-"""What people see of an asset in Dagster: numbers, tables, pictures inline, links."""
+"""What people see of an asset in Dagster: numbers, tables, links, and pictures (`pictures`)."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping
-from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
-from orchestration.resources.artifacts import FolderBacked
+from assets.pictures import loss_curve, picture, thumbnails
+from orchestration.resources.artifacts import ArrayStore, Dataset, FolderBacked, Overlap
 from orchestration.resources.trainer import Trained
 
 if TYPE_CHECKING:
     import pandas as pd
-    from PIL.Image import Image
 
 A = TypeVar("A", bound=FolderBacked)
 OWNERS = ["team:corgi"]
@@ -52,19 +48,55 @@ def _plain(value: Any) -> str | int | float | bool | None:
     return plain if isinstance(plain, str | int | float | bool | None) else str(plain)
 
 
-def picture(image: Image) -> dg.MarkdownMetadataValue:
-    """An inline picture."""
-    content = BytesIO()
-    image.save(content, format="PNG", optimize=True)
-    encoded = base64.b64encode(content.getvalue()).decode()
-    return dg.MetadataValue.md(f"![picture](data:image/png;base64,{encoded})")
-
-
 def link(url: str | None) -> dg.UrlMetadataValue | dg.TextMetadataValue:
     """The MLflow run's page, or why there is none."""
     if url is None:
         return dg.MetadataValue.text("MLflow does not answer; the run is stored and sent later")
     return dg.MetadataValue.url(url)
+
+
+def raw_metadata(raw: Dataset) -> dict[str, Any]:
+    """Of a dataset as its source has it: sizes, sources, and the files that were passed over."""
+    from corgi_core.data.ingest import iter_skipped
+    from corgi_core.data.skipped import by_reason
+
+    counts, passed_over = raw.counts, by_reason(iter_skipped(raw))
+    return {
+        "images": len(raw),
+        "captioned": int(counts["captioned"].sum()),
+        "shards": len(raw.shards),
+        "passed_over": int(passed_over["files"].sum()),
+        "passed_over_by_reason": table(passed_over[["reason", "files"]]),
+        "sources": table(counts[["source", "split", "images"]]),
+    }
+
+
+def gated_metadata(gated: Dataset) -> dict[str, Any]:
+    """Of a dataset behind the quality gate: its first images, sizes, and what was left out."""
+    from corgi_core.data.quality import quarantine_summary
+
+    actions, quarantine = quarantine_summary(gated)
+    splits = gated.counts[["split", "images"]].groupby("split").sum().reset_index()
+    return {
+        "thumbnails": thumbnails(gated),
+        "images": len(gated),
+        "shards": len(gated.shards),
+        "shards_computed": gated.recomputed,
+        "quarantined": actions["quarantined"],
+        "normalised": actions["normalised"],
+        "quarantine": table(quarantine),
+        "splits": table(splits),
+    }
+
+
+def array_metadata(store: ArrayStore) -> dict[str, Any]:
+    """Of arrays: how many rows, how many shards were missing, and what the arrays are."""
+    return {"rows": len(store), "shards_computed": store.recomputed, **store.spec}
+
+
+def overlap_metadata(overlap: Overlap) -> dict[str, Any]:
+    """How many images are in both datasets, and which."""
+    return {**overlap.counts, "examples": table(overlap.pairs)}
 
 
 def training_metadata(trained: Trained[Any]) -> dict[str, Any]:
@@ -88,20 +120,3 @@ def trainings_metadata(trained: Mapping[str, Trained[Any]]) -> dict[str, Any]:
         for part, each in trained.items()
         for key, value in training_metadata(each).items()
     }
-
-
-def loss_curve(metrics_log: Path) -> Image:
-    """Loss over the steps, and the learning rate below it, from a training's metrics log."""
-    from matplotlib.figure import Figure
-
-    from corgi_core.io.pictures import rendered
-
-    entries = [json.loads(line) for line in metrics_log.read_text(encoding="utf-8").splitlines()]
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
-    panels = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    for panel, name in zip(panels, ("loss", "learning_rate"), strict=True):
-        points = [(entry["step"], entry[name]) for entry in entries if name in entry]
-        panel.plot(*zip(*points, strict=True) if points else ((), ()), linewidth=1)
-        panel.set_ylabel(name.replace("_", " "))
-    panels[-1].set_xlabel("step")
-    return rendered(figure, dpi=90)

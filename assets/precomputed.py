@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.clip import trained_ensemble
 from assets.evaluation import PRIORS_THERE, evaluated
-from assets.metadata import OWNERS, materialized
+from assets.metadata import OWNERS, array_metadata, materialized
 from assets.registry import registered
 from assets.versions import decided_by
 from corgi_core.data.revisions import (
@@ -49,7 +49,7 @@ def image_embeddings(
     from corgi_core.encoders.embed import PrecomputedEmbedding
 
     store = compute.arrays(PrecomputedEmbedding(images), workspace.path(context))
-    return materialized(store, rows=len(store), shards_computed=store.recomputed, **store.spec)
+    return materialized(store, **array_metadata(store))
 
 
 @dg.asset(

@@ -5,7 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets.metadata import OWNERS, link, materialized, picture, table
+from assets.metadata import OWNERS, link, materialized, table
+from assets.pictures import picture
 from assets.versions import decided_by
 from corgi_core.io.files import digest_of
 from orchestration.partitions import STUDY

@@ -4,15 +4,15 @@ These assets are there where the preset has a section `zero_shot`.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.embeddings import CLIP
+from assets.data import squares
+from assets.embeddings import CLIP, embedded_captions, embedded_images
 from assets.evaluation import DECODING, PRIORS_THERE, ZERO_SHOT, evaluated
-from assets.metadata import OWNERS, materialized, table
+from assets.metadata import OWNERS, gated_metadata, materialized, overlap_metadata
 from assets.versions import decided_by
-from corgi_core.config import ZeroShotSettings
 from corgi_core.data.revisions import (
     EVALUATION_JOBS,
     GATE_REVISION,
@@ -53,14 +53,8 @@ def zero_shot_images(
 
     raw, path = workspace.zero_shot_raw, workspace.path(context)
     gated = quality.gate(raw, path, workspace.preset.data, compute.map_images)
-    return materialized(
-        gated,
-        dataset=_settings(workspace).dataset,
-        images=len(gated),
-        held_out=sum(gated.images_of("test").values()),
-        shards_computed=gated.recomputed,
-        **{RAW_VERSION: raw.digest},
-    )
+    about = {"dataset": workspace.zero_shot.dataset, RAW_VERSION: raw.digest}
+    return materialized(gated, **about, **gated_metadata(gated))
 
 
 @dg.asset(
@@ -76,12 +70,7 @@ def zero_shot_pixels(
     compute: Compute,
 ) -> dg.MaterializeResult[ArrayStore]:
     """The evaluated images as squares, of the size and framing that the training images have."""
-    from corgi_core.data.pixels import Pixels
-
-    size, framing = workspace.preset.image_size, workspace.preset.framing
-    assert size is not None
-    store = compute.arrays(Pixels(zero_shot_images, size, framing), workspace.path(context))
-    return materialized(store, images=len(store), **store.spec)
+    return squares(context, zero_shot_images, workspace, compute)
 
 
 @dg.asset(
@@ -100,14 +89,7 @@ def zero_shot_image_embeddings(
     compute: Compute,
 ) -> dg.MaterializeResult[ArrayStore]:
     """The evaluated images, embedded by the encoders of the training images."""
-    from corgi_core.encoders.embed import ImageEmbedding
-
-    job = ImageEmbedding(
-        zero_shot_images, zero_shot_pixels, workspace.path_of(CLIP),
-        precision=workspace.preset.inference_precision,
-    )  # fmt: skip
-    store = compute.arrays(job, workspace.path(context))
-    return materialized(store, rows=len(store), **store.spec)
+    return embedded_images(context, zero_shot_images, zero_shot_pixels, workspace, compute)
 
 
 @dg.asset(
@@ -125,15 +107,7 @@ def zero_shot_text_embeddings(
     compute: Compute,
 ) -> dg.MaterializeResult[ArrayStore]:
     """The evaluated captions, encoded as the training captions are."""
-    from corgi_core.encoders.embed import TextEmbedding
-
-    encoders, precision = workspace.preset.encoders, workspace.preset.inference_precision
-    job = TextEmbedding(
-        zero_shot_images, workspace.path_of(CLIP), encoders.text, encoders.text_tokens,
-        workspace.preset.text_features, precision=precision,
-    )  # fmt: skip
-    store = compute.arrays(job, workspace.path(context))
-    return materialized(store, rows=len(store), **store.spec)
+    return embedded_captions(context, zero_shot_images, workspace, compute)
 
 
 @dg.asset(
@@ -158,17 +132,15 @@ def zero_shot_overlap(
     from corgi_core.evaluation.overlap import overlap_of
     from corgi_core.evaluation.perceptual import PerceptualHashes
 
-    folder = workspace.chunks_folder(context)
+    folder, training = workspace.chunks_folder(context), TrainingImages(images, image_embeddings)
+    own = PerceptualHashes(zero_shot_images, zero_shot_pixels)
+    hashes = compute.arrays(own, folder / "evaluated")
+    training_hashes = compute.arrays(PerceptualHashes(images, pixels), folder / "training")
     overlap = overlap_of(
-        zero_shot_images,
-        zero_shot_image_embeddings,
-        compute.arrays(PerceptualHashes(zero_shot_images, zero_shot_pixels), folder / "evaluated"),
-        TrainingImages(images, image_embeddings),
-        compute.arrays(PerceptualHashes(images, pixels), folder / "training"),
-        _settings(workspace),
-    )
-    counts: dict[str, Any] = overlap.counts
-    return materialized(overlap, pairs=table(overlap.pairs), **counts)
+        zero_shot_images, zero_shot_image_embeddings, hashes, training, training_hashes,
+        workspace.zero_shot,
+    )  # fmt: skip
+    return materialized(overlap, **overlap_metadata(overlap))
 
 
 @dg.asset_check(asset="zero_shot_overlap")
@@ -183,7 +155,7 @@ def no_training_image_is_evaluated(zero_shot_overlap: Overlap) -> dg.AssetCheckR
             f"data ({counts['by_hash']} by perceptual hash, {counts['by_embedding']} by embedding) "
             "and are left out of the scores"
         ),
-        metadata={**counts, "examples": table(zero_shot_overlap.pairs)},
+        metadata=overlap_metadata(zero_shot_overlap),
     )
 
 
@@ -214,7 +186,7 @@ def zero_shot_evaluation(
     from corgi_core.evaluation.evaluate import evaluate
     from corgi_core.evaluation.material import Material
 
-    settings, dataset = workspace.preset.evaluation, _settings(workspace).dataset
+    settings, dataset = workspace.preset.evaluation, workspace.zero_shot.dataset
     inputs = {
         "decoder": decoder.digest, "images": images.digest,
         "zero_shot_images": zero_shot_images.digest, "zero_shot_overlap": zero_shot_overlap.digest,
@@ -237,9 +209,3 @@ def zero_shot_evaluation(
 
     spec = zero_shot_text_embeddings.spec
     return evaluated(context, measure, prior, spec, inputs, workspace, mlflow, dataset)
-
-
-def _settings(workspace: Workspace) -> ZeroShotSettings:
-    settings = workspace.preset.zero_shot
-    assert settings is not None, "the assets are there only with these settings"
-    return settings

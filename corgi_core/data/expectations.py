@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Rows
 from corgi_core.data.quality import MAX_CAPTION
 
@@ -108,6 +109,21 @@ def check_embeddings(stats: Iterable[pd.DataFrame]) -> SuiteResult:
         ],
     )
     return suites.result()
+
+
+def embedding_statistics(store: ArrayStore, array: str) -> Iterator[pd.DataFrame]:
+    """Columns key, norm, finite and width of the store's embeddings, a row each, by shard."""
+    for shard in store.shards:
+        keys, stored = store.read_with_keys(shard, array)
+        embeddings = stored.astype(np.float32)
+        yield pd.DataFrame(
+            {
+                "key": keys,
+                "norm": np.linalg.norm(embeddings, axis=1),
+                "finite": np.isfinite(embeddings).all(axis=1),
+                "width": embeddings.shape[1],
+            }
+        )
 
 
 def _summary(rows: Rows) -> tuple[int, list[str], bool]:

@@ -17,19 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corgi_core.config import InferencePrecision, PriorSettings
-from corgi_core.data.array_jobs import ArrayJob
+from corgi_core.config import PriorSettings
 from corgi_core.data.arrays import Arrays, ArrayStore
 from corgi_core.data.revisions import PREDICTION_SCORES_REVISION
 from corgi_core.devices import wait_for
 from corgi_core.encoders.similarity import Retrieval, cosine_by_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.held_out import Chunks
-from corgi_core.evaluation.sampling import BATCH, WEIGHT
+from corgi_core.evaluation.sampling import SamplingJob
 from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest, StoredPrior
 from corgi_core.io.files import digest_of
-from corgi_core.prior.model import CAPTIONS_AT_ONCE, PriorModel
+from corgi_core.prior.model import PriorModel
 from corgi_core.prior.task import Captions
 
 RECALL_RANKS = (1, 5)
@@ -105,28 +103,15 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class PredictionScores(ArrayJob):
+class PredictionScores(SamplingJob[Predicted]):
     """How near predicted embeddings come to the true ones, caption by caption.
 
     Arrays, for each number of steps s ("text" for the text embeddings): "s/cosines" [n, B] by
     encoder, "s/nearer" [n], how many other images' embeddings are at least as near to the predicted
     one as the true one's, and "s/seconds" [n].
-
-    Attributes:
-        images: The captions in chunks, and what is predicted.
-        image_embeddings: The true embeddings.
-        text_embeddings: The captions' embeddings and tokens.
-        precision: Of sampling on a GPU.
     """
 
-    images: Chunks[Predicted]
-    image_embeddings: ArrayStore
-    text_embeddings: ArrayStore
-    precision: InferencePrecision = "auto"
-    what = "sampling for held-out captions"
     revision = PREDICTION_SCORES_REVISION
-    uses_device = True
-    weight = WEIGHT
 
     @property
     def about(self) -> dict[str, Any]:
@@ -146,7 +131,7 @@ class PredictionScores(ArrayJob):
         true = self.images.captions.image_embeddings(every, self.image_embeddings)
         distinct, own = torch.unique(true, dim=0, return_inverse=True)
         retrieval = Retrieval(distinct.to(here), dims)
-        size = BATCH if here.type == "cpu" else CAPTIONS_AT_ONCE
+        size = self.captions_at_once(here)
 
         def compared(shard: str) -> Arrays:
             case, rows = self.images.part(shard)
@@ -154,9 +139,7 @@ class PredictionScores(ArrayJob):
             if case.prior is not None:
                 digest = case.prior.digest
                 prior = latest(digest, partial(case.prior.open, here, self.precision))
-            captions = self.images.captions.read(
-                rows, self.image_embeddings, self.text_embeddings, here
-            )
+            captions = self.captions(rows, here)
 
             def compare(at: NDArray[np.int64]) -> Columns:
                 batch, found = torch.from_numpy(rows[at]), dict[str, np.ndarray]()

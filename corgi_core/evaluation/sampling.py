@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -15,11 +15,12 @@ from corgi_core.config import InferencePrecision
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore
 from corgi_core.data.revisions import SAMPLED_EMBEDDINGS_REVISION
-from corgi_core.evaluation.held_out import Chunks
+from corgi_core.evaluation.held_out import AnyCase, Chunks
 from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest, StoredPrior
 from corgi_core.io.files import digest_of
 from corgi_core.prior.model import CAPTIONS_AT_ONCE, PriorModel
+from corgi_core.prior.task import Captions
 
 BATCH = 128  # captions that a CPU samples for at once
 WEIGHT = 5  # embedded images that a sampled caption takes as long as
@@ -39,24 +40,38 @@ class Sampled:
 
 
 @dataclass(frozen=True)
-class SampledEmbeddings(ArrayJob):
-    """The array "z" [n, d] of every case: the sample of row i starts from the seed's noise i.
+class SamplingJob(ArrayJob, Generic[AnyCase]):
+    """Arrays of what priors sample for held-out captions.
 
     Attributes:
-        images: The captions in chunks, and the priors.
+        images: The captions in chunks, and what is sampled.
         image_embeddings: Beside which captions are read.
         text_embeddings: The captions' embeddings and tokens.
         precision: Of sampling on a GPU.
     """
 
-    images: Chunks[Sampled]
+    images: Chunks[AnyCase]
     image_embeddings: ArrayStore
     text_embeddings: ArrayStore
     precision: InferencePrecision = "auto"
     what = "sampling for held-out captions"
-    revision = SAMPLED_EMBEDDINGS_REVISION
     uses_device = True
     weight = WEIGHT
+
+    def captions(self, rows: NDArray[np.int64], device: torch.device) -> Captions:
+        """The captions of the given rows [b]."""
+        return self.images.captions.read(rows, self.image_embeddings, self.text_embeddings, device)
+
+    def captions_at_once(self, device: torch.device) -> int:
+        """How many captions a device samples for at once."""
+        return BATCH if device.type == "cpu" else CAPTIONS_AT_ONCE
+
+
+@dataclass(frozen=True)
+class SampledEmbeddings(SamplingJob[Sampled]):
+    """The array "z" [n, d] of every case: the sample of row i starts from the seed's noise i."""
+
+    revision = SAMPLED_EMBEDDINGS_REVISION
 
     @property
     def about(self) -> dict[str, Any]:
@@ -67,14 +82,12 @@ class SampledEmbeddings(ArrayJob):
         """The function from a shard's name to its embeddings."""
         latest = Latest[PriorModel]()
         here = torch.device(device)
-        size = BATCH if here.type == "cpu" else CAPTIONS_AT_ONCE
+        size = self.captions_at_once(here)
 
         def sampled(shard: str) -> Arrays:
             case, rows = self.images.part(shard)
             prior = latest(case.prior.digest, partial(case.prior.open, here, self.precision))
-            captions = self.images.captions.read(
-                rows, self.image_embeddings, self.text_embeddings, here
-            )
+            captions = self.captions(rows, here)
 
             def sample(at: NDArray[np.int64]) -> Columns:
                 tokens, attn_mask, text, _ = captions.batch(torch.from_numpy(at))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from upath import UPath
 
-from corgi_core.config import LanguageFreeSettings, Preset
+from corgi_core.config import LanguageFreeSettings, Preset, ZeroShotSettings
 from corgi_core.config.loading import preset_from_yaml, preset_values, yaml_of
 from corgi_core.errors import CorgiError
 from orchestration.settings import Settings
@@ -64,12 +64,18 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         return settings
 
     @property
+    def zero_shot(self) -> ZeroShotSettings:
+        """The evaluation on another dataset, whose assets are there only with these settings."""
+        settings = self.preset.zero_shot
+        assert settings is not None, "asked for only with these settings"
+        return settings
+
+    @property
     def zero_shot_raw(self) -> Dataset:
         """The raw dataset that the section `zero_shot` names; CorgiError where it is not there."""
         from corgi_core.data.dataset import Dataset, is_dataset
 
-        settings = self.preset.zero_shot
-        assert settings is not None, "asked for only with these settings"
+        settings = self.zero_shot
         folder = UPath(self.dataset_folder).parent / settings.dataset / DATASETS[0]
         if not is_dataset(folder):
             raise CorgiError(

@@ -76,8 +76,8 @@ def test_a_broken_embedding_fails_the_check() -> None:
 def test_the_statistics_tell_what_is_wrong_with_a_row(tmp_path: Path, array: str) -> None:
     import numpy as np
 
-    from assets.checks import embedding_statistics
     from corgi_core.data.arrays import compute_missing
+    from corgi_core.data.expectations import embedding_statistics
 
     images = write_images(UPath(tmp_path / "d"), list("abcdef"), ["train"] * 6)
     rows = np.full((6, 4), 2, np.float16)
