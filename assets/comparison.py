@@ -1,18 +1,18 @@
 """The comparison of all kinds of decoders, with captions and without."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.embeddings import CLIP
-from assets.evaluation import MODELS_THERE, comparable, prior_versions
-from assets.metadata import OWNERS, link, materialized
-from assets.pictures import picture
+from assets.evaluation import MODELS_THERE, comparable, material_of, prior_versions
+from assets.metadata import OWNERS
+from assets.reports import reported
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
 from corgi_core.data.revisions import EVALUATION_JOBS
-from corgi_core.io.files import digest_of
 from orchestration.partitions import COMPARISON
 from orchestration.resources.artifacts import (
     ArrayStore,
@@ -22,13 +22,12 @@ from orchestration.resources.artifacts import (
     StudyReport,
 )
 from orchestration.resources.compute import Compute
-from orchestration.resources.tracking import MLflow, TrackedRun
-from orchestration.resources.trainer import DEVICE, code_version
+from orchestration.resources.tracking import MLflow
+from orchestration.resources.trainer import DEVICE
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
-    from corgi_core.experiments.decoder_comparison.measure import Comparison, Name
-    from corgi_core.experiments.report import StudyReport as Report
+    from corgi_core.experiments.decoder_comparison.measure import Comparison
 
 
 @dg.asset(
@@ -54,40 +53,33 @@ def decoder_comparison(
     mlflow: MLflow,
 ) -> dg.MaterializeResult[StudyReport]:
     """All existing decoders, on the embeddings of real images, of captions and of every prior."""
-    from corgi_core.evaluation.material import Material
     from corgi_core.evaluation.nearest import TrainingImages
-    from corgi_core.experiments.decoder_comparison.report import report_of
+    from corgi_core.experiments.decoder_comparison.report import chart_entries, report_of
 
-    settings = workspace.preset.comparison
-    priors = {
-        name: model
-        for name, model in comparable(prior, workspace.preset.prior, text_embeddings.spec).items()
-        if name[0] in settings.variants
-    }
-    comparisons = _comparisons(priors, decoder, language_free_decoder, workspace)
+    settings, encoders = workspace.preset.comparison, text_embeddings.spec
+    comparisons = _comparisons(prior, decoder, language_free_decoder, encoders, workspace)
+    material = material_of(
+        context, workspace, compute, images, image_embeddings, text_embeddings, pixels
+    )
     training = TrainingImages(images, image_embeddings)
-    material = Material(
-        images, image_embeddings, text_embeddings, workspace.chunks_folder(context), compute.arrays,
-        pixels, workspace.path_of(CLIP), workspace.preset.inference_precision,
-    )  # fmt: skip
+    make = partial(report_of, comparisons, material, training, settings)
     inputs = _versions(comparisons) | {"images": images.digest}
-    identity = digest_of(code_version(context), inputs, vars(settings))
-    with mlflow.run(context, COMPARISON, identity, inputs, vars(settings)) as run:
-        report = report_of(comparisons, material, training, settings)
-        _publish(report, run, workspace)
-        url = run.url
-    return materialized(report, mlflow_run=link(url), **_displayed(report))
+    return reported(context, COMPARISON, inputs, settings, make, workspace, mlflow, chart_entries)
 
 
 def _comparisons(
-    priors: "Mapping[Name, StoredPrior]",
+    prior: dict[str, StoredPrior],
     decoders: dict[str, StoredDecoder],
     language_free_decoders: dict[str, StoredDecoder],
+    encoders: Mapping[str, Any],
     workspace: Workspace,
 ) -> "list[Comparison]":
-    """By supervision; and without language, if there are models for that."""
+    """Of the preset's variants: by supervision; and without language, if there are such models."""
     from corgi_core.experiments.decoder_comparison.measure import Comparison
 
+    every = comparable(prior, workspace.preset.prior, encoders)
+    variants = workspace.preset.comparison.variants
+    priors = {name: model for name, model in every.items() if name[0] in variants}
     free = {name: model for name, model in priors.items() if name[1] == LANGUAGE_FREE}
     others = {name: model for name, model in priors.items() if name not in free}
     comparisons = [Comparison("supervision", decoders, others)]
@@ -97,21 +89,6 @@ def _comparisons(
     return comparisons
 
 
-def _publish(report: "Report", run: TrackedRun, workspace: Workspace) -> None:
-    """Save the report in the workspace, and send its scores and files to MLflow."""
-    folder = workspace.reports_folder / COMPARISON
-    report.save(folder)
-    for entry in _entries(report):
-        run.log_metrics(entry)
-    run.log_artifacts(folder, COMPARISON)
-
-
-def _displayed(report: "Report") -> dict[str, Any]:
-    """The report's tables and pictures as Dagster displays them."""
-    tables = {f"{name}_table": dg.MetadataValue.md(text) for name, text in report.tables.items()}
-    return {**tables, **{name: picture(image) for name, image in report.pictures.items()}}
-
-
 def _versions(comparisons: "list[Comparison]") -> dict[str, str]:
     """Data versions of all models that are compared."""
     versions: dict[str, str] = {}
@@ -119,13 +96,3 @@ def _versions(comparisons: "list[Comparison]") -> dict[str, str]:
         decoders = {f"{each.name}.{k}": model.digest for k, model in each.decoders.items()}
         versions |= prior_versions(each.priors) | decoders
     return versions
-
-
-def _entries(report: "Report") -> Iterator[Mapping[str, Any]]:
-    """One entry a row for MLflow's charts; the step is the seed."""
-    from corgi_core.experiments.decoder_comparison.report import CASE, METRICS, ROWS
-
-    for row in report.rows[ROWS]:
-        case = "/".join(row[part] for part in ("comparison", *CASE) if row[part])
-        case = case.replace("%", "pc")
-        yield {"step": row["seed"], **{f"{case}/{metric}": row[metric] for metric in METRICS}}

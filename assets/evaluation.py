@@ -1,14 +1,13 @@
 """All priors and the decoder under one protocol: numbers for DVC, pictures for people."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.embeddings import CLIP
-from assets.metadata import OWNERS, link, materialized, table
-from assets.pictures import picture
+from assets.metadata import OWNERS, evaluation_metadata, link, materialized
 from assets.versions import PRESETS_DECODER, decided_by
 from corgi_core.data.revisions import EVALUATION_JOBS
 from corgi_core.io.files import digest_of, digest_of_file
@@ -17,17 +16,19 @@ from orchestration.resources.artifacts import (
     ArrayStore,
     Dataset,
     Evaluation,
+    FolderBacked,
     StoredDecoder,
     StoredPrior,
 )
 from orchestration.resources.compute import Compute
 from orchestration.resources.io_managers import MISSING_ALLOWED
-from orchestration.resources.tracking import MLflow
+from orchestration.resources.tracking import MLflow, TrackedRun
 from orchestration.resources.trainer import DEVICE, code_version
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.config import PriorSettings
+    from corgi_core.evaluation.material import Material
     from corgi_core.evaluation.prior_scores import Name
     from corgi_core.evaluation.report import Evaluation as Report
 
@@ -64,79 +65,88 @@ def evaluation(
     Of every prior that is there: the preset's variants, and others that were materialised by name.
     What is computed is stored in chunks, from which a killed evaluation goes on.
     """
-    from corgi_core.evaluation.evaluate import evaluate
+    material = material_of(
+        context, workspace, compute, images, image_embeddings, text_embeddings, pixels
+    )
+    inputs: dict[str, FolderBacked] = {"decoder": decoder, "images": images}
+    return evaluated(context, prior, decoder, material, inputs, workspace, mlflow)
+
+
+def material_of(
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    compute: Compute,
+    images: Dataset,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    pixels: "ArrayStore | None" = None,
+    left_out: frozenset[str] = frozenset(),
+) -> "Material":
+    """What an evaluation reads, with the asset's folder of chunks and the workspace's CLIP."""
     from corgi_core.evaluation.material import Material
 
-    settings = workspace.preset.evaluation
-    inputs = {"decoder": decoder.digest, "images": images.digest}
-    if settings.inception_weights:
-        inputs["inception_weights"] = digest_of_file(Path(settings.inception_weights))
-
-    material = Material(
+    return Material(
         images, image_embeddings, text_embeddings, workspace.chunks_folder(context), compute.arrays,
-        pixels, workspace.path_of(CLIP), workspace.preset.inference_precision,
+        pixels, workspace.path_of(CLIP), workspace.preset.inference_precision, left_out,
     )  # fmt: skip
-
-    def measure(priors: "Mapping[Name, StoredPrior]") -> "Report":
-        return evaluate(priors, decoder, material, settings)
-
-    return evaluated(context, measure, prior, text_embeddings.spec, inputs, workspace, mlflow)
 
 
 def evaluated(
     context: dg.AssetExecutionContext,
-    measure: "Callable[[Mapping[Name, StoredPrior]], Report]",
     prior: "Mapping[str, StoredPrior]",
-    encoders: Mapping[str, Any],
-    inputs: Mapping[str, str],
+    decoder: "StoredDecoder | None",
+    material: "Material",
+    inputs: Mapping[str, FolderBacked],
     workspace: Workspace,
     mlflow: MLflow,
-    zero_shot: str = "",
+    zero_shot: Mapping[str, Any] | None = None,
 ) -> dg.MaterializeResult[Evaluation]:
-    """Measure the comparable priors in a run of MLflow, and publish the report.
+    """Evaluate the comparable priors in a run of MLflow, and publish the report.
 
     Args:
         context: The asset's.
-        measure: Priors by (variant, caption subset) → their report.
         prior: All priors that are there, by partition key.
-        encoders: The present text embeddings' `spec`.
-        inputs: The data versions of all inputs but the priors.
+        decoder: Decodes what they sample; None where there are no pictures.
+        material: The held-out images and captions.
+        inputs: All inputs but the priors, whose data versions are recorded.
         workspace: Whose preset's evaluation this is.
         mlflow: Where the run is tracked.
-        zero_shot: The other dataset that the priors are measured on, if they are.
+        zero_shot: What the report says of the other dataset that the priors are measured on, if
+            they are; "dataset" is its name.
 
     Returns:
         The report as the asset's value, and what Dagster displays of it.
     """
-    priors = comparable(prior, workspace.preset.prior, encoders)
-    versions, settings = {**prior_versions(priors), **inputs}, vars(workspace.preset.evaluation)
-    identity = digest_of(code_version(context), versions, settings)
-    name, folder, prefix = "evaluation", workspace.reports_folder, ""
+    from corgi_core.evaluation.evaluate import evaluate
+
+    settings, folder, prefix = workspace.preset.evaluation, workspace.reports_folder, ""
+    priors = comparable(prior, workspace.preset.prior, material.text_embeddings.spec)
+    versions = prior_versions(priors) | {asset: each.digest for asset, each in inputs.items()}
+    if decoder and settings.inception_weights:
+        versions["inception_weights"] = digest_of_file(Path(settings.inception_weights))
+    parameters, name = vars(settings), "evaluation"
     if zero_shot:
-        name, folder, prefix = f"zero-shot-{zero_shot}", folder / ZERO_SHOT, f"{ZERO_SHOT}/"
-        settings = settings | {"zero_shot": zero_shot}
-    with mlflow.run(context, name, identity, versions, settings) as run:
-        report = measure(priors)
-        report.publish(folder)
-        for entry in report.scores_by_steps():
-            run.log_metrics({prefix + k if "/" in k else k: v for k, v in entry.items()})
-        run.log_artifacts(folder, "report")
+        name, folder = f"zero-shot-{zero_shot['dataset']}", folder / ZERO_SHOT
+        prefix, parameters = f"{ZERO_SHOT}/", parameters | {"zero_shot": zero_shot["dataset"]}
+    identity = digest_of(code_version(context), versions, parameters)
+    with mlflow.run(context, name, identity, versions, parameters) as run:
+        report = evaluate(priors, decoder, material, settings)
+        if zero_shot:
+            report.metrics["protocol"]["zero_shot"] = dict(zero_shot)
+        _publish(report, run, folder, prefix)
         url = run.url
     left_out = [key for key in prior if prior_of(key) not in priors]
-    return materialized(report, mlflow_run=link(url), **_displayed(report, left_out))
+    return materialized(
+        report, mlflow_run=link(url), **evaluation_metadata(report, left_out, folder)
+    )
 
 
-def _displayed(report: "Report", left_out: Collection[str]) -> dict[str, Any]:
-    """What Dagster displays of a report; `left_out` are the partitions that were not compared."""
-    variant, subset = report.best_prior()
-    pictures = report.picture_table()
-    return {
-        "best_prior": f"{variant}, {subset} of the captions",
-        "priors_left_out": "; ".join(left_out) or None,
-        **{name: picture(image) for name, image in report.pictures.items()},
-        "pictures": None if pictures.empty else table(pictures),
-        "priors": table(report.prior_table()),
-    }
+def _publish(report: "Report", run: TrackedRun, folder: Path, prefix: str) -> None:
+    """Write the report for people, and send its scores and files to MLflow."""
+    report.publish(folder)
+    for entry in report.scores_by_steps():
+        run.log_metrics({prefix + k if "/" in k else k: v for k, v in entry.items()})
+    run.log_artifacts(folder, "report")
 
 
 def comparable(

@@ -1,12 +1,11 @@
 """The Gaussians that the shifted diffusion starts from."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.metadata import OWNERS, materialized
+from assets.metadata import OWNERS, bank_metadata, materialized
 from assets.versions import decided_by
-from corgi_core.config import clusters_of
 from orchestration.resources.artifacts import ArrayStore, Dataset, FolderBacked, GaussianBank
 from orchestration.resources.compute import Compute
 from orchestration.resources.trainer import DEVICE, Trained, Trainer
@@ -14,7 +13,6 @@ from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.data.keys import KeySet
-    from corgi_core.gaussians.fit import BankFit
     from corgi_core.gaussians.learned import LearnedBank
 
 PASSED_OVER = 100  # embeddings, in the time in which one image is embedded
@@ -40,34 +38,15 @@ def gaussian_bank(
     It knows no caption, so the caption subsets share it. A prior whose bank is learned starts from
     this one, see `learned_bank`.
     """
-    from corgi_core.gaussians import bank as banks
     from corgi_core.gaussians import diagnostics, fit
     from corgi_core.gaussians.stream import EmbeddingStream
 
-    variant, chosen = context.partition_key, workspace.preset.gaussians
-    encoder_dims, seed = image_embeddings.spec["encoder_dims"], workspace.preset.seed
+    preset, dims = workspace.preset, image_embeddings.spec["encoder_dims"]
     training = EmbeddingStream.of_split(images, image_embeddings, "train")
     mapped = compute.map_images(training.count // PASSED_OVER)
-    metadata: dict[str, Any] = {}
-    k = clusters_of(variant)
-    if k is None:
-        bank = banks.GaussianBank.standard(encoder_dims)
-    else:
-        bank, fitted = fit.fit_bank(training, k, encoder_dims, chosen, seed, mapped)
-        metadata |= fit_metadata(fitted)
-    every_image = EmbeddingStream.of_store(image_embeddings, "image")
-    every_text = EmbeddingStream.of_store(text_embeddings, "text")
-    return materialized(
-        bank,
-        gaussians=bank.k,
-        cluster_sizes=sorted(bank.sizes.tolist(), reverse=True),
-        mean_std=float(bank.std.mean()),
-        choice=bank.choice,
-        width=bank.width,
-        effective_rank=diagnostics.effective_rank(training, mapped=mapped),
-        modality_gap=diagnostics.modality_gap(every_image, every_text, encoder_dims, mapped),
-        **metadata,
-    )
+    bank, fitted = fit.bank_of(context.partition_key, training, dims, preset, mapped)
+    spread = diagnostics.diagnostics_of(training, image_embeddings, text_embeddings, mapped)
+    return materialized(bank, **bank_metadata(bank, fitted), **spread)
 
 
 def learned_bank(
@@ -96,15 +75,3 @@ def learned_bank(
         "gaussian_bank": fitted,
     }
     return trainer.train(context, task, settings.learning, name, inputs)
-
-
-def fit_metadata(fitted: "BankFit") -> dict[str, Any]:
-    """What a fit reports of itself."""
-    return {
-        "warnings": "; ".join(fitted.warnings) or None,
-        "embeddings": fitted.embeddings,
-        "kmeans_sample": fitted.kmeans_sample,
-        "small_clusters": fitted.small_clusters,
-        "kmeans_seconds": round(fitted.kmeans_seconds, 2),
-        "moments_seconds": round(fitted.moments_seconds, 2),
-    }

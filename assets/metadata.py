@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
-from assets.pictures import loss_curve, picture, thumbnails
-from orchestration.resources.artifacts import ArrayStore, Dataset, FolderBacked, Overlap
+from assets.pictures import loss_curve, picture, pictures, thumbnails
+from orchestration.resources.artifacts import (
+    ArrayStore,
+    Dataset,
+    Evaluation,
+    FolderBacked,
+    GaussianBank,
+    Overlap,
+    StudyReport,
+)
 from orchestration.resources.trainer import Trained
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from corgi_core.gaussians.fit import BankFit
 
 A = TypeVar("A", bound=FolderBacked)
 OWNERS = ["team:corgi"]
@@ -53,6 +64,12 @@ def link(url: str | None) -> dg.UrlMetadataValue | dg.TextMetadataValue:
     if url is None:
         return dg.MetadataValue.text("MLflow does not answer; the run is stored and sent later")
     return dg.MetadataValue.url(url)
+
+
+def links(urls: Mapping[str, str | None]) -> dg.MarkdownMetadataValue:
+    """The pages of MLflow's runs by their names, a line each."""
+    lines = [f"- [{name}]({url})" if url else f"- {name}" for name, url in urls.items()]
+    return dg.MetadataValue.md("\n".join(lines))
 
 
 def raw_metadata(raw: Dataset) -> dict[str, Any]:
@@ -97,6 +114,48 @@ def array_metadata(store: ArrayStore) -> dict[str, Any]:
 def overlap_metadata(overlap: Overlap) -> dict[str, Any]:
     """How many images are in both datasets, and which."""
     return {**overlap.counts, "examples": table(overlap.pairs)}
+
+
+def bank_metadata(bank: GaussianBank, fitted: BankFit | None) -> dict[str, Any]:
+    """Of a bank of Gaussians, and of its fit where it was fitted."""
+    metadata = {
+        "gaussians": bank.k,
+        "cluster_sizes": sorted(bank.sizes.tolist(), reverse=True),
+        "mean_std": float(bank.std.mean()),
+        "choice": bank.choice,
+        "width": bank.width,
+    }
+    if fitted is not None:
+        metadata |= {
+            "warnings": "; ".join(fitted.warnings) or None,
+            "embeddings": fitted.embeddings,
+            "kmeans_sample": fitted.kmeans_sample,
+            "small_clusters": fitted.small_clusters,
+            "kmeans_seconds": round(fitted.kmeans_seconds, 2),
+            "moments_seconds": round(fitted.moments_seconds, 2),
+        }
+    return metadata
+
+
+def evaluation_metadata(
+    report: Evaluation, left_out: Collection[str], folder: Path
+) -> dict[str, Any]:
+    """Of an evaluation: scores and pictures; the partitions of priors that were not compared."""
+    variant, subset = report.best_prior()
+    decoded = report.picture_table()
+    return {
+        "best_prior": f"{variant}, {subset} of the captions",
+        "priors_left_out": "; ".join(left_out) or None,
+        **pictures(report.pictures, folder),
+        "pictures": None if decoded.empty else table(decoded),
+        "priors": table(report.prior_table()),
+    }
+
+
+def report_metadata(report: StudyReport, folder: Path) -> dict[str, Any]:
+    """Of an experiment's report: its tables and pictures, and the folder of their files."""
+    tables = {f"{name}_table": dg.MetadataValue.md(text) for name, text in report.tables.items()}
+    return {**pictures(report.pictures, folder), **tables}
 
 
 def training_metadata(trained: Trained[Any]) -> dict[str, Any]:

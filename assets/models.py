@@ -9,7 +9,7 @@ import dagster as dg
 from assets.gaussians import learned_bank
 from assets.metadata import OWNERS, materialized, trainings_metadata
 from assets.versions import decided_by
-from corgi_core.config import is_learned
+from corgi_core.config import PriorSettings, is_learned
 from orchestration.partitions import (
     CAPTIONED,
     COMPARISON,
@@ -25,11 +25,12 @@ from orchestration.resources.artifacts import (
     GaussianBank,
     PriorModel,
 )
-from orchestration.resources.trainer import DEVICE, Plan, Trainer, joint_card
+from orchestration.resources.trainer import DEVICE, Plan, Trained, Trainer, joint_card
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.decoders.task import DecoderTask
+    from corgi_core.prior.task import PriorTask
 
 GROUP = "models"
 KINDS = {"pytorch", "ray", "mlflow"}
@@ -57,32 +58,15 @@ def prior(
     Baseline and shifted priors have the same data, network, steps and seed; the bank of Gaussians
     alone differs. A learned bank is learned first, from the captions that the prior reads.
     """
-    from corgi_core.data.keys import SplitKeys
     from corgi_core.prior.model import PriorModel as Model
-    from corgi_core.prior.task import PriorTask
 
     settings, (variant, subset) = workspace.preset.prior, prior_of(context.partition_key)
-    captioned, learned = caption_subset.of(images), {}
-    if is_learned(variant):
-        learned["bank"] = learned_bank(
-            context, gaussian_bank, captioned, images, image_embeddings, text_embeddings,
-            f"bank-{variant}-{_percent(subset)}", workspace, trainer,
-        )  # fmt: skip
-    bank = learned["bank"].model.to_bank() if learned else gaussian_bank
-    task = PriorTask(
-        settings=settings,
-        images=image_embeddings,
-        texts=text_embeddings,
-        captioned=captioned,
-        test_keys=SplitKeys(images, "test"),
-        bank=bank,
-    )
-    inputs: dict[str, FolderBacked] = {
-        "image_embeddings": image_embeddings,
-        "text_embeddings": text_embeddings,
-        "caption_subset": caption_subset,
-        "gaussian_bank": gaussian_bank,
-    }
+    inputs: dict[str, Any] = {
+        "image_embeddings": image_embeddings, "text_embeddings": text_embeddings,
+        "caption_subset": caption_subset, "gaussian_bank": gaussian_bank,
+    }  # fmt: skip
+    bank, learned = _bank(context, images, **inputs, workspace=workspace, trainer=trainer)
+    task = _prior_task(settings, images, **inputs | {"gaussian_bank": bank})
     name = f"prior-{variant}-{_percent(subset)}"
     trained = trainer.train(context, task, settings.training, name, inputs)
     model = Model(trained.model, bank, settings, text_embeddings.spec, trained.card)
@@ -140,18 +124,14 @@ def captioned_decoder(
     """
     from corgi_core.decoders.cascade.task import CascadeTask
 
-    task = CascadeTask(
-        replace(workspace.preset.cascade, text_width=text_embeddings.spec["text_width"]),
-        **_images(images, pixels, image_embeddings),
-        texts=text_embeddings,
-        captioned=caption_subset.of(images),
-    )
+    settings = replace(workspace.preset.cascade, text_width=text_embeddings.spec["text_width"])
+    material = _images(images, pixels, image_embeddings)
+    captioned = caption_subset.of(images)
+    task = CascadeTask(settings, **material, texts=text_embeddings, captioned=captioned)
     inputs: dict[str, FolderBacked] = {
-        "pixels": pixels,
-        "image_embeddings": image_embeddings,
-        "text_embeddings": text_embeddings,
-        "caption_subset": caption_subset,
-    }
+        "pixels": pixels, "image_embeddings": image_embeddings,
+        "text_embeddings": text_embeddings, "caption_subset": caption_subset,
+    }  # fmt: skip
     name = f"decoder-captions-{_percent(context.partition_key)}"
     return _train_decoder(context, trainer, task, name, inputs)
 
@@ -183,17 +163,57 @@ def language_free_decoder(
     from corgi_core.decoders.task import FineTuning
 
     settings, free = workspace.preset.decoder_of(context.partition_key), workspace.language_free
-    task = decoder_task(
-        settings.shortened(free.tuning),
-        clip_encoder,
-        **_images(images, pixels, image_embeddings, free.source),
-        tuning=FineTuning(decoder, SplitKeys(images, "train", free.source)),
-    )
+    material = _images(images, pixels, image_embeddings, free.source)
+    tuning = FineTuning(decoder, SplitKeys(images, "train", free.source))
+    task = decoder_task(settings.shortened(free.tuning), clip_encoder, **material, tuning=tuning)
     inputs: dict[str, FolderBacked] = {
         "pixels": pixels, "image_embeddings": image_embeddings, "decoder": decoder
     }  # fmt: skip
     name = f"decoder-{settings.kind}-{free.source}"
     return _train_decoder(context, trainer, task, name, inputs)
+
+
+def _bank(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    caption_subset: CaptionSubset,
+    gaussian_bank: GaussianBank,
+    workspace: Workspace,
+    trainer: Trainer,
+) -> tuple[GaussianBank, dict[str, Trained[Any]]]:
+    """The fitted bank; for a variant whose bank is learned, that one and its training, "bank"."""
+    variant, subset = prior_of(context.partition_key)
+    if not is_learned(variant):
+        return gaussian_bank, {}
+    trained = learned_bank(
+        context, gaussian_bank, caption_subset.of(images), images, image_embeddings,
+        text_embeddings, f"bank-{variant}-{_percent(subset)}", workspace, trainer,
+    )  # fmt: skip
+    return trained.model.to_bank(), {"bank": trained}
+
+
+def _prior_task(
+    settings: PriorSettings,
+    images: Dataset,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    caption_subset: CaptionSubset,
+    gaussian_bank: GaussianBank,
+) -> "PriorTask":
+    """The training of a prior on the images whose captions are in the subset."""
+    from corgi_core.data.keys import SplitKeys
+    from corgi_core.prior.task import PriorTask
+
+    return PriorTask(
+        settings=settings,
+        images=image_embeddings,
+        texts=text_embeddings,
+        captioned=caption_subset.of(images),
+        test_keys=SplitKeys(images, "test"),
+        bank=gaussian_bank,
+    )
 
 
 def _images(

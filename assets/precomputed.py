@@ -1,12 +1,9 @@
 """The assets that differ for precomputed embeddings: no pixels, no image tower, no decoder."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 import dagster as dg
 
 from assets.clip import trained_ensemble
-from assets.evaluation import PRIORS_THERE, evaluated
+from assets.evaluation import PRIORS_THERE, evaluated, material_of
 from assets.metadata import OWNERS, array_metadata, materialized
 from assets.registry import registered
 from assets.versions import decided_by
@@ -14,7 +11,6 @@ from corgi_core.data.revisions import (
     PRECOMPUTED_EMBEDDING_REVISION,
     PREDICTION_SCORES_REVISION,
 )
-from corgi_core.io.model_index import TextEncoderName
 from orchestration.resources.artifacts import (
     ArrayStore,
     ClipEnsemble,
@@ -28,10 +24,6 @@ from orchestration.resources.compute import Compute
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace
-
-if TYPE_CHECKING:
-    from corgi_core.evaluation.prior_scores import Name
-    from corgi_core.evaluation.report import Evaluation as Report
 
 GROUP = "embeddings"
 
@@ -103,20 +95,9 @@ def evaluation(
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:
     """Held-out cosine and recall of every prior that is there, by steps; there are no pictures."""
-    from corgi_core.evaluation.evaluate import evaluate
-    from corgi_core.evaluation.material import Material
-
-    inputs = {"images": images.digest, "image_embeddings": image_embeddings.digest}
-
-    folder, precision = workspace.chunks_folder(context), workspace.preset.inference_precision
-    material = Material(
-        images, image_embeddings, text_embeddings, folder, compute.arrays, precision=precision
-    )
-
-    def measure(priors: "Mapping[Name, StoredPrior]") -> "Report":
-        return evaluate(priors, None, material, workspace.preset.evaluation)
-
-    return evaluated(context, measure, prior, text_embeddings.spec, inputs, workspace, mlflow)
+    material = material_of(context, workspace, compute, images, image_embeddings, text_embeddings)
+    inputs: dict[str, FolderBacked] = {"images": images, "image_embeddings": image_embeddings}
+    return evaluated(context, prior, None, material, inputs, workspace, mlflow)
 
 
 @dg.asset(
@@ -138,6 +119,4 @@ def registered_models(
 
     The champion among the priors has the highest held-out cosine at the preset's sampling steps.
     """
-    encoders = workspace.preset.encoders
-    text_encoder = TextEncoderName(encoders.text, encoders.text_tokens)
-    return registered(evaluation, prior, {}, None, clip_encoder, text_encoder, mlflow)
+    return registered(evaluation, prior, {}, clip_encoder, workspace, mlflow)

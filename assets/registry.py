@@ -26,6 +26,8 @@ from orchestration.resources.workspace import Workspace
 FREE_PRIOR = "language-free"  # an alias
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from corgi_core.decoders.decoder import Decoder as DecoderModel
     from corgi_core.evaluation.report import Evaluation as Report
 
@@ -55,31 +57,27 @@ def registered_models(
     the source where it is language-free; one that reads captions has "captions-100" for the subset
     of 100 %. The best prior that is language-free has "language-free".
     """
-    reading = {
-        f"captions-{subset.removesuffix('%').replace('.', '_')}": model
-        for subset, model in captioned_decoder.items()
+    decoders: dict[str, Decoder] = {
+        **decoder,
+        **{_captions_alias(subset): model for subset, model in captioned_decoder.items()},
+        **{
+            f"{kind}-{workspace.language_free.source}": model
+            for kind, model in language_free_decoder.items()
+        },
     }
-    free = {
-        f"{kind}-{workspace.language_free.source}": model
-        for kind, model in language_free_decoder.items()
-    }
-    decoders = {**decoder, **reading, **free}
-    champion = workspace.preset.decoder
-    assert champion is not None
-    encoders = workspace.preset.encoders
-    text_encoder = TextEncoderName(encoders.text, encoders.text_tokens)
-    return registered(
-        evaluation, prior, decoders, champion.kind, clip_encoder, text_encoder, mlflow
-    )
+    return registered(evaluation, prior, decoders, clip_encoder, workspace, mlflow)
+
+
+def _captions_alias(caption_subset: str) -> str:
+    return f"captions-{caption_subset.removesuffix('%').replace('.', '_')}"
 
 
 def registered(
     evaluation: "Report",
     priors: "Mapping[str, PriorModel]",
     decoders: "Mapping[str, DecoderModel]",
-    champion: str | None,
     clip: FolderBacked,
-    text_encoder: TextEncoderName,
+    workspace: Workspace,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[None]:
     """Register models, and set the aliases that decide which of them generate.
@@ -89,15 +87,39 @@ def registered(
     Args:
         evaluation: ranks the priors; those that it left out are not registered.
         priors: by partition.
-        decoders: by alias.
-        champion: the alias of the decoder that is promoted; None where there is none.
+        decoders: by alias; the preset's own decoder is promoted.
         clip: the CLIP encoders.
-        text_encoder: the encoder of the text tokens that the priors read.
+        workspace: whose preset names the decoder, and the encoder of the priors' text tokens.
         mlflow: the store.
     """
+    registry, preset = Registry(mlflow), workspace.preset
+    priors_table = _register_priors(registry, evaluation, priors)
+    for kind, decoder in decoders.items():
+        description = f"The {kind} decoder of {mlflow.experiment}."
+        version = registry.register("decoder", decoder, {"kind": kind}, description)
+        registry.alias("decoder", kind, version)
+        if preset.decoder is not None and kind == preset.decoder.kind:
+            registry.promote("decoder", version, f"{kind} is the decoder of this preset")
+    version = registry.register("clip", clip, {}, f"The clip of {mlflow.experiment}.")
+    registry.promote("clip", version, "the only one of this preset and data")
+    text_encoder = TextEncoderName(preset.encoders.text, preset.encoders.text_tokens)
+    registry.write_index(Path(mlflow.models_file), text_encoder)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(registry.digest),
+        metadata={
+            "models": table(priors_table),
+            "new_versions": registry.added,
+            "mlflow_models": dg.MetadataValue.url(registry.page),
+        },
+    )
+
+
+def _register_priors(
+    registry: Registry, evaluation: "Report", priors: "Mapping[str, PriorModel]"
+) -> "pd.DataFrame":
+    """Register the evaluated priors, and promote the best; a row each: model, version, alias."""
     import pandas as pd
 
-    registry = Registry(mlflow)
     best, scores = evaluation.best_prior(), evaluation.prior_table()
     steps = evaluation.metrics["protocol"]["prior_steps"]
     versions = {}
@@ -116,21 +138,9 @@ def registered(
     registry.promote("prior", versions[best], f"highest held-out cosine at {steps} steps")
     if free := [name for name in versions if name[1] == LANGUAGE_FREE]:
         registry.alias("prior", FREE_PRIOR, versions[evaluation.best_prior(free)])
-    for kind, decoder in decoders.items():
-        description = f"The {kind} decoder of {mlflow.experiment}."
-        version = registry.register("decoder", decoder, {"kind": kind}, description)
-        registry.alias("decoder", kind, version)
-        if kind == champion:
-            registry.promote("decoder", version, f"{kind} is the decoder of this preset")
-    version = registry.register("clip", clip, {}, f"The clip of {mlflow.experiment}.")
-    registry.promote("clip", version, "the only one of this preset and data")
-    registry.write_index(Path(mlflow.models_file), text_encoder)
     rows = [
         {"model": registry.name("prior"), "version": version, "variant": v, "captions": s,
          "alias": CHAMPION if (v, s) == best else ""}
         for (v, s), version in versions.items()
     ]  # fmt: skip
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(registry.digest),
-        metadata={"models": table(pd.DataFrame(rows)), "new_versions": registry.added},
-    )
+    return pd.DataFrame(rows)

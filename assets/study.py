@@ -1,12 +1,14 @@
 """The study of the prior: many small trainings that differ in one thing, and figures of them."""
 
+from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.metadata import OWNERS, link, materialized, table
-from assets.pictures import picture
+from assets.metadata import OWNERS, links, materialized, table
+from assets.reports import reported
 from assets.versions import decided_by
 from corgi_core.io.files import digest_of
 from orchestration.partitions import STUDY
@@ -15,6 +17,10 @@ from orchestration.resources.compute import Compute
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import DEVICE, code_version
 from orchestration.resources.workspace import Workspace
+
+if TYPE_CHECKING:
+    from corgi_core.experiments.prior_ablation.measure import Measurement, Study
+    from corgi_core.experiments.prior_ablation.sweeps import Plan
 
 REVISION = 6  # of the trainings: another one trains every arm anew
 
@@ -39,30 +45,79 @@ def prior_study(
 
     Finished arms are read from their files, so an interrupted study continues.
     """
-    from corgi_core.experiments.prior_ablation import measure, report, sweeps
+    from corgi_core.experiments.prior_ablation import measure, sweeps
     from corgi_core.experiments.report import StudyReport as Report
 
     preset, seed = workspace.preset, int(context.partition_key)
-    inputs = {
+    plans = sweeps.plans_of(sweeps.sweeps_of(preset), seed, preset.study.steps[-1])
+    study = _study(context, images, image_embeddings, text_embeddings, workspace, compute)
+    measurements, runs = _measured(context, study, plans, compute, mlflow)
+    result = Report.joined([*measurements, measure.measure_references(study, seed)])
+    samples = table(result.frame("samples"))
+    return materialized(result, arms=len(plans), samples=samples, mlflow_runs=links(runs))
+
+
+def _study(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    workspace: Workspace,
+    compute: Compute,
+) -> "Study":
+    """What all arms share; other data are studied in another folder."""
+    from corgi_core.experiments.prior_ablation.measure import Study
+
+    inputs = _versions(images, image_embeddings, text_embeddings)
+    folder = workspace.work_folder(context, digest_of(inputs, REVISION))
+    return Study(
+        images, image_embeddings, text_embeddings, workspace.preset, folder, compute.device
+    )
+
+
+def _measured(
+    context: dg.AssetExecutionContext,
+    study: "Study",
+    plans: "Sequence[Plan]",
+    compute: Compute,
+    mlflow: MLflow,
+) -> "tuple[list[Measurement], dict[str, str | None]]":
+    """The arms' measurements, and the pages of their runs of MLflow by name."""
+    from corgi_core.experiments.prior_ablation.measure import measure_arm
+
+    what = f"arms of seed {context.partition_key}"
+    measurements, runs = [], {}
+    with closing(compute.map(measure_arm, study, plans, what)) as arms:
+        for found in arms:
+            runs |= _tracked(context, study, found, mlflow)
+            measurements.append(found)
+    return measurements, runs
+
+
+def _tracked(
+    context: dg.AssetExecutionContext, study: "Study", found: "Measurement", mlflow: MLflow
+) -> dict[str, str | None]:
+    """Send an arm's measurement to a run of MLflow; the run's page by its name."""
+    from corgi_core.experiments.prior_ablation.report import metrics_by_step
+
+    about, *_ = found["training"]
+    name, inputs = f"study-{about['arm']}", _versions(study.dataset, study.images, study.texts)
+    identity = digest_of(code_version(context), inputs, found)
+    with mlflow.run(context, name, identity, inputs, about) as run:
+        for entry in metrics_by_step(found):
+            run.log_metrics(entry)
+        url = run.url
+    return {name: url}
+
+
+def _versions(
+    images: Dataset, image_embeddings: ArrayStore, text_embeddings: ArrayStore
+) -> dict[str, str]:
+    return {
         "images": images.digest,
         "image_embeddings": image_embeddings.digest,
         "text_embeddings": text_embeddings.digest,
     }
-    folder = workspace.work_folder(context, digest_of(inputs, REVISION))
-    study = measure.Study(images, image_embeddings, text_embeddings, preset, folder, compute.device)
-    plans = sweeps.plans_of(sweeps.sweeps_of(preset), seed, preset.study.steps[-1])
-    measurements = []
-    with closing(compute.map(measure.measure_arm, study, plans, f"arms of seed {seed}")) as arms:
-        for found in arms:
-            about, *_ = found["training"]
-            identity = digest_of(code_version(context), inputs, found)
-            with mlflow.run(context, f"study-{about['arm']}", identity, inputs, about) as run:
-                for entry in report.metrics_by_step(found):
-                    run.log_metrics(entry)
-            measurements.append(found)
-    measurements.append(measure.measure_references(study, seed))
-    result = Report.joined(measurements)
-    return materialized(result, arms=len(plans), samples=table(result.frame("samples")))
 
 
 @dg.asset(
@@ -80,17 +135,6 @@ def study_figures(
     """Means over the seeds with 95 % intervals: the paper's figures, sweeps, controls, tables."""
     from corgi_core.experiments.prior_ablation.report import compose_report
 
-    result = compose_report(prior_study.values(), workspace.preset)
-    folder = workspace.reports_folder / STUDY
-    result.save(folder)
+    make = partial(compose_report, prior_study.values(), workspace.preset)
     inputs = {f"prior_study.{seed}": part.digest for seed, part in prior_study.items()}
-    identity = digest_of(code_version(context), inputs)
-    with mlflow.run(context, STUDY, identity, inputs, vars(workspace.preset.study)) as run:
-        run.log_artifacts(folder, STUDY)
-        url = run.url
-    metadata: dict[str, Any] = {
-        "mlflow_run": link(url),
-        **{name: picture(image) for name, image in result.pictures.items()},
-        **{f"{name}_table": dg.MetadataValue.md(text) for name, text in result.tables.items()},
-    }
-    return materialized(result, **metadata)
+    return reported(context, STUDY, inputs, workspace.preset.study, make, workspace, mlflow)

@@ -3,14 +3,11 @@
 These assets are there where the preset has a section `zero_shot`.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 import dagster as dg
 
 from assets.data import squares
 from assets.embeddings import CLIP, embedded_captions, embedded_images
-from assets.evaluation import DECODING, PRIORS_THERE, ZERO_SHOT, evaluated
+from assets.evaluation import DECODING, PRIORS_THERE, ZERO_SHOT, evaluated, material_of
 from assets.metadata import OWNERS, gated_metadata, materialized, overlap_metadata
 from assets.versions import decided_by
 from corgi_core.data.revisions import (
@@ -25,6 +22,7 @@ from orchestration.resources.artifacts import (
     ArrayStore,
     Dataset,
     Evaluation,
+    FolderBacked,
     Overlap,
     StoredDecoder,
     StoredPrior,
@@ -33,10 +31,6 @@ from orchestration.resources.compute import Compute
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import DEVICE
 from orchestration.resources.workspace import RAW_VERSION, Workspace
-
-if TYPE_CHECKING:
-    from corgi_core.evaluation.prior_scores import Name
-    from corgi_core.evaluation.report import Evaluation as Report
 
 
 @dg.asset(
@@ -183,29 +177,13 @@ def zero_shot_evaluation(
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:
     """The evaluation's scores on the other dataset, whose overlapping images are left out."""
-    from corgi_core.evaluation.evaluate import evaluate
-    from corgi_core.evaluation.material import Material
-
-    settings, dataset = workspace.preset.evaluation, workspace.zero_shot.dataset
-    inputs = {
-        "decoder": decoder.digest, "images": images.digest,
-        "zero_shot_images": zero_shot_images.digest, "zero_shot_overlap": zero_shot_overlap.digest,
-    }  # fmt: skip
-    material = Material(
-        zero_shot_images, zero_shot_image_embeddings, zero_shot_text_embeddings,
-        workspace.chunks_folder(context), compute.arrays, zero_shot_pixels,
-        workspace.path_of(CLIP), workspace.preset.inference_precision, zero_shot_overlap.keys,
+    material = material_of(
+        context, workspace, compute, zero_shot_images, zero_shot_image_embeddings,
+        zero_shot_text_embeddings, zero_shot_pixels, zero_shot_overlap.keys,
     )  # fmt: skip
-
-    def measure(priors: "Mapping[Name, StoredPrior]") -> "Report":
-        report = evaluate(priors, decoder, material, settings)
-        report.metrics["protocol"]["zero_shot"] = {
-            "dataset": dataset,
-            "data_version": zero_shot_images.digest,
-            "training_data_version": images.digest,
-            **zero_shot_overlap.counts,
-        }
-        return report
-
-    spec = zero_shot_text_embeddings.spec
-    return evaluated(context, measure, prior, spec, inputs, workspace, mlflow, dataset)
+    inputs: dict[str, FolderBacked] = {
+        "decoder": decoder, "images": images, "zero_shot_images": zero_shot_images,
+        "zero_shot_overlap": zero_shot_overlap,
+    }  # fmt: skip
+    about = zero_shot_overlap.described(workspace.zero_shot.dataset, zero_shot_images, images)
+    return evaluated(context, prior, decoder, material, inputs, workspace, mlflow, about)

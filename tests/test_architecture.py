@@ -234,3 +234,28 @@ def test_a_librarys_private_modules_are_imported_in_one_file(prefix: str) -> Non
     assert found == {PRIVATE[prefix]}
     docstring = ast.get_docstring(ast.parse((ROOT / PRIVATE[prefix]).read_text("utf-8"))) or ""
     assert re.search(rf"{prefix.partition('.')[0]}.*\d+\.\d+", docstring, re.I | re.S)
+
+
+LONGEST_BODY = 12  # lines of an asset or a check, imports among them
+
+
+def lines_of_bodies() -> Iterator[tuple[str, int]]:
+    """Each asset and check, and the lines of its body that are neither blank nor docstring."""
+    for path in files("assets"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for node in ast.parse("\n".join(lines)).body:
+            if isinstance(node, ast.FunctionDef) and any(
+                ast.unparse(decorator).startswith(("dg.asset(", "dg.asset_check("))
+                for decorator in node.decorator_list
+            ):
+                first, last = node.body[1], node.body[-1]
+                assert ast.get_docstring(node), f"{path.stem}.{node.name} has no docstring"
+                body = lines[first.lineno - 1 : last.end_lineno]
+                yield f"{path.stem}.{node.name}", sum(bool(line.strip()) for line in body)
+
+
+def test_bodies_of_assets_are_short() -> None:
+    """Inputs, one call, one result with metadata; what is longer belongs in a room below."""
+    lines = dict(lines_of_bodies())
+    assert len(lines) > 30
+    assert not {name: count for name, count in lines.items() if count > LONGEST_BODY}

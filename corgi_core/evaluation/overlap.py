@@ -62,6 +62,15 @@ class Overlap:
             "by_embedding": int(self.pairs["by_embedding"].sum()),
         }
 
+    def described(self, dataset: str, evaluated: Dataset, training: Dataset) -> dict[str, Any]:
+        """What a zero-shot report says of its data: names, data versions, numbers of images."""
+        return {
+            "dataset": dataset,
+            "data_version": evaluated.digest,
+            "training_data_version": training.digest,
+            **self.counts,
+        }
+
     @property
     def digest(self) -> str:
         """Of the images and pairs."""

@@ -9,11 +9,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from corgi_core.data.arrays import ArrayStore
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.gaussians.stream import ROWS_AT_ONCE, Batches, EmbeddingStream
 from corgi_core.mapping import Map, map_here
 
 RANK_SAMPLE = 32_768  # embeddings, at most: 20 times the widest ensemble's width
+
+
+def diagnostics_of(
+    training: EmbeddingStream, images: ArrayStore, texts: ArrayStore, mapped: Map = map_here
+) -> dict[str, float]:
+    """The effective rank of the training images' embeddings, and the modality gap of all.
+
+    Args:
+        training: Those of the training images.
+        images: The array "image" [n, d] of all images.
+        texts: The array "text" [m, d] of all captions.
+        mapped: Where the passes over the embeddings are computed; the result is the same.
+
+    Returns:
+        "effective_rank" and "modality_gap".
+    """
+    image = EmbeddingStream.of_store(images, "image")
+    text = EmbeddingStream.of_store(texts, "text")
+    return {
+        "effective_rank": effective_rank(training, mapped=mapped),
+        "modality_gap": modality_gap(image, text, images.spec["encoder_dims"], mapped),
+    }
 
 
 def effective_rank(embeddings: EmbeddingStream, seed: int = 0, mapped: Map = map_here) -> float:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corgi_core.config import GaussianSettings
+from corgi_core.config import GaussianSettings, Preset, clusters_of
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
@@ -65,6 +65,31 @@ class BankFit:
                 "the pooled one"
             )
         return warnings
+
+
+def bank_of(
+    variant: str,
+    embeddings: EmbeddingStream,
+    encoder_dims: Sequence[int],
+    preset: Preset,
+    mapped: Map = map_here,
+) -> tuple[GaussianBank, BankFit | None]:
+    """The bank of a variant before it is learned: k fitted Gaussians; N(0, I) for the baseline.
+
+    Args:
+        variant: Names k, as `shifted-k16` does.
+        embeddings: Those of the training images.
+        encoder_dims: The widths of the CLIP encoders.
+        preset: Has the seed and the Gaussians' settings.
+        mapped: Where the passes over the embeddings are computed; the result is the same.
+
+    Returns:
+        The bank, and how the fit went where one was made.
+    """
+    k = clusters_of(variant)
+    if k is None:
+        return GaussianBank.standard(encoder_dims), None
+    return fit_bank(embeddings, k, encoder_dims, preset.gaussians, preset.seed, mapped)
 
 
 def fit_bank(

@@ -49,6 +49,11 @@ class Registry:
         """Identifies the versions that have an alias."""
         return digest_of(self._named)
 
+    @property
+    def page(self) -> str:
+        """MLflow's page of all registered models."""
+        return f"{self._mlflow.address}/#/models"
+
     def name(self, part: str) -> str:
         """The registered model of the workspace's "prior", "decoder" or "clip"."""
         return f"{self._mlflow.experiment}-{part}"

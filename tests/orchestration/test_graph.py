@@ -120,12 +120,18 @@ def test_every_check_blocks(definitions: dg.Definitions) -> None:
     assert checks == dict.fromkeys(BLOCKING_CHECKS, True)
 
 
-def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
-    graph = definitions.resolve_asset_graph()
+@pytest.mark.parametrize(
+    "environment", [{}, {"CORGI_ZERO_SHOT": "others"}, {"CORGI_PRESET": "embeddings"}]
+)
+def test_every_asset_and_check_says_what_it_is(environment: dict[str, str]) -> None:
+    graph = build_definitions(Settings.from_environment(environment)).resolve_asset_graph()
     for key in graph.toposorted_asset_keys:
         node = graph.get(key)
         assert all((node.owners, node.kinds, node.code_version)), key
+        assert node.group_name != "default", key
         assert len(node.description or "") > 30, key
+    for check in graph.asset_check_keys:
+        assert len(graph.get_check_spec(check).description or "") > 30, check
 
 
 def test_an_array_jobs_revision_is_its_assets(definitions: dg.Definitions) -> None:

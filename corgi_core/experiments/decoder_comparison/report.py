@@ -6,8 +6,8 @@ embeddings along it and a colour for each decoder.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from corgi_core.config import ComparisonSettings
 from corgi_core.evaluation.material import Material
@@ -71,6 +71,14 @@ def report_of(
         report.pictures[name] = rendered(figure_of(rows, title))
         report.pictures[f"{name}_grid"] = result.grid
     return report
+
+
+def chart_entries(report: StudyReport) -> Iterator[dict[str, Any]]:
+    """One entry a row for a tracker's charts: its scores by case; the step is the seed."""
+    for row in report.rows[ROWS]:
+        case = "/".join(row[part] for part in ("comparison", *CASE) if row[part])
+        case = case.replace("%", "pc")
+        yield {"step": row["seed"], **{f"{case}/{metric}": row[metric] for metric in METRICS}}
 
 
 def table_of(rows: pd.DataFrame) -> str:

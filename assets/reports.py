@@ -1,0 +1,53 @@
+"""Experiments' reports: made in a run of MLflow, and written for people."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.metadata import link, materialized, report_metadata
+from corgi_core.io.files import digest_of
+from orchestration.resources.artifacts import StudyReport
+from orchestration.resources.tracking import MLflow
+from orchestration.resources.trainer import code_version
+from orchestration.resources.workspace import Workspace
+
+if TYPE_CHECKING:
+    from corgi_core.experiments.report import StudyReport as Report
+
+
+def reported(
+    context: dg.AssetExecutionContext,
+    name: str,
+    inputs: Mapping[str, str],
+    settings: object,
+    make: "Callable[[], Report]",
+    workspace: Workspace,
+    mlflow: MLflow,
+    charts: "Callable[[Report], Iterable[Mapping[str, Any]]]" = lambda report: (),
+) -> dg.MaterializeResult[StudyReport]:
+    """Make a report in a run of MLflow; save it in the workspace, and send it to the run.
+
+    Args:
+        context: The asset's.
+        name: Of the run, and of the report's folder there and in the workspace.
+        inputs: The data versions of all inputs.
+        settings: The preset's section that says how; its values are the run's parameters.
+        make: Measures, or joins what was measured.
+        workspace: Whose report it is.
+        mlflow: Where the run is tracked.
+        charts: What MLflow draws of the report, as entries of a metrics log.
+
+    Returns:
+        The report as the asset's value, and what Dagster displays of it.
+    """
+    folder, parameters = workspace.reports_folder / name, vars(settings)
+    identity = digest_of(code_version(context), inputs, parameters)
+    with mlflow.run(context, name, identity, inputs, parameters) as run:
+        report = make()
+        report.save(folder)
+        for entry in charts(report):
+            run.log_metrics(entry)
+        run.log_artifacts(folder, name)
+        url = run.url
+    return materialized(report, mlflow_run=link(url), **report_metadata(report, folder))
