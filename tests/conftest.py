@@ -37,12 +37,14 @@ settings.load_profile("corgi")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its folder, and begin with the longest, those that share a workspace."""
+    """Mark each test by its folder; short ones come last, which keeps all workers busy."""
     for item in items:
         if not any(item.get_closest_marker(name) for name in MARKERS):
             folder = item.path.relative_to(TESTS).parts[0]
             item.add_marker(MARKER_OF_FOLDER.get(folder, "integration"))
-    items.sort(key=lambda item: item.path.parent.name != "e2e")
+    items.sort(
+        key=lambda item: [item.get_closest_marker(name) is None for name in reversed(MARKERS)]
+    )
 
 
 @pytest.hookimpl(optionalhook=True)
