@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from corgi_core.prior.task import check_encoders
 from corgi_core.training.loop import train
 from orchestration.definitions import build_definitions
 from orchestration.settings import Settings
+from tests.helpers import forked
 from tests.helpers.vectors_on_disk import WIDTHS, rows, write_parquet
 from tests.helpers.whole import quarantine_of
 
@@ -38,7 +37,6 @@ ENCODERS = replace(
         steps=120, batch_size=64, learning_rate=2e-3, warmup_steps=10, ema_decay=0.9
     ),
 )  # fmt: skip
-CORGI = "from orchestration.cli.app import app; app()"
 DATA = replace(PRESET.data, shard_size=100)
 
 
@@ -113,9 +111,8 @@ def test_the_lineage_without_pictures() -> None:
 
 
 def test_generating_needs_a_decoder(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CORGI, "generate", "a hat", "--preset", "embeddings"],
-        env=os.environ | {"CORGI_HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = ("generate", "a hat", "--preset", "embeddings")
+    environment = os.environ | {"CORGI_HOME": str(tmp_path)}
+    done = forked.run(forked.CORGI, words, environment, tmp_path)
     assert done.returncode == 2
     assert "has embeddings only, and no decoder" in done.stderr

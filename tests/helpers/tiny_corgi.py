@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.helpers import forked
 
 SMALL_PRESET = """
 extends: emoji-small
@@ -28,7 +29,6 @@ decoders:
 evaluation: {steps: [1], images: 8, grid_rows: 2}
 comparison: {images: 6, seeds: [0, 1], grid_rows: 2}
 """
-CORGI = "from orchestration.cli.app import app; app()"
 MATERIALISE = """
 import os
 import sys
@@ -49,7 +49,7 @@ Corgi = Callable[..., subprocess.CompletedProcess[str]]
 
 def corgi_in(home: Path, preset: str = SMALL_PRESET, **variables: str) -> Corgi:
     """Runs `corgi WORDS…` in a workspace of its own under `home`."""
-    return _run_in(home, CORGI, preset, **variables)
+    return _run_in(home, forked.CORGI, preset, **variables)
 
 
 def materialise_in(home: Path, preset: str = SMALL_PRESET) -> Corgi:
@@ -66,9 +66,6 @@ def _run_in(home: Path, code: str, preset: str, **variables: str) -> Corgi:
     }  # fmt: skip
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code, *words],
-            env=environment, cwd=home, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        return forked.run(code, words, environment, home)
 
     return run

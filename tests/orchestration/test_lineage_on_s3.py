@@ -23,8 +23,9 @@ from corgi_core.evaluation.report import Evaluation
 from corgi_core.io.folders import has_files, published
 from corgi_core.io.model_index import digest_in
 from corgi_core.prior.model import PriorModel
+from tests.helpers import forked
 from tests.helpers.s3 import S3, door_to
-from tests.helpers.tiny_corgi import CORGI, SMALL_PRESET
+from tests.helpers.tiny_corgi import SMALL_PRESET
 
 PRESET = (
     SMALL_PRESET.replace("[baseline, shifted-k1]", "[shifted-k1]") + "caption_subsets: [100%]\n"
@@ -43,7 +44,7 @@ def start(home: Path, **variables: str) -> subprocess.Popen[str]:
     }  # fmt: skip
     with (home / "log").open("a") as log:
         return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", CORGI, "run"],
+            [sys.executable, "-W", "ignore", "-c", forked.CORGI, "run"],
             env=environment, cwd=home, stdout=log, stderr=log, text=True,
         )  # fmt: skip
 

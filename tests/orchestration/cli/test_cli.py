@@ -12,16 +12,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import forked
+
 ROOT = Path(__file__).parents[3]
 COMMANDS = ("demo", "run", "results", "generate", "ingest", "gate", "ui", "presets")
 
 
+def environment(**more: str) -> dict[str, str]:
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("CORGI_")}
+    return {**outside, "COLUMNS": "100", **more}
+
+
 def corgi(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("CORGI_")}
+    """`corgi` as the shell starts it."""
     return subprocess.run(
-        [sys.executable, "-c", "from orchestration.cli.app import app; app()", *words],
-        cwd=folder, env={**environment, "COLUMNS": "100", **more}, capture_output=True, text=True,
+        [sys.executable, "-c", forked.CORGI, *words],
+        cwd=folder, env=environment(**more), capture_output=True, text=True,
     )  # fmt: skip
+
+
+def quick(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`corgi` where the libraries are loaded already."""
+    return forked.run(forked.CORGI, words, environment(), folder)
 
 
 def test_help_is_quick_and_names_every_command(tmp_path: Path) -> None:
@@ -70,7 +82,7 @@ def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
 def test_bad_input_ends_with_one_sentence_and_code_2(
     tmp_path: Path, words: list[str], said: str
 ) -> None:
-    done = corgi(tmp_path, *words)
+    done = quick(tmp_path, *words)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -122,7 +134,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     "ports", [("0", "5000"), ("70000", "5000"), ("3000", "-1"), ("4321", "4321")]
 )
 def test_ports_that_cannot_be_are_refused_at_once(tmp_path: Path, ports: tuple[str, str]) -> None:
-    done = corgi(tmp_path, "ui", "--dagster-port", ports[0], "--mlflow-port", ports[1])
+    done = quick(tmp_path, "ui", "--dagster-port", ports[0], "--mlflow-port", ports[1])
     assert done.returncode == 2
     assert "port" in done.stderr
     assert "Traceback" not in done.stderr

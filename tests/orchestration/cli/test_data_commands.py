@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from orchestration.cli.app import cli
+from tests.helpers import forked
 from tests.helpers.made import encoded, noise, tar_with
 
 
 def corgi(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CORGI_")}
-    return subprocess.run(
-        [sys.executable, "-c", "from orchestration.cli.app import app; app()", *words],
-        cwd=folder, env={**environment, "COLUMNS": "100", **more}, capture_output=True, text=True,
-    )  # fmt: skip
+    return forked.run(forked.CORGI, words, {**environment, "COLUMNS": "100", **more}, folder)
 
 
 def pictures(folder: Path, *names: str) -> dict[Path, bytes]:

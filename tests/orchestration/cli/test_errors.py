@@ -6,27 +6,20 @@ import errno
 import os
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from corgi_core.errors import CorgiError
 from orchestration.cli.errors import FILE_ERRORS, fixable_error
-
-ROOT = Path(__file__).parents[3]
-PROGRAM = "from orchestration.cli.app import app; app()"
+from tests.helpers import forked
 
 
 def corgi(
-    folder: Path, *words: str, program: str = PROGRAM, **more: str
+    folder: Path, *words: str, program: str = forked.CORGI, **more: str
 ) -> subprocess.CompletedProcess[str]:
     outside = {k: v for k, v in os.environ.items() if not k.startswith("CORGI_")}
-    environment = {**outside, "PYTHONPATH": str(ROOT), **more}
-    return subprocess.run(
-        [sys.executable, "-c", program, *words],
-        cwd=folder, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+    return forked.run(program, words, {**outside, **more}, folder)
 
 
 def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
