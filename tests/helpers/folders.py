@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 from upath import UPath
 
 from corgi_core.io.folders import atomic_folder, published
 from corgi_core.io.markers import MARKER
-
-
-def root_of(kind: str, folder: Path) -> UPath:
-    """A new root: "local", in that folder, or "memory", as an object store is."""
-    return UPath(folder) if kind == "local" else UPath(f"memory://{uuid.uuid4().hex}")
 
 
 def write_folder(path: Path | UPath, **contents: str) -> None:

@@ -9,12 +9,6 @@ import pytest
 
 from corgi_core.io import files, folders
 from corgi_core.io.files import atomic_file, digest_of, read_json, write_json
-from tests.helpers.folders import root_of
-
-
-@pytest.fixture(params=["local", "memory"])
-def root(request, tmp_path):
-    return root_of(request.param, tmp_path)
 
 
 def test_a_file_appears_whole(root):

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import HOST
@@ -21,7 +20,7 @@ from corgi_core.io.folders import (
     remove_folder,
 )
 from corgi_core.io.markers import MARKER
-from tests.helpers.folders import read_folder, root_of, write_folder
+from tests.helpers.folders import read_folder, write_folder
 
 KILLED = """
 import json, os, signal, sys
@@ -53,11 +52,6 @@ for number in range(1, 100):
     if not status:
         break
 """
-
-
-@pytest.fixture(params=["local", "memory"])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
-    return root_of(request.param, tmp_path)
 
 
 def test_a_reader_finds_all_of_the_old_or_the_new_folder_whenever_the_writer_is_killed(

@@ -5,12 +5,7 @@ import pytest
 from corgi_core.errors import CorgiError
 from corgi_core.io.folders import published
 from corgi_core.io.markers import MARKER
-from tests.helpers.folders import root_of, write_folder
-
-
-@pytest.fixture(params=["local", "memory"])
-def root(request, tmp_path):
-    return root_of(request.param, tmp_path)
+from tests.helpers.folders import write_folder
 
 
 def test_a_folder_of_others_is_never_replaced(root):
