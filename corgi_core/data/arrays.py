@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import safetensors.numpy
+from numpy.typing import NDArray
 from upath import UPath
 
 from corgi_core.data.mapped import mapped_arrays
@@ -232,23 +233,33 @@ class ArrayStore:
                 f"choose one of {known}",
             )
 
-    def rows_of(self, keys: Iterable[str]) -> np.ndarray:
-        """The rows, [n] of int64, of `keys` in their order; all of a key's rows, in row order."""
-        wanted = list(keys)
-        absent = [key for key in wanted if key not in self._rows]
-        if absent:
+    def first_rows(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.int64]:
+        """The first row of each of the keys [n], all of that shard, among the shard's rows."""
+        order, begins, _ = self._matches(self.shard_keys(shard), keys)
+        return order[begins]
+
+    def rows_of(self, keys: Iterable[str]) -> NDArray[np.int64]:
+        """The rows, [n], of `keys` in their order; all of a key's rows, in row order."""
+        order, begins, ends = self._matches(self.keys, np.array(list(keys), dtype=str))
+        found = [order[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+    def _matches(
+        self, there: NDArray[np.str_], keys: NDArray[np.str_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Rows ordered by their keys `there` [rows]; where those of each key [n] begin and end.
+
+        Raises CorgiError where a key has no row.
+        """
+        order = np.argsort(there, kind="stable")
+        begins, ends = (np.searchsorted(there[order], keys, side) for side in ("left", "right"))
+        if len(absent := keys[begins == ends]):
+            more = f" ({len(absent)} keys are missing)" if len(absent) > 1 else ""
             raise CorgiError(
-                f"{self.folder} has no row for {absent[0]!r} ({len(absent)} keys are missing)",
+                f"{self.folder} has no row for {str(absent[0])!r}{more}",
                 "compute the arrays again for the present dataset",
             )
-        return np.array([row for key in wanted for row in self._rows[key]], dtype=np.int64)
-
-    @cached_property
-    def _rows(self) -> dict[str, list[int]]:
-        rows: dict[str, list[int]] = {}
-        for row, key in enumerate(self.keys.tolist()):
-            rows.setdefault(key, []).append(row)
-        return rows
+        return order, begins, ends
 
     def __len__(self) -> int:
         return sum(record["rows"] for record in self._index["shards"].values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,33 @@ class RaggedArray:
         """The rows of the first part, then those of the next, and so on; one part at least."""
         values = np.concatenate([part.values for part in parts])
         return cls.of_lengths(values, np.concatenate([part.lengths for part in parts]))
+
+    @classmethod
+    def gathered(
+        cls,
+        count: int,
+        parts: Sequence[tuple[RaggedArray, NDArray[np.integer[Any]], NDArray[np.int64]]],
+    ) -> RaggedArray:
+        """Some rows of several arrays of one kind.
+
+        Args:
+            count: The number of rows. Those that no part has are empty.
+            parts: One at least: an array, rows [m] of it, and where they go among the `count`, [m].
+        """
+        lengths = np.zeros(count, np.int64)
+        for array, rows, at in parts:
+            lengths[at] = array.offsets[rows + 1] - array.offsets[rows]
+        offsets = np.zeros(count + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        like = parts[0][0].values
+        values = np.empty((int(offsets[-1]), *like.shape[1:]), like.dtype)
+        for array, rows, at in parts:
+            begins, ends = array.offsets[rows], array.offsets[rows + 1]
+            for first, begin, end in zip(
+                offsets[at].tolist(), begins.tolist(), ends.tolist(), strict=True
+            ):
+                values[first : first + end - begin] = array.values[begin:end]
+        return cls(values, offsets)
 
     @property
     def lengths(self) -> NDArray[np.int64]:

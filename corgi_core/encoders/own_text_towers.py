@@ -15,7 +15,7 @@ import torch
 
 from corgi_core.config import FITTED, TRAINED
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.dataset import Dataset
+from corgi_core.data.dataset import Dataset, caption_of
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
 from corgi_core.encoders.similarity import unit_per_encoder
@@ -89,27 +89,35 @@ def own_text_towers(names: Sequence[str], embeddings: ArrayStore, images: Datase
 
 def _agreement(clip: ClipEnsemble, embeddings: ArrayStore, images: Dataset) -> float | None:
     """The share of other images that are further from a caption than its own; None if too few."""
-    captions = _some_captions(images)
+    by_shard = _some_captions(images)
+    captions = [text for found in by_shard.values() for text in found.values()]
     if len(captions) < FEWEST:
         return None
-    rows = embeddings.rows_of(captions)
-    image = torch.from_numpy(embeddings.read("image")[rows].astype(np.float32))
-    text = clip.encode_texts(list(captions.values()))
+    rows = [
+        embeddings.mapped(shard, "image")[embeddings.first_rows(shard, np.array(list(found)))]
+        for shard, found in by_shard.items()
+    ]
+    image = torch.from_numpy(np.concatenate(rows).astype(np.float32))
+    text = clip.encode_texts(captions)
     image, text = (unit_per_encoder(each, clip.encoder_dims) for each in (image, text))
     cosines = text @ image.T
     further = (cosines < cosines.diagonal()[:, None]).float().sum(dim=1) / (len(captions) - 1)
     return float(further.mean())
 
 
-def _some_captions(images: Dataset) -> dict[str, str]:
-    """First captions of training images by key, from as few shards as have enough."""
-    found: dict[str, str] = {}
-    for rows in images.iter_rows("key", "captions", "split"):
-        for key, captions, split in rows.itertuples(index=False):
-            if split == "train" and captions is not None and len(captions):
-                found[key] = captions[0]
-                if len(found) == CHECKED:
-                    return found
+def _some_captions(images: Dataset) -> dict[str, dict[str, str]]:
+    """Up to 256 first captions of training images, by shard and key, from as few shards."""
+    found: dict[str, dict[str, str]] = {}
+    missing = CHECKED
+    for shard in images.images_of("train"):
+        rows = images.rows(shard, "key", "captions", "split")
+        rows = rows[(rows["split"] == "train") & rows["captions"].notna()].head(missing)
+        if len(rows):
+            captions = [caption_of(texts) or "" for texts in rows["captions"]]
+            found[shard] = dict(zip(rows["key"], captions, strict=True))
+            missing -= len(rows)
+        if not missing:
+            break
     return found
 
 

@@ -159,10 +159,11 @@ class HeldOut:
 
     def _gather_ragged(self, rows: NDArray[np.int64], store: ArrayStore, name: str) -> RaggedArray:
         """The same of a ragged array."""
-        found = list(self._found(rows, store))
-        parts = [store.mapped_ragged(shard, name).take(there) for shard, _, there in found]
-        order = np.argsort(np.concatenate([at for _, at, _ in found]))
-        return RaggedArray.concatenated(parts).take(order)
+        found = [
+            (store.mapped_ragged(shard, name), there, at)
+            for shard, at, there in self._found(rows, store)
+        ]
+        return RaggedArray.gathered(len(rows), found)
 
     def _found(
         self, rows: NDArray[np.int64], store: ArrayStore
@@ -172,15 +173,7 @@ class HeldOut:
         for shard in np.unique(shards).tolist():
             at = np.flatnonzero(shards == shard)
             wanted = np.array([self.keys[row] for row in rows[at]])
-            keys, first = np.unique(store.shard_keys(shard), return_index=True)
-            there = np.searchsorted(keys, wanted).clip(max=max(0, len(keys) - 1))
-            absent = keys[there] != wanted if len(keys) else np.ones(len(wanted), dtype=bool)
-            if absent.any():
-                raise CorgiError(
-                    f"{store.folder} has no row for {str(wanted[absent][0])!r}",
-                    "compute the arrays again for the present dataset",
-                )
-            yield shard, at, first[there]
+            yield shard, at, store.first_rows(shard, wanted)
 
     def __len__(self) -> int:
         return len(self.keys)

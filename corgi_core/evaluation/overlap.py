@@ -177,13 +177,5 @@ def _training_hashes(
 
 def _of_keys(store: ArrayStore, shard: str, name: str, keys: NDArray[np.str_]) -> NDArray[Any]:
     """The rows of an array of one shard that belong to keys of that shard, in their order."""
-    there, values = store.read_with_keys(shard, name)
-    order = np.argsort(there, kind="stable")
-    at = order[np.searchsorted(there[order], keys).clip(max=len(there) - 1)]
-    if (absent := there[at] != keys).any():
-        raise CorgiError(
-            f"{store.folder} has no row for {str(keys[absent][0])!r}",
-            "compute the arrays again for the present dataset",
-        )
-    found: NDArray[Any] = values[at]
+    found: NDArray[Any] = store.mapped(shard, name)[store.first_rows(shard, keys)]
     return found

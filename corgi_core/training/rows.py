@@ -5,10 +5,10 @@ Held in memory are a number a shard, and for the shards that are being read the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from torch import Tensor
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.keys import KeySet
 from corgi_core.data.ragged import RaggedArray
-from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, digest_of
 
 SHARDS_HELD = 4096  # whose rows' numbers are in memory
@@ -31,29 +30,6 @@ class ShardPart(NamedTuple):
     shard: int  # its number
     rows: NDArray[np.int64]  # numbers among the shard's chosen rows
     at: NDArray[np.int64]  # their positions in the batch
-
-
-def gathered_ragged(
-    count: int, parts: Sequence[tuple[RaggedArray, NDArray[np.integer[Any]], NDArray[np.int64]]]
-) -> RaggedArray:
-    """`count` rows from several ragged arrays of one kind: of each, rows [m], and where they go.
-
-    Rows that no part has are empty.
-    """
-    lengths = np.zeros(count, np.int64)
-    for array, rows, at in parts:
-        lengths[at] = array.offsets[rows + 1] - array.offsets[rows]
-    offsets = np.zeros(count + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    like = parts[0][0].values
-    values = np.empty((int(offsets[-1]), *like.shape[1:]), like.dtype)
-    for array, rows, at in parts:
-        begins, ends = array.offsets[rows], array.offsets[rows + 1]
-        for first, begin, end in zip(
-            offsets[at].tolist(), begins.tolist(), ends.tolist(), strict=True
-        ):
-            values[first : first + end - begin] = array.values[begin:end]
-    return RaggedArray(values, offsets)
 
 
 class ChosenRows:
@@ -149,7 +125,7 @@ class ChosenRows:
         """The given rows [b] of a ragged array, as `gather` finds them."""
         if not len(rows):
             return store.mapped_ragged(self._shards[0], name).take(np.zeros(0, np.int64))
-        return gathered_ragged(
+        return RaggedArray.gathered(
             len(rows),
             [
                 (
@@ -181,18 +157,7 @@ class ChosenRows:
     def _matching(self, store: ArrayStore, shard: int) -> NDArray[np.int32]:
         """The first rows of another store's shard that have the keys of the chosen rows, int32."""
         name = self._shards[shard]
-        wanted = self.shard_keys(shard)
-        there = store.shard_keys(name)
-        order = np.argsort(there, kind="stable")
-        at = np.searchsorted(there[order], wanted)
-        found = order[np.minimum(at, len(order) - 1)] if len(order) else at
-        if len(wanted) and (not len(order) or (there[found] != wanted).any()):
-            absent = next(key for key in wanted.tolist() if key not in set(there.tolist()))
-            raise CorgiError(
-                f"{store.folder} has no row for {absent!r}",
-                "compute the arrays again for the present dataset",
-            )
-        return found.astype(np.int32)
+        return store.first_rows(name, self.shard_keys(shard)).astype(np.int32)
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:

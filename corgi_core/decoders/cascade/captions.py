@@ -12,7 +12,7 @@ from torch import Tensor
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.keys import KeySet
 from corgi_core.data.ragged import RaggedArray
-from corgi_core.training.rows import SHARDS_HELD, ChosenRows, gathered_ragged
+from corgi_core.training.rows import SHARDS_HELD, ChosenRows
 
 
 class CaptionsOfShard(NamedTuple):
@@ -55,7 +55,7 @@ class ImageCaptions:
             one = starts[chosen] + np.minimum((numbers[at] * count).astype(np.int64), count - 1)
             there = self._texts.mapped_ragged(self._shards[shard], self._array)
             parts.append((there, rows[one[count > 0]], at[count > 0]))
-        return gathered_ragged(len(images), parts)
+        return RaggedArray.gathered(len(images), parts)
 
     def _found(self, shard: int) -> CaptionsOfShard:
         keys, images = self._texts.shard_keys(self._shards[shard]), self._images.shard_keys(shard)

@@ -54,6 +54,15 @@ def named(vit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[D
     return embedded(clip, str(vit_folder), tmp_path_factory.mktemp("named") / "data")
 
 
+def test_no_array_is_read_whole(
+    named: tuple[Dataset, ArrayStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, store = named
+    for whole in ("read", "keys", "rows_of"):
+        monkeypatch.setattr(ArrayStore, whole, None)
+    assert own_text_towers(tuple(store.spec["names"]), store, images).card["agreement"] > 0.9
+
+
 def test_names_are_of_hub_folder_or_architecture_and_weights(vit_folder: Path) -> None:
     known = ["ViT-B-32/openai", "ViT-B-32:openai", "hf-hub:someone/clip", str(vit_folder)]
     expected = ("ViT-B-32/openai", "ViT-B-32/openai", "hf-hub:someone/clip", str(vit_folder))
