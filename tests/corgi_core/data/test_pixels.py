@@ -55,6 +55,28 @@ def test_a_crop_is_what_clips_own_preprocessing_gives(sides: tuple[int, int]):
     np.testing.assert_array_equal(square(encoded(picture), 32, "crop"), expected)
 
 
+@pytest.mark.parametrize("sides", [(1, 1024), (1024, 3), (40, 1000), (1500, 170)])
+def test_of_a_strip_the_middle_alone_is_resized(sides: tuple[int, int]):
+    picture = Image.open(io.BytesIO(photograph(1, *sides))).convert("RGB")
+    plain = image_transform(64, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
+    expected = (plain(picture) * 255).round().numpy()
+    assert np.abs(square(encoded(picture), 64, "crop") - expected).max() <= 2
+
+
+def test_no_picture_is_made_that_is_much_larger_than_the_crop(monkeypatch: pytest.MonkeyPatch):
+    made: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def noted(self: Image.Image, size: tuple[int, int], *options: object) -> Image.Image:
+        made.append(size)
+        return resize(self, size, *options)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    for sides in [(1, 1024), (8, 1), (9, 1)]:
+        assert square(encoded(Image.new("RGB", sides)), 256, "crop").shape == (3, 256, 256)
+    assert made == [(256, 256), (2048, 256), (256, 256)]
+
+
 def test_a_large_photograph_is_cropped_as_after_a_whole_decoding():
     file = photograph(0, 900, 700)
     plain = image_transform(112, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
