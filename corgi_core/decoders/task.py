@@ -13,13 +13,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from corgi_core.config import DecoderSettings, TrainingSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.balance import repeats_of
 from corgi_core.data.keys import KeySet
+from corgi_core.data.mapped import mapped_arrays
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
@@ -105,7 +106,7 @@ class DecoderTask(Task[N], Generic[S, N]):
             if not path.exists():
                 with atomic_file(path) as temporary:
                     save_file({"repeats": self.repeats}, str(temporary))
-            self.repeats = load_file(path)["repeats"]
+            self.repeats = mapped_arrays(path, None)["repeats"]
         self.training.prepare(folder, "training-rows")
 
     def prepare(self, model: N) -> None:
@@ -192,7 +193,7 @@ class DecoderTask(Task[N], Generic[S, N]):
     @cached_property
     def repeats(self) -> NDArray[np.uint8]:
         """How often a `balanced` epoch uses each training image, uint8 [n], by near twins."""
-        return repeats_of(self.training_embeddings.numpy())
+        return repeats_of(lambda rows: self._z(torch.from_numpy(rows)).numpy(), len(self.images))
 
     def _repeats_in(self, shard: int) -> NDArray[np.uint8]:
         """How often an epoch uses each training image of a shard; those not tuned on, never."""
@@ -208,16 +209,14 @@ class DecoderTask(Task[N], Generic[S, N]):
         return repeats
 
     @property
-    def training_embeddings(self) -> Tensor:
-        """float32 [n, d] of all training images, in their order."""
-        (z,) = self.images.gather(torch.arange(len(self.images)), (self.embeddings, "image"))
-        return z.float()
-
-    @property
     def spaced_embeddings(self) -> Tensor:
         """float32 [n, d] of evenly spaced training images, whose statistics stand for all."""
-        (z,) = self.images.gather(self.images.spaced(SPACED), (self.embeddings, "image"))
-        return z.float()
+        return self._z(self.images.spaced(SPACED)).float()
+
+    def _z(self, rows: Tensor) -> Tensor:
+        """The embeddings [b, d] of training images [b], as stored."""
+        (z,) = self.images.gather(rows, (self.embeddings, "image"))
+        return z
 
     def pictures(self, images: ChosenRows, rows: Tensor) -> PictureBatch:
         """The given rows [b] of some images."""

@@ -53,7 +53,7 @@ def cascade(cascade_task: CascadeTask, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def z(cascade_task: CascadeTask) -> Tensor:
-    return cascade_task.training_embeddings
+    return cascade_task.spaced_embeddings
 
 
 def fresh(settings: CascadeSettings = TINY_CASCADE, seed: int = 0) -> CascadeDecoder:
@@ -314,7 +314,7 @@ def texts(cascade_task: CascadeTask, tmp_path_factory: pytest.TempPathFactory) -
 def chosen_pictures(task: CascadeTask) -> list[int]:
     """The numbers of the pictures that the first sixteen training rows are."""
     found = task.pictures(task.training, torch.arange(SHAPES)).z.float()
-    numbers: list[int] = torch.cdist(found, task.training_embeddings).argmin(dim=1).tolist()
+    numbers: list[int] = torch.cdist(found, task.spaced_embeddings).argmin(dim=1).tolist()
     return numbers
 
 

@@ -49,7 +49,7 @@ def test_only_the_images_named_are_trained_on_and_they_are_learned(
     assert torch.cdist(used.float(), first_two).min(dim=1).values.max() == 0
     assert further.rows < task.rows
     result = train(further, SHORT, tmp_path / "run")
-    z, pixels = task.training_embeddings, pictures_of(task) / 255
+    z, pixels = task.spaced_embeddings, pictures_of(task) / 255
 
     def error(model: PCADecoder, rows: slice) -> float:
         return float((model.decode(z[rows]) - pixels[rows]).square().mean())

@@ -33,7 +33,7 @@ def gan(task: GanTask, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
 
 @pytest.fixture(scope="module")
 def z(task: GanTask) -> Tensor:
-    return task.training_embeddings
+    return task.spaced_embeddings
 
 
 def own(decoded: Tensor, task: GanTask) -> Tensor:

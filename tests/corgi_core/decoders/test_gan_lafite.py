@@ -36,7 +36,7 @@ def test_a_pseudo_text_is_at_the_distance_xi_in_every_block() -> None:
 
 def test_lafite_is_conditioned_on_pseudo_texts(tmp_path: Path) -> None:
     task = a_gan_task(tmp_path, LafiteTask, TINY_LAFITE)
-    z = task.training_embeddings
+    z = task.spaced_embeddings
     cond = task.condition(z, StepRandom(0, 0, len(z)))
     noise = StepRandom(0, 0, len(z)).normal(z.shape[1])
     assert torch.equal(cond, pseudo_text(z, TINY_LAFITE.perturbation, noise, task.encoder_dims))
@@ -52,5 +52,5 @@ def test_a_trained_lafite_is_saved_and_takes_texts(tmp_path: Path) -> None:
     assert isinstance(loaded, LafiteDecoder)
     assert (loaded.input_kind, GanDecoder.input_kind) == ("text", "image")
     assert loaded.settings == TINY_LAFITE
-    z = task.training_embeddings
+    z = task.spaced_embeddings
     torch.testing.assert_close(loaded.decode(z), lafite.decode(z), atol=1e-5, rtol=0)

@@ -76,7 +76,7 @@ def test_clip_teaches_the_generator_and_learns_nothing(task: GanTask) -> None:
     """Followed for some steps, its gradient brings generated pictures near their embeddings."""
     torch.manual_seed(0)
     model = task.build()
-    z = task.training_embeddings[:BATCH]
+    z = task.spaced_embeddings[:BATCH]
     latent = torch.randn(BATCH, task.shape.latent_width)
     before = {name: p.clone() for name, p in task.clip.named_parameters()}
     optimizer = torch.optim.Adam(model.generator.parameters(), lr=5e-3)

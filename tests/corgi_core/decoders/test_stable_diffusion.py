@@ -49,7 +49,7 @@ def decoder(
 
 @pytest.fixture(scope="session")
 def z(task: StableDiffusionTask) -> Tensor:
-    return task.training_embeddings
+    return task.spaced_embeddings
 
 
 def with_settings(task: StableDiffusionTask, **changes: object) -> StableDiffusionTask:

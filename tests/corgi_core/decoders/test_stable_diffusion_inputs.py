@@ -63,7 +63,7 @@ def test_weights_are_those_of_the_folder(shapes: PCATask, folder: Path) -> None:
 def test_the_negative_is_the_mean_or_a_black_images(shapes: PCATask, folder: Path) -> None:
     clip = ClipEnsemble([tiny_vit("vit", WIDTH, layers=1, context_length=16)])
     black = clip.encode_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))[0]
-    mean = shapes.training_embeddings.mean(dim=0)
+    mean = shapes.spaced_embeddings.mean(dim=0)
     for negative, expected in (("mean", mean), ("prior", mean), ("zero", black)):
         task = a_training(shapes, folder, clip, negative=negative)
         assert task.clip is None  # it does not travel to workers
@@ -82,14 +82,14 @@ def test_a_negative_that_is_given_guides(shapes: PCATask, folder: Path) -> None:
     task = a_training(shapes, folder, negative="prior")
     model = task.build().eval()
     task.prepare(model)
-    own, z = task.decoder(model, {}), task.training_embeddings[:2]
+    own, z = task.decoder(model, {}), task.spaced_embeddings[:2]
     digest, plain = own.digest, own.decode(z, guidance=2.0, num_steps=2)
-    given = own.with_negative(task.training_embeddings[5])
+    given = own.with_negative(task.spaced_embeddings[5])
     assert not torch.equal(given.decode(z, guidance=2.0, num_steps=2), plain)
     torch.testing.assert_close(given.decode(z, num_steps=2), own.decode(z, num_steps=2))
     assert torch.equal(own.decode(z, guidance=2.0, num_steps=2), plain)
     assert given.digest == own.digest == digest  # it is no weight
-    model.conditioning.negative.copy_(task.training_embeddings[5])
+    model.conditioning.negative.copy_(task.spaced_embeddings[5])
     torch.testing.assert_close(
         own.decode(z, guidance=2.0, num_steps=2), given.decode(z, guidance=2.0, num_steps=2)
     )

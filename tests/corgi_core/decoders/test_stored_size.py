@@ -114,7 +114,7 @@ def test_a_size_that_does_not_divide_the_stored_one_trains_and_decodes(
     task = a_diffusion_training(shapes, larger, pipeline, 24)
     result = train(task, task.settings.training, tmp_path)
     assert 0 < result.metrics["held_out_pixel_error"] < 1
-    decoded = task.decoder(result.model, {}).decode(task.training_embeddings[:2])
+    decoded = task.decoder(result.model, {}).decode(task.spaced_embeddings[:2])
     assert decoded.shape == (2, 3, 24, 24)
 
 

@@ -64,7 +64,8 @@ def test_without_balance_every_image_is_used_once(tmp_path: Path) -> None:
 
 def test_statistics_are_those_of_evenly_spaced_images_where_there_are_many(tmp_path, monkeypatch):
     task = a_task(tmp_path)
-    every = task.training_embeddings
+    (z,) = task.images.gather(torch.arange(len(task.images)), (task.embeddings, "image"))
+    every = z.float()
     assert torch.equal(task.spaced_embeddings, every)
     monkeypatch.setattr("corgi_core.decoders.task.SPACED", 4)
     assert torch.equal(task.spaced_embeddings, every[[0, 5, 10, 15]])
