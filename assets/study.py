@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.gaussians import PASSED_OVER
 from assets.metadata import OWNERS, links, materialized, table
 from assets.reports import reported
 from assets.versions import decided_by
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from corgi_core.experiments.prior_ablation.measure import Measurement, Study
     from corgi_core.experiments.prior_ablation.sweeps import Plan
 
-REVISION = 6  # of the trainings: another one trains every arm anew
+REVISION = 7  # of the trainings: another one trains every arm anew
 
 
 @dg.asset(
@@ -50,7 +51,7 @@ def prior_study(
 
     preset, seed = workspace.preset, int(context.partition_key)
     plans = sweeps.plans_of(sweeps.sweeps_of(preset), seed, preset.study.steps[-1])
-    study = _study(context, images, image_embeddings, text_embeddings, workspace, compute)
+    study = _study(context, images, image_embeddings, text_embeddings, plans, workspace, compute)
     measurements, runs = _measured(context, study, plans, compute, mlflow)
     result = Report.joined([*measurements, measure.measure_references(study, seed)])
     samples = table(result.frame("samples"))
@@ -62,16 +63,25 @@ def _study(
     images: Dataset,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
+    plans: "Sequence[Plan]",
     workspace: Workspace,
     compute: Compute,
 ) -> "Study":
-    """What all arms share; other data are studied in another folder."""
+    """What all arms share, the fitted banks among it; other data are studied in another folder."""
+    from corgi_core.experiments.prior_ablation.arms import fitted_banks
     from corgi_core.experiments.prior_ablation.measure import Study
+    from corgi_core.gaussians.stream import EmbeddingStream
 
     inputs = _versions(images, image_embeddings, text_embeddings)
     folder = workspace.work_folder(context, digest_of(inputs, REVISION))
+    preset, seed = workspace.preset, int(context.partition_key)
+    training = EmbeddingStream.of_split(images, image_embeddings, "train")
+    banks = fitted_banks(
+        training, [plan.arm for plan in plans], image_embeddings.spec["encoder_dims"],
+        preset.gaussians, seed, compute.map_images(training.count // PASSED_OVER),
+    )  # fmt: skip
     return Study(
-        images, image_embeddings, text_embeddings, workspace.preset, folder, compute.device
+        images, image_embeddings, text_embeddings, banks, preset, folder, compute.device
     )
 
 

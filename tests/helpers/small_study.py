@@ -16,8 +16,10 @@ from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.shards import Sample
 from corgi_core.encoders.similarity import scale_per_encoder
+from corgi_core.experiments.prior_ablation.arms import fitted_banks
 from corgi_core.experiments.prior_ablation.measure import Study, measure_arm
 from corgi_core.experiments.prior_ablation.sweeps import plans_of, sweeps_of
+from corgi_core.gaussians.stream import EmbeddingStream
 
 IMAGES, TOKENS, TEXT_WIDTH, BLOCKS = 120, 5, 6, (4, 8)
 
@@ -86,7 +88,11 @@ def stores(folder: Path, images: Dataset) -> tuple[ArrayStore, ArrayStore]:
 
 def small_study(folder: Path, preset: Preset = PRESET) -> Study:
     images = dataset(folder)
-    return Study(images, *stores(folder, images), preset, folder / "work")
+    image, text = stores(folder, images)
+    arms = [plan.arm for plan in plans_of(sweeps_of(preset), seed=0, max_steps=3)]
+    training = EmbeddingStream.of_split(images, image, "train")
+    banks = fitted_banks(training, arms, BLOCKS, preset.gaussians, seed=0)
+    return Study(images, image, text, banks, preset, folder / "work")
 
 
 def measure_two_arms(folder: Path, die_after: int | None = None) -> None:

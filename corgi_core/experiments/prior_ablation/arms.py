@@ -6,16 +6,15 @@ baseline: whether the mean is shifted, and how wide the Gaussian is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from corgi_core.config import GaussianSettings
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.fit import fit_bank
+from corgi_core.gaussians.stream import EmbeddingStream
+from corgi_core.mapping import Map, map_here
 
 UNIT, FITTED, RAW = "unit", "fitted", "raw"  # scales of a start
 
@@ -122,31 +121,42 @@ class Arm:
         }
 
 
-def bank_of(
-    start: Start,
-    embeddings: NDArray[np.floating[Any]],
+def fitted_banks(
+    embeddings: EmbeddingStream,
+    arms: Iterable[Arm],
     encoder_dims: Sequence[int],
     settings: GaussianSettings,
     seed: int,
-) -> GaussianBank:
-    """The start's bank, fitted to the training images' embeddings; learning comes afterwards.
+    mapped: Map = map_here,
+) -> dict[int, GaussianBank]:
+    """The banks that the arms start from, each fitted once; learning comes afterwards.
 
     Args:
-        start: the Gaussians' means and scale.
-        embeddings: of the training images [n, d].
-        encoder_dims: the widths of the CLIP encoders, which sum to d.
-        settings: of the fit; its κ is replaced by the start's.
-        seed: of the fit.
+        embeddings: Of the training images.
+        arms: Their starts' numbers of Gaussians are fitted, and one Gaussian in any case.
+        encoder_dims: The widths of the CLIP encoders, which sum to d.
+        settings: Of the fits; κ is 1.
+        seed: Of the fits.
+        mapped: Where the passes over the embeddings are computed.
 
     Returns:
-        The bank. Its k is lower than requested where the embeddings are too few.
+        A bank for each number of Gaussians that is asked for. Its k is lower where the embeddings
+        are too few.
     """
+    numbers = {1, *(arm.start.gaussians for arm in arms)}
+    settings = replace(settings, kappa=1.0)
+    return {
+        number: fit_bank(embeddings, number, encoder_dims, settings, seed, mapped)[0]
+        for number in sorted(numbers)
+    }
+
+
+def bank_of(start: Start, fitted: Mapping[int, GaussianBank]) -> GaussianBank:
+    """The start's bank, of those that `fitted_banks` fitted."""
     if not start.shift and start.scale != FITTED:
-        return GaussianBank.standard(encoder_dims, scaled=start.scale != RAW)
-    fitted, _ = fit_bank(
-        embeddings, start.gaussians, encoder_dims, replace(settings, kappa=1.0), seed
-    )
+        return GaussianBank.standard(fitted[1].encoder_dims, scaled=start.scale != RAW)
+    bank = fitted[start.gaussians]
     if start.scale == UNIT:
-        return fitted.shift_only()
-    scaled = fitted.with_kappa(start.kappa)
+        return bank.shift_only()
+    scaled = bank.with_kappa(start.kappa)
     return scaled if start.shift else scaled.scale_only()

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.learned import BankTask
 from corgi_core.io.files import digest_of, read_json, write_json
-from corgi_core.prior.model import Callback, PriorModel
+from corgi_core.prior.model import CAPTIONS_AT_ONCE, PriorModel
 from corgi_core.prior.task import Captions, PriorTask
 from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import read_metrics
+from corgi_core.training.rows import ChosenRows
 from corgi_core.training.run_folder import TrainingResult
 
 Row = dict[str, Any]
@@ -51,20 +52,18 @@ START = "z_T"  # a row of "timesteps": where the sampling starts; the others are
 
 @dataclass(frozen=True)
 class Study:
-    """What all arms share. A process that measures several of them reads the stores once."""
+    """What all arms share. A process that measures several of them reads the captions once.
+
+    Memory holds the held-out captions that are measured on, and never the training embeddings.
+    """
 
     dataset: Dataset
     images: ArrayStore
     texts: ArrayStore
+    fitted: Mapping[int, GaussianBank]  # to the training images, as `fitted_banks` has them
     preset: Preset
     folder: Path
     device: Device = CPU  # where arms are trained and sampled
-
-    @cached_property
-    def real(self) -> np.ndarray:
-        """The training images' embeddings [n, d], to which banks are fitted."""
-        rows = self.images.rows_of(self.dataset.keys("train"))
-        return np.asarray(self.images.read("image")[rows], dtype=np.float32)
 
     @cached_property
     def held_out(self) -> Captions:
@@ -101,7 +100,10 @@ def measure_arm(study: Study, plan: Plan) -> Measurement:
         found: Measurement = read_json(path)
         return found
     prior, result = train_arm(study, plan.arm)
-    about = plan.arm.about | {"k": prior.bank.k, "width": width_of(prior.bank, study.real)}
+    about = plan.arm.about | {
+        "k": prior.bank.k,
+        "width": width_of(prior.bank, study.fitted[1]),
+    }
     tables = {
         "samples": _sample_rows(study, prior, plan),
         "timesteps": _timestep_rows(study, prior, plan),
@@ -115,9 +117,7 @@ def measure_arm(study: Study, plan: Plan) -> Measurement:
 def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
     """The arm's prior. A finished training is read, an interrupted one continues."""
     preset = study.preset
-    bank = bank_of(
-        arm.start, study.real, study.images.spec["encoder_dims"], preset.gaussians, arm.seed
-    )
+    bank = bank_of(arm.start, study.fitted)
     if arm.start.learned:
         bank = _learn(study, bank, arm)
     prior = preset.prior
@@ -154,10 +154,13 @@ def _learn(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
     return result.model.to_bank().cpu()
 
 
-def width_of(bank: GaussianBank, real: np.ndarray) -> float:
-    """The start's std in units of the embeddings' own, both root mean squares over coordinates."""
-    own = np.sqrt(real.var(axis=0, dtype=np.float64).mean())
-    return float(bank.std.square().mean().sqrt() / own)
+def width_of(bank: GaussianBank, one: GaussianBank) -> float:
+    """The start's std in units of the embeddings' own, both root mean squares over coordinates.
+
+    `one` is the one Gaussian that is fitted to the embeddings.
+    """
+    own, width = (float(each.std.square().mean().sqrt()) for each in (one, bank))
+    return width / own
 
 
 def measure_references(study: Study, seed: int) -> Measurement:
@@ -166,19 +169,20 @@ def measure_references(study: Study, seed: int) -> Measurement:
     The mean has a high cosine and retrieves nothing. Real images of other captions have the lowest
     Fréchet distance that so many embeddings can have.
     """
-    real, captions = torch.from_numpy(study.real), study.held_out
+    captions, training = study.held_out, ChosenRows(study.images, SplitKeys(study.dataset, "train"))
     random = torch.Generator().manual_seed(seed)
-    others = real[torch.randint(len(real), (len(captions),), generator=random)]
+    rows = torch.randint(len(training), (len(captions),), generator=random)
+    (others,) = training.gather(rows, (study.images, "image"))
     embeddings = {
-        MEAN: real.mean(dim=0).expand_as(captions.image),
+        MEAN: study.fitted[1].means.expand_as(captions.image),
         TEXT: captions.text,
-        REAL: others,
+        REAL: others.float(),
     }
-    rows = [
+    scores = [
         {"label": name, "start": name, "seed": seed, **study.scorer.scores(z)}
         for name, z in embeddings.items()
     ]
-    return {"references": rows}
+    return {"references": scores}
 
 
 def _sample_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]:
@@ -204,13 +208,14 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
     noise = torch.randn(len(c), prior.bank.width, generator=torch.Generator().manual_seed(seed))
     start = prior.bank.gaussians(c).unwhiten(noise.to(prior.device)).cpu()
     yield {"of": START, "timestep": TIMESTEPS, "cosine": study.scorer.cosine(start)}
-    predictions: dict[int, list[Tensor]] = {}  # by timestep, in chunks of captions
-    _sampled(
-        study, prior, Sampling(study.preset.study.steps[-1]), seed,
-        callback=lambda t, z: predictions.setdefault(t, []).append(z.cpu()),
-    )  # fmt: skip
-    for t, chunks in predictions.items():
-        yield {"of": "ẑ_0", "timestep": t, "cosine": study.scorer.cosine(torch.cat(chunks))}
+    cosines: dict[int, list[Tensor]] = {}  # by timestep, in chunks of captions
+
+    def note(rows: Tensor, t: int, z: Tensor) -> None:
+        cosines.setdefault(t, []).append(study.scorer.cosines(z.cpu(), rows))
+
+    _sampled(study, prior, Sampling(study.preset.study.steps[-1]), seed, on_prediction=note)
+    for t, chunks in cosines.items():
+        yield {"of": "ẑ_0", "timestep": t, "cosine": float(torch.cat(chunks).mean())}
 
 
 def _training_rows(result: TrainingResult[Any]) -> Iterator[Row]:
@@ -226,15 +231,24 @@ def _sampled(
     sampling: Sampling,
     seed: int,
     rows: Tensor | None = None,
-    callback: Callback | None = None,
+    on_prediction: Callable[[Tensor, int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Samples of the held-out captions, or of some `rows` of them, on the CPU."""
-    captions = study.held_out
-    tokens, mask, text, _ = captions.batch(torch.arange(len(captions)) if rows is None else rows)
-    return prior.sample(
-        tokens, mask, text, num_steps=sampling.steps, guidance=sampling.guidance,
-        sampler=sampling.sampler, seed=seed, callback=callback,
-    ).cpu()  # fmt: skip
+    """Samples of the held-out captions, or of some `rows` of them, on the CPU.
+
+    Tokens of a chunk of captions at a time are padded. `on_prediction` is called with the chunk's
+    rows, the timestep and the prediction ẑ_0.
+    """
+    rows = torch.arange(len(study.held_out)) if rows is None else rows
+    chunks = []
+    for some in torch.split(rows, CAPTIONS_AT_ONCE):
+        tokens, attn_mask, text, _ = study.held_out.batch(some)
+        z = prior.sample(
+            tokens, attn_mask, text, num_steps=sampling.steps, guidance=sampling.guidance,
+            sampler=sampling.sampler, seed=seed, sample_ids=some.tolist(),
+            callback=partial(on_prediction, some) if on_prediction else None,
+        )  # fmt: skip
+        chunks.append(z.cpu())
+    return torch.cat(chunks)
 
 
 def _seed_of(seed: int, number: int) -> int:

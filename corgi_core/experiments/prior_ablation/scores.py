@@ -50,7 +50,11 @@ class Scorer:
 
     def cosine(self, z: Tensor) -> float:
         """Mean cosine of embeddings z [n, d] to the real ones of the same rows."""
-        return float(mean_encoder_cosine(z, self.real, self.encoder_dims).mean())
+        return float(self.cosines(z, torch.arange(len(z))).mean())
+
+    def cosines(self, z: Tensor, rows: Tensor) -> Tensor:
+        """Cosine [b] of each of the embeddings z [b, d] to the real one of its row; rows [b]."""
+        return mean_encoder_cosine(z, self.real[rows], self.encoder_dims)
 
 
 def spread(samples: Tensor, real: Tensor) -> dict[str, float]:

@@ -11,12 +11,15 @@ from corgi_core.experiments.prior_ablation.arms import (
     BASELINE,
     BASELINE_RAW,
     SHIFT_ONLY,
+    Arm,
     bank_of,
+    fitted_banks,
     scale_only,
     shifted,
 )
 from corgi_core.experiments.prior_ablation.measure import width_of
 from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.stream import EmbeddingStream
 
 BLOCKS = (2, 6)
 POINTS = np.random.default_rng(0).normal(1.5, np.arange(1, 9) / 4, (400, 8)).astype(np.float32)
@@ -24,7 +27,8 @@ SETTINGS = GaussianSettings(points_per_gaussian=32)
 
 
 def bank(start):
-    return bank_of(start, POINTS, BLOCKS, SETTINGS, seed=0)
+    points = EmbeddingStream.of_array(POINTS)
+    return bank_of(start, fitted_banks(points, [Arm(start)], BLOCKS, SETTINGS, seed=0))
 
 
 def test_the_baseline_is_the_standard_bank():
@@ -58,6 +62,6 @@ def test_as_many_gaussians_as_the_data_bear(asked, fitted):
 
 
 def test_the_width_of_a_start_is_in_the_embeddings_own_deviation():
-    assert width_of(bank(shifted(2.0)), POINTS) == pytest.approx(2, rel=1e-5)
+    assert width_of(bank(shifted(2.0)), bank(shifted(1.0))) == pytest.approx(2, rel=1e-5)
     own = np.sqrt(POINTS.var(axis=0).mean())
-    assert width_of(bank(BASELINE), POINTS) == pytest.approx(1 / own, rel=1e-5)
+    assert width_of(bank(BASELINE), bank(shifted(1.0))) == pytest.approx(1 / own, rel=1e-5)

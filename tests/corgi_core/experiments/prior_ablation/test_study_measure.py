@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
 from corgi_core.experiments.prior_ablation.arms import BASELINE, Arm
 from corgi_core.experiments.prior_ablation.measure import (
     MEAN,
@@ -56,8 +57,17 @@ def test_held_out_captions_are_the_first_of_each_image(study):
     assert len(study.held_out) == 20 < IMAGES / 4 - 5
     every = [tuple(row.tolist()) for row in study.held_out.image]
     assert len(set(every)) == 20
-    train = {tuple(row.tolist()) for row in torch.from_numpy(study.real)}
+    images, keys = study.images, study.dataset.keys("train")
+    train = {tuple(row) for row in images.read("image")[images.rows_of(keys)].tolist()}
     assert not train & set(every)
+
+
+def test_no_split_is_held_whole(study, monkeypatch):
+    monkeypatch.setattr(Dataset, "keys", None)
+    for whole in ("read", "keys", "rows_of", "read_ragged"):
+        monkeypatch.setattr(ArrayStore, whole, None)
+    assert measure_arm(study, PLAN)["samples"]
+    assert measure_references(study, 0)["references"]
 
 
 def test_what_needs_no_prior(study):
