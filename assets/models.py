@@ -78,7 +78,7 @@ def prior(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", revision=8, partitions="decoders"),
+    metadata=decided_by("decoders", revision=9, partitions="decoders"),
 )
 def decoder(
     context: dg.AssetExecutionContext,
@@ -106,7 +106,7 @@ def decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", revision=5, partitions="caption_subsets"),
+    metadata=decided_by("decoders", revision=6, partitions="caption_subsets"),
 )
 def captioned_decoder(
     context: dg.AssetExecutionContext,
@@ -141,7 +141,7 @@ def captioned_decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", "language_free", revision=7, partitions="decoders"),
+    metadata=decided_by("decoders", "language_free", revision=8, partitions="decoders"),
 )
 def language_free_decoder(
     context: dg.AssetExecutionContext,

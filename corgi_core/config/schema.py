@@ -380,7 +380,7 @@ class ZeroShotSettings:
     """
 
     dataset: str  # as `corgi ingest --name` has named it
-    bits: Bits = 6  # of 64 that copies differ in, at most
+    bits: Bits = 8  # of 64 that copies differ in, at most
     cosine: Cosine = 0.97  # from which on two images are the same to CLIP
 
 

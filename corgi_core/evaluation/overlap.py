@@ -3,7 +3,7 @@
 A score is zero-shot only on images that are not in the training data. They are looked for by
 perceptual hash, which finds copies that were scaled or compressed again, and by the cosine to the
 nearest training image, which finds crops and retouched copies too. Both read the training data a
-shard at a time.
+shard at a time, and once for every 65,536 evaluated images.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from corgi_core.io.folders import atomic_folder, published
 from corgi_core.progress import track
 
 OVERLAP = "overlap.json"
+EVALUATED_AT_ONCE = 2**16  # images with their embeddings
 PAIRS_AT_ONCE = 2**24  # of hashes that are compared
 
 
@@ -123,29 +124,59 @@ def overlap_of(
             "the datasets of training and of evaluation were embedded by different CLIP encoders",
             "materialise zero_shot_image_embeddings again",
         )
-    found = []
-    for shard in track(evaluated.shards, "looking for training images among the evaluated"):
-        rows = evaluated.rows(shard, "key", "split")
-        keys = rows.loc[rows["split"] == HELD_OUT, "key"].to_numpy(str)
-        if len(keys):
-            own = _of_keys(hashes, shard, "hash", keys)
-            z = torch.from_numpy(_of_keys(embeddings, shard, "image", keys).astype(np.float32))
-            near = training.nearest(z, 1)
-            training_keys, bits = _nearest_hashes(own, training.images, training_hashes)
-            found.append(
-                pd.DataFrame(
-                    {
-                        "key": keys, "by_hash": bits <= settings.bits, "bits": bits,
-                        "training_key": training_keys,
-                        "by_embedding": near.cosines[:, 0] >= settings.cosine,
-                        "cosine": near.cosines[:, 0].astype(float).round(6),
-                        "nearest_key": near.keys[:, 0],
-                    }
-                )
-            )  # fmt: skip
+    found = [
+        _nearest(keys, own, z, training, training_hashes, settings)
+        for keys, own, z in _held_out(evaluated, embeddings, hashes)
+    ]
     every = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
     overlapping = every[every["by_hash"].astype(bool) | every["by_embedding"].astype(bool)]
     return Overlap(len(every), overlapping.reset_index(drop=True))
+
+
+def _held_out(
+    evaluated: Dataset, embeddings: ArrayStore, hashes: ArrayStore
+) -> Iterator[tuple[NDArray[np.str_], NDArray[np.uint64], NDArray[np.float16]]]:
+    """Keys [n], hashes [n] and embeddings [n, d] of held-out images, some 65,536 at a time.
+
+    The training images are read once for each of these parts: once, where there are fewer.
+    """
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for number, shard in enumerate(evaluated.shards, start=1):
+        rows = evaluated.rows(shard, "key", "split")
+        keys = rows.loc[rows["split"] == HELD_OUT, "key"].to_numpy(str)
+        if len(keys):
+            own, z = (
+                _of_keys(hashes, shard, "hash", keys),
+                _of_keys(embeddings, shard, "image", keys),
+            )
+            parts.append((keys, own, z))
+        last = number == len(evaluated.shards)
+        if parts and (last or sum(len(keys) for keys, *_ in parts) >= EVALUATED_AT_ONCE):
+            keys, own, z = (np.concatenate(column) for column in zip(*parts, strict=True))
+            yield keys, own, z
+            parts = []
+
+
+def _nearest(
+    keys: NDArray[np.str_],
+    hashes: NDArray[np.uint64],
+    z: NDArray[np.float16],
+    training: TrainingImages,
+    training_hashes: ArrayStore,
+    settings: ZeroShotSettings,
+) -> pd.DataFrame:
+    """The row of `Overlap.pairs` of each of some held-out images, whether it overlaps or not."""
+    near = training.nearest(torch.from_numpy(z.astype(np.float32)), 1)
+    training_keys, bits = _nearest_hashes(hashes, training.images, training_hashes)
+    return pd.DataFrame(
+        {
+            "key": keys, "by_hash": bits <= settings.bits, "bits": bits,
+            "training_key": training_keys,
+            "by_embedding": near.cosines[:, 0] >= settings.cosine,
+            "cosine": near.cosines[:, 0].astype(float).round(6),
+            "nearest_key": near.keys[:, 0],
+        }
+    )  # fmt: skip
 
 
 def _nearest_hashes(
@@ -154,7 +185,9 @@ def _nearest_hashes(
     """The training image whose hash differs least from each of the hashes [n], and the bits."""
     best = np.full(len(hashes), 65, np.int64)
     keys = np.full(len(hashes), "", dtype=object)
-    for shard in images.images_of("train"):
+    for shard in track(
+        images.images_of("train"), "looking for evaluated images among the training"
+    ):
         for some_keys, among in _training_hashes(images, store, shard, len(hashes)):
             nearest, bits = nearest_hash(hashes, among)
             better = bits < best

@@ -4,6 +4,16 @@ The image is reduced to 32 × 32 grey values; of its discrete cosine transform, 
 frequencies after the constant are compared with their median (Zauner, Implementation and
 Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2.1). Copies differ in a few bits,
 unrelated images in about 32.
+
+Measured on 400 made photographs of 240 × 80 pixels and 150 emoji. Of all pairs of two photographs,
+the least differed in 14 bits, with a standard deviation of 4.1 (4.0 if bits were coins); with the
+bars of letterboxed squares, in 6 bits, with a standard deviation of 6.0. Of copies, up to 8 bits
+differed in
+
+- photographs: all of half the size, also as JPEG of quality 30; all without 1 % at each side, 85 %
+  without 2 %, 74 % without 3 %;
+- emoji, whose flat white has no bits of its own: 95 % of half the size, 86 % as JPEG of quality 50,
+  95 % without 1 % at each side; and 1 of 11,175 pairs of different emoji.
 """
 
 from __future__ import annotations
@@ -19,6 +29,8 @@ from torch.nn import functional as F
 
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.pixels import letterboxed
 from corgi_core.data.revisions import PERCEPTUAL_HASHES_REVISION
 
 SIDE = 32  # pixels that the transform is of
@@ -31,11 +43,14 @@ AT_ONCE = 64  # images
 class PerceptualHashes(ArrayJob):
     """The array "hash", uint64 [n], of stored pixels; computed on CPUs alone.
 
+    Of a letterboxed image the bars are left out: else all images of one shape are alike.
+
     Attributes:
-        images: The dataset, or what else has the pixels' shards.
+        images: The dataset.
         pixels: The images as squares, "pixels" uint8 [n, 3, s, s].
     """
 
+    images: Dataset
     pixels: ArrayStore
     what = "perceptual hashes"
     revision = PERCEPTUAL_HASHES_REVISION
@@ -50,23 +65,34 @@ class PerceptualHashes(ArrayJob):
 
         def hashed(shard: str) -> Arrays:
             keys, squares = self.pixels.read_with_keys(shard, "pixels")
-            parts = [
-                perceptual_hashes(squares[i : i + AT_ONCE]) for i in range(0, len(keys), AT_ONCE)
-            ]
-            none = [np.empty(0, np.uint64)]
-            return {"keys": keys, "hash": np.concatenate(parts or none)}
+            boxes, hashes = self._boxes(shard, keys), np.empty(len(keys), np.uint64)
+            for box in np.unique(boxes, axis=0):
+                left, top, right, bottom = box
+                alike = np.flatnonzero((boxes == box).all(axis=1))
+                for some in np.split(alike, range(AT_ONCE, len(alike), AT_ONCE)):
+                    hashes[some] = perceptual_hashes(squares[some, :, top:bottom, left:right])
+            return {"keys": keys, "hash": hashes}
 
         return hashed
 
+    def _boxes(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.int64]:
+        """Left, top, right and bottom of each image in its square, [n, 4]."""
+        size, framing = self.pixels.spec["size"], self.pixels.spec["framing"]
+        if framing == "crop":
+            return np.tile([0, 0, size, size], (len(keys), 1))
+        rows = self.images.rows(shard, "key", "width", "height").set_index("key").loc[keys]
+        sides = rows[["width", "height"]].to_numpy(int).tolist()
+        return np.array([letterboxed(*each, size) for each in sides]).reshape(-1, 4)
 
-def perceptual_hashes(squares: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Hashes uint64 [n] of images uint8 [n, 3, s, s]."""
-    grey = np.tensordot(squares.astype(np.float32), np.array(GREY, np.float32), axes=([1], [0]))
+
+def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Hashes uint64 [n] of images uint8 [n, 3, h, w]."""
+    grey = np.tensordot(images.astype(np.float32), np.array(GREY, np.float32), axes=([1], [0]))
     small = F.interpolate(
         torch.from_numpy(grey)[:, None], size=(SIDE, SIDE), mode="bilinear", antialias=True
     )
     transform = _cosines()
-    low = (transform @ small[:, 0].double().numpy() @ transform.T).reshape(len(squares), -1)
+    low = (transform @ small[:, 0].double().numpy() @ transform.T).reshape(len(images), -1)
     bits = low > np.median(low, axis=1, keepdims=True)
     packed = np.packbits(bits, axis=1)
     return np.ascontiguousarray(packed).view(np.uint64)[:, 0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from upath import UPath
 
 from corgi_core.config import ZeroShotSettings
@@ -13,7 +14,8 @@ from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.shards import Sample
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.nearest import TrainingImages
+from corgi_core.evaluation import overlap
+from corgi_core.evaluation.nearest import Neighbours, TrainingImages
 from corgi_core.evaluation.overlap import Overlap, overlap_of
 from tests.helpers.small import png
 
@@ -88,6 +90,26 @@ def test_each_way_finds_its_own_and_held_out_images_are_no_training_images(
     assert pairs.loc["by_embedding", ["by_embedding", "nearest_key"]].tolist() == [True, "t5"]
     assert not pairs.loc["by_embedding", "by_hash"]
     assert pairs.loc["both", ["training_key", "nearest_key"]].tolist() == ["t2", "t0"]
+
+
+def test_the_training_images_are_read_once_for_all_that_memory_holds(
+    overlapping: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated, (hashes, embeddings), images, (training_hashes, training_embeddings) = overlapping
+    training, asked = TrainingImages(images, training_embeddings), list[int]()
+    nearest = TrainingImages.nearest
+
+    def noted(self: TrainingImages, z: torch.Tensor, count: int) -> Neighbours:
+        asked.append(len(z))
+        return nearest(self, z, count)
+
+    monkeypatch.setattr(TrainingImages, "nearest", noted)
+    arguments = (evaluated, embeddings, hashes, training, training_hashes, SETTINGS)
+    at_once = overlap_of(*arguments)
+    monkeypatch.setattr(overlap, "EVALUATED_AT_ONCE", 3)
+    in_two = overlap_of(*arguments)
+    assert asked == [5, 3, 2]
+    assert at_once.digest == in_two.digest
 
 
 def test_it_is_the_same_after_saving(overlapping: tuple[object, ...], tmp_path: Path) -> None:
