@@ -80,9 +80,7 @@ def _study(
         training, [plan.arm for plan in plans], image_embeddings.spec["encoder_dims"],
         preset.gaussians, seed, compute.map_images(training.count // PASSED_OVER),
     )  # fmt: skip
-    return Study(
-        images, image_embeddings, text_embeddings, banks, preset, folder, compute.device
-    )
+    return Study(images, image_embeddings, text_embeddings, banks, preset, folder, compute.device)
 
 
 def _measured(
