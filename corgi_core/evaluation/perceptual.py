@@ -80,9 +80,11 @@ class PerceptualHashes(ArrayJob):
         size, framing = self.pixels.spec["size"], self.pixels.spec["framing"]
         if framing == "crop":
             return np.tile([0, 0, size, size], (len(keys), 1))
-        rows = self.images.rows(shard, "key", "width", "height").set_index("key").loc[keys]
+        rows = self.images.rows(shard, "key", "width", "height").set_index("key").loc[keys.tolist()]
         sides = rows[["width", "height"]].to_numpy(int).tolist()
-        return np.array([letterboxed(*each, size) for each in sides]).reshape(-1, 4)
+        return np.array([letterboxed(width, height, size) for width, height in sides]).reshape(
+            -1, 4
+        )
 
 
 def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
