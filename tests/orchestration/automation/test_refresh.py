@@ -5,21 +5,21 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from PIL import Image
 
+from tests.helpers import forked
 from tests.helpers.small import PNGS
 
 ROOT = Path(__file__).parents[3]
 HERE = str(Path(__file__).parents[3])
-CORGI = "from orchestration.cli.app import app; app()"
 SERVER = f"""
 import json, sys; sys.path.insert(0, {HERE!r})
 from tests.helpers.watching import Done
@@ -62,8 +62,9 @@ def as_bmp(png: bytes) -> bytes:
 class Project:
     """A folder of someone's own pictures, in a workspace of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ending: ExitStack) -> None:
         self.folder = folder
+        self._ending = ending
         self.pictures = folder / "pictures"
         self.pictures.mkdir()
         for number in range(len(PNGS)):
@@ -84,30 +85,33 @@ class Project:
         }
         return {**os.environ, **mine}
 
-    def python(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program, *words],
-            cwd=self.folder, env=self.environment, capture_output=True, text=True,
-        )  # fmt: skip
+    def corgi(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return forked.run(forked.CORGI, words, self.environment, self.folder)
 
     @cached_property
-    def _server(self) -> subprocess.Popen[str]:
-        """One process for all refreshes of a test, since loading everything takes seconds."""
-        return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", SERVER],
-            cwd=self.folder, env=self.environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+    def _server(self) -> tuple[IO[str], IO[str]]:
+        """One process for all refreshes of a test: its input and its output."""
+        pipes = self.folder / "input", self.folder / "output"
+        for pipe in pipes:
+            os.mkfifo(pipe)
+        log = self.folder / "server.log"
+        server = forked.start(
+            SERVER, [], self.environment, self.folder, pipes[1], log, stdin=pipes[0]
+        )
+        opened = pipes[0].open("w"), pipes[1].open()
+        self._ending.callback(server.wait)
+        for pipe in opened:
+            self._ending.callback(pipe.close)
+        return opened
 
     def ask(self, *words: str) -> Any:
-        assert self._server.stdin
-        assert self._server.stdout
-        self._server.stdin.write(json.dumps(words) + "\n")
-        self._server.stdin.flush()
-        for line in self._server.stdout:
+        questions, answers = self._server
+        questions.write(json.dumps(words) + "\n")
+        questions.flush()
+        for line in answers:
             if line.startswith("ANSWER "):
                 return json.loads(line.removeprefix("ANSWER "))
-        raise AssertionError(f"{words} failed")
+        raise AssertionError(f"{words} failed: {(self.folder / 'server.log').read_text()}")
 
     def ingest(self) -> None:
         self.ask("ingest", str(self.pictures), "--format", "imagefolder", "--name", "mine")
@@ -115,16 +119,11 @@ class Project:
     def refresh(self) -> dict[str, str]:
         return dict(self.ask("refresh"))
 
-    def close(self) -> None:
-        if "_server" in self.__dict__:
-            self._server.communicate()
-
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    project = Project(tmp_path)
-    yield project
-    project.close()
+    with ExitStack() as ending:
+        yield Project(tmp_path, ending)
 
 
 def test_only_what_is_missing_or_changed_is_done(project: Project) -> None:
@@ -157,11 +156,11 @@ def test_data_that_fail_the_gate_stop_with_a_sentence(project: Project) -> None:
     (project.pictures / "metadata.jsonl").unlink()
     (project.pictures / "1.png").write_bytes(PNGS[1][:60])  # torn: one good picture is left
     project.ingest()
-    done = project.python(CORGI, "run", "--dataset", "mine")
+    done = project.corgi("run", "--dataset", "mine")
     assert done.returncode == 2
     assert "images does not pass its checks" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    again = project.python(CORGI, "run", "--dataset", "mine")
+    again = project.corgi("run", "--dataset", "mine")
     assert again.returncode == 2  # the gate stays shut
 
 
@@ -178,17 +177,14 @@ def busy():
     time.sleep(60)
 dg.materialize([busy], instance=open_instance(Settings.from_environment()), tags=TAG)
 """
-    log = (project.folder / "busy.log").open("w+")
-    child = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", holding],
-        cwd=project.folder, env=project.environment, stdout=log, stderr=log,
-    )  # fmt: skip
+    log = project.folder / "busy.log"
+    child = forked.start(holding, [], project.environment, project.folder, log)
     until = time.monotonic() + 60
     while project.ask("slots") != 1:
-        assert time.monotonic() < until, (project.folder / "busy.log").read_text()
+        assert time.monotonic() < until, log.read_text()
         time.sleep(0.1)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
     assert project.ask("slots") == 1
     project.refresh()
     assert project.ask("slots") == 0
