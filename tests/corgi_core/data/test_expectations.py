@@ -23,7 +23,7 @@ def manifest(tmp_path_factory):
     return manifest_of(gate(raw, folder / "images", SETTINGS))
 
 
-def checked(manifest: pd.DataFrame, size: int = 7) -> SuiteResult:
+def checked(manifest: pd.DataFrame, size: int = 11) -> SuiteResult:
     """The verdict on a manifest that comes in parts of so many rows, in batches of two parts."""
     with mock.patch.object(expectations, "BATCH", size + 1):
         return check_manifest(in_parts(manifest, size))
