@@ -46,7 +46,7 @@ def gaussian_bank(
     mapped = compute.map_images(training.count // PASSED_OVER)
     bank, fitted = fit.bank_of(context.partition_key, training, dims, preset, mapped)
     spread = diagnostics.diagnostics_of(training, image_embeddings, text_embeddings, mapped)
-    return materialized(bank, **bank_metadata(bank, fitted), **spread)
+    return materialized(bank, **bank_metadata(bank, fitted) | spread)
 
 
 def learned_bank(

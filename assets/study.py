@@ -94,7 +94,7 @@ def _measured(
     from corgi_core.experiments.prior_ablation.measure import measure_arm
 
     what = f"arms of seed {context.partition_key}"
-    measurements, runs = [], {}
+    measurements, runs = list["Measurement"](), dict[str, str | None]()
     with closing(compute.map(measure_arm, study, plans, what)) as arms:
         for found in arms:
             runs |= _tracked(context, study, found, mlflow)
