@@ -77,14 +77,15 @@ def images(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"safetensors", "ray"},
-    metadata=decided_by("image_size", "framing", revision=PIXELS_REVISION),
+    metadata=decided_by("image_size", "framing", "pixels", revision=PIXELS_REVISION),
 )
 def pixels(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute
 ) -> dg.MaterializeResult[ArrayStore]:
     """Every image as a square, uint8, as large as the largest decoder's images are.
 
-    Decoders of smaller images scale them down. Only missing shards are computed.
+    Decoders of smaller images scale them down. Only missing shards are computed. With
+    `pixels: online` where the images' files lie instead, from which they are then decoded.
     """
     return squares(context, images, workspace, compute)
 
@@ -92,10 +93,11 @@ def pixels(
 def squares(
     context: dg.AssetExecutionContext, images: Dataset, workspace: Workspace, compute: Compute
 ) -> dg.MaterializeResult[ArrayStore]:
-    """The images as squares of the preset's size and framing, in the asset's own folder."""
-    from corgi_core.data.pixels import Pixels
+    """The images as squares of the preset's size and framing, or where their files lie."""
+    from corgi_core.data.image_index import PIXEL_JOBS
 
-    size, framing = workspace.preset.image_size, workspace.preset.framing
-    assert size is not None
-    store = compute.arrays(Pixels(images, size, framing), workspace.path(context))
+    preset = workspace.preset
+    assert preset.image_size is not None
+    job = PIXEL_JOBS[preset.pixels](images, preset.image_size, preset.framing)
+    store = compute.arrays(job, workspace.path(context))
     return materialized(store, **array_metadata(store))

@@ -224,6 +224,7 @@ def _images(
 
     return {
         "pixels": pixels,
+        "dataset": images,
         "embeddings": image_embeddings,
         "train_keys": SplitKeys(images, "train"),
         "test_keys": SplitKeys(images, "test", source),

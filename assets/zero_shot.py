@@ -55,7 +55,7 @@ def zero_shot_images(
     group_name=ZERO_SHOT,
     owners=OWNERS,
     kinds={"safetensors", "ray"},
-    metadata=decided_by("image_size", "framing", revision=PIXELS_REVISION),
+    metadata=decided_by("image_size", "framing", "pixels", revision=PIXELS_REVISION),
 )
 def zero_shot_pixels(
     context: dg.AssetExecutionContext,

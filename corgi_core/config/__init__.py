@@ -24,6 +24,7 @@ from corgi_core.config.schema import (
     LafiteSettings,
     LanguageFreeSettings,
     PCASettings,
+    PixelSource,
     Preset,
     PriorSettings,
     RaySettings,
@@ -50,8 +51,8 @@ __all__ = [
     "TRAINED", "VARIANTS", "CascadeSettings", "ComparisonSettings", "DataSettings",
     "DecoderSettings", "EncoderSettings", "EvaluationSettings", "Framing", "GanSettings",
     "GaussianSettings", "InferencePrecision", "LafiteSettings", "LanguageFreeSettings", "Layer",
-    "LoadedPreset",
-    "PCASettings", "Preset", "PriorSettings", "RaySettings", "StableDiffusionSettings",
+    "LoadedPreset", "PCASettings", "PixelSource", "Preset", "PriorSettings", "RaySettings",
+    "StableDiffusionSettings",
     "StageSettings", "StudySettings", "TextFeatures", "TrainingSettings", "ZeroShotSettings",
     "clusters_of", "fraction_of", "is_learned", "load_preset", "preset_named", "settings_from",
 ]  # fmt: skip

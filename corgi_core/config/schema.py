@@ -46,6 +46,7 @@ CaptionSubset = Annotated[str, AfterValidator(valid_caption_subset)]
 Sampler = Literal["ddpm", "ddim", "dpm++", "unipc"]
 InferencePrecision = Literal["auto", "bf16", "tf32", "fp32"]
 TextFeatures = Literal["cached", "online"]
+PixelSource = Literal["stored", "online"]
 Framing = Literal["letterbox", "crop"]
 
 
@@ -70,6 +71,8 @@ class TrainingSettings:
     accumulation: Count = field(default=1, compare=False)  # microbatches of a worker's batch
     compile: Switch = field(default=False, compare=False)  # torch.compile: slow first, then faster
     cache_gigabytes: Positive = field(default=50.0, compare=False)  # a machine's disk for s3://
+    # that decode images for a worker (pixels: online); None: its cores but one, for a GPU
+    loader_processes: Whole | None = field(default=None, compare=False)
     checkpoint_every: Count = 200  # steps
     evaluate_every: Count = 200  # steps
     seed: Whole = 0
@@ -439,6 +442,8 @@ class Preset:
     inference_precision: InferencePrecision = field(default="auto", compare=False)
     # Captions' tokens: "cached" on disk, or made "online" by the text encoder whenever needed.
     text_features: TextFeatures = "cached"
+    # Images' pixels: "stored" as an array, or decoded "online" from their files whenever needed.
+    pixels: PixelSource = "stored"
     # Images as squares: the whole of it, padded with white, or the centre, as CLIP's own are.
     framing: Framing = "letterbox"
     seed: Whole = 0

@@ -32,7 +32,15 @@ from corgi_core.data.manifest import (
     write_manifest,
 )
 from corgi_core.data.parquet import Row, as_frame, read_arrow
-from corgi_core.data.shards import Sample, read_members, read_shard, row_of, two_images, write_shard
+from corgi_core.data.shards import (
+    Sample,
+    image_members,
+    read_members,
+    read_shard,
+    row_of,
+    two_images,
+    write_shard,
+)
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, is_local, read_json, write_json
 from corgi_core.io.folders import atomic_folder, copy_folder, published
@@ -42,6 +50,7 @@ from corgi_core.io.read_errors import explained_read_error
 FORMAT = 2  # raised when a dataset's files change; before 2 there was one manifest.parquet
 INDEX = "dataset.json"
 ABOUT = ("captions", "split", "source", "group")  # what a manifest says of a sample
+_AGAIN = "ingest the data again with --replace"
 Rows: TypeAlias = Callable[..., Iterable[pd.DataFrame]]
 """Yields a manifest in parts, or those of its columns that are named: `Dataset.iter_rows`."""
 
@@ -195,6 +204,44 @@ class Dataset:
                 about = {name: row[name] for name in ABOUT}
                 yield Sample(key, image, suffix=suffix, **about)
 
+    def tar(self, shard: str) -> Path | UPath:
+        """The tar that holds a shard's images.
+
+        Raises CorgiError where it was registered by reference and is gone, or has changed since.
+        """
+        record = self.records[shard]
+        if record.outside is None:
+            return tar_path(self.folder, shard)
+        path = UPath(record.outside.path)
+        if not path.exists():
+            raise CorgiError(
+                f"{path}, which is registered by reference, is not there any more",
+                f"bring it back, or {_AGAIN}",
+            )
+        if not record.outside.is_unchanged(record.bytes):
+            raise CorgiError(
+                f"{path}, which is registered by reference, has changed since",
+                f"bring the old one back, or {_AGAIN}",
+            )
+        return path
+
+    def ranges(self, shard: str) -> list[tuple[int, int]]:
+        """Where each image file lies in the shard's `tar`: its start and its size in bytes.
+
+        In the manifest's order. Raises CorgiError where the tar is damaged.
+        """
+        if self.records[shard].outside is not None:
+            return [(start, size) for _, (start, size) in self._members(shard)]
+        path = self.tar(shard)
+        try:
+            with path.open("rb") as file:
+                found = list(image_members(file))
+        except (OSError, tarfile.TarError) as error:
+            raise self._damaged(path, error) from error
+        if [key for key, _, _ in found] != self.rows(shard, "key")["key"].tolist():
+            raise self._damaged(path, "it has other images than its manifest")
+        return [(member.offset_data, member.size) for _, _, member in found]
+
     def _files(self, shard: str) -> Iterator[tuple[str, str, bytes]]:
         """(key, suffix, bytes) of each file of one shard; CorgiError where it is damaged."""
         path = tar_path(self.folder, shard)
@@ -209,27 +256,24 @@ class Dataset:
 
     def _files_outside(self, shard: str) -> Iterator[tuple[str, str, bytes]]:
         """What `_files` yields, of a tar that was registered by reference."""
-        record = self.records[shard]
-        assert record.outside is not None
-        path, again = UPath(record.outside.path), "ingest the data again with --replace"
-        if not path.exists():
-            raise CorgiError(
-                f"{path}, which is registered by reference, is not there any more",
-                f"bring it back, or {again}",
-            )
-        if not record.outside.is_unchanged(record.bytes):
-            raise CorgiError(
-                f"{path}, which is registered by reference, has changed since",
-                f"bring the old one back, or {again}",
-            )
+        names, ranges = zip(*self._members(shard), strict=True)
+        keys = self.rows(shard, "key")["key"]
+        for key, found in zip(keys, read_members(self.tar(shard), names, ranges), strict=True):
+            yield key, *found
+
+    def _members(self, shard: str) -> list[tuple[str, tuple[int, int]]]:
+        """The names and ranges of the images in a tar that was registered by reference."""
         described = read_record(self.folder, shard)
         assert described is not None, f"the manifest of {shard} has no record"
         if "ranges" not in described.made_from:
-            raise CorgiError(f"{path} was registered by an older version of Corgi", again)
-        names, ranges = (described.made_from[each] for each in ("members", "ranges"))
-        keys = self.rows(shard, "key")["key"]
-        for key, found in zip(keys, read_members(path, names, ranges), strict=True):
-            yield key, *found
+            path = self.tar(shard)
+            raise CorgiError(f"{path} was registered by an older version of Corgi", _AGAIN)
+        return [
+            (name, (start, size))
+            for name, (start, size) in zip(
+                described.made_from["members"], described.made_from["ranges"], strict=True
+            )
+        ]
 
     def _damaged(self, path: Path | UPath, why: Exception | str) -> CorgiError:
         if isinstance(why, Exception) and (explained := explained_read_error(why, path)):

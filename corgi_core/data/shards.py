@@ -80,12 +80,23 @@ def write_shard(path: Path | UPath, samples: Iterable[Sample]) -> int:
 def read_shard(file: BinaryIO) -> Iterator[tuple[str, str, bytes]]:
     """(key, suffix, bytes) of every image of an open tar, in its order; captions are skipped."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            key, suffix = split_name(member.name)
-            if member.isfile() and suffix not in CAPTION_SUFFIXES:
-                extracted = tar.extractfile(member)
-                assert extracted is not None
-                yield key, suffix, extracted.read()
+        for key, suffix, member in _images_of(tar):
+            extracted = tar.extractfile(member)
+            assert extracted is not None
+            yield key, suffix, extracted.read()
+
+
+def image_members(file: BinaryIO) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """(key, suffix, member) of every image of an open tar, in its order; no image is read."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        yield from _images_of(tar)
+
+
+def _images_of(tar: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    for member in tar:
+        key, suffix = split_name(member.name)
+        if member.isfile() and suffix not in CAPTION_SUFFIXES:
+            yield key, suffix, member
 
 
 def read_members(

@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from corgi_core.config import DecoderSettings, TrainingSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.balance import repeats_of
+from corgi_core.data.dataset import Dataset
 from corgi_core.data.keys import KeySet
 from corgi_core.data.mapped import mapped_arrays
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, digest_of
+from corgi_core.streaming.resizing import check_stored_size
+from corgi_core.streaming.squares import Squares
 from corgi_core.training.randomness import StepRandom
-from corgi_core.training.resizing import at_size, check_stored_size
 from corgi_core.training.rows import ChosenRows
 from corgi_core.training.task import ALONE, Task
 from corgi_core.training.waiting import Meeting
@@ -58,7 +60,8 @@ class DecoderTask(Task[N], Generic[S, N]):
     """Training of a decoder (a `Task` of the training loop) on all training images.
 
     `pixels` holds "pixels", uint8 [n, 3, p, p], where p is the settings' image_size or more; they
-    are scaled down to `pixel_size` as they are read. `embeddings` holds "image", [n, d]. A training
+    are scaled down to `pixel_size` as they are read. Where they are decoded online, `dataset` has
+    the images' files. `embeddings` holds "image", [n, d]. A training
     row is an image; with the setting `balanced`, an image without near twins has several rows.
     """
 
@@ -68,6 +71,8 @@ class DecoderTask(Task[N], Generic[S, N]):
     train_keys: KeySet
     test_keys: KeySet
     tuning: FineTuning | None = field(default=None, kw_only=True)
+    # no part of a run's identity: the pixels' digest names its images
+    dataset: Dataset | None = field(default=None, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         check_stored_size(self.pixels.spec["size"], self.settings.image_size, "decoder")
@@ -220,9 +225,17 @@ class DecoderTask(Task[N], Generic[S, N]):
 
     def pictures(self, images: ChosenRows, rows: Tensor) -> PictureBatch:
         """The given rows [b] of some images."""
-        wanted = (self.pixels, "pixels"), (self.embeddings, "image")
-        pixels, z = images.gather(rows, *wanted)
-        return PictureBatch(at_size(pixels, self.pixel_size), z)
+        (z,) = images.gather(rows, (self.embeddings, "image"))
+        return PictureBatch(images.gather_squares(rows, self._squares, self.pixel_size), z)
+
+    @property
+    def squares(self) -> Squares | None:
+        """The images that `batch` reads."""
+        return self._squares
+
+    @cached_property
+    def _squares(self) -> Squares:
+        return Squares(self.pixels, self.dataset)
 
     @cached_property
     def held_out(self) -> PictureBatch:

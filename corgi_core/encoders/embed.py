@@ -20,6 +20,7 @@ from corgi_core.config import Framing, InferencePrecision, TextFeatures
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset
+from corgi_core.data.image_index import SOURCE, is_online
 from corgi_core.data.pixels import decoded
 from corgi_core.data.prefetch import batched, in_order
 from corgi_core.data.ragged import RaggedArray
@@ -167,8 +168,9 @@ def embed_images(
     Args:
         clip: The ensemble whose image towers embed the images.
         images: The dataset.
-        pixels: The images as squares. They are read where they are at least as large as what the
-            encoders read; else the images themselves are, framed alike. By default letterboxed.
+        pixels: The images as squares. They are read where they are stored, and at least as large
+            as what the encoders read; else the images themselves are, at the encoders' own size and
+            framed alike. By default letterboxed.
         folder: Where the arrays are stored; shards that are there already are not computed again.
 
     Returns:
@@ -219,7 +221,9 @@ def embed_texts(
 def _image_encoding(
     clip: ClipEnsemble, images: Dataset, pixels: ArrayStore | None, threads: int
 ) -> Callable[[str], Arrays]:
-    large_enough = pixels is not None and pixels.spec["size"] >= clip.image_size
+    large_enough = (
+        pixels is not None and not is_online(pixels) and pixels.spec["size"] >= clip.image_size
+    )
     size = _CPU_BATCH if clip.device.type == "cpu" else _BATCH
 
     def encode(shard: str) -> Arrays:
@@ -304,7 +308,8 @@ def encoder_spec(clip: ClipEnsemble) -> dict[str, Any]:
 
 
 def _about_images(clip: ClipEnsemble, pixels: ArrayStore | None) -> dict[str, Any]:
-    return encoder_spec(clip) | {"framing": _framing(pixels)}
+    online = {SOURCE: "online"} if pixels is not None and is_online(pixels) else {}
+    return encoder_spec(clip) | {"framing": _framing(pixels)} | online
 
 
 def _framing(pixels: ArrayStore | None) -> Framing:

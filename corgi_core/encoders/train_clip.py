@@ -44,8 +44,9 @@ from corgi_core.encoders.tokens import (
     transformers_source,
 )
 from corgi_core.errors import CorgiError
+from corgi_core.streaming.resizing import check_stored_size
+from corgi_core.streaming.squares import Squares
 from corgi_core.training.randomness import StepRandom
-from corgi_core.training.resizing import at_size, check_stored_size
 from corgi_core.training.rows import ChosenRows
 from corgi_core.training.task import ALONE, Task
 from corgi_core.training.waiting import Meeting
@@ -165,9 +166,18 @@ class ClipTask(Task[DualEncoder]):
         return held_out_retrieval(torch.cat(text), torch.cat(image), [image[0].shape[1]])
 
     def _pairs(self, captions: ChosenRows, rows: Tensor) -> Pairs:
-        wanted = (self.pixels, "pixels"), (self._texts, "pooled")
-        pixels, pooled = captions.gather(rows, *wanted)
-        return Pairs(at_size(pixels, self.settings.image_size), pooled)
+        (pooled,) = captions.gather(rows, (self._texts, "pooled"))
+        size = self.settings.image_size
+        return Pairs(captions.gather_squares(rows, self._squares, size), pooled)
+
+    @property
+    def squares(self) -> Squares | None:
+        """The images that `batch` reads."""
+        return self._squares
+
+    @cached_property
+    def _squares(self) -> Squares:
+        return Squares(self.pixels, self.images)
 
     def ensemble(self, model: DualEncoder, card: Mapping[str, Any]) -> ClipEnsemble:
         """The trained parts put back into an open_clip model, as an ensemble of one."""

@@ -24,6 +24,7 @@ from corgi_core.encoders.caption_tokens import CaptionTokens
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 from corgi_core.prior.task import Captions
+from corgi_core.streaming.squares import Squares
 
 HELD_OUT = "test"  # the split
 
@@ -156,6 +157,11 @@ class HeldOut:
             gathered[at] = array
         assert gathered is not None, "no rows were asked for"
         return gathered
+
+    def gather_squares(self, rows: NDArray[np.int64], squares: Squares, size: int) -> Tensor:
+        """The given rows [b] as images uint8 [b, 3, size, size]."""
+        found = self._found(rows, squares.store)
+        return squares.gather(len(rows), ((shard, there, at) for shard, at, there in found), size)
 
     def _gather_ragged(self, rows: NDArray[np.int64], store: ArrayStore, name: str) -> RaggedArray:
         """The same of a ragged array."""

@@ -29,7 +29,7 @@ class Material:
         text_embeddings: The captions' embeddings and tokens, one row a caption.
         folder: Where arrays are stored, in chunks. Those that still hold are used again.
         run: Computes the arrays of a job.
-        pixels: The images as squares, "pixels" uint8 [n, 3, s, s]; None for embeddings alone.
+        pixels: The images as squares, as `Squares` has them; None for embeddings alone.
         clip: The encoder of the embeddings, as `ClipEnsemble.load` reads it.
         precision: Of sampling, decoding and encoding on a GPU.
         left_out: Keys of held-out images that do not count.

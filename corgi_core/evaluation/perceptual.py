@@ -32,6 +32,7 @@ from corgi_core.data.arrays import Arrays, ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.pixels import letterboxed
 from corgi_core.data.revisions import PERCEPTUAL_HASHES_REVISION
+from corgi_core.streaming.squares import Squares
 
 SIDE = 32  # pixels that the transform is of
 FREQUENCIES = 9  # to a side, of which the constant ones are left out: 8 · 8 bits
@@ -41,13 +42,13 @@ AT_ONCE = 64  # images
 
 @dataclass(frozen=True)
 class PerceptualHashes(ArrayJob):
-    """The array "hash", uint64 [n], of stored pixels; computed on CPUs alone.
+    """The array "hash", uint64 [n], of images as squares; computed on CPUs alone.
 
     Of a letterboxed image the bars are left out: else all images of one shape are alike.
 
     Attributes:
         images: The dataset.
-        pixels: The images as squares, "pixels" uint8 [n, 3, s, s].
+        pixels: The images as squares, as `Squares` has them.
     """
 
     images: Dataset
@@ -62,15 +63,18 @@ class PerceptualHashes(ArrayJob):
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a shard's name to its hashes."""
+        squares = Squares(self.pixels, self.images)
 
         def hashed(shard: str) -> Arrays:
-            keys, squares = self.pixels.read_with_keys(shard, "pixels")
+            keys = self.pixels.shard_keys(shard)
             boxes, hashes = self._boxes(shard, keys), np.empty(len(keys), np.uint64)
             for box in np.unique(boxes, axis=0):
                 left, top, right, bottom = box
                 alike = np.flatnonzero((boxes == box).all(axis=1))
                 for some in np.split(alike, range(AT_ONCE, len(alike), AT_ONCE)):
-                    hashes[some] = perceptual_hashes(squares[some, :, top:bottom, left:right])
+                    parts = [(shard, some, np.arange(len(some)))]
+                    images = squares.gather(len(some), parts, self.pixels.spec["size"]).numpy()
+                    hashes[some] = perceptual_hashes(images[:, :, top:bottom, left:right])
             return {"keys": keys, "hash": hashes}
 
         return hashed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from corgi_core.config import InferencePrecision
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore
+from corgi_core.data.dataset import Dataset
 from corgi_core.data.revisions import PICTURE_FEATURES_REVISION
 from corgi_core.decoders.decoder import Decoder
 from corgi_core.devices import wait_for
@@ -33,6 +34,7 @@ from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest, StoredDecoder
 from corgi_core.io.files import digest_of, digest_of_file
 from corgi_core.metrics.inception import InceptionFeatures
+from corgi_core.streaming.squares import Squares
 
 CHUNK = 256  # captions whose pictures are stored at once, as features
 BATCH, BATCH_PIXELS = 64, 2**22  # pictures, and their pixels, that a CPU has at once …
@@ -91,6 +93,7 @@ class PictureFeatures(ArrayJob):
         sampled: The array "z" of every prior's samples, in the same chunks.
         inception: The path of a TorchScript Inception, or None.
         precision: Of decoding and encoding on a GPU.
+        dataset: The images' files, where the pixels are decoded from them.
     """
 
     images: Chunks[Pictures]
@@ -101,6 +104,7 @@ class PictureFeatures(ArrayJob):
     sampled: ArrayStore | None = None
     inception: str | None = None
     precision: InferencePrecision = "auto"
+    dataset: Dataset | None = None
     what = "decoding held-out pictures"
     revision = PICTURE_FEATURES_REVISION
     uses_device = True
@@ -161,8 +165,12 @@ class PictureFeatures(ArrayJob):
 
     def _real(self, rows: NDArray[np.int64], at: NDArray[np.int64]) -> Tensor:
         """The images of some of the rows, float32 [b, 3, s, s] in [0, 1]."""
-        pixels = self.images.captions.gather(rows[at], self.pixels, "pixels")
-        return torch.from_numpy(pixels).float() / 255
+        size = self.pixels.spec["size"]
+        return self.images.captions.gather_squares(rows[at], self._squares, size).float() / 255
+
+    @cached_property
+    def _squares(self) -> Squares:
+        return Squares(self.pixels, self.dataset)
 
     def _embeddings(self, shard: str, case: Decoded) -> Tensor:
         """What is decoded, float32 [n, d]."""

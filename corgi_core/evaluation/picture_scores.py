@@ -142,8 +142,9 @@ def picture_scorer(
         sampled = material.run(job, material.folder / "embeddings")
     chunks = Chunks[Pictures](captions, (RealImages(), *cases), CHUNK, rows)
     features = PictureFeatures(
-        chunks, *stores, material.pixels, material.clip, sampled, inception, material.precision
-    )
+        chunks, *stores, material.pixels, material.clip, sampled, inception, material.precision,
+        material.images,
+    )  # fmt: skip
     stored = material.run(features, material.folder / "pictures")
     return PictureScorer(stored, chunks, material.encoder_dims, inception is not None)
 

@@ -1,6 +1,6 @@
 """Copies, on this machine's disk, of files that lie in an object store: within a budget.
 
-They are in a folder of the system's for temporary files, by the SHA-256 of their content. Where the
+They are in a folder of the system's for temporary files, by a digest of their content. Where the
 budget is used up, those that were not read for longest are removed. A file that a process has
 mapped stays readable to it.
 
@@ -38,8 +38,13 @@ def cache_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"corgi-shards-{os.getuid()}"
 
 
-def read_copy(path: UPath, sha256: str, read: Callable[[Path], Read]) -> Read:
+def read_copy(
+    path: UPath, digest: str, read: Callable[[Path], Read], size: int | None = None
+) -> Read:
     """What `read` makes of the local copy of a file whose content has that SHA-256.
+
+    With a size, in bytes, the digest is another one that names the content. Of the copy its size
+    alone is verified then: what is read of it is for `read` to verify.
 
     The copy is made now if it is not there. It appears whole or not at all, and only where its
     content is the right one. Where another process removes it before it is opened, it is made
@@ -48,12 +53,12 @@ def read_copy(path: UPath, sha256: str, read: Callable[[Path], Read]) -> Read:
     Raises CorgiError where the file has another content, or the store cannot be read; and what
     `read` raises.
     """
-    copy = cache_folder() / f"{sha256}{path.suffix}"
+    copy = cache_folder() / f"{digest}{path.suffix}"
     while True:
         if not _noted_as_read(copy):
-            with _lock(sha256[:2], f"{path} is being fetched"):
+            with _lock(digest[:2], f"{path} is being fetched"):
                 if not _noted_as_read(copy):
-                    _fetch(path, sha256, copy)
+                    _fetch(path, digest, size, copy)
         try:
             return read(copy)
         except (CorgiError, FileNotFoundError):
@@ -73,19 +78,25 @@ def _noted_as_read(copy: Path) -> bool:
     return True
 
 
-def _fetch(path: UPath, sha256: str, copy: Path) -> None:
+def _fetch(path: UPath, digest: str, size: int | None, copy: Path) -> None:
     with scratch_folder("corgi-download-") as folder:
         download_all(path.parent, folder, [path.name])
         fetched = folder / path.name
-        with fetched.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise CorgiError(
-                    f"{path} is damaged: its SHA-256 is wrong", "remove it, and compute it again"
-                )
+        if size is None and _sha256_of(fetched) != digest:
+            raise CorgiError(
+                f"{path} is damaged: its SHA-256 is wrong", "remove it, and compute it again"
+            )
+        if size is not None and fetched.stat().st_size != size:
+            raise CorgiError(f"{path} is damaged: its size is not {size}", "bring it back")
         with _lock("room", "another process makes room"):
             _make_room(fetched.stat().st_size)
             with atomic_file(copy) as temporary:
                 fetched.replace(temporary)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _lock(name: str, busy: str) -> AbstractContextManager[None]:

@@ -3,11 +3,16 @@
 On a GPU threads read the next batches and pin their memory while the GPU computes, and they are
 copied without waiting. On a CPU reading and computing share the cores: each batch is read when its
 step begins.
+
+Images that are decoded online are decoded by processes, so that Python's lock is left to the thread
+that keeps the GPU busy. Each batch is shared among all of them. They hold no more than the threads
+have asked for, which is no more than two batches a thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import count
 from typing import Any
 
@@ -21,6 +26,7 @@ from corgi_core.training.randomness import StepRandom, seed_of
 from corgi_core.training.task import Task
 
 THREADS = 4  # that read for a GPU
+MOST_PROCESSES = 32  # by default
 
 
 def batches(
@@ -33,7 +39,7 @@ def batches(
 ) -> Generator[Any]:
     """A worker's microbatches from step `first` on, in order and without end, on its device.
 
-    Closing the generator ends its threads.
+    Closing the generator ends its threads and processes.
 
     Args:
         task: Reads the samples.
@@ -61,15 +67,27 @@ def batches(
         batch = task.batch(rows, random)
         return pinned(batch) if on_gpu else batch
 
-    if not on_gpu:
+    squares, processes = task.squares, loader_processes(settings, device)
+    decoding: AbstractContextManager[None] = nullcontext()
+    if squares is not None and squares.online and processes:
+        decoding = squares.decoded_by(processes)
+    elif not on_gpu:
         yield from (moved(read(microbatch), device) for microbatch in wanted())
         return
-    reading = in_order(read, wanted(), THREADS)
-    try:
+    with decoding, closing(in_order(read, wanted(), THREADS)) as reading:
         for batch in reading:
             yield moved(batch, device)
-    finally:
-        reading.close()
+
+
+def loader_processes(settings: TrainingSettings, device: torch.device) -> int:
+    """How many processes decode images for a worker; without any, its threads do.
+
+    By default a GPU's worker has one for each of its cores but one, and a CPU's has none: there
+    decoding and computing would only take the cores from each other.
+    """
+    if settings.loader_processes is not None:
+        return settings.loader_processes
+    return min(MOST_PROCESSES, max(1, torch.get_num_threads() - 1)) if device.type == "cuda" else 0
 
 
 def pinned(batch: Any) -> Any:

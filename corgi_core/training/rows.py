@@ -20,6 +20,7 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.keys import KeySet
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.io.files import atomic_file, digest_of
+from corgi_core.streaming.squares import Squares
 
 SHARDS_HELD = 4096  # whose rows' numbers are in memory
 
@@ -136,6 +137,14 @@ class ChosenRows:
                 for shard, numbers, at in self.parts(rows.numpy())
             ],
         )
+
+    def gather_squares(self, rows: Tensor, squares: Squares, size: int) -> Tensor:
+        """The given rows [b] as images uint8 [b, 3, size, size], as `gather` finds them."""
+        parts = (
+            (self._shards[shard], self._rows_in(squares.store, shard)[numbers], at)
+            for shard, numbers, at in self.parts(rows.numpy())
+        )
+        return squares.gather(len(rows), parts, size)
 
     def shard_keys(self, shard: int) -> NDArray[np.str_]:
         """The keys of a shard's chosen rows, by the shard's number."""

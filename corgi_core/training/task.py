@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
+from corgi_core.streaming.squares import Squares
 from corgi_core.training.randomness import StepRandom
 from corgi_core.training.waiting import Meeting
 
@@ -38,6 +39,11 @@ class Task(ABC, Generic[M]):
     def shard_rows(self) -> Sequence[int]:
         """Number of training samples in each shard, which sum to `rows`; by default, one shard."""
         return (self.rows,)
+
+    @property
+    def squares(self) -> Squares | None:
+        """The images that `batch` reads; None where it reads none."""
+        return None
 
     @abstractmethod
     def build(self) -> M:

@@ -115,8 +115,14 @@ def check(
     from rich.console import Console
 
     from corgi_core.data.dataset import Dataset, is_dataset
-    from corgi_core.sizes import GPU_RATE, caption_storage, model_sizes
-    from orchestration.cli.size_tables import memory_table, notes, storage_note, time_table
+    from corgi_core.sizes import GPU_RATE, caption_storage, model_sizes, pixel_storage
+    from orchestration.cli.size_tables import (
+        memory_table,
+        notes,
+        pixel_note,
+        storage_note,
+        time_table,
+    )
 
     sizes, rate = model_sizes(settings.preset), device_flops or GPU_RATE
     console = Console(highlight=False)
@@ -128,6 +134,8 @@ def check(
     images = Dataset.load(folder) if is_dataset(folder) else None
     if storage := caption_storage(settings.preset, images):
         typer.echo(storage_note(storage))
+    if squares := pixel_storage(settings.preset, images):
+        typer.echo(pixel_note(squares))
     typer.echo(f"The settings of {settings.workspace} are valid.")
 
 

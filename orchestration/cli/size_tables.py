@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
-    from corgi_core.sizes import CaptionStorage, ModelSize
+    from corgi_core.sizes import CaptionStorage, ModelSize, PixelStorage
 
 
 def memory_table(sizes: Sequence[ModelSize]) -> Table:
@@ -84,6 +84,22 @@ def storage_note(storage: CaptionStorage) -> str:
     )
     if storage.features == "online":
         note += f" Its tokens would be {storage.cached:,.0f} bytes."
+    return note
+
+
+def pixel_note(storage: PixelStorage) -> str:
+    """What is stored of images for trainings, of one and of the dataset."""
+    stored = "its pixels are stored" if storage.source == "stored" else "its position is stored"
+    count = storage.images or 1_000_000
+    note = (
+        f"An image is a square of {storage.size} pixels; {stored}: {storage.each:,} bytes, "
+        f"{_size(count * storage.each)} for {count:,} images."
+    )
+    if storage.source == "online":
+        note += (
+            f" It is decoded whenever it is needed; its pixels would be {storage.stored:,} bytes, "
+            f"{_size(count * storage.stored)}."
+        )
     return note
 
 

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,6 +27,12 @@ PROCESSES.set_forkserver_preload(
     + ["torch._dynamo"]
 )
 
+
+def start_server() -> None:
+    """Start the server now: a process that forks has one, whoever is the first to need it."""
+    forkserver.ensure_running()
+
+
 Moment = tuple[str, str]
 """An operation on a file in a run's folder: ("os.rename", "checkpoints/step-000020")."""
 
@@ -40,10 +47,11 @@ def start(
     die_at: int | None = None,
     dying: int = 0,
     timeout: float = 60.0,
+    daemon: bool = True,
 ) -> list[BaseProcess]:
     """Start the workers of a training; the one of rank `dying` is killed by SIGKILL just before
     its operation number `die_at` on a file in the run's folder. Their collectives have a timeout,
-    in seconds."""
+    in seconds. Daemons end with this process, and can start no processes themselves."""
     port = free_port()
     started = []
     for rank in range(workers):
@@ -51,7 +59,7 @@ def start(
         process = PROCESSES.Process(
             target=_work,
             args=(task, settings, folder, rank, workers, port, moment, timeout),
-            daemon=True,
+            daemon=daemon,
         )
         process.start()
         started.append(process)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -23,9 +24,9 @@ from corgi_core.diffusion.schedule import Schedule
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, digest_of
 from corgi_core.io.model_folder import digest_of_tensors
+from corgi_core.streaming.squares import Squares
 from corgi_core.training.checkpoint import on_cpu
 from corgi_core.training.randomness import StepRandom
-from corgi_core.training.resizing import at_size
 from corgi_core.training.task import ALONE
 from corgi_core.training.waiting import Meeting
 
@@ -101,6 +102,11 @@ class PCATask(DecoderTask[PCASettings, PCANetwork]):
         wanted = (self._coordinates, "coordinates"), (self.embeddings, "image")
         return CoordinateBatch(*self.training.gather(rows, *wanted))
 
+    @property
+    def squares(self) -> Squares | None:
+        """The images that `batch` reads; None where `prepare_data` has projected them."""
+        return self._squares if self._coordinates is None else None
+
     def loss(
         self, model: nn.Module, batch: CoordinateBatch, random: StepRandom
     ) -> dict[str, Tensor]:
@@ -149,12 +155,11 @@ class PCATask(DecoderTask[PCASettings, PCANetwork]):
         return None
 
     def _projected_shard(self, shard: str) -> Arrays:
-        keys, pixels = self.pixels.read_with_keys(shard, "pixels")
-        projected = [
-            self._basis.project(signed(at_size(chunk, self.pixel_size)))
-            for chunk in torch.split(torch.from_numpy(pixels), PROJECTED_AT_ONCE)
-        ]
-        return {"keys": keys, "coordinates": torch.cat(projected).numpy()}
+        batches = self._squares.in_batches(shard, self.pixel_size, PROJECTED_AT_ONCE)
+        keys, projected = zip(
+            *((keys, self._basis.project(signed(images))) for keys, images in batches), strict=True
+        )
+        return {"keys": np.concatenate(keys), "coordinates": torch.cat(projected).numpy()}
 
 
 def denoising_loss(x_0: Tensor, predicted: Tensor, alphas_cumprod: Tensor, values: int) -> Tensor:

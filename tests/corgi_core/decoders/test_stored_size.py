@@ -18,8 +18,8 @@ from corgi_core.decoders.pca.task import PCATask
 from corgi_core.decoders.stable_diffusion.task import StableDiffusionTask
 from corgi_core.decoders.task import DecoderTask
 from corgi_core.errors import CorgiError
+from corgi_core.streaming.resizing import at_size
 from corgi_core.training.loop import train
-from corgi_core.training.resizing import at_size
 from tests.helpers.cascades import TINY_CASCADE
 from tests.helpers.pipelines import SETTINGS
 from tests.helpers.shapes import SHAPES, SIDE, a_task

@@ -1,0 +1,78 @@
+"""Processes that compute for one process, and end with it, however it ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TypeVar
+
+from corgi_core.errors import CorgiError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class LoaderProcesses:
+    """So many processes, for any number of threads that call `each`.
+
+    They are forked by a server that has imported `modules` and does nothing else: neither threads
+    nor a GPU's context are in them, and what is imported is in memory once.
+    """
+
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+
+    @classmethod
+    @contextmanager
+    def started(cls, count: int, modules: Sequence[str]) -> Iterator[LoaderProcesses]:
+        """Yield the processes, which are started as they are needed, and end them."""
+        context = multiprocessing.get_context("forkserver")
+        if modules:
+            context.set_forkserver_preload(list(modules))
+        with ProcessPoolExecutor(count, context, _begin, (modules,)) as pool:
+            try:
+                yield cls(pool)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """function(item) of every item, in their order.
+
+        Raises what `function` raises, and CorgiError where a process has ended.
+        """
+        try:
+            yield from self._pool.map(function, items)
+        except BrokenProcessPool as error:
+            raise CorgiError(
+                "a process that decodes images was ended, as the system does where memory runs out",
+                "lower loader_processes of the training, and run it again: it goes on from its "
+                "newest checkpoint",
+            ) from error
+
+
+def _begin(modules: Sequence[str]) -> None:
+    """Of a new process: leave Ctrl-C to the one that it computes for, and end when that ends.
+
+    Torch, where it is loaded, has one thread in each, since there are several processes.
+    """
+    for module in modules:  # where another's server has forked it, which has imported less
+        import_module(module)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end_with_parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
