@@ -47,11 +47,10 @@ def start(
     die_at: int | None = None,
     dying: int = 0,
     timeout: float = 60.0,
-    daemon: bool = True,
 ) -> list[BaseProcess]:
     """Start the workers of a training; the one of rank `dying` is killed by SIGKILL just before
     its operation number `die_at` on a file in the run's folder. Their collectives have a timeout,
-    in seconds. Daemons end with this process, and can start no processes themselves."""
+    in seconds."""
     port = free_port()
     started = []
     for rank in range(workers):
@@ -59,7 +58,7 @@ def start(
         process = PROCESSES.Process(
             target=_work,
             args=(task, settings, folder, rank, workers, port, moment, timeout),
-            daemon=daemon,
+            daemon=True,
         )
         process.start()
         started.append(process)

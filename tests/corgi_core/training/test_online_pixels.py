@@ -75,7 +75,8 @@ def test_weights_are_the_same_also_after_a_kill_in_the_middle_of_an_epoch(
     assert same(ahead.model, straight.model)
     assert ahead.metrics == straight.metrics
     saving = replace(decoding, checkpoint_every=1)
-    (process,) = processes.start(online, saving, tmp_path / "killed", daemon=False)
+    alone = replace(saving, loader_processes=0)
+    (process,) = processes.start(online, alone, tmp_path / "killed")
     while not newest_step(tmp_path / "killed") and process.is_alive():
         time.sleep(0.01)
     process.kill()
