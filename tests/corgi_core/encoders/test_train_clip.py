@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.data.image_index import ImageIndex
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import JITTER_NUMBERS, jittered
 from corgi_core.encoders.train_clip import ClipTask, DualEncoder
@@ -101,6 +102,18 @@ def test_images_without_captions_and_held_out_ones_are_not_trained_on(task: Clip
     held_out = set(manifest_of(task.images).query("split == 'test'")["key"])
     assert task.rows == 36
     assert not keys & (held_out | {"without-caption"})
+
+
+def test_it_learns_from_the_same_images_where_they_are_decoded(
+    task: ClipTask, tmp_path: Path
+) -> None:
+    index = ImageIndex(task.images, task.pixels.spec["size"]).run(tmp_path, "cpu", threads=1)
+    online = replace(task, pixels=index)
+    online._texts = task._texts
+    rows, random = torch.tensor([5, 0, 17, 35]), StepRandom(0, 0, 4)
+    ours, expected = online.batch(rows, random), task.batch(rows, random)
+    assert torch.equal(ours.pixels, expected.pixels)
+    assert torch.equal(ours.pooled, expected.pooled)
 
 
 def test_the_task_travels_to_workers(task: ClipTask, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.image_index import ImageIndex
 from corgi_core.data.pixels import Pixels
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.io import disk_cache
 from corgi_core.io.disk_cache import cache_folder
 from corgi_core.streaming.squares import Squares
@@ -63,6 +64,16 @@ def test_processes_decode_the_same(photographs: Dataset, tmp_path: Path) -> None
     with online.decoded_by(2):
         assert torch.equal(online.gather(5, PARTS, SIDE // 2), alone)
     assert torch.equal(online.gather(5, PARTS, SIDE // 2), alone)
+
+
+def test_evaluations_decode_the_real_images(photographs: Dataset, tmp_path: Path) -> None:
+    held_out = HeldOut(("00001", "00000"), ("06", "01"), ("a caption", "another"))
+    stored = Squares(Pixels(photographs, SIDE).run(tmp_path / "s", "cpu", 1), None)
+    online = Squares(index_of(photographs, tmp_path / "o"), photographs)
+    rows = np.array([1, 0, 1])
+    expected = held_out.gather_squares(rows, stored, SIDE)
+    assert torch.equal(held_out.gather_squares(rows, online, SIDE), expected)
+    assert torch.equal(expected[0], expected[2])
 
 
 def test_no_images_are_a_batch_too(photographs: Dataset, tmp_path: Path) -> None:
