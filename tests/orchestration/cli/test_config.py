@@ -74,7 +74,7 @@ def test_check_sizes_every_model_without_weights(corgi) -> None:
     assert "corgi run trains 9 × prior, 1 × decoder pca" in output
     assert "A caption has 14.3 tokens on average (of captions like COCO's)" in output
     assert "its tokens are stored: 10,990 bytes, 11 GB for 1,000,000 captions." in output
-    assert "its pixels are stored: 12,288 bytes, 12.3 GB for 1,000,000 images." in output
+    assert "its pixels are stored: 3,072 bytes, 3.07 GB for 1,000,000 images." in output
     assert "are valid" in output
 
 
