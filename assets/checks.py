@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dg.asset_check(asset="images", blocking=True)
 def manifest_meets_expectations(images: Dataset) -> dg.AssetCheckResult:
-    """Great Expectations over the manifest; no image or group is in both splits."""
+    """Great Expectations over the manifest; no image or group is in two splits."""
     from corgi_core.data.expectations import check_manifest
 
     return _outcome(check_manifest(images.iter_rows))
@@ -23,7 +23,7 @@ def manifest_meets_expectations(images: Dataset) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset="images", blocking=True)
 def images_suffice_for_the_preset(images: Dataset, workspace: Workspace) -> dg.AssetCheckResult:
-    """There are as many captioned images in both splits as training and evaluation need."""
+    """There are as many captioned images in each split as training and evaluation need."""
     from corgi_core.data.trainable import check_trainable
 
     problem = None
@@ -34,7 +34,7 @@ def images_suffice_for_the_preset(images: Dataset, workspace: Workspace) -> dg.A
     return dg.AssetCheckResult(
         passed=problem is None,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=problem or "there are enough captioned images in both splits",
+        description=problem or "there are enough captioned images in each split",
     )
 
 

@@ -59,7 +59,11 @@ def task_on(kind: str, case: Case) -> DecoderTask[Any, Any]:
 def make_stores(preset: str, pictures: Path, folder: Path) -> None:
     """Ingest the pictures and embed them by the preset's own CLIP as it is before training."""
     images = ingest(
-        "imagefolder", str(pictures), folder / "images", DataSettings(test_fraction=0.0), seed=0
+        "imagefolder",
+        str(pictures),
+        folder / "images",
+        DataSettings(test_fraction=0.0, validation_fraction=0.0),
+        seed=0,
     )
     settings = preset_named(preset)
     assert settings.decoder is not None

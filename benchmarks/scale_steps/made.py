@@ -88,7 +88,8 @@ def write_settings(path: Path, text_encoder: Path, workers: int, steps: int) -> 
         "variants": ["shifted-k16"],
         "caption_subsets": ["10%"],
         "language_free": None,
-        "data": {"limit": None, "shard_size": 1000, "test_fraction": 0.1},
+        "data": {"limit": None, "shard_size": 1000, "test_fraction": 0.1,
+                 "validation_fraction": 0.05},
         "encoders": {
             "text": str(text_encoder), "text_tokens": 8, "image_size": 32, "width": 32,
             "tower_channels": 8, "training": training,

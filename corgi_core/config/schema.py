@@ -85,7 +85,8 @@ class DataSettings:
     source: str = "emoji"  # the reader of the asset `raw_images`
     limit: Count | None = None  # keep this many images, chosen by key
     shard_size: Count = 1000  # images
-    test_fraction: Share = 0.1
+    test_fraction: Share = 0.1  # of the groups; reports are of them
+    validation_fraction: Share = 0.05  # of the groups; models are chosen on them
     max_pixels: Count = 50_000_000  # larger images are refused (decompression bombs)
     max_side: Count = 1024  # pixels; larger images are scaled down by the gate
 

@@ -57,9 +57,10 @@ class Addition:
         self.first = _number_after(present)
         self.splits = Splits(
             settings.test_fraction,
+            settings.validation_fraction,
             seed,
-            appended=present is not None and set(present.counts["split"]) >= {"train", "test"},
-            own=present is not None and bool(present.index.get("own_splits")),
+            present=set(present.counts["split"]) if present is not None else (),
+            owners=present.owners_splits if present is not None else (),
         )
         self.drafts: list[_Draft] = []
         self.found = 0  # images, whether new or not
@@ -163,7 +164,7 @@ class Addition:
             self.folder,
             [*records, *self._with_splits()],
             ingests=ingests,
-            own_splits=self.splits.own,
+            owners_splits=self.splits.owners,
         )
 
     def _with_splits(self) -> list[ShardRecord]:

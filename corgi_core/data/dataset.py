@@ -101,6 +101,11 @@ class Dataset:
         """What was read to make a raw dataset, in its order: format, path, what was passed over."""
         return list(self.index.get("ingests", []))
 
+    @property
+    def owners_splits(self) -> list[str]:
+        """The splits that the data of a raw dataset came with, if they were taken over."""
+        return list(self.index.get("owners_splits", []))
+
     @cached_property
     def records(self) -> dict[str, ShardRecord]:
         """The record of every shard by its name, in the shards' order."""
@@ -146,7 +151,7 @@ class Dataset:
         return digest_of([[record.name, record.digest] for record in self.records.values()])
 
     def keys(self, split: str, source: str | None = None) -> tuple[str, ...]:
-        """The keys of one split, "train" or "test", sorted; of all sources, or of one."""
+        """The keys of one split, such as "train", sorted; of all sources, or of one."""
         keys: list[str] = []
         for rows in self.iter_rows("key", "split", "source"):
             chosen = rows["split"] == split

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Rows
 from corgi_core.data.quality import MAX_CAPTION
+from corgi_core.data.splits import SPLITS
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
@@ -37,7 +38,7 @@ class SuiteResult:
 
 
 def check_manifest(rows: Rows) -> SuiteResult:
-    """The manifest of a gated dataset: whole rows, both splits, and nothing that is in both.
+    """The manifest of a gated dataset: whole rows, all splits, and nothing that is in two of them.
 
     `rows` is called several times, and yields the same every time.
     """
@@ -59,19 +60,19 @@ def check_manifest(rows: Rows) -> SuiteResult:
     twins = pd.concat([pd.DataFrame(columns=list(COMPARED)), *_suspects(rows)], ignore_index=True)
     suites.ask(
         twins.assign(
-            groups_in_both_splits=twins["group"].where(_in_both_splits(twins, "group")),
-            images_in_both_splits=twins["key"].where(_in_both_splits(twins, "sha256")),
+            groups_in_two_splits=twins["group"].where(_in_two_splits(twins, "group")),
+            images_in_two_splits=twins["key"].where(_in_two_splits(twins, "sha256")),
         ),
         [
             expect.ExpectColumnValuesToBeUnique(column="key"),
             expect.ExpectColumnValuesToBeUnique(column="sha256"),
-            expect.ExpectColumnValuesToBeNull(column="groups_in_both_splits"),
-            expect.ExpectColumnValuesToBeNull(column="images_in_both_splits"),
+            expect.ExpectColumnValuesToBeNull(column="groups_in_two_splits"),
+            expect.ExpectColumnValuesToBeNull(column="images_in_two_splits"),
         ],
     )
     suites.ask(
         pd.DataFrame({"split": pd.Series(splits, dtype=object)}),
-        [expect.ExpectColumnDistinctValuesToEqualSet(column="split", value_set=["train", "test"])],
+        [expect.ExpectColumnDistinctValuesToEqualSet(column="split", value_set=list(SPLITS))],
     )
     suites.ask(
         pd.DataFrame({"images": [images]}),
@@ -145,7 +146,7 @@ def _with_lengths(batch: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _in_both_splits(rows: pd.DataFrame, column: str) -> pd.Series[bool]:
+def _in_two_splits(rows: pd.DataFrame, column: str) -> pd.Series[bool]:
     return rows.groupby(column)["split"].transform("nunique") > 1
 
 
@@ -178,6 +179,7 @@ def _suspects(rows: Rows) -> Iterator[pd.DataFrame]:
 
 
 _SPLIT = np.uint64(3)  # the bits of a hash that are left for a split
+_LABELS = {split: label for label, split in enumerate(SPLITS)}
 
 
 def _hashes(values: pd.Series[Any]) -> NDArray[np.uint64]:
@@ -188,7 +190,7 @@ def _hashes(values: pd.Series[Any]) -> NDArray[np.uint64]:
 
 def _groups(rows: pd.DataFrame) -> NDArray[np.uint64]:
     """The hashes of the groups, each once a split; those of one group differ in their last bits."""
-    split = rows["split"].map({"train": 0, "test": 1}).fillna(2).to_numpy(np.uint64)
+    split = rows["split"].map(_LABELS).fillna(len(SPLITS)).to_numpy(np.uint64)
     found: NDArray[np.uint64] = np.unique(_hashes(rows["group"]) | split)
     return found[found > _SPLIT]
 

@@ -26,7 +26,7 @@ class KeySet(Protocol):
 
 @dataclass(frozen=True)
 class SplitKeys:
-    """The images of one split, "train" or "test", of all sources or of one."""
+    """The images of one split, such as "train", of all sources or of one."""
 
     images: Dataset
     split: str

@@ -27,7 +27,7 @@ MANIFEST = pa.schema(
         ("width", pa.int32()),  # pixels; null where no header says it, or the file is an embedding
         ("height", pa.int32()),
         ("captions", pa.list_(pa.string())),  # null: image-only
-        ("split", pa.string()),  # "train" or "test"
+        ("split", pa.string()),  # "train", "validation" or "test"
         ("source", pa.string()),
         ("group", pa.string()),
     ]

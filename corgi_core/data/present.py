@@ -13,8 +13,7 @@ from corgi_core.data.dataset import Dataset
 from corgi_core.data.hashes import HashColumn
 from corgi_core.data.manifest import manifest_path
 from corgi_core.data.parquet import read_frame
-
-_SPLITS = ("train", "test")  # by their labels
+from corgi_core.data.splits import SPLITS
 
 
 class Match(NamedTuple):
@@ -38,7 +37,7 @@ class Present:
             assert dataset is not None
             rows = dataset.rows(shard, "key", "sha256", "split", "group")
             self._images.add(rows["sha256"].tolist(), len(self._manifests))
-            for label, split in enumerate(_SPLITS):
+            for label, split in enumerate(SPLITS):
                 groups = rows.loc[rows["split"] == split, "group"]
                 self._groups.add(groups.unique().tolist(), label)
             self.add(rows["key"].tolist(), manifest_path(dataset.folder, shard))
@@ -84,4 +83,4 @@ class Present:
         By the hash alone: a group that is mistaken for another, once in 2⁴⁰ / n, stays whole.
         """
         found = self._groups.labels_of(groups)
-        return [_SPLITS[found[i][0]] if i in found else None for i in range(len(groups))]
+        return [SPLITS[found[i][0]] if i in found else None for i in range(len(groups))]

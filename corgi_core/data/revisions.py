@@ -4,7 +4,7 @@ The assets take their code versions from here, and so do DVC's stages, the gate'
 the stores of arrays: what is raised is computed again, shard by shard, and what depends on it.
 """
 
-INGEST_REVISION = 3
+INGEST_REVISION = 4
 GATE_REVISION = 4
 
 PIXELS_REVISION = 3

@@ -47,9 +47,9 @@ class Sample:
     key: str  # unique; no dot in its last part, where WebDataset would cut it
     image: bytes
     captions: list[str] | None  # None: image-only
-    split: str | None  # "train", "test", or None: by a hash of the group
+    split: str | None  # "train", "validation", "test"; None: by a hash of the group
     source: str  # where it comes from, with its licence where known
-    group: str  # images of one group are never in both splits
+    group: str  # images of one group are never in two splits
     suffix: str = "png"  # the image file's extension: lower case, no dot
     origin: Origin | None = field(default=None, compare=False)  # of readers of tars
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from corgi_core.data.dataset import Dataset, sources_of
-from corgi_core.data.splits import ranks_of
+from corgi_core.data.splits import TRAIN, ranks_of
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, read_json, write_json
 
@@ -177,7 +177,7 @@ def captions_of_other_sources(images: Dataset, source: str, seed: int) -> Captio
 def _count(images: Dataset, without: str | None = None) -> int:
     """How many captioned training images there are, by the shards' records."""
     counts = images.counts
-    chosen = counts["split"] == "train"
+    chosen = counts["split"] == TRAIN
     if without is not None:
         chosen &= sources_of(counts) != without
     return int(counts.loc[chosen, "captioned"].sum())
@@ -186,7 +186,7 @@ def _count(images: Dataset, without: str | None = None) -> int:
 def _captioned(images: Dataset, shard: str, without: str | None = None) -> NDArray[np.str_]:
     """The keys of a shard's training images that have captions, but for those of a source."""
     rows = images.rows(shard, "key", "split", "source")
-    chosen = (rows["split"] == "train") & images.captioned(shard)
+    chosen = (rows["split"] == TRAIN) & images.captioned(shard)
     if without is not None:
         chosen &= sources_of(rows) != without
     return rows.loc[chosen, "key"].to_numpy(dtype=str)

@@ -6,22 +6,26 @@ Asked when data are ingested and again before anything is trained, so that no tr
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
-from itertools import pairwise
+from typing import NamedTuple
 
 import pandas as pd
 
 from corgi_core.config import Preset
 from corgi_core.data.dataset import Rows
-from corgi_core.data.splits import share_of
+from corgi_core.data.splits import SPLITS, TEST, TRAIN, VALIDATION, share_of, split_by_hash
 from corgi_core.errors import CorgiError
 
 MIN_TRAINING = 2  # captioned training images: Gaussians have a variance
-MIN_HELD_OUT = 2  # captioned held-out images: retrieval and the Fréchet distance compare
-MIN_HELD_OUT_PICTURES = 4  # where pictures are decoded: each has three nearest neighbours
+MIN_VALIDATION = 2  # captioned validation images: retrieval compares
+MIN_TEST = 2  # captioned test images: retrieval and the Fréchet distance compare
+MIN_TEST_PICTURES = 4  # where pictures are decoded: each has three nearest neighbours
 LOWEST = 20_000  # groups that are remembered, to find a share that holds out enough
-STRAYS = 2  # groups in another split than by their hash: each split gets one group, whatever it is
+STRAYS = len(
+    SPLITS
+)  # groups in another split than by their hash: each split gets one group, whatever it is
 
 
 def check_trainable(rows: Rows, preset: Preset) -> None:
@@ -31,11 +35,14 @@ def check_trainable(rows: Rows, preset: Preset) -> None:
         rows: The dataset's `iter_rows`, of which no more is read than shows that it is enough.
         preset: Decides whether pictures are decoded, and how images were split.
     """
-    needed = MIN_HELD_OUT_PICTURES if preset.decoders else MIN_HELD_OUT
-    found = _Captioned(preset.seed, preset.data.test_fraction)
+    needed = {TRAIN: MIN_TRAINING, VALIDATION: MIN_VALIDATION, TEST: MIN_TEST}
+    if preset.decoders:
+        needed[TEST] = MIN_TEST_PICTURES
+    fractions = preset.data.test_fraction, preset.data.validation_fraction
+    found = _Captioned(preset.seed, fractions)
     for part in rows("captions", "split", "group"):
         found.add(part)
-        if found.training >= MIN_TRAINING and found.held_out >= needed:
+        if all(found.splits[split] >= count for split, count in needed.items()):
             return
     if not found.captioned:
         if preset.decoders and "trained" not in preset.encoders.clip:
@@ -46,21 +53,26 @@ def check_trainable(rows: Rows, preset: Preset) -> None:
             "add captions (see `corgi ingest --help` for layouts) and ingest again with --replace",
         )
     problem = (
-        f"{found.training} training images and {found.held_out} held-out images have captions, and "
-        f"the preset {preset.name} needs {MIN_TRAINING} and {needed}"
+        f"{_listed(found.splits)} images have captions, and the preset {preset.name} needs "
+        f"{_listed(needed)}"
     )
     if len(found.strays) > STRAYS:  # the data's own folders chose
-        raise CorgiError(problem, "bring more images with captions for both, train and test")
-    fraction = found.working_fraction(needed)
-    if fraction is None:
+        raise CorgiError(problem, "bring more images with captions for train, validation and test")
+    working = found.working_fractions(needed)
+    if working is None:
         raise CorgiError(
-            problem, f"bring at least {MIN_TRAINING + needed} different images with captions"
+            problem, f"bring at least {sum(needed.values())} different images with captions"
         )
     raise CorgiError(
         problem,
         "bring more images with captions, or ingest again with "
-        f"--replace --set data.test_fraction={fraction:g}",
+        f"--replace --set data.test_fraction={working[0]:g} "
+        f"--set data.validation_fraction={working[1]:g}",
     )
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[split]} {split}" for split in SPLITS)
 
 
 @dataclass
@@ -68,11 +80,10 @@ class _Captioned:
     """What is known of the captioned images: counts, and the groups whose hashes are lowest."""
 
     seed: int
-    test_fraction: float
+    fractions: tuple[float, float]  # for testing and for validation
     images: int = 0  # with captions or without
     captioned: int = 0
-    training: int = 0
-    held_out: int = 0
+    splits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     strays: set[str] = field(default_factory=set)  # groups not in the split that `Splits` gives
     _sizes: dict[tuple[float, str], int] = field(default_factory=dict)  # by share and group
 
@@ -81,13 +92,12 @@ class _Captioned:
         captioned = rows[rows["captions"].map(bool)]
         self.images += len(rows)
         self.captioned += len(captioned)
-        self.training += int((captioned["split"] == "train").sum())
-        self.held_out += int((captioned["split"] == "test").sum())
+        for split in SPLITS:
+            self.splits[split] += int((captioned["split"] == split).sum())
         groups = captioned.groupby("group")["split"].agg(["first", "size"])
         for group, split, size in groups.itertuples():
             share = share_of(str(group), self.seed)
-            hashed = "test" if share < self.test_fraction else "train"
-            if split != hashed and len(self.strays) <= STRAYS:
+            if split != split_by_hash(share, *self.fractions) and len(self.strays) <= STRAYS:
                 self.strays.add(str(group))
             self._sizes[share, str(group)] = self._sizes.get((share, str(group)), 0) + size
         if len(self._sizes) > 2 * LOWEST:
@@ -96,14 +106,39 @@ class _Captioned:
     def _lowest(self) -> list[tuple[tuple[float, str], int]]:
         return nsmallest(LOWEST, self._sizes.items())
 
-    def working_fraction(self, needed: int) -> float | None:
-        """The roundest share that holds out enough images and leaves enough to train on, if any."""
-        held_out = 0
-        for ((share, _), size), ((following, _), _) in pairwise(self._lowest()):
-            held_out += size
-            if held_out >= needed and self.captioned - held_out >= MIN_TRAINING:
-                for decimals in range(1, 5):
-                    fraction: float = math.floor(following * 10**decimals) / 10**decimals
-                    if share < fraction:
-                        return fraction
-        return None
+    def working_fractions(self, needed: Mapping[str, int]) -> tuple[float, float] | None:
+        """The roundest shares for testing and validation that give each split enough, if any."""
+        lowest = self._lowest()
+        tested = _boundary(lowest, 0, needed[TEST])
+        if tested is None:
+            return None
+        validated = _boundary(lowest, tested.groups, needed[VALIDATION])
+        if validated is None:
+            return None
+        if self.captioned - tested.images - validated.images < needed[TRAIN]:
+            return None
+        return tested.share, round(validated.share - tested.share, 4)
+
+
+class _Boundary(NamedTuple):
+    """Where a split ends."""
+
+    share: float
+    groups: int  # before it
+    images: int  # of the split
+
+
+def _boundary(
+    ranked: Sequence[tuple[tuple[float, str], int]], first: int, needed: int
+) -> _Boundary | None:
+    """The roundest share below which so many images are, from the group `first` on."""
+    images = 0
+    for at in range(first, len(ranked) - 1):
+        ((share, _), size), ((following, _), _) = ranked[at], ranked[at + 1]
+        images += size
+        if images >= needed:
+            for decimals in range(1, 5):
+                rounded = math.floor(following * 10**decimals) / 10**decimals
+                if share < rounded:
+                    return _Boundary(rounded, at + 1, images)
+    return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -208,19 +207,18 @@ def _summary(raw: Dataset, path: str | None, before: int) -> Iterator[str]:
 
     `before`: how many images were there before.
     """
-    from corgi_core.data.formats.conventions import is_validation
     from corgi_core.data.ingest import iter_skipped
     from corgi_core.data.skipped import by_reason
+    from corgi_core.data.splits import TEST, TRAIN, VALIDATION
 
     counts = raw.counts
     splits = counts.groupby("split")["images"].sum()
-    named = {*counts["source"], *(path or "").split("/")}
-    validation = any(map(is_validation, chain(named, _folders(raw))))
+    untested = raw.owners_splits == [TRAIN, VALIDATION]
     yield (
         f"{raw.folder}: {len(raw):,} images, {counts['captioned'].sum():,} with captions "
-        f"({counts['captions'].sum():,} captions); {splits.get('train', 0):,} for training, "
-        f"{splits.get('test', 0):,} held out"
-        + (" (validation counts as test)" if validation else "")
+        f"({counts['captions'].sum():,} captions); {splits.get(TRAIN, 0):,} for training, "
+        f"{splits.get(VALIDATION, 0):,} for validation, {splits.get(TEST, 0):,} for testing"
+        + (" (its validation split, as it has no test split)" if untested else "")
     )
     if (added := len(raw) - before) and before:
         yield f"{added:,} of them are new, in shards of their own"
@@ -235,12 +233,6 @@ def _summary(raw: Dataset, path: str | None, before: int) -> Iterator[str]:
         yield f"  {row['files']:,} {row['reason']}, such as {row['path']}{detail}"
     if len(skipped) > MOST_REASONS:
         yield f"  and {len(skipped) - MOST_REASONS} more reasons"
-
-
-def _folders(raw: Dataset) -> Iterator[str]:
-    """The names of the folders in the images' keys, each once a shard."""
-    for rows in raw.iter_rows("key"):
-        yield from {part for key in rows["key"] for part in key.split("/")[:-1]}
 
 
 def _warn_of_too_few(dataset: Dataset, preset: Preset) -> None:

@@ -23,7 +23,7 @@ def graph_of(folder: Path, *, overlapping: bool) -> list[object]:
     @dg.asset
     def images() -> dg.MaterializeResult[DatasetType]:
         groups = ["same" if overlapping else f"group {n}" for n in range(len(PNGS))]
-        splits = ["test" if n < 2 else "train" for n in range(len(PNGS))]
+        splits = ["test", "test", "validation", *["train"] * (len(PNGS) - 3)]
         return dg.MaterializeResult(value=write_images(UPath(folder), groups, splits))
 
     @dg.asset
@@ -54,7 +54,7 @@ def test_overlap_of_train_and_test_blocks_what_is_downstream(tmp_path: Path) -> 
     assert DOWNSTREAM == []
     (evaluation,) = result.get_asset_check_evaluations()
     assert not evaluation.passed
-    assert "both_splits" in (evaluation.description or "")
+    assert "two_splits" in (evaluation.description or "")
     assert manifest_of(Dataset.load(UPath(tmp_path / "storage" / "images")))["group"].nunique() == 1
 
 

@@ -3,7 +3,7 @@
 A reader is one function `read(path, caption_column)` that yields, in a fixed order,
 
 - a `Sample` for every image: its key, its file's bytes, its captions (None without any), its split
-  ("train", "test", or None to let Corgi split by `group`), and where it comes from;
+  ("train", "validation", "test", or None to let Corgi split by `group`), and where it comes from;
 - a `Skipped` for whatever it passes over, with a reason: a file that is no image, a bad row.
 
 It raises CorgiError where nothing can be read at all. `READERS["name"] = read` makes it known to

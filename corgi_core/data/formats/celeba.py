@@ -2,9 +2,9 @@
 
 `images/27.jpg` (or `CelebA-HQ-img/27.jpg`) has the captions of `text/celeba-caption/27.txt`, one a
 line. The release has its split as pickled lists, `train/filenames.pickle`; to unpickle is to run
-whatever code the file holds, so they are not read. The same as text does: `train.txt` and
-`test.txt`, a number or a file's name a line; with one of the two, the others are of the other
-split. With neither, Corgi splits, and says so.
+whatever code the file holds, so they are not read. The same as text does: `train.txt`,
+`test.txt` and `val.txt`, a number or a file's name a line. What no list names is for training where
+there is a list of another split, and else for testing. Without any list Corgi splits, and says so.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ from pathlib import Path
 
 from upath import UPath
 
-from corgi_core.data.formats.conventions import IMAGE_SUFFIXES, Skipped, numbered_lines
+from corgi_core.data.formats.conventions import (
+    IMAGE_SUFFIXES,
+    Skipped,
+    numbered_lines,
+    split_among,
+)
 from corgi_core.data.formats.layouts import check_folder, wrong_folder
 from corgi_core.data.formats.listed import ListedImages
 from corgi_core.data.shards import Sample
+from corgi_core.data.splits import SPLITS, TEST, TRAIN
 from corgi_core.errors import CorgiError
 
 SOURCE = "celeba-hq (non-commercial research)"
@@ -27,8 +33,8 @@ _TEXT = re.compile(r"(?:.+/)?celeba-caption/(\d+)\.txt")
 _IMAGE = re.compile(
     rf"(?:.+/)?(?:images?|CelebA-HQ-img)/(\d+)\.(?:{'|'.join(IMAGE_SUFFIXES)})", re.IGNORECASE
 )
-_LIST = re.compile(r"(?:.+/)?(?:(train|test)|(train|test)/filenames)\.txt")
-_PICKLE = re.compile(r"(?:.+/)?(train|test)/.+\.(pickle|pkl)")
+_LIST = re.compile(r"(?:.+/)?(?:(train|val|test)|(train|val|test)/filenames)\.txt")
+_PICKLE = re.compile(r"(?:.+/)?(train|val|test)/.+\.(pickle|pkl)")
 
 
 def read(
@@ -79,27 +85,31 @@ def _numbered(pattern: re.Pattern[str], images: ListedImages) -> dict[int, list[
 def _read_splits(
     lists: list[str], images: ListedImages, faces: dict[int, list[str]], splits: dict[int, str]
 ) -> Iterator[Skipped]:
-    """Add the split of every number to `splits`: those of the lists, or all where there is one."""
+    """Add the split of every number to `splits`, if there is a list."""
     listed: dict[str, list[str]] = {}  # the lists of each split
     for name in lists:
         match = _LIST.fullmatch(name)
         assert match is not None
-        listed.setdefault(match[1] or match[2], []).append(name)
-    for split in sorted(listed, reverse=True):  # "train" first
+        split = split_among([match[1] or match[2]])
+        assert split is not None
+        listed.setdefault(split, []).append(name)
+    for split in sorted(listed, key=SPLITS.index):
         for name in listed[split]:
             for position, line in numbered_lines(images.files[name].read_bytes()):
                 where, number = f"{name}, line {position}", _number_in(line)
                 if number not in faces:
                     yield Skipped(where, "names no image that is there", line)
                 elif splits.setdefault(number, split) != split:
-                    yield Skipped(where, "is in both lists", f"{line} is for training")
+                    yield Skipped(
+                        where, "is in two lists", f"{line} is in the split {splits[number]}"
+                    )
     if not listed:
         remedy = (
             "so Corgi splits; write train.txt and test.txt, a name a line, for a split of yours"
         )
         yield Skipped("train.txt", "a list that is not there", remedy)
-    elif len(listed) == 1:
-        (other,) = {"train", "test"} - set(listed)
+    elif not {TRAIN, TEST} <= listed.keys():
+        other = TEST if TRAIN in listed else TRAIN
         splits.update({number: other for number in faces if number not in splits})
 
 

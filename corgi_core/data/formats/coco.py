@@ -2,9 +2,11 @@
 
 An annotation file is one JSON object of `images` (id, file_name, license), `annotations` (id,
 image_id, caption) and `licenses` (id, name). An image's captions are in the order of the
-annotations' ids; its source is "coco" with its licence. The file's name gives the split: train…,
-or val…, which is held out as validation folders are. The years share their photographs, each under
-one number: a photograph that an earlier file had, training first, is not read again.
+annotations' ids; its source is "coco" with its licence. The file's name gives the split:
+train…, val… or test…. The captions of COCO's test images are not published, so val… is the test
+split where no test… is there, as in the papers, and a part of train… is for validation
+(`corgi_core.data.splits`). The years share their photographs, each under one number: a photograph
+that an earlier file had, training first, is not read again.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from corgi_core.data.formats.layouts import check_folder, no_such_column, wrong_
 from corgi_core.data.formats.listed import ListedImages
 from corgi_core.data.formats.names import stem_of
 from corgi_core.data.shards import Sample
+from corgi_core.data.splits import TRAIN
 
 _ANNOTATIONS = re.compile(r"(?:.+/)?captions_(\w+)\.json")
 _PHOTOGRAPH = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
@@ -57,7 +60,7 @@ def read(
     yield from images.skipped
     photographs: set[str] = set()
     fields: set[str] = set()
-    for name in sorted(tables, key=lambda name: (split_among([tables[name]]) != "train", name)):
+    for name in sorted(tables, key=lambda name: (split_among([tables[name]]) != TRAIN, name)):
         column = caption_column or "caption"
         yield from _read_file(name, tables[name], images, photographs, column, fields)
     yield from images.others(tables)

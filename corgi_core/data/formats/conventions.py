@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from corgi_core.data.splits import TEST, TRAIN, VALIDATION
+
 # What people take for an image; the quality gate says of each whether it can be decoded.
 IMAGE_SUFFIXES = frozenset((
     "png", "apng", "jpg", "jpeg", "jpe", "jfif", "mpo", "webp", "gif", "bmp", "dib", "tif", "tiff",
@@ -30,8 +32,9 @@ _MISSING = frozenset(
     ("nan", "NaN", "NAN", "None", "null", "NULL", "<NA>", "NaT", "inf", "-inf", "Inf", "-Inf")
 )
 _SPLITS = {
-    "train": "train", "training": "train",
-    **dict.fromkeys(("test", "testing", "val", "valid", "validation", "dev"), "test"),
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION),
+    **dict.fromkeys(("test", "testing"), TEST),
 }  # fmt: skip
 _SPLIT_NAME = re.compile(r"([a-z]+?)(?:[-_ ]?(?:\d+|set|split|data|images|shards))?")
 _BYTE_ORDER_MARKS = (
@@ -67,15 +70,10 @@ class Captions(NamedTuple):
 def split_among(names: Iterable[str]) -> str | None:
     """The split that the first telling one of some folders' names means; None if none does.
 
-    "train", "train2017", "train_set" and "training" are the training split; "test", "val" and "dev"
-    are held out alike.
+    "train", "train2017", "train_set" and "training" are the training split; "val", "valid", "dev"
+    and "validation" the validation split; "test" and "testing" the test split.
     """
     return next((_SPLITS[word] for name in names if (word := _split_word(name)) in _SPLITS), None)
-
-
-def is_validation(name: str) -> bool:
-    """Whether a folder's name says that its images are for validation: "val", "val2017", "dev"."""
-    return _split_word(name) in ("val", "valid", "validation", "dev")
 
 
 def _split_word(name: str) -> str:

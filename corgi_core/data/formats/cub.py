@@ -18,10 +18,11 @@ from corgi_core.data.formats.layouts import check_folder, wrong_folder
 from corgi_core.data.formats.listed import ListedImages
 from corgi_core.data.formats.names import stem_of
 from corgi_core.data.shards import Sample
+from corgi_core.data.splits import TEST, TRAIN
 from corgi_core.errors import CorgiError
 
 _TEXT_FOLDERS = ("text", "text_c10")  # the second has the captions where both do
-_SPLITS = {"1": "train", "0": "test"}
+_SPLITS = {"1": TRAIN, "0": TEST}
 
 
 def read(

@@ -5,7 +5,7 @@
   imagefolder has it. COCO's annotations are such a table too.
 - A file beside each image: `cat.txt`, `cat.caption` or `cat.json` for `cat.png`.
 
-Folders called train, test or validation give the split; validation counts as test.
+Folders called train, validation (or val, valid, dev) or test give the split.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class ListedImages:
             image: Its path below the folder, as `found` returned it.
             where: What listed it: the list, with the line or the id.
             captions: Its captions; None without any.
-            split: "train", "test", or None to let Corgi split.
+            split: "train", "validation", "test", or None to let Corgi split.
             source: The collection, with the licence where it is known.
         """
         self._listed.add(image)

@@ -1,8 +1,8 @@
 """WebDataset tar shards: the files of one image share the name's part before its first dot.
 
 Captions are in `<key>.txt`, or in `<key>.json` under "text", "caption", "TEXT", …; members may be
-in any order, and links within the tar are followed. A shard or a folder called train…, test… or
-val… gives the split; val counts as test.
+in any order, and links within the tar are followed. A shard or a folder called train…, val… or
+test… gives the split.
 """
 
 from __future__ import annotations

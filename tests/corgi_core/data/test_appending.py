@@ -104,12 +104,45 @@ def test_a_group_stays_in_its_split_whatever_comes_and_however_it_is_split(tmp_p
 
 
 def test_the_owners_split_is_respected_in_what_comes_later(tmp_path):
-    pictures(tmp_path / "one", ["train/a", "train/b", "test/c"])
+    pictures(tmp_path / "one", ["train/a", "train/b", "val/v", "test/c"])
     added(tmp_path / "raw", str(tmp_path / "one"))
-    added(tmp_path / "raw", pictures(tmp_path / "two", ["test/d"]))
+    added(tmp_path / "raw", pictures(tmp_path / "two", ["test/d", "val/w"]))
     whole = added(tmp_path / "raw", pictures(tmp_path / "three", [f"{n}" for n in range(9)]))
     wanted = {"train/a": "train", "train/b": "train", "test/c": "test", "test/d": "test"}
+    wanted |= {"val/v": "validation", "val/w": "validation"}
     assert splits_of(whole) == wanted | {f"{n}": "train" for n in range(9)}
+
+
+def test_validation_is_taken_from_the_owners_training_images_and_never_from_the_test(tmp_path):
+    pictures(tmp_path / "in", [f"train/{n}" for n in range(60)])
+    pictures(tmp_path / "in", [f"test/{n}" for n in range(8)])
+    settings = replace(SMALL, validation_fraction=0.2, shard_size=100)
+    whole = ingest("imagefolder", str(tmp_path / "in"), tmp_path / "raw", settings, 0)
+    splits = splits_of(whole)
+    assert {splits[f"test/{n}"] for n in range(8)} == {"test"}
+    of_training = [splits[f"train/{n}"] for n in range(60)]
+    assert set(of_training) == {"train", "validation"}
+    assert 4 <= of_training.count("validation") <= 24
+    pictures(tmp_path / "more", [f"train/{n}" for n in range(60, 100)])
+    more = ingest("imagefolder", str(tmp_path / "more"), tmp_path / "raw", settings, 0)
+    assert splits.items() <= splits_of(more).items()
+    assert set(splits_of(more).values()) == {"train", "validation", "test"}
+
+
+def test_an_owners_validation_is_the_test_of_data_without_one_and_of_what_comes_later(tmp_path):
+    first = added(tmp_path / "raw", pictures(tmp_path / "in", ["train/a", "train/b", "val/c"]))
+    assert splits_of(first)["val/c"] == "test"
+    more = added(tmp_path / "raw", pictures(tmp_path / "in", ["val/d"]))
+    assert splits_of(more)["val/d"] == "test"
+    assert sorted(splits_of(more).values()) == ["test", "test", "train", "validation"]
+
+
+def test_data_that_have_no_validation_get_some_from_what_is_added(tmp_path):
+    first = added(tmp_path / "raw", pictures(tmp_path / "in", "ab"))
+    assert set(splits_of(first).values()) == {"train", "test"}
+    more = added(tmp_path / "raw", pictures(tmp_path / "in", "cd"))
+    assert "validation" in splits_of(more).values()
+    assert splits_of(first).items() <= splits_of(more).items()
 
 
 def test_a_fault_leaves_the_dataset_as_it_was(tmp_path):

@@ -49,7 +49,7 @@ FAULTS = [
     ("sha256", "not hexadecimal", {"sha256"}),
     ("width", 0, {"width"}),
     ("height", None, {"height"}),
-    ("split", "validation", {"split"}),
+    ("split", "dev", {"split"}),
     ("source", None, {"source"}),
     ("captions", [""], {"shortest_caption"}),
     ("captions", ["x" * 2001], {"longest_caption"}),
@@ -63,21 +63,22 @@ def test_each_fault_fails_alone(manifest, column, value, failing):
     assert set(result.table[~result.table["success"]]["column"]) == failing
 
 
-def test_overlap_of_train_and_test_fails_and_names_what_overlaps(manifest):
-    held_out = manifest[manifest["split"] == "test"].iloc[0]
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_overlap_of_two_splits_fails_and_names_what_overlaps(manifest, split):
+    held_out = manifest[manifest["split"] == split].iloc[0]
     trained = manifest.index[manifest["split"] == "train"][0]
 
     shared_group = changed(manifest, "group", None)
     shared_group["group"] = manifest["group"]
     shared_group.at[trained, "group"] = held_out["group"]
     failures = checked(shared_group).failures
-    assert [f.partition(":")[0] for f in failures] == ["groups_in_both_splits"]
+    assert [f.partition(":")[0] for f in failures] == ["groups_in_two_splits"]
     assert held_out["group"] in failures[0]
 
     shared_image = manifest.copy()
     shared_image.at[trained, "sha256"] = held_out["sha256"]
     failures = checked(shared_image).failures
-    assert [f.partition(":")[0] for f in failures] == ["images_in_both_splits", "sha256"]
+    assert [f.partition(":")[0] for f in failures] == ["images_in_two_splits", "sha256"]
     assert held_out["key"] in failures[0]
 
     within_the_split = manifest.copy()

@@ -432,7 +432,7 @@ def test_shards_of_the_same_names_in_several_folders(tmp_path: Path) -> None:
     for number, split in enumerate(("train", "val", "test")):
         members = {f"{n:03d}.png": picture(f"{number}{n}") for n in range(3)}
         tar_with(tmp_path / "in" / split / "00000.tar", members)
-    splits = {"train": "train", "val": "test", "test": "test"}
+    splits = {"train": "train", "val": "validation", "test": "test"}
     wanted = {f"{f}/{n:03d}": split for f, split in splits.items() for n in range(3)}
     for pattern in ("", "*/*.tar", "{train,val,test}/00000.tar", "{train,val,test}"):
         path = str(tmp_path / "in" / pattern)
@@ -479,9 +479,9 @@ def test_cut_tars_are_refused(tmp_path: Path, cut: int, suffix: str) -> None:
     ("name", "split"),
     [
         ("train", "train"), ("TRAIN", "train"), ("train2017", "train"), ("training_set", "train"),
-        ("val", "test"), ("val2017", "test"), ("validation", "test"), ("dev", "test"),
-        ("test-images", "test"), ("testimony", None), ("trains", None), ("valley", None),
-        ("device", None), ("photos", None),
+        ("val", "validation"), ("val2017", "validation"), ("validation", "validation"),
+        ("dev", "validation"), ("test-images", "test"), ("testimony", None), ("trains", None),
+        ("valley", None), ("device", None), ("photos", None),
     ],
 )  # fmt: skip
 def test_folders_that_say_their_split(name: str, split: str | None) -> None:

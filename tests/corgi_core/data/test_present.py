@@ -67,7 +67,11 @@ def test_a_million_rows_take_less_than_forty_bytes_each(tmp_path):
 
 
 def test_an_image_is_found_before_a_key_and_an_added_key_is_named_so(tmp_path):
-    made = [sample("a"), sample("b", split="test"), sample("c", split="train", group="b twin")]
+    made = [
+        sample("a"),
+        sample("b", split="validation"),
+        sample("c", split="train", group="b twin"),
+    ]
     dataset = write_dataset(tmp_path / "set", made, shard_size=2)
     there = Present(dataset)
     sha256 = {each.key: hashlib.sha256(each.image).hexdigest() for each in made}
@@ -81,5 +85,5 @@ def test_an_image_is_found_before_a_key_and_an_added_key_is_named_so(tmp_path):
         Match("new", same_image=False, added=True),
         None,
     ]
-    assert there.splits_of(["b", "b twin", "new"]) == ["test", "train", None]
+    assert there.splits_of(["b", "b twin", "new"]) == ["validation", "train", None]
     assert Present(None).matches(["a"], [sha256["a"]]) == [None]

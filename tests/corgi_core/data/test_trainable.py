@@ -20,7 +20,9 @@ from tests.helpers.whole import in_parts
 EMOJI = preset_named("emoji-small")
 
 
-def manifest(count: int, fraction: float, captioned: int | None = None) -> pd.DataFrame:
+def manifest(
+    count: int, fraction: float, captioned: int | None = None, validation: float = 0.05
+) -> pd.DataFrame:
     """So many images of their own groups, split by hash; the first ones have captions."""
     rows = [
         {"key": f"{n}", "group": f"{n}", "split": None,
@@ -28,45 +30,47 @@ def manifest(count: int, fraction: float, captioned: int | None = None) -> pd.Da
         for n in range(count)
     ]  # fmt: skip
     groups, given = [row["group"] for row in rows], [None] * count
-    splits = Splits(fraction, EMOJI.seed)
+    splits = Splits(fraction, validation, EMOJI.seed)
     splits.note(groups, given)
     return pd.DataFrame(rows).assign(split=splits.decide(groups, given))
 
 
-def with_fraction(fraction: float) -> Preset:
-    return replace(EMOJI, data=replace(EMOJI.data, test_fraction=fraction))
+def with_fraction(fraction: float, validation: float = 0.05) -> Preset:
+    data = replace(EMOJI.data, test_fraction=fraction, validation_fraction=validation)
+    return replace(EMOJI, data=data)
 
 
 def test_a_picture_of_the_evaluation_needs_neighbours():
-    assert trainable.MIN_HELD_OUT_PICTURES == NEIGHBOURS + 1
+    assert trainable.MIN_TEST_PICTURES == NEIGHBOURS + 1
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("count", [2, 3, 5, 7])
 def test_so_few_images_are_refused_whatever_the_share(count: int) -> None:
-    with pytest.raises(CorgiError, match="bring at least 6 different images"):
+    with pytest.raises(CorgiError, match="bring at least 8 different images"):
         check_trainable(in_parts(manifest(count, 0.1), 3), with_fraction(0.1))
 
 
-@pytest.mark.parametrize("count", [6, 7, 8, 12, 20, 33])
+@pytest.mark.parametrize("count", [8, 9, 12, 20, 33])
 @pytest.mark.parametrize("fraction", [0.01, 0.05, 0.1])
 def test_the_share_that_is_proposed_suffices(count: int, fraction: float) -> None:
     with pytest.raises(CorgiError, match=r"data\.test_fraction=") as error:
         check_trainable(in_parts(manifest(count, fraction), 3), with_fraction(fraction))
-    proposed = float(re.findall(r"test_fraction=([\d.]+)", error.value.remedy)[0].rstrip("."))
-    assert 0 < proposed < 1
-    check_trainable(in_parts(manifest(count, proposed), 3), with_fraction(proposed))
+    tested, validated = map(float, re.findall(r"_fraction=([\d.]+)", error.value.remedy))
+    assert 0 < validated < tested + validated < 1
+    again = manifest(count, tested, validation=validated)
+    check_trainable(in_parts(again, 3), with_fraction(tested, validated))
 
 
 def test_only_captioned_images_count() -> None:
     few = manifest(200, 0.1, captioned=5)
-    with pytest.raises(CorgiError, match="at least 6 different images with captions"):
+    with pytest.raises(CorgiError, match="at least 8 different images with captions"):
         check_trainable(in_parts(few, 3), with_fraction(0.1))
     check_trainable(in_parts(manifest(200, 0.1), 3), with_fraction(0.1))
 
 
 def test_a_split_of_the_datas_own_is_not_changed_by_a_share() -> None:
     own = manifest(100, 0.1).assign(split=["test"] * 3 + ["train"] * 97)
-    with pytest.raises(CorgiError, match="for both, train and test"):
+    with pytest.raises(CorgiError, match="for train, validation and test"):
         check_trainable(in_parts(own, 3), with_fraction(0.1))
 
 
@@ -88,7 +92,7 @@ def test_no_more_is_read_than_shows_that_it_is_enough() -> None:
             yield part
 
     check_trainable(rows, with_fraction(0.1))
-    assert read <= 150
+    assert read <= 250
 
 
 def test_of_many_groups_those_with_the_lowest_hashes_are_remembered(
@@ -103,6 +107,6 @@ def test_of_many_groups_those_with_the_lowest_hashes_are_remembered(
 
 def _proposed(rows: pd.DataFrame) -> str:
     with pytest.raises(CorgiError) as error:
-        check_trainable(in_parts(rows, 7), with_fraction(0.001))
+        check_trainable(in_parts(rows, 7), with_fraction(0.001, 0.001))
     assert "test_fraction=" in error.value.remedy
     return error.value.remedy

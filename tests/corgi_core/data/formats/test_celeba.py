@@ -69,12 +69,14 @@ def test_ten_captions_a_face_in_the_order_of_the_numbers(
         {"train/filenames.txt": "0\n2\n10\n", "test/filenames.txt": "29999\n"},
         {"test.txt": "29999\n"},
         {"train.txt": "10\n2\n0\n"},
+        {"train.txt": "10\n2\n", "val.txt": "0\n"},
     ],
 )
 def test_the_split_of_text_lists(tmp_path: Path, lists: dict[str, str]) -> None:
     samples, skipped = reading("celeba", folder_with(tmp_path, {**CELEBA, **lists}))
     splits = [s.split for s in samples.values()]
-    assert splits == ["train", "train", "train", "test"]
+    validated = "validation" if "val.txt" in lists else "train"
+    assert splits == [validated, "train", "train", "test"]
     assert not skipped
 
 
@@ -116,7 +118,7 @@ def test_a_fault_costs_itself_alone_and_is_named(tmp_path: Path) -> None:
     assert reasons(skipped) == {
         "train.txt, line 2": "names no image that is there",
         "train.txt, line 3": "names no image that is there",
-        "test.txt, line 1": "is in both lists",
+        "test.txt, line 1": "is in two lists",
         "images/2.jpg": "an image without captions",
         "images/10.png": "another file of that number",
         "images/29999.jpg": "an image without captions",

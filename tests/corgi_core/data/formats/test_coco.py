@@ -75,7 +75,7 @@ def test_captions_are_in_the_order_of_their_ids_and_files_give_the_split(tmp_pat
             ["two giraffes", "a giraffe"], "train", "coco (Attribution License)",
         ),
         "train2017/000000000030": (None, "train", "coco (Attribution License)"),
-        "val2017/000000000139": (["a living room"], "test", "coco (Attribution License)"),
+        "val2017/000000000139": (["a living room"], "validation", "coco (Attribution License)"),
     }  # fmt: skip
     assert all(s.image == COCO[f"{key}.jpg"] and s.suffix == "jpg" for key, s in samples.items())
     assert reasons(skipped) == {
@@ -105,19 +105,31 @@ def test_photographs_of_2014_are_not_read_again_in_2017(tmp_path: Path) -> None:
     alone, _ = reading("coco", folder_with(tmp_path / "2014", of_2014))
     assert {key: s.split for key, s in alone.items()} == {
         "train2014/COCO_train2014_000000000009": "train",
-        "val2014/COCO_val2014_000000000139": "test",
-        "val2014/COCO_val2014_000000000025": "test",
-        "val2014/COCO_val2014_000000000042": "test",
+        "val2014/COCO_val2014_000000000139": "validation",
+        "val2014/COCO_val2014_000000000025": "validation",
+        "val2014/COCO_val2014_000000000042": "validation",
     }
     both, skipped = reading("coco", folder_with(tmp_path / "both", {**of_2014, **COCO}))
     splits = {key[-2:]: s.split for key, s in both.items()}
-    assert splits == {"09": "train", "25": "train", "30": "train", "39": "test", "42": "test"}
+    assert splits == {
+        "09": "train", "25": "train", "30": "train", "39": "validation", "42": "validation"
+    }  # fmt: skip
     again = [path for path, reason in reasons(skipped).items() if "earlier file" in reason]
     assert again == [
         "annotations/captions_train2017.json, image 9",
         "annotations/captions_val2014.json, image 25",
         "annotations/captions_val2017.json, image 139",
     ]
+
+
+def test_without_captions_of_test_images_the_owners_validation_is_the_test(tmp_path: Path) -> None:
+    """As in the papers on COCO; a part of the training images is for validation."""
+    source = folder_with(tmp_path / "coco", COCO)
+    dataset = ingest("coco", str(source), tmp_path / "raw", SETTINGS, 0)
+    assert dataset.owners_splits == ["train", "validation"]
+    assert dataset.keys("test") == ("val2017/000000000139",)
+    assert len(dataset.keys("validation")) == 1
+    assert len(dataset.keys("train")) == 2
 
 
 def test_a_photograph_is_for_training_where_any_file_says_so(tmp_path: Path) -> None:

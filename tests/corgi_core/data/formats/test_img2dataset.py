@@ -120,7 +120,10 @@ def test_folders_and_patterns_give_keys_and_splits(tmp_path: Path) -> None:
     for split in ("train", "val"):
         rows = [row("000000000", split), row("000000001", None, NOT_FOUND)]
         write_shard(tmp_path / "cc3m" / split, 0, rows)
-    expected = {"train/000000000": ("train", ["train"]), "val/000000000": ("test", ["val"])}
+    expected = {
+        "train/000000000": ("train", ["train"]),
+        "val/000000000": ("validation", ["val"]),
+    }
     for path in ("cc3m", "cc3m/{train,val}/00000.tar"):
         samples, skipped = reading("img2dataset", UPath(tmp_path / path))
         assert {key: (s.split, s.captions) for key, s in samples.items()} == expected

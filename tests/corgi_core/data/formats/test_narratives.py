@@ -41,7 +41,7 @@ def test_cocos_numbers_find_their_images_and_every_line_is_a_caption(tmp_path: P
     assert {key: (s.captions, s.split) for key, s in samples.items()} == {
         "train2017/000000000009": (["In this image there is food.", "I can see boxes."], "train"),
         "train2017/000000000025": (["A giraffe."], "train"),
-        "val2017/000000137576": (["Cows stand and eat."], "test"),
+        "val2017/000000137576": (["Cows stand and eat."], "validation"),
     }
     assert {s.source for s in samples.values()} == {"mscoco (captions CC-BY-4.0)"}
     assert all(s.image == COCO[f"{key}.jpg"] for key, s in samples.items())
@@ -69,7 +69,7 @@ def test_other_collections_and_the_files_with_traces(tmp_path: Path) -> None:
     assert {key: (s.captions, s.split, s.source) for key, s in samples.items()} == {
         "train/0000f77c6257be58": (["A bowl."], "train", "open_images (captions CC-BY-4.0)"),
         "validation/0001eeaf4aed83f9": (
-            ["An aeroplane."], "test", "no split in here (captions CC-BY-4.0)"
+            ["An aeroplane."], "validation", "no split in here (captions CC-BY-4.0)"
         ),
         "flickr30k-images/1007129816": (["A man."], "test", "Flick30k (captions CC-BY-4.0)"),
     }  # fmt: skip
