@@ -46,7 +46,7 @@ DECODING = {"decoder": dg.AssetIn(partition_mapping=PRESETS_DECODER)}
     pool=DEVICE,
     ins=PRIORS_THERE | DECODING,
     deps=[CLIP],
-    metadata=decided_by("evaluation", revision=(6, *EVALUATION_JOBS)),
+    metadata=decided_by("evaluation", revision=(7, *EVALUATION_JOBS)),
 )
 def evaluation(
     context: dg.AssetExecutionContext,
@@ -60,9 +60,9 @@ def evaluation(
     compute: Compute,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:
-    """Held-out cosine and recall by steps, Fréchet distance and CLIP similarity, picture grids.
+    """Test cosine and recall by steps, Fréchet distance and CLIP similarity, picture grids.
 
-    Of every prior that is there: the preset's variants, and others that were materialised by name.
+    And validation cosine and recall, by which the champion is chosen. Of every prior that is there: the preset's variants, and others that were materialised by name.
     What is computed is stored in chunks, from which a killed evaluation goes on.
     """
     material = material_of(
@@ -80,14 +80,18 @@ def material_of(
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     pixels: "ArrayStore | None" = None,
-    left_out: frozenset[str] = frozenset(),
+    left_out: frozenset[str] | None = None,
 ) -> "Material":
-    """What an evaluation reads, with the asset's folder of chunks and the workspace's CLIP."""
+    """What an evaluation reads, with the asset's folder of chunks and the workspace's CLIP.
+
+    `left_out`: of another dataset than the models', the images that do not count.
+    """
     from corgi_core.evaluation.material import Material
 
     return Material(
         images, image_embeddings, text_embeddings, workspace.chunks_folder(context), compute.arrays,
-        pixels, workspace.path_of(CLIP), workspace.preset.inference_precision, left_out,
+        pixels, workspace.path_of(CLIP), workspace.preset.inference_precision,
+        left_out or frozenset(), trained_here=left_out is None,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.metadata import OWNERS, bank_metadata, materialized
 from assets.versions import decided_by
+from corgi_core.data.splits import TRAIN
 from orchestration.resources.artifacts import ArrayStore, Dataset, FolderBacked, GaussianBank
 from orchestration.resources.compute import Compute
 from orchestration.resources.trainer import DEVICE, Trained, Trainer
@@ -42,7 +43,7 @@ def gaussian_bank(
     from corgi_core.gaussians.stream import EmbeddingStream
 
     preset, dims = workspace.preset, image_embeddings.spec["encoder_dims"]
-    training = EmbeddingStream.of_split(images, image_embeddings, "train")
+    training = EmbeddingStream.of_split(images, image_embeddings, TRAIN)
     mapped = compute.map_images(training.count // PASSED_OVER)
     bank, fitted = fit.bank_of(context.partition_key, training, dims, preset, mapped)
     spread = diagnostics.diagnostics_of(training, image_embeddings, text_embeddings, mapped)
@@ -67,8 +68,8 @@ def learned_bank(
     from corgi_core.data.keys import SplitKeys
     from corgi_core.gaussians.learned import BankTask
 
-    settings, test = workspace.preset.gaussians, SplitKeys(images, "test")
-    task = BankTask(settings, image_embeddings, text_embeddings, captioned, test, fitted)
+    settings, validation = workspace.preset.gaussians, SplitKeys(images, VALIDATION)
+    task = BankTask(settings, image_embeddings, text_embeddings, captioned, validation, fitted)
     inputs: dict[str, FolderBacked] = {
         "image_embeddings": image_embeddings,
         "text_embeddings": text_embeddings,

@@ -141,14 +141,15 @@ def evaluation_metadata(
     report: Evaluation, left_out: Collection[str], folder: Path
 ) -> dict[str, Any]:
     """Of an evaluation: scores and pictures; the partitions of priors that were not compared."""
-    variant, subset = report.best_prior()
-    decoded = report.picture_table()
+    decoded, validation = report.picture_table(), report.validation_table()
+    best = None if validation.empty else "{}, {} of the captions".format(*report.best_prior())
     return {
-        "best_prior": f"{variant}, {subset} of the captions",
+        "best_prior": best,
         "priors_left_out": "; ".join(left_out) or None,
         **pictures(report.pictures, folder),
         "pictures": None if decoded.empty else table(decoded),
         "priors": table(report.prior_table()),
+        "validation": None if validation.empty else table(validation),
     }
 
 

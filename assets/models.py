@@ -10,6 +10,7 @@ from assets.gaussians import learned_bank
 from assets.metadata import OWNERS, materialized, trainings_metadata
 from assets.versions import decided_by
 from corgi_core.config import PriorSettings, is_learned
+from corgi_core.data.splits import TRAIN, VALIDATION
 from orchestration.partitions import (
     CAPTIONED,
     COMPARISON,
@@ -164,7 +165,7 @@ def language_free_decoder(
 
     settings, free = workspace.preset.decoder_of(context.partition_key), workspace.language_free
     material = _images(images, pixels, image_embeddings, free.source)
-    tuning = FineTuning(decoder, SplitKeys(images, "train", free.source))
+    tuning = FineTuning(decoder, SplitKeys(images, TRAIN, free.source))
     task = decoder_task(settings.shortened(free.tuning), clip_encoder, **material, tuning=tuning)
     inputs: dict[str, FolderBacked] = {
         "pixels": pixels, "image_embeddings": image_embeddings, "decoder": decoder
@@ -211,7 +212,7 @@ def _prior_task(
         images=image_embeddings,
         texts=text_embeddings,
         captioned=caption_subset.of(images),
-        test_keys=SplitKeys(images, "test"),
+        validation_keys=SplitKeys(images, VALIDATION),
         bank=gaussian_bank,
     )
 
@@ -226,8 +227,8 @@ def _images(
         "pixels": pixels,
         "dataset": images,
         "embeddings": image_embeddings,
-        "train_keys": SplitKeys(images, "train"),
-        "test_keys": SplitKeys(images, "test", source),
+        "train_keys": SplitKeys(images, TRAIN),
+        "validation_keys": SplitKeys(images, VALIDATION, source),
     }
 
 

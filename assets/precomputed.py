@@ -82,7 +82,7 @@ def clip_encoder(
     kinds={"pytorch", "mlflow"},
     pool=DEVICE,
     ins=PRIORS_THERE,
-    metadata=decided_by("evaluation", revision=(3, PREDICTION_SCORES_REVISION)),
+    metadata=decided_by("evaluation", revision=(4, PREDICTION_SCORES_REVISION)),
 )
 def evaluation(
     context: dg.AssetExecutionContext,
@@ -94,7 +94,7 @@ def evaluation(
     compute: Compute,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:
-    """Held-out cosine and recall of every prior that is there, by steps; there are no pictures."""
+    """Test and validation cosine and recall of every prior there is; there are no pictures."""
     material = material_of(context, workspace, compute, images, image_embeddings, text_embeddings)
     inputs: dict[str, FolderBacked] = {"images": images, "image_embeddings": image_embeddings}
     return evaluated(context, prior, None, material, inputs, workspace, mlflow)
@@ -117,6 +117,6 @@ def registered_models(
 ) -> dg.MaterializeResult[None]:
     """Every evaluated prior and the fitted text towers as model folders, each digest once.
 
-    The champion among the priors has the highest held-out cosine at the preset's sampling steps.
+    The champion among the priors has the highest validation cosine at the preset's sampling steps.
     """
     return registered(evaluation, prior, {}, clip_encoder, workspace, mlflow)

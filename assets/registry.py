@@ -52,7 +52,7 @@ def registered_models(
 ) -> dg.MaterializeResult[None]:
     """Every evaluated prior, the decoders and the CLIP encoders as model folders, each digest once.
 
-    The champion among the priors has the highest held-out cosine at the preset's sampling steps,
+    The champion among the priors has the highest validation cosine at the preset's sampling steps,
     that among the decoders is the preset's first. A decoder also has its kind for an alias, with
     the source where it is language-free; one that reads captions has "captions-100" for the subset
     of 100 %. The best prior that is language-free has "language-free".
@@ -132,10 +132,10 @@ def _register_priors(
             "prior",
             model,
             {"variant": variant, "caption_subset": subset},
-            f"{variant}, {subset} of the captions: held-out cosine "
+            f"{variant}, {subset} of the captions: test cosine "
             f"{score['cosine'].item():.4f} at {steps} sampling steps.",
         )
-    registry.promote("prior", versions[best], f"highest held-out cosine at {steps} steps")
+    registry.promote("prior", versions[best], f"highest validation cosine at {steps} steps")
     if free := [name for name in versions if name[1] == LANGUAGE_FREE]:
         registry.alias("prior", FREE_PRIOR, versions[evaluation.best_prior(free)])
     rows = [

@@ -120,7 +120,7 @@ def main() -> float:
         embeddings = compute_missing(folder / "embeddings", images, spec, embed, "embeddings")
         task = LinearTask(
             settings, pixels(images, folder / "pixels", 8), embeddings,
-            SplitKeys(images, "train"), SplitKeys(images, "test"),
+            SplitKeys(images, "train"), SplitKeys(images, "validation"),
         )  # fmt: skip
         result = train(task, training, folder / "run")
         task.decoder(result.model, card={}).save(folder / "decoder")

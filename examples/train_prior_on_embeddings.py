@@ -52,7 +52,7 @@ def train_prior(table: Path, folder: Path) -> tuple[PriorModel, dict[str, float]
     settings = replace(preset.prior, width=64, layers=1, heads=4, training=training)
     task = PriorTask(
         settings, images, texts, SplitKeys(dataset, "train"),
-        test_keys=SplitKeys(dataset, "test"), bank=bank,
+        validation_keys=SplitKeys(dataset, "validation"), bank=bank,
     )  # fmt: skip
     result = train(task, training, folder / "prior")
     prior = PriorModel(result.model, bank, settings, texts.spec, card={})

@@ -52,7 +52,7 @@ def task_on(kind: str, case: Case) -> DecoderTask[Any, Any]:
         pixels=ArrayStore.load(case.stores / "pixels"),
         embeddings=ArrayStore.load(case.stores / "embeddings"),
         train_keys=SplitKeys(Dataset.load(case.stores / "images"), "train"),
-        test_keys=ListedKeys(()),
+        validation_keys=ListedKeys(()),
     )  # fmt: skip
 
 

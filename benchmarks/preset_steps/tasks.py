@@ -83,7 +83,7 @@ def _prior_task(preset: Preset, stores: Stores) -> PriorTask:
         images=stores.embeddings(),
         texts=stores.texts(text_width, tokens),
         captioned=ListedKeys(tuple(stores.keys.tolist())),
-        test_keys=ListedKeys(()),
+        validation_keys=ListedKeys(()),
         bank=stores.bank(max(clusters_of(variant) or 1 for variant in preset.variants)),
     )
 
@@ -94,7 +94,7 @@ def _decoder_task(model: SizedModel, stores: Stores) -> Task[Any]:
         raise CorgiError(f"{model.name} learns from several samples", "leave it out with --models")
     inputs: dict[str, Any] = {
         "pixels": stores.pixels(settings.image_size), "embeddings": stores.embeddings(),
-        "train_keys": ListedKeys(tuple(stores.keys)), "test_keys": ListedKeys(()),
+        "train_keys": ListedKeys(tuple(stores.keys)), "validation_keys": ListedKeys(()),
     }  # fmt: skip
     if isinstance(settings, CascadeSettings):
         assert model.stage is not None

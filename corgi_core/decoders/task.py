@@ -69,7 +69,7 @@ class DecoderTask(Task[N], Generic[S, N]):
     pixels: ArrayStore
     embeddings: ArrayStore
     train_keys: KeySet
-    test_keys: KeySet
+    validation_keys: KeySet
     tuning: FineTuning | None = field(default=None, kw_only=True)
     # no part of a run's identity: the pixels' digest names its images
     dataset: Dataset | None = field(default=None, kw_only=True, compare=False)
@@ -240,7 +240,7 @@ class DecoderTask(Task[N], Generic[S, N]):
     @cached_property
     def held_out(self) -> PictureBatch:
         """Evenly spaced held-out images, at most 256."""
-        images = ChosenRows(self.embeddings, self.test_keys)
+        images = ChosenRows(self.embeddings, self.validation_keys)
         pixels, z = self.pictures(images, images.spaced(HELD_OUT_IMAGES))
         return PictureBatch(pixels, z.float())
 

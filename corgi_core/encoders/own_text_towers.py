@@ -16,6 +16,7 @@ import torch
 from corgi_core.config import FITTED, TRAINED
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset, caption_of
+from corgi_core.data.splits import TRAIN
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.open_clip_model import CONFIG, OpenClipModel
 from corgi_core.encoders.similarity import unit_per_encoder
@@ -109,9 +110,9 @@ def _some_captions(images: Dataset) -> dict[str, dict[str, str]]:
     """Up to 256 first captions of training images, by shard and key, from as few shards."""
     found: dict[str, dict[str, str]] = {}
     missing = CHECKED
-    for shard in images.images_of("train"):
+    for shard in images.images_of(TRAIN):
         rows = images.rows(shard, "key", "captions", "split")
-        rows = rows[(rows["split"] == "train") & rows["captions"].notna()].head(missing)
+        rows = rows[(rows["split"] == TRAIN) & rows["captions"].notna()].head(missing)
         if len(rows):
             captions = [caption_of(texts) or "" for texts in rows["captions"]]
             found[shard] = dict(zip(rows["key"], captions, strict=True))

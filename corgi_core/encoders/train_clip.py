@@ -26,6 +26,7 @@ from corgi_core.config import EncoderSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.keys import SplitKeys
+from corgi_core.data.splits import TRAIN, VALIDATION
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.contrastive import (
     HELD_OUT_IMAGES,
@@ -117,7 +118,7 @@ class ClipTask(Task[DualEncoder]):
 
     @cached_property
     def _training(self) -> ChosenRows:
-        return ChosenRows(self._texts, SplitKeys(self.images, "train"))
+        return ChosenRows(self._texts, SplitKeys(self.images, TRAIN))
 
     @property
     def rows(self) -> int:
@@ -154,7 +155,7 @@ class ClipTask(Task[DualEncoder]):
     @torch.no_grad()
     def evaluate(self, model: DualEncoder, workers: Meeting = ALONE) -> dict[str, float]:
         """Held-out retrieval: caption i belongs to image i, of at most 4,096 held-out images."""
-        captions = ChosenRows(self._texts, SplitKeys(self.images, "test"), first_only=True)
+        captions = ChosenRows(self._texts, SplitKeys(self.images, VALIDATION), first_only=True)
         rows, device = captions.spaced(HELD_OUT_IMAGES), model.logit_scale.device
         image, text = [], []
         for chunk in torch.split(rows, _BATCH):

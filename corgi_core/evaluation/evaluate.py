@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from corgi_core.config import EvaluationSettings
+from corgi_core.data.splits import VALIDATION
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.held_out import Chunks, HeldOut, evenly_spaced
 from corgi_core.evaluation.material import Material
@@ -46,9 +47,9 @@ def evaluate(
     material: Material,
     settings: EvaluationSettings,
 ) -> Evaluation:
-    """Scores of every prior on the held-out images, and of the pictures decoded for some of them.
+    """Scores of every prior on the test images, and of the pictures decoded for some of them.
 
-    Every held-out image counts once, with the caption that stands for it (its first). The decoded
+    Every image counts once, with the caption that stands for it (its first). The decoded
     images are the same for all priors: an evenly spaced `settings.images` of the held-out ones.
 
     Args:
@@ -69,6 +70,8 @@ def evaluate(
     started = time.perf_counter()
     held_out = HeldOut.of(material.images, settings.captions, left_out=material.left_out)
     metrics = _prior_metrics(priors, held_out, material, settings)
+    if material.with_validation:
+        metrics["validation"] = _validation_metrics(priors, material, settings)
     grids: dict[str, Image.Image] = {}
     if decoder is not None:
         chosen = held_out.spaced(settings.images)
@@ -129,6 +132,25 @@ def _prior_metrics(
         "text_embedding": of_text,
         "priors": by_steps,
     }
+
+
+def _validation_metrics(
+    priors: Mapping[Name, StoredPrior], material: Material, settings: EvaluationSettings
+) -> dict[str, Any]:
+    """Every prior's scores on the validation images, at its own number of steps alone."""
+    captions = HeldOut.of(material.images, settings.captions, split=VALIDATION)
+    steps, names = _common_steps(priors), material.text_embeddings.spec["names"]
+    cases = {name: Predicted(prior, (steps,), settings.seed) for name, prior in priors.items()}
+    chunks = Chunks(captions, tuple(cases.values()), SCORED_AT_ONCE)
+    job = PredictionScores(
+        chunks, material.image_embeddings, material.text_embeddings, material.precision
+    )
+    store = material.run(job, material.folder / "validation_scores")
+    scores: dict[str, dict[str, Any]] = {}
+    for (variant, subset), case in cases.items():
+        found = scores_of(store, chunks.shards_of(case), str(steps), names)
+        scores.setdefault(variant, {})[subset] = found
+    return {"captions": len(captions), "priors": scores}
 
 
 def _common_steps(priors: Mapping[Name, StoredPrior]) -> int:

@@ -20,13 +20,12 @@ from torch import Tensor
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset, caption_of
 from corgi_core.data.ragged import RaggedArray
+from corgi_core.data.splits import TEST
 from corgi_core.encoders.caption_tokens import CaptionTokens
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 from corgi_core.prior.task import Captions
 from corgi_core.streaming.squares import Squares
-
-HELD_OUT = "test"  # the split
 
 
 class Case(Protocol):
@@ -66,14 +65,16 @@ class HeldOut:
         count: int,
         source: str | None = None,
         left_out: Collection[str] = (),
+        split: str = TEST,
     ) -> HeldOut:
-        """Evenly spaced held-out images with captions.
+        """Evenly spaced images with captions of a split.
 
         Args:
             images: The dataset.
             count: How many, at most.
             source: Only images of this source.
             left_out: Keys of images that are chosen like all others, and then left out.
+            split: The test split for what is reported, the validation split for choices.
 
         Raises:
             CorgiError: there are fewer than two.
@@ -82,15 +83,15 @@ class HeldOut:
             sum(
                 each.captioned
                 for each in images.records[shard].counts
-                if each.split == HELD_OUT and source in (None, *each.source.split()[:1])
+                if each.split == split and source in (None, *each.source.split()[:1])
             )
             for shard in images.shards
         ]
         total = sum(among)
         if total < 2:
             raise CorgiError(
-                f"{total} held-out images with captions are too few to evaluate on",
-                "ingest more captioned images, or raise test_fraction",
+                f"{total} {split} images with captions are too few to evaluate on",
+                f"ingest more captioned images, or raise {split}_fraction",
             )
         chosen, ends = evenly_spaced(total, max(2, count)), np.cumsum(among)
         in_shard = np.searchsorted(ends, chosen, side="right")
@@ -100,7 +101,7 @@ class HeldOut:
         for number in np.unique(in_shard):
             name = images.shards[number]
             rows = images.rows(name, "key", "captions", "split", "source")
-            rows = rows[(rows["split"] == HELD_OUT) & rows["captions"].notna()]
+            rows = rows[(rows["split"] == split) & rows["captions"].notna()]
             if source is not None:
                 rows = rows[rows["source"].str.split(n=1).str[0] == source]
             wanted = rows.iloc[chosen[in_shard == number] - (ends[number] - among[number])]
@@ -110,7 +111,7 @@ class HeldOut:
             captions += [caption_of(texts) or "" for texts in wanted["captions"]]
         if len(keys) < 2:
             raise CorgiError(
-                f"all but {len(keys)} of {total} held-out images with captions are left out",
+                f"all but {len(keys)} of {total} {split} images with captions are left out",
                 "evaluate on a dataset with images that are not in the training data",
             )
         return cls(tuple(shards), tuple(keys), tuple(captions))

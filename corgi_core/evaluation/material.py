@@ -21,10 +21,10 @@ RunJob = Callable[[ArrayJob, Path | UPath], ArrayStore]
 
 @dataclass(frozen=True)
 class Material:
-    """Held-out images and captions, and how models compute with them.
+    """Images and captions to evaluate on, and how models compute with them.
 
     Attributes:
-        images: The dataset, whose held-out images with captions are evaluated.
+        images: The dataset, whose test images with captions are evaluated.
         image_embeddings: "image" [n, d].
         text_embeddings: The captions' embeddings and tokens, one row a caption.
         folder: Where arrays are stored, in chunks. Those that still hold are used again.
@@ -32,7 +32,8 @@ class Material:
         pixels: The images as squares, as `Squares` has them; None for embeddings alone.
         clip: The encoder of the embeddings, as `ClipEnsemble.load` reads it.
         precision: Of sampling, decoding and encoding on a GPU.
-        left_out: Keys of held-out images that do not count.
+        left_out: Keys of test images that do not count.
+        with_validation: Whether priors are scored on the validation images too, to choose by.
 
     Raises:
         CorgiError: images and captions were embedded by different encoders.
@@ -47,6 +48,7 @@ class Material:
     clip: ClipSource = ()
     precision: InferencePrecision = "auto"
     left_out: frozenset[str] = frozenset()
+    with_validation: bool = True
 
     def __post_init__(self) -> None:
         images, texts = (s.spec["encoder"] for s in (self.image_embeddings, self.text_embeddings))

@@ -19,6 +19,7 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset, caption_of
 from corgi_core.data.keys import SplitKeys
 from corgi_core.data.pixels import square
+from corgi_core.data.splits import TRAIN
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
 
@@ -60,7 +61,7 @@ class TrainingImages:
         from faiss import METRIC_INNER_PRODUCT
         from faiss.contrib.exhaustive_search import knn_ground_truth
 
-        sizes = self.images.images_of("train")
+        sizes = self.images.images_of(TRAIN)
         total = sum(sizes.values())
         if not 1 <= count <= min(MAX_NEIGHBOURS, total):
             raise CorgiError(
@@ -115,14 +116,14 @@ class TrainingImages:
 
     @property
     def _training(self) -> SplitKeys:
-        return SplitKeys(self.images, "train")
+        return SplitKeys(self.images, TRAIN)
 
     @property
     def _encoder_dims(self) -> list[int]:
         return list(self.embeddings.spec["encoder_dims"])
 
     def _chunks(self) -> Iterator[NDArray[np.float32]]:
-        for shard in self.images.images_of("train"):
+        for shard in self.images.images_of(TRAIN):
             keys, z = self.embeddings.read_with_keys(shard, "image")
             yield self._directions(torch.from_numpy(z[self._training.among(shard, keys)]))
 

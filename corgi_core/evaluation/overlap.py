@@ -22,8 +22,8 @@ from upath import UPath
 from corgi_core.config import ZeroShotSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.data.splits import TEST, TRAIN
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.held_out import HELD_OUT
 from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.evaluation.perceptual import nearest_hash
 from corgi_core.io.files import digest_of, read_json, write_json
@@ -143,7 +143,7 @@ def _held_out(
     parts: list[tuple[NDArray[Any], ...]] = []
     for number, shard in enumerate(evaluated.shards, start=1):
         rows = evaluated.rows(shard, "key", "split")
-        keys = rows.loc[rows["split"] == HELD_OUT, "key"].to_numpy(str)
+        keys = rows.loc[rows["split"] == TEST, "key"].to_numpy(str)
         if len(keys):
             own, z = (
                 _of_keys(hashes, shard, "hash", keys),
@@ -185,9 +185,7 @@ def _nearest_hashes(
     """The training image whose hash differs least from each of the hashes [n], and the bits."""
     best = np.full(len(hashes), 65, np.int64)
     keys = np.full(len(hashes), "", dtype=object)
-    for shard in track(
-        images.images_of("train"), "looking for evaluated images among the training"
-    ):
+    for shard in track(images.images_of(TRAIN), "looking for evaluated images among the training"):
         for some_keys, among in _training_hashes(images, store, shard, len(hashes)):
             nearest, bits = nearest_hash(hashes, among)
             better = bits < best
@@ -200,7 +198,7 @@ def _training_hashes(
 ) -> Iterator[tuple[NDArray[np.str_], NDArray[np.uint64]]]:
     """Keys and hashes of a shard's training images, as many at once as memory is planned for."""
     rows = images.rows(shard, "key", "split")
-    keys = rows.loc[rows["split"] == "train", "key"].to_numpy(str)
+    keys = rows.loc[rows["split"] == TRAIN, "key"].to_numpy(str)
     size = max(1, PAIRS_AT_ONCE // max(1, count))
     if len(keys):
         hashes = _of_keys(store, shard, "hash", keys)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.json"
 TIMES = ("seconds", "wall_seconds")
+SCORES = ("cosine", "recall_at_1", "recall_at_5")  # of a prior
 
 
 @dataclass
@@ -62,12 +63,14 @@ class Evaluation:
         """One entry a prior and number of steps, for a tracker's charts over the steps.
 
         Yields:
-            "step", and "<variant>/<percent>pc/<score>" for the cosine and the recalls.
+            "step", and "<variant>/<percent>pc/<score>" for the cosine and the recalls; at the
+            preset's number of steps also "validation_<score>".
         """
+        chosen_at = self.metrics["protocol"]["prior_steps"]
         for row in self.prior_table().to_dict("records"):
-            name = f"{row['variant']}/{row['captions'].removesuffix('%')}pc"
-            scores = ("cosine", "recall_at_1", "recall_at_5")
-            yield {"step": row["steps"], **{f"{name}/{score}": row[score] for score in scores}}
+            yield {"step": row["steps"], **_named(row)}
+        for row in self.validation_table().to_dict("records"):
+            yield {"step": chosen_at, **_named(row, "validation_")}
 
     def prior_table(self) -> pd.DataFrame:
         """One row a prior and number of steps: variant, captions, steps, cosine, recalls."""
@@ -78,6 +81,17 @@ class Evaluation:
             for variant, subsets in self.metrics["priors"].items()
             for subset, by_steps in subsets.items()
             for steps, scores in by_steps.items()
+        ]
+        return pd.DataFrame(rows)
+
+    def validation_table(self) -> pd.DataFrame:
+        """One row a prior, of the images that it is chosen on; empty where nothing is chosen."""
+        import pandas as pd
+
+        rows = [
+            {"variant": variant, "captions": subset, **_numbers(scores)}
+            for variant, subsets in self.metrics.get("validation", {}).get("priors", {}).items()
+            for subset, scores in subsets.items()
         ]
         return pd.DataFrame(rows)
 
@@ -93,7 +107,7 @@ class Evaluation:
         return pd.DataFrame(rows)
 
     def best_prior(self, among: Collection[tuple[str, str]] | None = None) -> tuple[str, str]:
-        """The prior with the highest held-out cosine at the preset's number of sampling steps.
+        """The prior with the highest validation cosine at the preset's number of sampling steps.
 
         Args:
             among: The priors to choose from; all of them by default.
@@ -101,11 +115,10 @@ class Evaluation:
         Returns:
             Its variant and caption subset.
         """
-        steps = str(self.metrics["protocol"]["prior_steps"])
         cosines = {
-            (variant, subset): by_steps[steps]["cosine"]
-            for variant, subsets in self.metrics["priors"].items()
-            for subset, by_steps in subsets.items()
+            (variant, subset): scores["cosine"]
+            for variant, subsets in self.metrics["validation"]["priors"].items()
+            for subset, scores in subsets.items()
             if among is None or (variant, subset) in among
         }
         return max(cosines, key=lambda name: cosines[name])
@@ -131,9 +144,15 @@ def cosine_curves(metrics: dict[str, Any]) -> Image.Image:
         panel.set_xscale("log", base=2)
         panel.set_title(f"{subset} of the captions")
         panel.set_xlabel("sampling steps")
-    panels[0].set_ylabel("held-out cosine")
+    panels[0].set_ylabel("cosine on test images")
     panels[-1].legend(fontsize="small")
     return rendered(figure)
+
+
+def _named(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The scores of a row of a table of priors, by a tracker's names."""
+    prior = f"{row['variant']}/{row['captions'].removesuffix('%')}pc"
+    return {f"{prior}/{prefix}{score}": row[score] for score in SCORES if score in row}
 
 
 def _numbers(scores: dict[str, Any]) -> dict[str, float]:

@@ -99,7 +99,7 @@ class BankTask(Task[LearnedBank]):
     images: ArrayStore
     texts: ArrayStore
     train_keys: KeySet  # images without a caption are not used
-    test_keys: KeySet
+    validation_keys: KeySet
     fitted: GaussianBank
 
     @property
@@ -161,7 +161,7 @@ class BankTask(Task[LearnedBank]):
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
         """Those of evenly spaced held-out captions."""
-        captions = ChosenRows(self.texts, self.test_keys)
+        captions = ChosenRows(self.texts, self.validation_keys)
         return self._pairs(captions, captions.spaced(HELD_OUT_CAPTIONS))
 
     def _pairs(self, captions: ChosenRows, rows: Tensor) -> tuple[Tensor, Tensor]:

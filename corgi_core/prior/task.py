@@ -85,7 +85,7 @@ class PriorTask(Task[PriorNetwork]):
     images: ArrayStore
     texts: ArrayStore
     captioned: KeySet  # the training images whose captions may be used
-    test_keys: KeySet
+    validation_keys: KeySet
     bank: GaussianBank
     _schedule: Schedule = field(default_factory=Schedule.linear, repr=False, compare=False)
 
@@ -127,7 +127,7 @@ class PriorTask(Task[PriorNetwork]):
         return []
 
     def _read_held_out(self, device: torch.device | str) -> Captions:
-        captions = ChosenRows(self.texts, self.test_keys, first_only=True)
+        captions = ChosenRows(self.texts, self.validation_keys, first_only=True)
         rows = captions.spaced(HELD_OUT_CAPTIONS)
         stored = captions.gather_ragged(rows, self.texts, self._tokens.array)
         text, image = captions.gather(rows, (self.texts, "text"), (self.images, "image"))

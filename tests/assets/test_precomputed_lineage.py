@@ -76,7 +76,7 @@ def test_fitted_towers_retrieve_and_survive_saving(images: Dataset, tmp_path: Pa
     task = TextTowerTask(ENCODERS, images, store)
     assert ENCODERS.training is not None
     result = train(task, ENCODERS.training, tmp_path / "run")
-    # 8 held-out combinations of 4 embeddings each: a right text is one of 4 that are all right
+    # 8 validation combinations of 4 embeddings each: a right text is one of 4 that are all right
     assert result.metrics["recall_at_5"] > 0.7  # by chance 0.16
     ensemble = task.ensemble(result.model, {"training": "abc"})
     ensemble.save(UPath(tmp_path / "clip"))

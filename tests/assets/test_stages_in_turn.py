@@ -50,7 +50,7 @@ def a_task(folder: Path, killed: bool = False, **changes: object) -> Watched:
     stages = (TINY_CASCADE.stages[0], replace(TINY_CASCADE.stages[1], **changes))
     settings = replace(TINY_CASCADE, training=TRAINING, stages=stages)
     return Watched(
-        settings, task.pixels, task.embeddings, task.train_keys, task.test_keys,
+        settings, task.pixels, task.embeddings, task.train_keys, task.validation_keys,
         steps_file=folder / "steps", killed=killed,
     )  # fmt: skip
 

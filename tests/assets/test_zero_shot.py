@@ -26,7 +26,7 @@ clip: ["./their/clip_encoder"]
 variants: [baseline]
 caption_subsets: [100%]
 language_free: null
-data: {test_fraction: 0.3, shard_size: 20}
+data: {test_fraction: 0.3, validation_fraction: 0.2, shard_size: 20}
 prior:
   width: 32
   layers: 1

@@ -370,7 +370,14 @@ def test_an_evaluation_computes_on_the_device_that_is_named(
 
     def tables(device: str) -> list[Any]:
         material = Material(
-            images, *stores, tmp_path / device, on(device), squares, saved / "clip", "fp32"
+            images,
+            *stores,
+            tmp_path / device,
+            on(device),
+            squares,
+            saved / "clip",
+            "fp32",
+            with_validation=False,
         )
         whole = evaluate(priors, decoder, material, settings)
         return [whole.prior_table(), whole.picture_table()]
@@ -409,7 +416,14 @@ def test_decoders_are_compared_on_the_device_that_is_named(
 
     def rows(device: str) -> list[Any]:
         material = Material(
-            images, *stores, tmp_path / device, on(device), squares, saved / "clip", "fp32"
+            images,
+            *stores,
+            tmp_path / device,
+            on(device),
+            squares,
+            saved / "clip",
+            "fp32",
+            with_validation=False,
         )
         return measure(comparison, material, training, settings).rows
 
@@ -443,7 +457,12 @@ def test_an_arm_of_the_study_is_measured_on_its_device(tmp_path: Path) -> None:
 def test_held_out_metrics_of_tasks_are_the_same_on_every_device(tmp_path: Path) -> None:
     prior = made_prior(tmp_path / "prior")
     bank = BankTask(
-        GaussianSettings(), prior.images, prior.texts, prior.captioned, prior.test_keys, prior.bank
+        GaussianSettings(),
+        prior.images,
+        prior.texts,
+        prior.captioned,
+        prior.validation_keys,
+        prior.bank,
     )
     tasks = [prior, bank, a_task(tmp_path / "pca"), a_cascade_task(tmp_path / "cascade")]
     for task in tasks:

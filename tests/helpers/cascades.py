@@ -29,7 +29,9 @@ TINY_CASCADE = CascadeSettings(
 def a_cascade_task(folder: Path, settings: CascadeSettings = TINY_CASCADE) -> CascadeTask:
     """The shapes' pictures and embeddings, for a cascade."""
     task = a_task(folder)
-    return CascadeTask(settings, task.pixels, task.embeddings, task.train_keys, task.test_keys)
+    return CascadeTask(
+        settings, task.pixels, task.embeddings, task.train_keys, task.validation_keys
+    )
 
 
 def trained_cascade(

@@ -29,7 +29,7 @@ from corgi_core.pipeline import CorgiPipeline
 from corgi_core.prior.model import PriorModel
 from tests.helpers.tiny_pipeline import SIDE, png
 
-HELD_OUT = 12
+HELD_OUT, VALIDATION = 12, 4
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,14 @@ def saved_models(pipeline: CorgiPipeline, folder: Path) -> Models:
 def held_out_material(
     pipeline: CorgiPipeline, models: Models, folder: Path, captions: int
 ) -> Material:
-    """Twelve held-out images with so many captions each."""
+    """Twelve test images with so many captions each, four for validation and two for training."""
+    splits = ["test"] * HELD_OUT + ["validation"] * VALIDATION + ["train"] * 2
     samples = [
         Sample(
             f"key{n:02}", png(n), [caption(n, c) for c in range(captions)],
-            "test", "made", f"key{n}",
+            split, "made", f"key{n}",
         )
-        for n in range(HELD_OUT)
+        for n, split in enumerate(splits)
     ]  # fmt: skip
     dataset = write_dataset(folder / "images", samples, shard_size=5)
     return Material(

@@ -56,5 +56,5 @@ def a_diffusion_task(folder: Path, **changes: object) -> StableDiffusionTask:
     pretrained = a_pipeline(folder / "pipeline", pictures_of(shapes))
     settings = replace(SETTINGS, pretrained=str(pretrained), **changes)
     return StableDiffusionTask(
-        settings, shapes.pixels, shapes.embeddings, shapes.train_keys, shapes.test_keys
+        settings, shapes.pixels, shapes.embeddings, shapes.train_keys, shapes.validation_keys
     )

@@ -43,7 +43,7 @@ def dataset(folder: Path) -> Dataset:
     samples = [
         Sample(
             f"{n:04d}", b"picture", [f"caption {n}"] * (1 + n % 2),
-            "test" if n % 4 == 0 else "train", "made", f"group {n}", "png",
+            "validation" if n % 4 == 0 else "train", "made", f"group {n}", "png",
         )
         for n in range(IMAGES)
     ]  # fmt: skip

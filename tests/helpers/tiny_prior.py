@@ -78,7 +78,7 @@ def made_prior(
         images=store("images", {}, {"keys": keys, "image": image.astype(np.float16)}),
         texts=store("texts", about, {"keys": keys, **texts}),
         captioned=ListedKeys(tuple(keys[held_out:].tolist())),
-        test_keys=ListedKeys(tuple(keys[:held_out].tolist())),
+        validation_keys=ListedKeys(tuple(keys[:held_out].tolist())),
         bank=GaussianBank(
             torch.from_numpy(image[:2].astype(np.float32)), torch.full((2, width), 0.5),
             torch.full((2,), pictures), encoder_dims=(width,), kappa=1.0,

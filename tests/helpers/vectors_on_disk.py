@@ -26,7 +26,7 @@ def embedding(colour: int, thing: int, copy: int) -> dict[str, np.ndarray]:
 
 
 def rows(copies: int = 4) -> list[dict[str, object]]:
-    """Keys, splits, two captions each and the blocks; every eighth combination is held out."""
+    """Keys, splits, two captions each and the blocks; of eight combinations, one is tested on."""
     made = []
     for colour, thing in np.ndindex(len(COLOURS), len(THINGS)):
         what = f"{COLOURS[colour]} {THINGS[thing]}"
@@ -34,7 +34,7 @@ def rows(copies: int = 4) -> list[dict[str, object]]:
             made.append(
                 {
                     "key": f"{what.replace(' ', '_')}.{copy}",
-                    "split": "dev" if (colour + thing) % 8 == 0 else "train",
+                    "split": {0: "test", 1: "dev"}.get((colour + thing) % 8, "train"),
                     "captions": [f"a {what}", f"picture of a {what}"],
                     **embedding(colour, thing, copy),
                 }

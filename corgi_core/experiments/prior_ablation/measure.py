@@ -20,6 +20,7 @@ from corgi_core.config import Preset
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.keys import SplitKeys
+from corgi_core.data.splits import TRAIN, VALIDATION
 from corgi_core.data.subsets import caption_subset
 from corgi_core.devices import CPU, Device
 from corgi_core.diffusion.schedule import TIMESTEPS
@@ -67,8 +68,8 @@ class Study:
 
     @cached_property
     def held_out(self) -> Captions:
-        """The first captions of at most `held_out` held-out images."""
-        chosen = HeldOut.of(self.dataset, self.preset.study.held_out)
+        """The first captions of at most `held_out` validation images: the study is to choose by."""
+        chosen = HeldOut.of(self.dataset, self.preset.study.held_out, split=VALIDATION)
         here = self.device.here()
         return chosen.read(np.arange(len(chosen)), self.images, self.texts, here)
 
@@ -128,7 +129,7 @@ def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
         images=study.images,
         texts=study.texts,
         captioned=caption_subset(study.dataset, arm.captions, arm.seed).of(study.dataset),
-        test_keys=SplitKeys(study.dataset, "test"),
+        validation_keys=SplitKeys(study.dataset, VALIDATION),
         bank=bank,
     )
     settings = replace(preset.study.training, seed=arm.seed)
@@ -144,7 +145,7 @@ def _learn(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
     gaussians = study.preset.gaussians
     task = BankTask(
         gaussians, study.images, study.texts,
-        SplitKeys(study.dataset, "train"), SplitKeys(study.dataset, "test"), fitted,
+        SplitKeys(study.dataset, TRAIN), SplitKeys(study.dataset, VALIDATION), fitted,
     )  # fmt: skip
     settings = replace(gaussians.learning, seed=arm.seed)
     result = train(
@@ -169,7 +170,7 @@ def measure_references(study: Study, seed: int) -> Measurement:
     The mean has a high cosine and retrieves nothing. Real images of other captions have the lowest
     Fréchet distance that so many embeddings can have.
     """
-    captions, training = study.held_out, ChosenRows(study.images, SplitKeys(study.dataset, "train"))
+    captions, training = study.held_out, ChosenRows(study.images, SplitKeys(study.dataset, TRAIN))
     random = torch.Generator().manual_seed(seed)
     rows = torch.randint(len(training), (len(captions),), generator=random)
     (others,) = training.gather(rows, (study.images, "image"))

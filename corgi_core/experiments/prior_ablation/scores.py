@@ -22,8 +22,8 @@ class Scorer:
     def __init__(self, real: Tensor, encoder_dims: Sequence[int]) -> None:
         if len(real) < 2:
             raise CorgiError(
-                f"{len(real)} held-out captioned images are too few to measure on",
-                "ingest more captioned images, or raise test_fraction",
+                f"{len(real)} captioned validation images are too few to measure on",
+                "ingest more captioned images, or raise validation_fraction",
             )
         self.real, self.encoder_dims = real, tuple(encoder_dims)
         self._mismatched = real[derangement(len(real), SHUFFLE_SEED)]

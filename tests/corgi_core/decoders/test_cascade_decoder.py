@@ -283,7 +283,7 @@ def test_a_cascade_of_128_pixels_is_trained_and_sampled(
     )
     large = replace(
         cascade_task, settings=settings, pixels=pixels(images, tmp_path / "pixels", 128),
-        test_keys=ListedKeys(()),
+        validation_keys=ListedKeys(()),
     )  # fmt: skip
     decoder = trained_cascade(large, tmp_path / "run")
     for metrics in decoder.card["metrics"].values():

@@ -92,7 +92,7 @@ def test_two_workers_learn_what_one_does(cascade_task: CascadeTask, tmp_path: Pa
     """Two processes that average their gradients, against one."""
     training = replace(TINY_CASCADE.training, steps=2, evaluate_every=2)
     settings = altered(training=training, perturbed=0.5)
-    task = replace(cascade_task, settings=settings, test_keys=ListedKeys(()), stage=1)
+    task = replace(cascade_task, settings=settings, validation_keys=ListedKeys(()), stage=1)
     processes.run(task, training, tmp_path / "two", workers=2)
     two, one = (train(task, training, tmp_path / name) for name in ("two", "one"))
     assert two.already_finished
@@ -216,7 +216,7 @@ def test_the_presets_cascades_are_possible() -> None:
 
 
 def test_it_is_a_kind_of_decoder_by_name(cascade_task: CascadeTask) -> None:
-    fields = ("pixels", "embeddings", "train_keys", "test_keys")
+    fields = ("pixels", "embeddings", "train_keys", "validation_keys")
     inputs = {name: getattr(cascade_task, name) for name in fields}
     found = decoder_task(cascade_task.settings, None, **inputs)
     assert isinstance(found, CascadeTask)

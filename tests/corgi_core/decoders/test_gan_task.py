@@ -110,7 +110,7 @@ def test_a_resumed_gan_is_the_uninterrupted_one(task: GanTask, tmp_path: Path) -
     """The discriminator, p and the mean path length come with the checkpoint."""
     fields = (
         replace(TINY, augment_pictures=100), task.pixels, task.embeddings, task.train_keys,
-        task.test_keys, task.clip,
+        task.validation_keys, task.clip,
     )  # fmt: skip
     with pytest.raises(StoppedError):
         train(stopping(GanTask, at=9)(*fields), TINY.training, tmp_path / "stopped")

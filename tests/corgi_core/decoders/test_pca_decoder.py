@@ -204,7 +204,7 @@ def test_a_resumed_decoder_is_the_uninterrupted_one(task: PCATask, tmp_path: Pat
     """Its components and whitening come with the checkpoint."""
     training = replace(TINY.training, steps=40, checkpoint_every=10)
     settings = replace(TINY, training=training)
-    fields = (task.pixels, task.embeddings, task.train_keys, task.test_keys)
+    fields = (task.pixels, task.embeddings, task.train_keys, task.validation_keys)
     with pytest.raises(StoppedError):
         train(stopping(PCATask, at=25)(settings, *fields), training, tmp_path / "stopped")
     resumed = train(PCATask(settings, *fields), training, tmp_path / "stopped").model

@@ -93,7 +93,7 @@ def test_a_registered_kind_is_trained_saved_and_loaded_by_its_name(tmp_path: Pat
     )  # fmt: skip
     task = decoder_task(
         settings, None, pixels=shapes.pixels, embeddings=shapes.embeddings,
-        train_keys=shapes.train_keys, test_keys=shapes.test_keys,
+        train_keys=shapes.train_keys, validation_keys=shapes.validation_keys,
     )  # fmt: skip
     result = train(task, settings.training, tmp_path / "run")
     assert result.metrics["held_out_pixel_error"] > 0

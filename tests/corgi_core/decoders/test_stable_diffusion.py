@@ -247,7 +247,7 @@ def test_a_resumed_decoder_is_the_uninterrupted_one(
     training = replace(task.settings.training, steps=12, warmup_steps=2, checkpoint_every=4)
     lora = with_settings(task, fine_tuning="lora", training=training)
     stopped = stopping(StableDiffusionTask, at=7)(
-        lora.settings, lora.pixels, lora.embeddings, lora.train_keys, lora.test_keys
+        lora.settings, lora.pixels, lora.embeddings, lora.train_keys, lora.validation_keys
     )
     with pytest.raises(StoppedError):
         train(stopped, training, tmp_path / "stopped")

@@ -40,7 +40,8 @@ def a_training(
     settings = replace(SETTINGS, **{"pretrained": str(folder)} | changes)
     task = decoder_task(
         settings, clip, pixels=shapes.pixels,
-        embeddings=shapes.embeddings, train_keys=shapes.train_keys, test_keys=shapes.test_keys,
+        embeddings=shapes.embeddings, train_keys=shapes.train_keys,
+        validation_keys=shapes.validation_keys,
     )  # fmt: skip
     assert isinstance(task, StableDiffusionTask)
     return task

@@ -64,7 +64,7 @@ def a_diffusion_training(
     training = replace(SETTINGS.training, steps=4, evaluate_every=4)
     settings = replace(SETTINGS, pretrained=str(pipeline), image_size=image_size, training=training)
     return StableDiffusionTask(
-        settings, pixels, shapes.embeddings, shapes.train_keys, shapes.test_keys
+        settings, pixels, shapes.embeddings, shapes.train_keys, shapes.validation_keys
     )
 
 
@@ -119,7 +119,7 @@ def test_a_size_that_does_not_divide_the_stored_one_trains_and_decodes(
 
 
 def test_every_kind_sees_its_own_size(shapes: PCATask, larger: ArrayStore) -> None:
-    inputs = larger, shapes.embeddings, shapes.train_keys, shapes.test_keys
+    inputs = larger, shapes.embeddings, shapes.train_keys, shapes.validation_keys
     first, second = CascadeTask(TINY_CASCADE, *inputs).parts().values()
     for task, size in ((PCATask(shapes.settings, *inputs), SIDE), (first, 8), (second, 16)):
         assert images_of(task).shape == (SHAPES, 3, size, size)

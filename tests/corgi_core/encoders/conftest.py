@@ -49,7 +49,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
             key=f"{colour}-{position}-{shade:02d}",
             image=_square(colour, position, shade),
             captions=[f"a {colour} square on the {position}"],
-            split="test" if shade == 15 else "train",
+            split="validation" if shade == 15 else "train",
             source="squares",
             group=f"{colour}-{position}-{shade}",
         )

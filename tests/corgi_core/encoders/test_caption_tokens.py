@@ -45,7 +45,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         Sample(
             f"{n:03}", b"picture",
             None if n == 4 else ["very " * (n % 5) + f"large, {n}", "another"][: 1 + (n % 3 == 0)],
-            "test" if n % 4 == 1 else "train", "made", f"{n}", "png",
+            "validation" if n % 4 == 1 else "train", "made", f"{n}", "png",
         )
         for n in range(IMAGES)
     ]  # fmt: skip
@@ -85,7 +85,7 @@ def tasks(
             images,
             store,
             SplitKeys(captioned, "train"),
-            SplitKeys(captioned, "test"),
+            SplitKeys(captioned, "validation"),
             bank,
         )
         for features, store in stores.items()
@@ -184,7 +184,7 @@ def test_images_have_the_tokens_of_one_of_their_captions_or_none(
 def test_held_out_captions_have_tokens_whatever_the_store(
     captioned: Dataset, tasks: dict[str, PriorTask]
 ) -> None:
-    chosen = HeldOut.of(captioned, 100)
+    chosen = HeldOut.of(captioned, 100, split="validation")
     rows = np.arange(len(chosen))
     read = [chosen.read(rows, task.images, task.texts) for task in tasks.values()]
     (some, mask, text, _), (others, other_mask, other_text, _) = (

@@ -16,6 +16,7 @@ from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.evaluate import REAL_EMBEDDING, evaluate
+from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.report import Evaluation
 from corgi_core.io.pictures import CAPTION_WIDTH, labelled_grid
@@ -23,6 +24,7 @@ from corgi_core.pipeline import CorgiPipeline
 from corgi_core.prior.model import PriorModel
 from tests.helpers.evaluations import (
     HELD_OUT,
+    VALIDATION,
     Models,
     caption,
     embedding_scores,
@@ -95,6 +97,33 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def chosen() -> list[int]:
     """The eight of twelve images that are decoded."""
     return np.linspace(0, HELD_OUT - 1, SETTINGS.images).round().astype(int).tolist()
+
+
+def test_priors_are_chosen_on_validation_images_at_their_own_steps_alone(
+    models: Models, one: Material, pipeline: CorgiPipeline
+) -> None:
+    report = evaluated(models, one)
+    validation = report.metrics["validation"]
+    assert validation["captions"] == VALIDATION
+    keys = one.images.keys("validation")
+    captions = HeldOut.of(one.images, 100, split="validation")
+    assert captions.keys == keys
+    read = captions.read(np.arange(VALIDATION), one.image_embeddings, one.text_embeddings)
+    tokens, mask, text, _ = read.batch(torch.arange(VALIDATION))
+    prior = pipeline.prior
+    z = prior.sample(
+        tokens, mask, text, num_steps=prior.settings.num_steps, seed=SETTINGS.seed,
+        sample_ids=list(range(VALIDATION)),
+    )  # fmt: skip
+    names = one.text_embeddings.spec["names"]
+    expected = embedding_scores(z, read.image, BLOCKS, names)
+    found = numbers(validation["priors"]["baseline"][SUBSET])
+    for score in ("cosine", "recall_at_1", "recall_at_5", "count"):
+        assert found[score] == pytest.approx(expected[score], abs=1e-5)
+    assert report.best_prior() == ("baseline", SUBSET)
+    unchosen = evaluated(models, replace(one, with_validation=False))
+    assert "validation" not in unchosen.metrics
+    assert unchosen.validation_table().empty
 
 
 def test_several_captions_an_image_change_no_number(

@@ -89,7 +89,7 @@ def test_no_manifest_is_read_that_has_none_of_them(
 def test_of_one_source_by_its_name(images: Dataset) -> None:
     found = HeldOut.of(images, 1000, source="a")
     assert list(found.keys) == [s.key for s in EXPECTED if s.source == "a CC0"]
-    with pytest.raises(CorgiError, match="0 held-out images with captions are too few"):
+    with pytest.raises(CorgiError, match="0 test images with captions are too few"):
         HeldOut.of(images, 1000, source="nobody")
 
 

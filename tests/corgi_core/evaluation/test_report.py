@@ -30,6 +30,13 @@ def metrics() -> dict[str, object]:
             },
         },
         "pictures": {"real embedding": {"none": {"frechet_distance_clip": 0.5, "seconds": 3.0}}},
+        "validation": {
+            "captions": 5,
+            "priors": {
+                "baseline": {"10%": scores(0.60)},
+                "shifted-k1": {"10%": scores(0.75), "100%": scores(0.71)},
+            },
+        },
         "wall_seconds": 12.5,
     }
 
@@ -69,10 +76,19 @@ def test_the_digest_is_of_the_scores_and_not_of_the_clock(report):
     assert Evaluation(better).digest != report.digest
 
 
-def test_the_best_prior_is_best_at_the_presets_own_steps(report):
-    assert report.best_prior() == ("shifted-k1", "100%")  # the baseline's 0.99 took one step
-    report.metrics["protocol"]["prior_steps"] = 1
+def test_the_best_prior_is_best_on_the_validation_images_whatever_the_test_says(report):
+    assert report.best_prior() == ("shifted-k1", "10%")  # 100 % are better on the test images
+    assert report.best_prior([("baseline", "10%"), ("shifted-k1", "100%")])[0] == "shifted-k1"
+    report.metrics["validation"]["priors"]["baseline"]["10%"] = scores(0.76)
     assert report.best_prior() == ("baseline", "10%")
+
+
+def test_a_tracker_gets_test_and_validation_scores_at_the_presets_steps(report):
+    entries = [entry for entry in report.scores_by_steps() if entry["step"] == 16]
+    merged = {name: value for entry in entries for name, value in entry.items()}
+    assert merged["shifted-k1/100pc/cosine"] == 0.81
+    assert merged["shifted-k1/100pc/validation_cosine"] == 0.71
+    assert len(report.validation_table()) == 3
 
 
 def test_tables_hold_a_row_for_every_score(report):

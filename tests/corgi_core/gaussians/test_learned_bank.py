@@ -49,7 +49,7 @@ def stores(tmp_path_factory):
         centres[kinds] + 0.3 * torch.randn(400, D, generator=random) + 0.5, BLOCKS
     )
     captions = [None if n % 10 == 0 else [f"a picture of kind {kinds[n]}"] for n in range(400)]
-    splits = ["test" if n % 4 == 0 else "train" for n in range(400)]
+    splits = ["validation" if n % 4 == 0 else "train" for n in range(400)]
     dataset = write_dataset(
         folder / "set",
         [
@@ -86,11 +86,11 @@ def stores(tmp_path_factory):
 
 def task_of(stores, k=4, **changed):
     dataset, images, texts = stores
-    train_keys, test_keys = (SplitKeys(dataset, split) for split in ("train", "test"))
+    train_keys, validation_keys = (SplitKeys(dataset, split) for split in ("train", "validation"))
     points = images.read("image")[images.rows_of(dataset.keys("train"))]
     settings = GaussianSettings(learning=LEARNING, **changed)
     fitted, _ = fit_bank(points, k, BLOCKS, settings)
-    return BankTask(settings, images, texts, train_keys, test_keys, fitted)
+    return BankTask(settings, images, texts, train_keys, validation_keys, fitted)
 
 
 @pytest.mark.parametrize("k", [1, 2, 7])

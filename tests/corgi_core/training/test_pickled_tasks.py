@@ -38,7 +38,7 @@ def test_a_prior_s_task_does_not_grow_with_its_data(
                 replace(
                     prior,
                     captioned=caption_subset(images, 0.5, 0).of(images),
-                    test_keys=SplitKeys(images, "test"),
+                    validation_keys=SplitKeys(images, "validation"),
                 )
             )
         )
@@ -54,8 +54,8 @@ def test_a_decoder_s_task_does_not_grow_with_its_data(
     decoder = task.decoder(task.build().eval(), {})
     sizes = []
     for images in datasets:
-        about = {split: SplitKeys(images, split) for split in ("train", "test")}
-        whole = replace(task, train_keys=about["train"], test_keys=about["test"])
+        about = {split: SplitKeys(images, split) for split in ("train", "validation")}
+        whole = replace(task, train_keys=about["train"], validation_keys=about["validation"])
         tuning = FineTuning(decoder, SplitKeys(images, "train", "noise"))
         sizes.append((len(pickle.dumps(whole)), len(pickle.dumps(replace(whole, tuning=tuning)))))
     assert sizes[0] == sizes[1]

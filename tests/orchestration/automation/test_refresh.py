@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers import forked
-from tests.helpers.small import PNGS
+from tests.helpers.small import PNGS, png
 
 ROOT = Path(__file__).parents[3]
 HERE = str(Path(__file__).parents[3])
@@ -67,8 +67,8 @@ class Project:
         self._ending = ending
         self.pictures = folder / "pictures"
         self.pictures.mkdir()
-        for number in range(len(PNGS)):
-            self.add(number, PNGS[number])
+        for number, image in enumerate([*PNGS, png(6), png(7)]):
+            self.add(number, image)
 
     def add(self, number: int, image: bytes) -> None:
         (self.pictures / f"{number}.png").write_bytes(image)
@@ -81,7 +81,8 @@ class Project:
             "CORGI_HOME": str(self.folder / ".corgi"),
             "CORGI_DATA": str(self.folder / "data"),
             "CORGI_DATASET": "mine",
-            "CORGI_DATA__TEST_FRACTION": "0.85",  # six pictures: two to train on, four held out
+            "CORGI_DATA__TEST_FRACTION": "0.4",  # eight pictures: four are tested on …
+            "CORGI_DATA__VALIDATION_FRACTION": "0.43",  # … two for validation, two to train on
         }
         return {**os.environ, **mine}
 
@@ -142,7 +143,7 @@ def test_only_what_is_missing_or_changed_is_done(project: Project) -> None:
 
     # A picture again, in another file format: new raw data, which the gate refuses, so that
     # nothing is new behind the gate.
-    project.add(6, as_bmp(PNGS[0]))
+    project.add(8, as_bmp(PNGS[0]))
     project.ingest()
     done = project.refresh()
     assert done["raw_images"] == "the data have changed"

@@ -236,5 +236,5 @@ def test_a_report_has_a_table_a_figure_and_a_grid_a_comparison(comparison, input
 
 def test_too_few_captions_are_refused(comparison, inputs):
     alone = Comparison("few", comparison.decoders, {}, source="nobody")
-    with pytest.raises(CorgiError, match="0 held-out images with captions are too few"):
+    with pytest.raises(CorgiError, match="0 test images with captions are too few"):
         measured(alone, inputs)
