@@ -62,8 +62,9 @@ def evaluation(
 ) -> dg.MaterializeResult[Evaluation]:
     """Test cosine and recall by steps, Fréchet distance and CLIP similarity, picture grids.
 
-    And validation cosine and recall, by which the champion is chosen. Of every prior that is there: the preset's variants, and others that were materialised by name.
-    What is computed is stored in chunks, from which a killed evaluation goes on.
+    And validation cosine and recall, by which the champion is chosen. Of every prior that is there:
+    the preset's variants, and others that were materialised by name. What is computed is stored in
+    chunks, from which a killed evaluation goes on.
     """
     material = material_of(
         context, workspace, compute, images, image_embeddings, text_embeddings, pixels

@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.metadata import OWNERS, bank_metadata, materialized
 from assets.versions import decided_by
-from corgi_core.data.splits import TRAIN
+from corgi_core.data.splits import TRAIN, VALIDATION
 from orchestration.resources.artifacts import ArrayStore, Dataset, FolderBacked, GaussianBank
 from orchestration.resources.compute import Compute
 from orchestration.resources.trainer import DEVICE, Trained, Trainer

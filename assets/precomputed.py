@@ -10,6 +10,7 @@ from assets.versions import decided_by
 from corgi_core.data.revisions import (
     PRECOMPUTED_EMBEDDING_REVISION,
     PREDICTION_SCORES_REVISION,
+    TRAINING_NEIGHBOURS_REVISION,
 )
 from orchestration.resources.artifacts import (
     ArrayStore,
@@ -82,7 +83,9 @@ def clip_encoder(
     kinds={"pytorch", "mlflow"},
     pool=DEVICE,
     ins=PRIORS_THERE,
-    metadata=decided_by("evaluation", revision=(4, PREDICTION_SCORES_REVISION)),
+    metadata=decided_by(
+        "evaluation", revision=(4, PREDICTION_SCORES_REVISION, TRAINING_NEIGHBOURS_REVISION)
+    ),
 )
 def evaluation(
     context: dg.AssetExecutionContext,

@@ -11,6 +11,7 @@ from assets.gaussians import PASSED_OVER
 from assets.metadata import OWNERS, links, materialized, table
 from assets.reports import reported
 from assets.versions import decided_by
+from corgi_core.data.splits import TRAIN
 from corgi_core.io.files import digest_of
 from orchestration.partitions import STUDY
 from orchestration.resources.artifacts import ArrayStore, Dataset, StudyReport
@@ -75,7 +76,7 @@ def _study(
     inputs = _versions(images, image_embeddings, text_embeddings)
     folder = workspace.work_folder(context, digest_of(inputs, REVISION))
     preset, seed = workspace.preset, int(context.partition_key)
-    training = EmbeddingStream.of_split(images, image_embeddings, "train")
+    training = EmbeddingStream.of_split(images, image_embeddings, TRAIN)
     banks = fitted_banks(
         training, [plan.arm for plan in plans], image_embeddings.spec["encoder_dims"],
         preset.gaussians, seed, compute.map_images(training.count // PASSED_OVER),

@@ -324,6 +324,10 @@ class EvaluationSettings:
     captions: Count = 30_000  # held-out images whose captions priors are scored on, at most
     images: Count = 256  # of them, decoded for the Fréchet distance and CLIP similarity, at most
     grid_rows: Count = 12
+    # from this cosine to a training image on, or up to so many bits of 64 of its perceptual hash,
+    # a test image counts as one with a near neighbour
+    near_cosine: Cosine = 0.9
+    near_bits: Bits = 6
     inception_weights: str | None = None  # a TorchScript Inception; without it, the preset's CLIP
     seed: Whole = 0
 

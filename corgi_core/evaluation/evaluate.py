@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -35,6 +37,7 @@ from corgi_core.evaluation.prior_scores import (
 from corgi_core.evaluation.report import Evaluation, cosine_curves
 from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
+from corgi_core.evaluation.strata import near_training
 from corgi_core.io.pictures import labelled_grid
 
 REAL_EMBEDDING = "real embedding"
@@ -70,7 +73,7 @@ def evaluate(
     started = time.perf_counter()
     held_out = HeldOut.of(material.images, settings.captions, left_out=material.left_out)
     metrics = _prior_metrics(priors, held_out, material, settings)
-    if material.with_validation:
+    if material.trained_here:
         metrics["validation"] = _validation_metrics(priors, material, settings)
     grids: dict[str, Image.Image] = {}
     if decoder is not None:
@@ -105,6 +108,7 @@ def _prior_metrics(
     """The protocol, the text embedding's scores, and every prior's by number of steps."""
     num_steps = _common_steps(priors)
     steps = tuple(sorted({*settings.steps, num_steps}))
+    near = near_training(held_out, material, settings) if material.trained_here else None
     text, names = Predicted(), material.text_embeddings.spec["names"]
     cases = {name: Predicted(prior, steps, settings.seed) for name, prior in priors.items()}
     chunks = Chunks(held_out, (text, *cases.values()), SCORED_AT_ONCE)
@@ -116,9 +120,9 @@ def _prior_metrics(
     for (variant, subset), case in cases.items():
         shards = chunks.shards_of(case)
         by_steps.setdefault(variant, {})[subset] = {
-            str(count): scores_of(store, shards, str(count), names) for count in steps
+            str(count): scores_of(store, shards, str(count), names, near) for count in steps
         }
-    of_text = scores_of(store, chunks.shards_of(text), TEXT, names)
+    of_text = scores_of(store, chunks.shards_of(text), TEXT, names, near)
     del of_text["seconds"]  # nothing is sampled
     return {
         "protocol": {
@@ -128,9 +132,19 @@ def _prior_metrics(
             "prior_guidance": next(iter(priors.values())).settings.guidance,
             "seed": settings.seed,
             "encoders": list(names),
-        },
+        }
+        | ({} if near is None else _strata(near, settings)),
         "text_embedding": of_text,
         "priors": by_steps,
+    }
+
+
+def _strata(near: NDArray[np.bool_], settings: EvaluationSettings) -> dict[str, Any]:
+    """The protocol of the strata."""
+    return {
+        "near_cosine": settings.near_cosine,
+        "near_bits": settings.near_bits,
+        "near_images": int(near.sum()),
     }
 
 

@@ -33,7 +33,8 @@ class Material:
         clip: The encoder of the embeddings, as `ClipEnsemble.load` reads it.
         precision: Of sampling, decoding and encoding on a GPU.
         left_out: Keys of test images that do not count.
-        with_validation: Whether priors are scored on the validation images too, to choose by.
+        trained_here: Whether the models learned from the dataset's training images. Then priors are
+            scored on its validation images too, and by nearness to a training image.
 
     Raises:
         CorgiError: images and captions were embedded by different encoders.
@@ -48,7 +49,7 @@ class Material:
     clip: ClipSource = ()
     precision: InferencePrecision = "auto"
     left_out: frozenset[str] = frozenset()
-    with_validation: bool = True
+    trained_here: bool = True
 
     def __post_init__(self) -> None:
         images, texts = (s.spec["encoder"] for s in (self.image_embeddings, self.text_embeddings))

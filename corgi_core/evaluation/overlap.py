@@ -167,7 +167,7 @@ def _nearest(
 ) -> pd.DataFrame:
     """The row of `Overlap.pairs` of each of some held-out images, whether it overlaps or not."""
     near = training.nearest(torch.from_numpy(z.astype(np.float32)), 1)
-    training_keys, bits = _nearest_hashes(hashes, training.images, training_hashes)
+    training_keys, bits = nearest_hashes(hashes, training.images, training_hashes)
     return pd.DataFrame(
         {
             "key": keys, "by_hash": bits <= settings.bits, "bits": bits,
@@ -179,7 +179,7 @@ def _nearest(
     )  # fmt: skip
 
 
-def _nearest_hashes(
+def nearest_hashes(
     hashes: NDArray[np.uint64], images: Dataset, store: ArrayStore
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The training image whose hash differs least from each of the hashes [n], and the bits."""

@@ -23,6 +23,7 @@ from corgi_core.data.revisions import PREDICTION_SCORES_REVISION
 from corgi_core.devices import wait_for
 from corgi_core.encoders.similarity import Retrieval, cosine_by_encoder
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.report import STRATA
 from corgi_core.evaluation.sampling import SamplingJob
 from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest, StoredPrior
@@ -177,7 +178,11 @@ def _predictions(
 
 
 def scores_of(
-    store: ArrayStore, shards: Sequence[str], name: str, names: Sequence[str]
+    store: ArrayStore,
+    shards: Sequence[str],
+    name: str,
+    names: Sequence[str],
+    near: NDArray[np.bool_] | None = None,
 ) -> dict[str, Any]:
     """The means over captions of the arrays of `PredictionScores`.
 
@@ -186,20 +191,33 @@ def scores_of(
         shards: Those of one case.
         name: The number of steps, or "text".
         names: The encoders' names.
+        near: Which images [n] have a near neighbour among the training images.
 
     Returns:
         "cosine" and "cosine_by_encoder", "recall_at_1" and "recall_at_5", the "count" of captions,
-        and the sampling's "seconds", summed over all workers.
+        and the sampling's "seconds", summed over all workers. With `near` also "near" and "far":
+        the same of the images with a near neighbour and of those without, found among all; of none,
+        the count alone.
     """
     cosines, nearer, seconds = (
         np.concatenate([store.mapped(shard, f"{name}/{array}") for shard in shards])
         for array in ("cosines", "nearer", "seconds")
     )
+    scores = _means(cosines, nearer, names) | {"seconds": round(float(seconds.sum()), 3)}
+    if near is not None:
+        for stratum, rows in zip(STRATA, (near, ~near), strict=True):
+            scores[stratum] = _means(cosines[rows], nearer[rows], names)
+    return scores
+
+
+def _means(cosines: NDArray[Any], nearer: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
+    """The means over captions of cosines [n, B] and ranks [n], and n."""
+    if not len(nearer):
+        return {"count": 0}
     by_encoder = cosines.mean(axis=0, dtype=np.float64).tolist()
     return {
         "cosine": sum(by_encoder) / len(by_encoder),
         "cosine_by_encoder": dict(zip(names, by_encoder, strict=True)),
         **{f"recall_at_{rank}": float((nearer < rank).mean()) for rank in RECALL_RANKS},
         "count": len(nearer),
-        "seconds": round(float(seconds.sum()), 3),
     }

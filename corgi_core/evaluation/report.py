@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METRICS = "metrics.json"
+STRATA = ("near", "far")  # test images with a near neighbour in training, and those without
 TIMES = ("seconds", "wall_seconds")
 SCORES = ("cosine", "recall_at_1", "recall_at_5")  # of a prior
 
@@ -63,8 +65,8 @@ class Evaluation:
         """One entry a prior and number of steps, for a tracker's charts over the steps.
 
         Yields:
-            "step", and "<variant>/<percent>pc/<score>" for the cosine and the recalls; at the
-            preset's number of steps also "validation_<score>".
+            "step", and "<variant>/<percent>pc/<score>" for the cosine and the recalls, of all test
+            images and by stratum; at the preset's number of steps also "validation_<score>".
         """
         chosen_at = self.metrics["protocol"]["prior_steps"]
         for row in self.prior_table().to_dict("records"):
@@ -73,11 +75,21 @@ class Evaluation:
             yield {"step": chosen_at, **_named(row, "validation_")}
 
     def prior_table(self) -> pd.DataFrame:
-        """One row a prior and number of steps: variant, captions, steps, cosine, recalls."""
+        """One row a prior and number of steps: variant, captions, steps, cosine, recalls.
+
+        And the same as "cosine_near", "cosine_far" and so on, of the images with a near neighbour
+        among the training images, and of those without.
+        """
         import pandas as pd
 
         rows = [
-            {"variant": variant, "captions": subset, "steps": int(steps), **_numbers(scores)}
+            {
+                "variant": variant,
+                "captions": subset,
+                "steps": int(steps),
+                **_numbers(scores),
+                **_by_stratum(scores),
+            }
             for variant, subsets in self.metrics["priors"].items()
             for subset, by_steps in subsets.items()
             for steps, scores in by_steps.items()
@@ -152,7 +164,18 @@ def cosine_curves(metrics: dict[str, Any]) -> Image.Image:
 def _named(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
     """The scores of a row of a table of priors, by a tracker's names."""
     prior = f"{row['variant']}/{row['captions'].removesuffix('%')}pc"
-    return {f"{prior}/{prefix}{score}": row[score] for score in SCORES if score in row}
+    names = [*SCORES, *(f"{score}_{stratum}" for score in SCORES for stratum in STRATA)]
+    there = [name for name in names if name in row and not math.isnan(row[name])]
+    return {f"{prior}/{prefix}{name}": row[name] for name in there}
+
+
+def _by_stratum(scores: dict[str, Any]) -> dict[str, float]:
+    """The numbers of the strata, by names that say which."""
+    return {
+        f"{name}_{stratum}": value
+        for stratum in STRATA
+        for name, value in _numbers(scores.get(stratum, {})).items()
+    }
 
 
 def _numbers(scores: dict[str, Any]) -> dict[str, float]:

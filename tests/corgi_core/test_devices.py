@@ -377,7 +377,7 @@ def test_an_evaluation_computes_on_the_device_that_is_named(
             squares,
             saved / "clip",
             "fp32",
-            with_validation=False,
+            trained_here=False,
         )
         whole = evaluate(priors, decoder, material, settings)
         return [whole.prior_table(), whole.picture_table()]
@@ -423,7 +423,7 @@ def test_decoders_are_compared_on_the_device_that_is_named(
             squares,
             saved / "clip",
             "fp32",
-            with_validation=False,
+            trained_here=False,
         )
         return measure(comparison, material, training, settings).rows
 

@@ -29,7 +29,7 @@ from corgi_core.pipeline import CorgiPipeline
 from corgi_core.prior.model import PriorModel
 from tests.helpers.tiny_pipeline import SIDE, png
 
-HELD_OUT, VALIDATION = 12, 4
+HELD_OUT, VALIDATION, TWINS = 12, 4, 2
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,15 @@ def saved_models(pipeline: CorgiPipeline, folder: Path) -> Models:
 def held_out_material(
     pipeline: CorgiPipeline, models: Models, folder: Path, captions: int
 ) -> Material:
-    """Twelve test images with so many captions each, four for validation and two for training."""
-    splits = ["test"] * HELD_OUT + ["validation"] * VALIDATION + ["train"] * 2
+    """Twelve test images with so many captions each, four for validation, two for training.
+
+    Those for training are the first two test images once more.
+    """
+    splits = ["test"] * HELD_OUT + ["validation"] * VALIDATION + ["train"] * TWINS
     samples = [
         Sample(
-            f"key{n:02}", png(n), [caption(n, c) for c in range(captions)],
-            split, "made", f"key{n}",
+            f"key{n:02}", png(n % (HELD_OUT + VALIDATION)),
+            [caption(n, c) for c in range(captions)], split, "made", f"key{n}",
         )
         for n, split in enumerate(splits)
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,14 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation.evaluate import REAL_EMBEDDING, evaluate
 from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.evaluation.material import Material
-from corgi_core.evaluation.report import Evaluation
+from corgi_core.evaluation.report import STRATA, Evaluation
+from corgi_core.evaluation.strata import near_training
 from corgi_core.io.pictures import CAPTION_WIDTH, labelled_grid
 from corgi_core.pipeline import CorgiPipeline
 from corgi_core.prior.model import PriorModel
 from tests.helpers.evaluations import (
     HELD_OUT,
+    TWINS,
     VALIDATION,
     Models,
     caption,
@@ -38,8 +41,14 @@ from tests.helpers.evaluations import (
 from tests.helpers.picture_metrics import frechet, share_inside
 from tests.helpers.tiny_pipeline import BLOCKS, tiny_pipeline
 
-SETTINGS = EvaluationSettings(steps=(1,), images=8, grid_rows=3)
+SETTINGS = EvaluationSettings(steps=(1,), images=8, grid_rows=3, near_cosine=0.99999, near_bits=0)
 SUBSET = "100%"
+# Of `small_chunks`: twelve captions for two cases by fives, four validation captions for one; eight
+# pictures of two or three cases, 3 + 3 + 2 each. The dataset has four shards.
+ALL_CHUNKS = {
+    "hashes": 4, "neighbours": 1, "scores": 6, "validation_scores": 1, "embeddings": 3,
+    "pictures": 9,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +130,42 @@ def test_priors_are_chosen_on_validation_images_at_their_own_steps_alone(
     for score in ("cosine", "recall_at_1", "recall_at_5", "count"):
         assert found[score] == pytest.approx(expected[score], abs=1e-5)
     assert report.best_prior() == ("baseline", SUBSET)
-    unchosen = evaluated(models, replace(one, with_validation=False))
+    unchosen = evaluated(models, replace(one, trained_here=False))
     assert "validation" not in unchosen.metrics
     assert unchosen.validation_table().empty
+
+
+def test_scores_are_of_all_images_and_of_those_with_and_without_a_near_training_image(
+    models: Models, one: Material
+) -> None:
+    """Test images 0 and 1 are training images too, under other names."""
+    whole = evaluated(models, one)
+    assert whole.metrics["protocol"]["near_images"] == TWINS
+    scores = whole.metrics["priors"]["baseline"][SUBSET]["1"]
+    assert (scores["near"]["count"], scores["far"]["count"]) == (TWINS, HELD_OUT - TWINS)
+    for name in ("cosine", "recall_at_1", "recall_at_5"):
+        parts = scores["near"][name] * TWINS + scores["far"][name] * (HELD_OUT - TWINS)
+        assert parts / HELD_OUT == pytest.approx(scores[name])
+    row = whole.prior_table().query("steps == 1").to_dict("records")[0]
+    assert row["cosine_near"] == scores["near"]["cosine"]
+    entry = next(entry for entry in whole.scores_by_steps() if entry["step"] == 1)
+    assert entry["baseline/100pc/recall_at_5_far"] == scores["far"]["recall_at_5"]
+    assert whole.metrics["text_embedding"]["near"]["count"] == TWINS
+
+
+@pytest.mark.parametrize(
+    ("cosine", "bits", "near"), [(2.0, 0, TWINS), (0.99999, -1, TWINS), (2.0, -1, 0)]
+)
+def test_a_near_training_image_is_found_by_hash_and_by_embedding(
+    one: Material, cosine: float, bits: int, near: int
+) -> None:
+    """Thresholds that nothing meets turn one of the two off."""
+    held_out = HeldOut.of(one.images, 100)
+    settings = copy.copy(SETTINGS)
+    for name, value in (("near_cosine", cosine), ("near_bits", bits)):
+        object.__setattr__(settings, name, value)
+    found = near_training(held_out, one, settings)
+    assert found.tolist() == [True] * near + [False] * (HELD_OUT - near)
 
 
 def test_several_captions_an_image_change_no_number(
@@ -201,11 +243,11 @@ def test_the_grid_is_labelled_with_the_captions_whose_embeddings_were_sampled(
 def test_prior_scores_are_those_of_the_definitions(
     pipeline: CorgiPipeline, five: Material, report: Evaluation
 ) -> None:
-    captions = [caption(int(key[3:]), 0) for key in five.image_embeddings.keys]
+    captions = [caption(int(key[3:]), 0) for key in five.image_embeddings.keys[:HELD_OUT]]
     tokens, mask = pipeline.tokens.encode(captions)
     text = pipeline.clip.encode_texts(captions)
     z = pipeline.prior.sample(tokens, mask, text, num_steps=1, seed=SETTINGS.seed).double().numpy()
-    real = five.image_embeddings.read("image").astype(np.float64)
+    real = five.image_embeddings.read("image")[:HELD_OUT].astype(np.float64)
 
     def parts(x: np.ndarray) -> list[np.ndarray]:
         return [p / np.linalg.norm(p, axis=1, keepdims=True) for p in np.split(x, [8], axis=1)]
@@ -224,15 +266,16 @@ def test_chunks_are_scored_as_the_whole_was(
     found = evaluated(models, five).metrics
     captions = [caption(n, 0) for n in range(HELD_OUT)]
     tokens, mask = pipeline.tokens.encode(captions)
-    text = torch.from_numpy(five.text_embeddings.read("text")[::5]).float()
-    real = torch.from_numpy(five.image_embeddings.read("image")).float()
+    text = torch.from_numpy(five.text_embeddings.read("text")[::5][:HELD_OUT]).float()
+    real = torch.from_numpy(five.image_embeddings.read("image")[:HELD_OUT]).float()
     names = five.text_embeddings.spec["names"]
     ours = [found["text_embedding"], found["priors"]["baseline"][SUBSET]["1"]]
     tokens = tokens.half().float()  # as they are stored
     z = pipeline.prior.sample(tokens, mask, text, num_steps=1, seed=SETTINGS.seed)
     for scores, predicted in zip(ours, (text, z), strict=True):
         expected = embedding_scores(predicted, real, BLOCKS, names)
-        assert numbers(scores) == {
+        whole = {name: value for name, value in scores.items() if name not in STRATA}
+        assert numbers(whole) == {
             name: pytest.approx(value, abs=1e-5) for name, value in expected.items()
         }
     rows = chosen()
@@ -297,23 +340,23 @@ def test_an_interrupted_evaluation_goes_on(
         compute = job.opened("cpu", 1)
 
         def until_the_third(shard: str) -> Arrays:
-            if len(list(folder.glob("*.safetensors"))) == 2:
+            if folder.name == "scores" and len(list(folder.glob("*.safetensors"))) == 2:
                 raise EndedError
             return compute(shard)
 
         return compute_missing(folder, job.images, job.spec, until_the_third, job.what)
 
-    computed: list[int] = []
+    computed: dict[str, int] = {}
 
     def counting(job: ArrayJob, folder: Path) -> ArrayStore:
         store = in_this_process(job, folder)
-        computed.append(store.recomputed)
+        computed[folder.name] = store.recomputed
         return store
 
     with pytest.raises(EndedError):
         evaluated(models, replace(five, folder=tmp_path, run=stopping))
     again = evaluated(models, replace(five, folder=tmp_path, run=counting))
-    assert computed == [6 - 2, 3, 9]
+    assert computed == ALL_CHUNKS | {"hashes": 0, "neighbours": 0, "scores": 6 - 2}
     assert again.metrics.keys() == report.metrics.keys()
 
 
@@ -329,22 +372,21 @@ def test_a_torn_chunk_is_computed_again_and_no_other(
 
     five = replace(five, folder=tmp_path, run=counting)
     first = evaluated(models, five)
-    # twelve captions for two cases by fives; eight pictures of two or three cases: 3 + 3 + 2
-    assert computed == {"scores": 6, "embeddings": 3, "pictures": 9}
+    assert computed == ALL_CHUNKS
     torn = sorted((tmp_path / "pictures").glob("*.safetensors"))[4]
     torn.write_bytes(torn.read_bytes()[:-7])
     assert evaluated(models, five).digest == first.digest
-    assert computed == {"scores": 0, "embeddings": 0, "pictures": 1}
+    assert computed == dict.fromkeys(ALL_CHUNKS, 0) | {"pictures": 1}
 
 
 def test_another_prior_costs_its_own_chunks_only(
     pipeline: CorgiPipeline, models: Models, five: Material, tmp_path: Path, small_chunks: None
 ) -> None:
-    computed: list[int] = []
+    computed: dict[str, int] = {}
 
     def counting(job: ArrayJob, folder: Path) -> ArrayStore:
         store = in_this_process(job, folder)
-        computed.append(store.recomputed)
+        computed[folder.name] = store.recomputed
         return store
 
     five = replace(five, folder=tmp_path / "chunks", run=counting)
@@ -359,14 +401,15 @@ def test_another_prior_costs_its_own_chunks_only(
     }
     computed.clear()
     both = evaluate(priors, models.decoder, five, SETTINGS)
-    assert computed == [3, 3, 3]
+    of_one_prior = {"scores": 3, "validation_scores": 1, "embeddings": 3, "pictures": 3}
+    assert computed == dict.fromkeys(ALL_CHUNKS, 0) | of_one_prior
     assert numbers(both.metrics["priors"]["baseline"]) == numbers(
         alone.metrics["priors"]["baseline"]
     )
     assert numbers(both.metrics["priors"]["other"]) != numbers(alone.metrics["priors"]["baseline"])
     computed.clear()
     assert evaluated(models, five).digest == alone.digest
-    assert computed == [0, 0, 0]
+    assert computed == dict.fromkeys(ALL_CHUNKS, 0)
     assert len(ArrayStore.load(five.folder / "pictures").shards) == 9  # the other's are gone
 
 
