@@ -32,7 +32,7 @@ ZERO_SHOT = "zero_shot"  # the reports' folder of the evaluation on another data
 GAP = 2  # columns between the columns of a table
 CAPTIONS = 1000  # among which the shortest is an example
 STUDY_TABLES = {
-    "steps": "Held-out quality by sampling steps",
+    "steps": "Validation quality by sampling steps",
     "gaussians": "One Gaussian or many",
     "shift_and_scale": "The shift and the scale, each alone and both",
     "contributions": "What each brings, paired by seed",
@@ -140,7 +140,7 @@ def show_comparison(settings: Settings, console: Console) -> None:
 
 
 def print_priors(metrics: dict[str, Any], console: Console) -> None:
-    """Held-out cosine at the preset's sampling steps, by variant and caption subset."""
+    """Test cosine at the preset's sampling steps, by variant and caption subset."""
     steps = metrics["protocol"]["prior_steps"]
     by_variant: dict[str, dict[str, Any]] = metrics["priors"]
     subsets = list(dict.fromkeys(subset for found in by_variant.values() for subset in found))
@@ -150,7 +150,7 @@ def print_priors(metrics: dict[str, Any], console: Console) -> None:
         cosines = [found[s][str(steps)]["cosine"] if s in found else None for s in subsets]
         rows.append([variant, *("–" if c is None else f"{c:.4f}" for c in cosines)])
     heads = ["prior", *(f"{subset} of the captions" for subset in subsets)]
-    print_table(console, f"Held-out cosine at {steps} sampling steps", heads, rows)
+    print_table(console, f"Test cosine at {steps} sampling steps", heads, rows)
 
 
 def print_pictures(metrics: dict[str, Any], console: Console) -> None:
