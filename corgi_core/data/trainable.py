@@ -56,6 +56,11 @@ def check_trainable(rows: Rows, preset: Preset) -> None:
         f"{_listed(found.splits)} images have captions, and the preset {preset.name} needs "
         f"{_listed(needed)}"
     )
+    if len(found.strays) > STRAYS and not found.validation:  # ingested by an older version
+        raise CorgiError(
+            f"{problem}: no image is for validation",
+            "ingest the data again with --replace, so that a part of them is",
+        )
     if len(found.strays) > STRAYS:  # the data's own folders chose
         raise CorgiError(problem, "bring more images with captions for train, validation and test")
     working = found.working_fractions(needed)
@@ -82,6 +87,7 @@ class _Captioned:
     seed: int
     fractions: tuple[float, float]  # for testing and for validation
     images: int = 0  # with captions or without
+    validation: int = 0  # those for validation, likewise
     captioned: int = 0
     splits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     strays: set[str] = field(default_factory=set)  # groups not in the split that `Splits` gives
@@ -91,6 +97,7 @@ class _Captioned:
         """Take in some rows."""
         captioned = rows[rows["captions"].map(bool)]
         self.images += len(rows)
+        self.validation += int((rows["split"] == VALIDATION).sum())
         self.captioned += len(captioned)
         for split in SPLITS:
             self.splits[split] += int((captioned["split"] == split).sum())

@@ -69,9 +69,17 @@ def test_only_captioned_images_count() -> None:
 
 
 def test_a_split_of_the_datas_own_is_not_changed_by_a_share() -> None:
-    own = manifest(100, 0.1).assign(split=["test"] * 3 + ["train"] * 97)
+    own = manifest(100, 0.1).assign(split=["test"] * 3 + ["validation"] * 2 + ["train"] * 95)
     with pytest.raises(CorgiError, match="for train, validation and test"):
         check_trainable(in_parts(own, 3), with_fraction(0.1))
+
+
+def test_data_of_an_older_version_are_to_be_ingested_again() -> None:
+    older = manifest(200, 0.1)
+    older["split"] = older["split"].replace("validation", "train")
+    with pytest.raises(CorgiError, match="no image is for validation") as error:
+        check_trainable(in_parts(older, 50), with_fraction(0.1))
+    assert "--replace" in error.value.remedy
 
 
 def test_without_captions_only_a_decoder_is_trained() -> None:
