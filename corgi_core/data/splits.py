@@ -115,8 +115,8 @@ class Splits:
         ]
 
     def _of(self, group: str, given: str | None, assured: dict[str, str]) -> str:
-        kept = given if self._appended else None
-        return kept or assured.get(group) or self._hashed(group)
+        owners = given if self._appended else None
+        return owners or assured.get(group) or self._hashed(group)
 
     def _of_own(self, group: str, given: str | None, assured: dict[str, str]) -> str:
         """The split beside splits of the data's own: what has none is for training."""

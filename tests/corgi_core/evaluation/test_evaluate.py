@@ -98,7 +98,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of five and three captions, in batches of two."""
     for module, name, size in (
         ("evaluate", "SCORED_AT_ONCE", 5), ("picture_scores", "CHUNK", 3),
-        ("sampling", "BATCH", 2), ("prior_scores", "BATCH", 2), ("picture_features", "BATCH", 2),
+        ("sampling", "BATCH", 2), ("picture_features", "BATCH", 2),
     ):  # fmt: skip
         monkeypatch.setattr(f"corgi_core.evaluation.{module}.{name}", size)
 
