@@ -327,7 +327,7 @@ class EvaluationSettings:
     # from this cosine to a training image on, or up to so many bits of 64 of its perceptual hash,
     # a test image counts as one with a near neighbour
     near_cosine: Cosine = 0.9
-    near_bits: Bits = 6
+    near_bits: Bits = 8
     inception_weights: str | None = None  # a TorchScript Inception; without it, the preset's CLIP
     seed: Whole = 0
 
