@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -161,7 +161,7 @@ def cosine_curves(metrics: dict[str, Any]) -> Image.Image:
     return rendered(figure)
 
 
-def _named(row: dict[str, Any], prefix: str = "") -> dict[str, float]:
+def _named(row: Mapping[Hashable, Any], prefix: str = "") -> dict[str, float]:
     """The scores of a row of a table of priors, by a tracker's names."""
     prior = f"{row['variant']}/{row['captions'].removesuffix('%')}pc"
     names = [*SCORES, *(f"{score}_{stratum}" for score in SCORES for stratum in STRATA)]
