@@ -17,7 +17,7 @@ from orchestration.resources.artifacts import Dataset
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-EVENT = 120_000  # bytes of all pictures of one event; in base64 a third more
+EVENT = 150_000  # bytes of all pictures of one event; in base64 a third more
 LARGEST = 2048  # pixels of the longer side of a picture that has more than its share of bytes
 SMALLER = 0.8  # by which it is scaled then, again and again
 THUMBNAILS, COLUMNS, SIDE = 24, 8, 64  # images, images a row, pixels

@@ -71,7 +71,9 @@ def test_the_study_is_measured_tracked_and_plotted(settings, tmp_path):
 
     arms = len(plans_of(sweeps_of(TINY), 0, 3))
     assert measured.metadata["arms"].value == arms
-    assert "data:image/png" in figures.metadata["kappa"].value
+    assert "data:image/" in figures.metadata["kappa"].value
+    assert figures.metadata["files"].value == str(settings.reports / "study")
+    assert "(http" in measured.metadata["mlflow_runs"].value
     assert "± " in figures.metadata["contributions_table"].value
     report = settings.reports / "study"
     assert (report / "steps.png").exists()
