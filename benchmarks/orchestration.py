@@ -3,8 +3,11 @@
 Runs a preset's whole lineage in a new home, step by step as `corgi run` does, and divides each
 step's time into work and the rest. Work is what a script without any of the four would do as well:
 
-- of a training, the time from the beginning of its first step to the last entry of its metrics log;
-- of all else, the time in which `corgi_core` is on the main thread's stack, by samples of it.
+- the time in which `corgi_core` runs in the main thread, by samples of its stack: of the project's
+  own functions on it the innermost is `corgi_core`'s, whatever library that has called;
+- the time in which the main thread waits for Ray workers that compute shards;
+- of a training on Ray Train, the time from the beginning of its first step to the last entry of its
+  metrics log. A training in this process is seen by the samples.
 
 Reading and writing artefacts is work, as `corgi_core` does it. The rest is orchestration: events,
 checks, MLflow's runs, the start of Ray and its workers, and the import of all these.
@@ -21,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -31,11 +34,14 @@ from rich.table import Table
 import corgi_core
 from corgi_core.io.files import write_json
 from corgi_core.training.metrics_log import read_metrics
-from orchestration.resources import ray_train
+from orchestration.resources import ray_workers
 from orchestration.settings import Settings
 
 LOOKS = 0.005  # seconds between two samples of the main thread's stack
-CORE, RAY_TRAIN = str(Path(corgi_core.__file__).parent), ray_train.__file__
+PROJECT = Path(corgi_core.__file__).parents[1]
+CORE = f"{PROJECT / 'corgi_core'}/"
+OTHERS = tuple(f"{PROJECT / name}/" for name in ("assets", "orchestration", "benchmarks"))
+SHARD_WORKERS = ray_workers.__file__
 
 
 @dataclass
@@ -52,10 +58,13 @@ class Row:
 class Stopwatch:
     """What `Refresh` reports its steps to: measures each of them.
 
-    `work` is the folder of the trainings' run folders.
+    Attributes:
+        work: The folder of the trainings' run folders.
+        on_ray: Whether they run on Ray Train, and not in this process.
     """
 
     work: Path
+    on_ray: bool
     console: Console
     rows: list[Row] = field(default_factory=list)
 
@@ -71,26 +80,18 @@ class Stopwatch:
             yield
         row = Row(title, time.monotonic() - began)
         row.of_it_training = trained_in(self.work) - trained_before
-        row.work = row.of_it_training + sampler.share * row.seconds
+        row.work = sampler.work + (row.of_it_training if self.on_ray else 0.0)
         self.rows.append(row)
         self.console.print(f"{title}: {row.seconds:.1f} s", markup=False)
 
 
 class Sampler:
-    """Looks at the main thread's stack all the time; `share` is that of `corgi_core`.
-
-    The waiting for Ray Train, whose workers' time is known from their logs, does not count.
-    """
+    """Looks at the main thread's stack all the time; `work` is the seconds in which it works."""
 
     def __init__(self) -> None:
+        self.work = 0.0
         self._main, self._end = threading.main_thread().ident, threading.Event()
-        self._looks = self._core = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
-
-    @property
-    def share(self) -> float:
-        """Of all samples, those with `corgi_core` on the stack."""
-        return self._core / max(1, self._looks)
 
     def __enter__(self) -> Sampler:
         self._thread.start()
@@ -101,18 +102,32 @@ class Sampler:
         self._thread.join()
 
     def _run(self) -> None:
+        looked = time.monotonic()
         while not self._end.wait(LOOKS):
-            files = list(files_of(sys._current_frames().get(self._main or 0)))
-            self._looks += 1
-            core = any(file.startswith(CORE) for file in files)
-            self._core += core and RAY_TRAIN not in files
+            before, looked = looked, time.monotonic()
+            if is_work(sys._current_frames().get(self._main or 0)):
+                self.work += looked - before
 
 
-def files_of(frame: FrameType | None) -> Iterator[str]:
-    """The source files of a stack, from the innermost call outwards."""
+def is_work(frame: FrameType | None) -> bool:
+    """Whether a thread whose innermost call is `frame` does work, or waits for workers that do."""
     while frame is not None:
-        yield frame.f_code.co_filename
+        file = frame.f_code.co_filename
+        if file.startswith(CORE):
+            return True
+        if file == SHARD_WORKERS and frame.f_code.co_name == "run":
+            return _at_work(frame.f_locals["self"])
+        if file.startswith(OTHERS) and file != SHARD_WORKERS:
+            return False
         frame = frame.f_back
+    return False
+
+
+def _at_work(pool: Any) -> bool:
+    try:
+        return bool(pool.at_work())
+    except RuntimeError:  # it hands out an item in this moment
+        return True
 
 
 def trained_in(work: Path) -> float:
@@ -148,7 +163,7 @@ def measured(preset: str, folder: Path, console: Console) -> list[Row]:
         repository = build_definitions(settings).get_repository_def()
         refresh = Refresh(repository, open_instance(settings), settings)
         steps = refresh.all_steps()
-        stopwatch = Stopwatch(settings.work, screen)
+        stopwatch = Stopwatch(settings.work, settings.preset.workers > 0, screen)
         stopwatch.rows.append(Row("start", time.monotonic() - began))
         refresh.run(steps, stopwatch)
     stopwatch.rows.append(Row("looking for what is stale", _rest(began, stopwatch.rows)))
