@@ -85,7 +85,7 @@ def table_of(rows: Sequence[Row]) -> Table:
 
 def _names(preset: str, overrides: list[str], wanted: str | None) -> list[str]:
     loaded = load_preset(preset, [assigned(each) for each in overrides]).preset
-    names = [model.name for model in models_of(loaded)]
+    names = [model.name for model in models_of(loaded) if not model.beside]
     if wanted is None:
         return names
     return [name for name in names if name.startswith(tuple(wanted.split("|")))]

@@ -8,7 +8,9 @@ is the real code, an operation in a process of its own:
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import sys
 import tempfile
 import time
@@ -22,6 +24,8 @@ from benchmarks.scale_steps.watched import watched
 
 SHARD = 1000  # rows
 LOOKED_UP = 100_000  # values, half of them there
+SUBSET = 0.1  # of the captions
+CHECKED = 100  # shards whose share of it is counted
 PART = 100_000  # hashes that are computed at once
 
 
@@ -104,8 +108,44 @@ def dataset(rows: int) -> str:
         return f"{held_out:,} held out, digest {there.digest}, dataset.json {size / 1e6:.0f} MB"
 
 
+def caption_subset(rows: int) -> str:
+    """The highest rank of a caption subset of a tenth of the rows, and who is in it of a shard."""
+    from corgi_core.data.splits import ranks_of
+    from corgi_core.data.subsets import threshold_of
+
+    def keys() -> Iterator[NDArray[np.str_]]:
+        return (np.array(keys_of(shard, "key")) for shard in range(rows // SHARD))
+
+    count = math.ceil(SUBSET * rows)
+    highest = bytes.fromhex(threshold_of(keys, count, seed=0))
+    checked = itertools.islice(keys(), CHECKED)
+    share = np.mean([(ranks_of(some, seed=0) <= highest).mean() for some in checked])
+    return f"{count:,} in the subset, {share:.1%} of the first {CHECKED} shards"
+
+
+def epoch(rows: int) -> str:
+    """Every batch of an epoch in the order of training, with the settings' own window."""
+    from corgi_core.config import preset_named
+    from corgi_core.training.order import TrainingOrder
+
+    training = preset_named("paper").prior.training
+    shards, window = [SHARD] * (rows // SHARD), training.shuffle_window
+    order = TrainingOrder(shards, training.batch_size, training.seed, window)
+    total = squares = 0
+    for first in range(0, rows, training.batch_size):
+        end = min(rows, first + training.batch_size)
+        batch = order.rows_between(first, end).numpy().astype(np.uint64)
+        total += int(batch.sum())
+        squares += int((batch**2).sum())  # modulo 2⁶⁴
+    last = rows - 1
+    once = total == last * rows // 2
+    once &= (squares - last * rows * (2 * last + 1) // 6) % 2**64 == 0
+    return f"{'each row once' if once else 'NOT each row once'}, windows of {window:,}"
+
+
 OPERATIONS: dict[str, Callable[[int], str]] = {
     "append": append, "expectations": expectations, "dataset": dataset,
+    "caption_subset": caption_subset, "epoch": epoch,
 }  # fmt: skip
 
 

@@ -132,14 +132,20 @@ def _encoder_of(name: str, max_tokens: int, digest: str) -> TokenEncoder:
     return encoder
 
 
-def _on_gpu(encoder: TokenEncoder, device: torch.device) -> TokenEncoder:
-    """The encoder on a GPU; if that has bfloat16, with the weights of products in bfloat16.
+def products_in_bfloat16(encoder: nn.Module) -> nn.Module:
+    """The encoder itself, the weights of whose products are in bfloat16 now.
 
     That is what autocast makes of them for every product, in half the memory.
     """
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear):
+            module.to(torch.bfloat16)
+    return encoder
+
+
+def _on_gpu(encoder: TokenEncoder, device: torch.device) -> TokenEncoder:
+    """The encoder on a GPU; if that has bfloat16, with the weights of products in bfloat16."""
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        for module in encoder.modules():
-            if isinstance(module, nn.Linear):
-                module.to(torch.bfloat16)
+        products_in_bfloat16(encoder)
     check_model_fits(encoder, encoder.name, device)
     return encoder.to(device)

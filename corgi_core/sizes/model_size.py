@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from corgi_core.config import Preset, TrainingSettings
-from corgi_core.sizes.models import SizedModel, models_of
+from corgi_core.config import Preset
+from corgi_core.sizes.models import SizedModel, microbatch_of, models_of
 from corgi_core.sizes.step_cost import step_cost
 
 FLOAT32 = 4  # bytes
@@ -24,18 +24,21 @@ class ModelSize:
         samples: Of a step over all workers; one for a frozen encoder.
         microbatch: Samples that a worker computes at once.
         steps: Of the training; 0 for a frozen encoder.
-        trainings: How many of the model `corgi run` trains.
+        trainings: How many of the model `corgi run` trains, or trains beside it.
+        weights: Bytes of the parameters.
         flops: Floating-point operations of a step over all workers.
         activations: Bytes that a microbatch needs on a GPU, beside weights and their copies.
         workers: Ray Train's.
         gpus: That they have together.
         stage: The number of a cascade's stage; its stages learn one after the other.
+        beside: The model in whose training it computes, on the same GPUs; none for all others.
         remark: Why the numbers are not known, or what they leave out.
     """
 
     model: str
     parameters: int | None = None
     trained: int = 0
+    weights: int = 0
     samples: int = 1
     microbatch: int = 1
     steps: int = 0
@@ -45,12 +48,8 @@ class ModelSize:
     workers: int = 1
     gpus: float = 1
     stage: int | None = None
+    beside: str = ""
     remark: str = ""
-
-    @property
-    def weights(self) -> int:
-        """Bytes of the parameters in float32."""
-        return FLOAT32 * (self.parameters or 0)
 
     @property
     def state(self) -> int:
@@ -90,6 +89,7 @@ def _size_of(model: SizedModel, workers: int) -> ModelSize:
         model=model.name,
         parameters=cost.parameters,
         trained=cost.trained,
+        weights=cost.weights,
         samples=samples,
         microbatch=microbatch,
         steps=training.steps if training else 0,
@@ -98,10 +98,6 @@ def _size_of(model: SizedModel, workers: int) -> ModelSize:
         activations=cost.activations,
         workers=workers,
         stage=model.stage,
+        beside=model.beside,
         remark=model.remark,
     )
-
-
-def microbatch_of(training: TrainingSettings, workers: int) -> int:
-    """The samples that each of so many workers computes at once, one at least."""
-    return max(1, training.batch_size // (workers * training.accumulation))

@@ -23,6 +23,7 @@ from corgi_core.config import (
     clusters_of,
 )
 from corgi_core.errors import CorgiError
+from corgi_core.sizes.captions_like_coco import padded_tokens
 from corgi_core.sizes.published import pipeline_configs, text_encoder_config
 
 
@@ -38,6 +39,7 @@ class SizedModel:
         trainings: How many of it `corgi run` trains; 0 for what is made by name.
         decoder: The settings of a decoder.
         stage: The number of a cascade's stage, from 0.
+        beside: The model in whose training it computes.
         remark: Why it is not known, or what its numbers leave out.
     """
 
@@ -48,11 +50,14 @@ class SizedModel:
     trainings: int = 0
     decoder: DecoderSettings | None = None
     stage: int | None = None
+    beside: str = ""
     remark: str = ""
 
 
 def models_of(preset: Preset) -> list[SizedModel]:
     """The text encoder, CLIP encoders, prior and decoders of a preset.
+
+    Where the text encoder reads captions in the prior's training, it is there once more.
 
     Raises:
         CorgiError: settings that no model can be built from.
@@ -60,12 +65,18 @@ def models_of(preset: Preset) -> list[SizedModel]:
     text_width, text = _text_encoder(preset.encoders)
     widths, clips = _clip_encoders(preset)
     width = None if None in widths else sum(each or 0 for each in widths)
-    return [text, *clips, _prior(preset, text_width, width), *_decoders(preset, width)]
+    prior = _prior(preset, text_width, width)
+    return [text, *clips, prior, *_online(preset, prior), *_decoders(preset, width)]
 
 
 def widths_of(preset: Preset) -> tuple[int | None, list[int | None]]:
     """The width of the text encoder's tokens, and of each CLIP encoder's embeddings."""
     return _text_encoder(preset.encoders)[0], _clip_encoders(preset)[0]
+
+
+def microbatch_of(training: TrainingSettings, workers: int) -> int:
+    """The samples that each of so many workers computes at once, one at least."""
+    return max(1, training.batch_size // (workers * training.accumulation))
 
 
 def _text_encoder(settings: EncoderSettings) -> tuple[int | None, SizedModel]:
@@ -194,6 +205,34 @@ def _prior(preset: Preset, text_width: int | None, width: int | None) -> SizedMo
     return SizedModel(
         "prior", build, run, settings.training, trainings=len(preset.variants) * subsets,
         remark=f"with {gaussians:,} Gaussians, and captions of {tokens} tokens",
+    )  # fmt: skip
+
+
+def _online(preset: Preset, prior: SizedModel) -> Iterator[SizedModel]:
+    """The text encoder as it reads the captions of a prior's batch, if tokens are not stored."""
+    from corgi_core.encoders.caption_tokens import products_in_bfloat16
+    from corgi_core.encoders.tokens import CAPTIONS_AT_ONCE
+
+    training = prior.training
+    if preset.text_features == "cached" or training is None:
+        return
+    together = min(CAPTIONS_AT_ONCE, microbatch_of(training, max(1, preset.workers)))
+    tokens = min(padded_tokens(together), preset.encoders.text_tokens)
+    _, text = _text_encoder(replace(preset.encoders, text_tokens=tokens))
+    if text.build is None or text.run is None:
+        return
+    build, read = text.build, text.run
+
+    def run(network: Any, captions: int) -> Tensor:
+        sizes = (min(together, captions - i) for i in range(0, captions, together))
+        return torch.cat([read(network, size) for size in sizes])
+
+    yield SizedModel(
+        f"{prior.name}'s text encoder", lambda: products_in_bfloat16(build()), run,
+        replace(training, precision="bf16"), prior.trainings, beside=prior.name,
+        remark=f"reads captions in the {prior.name}'s training (text_features: online), padded to "
+        f"{tokens} tokens, as the longest of {together} like COCO's has; its products are in "
+        "bfloat16",
     )  # fmt: skip
 
 

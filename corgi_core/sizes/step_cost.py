@@ -38,6 +38,7 @@ class StepCost:
     Attributes:
         parameters: the network's.
         trained: how many of them learn.
+        weights: bytes of the parameters.
         flops: floating-point operations of the forward pass, and of the backward pass if anything
             learns; a multiplication and an addition are two.
         activations: most bytes alive at once beside parameters, buffers and gradients.
@@ -45,6 +46,7 @@ class StepCost:
 
     parameters: int
     trained: int
+    weights: int
     flops: int
     activations: int
 
@@ -77,6 +79,7 @@ def step_cost(
     return StepCost(
         parameters=sum(each.numel() for each in parameters),
         trained=sum(each.numel() for each in parameters if each.requires_grad),
+        weights=sum(each.nbytes for each in parameters),
         flops=counter.get_total_flops(),
         activations=memory.peak,
     )

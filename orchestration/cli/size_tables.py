@@ -60,6 +60,15 @@ def notes(sizes: Sequence[ModelSize], device_flops: float) -> Iterator[str]:
             f"The cascade's stages learn one after the other: {most} GiB of a GPU at most, "
             f"{_number(together)} days together."
         )
+    for size in sizes:
+        if size.beside and size.parameters is not None:
+            main = next(each for each in sizes if each.model == size.beside)
+            memory = main.memory + size.weights + max(0, size.activations - main.activations)
+            together = sum(time_needed(each, device_flops).days for each in (main, size))
+            yield (
+                f"The {main.model} and its text encoder together: {_gibibytes(memory)} GiB of a "
+                f"GPU, {_number(together)} days."
+            )
     workers, gpus = sizes[0].workers, sizes[0].gpus
     yield (
         f"Computed from torch's operators on tensors without data, for {workers} worker(s) on "
@@ -69,7 +78,7 @@ def notes(sizes: Sequence[ModelSize], device_flops: float) -> Iterator[str]:
     trained = [size for size in sizes if size.trainings and size.parameters is not None]
     if trained:
         days = sum(size.trainings * time_needed(size, device_flops).days for size in trained)
-        names = ", ".join(f"{size.trainings} × {size.model}" for size in trained)
+        names = ", ".join(f"{size.trainings} × {size.model}" for size in trained if size.trained)
         yield f"corgi run trains {names}: {_number(days)} days."
 
 

@@ -57,6 +57,8 @@ def test_the_table_says_whether_both_bounds_hold():
         ("append", "50,000 of 50,000 found"),
         ("expectations", "1 to compare"),
         ("dataset", "20,000 held out"),
+        ("caption_subset", "20,000 in the subset, 10.0% of"),
+        ("epoch", "each row once"),
     ],
 )
 def test_what_is_done_with_simulated_manifests_is_right(operation, found):

@@ -12,8 +12,8 @@ from corgi_core.config import Preset, clusters_of, load_preset, preset_named
 from corgi_core.config.loading import assigned
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.sizes import ModelSize, model_sizes
-from corgi_core.sizes.model_size import microbatch_of
-from corgi_core.sizes.models import models_of
+from corgi_core.sizes.captions_like_coco import padded_tokens
+from corgi_core.sizes.models import microbatch_of, models_of
 from corgi_core.sizes.step_cost import step_cost
 
 
@@ -47,6 +47,31 @@ def test_the_priors_size_is_that_of_a_prior_with_weights() -> None:
     assert found.memory == found.weights + found.state + found.activations
     assert sizes["text encoder minilm"].parameters == 22_713_216
     assert sizes["text encoder minilm"].state == 0
+
+
+def test_a_text_encoder_that_reads_in_the_priors_training_is_a_line_of_its_own() -> None:
+    preset = preset_of(
+        "emoji-small", "text_features=online", "decoders={gan: null, lafite: null, cascade: null}"
+    )
+    online = sizes_of(preset)
+    cached = {model.name for model in models_of(replace(preset, text_features="cached"))}
+    (title,) = online.keys() - cached
+    found, prior = online[title], online["prior"]
+    assert (title, found.beside) == ("prior's text encoder", "prior")
+    assert (found.samples, found.steps, found.trainings) == (
+        prior.samples, prior.steps, prior.trainings,
+    )  # fmt: skip
+    alone = online["text encoder minilm"]
+    assert (found.parameters, found.trained, found.state) == (alone.parameters, 0, 0)
+    # products in bfloat16; embeddings of 30,522 words and norms stay in float32
+    assert 0.5 * alone.weights < found.weights < alone.weights
+    # captions of 14 to 30 tokens, where the encoder's own line has 24
+    assert found.flops == pytest.approx(alone.flops * found.samples, rel=0.5)
+    assert "text_features: online" in found.remark
+
+
+def test_longer_batches_have_longer_captions() -> None:
+    assert [padded_tokens(count) for count in (1, 8, 64, 256, 4096)] == [14, 21, 26, 30, 30]
 
 
 def test_what_is_not_known_is_said() -> None:
