@@ -82,7 +82,8 @@ class Stopwatch:
         row.of_it_training = trained_in(self.work) - trained_before
         row.work = sampler.work + (row.of_it_training if self.on_ray else 0.0)
         self.rows.append(row)
-        self.console.print(f"{title}: {row.seconds:.1f} s", markup=False)
+        line = f"{title}: {row.seconds:.1f} s, {row.work:.1f} of them work"
+        self.console.print(line, markup=False)
 
 
 class Sampler:
