@@ -50,7 +50,7 @@ def test_the_priors_size_is_that_of_a_prior_with_weights() -> None:
 
 
 def test_a_text_encoder_that_reads_in_the_priors_training_is_a_line_of_its_own() -> None:
-    preset = preset_of("emoji-small", "text_features=online")
+    preset = preset_of("emoji-small", "text_features=online", "prior.training.batch_size=8")
     models = {model.name: model for model in models_of(preset)}
     cached = {model.name for model in models_of(replace(preset, text_features="cached"))}
     assert models.keys() - cached == {"prior's text encoder"}
