@@ -134,7 +134,7 @@ def _at_work(pool: Any) -> bool:
 def trained_in(work: Path) -> float:
     """Seconds from the first step's beginning to the last entry, of all trainings below `work`."""
     logs = [read_metrics(path) for path in work.rglob("metrics.jsonl")]
-    return sum(log[-1]["time"] - log[0]["time"] + log[0]["seconds"] for log in logs if log)
+    return float(sum(x[-1]["time"] - x[0]["time"] + x[0]["seconds"] for x in logs if x))
 
 
 def main(
