@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 import psutil
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from corgi_core.config import InferencePrecision
@@ -137,7 +138,7 @@ _products = _Products()
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Inside, torch computes each operator in the thread that calls it.
+    """Inside, torch and NumPy compute each operator in the thread that calls it.
 
     Operators that are shared among threads round differently with another number of them. Batches
     are shared instead, so that the arrays depend on no number of threads or workers.
@@ -145,7 +146,8 @@ def one_thread_each() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(threads)
 

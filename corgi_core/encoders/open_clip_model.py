@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import open_clip
@@ -32,6 +33,7 @@ from corgi_core.io.model_folder import digest_of_tensors
 
 CONFIG, WEIGHTS, TOWER = "open_clip_config.json", "model.safetensors", "config.json"
 _TEXT_BATCH = 256
+_CONVERSION = Lock()  # threads share a model, whose tower is converted once
 # what open_clip raises where a folder's parts are damaged or do not belong together
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
 
@@ -127,7 +129,9 @@ class OpenClipModel(nn.Module):
         if isinstance(self.model, open_clip.CoCa):  # its tower's outputs are not the features
             features: Tensor = self.model.encode_image(pixels)
         elif dtype == torch.bfloat16:
-            features = image_features(self._bfloat16_tower, pixels.to(dtype))
+            with _CONVERSION:
+                tower = self._bfloat16_tower
+            features = image_features(tower, pixels.to(dtype))
         else:
             features = image_features(self.model.visual, pixels)
         return F.normalize(features.float(), dim=-1)

@@ -11,6 +11,9 @@ from typing import Any
 
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
+from torch.nn import functional as F
+
+from corgi_core.encoders.linear import linear
 
 
 def image_features(visual: Any, pixels: Tensor) -> Tensor:
@@ -25,8 +28,8 @@ def image_features(visual: Any, pixels: Tensor) -> Tensor:
     *blocks, last = visual.transformer.resblocks
     tokens = visual._embeds(pixels)
     for block in blocks:
-        tokens = block(tokens)
-    features = visual.ln_post(_class_token(last, tokens)) @ visual.proj
+        tokens = _block(block, tokens, tokens.shape[1])
+    features = visual.ln_post(_block(last, tokens, 1)[:, 0]) @ visual.proj
     return features
 
 
@@ -38,14 +41,25 @@ def _reads_class_token_alone(visual: Any) -> bool:
         and visual.proj is not None
         and not visual.output_tokens
         and visual.transformer.batch_first
-        and type(visual.transformer.resblocks[-1]) is ResidualAttentionBlock
+        and all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks)
     )
 
 
-def _class_token(block: Any, tokens: Tensor) -> Tensor:
-    """The first of the tokens [n, t, w] that the block gives: [n, w]."""
+def _block(block: Any, tokens: Tensor, count: int) -> Tensor:
+    """The first `count` of the tokens [n, t, w] that the block gives: [n, count, w]."""
     normalised = block.ln_1(tokens)
-    attended = block.attention(normalised[:, :1], normalised, normalised)
-    token: Tensor = tokens[:, :1] + block.ls_1(attended)
-    token = token + block.ls_2(block.mlp(block.ln_2(token)))
-    return token[:, 0]
+    attended = _attention(block.attn, normalised[:, :count], normalised)
+    result = tokens[:, :count] + block.ls_1(attended)
+    widen, activation, narrow = block.mlp
+    hidden = activation(linear(block.ln_2(result), widen.weight, widen.bias))
+    return result + block.ls_2(linear(hidden, narrow.weight, narrow.bias))
+
+
+def _attention(attn: Any, queries: Tensor, tokens: Tensor) -> Tensor:
+    """What the queries [n, q, w] read from the tokens [n, t, w]: [n, q, w]."""
+    width = attn.embed_dim
+    q = linear(queries, attn.in_proj_weight[:width], attn.in_proj_bias[:width])
+    k, v = linear(tokens, attn.in_proj_weight[width:], attn.in_proj_bias[width:]).chunk(2, dim=-1)
+    q, k, v = (x.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return linear(mixed, attn.out_proj.weight, attn.out_proj.bias)

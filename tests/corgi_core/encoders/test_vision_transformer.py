@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from typing import Any
+from unittest.mock import patch
 
 import open_clip
 import pytest
@@ -11,6 +14,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from corgi_core.devices import one_thread_each
+from corgi_core.encoders import linear, open_clip_model
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.open_clip_model import OpenClipModel
 from corgi_core.encoders.vision_transformer import image_features
@@ -52,6 +57,31 @@ def test_features_are_those_of_open_clip(name: str) -> None:
     expected = model.encode_image(images)
     assert expected.std() > 0.01
     torch.testing.assert_close(image_features(model.visual, images), expected)
+
+
+@pytest.mark.parametrize("by_numpy", [False, True])
+@pytest.mark.parametrize("name", TOWERS)
+def test_features_are_equal_by_either_library_of_products(
+    name: str, by_numpy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With any processor's choice; the products of a thread that shares none of its operators."""
+    monkeypatch.setattr(linear, "_numpy_is_faster", lambda: by_numpy)
+    model, images = model_with(TOWERS[name]), pixels(3)
+    with torch.no_grad(), one_thread_each():
+        expected, found = model.encode_image(images), image_features(model.visual, images)
+    torch.testing.assert_close(found, expected)
+    assert torch.cosine_similarity(found, expected).min() > 0.999999
+
+
+def test_threads_that_begin_together_share_one_converted_tower() -> None:
+    encoder, images = encoder_of(VIT), torch.rand(1, 3, 64, 64)
+    with (
+        ThreadPoolExecutor(8) as pool,
+        patch.object(open_clip_model, "deepcopy", side_effect=deepcopy) as copied,
+    ):
+        encoded = [pool.submit(encoder.encode_images, images, torch.bfloat16) for _ in range(8)]
+        assert len({tuple(each.result()[0].tolist()) for each in encoded}) == 1
+    assert copied.call_count == 1
 
 
 def test_gradients_are_those_of_open_clip() -> None:
