@@ -64,11 +64,12 @@ def test_the_verdict_compares_the_best_of_both_sides() -> None:
         row("corgi", "fp32", 10), row("corgi", "bf16", 26), row("open_clip", "fp32", 5),
         row("open_clip", "bf16", 13), row("clip-retrieval", "fp32", 8),
     ]  # fmt: skip
-    any_precision, float32 = verdict(rows).splitlines()
+    any_precision, float32, default = verdict(rows).splitlines()
     assert "2.00 times" in any_precision
     assert "(goal 1.3: reached)" in any_precision
     assert "1.25 times" in float32
     assert "not reached" in float32
+    assert "0.77 times" in default
 
 
 def test_photographs_are_files_as_cameras_write_them() -> None:
