@@ -49,10 +49,11 @@ def _block(block: Any, tokens: Tensor, count: int) -> Tensor:
     """The first `count` of the tokens [n, t, w] that the block gives: [n, count, w]."""
     normalised = block.ln_1(tokens)
     attended = _attention(block.attn, normalised[:, :count], normalised)
-    result = tokens[:, :count] + block.ls_1(attended)
+    result: Tensor = tokens[:, :count] + block.ls_1(attended)
     widen, activation, narrow = block.mlp
     hidden = activation(linear(block.ln_2(result), widen.weight, widen.bias))
-    return result + block.ls_2(linear(hidden, narrow.weight, narrow.bias))
+    result = result + block.ls_2(linear(hidden, narrow.weight, narrow.bias))
+    return result
 
 
 def _attention(attn: Any, queries: Tensor, tokens: Tensor) -> Tensor:
