@@ -163,7 +163,9 @@ def _case(folder: Path, architecture: str, images: int, quick: bool) -> Case:
     path.mkdir()
     description = open_clip.get_model_config(architecture)
     OpenClipModel(architecture, model, description, open_clip.get_tokenizer("ViT-B-32")).save(path)
-    return Case(str(folder / "images"), str(path), architecture, config and str(config))
+    return Case(
+        str(folder / "images"), str(path), architecture, None if config is None else str(config)
+    )
 
 
 @contextmanager

@@ -61,6 +61,6 @@ def _attention(attn: Any, queries: Tensor, tokens: Tensor) -> Tensor:
     width = attn.embed_dim
     q = linear(queries, attn.in_proj_weight[:width], attn.in_proj_bias[:width])
     k, v = linear(tokens, attn.in_proj_weight[width:], attn.in_proj_bias[width:]).chunk(2, dim=-1)
-    q, k, v = (x.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (x.reshape(*x.shape[:2], attn.num_heads, -1).transpose(1, 2) for x in (q, k, v))
     mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     return linear(mixed, attn.out_proj.weight, attn.out_proj.bias)
