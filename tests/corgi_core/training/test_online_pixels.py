@@ -33,7 +33,9 @@ TRAINING = replace(TINY_CASCADE.training, steps=4, batch_size=BATCH, evaluate_ev
 def stored(tmp_path_factory: pytest.TempPathFactory) -> CascadeTask:
     """A cascade's first stage, of 8 pixels; what is stored has 16."""
     task = a_task(tmp_path_factory.mktemp("shapes"))
-    return CascadeTask(TINY_CASCADE, task.pixels, task.embeddings, task.train_keys, task.test_keys)
+    return CascadeTask(
+        TINY_CASCADE, task.pixels, task.embeddings, task.train_keys, task.validation_keys
+    )
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_a_damaged_image_ends_the_training_with_its_name(
         tar.write(b"damaged")
     damaged = replace(
         online, pixels=index, dataset=images, embeddings=task.embeddings,
-        train_keys=task.train_keys, test_keys=task.test_keys,
+        train_keys=task.train_keys, validation_keys=task.validation_keys,
     )  # fmt: skip
     with pytest.raises(CorgiError, match=r"image '05' of shard 00000.*damaged"):
         train(damaged, TRAINING, tmp_path / "run")
