@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers import forked
+
 ROOT = Path(__file__).parents[3]
 HERE = str(Path(__file__).parents[3])
 PRESET = "emoji-small"
@@ -49,11 +51,15 @@ class Project:
             shutil.copy(ROOT / read, folder / read)
         subprocess.run(["git", "init", "-q", "."], cwd=folder, check=True)
 
-    def run(self, *command: str) -> str:
+    @property
+    def environment(self) -> dict[str, str]:
         mine = {"CORGI_PRESET": PRESET, "CORGI_HOME": str(self.folder / ".corgi")}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, **mine}
+
+    def dvc(self, *words: str) -> str:
         done = subprocess.run(
-            command, cwd=self.folder, env={**os.environ, "PATH": path, **mine},
+            [sys.executable, "-m", "dvc", *words], cwd=self.folder, env=self.environment,
             capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -61,18 +67,19 @@ class Project:
 
     def repro(self) -> list[str]:
         """The stages that `dvc repro` ran."""
-        lines = self.run(sys.executable, "-m", "dvc", "repro").splitlines()
+        lines = self.dvc("repro").splitlines()
         return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
     def status(self) -> dict[str, object]:
         """The stages that are stale."""
-        return json.loads(self.run(sys.executable, "-m", "dvc", "status", "--json"))
+        return json.loads(self.dvc("status", "--json"))
 
     def refresh(self) -> tuple[list[str], str]:
         """The assets that were materialised, and the raw data's version in Dagster."""
         # Only the code under test is imported, not the copy that DVC watches.
-        lines = self.run(sys.executable, "-W", "ignore", "-P", "-c", REFRESH).splitlines()
-        done, version = json.loads(lines[-1])
+        ended = forked.run(REFRESH, [], self.environment, self.folder)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        done, version = json.loads(ended.stdout.splitlines()[-1])
         return done, version
 
     @property
