@@ -19,9 +19,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import forked
+
 PRESET = "emoji-small"
 ROOT = Path(__file__).resolve().parents[2]
-CORGI = [sys.executable, "-c", "from orchestration.cli.app import app; app()"]
+CORGI = [sys.executable, "-c", forked.CORGI]
 # Nothing listens there: whatever goes through it fails.
 PROXIES = dict.fromkeys(("http_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
 PATIENCE = 600  # seconds
@@ -55,6 +57,13 @@ class Workspace:
     def corgi(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A `corgi` to its end, beside a proxy that it must not use."""
         return self.run([*CORGI, *words], **PROXIES)
+
+    def quick(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """The same where the libraries are loaded already."""
+        return self.fork(forked.CORGI, *words, **PROXIES)
+
+    def fork(self, program: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return forked.run(program, words, self.environment | variables, self.folder)
 
     def run(self, command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

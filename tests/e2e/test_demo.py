@@ -19,6 +19,7 @@ from corgi_core.data.dataset import Dataset
 from corgi_core.decoders.registry import load_decoder
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.prior.model import PriorModel
+from tests.helpers import forked
 from tests.helpers.picture_metrics import frechet, share_inside
 from tests.helpers.whole import manifest_of
 
@@ -145,7 +146,7 @@ def test_a_prior_that_reads_captions_beats_the_text_embedding(workspace):
 
 def test_running_again_does_nothing(workspace):
     before = {path: path.stat().st_mtime_ns for path in (workspace.state / "storage").rglob("*")}
-    again = workspace.corgi("demo")
+    again = workspace.quick("demo")
     assert again.returncode == 0, again.stderr
     assert "0 steps done" in again.stdout
     assert "corgi generate --preset emoji-small" in again.stdout  # what to do next
@@ -212,10 +213,8 @@ def test_the_registry_names_champions(store):
 
 def test_generate_decodes_with_the_champions(workspace):
     outputs = []
-    for name in ("a.png", "b.png"):
-        done = workspace.corgi(
-            "generate", "a red apple, noto style", "-n", "4", "--out", name, "--seed", "5"
-        )
+    for name, corgi in (("a.png", workspace.corgi), ("b.png", workspace.quick)):
+        done = corgi("generate", "a red apple, noto style", "-n", "4", "--out", name, "--seed", "5")
         assert done.returncode == 0, done.stdout + done.stderr
         outputs.append(Image.open(workspace.folder / name))
     first, second = (np.asarray(picture.convert("RGB")) for picture in outputs)
@@ -231,7 +230,7 @@ def test_generate_shows_the_training_images_nearest_to_an_image_on_its_way(works
     images = Dataset.load(workspace.folder / "data" / "emoji-small" / "images")
     _, image = next(images.images(images.shards[0]))
     (workspace.folder / "mine.png").write_bytes(image)
-    done = workspace.corgi(
+    done = workspace.quick(
         "generate", "-i", "mine.png", "a red apple", "an apple", "--nearest", "2", "--out", "c.gif"
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -255,7 +254,7 @@ def test_generate_shows_the_training_images_nearest_to_an_image_on_its_way(works
     ],
 )
 def test_bad_requests_end_with_one_sentence_and_code_2(workspace, words, message):
-    done = workspace.corgi(*words)
+    done = workspace.quick(*words)
     assert done.returncode == 2
     assert message in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
@@ -267,20 +266,17 @@ def test_a_variant_that_somebody_trained_joins_the_evaluation(workspace):
     """Last, as it adds to the workspace: a learned bank, its prior, and what becomes stale."""
     variant = "shifted-k1024-learned"
     for asset, partition in (("gaussian_bank", variant), ("prior", f"100%|{variant}")):
-        done = workspace.run(
-            [
-                sys.executable, "-m", "dagster", "asset", "materialize", "-m",
-                "orchestration.definitions", "--select", asset, "--partition", partition,
-            ],
-            CORGI_WORKERS="0",
+        done = workspace.fork(
+            forked.module("dagster"), "asset", "materialize", "-m", "orchestration.definitions",
+            "--select", asset, "--partition", partition, CORGI_WORKERS="0",
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-    again = workspace.corgi("demo")
+    again = workspace.quick("demo")
     assert again.returncode == 0, again.stderr
     assert "2 steps done" in again.stdout  # the evaluation and the registry
     metrics = json.loads((workspace.state / "reports" / "metrics.json").read_text())
     assert set(metrics["priors"]) == {*PRESET.variants, variant}
     assert set(metrics["priors"][variant]) == {"100%"}
-    table = workspace.corgi("results").stdout
+    table = workspace.quick("results").stdout
     assert next(line for line in table.splitlines() if variant in line).count("–") == 2
-    assert "0 steps done" in workspace.corgi("demo").stdout
+    assert "0 steps done" in workspace.quick("demo").stdout
