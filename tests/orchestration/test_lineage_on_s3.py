@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +32,7 @@ PRIOR = "prior/100%/shifted-k1"
 PATIENCE = 500  # seconds
 
 
-def start(home: Path, **variables: str) -> subprocess.Popen[str]:
+def start(home: Path, **variables: str) -> forked.Program:
     """`corgi run` in a workspace under `home`, its output in a file there."""
     home.mkdir(exist_ok=True)
     (home / "small.yaml").write_text(PRESET, encoding="utf-8")
@@ -42,11 +40,7 @@ def start(home: Path, **variables: str) -> subprocess.Popen[str]:
         "CORGI_HOME": str(home / ".corgi"), "CORGI_DATA": str(home / "data"),
         "CORGI_WORKERS": "0", "CORGI_CONFIG": str(home / "small.yaml"), **variables,
     }  # fmt: skip
-    with (home / "log").open("a") as log:
-        return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", forked.CORGI, "run"],
-            env=environment, cwd=home, stdout=log, stderr=log, text=True,
-        )  # fmt: skip
+    return forked.start(forked.CORGI, ["run"], environment, home, home / "log")
 
 
 def digests(data: Path | UPath, storage: Path | UPath) -> dict[str, object]:
@@ -70,12 +64,12 @@ def test_killed_in_a_write_and_run_again_it_ends_as_a_local_run(
     root = s3.path("lineage")
     urls = {"CORGI_DATA": str(root / "data"), "CORGI_STORAGE": str(root / "storage")}
     local = start(tmp_path / "local")
-    running: list[subprocess.Popen[str]] = []
+    running: list[forked.Program] = []
 
     def kill_at_the_configuration(line: str) -> None:
         """Just before the prior's second file is written; its weights are there."""
         if line.startswith("PUT") and "/prior/" in line and line.endswith("/config.json"):
-            running[-1].send_signal(signal.SIGKILL)
+            running[-1].kill()
 
     with door_to(s3) as door:
         door.refused = kill_at_the_configuration
