@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from benchmarks.decoder_systems.system import Case
 from benchmarks.decoders import write_pictures
 from corgi_core.config import StageSettings
 from corgi_core.decoders.cascade.unet import Stage
+from tests.helpers import forked
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -41,8 +43,8 @@ def test_command_measures_two_kinds_and_both_peers(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    command = [sys.executable, "-m", "benchmarks.decoders", "--kinds", "nothing"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    program = forked.module("benchmarks.decoders")
+    done = forked.run(program, ["--kinds", "nothing"], os.environ, REPOSITORY)
     assert done.returncode == 1
     assert done.stderr.startswith("the preset emoji has no decoder 'nothing'")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from benchmarks.prior_systems.corgi import Corgi
 from benchmarks.prior_systems.parent import REPOSITORY, children, in_turn
 from benchmarks.prior_systems.system import Captions, Case
 from corgi_core.prior.model import PriorModel
+from tests.helpers import forked
 
 TINY = Case(
     "training", dim=96, batch=3, text_tokens=20, text_width=64, width=64, layers=3, heads=4,
@@ -60,8 +62,8 @@ def test_command_measures_two_systems_and_writes_their_rows(tmp_path: Path) -> N
     ],
 )
 def test_bad_options_are_refused_before_anything_starts(option: str, value: str, says: str) -> None:
-    command = [sys.executable, "-m", "benchmarks.prior", option, value]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    program = forked.module("benchmarks.prior")
+    done = forked.run(program, [option, value], os.environ, REPOSITORY)
     assert done.returncode == 1
     assert done.stderr.startswith(says)
 
