@@ -9,7 +9,7 @@ import dagster as dg
 from assets.embeddings import CLIP
 from assets.metadata import OWNERS, evaluation_metadata, link, materialized
 from assets.versions import PRESETS_DECODER, decided_by
-from corgi_core.data.revisions import EVALUATION_JOBS
+from corgi_core.data.revisions import EVALUATION_JOBS, STRATA_JOBS
 from corgi_core.io.files import digest_of, digest_of_file
 from orchestration.partitions import prior_of
 from orchestration.resources.artifacts import (
@@ -46,7 +46,7 @@ DECODING = {"decoder": dg.AssetIn(partition_mapping=PRESETS_DECODER)}
     pool=DEVICE,
     ins=PRIORS_THERE | DECODING,
     deps=[CLIP],
-    metadata=decided_by("evaluation", revision=(7, *EVALUATION_JOBS)),
+    metadata=decided_by("evaluation", revision=(7, *EVALUATION_JOBS, *STRATA_JOBS)),
 )
 def evaluation(
     context: dg.AssetExecutionContext,

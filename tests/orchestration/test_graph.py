@@ -11,9 +11,11 @@ from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.pixels import Pixels
 from corgi_core.encoders.embed import ImageEmbedding, TextEmbedding
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.perceptual import PerceptualHashes
 from corgi_core.evaluation.picture_features import PictureFeatures
 from corgi_core.evaluation.prior_scores import PredictionScores
 from corgi_core.evaluation.sampling import SampledEmbeddings
+from corgi_core.evaluation.strata import TrainingNeighbours
 from orchestration.automation.refresh import Refresh, Step
 from orchestration.definitions import build_definitions
 from orchestration.resources.workspace import Workspace
@@ -137,12 +139,13 @@ def test_every_asset_and_check_says_what_it_is(environment: dict[str, str]) -> N
 def test_an_array_jobs_revision_is_its_assets(definitions: dg.Definitions) -> None:
     """So that raising it runs the step, and the step computes every shard again."""
     graph = definitions.resolve_asset_graph()
+    scores: list[type[ArrayJob]] = [SampledEmbeddings, PredictionScores, PictureFeatures]
     jobs: dict[str, list[type[ArrayJob]]] = {
         "pixels": [Pixels],
         "image_embeddings": [ImageEmbedding],
         "text_embeddings": [TextEmbedding],
-        "evaluation": [SampledEmbeddings, PredictionScores, PictureFeatures],
-        "decoder_comparison": [SampledEmbeddings, PredictionScores, PictureFeatures],
+        "evaluation": [*scores, PerceptualHashes, TrainingNeighbours],
+        "decoder_comparison": scores,
     }
     for name, classes in jobs.items():
         code_version = graph.get(dg.AssetKey(name)).code_version or ""
