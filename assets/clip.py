@@ -33,7 +33,7 @@ def clip_encoder(
 ) -> dg.MaterializeResult[ClipEnsemble]:
     """An ensemble of open_clip encoders; with the preset's ("trained",), one trained here.
 
-    The recalls are text → image over the held-out images.
+    The recalls are text → image over the validation images.
     """
     from corgi_core.encoders import clip, train_clip
 

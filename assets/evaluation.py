@@ -112,7 +112,7 @@ def evaluated(
         context: The asset's.
         prior: All priors that are there, by partition key.
         decoder: Decodes what they sample; None where there are no pictures.
-        material: The held-out images and captions.
+        material: The test and validation images and captions.
         inputs: All inputs but the priors, whose data versions are recorded.
         workspace: Whose preset's evaluation this is.
         mlflow: Where the run is tracked.

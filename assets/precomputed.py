@@ -62,7 +62,7 @@ def clip_encoder(
     """The text towers of the encoders that the embeddings name, or else ones that are fitted.
 
     They are fitted to the image embeddings on the training captions, without image towers; the
-    recalls are text → image over the held-out images.
+    recalls are text → image over the validation images.
     """
     from corgi_core.encoders import own_text_towers, train_text_tower
 

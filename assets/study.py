@@ -43,7 +43,7 @@ def prior_study(
     compute: Compute,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[StudyReport]:
-    """Every arm of one seed, trained and measured on held-out captions: one arm a CPU at a time.
+    """Every arm of one seed, trained and measured on validation captions: one arm a CPU at a time.
 
     Finished arms are read from their files, so an interrupted study continues.
     """

@@ -352,7 +352,7 @@ class StudySettings:
     steps: tuple[Count, ...] = (1, 2, 4, 8, 16, 64)
     main_steps: tuple[Count, ...] = (1, 4, 64)  # those of `steps` at which most arms are sampled
     guided_steps: Count = 16
-    held_out: Count = 1000  # held-out images to measure on, at most, by their first captions
+    held_out: Count = 1000  # validation images to measure on, at most, by their first captions
     spread_captions: Count = 128  # of them, for the samples' spread per caption …
     spread_samples: Count = 8  # … from this many samples of each
 
@@ -362,7 +362,7 @@ class ComparisonSettings:
     """The comparison of the decoders: how the images of each are sampled and measured."""
 
     seeds: tuple[Whole, ...] = (0, 1, 2)  # of the sampling; models are trained once
-    images: Count = 256  # held-out images decoded, at most
+    images: Count = 256  # test images decoded, at most
     variants: tuple[Variant, ...] = VARIANTS[:2]  # of the priors that feed the decoders
     grid_rows: Count = 12
 

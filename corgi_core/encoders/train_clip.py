@@ -154,7 +154,7 @@ class ClipTask(Task[DualEncoder]):
 
     @torch.no_grad()
     def evaluate(self, model: DualEncoder, workers: Meeting = ALONE) -> dict[str, float]:
-        """Held-out retrieval: caption i belongs to image i, of at most 4,096 held-out images."""
+        """Retrieval where caption i belongs to image i, of at most 4,096 validation images."""
         captions = ChosenRows(self._texts, SplitKeys(self.images, VALIDATION), first_only=True)
         rows, device = captions.spaced(HELD_OUT_IMAGES), model.logit_scale.device
         image, text = [], []

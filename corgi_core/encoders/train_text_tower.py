@@ -128,7 +128,7 @@ class TextTowerTask(Task[TextHeads]):
 
     @torch.no_grad()
     def evaluate(self, model: TextHeads, workers: Meeting = ALONE) -> dict[str, float]:
-        """Held-out retrieval: caption i belongs to image i, of at most 4,096 held-out images."""
+        """Retrieval where caption i belongs to image i, of at most 4,096 validation images."""
         captions = ChosenRows(self._texts, SplitKeys(self.images, VALIDATION), first_only=True)
         pairs = self._pairs(captions, captions.spaced(HELD_OUT_IMAGES))
         pooled, image = (part.to(model.logit_scale.device) for part in pairs)

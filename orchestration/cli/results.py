@@ -123,7 +123,7 @@ def _show_zero_shot(path: Path, console: Console) -> None:
     _print(
         console,
         f"Zero-shot on {about['dataset']}, without {about['overlapping']} of {about['images']} "
-        "held-out images that are in the training data:",
+        "test images that are in the training data:",
     )
     print_priors(metrics, console)
     print_pictures(metrics, console)
@@ -165,7 +165,7 @@ def print_pictures(metrics: dict[str, Any], console: Console) -> None:
     rows = [
         [source, subset, *(f"{scores[n]:.4f}" for n in names)] for source, subset, scores in scored
     ]
-    title = f"Pictures of {scored[0][2]['count']} held-out images"
+    title = f"Pictures of {scored[0][2]['count']} test images"
     print_table(console, title, heads, rows, names=2)
 
 

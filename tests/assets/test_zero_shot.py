@@ -95,7 +95,7 @@ def corgi(home: Path) -> Corgi:
 def state(home: Path, corgi: Corgi) -> Path:
     done = corgi("run")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Zero-shot on others, without 2 of 11 held-out images" in done.stdout
+    assert "Zero-shot on others, without 2 of 11 test images" in done.stdout
     return home / ".corgi" / "emoji-small.mine"
 
 
@@ -162,7 +162,7 @@ def test_new_evaluated_data_are_evaluated_and_nothing_is_trained(home: Path, cor
     assert "zero_shot_evaluation" in done.stdout
     for trained in ("decoder pca", "prior 100% baseline", "clip_encoder"):
         assert f"{trained}: unchanged" in done.stdout
-    assert "without 2 of 12 held-out images" in done.stdout
+    assert "without 2 of 12 test images" in done.stdout
 
 
 def test_a_dataset_that_is_not_there_or_is_the_training_data_is_refused(corgi: Corgi) -> None:

@@ -113,7 +113,7 @@ def test_results_shows_the_last_evaluation_again(tmp_path: Path) -> None:
     (reports / "metrics.json").write_text(json.dumps(metrics))
     done = corgi(tmp_path, "results")
     assert done.returncode == 0, done.stderr
-    for printed in ("0.8125", "0.2500", "1.5000", "24 held-out images", "10% of the captions"):
+    for printed in ("0.8125", "0.2500", "1.5000", "24 test images", "10% of the captions"):
         assert printed in done.stdout
 
 
