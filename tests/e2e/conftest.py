@@ -59,7 +59,7 @@ class Workspace:
         return self.run([*CORGI, *words], **PROXIES)
 
     def quick(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """The same where the libraries are loaded already."""
+        """The same where the libraries are loaded already, without the restart beside a proxy."""
         return self.fork(forked.CORGI, *words, **PROXIES)
 
     def fork(self, program: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:

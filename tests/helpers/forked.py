@@ -1,9 +1,11 @@
 """Programs in processes of their own that begin with the large libraries loaded.
 
 To load torch, Dagster and MLflow takes longer than most of what the tests then run. One server
-loads them once, and no module of Corgi's that a command loads; each program is a fork of it, with
-an environment, a folder, an output, signals and an end of its own. That a program loads what it
-needs by itself is proved by those that `subprocess` starts, most of all in tests/e2e.
+loads them once, and of Corgi only `orchestration.environment`, `corgi_core.torchvision_on_cpu` and
+their packages; each program is a fork of it, with an environment, a folder, an output and an end of
+its own. What a library reads at import comes from the server's environment: such variables are
+tested by `subprocess`. So are interrupts: a fork that one ends exits with 1. That a program loads
+what it needs by itself is proved by those that `subprocess` starts, most of all in tests/e2e.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ LIBRARIES = (
     "great_expectations.expectations", "dagster", "mlflow", "alembic.command", "s3fs",
     "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store",
 )  # fmt: skip
+ENVIRONMENT = dict(os.environ)  # the server's, whichever test starts it
 CORGI = "from orchestration.cli.app import app; app()"
 
 
@@ -81,7 +84,7 @@ def start(
     Args:
         code: The program.
         words: Its arguments.
-        environment: All its variables.
+        environment: All its variables; those that `restart_if_incomplete` would add are added.
         folder: Where it runs.
         outputs: The file that standard output is appended to, and standard error's; one for both.
         stdin: The file that standard input is read from, such as a named pipe.
@@ -112,7 +115,8 @@ def run(
 def _server() -> subprocess.Popen[str]:
     server = subprocess.Popen(
         [sys.executable, "-m", __name__],
-        cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parents[2], env=ENVIRONMENT,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     atexit.register(server.communicate)
     return server
@@ -124,21 +128,28 @@ def _ask(**request: Any) -> Any:
     assert server.stdout
     server.stdin.write(json.dumps(request) + "\n")
     server.stdin.flush()
-    return json.loads(server.stdout.readline())
+    line = server.stdout.readline()
+    assert line, "the server of forks has ended"
+    return json.loads(line)
 
 
 def _serve() -> dict[str, Any] | None:
     """Answer requests, one a line; a fork returns the program to run."""
+    ended: dict[int, int] = {}  # exit codes by pid
     for line in sys.stdin:
         request = json.loads(line)
         answer: int | None
         if "poll" in request:
-            pid, status = os.waitpid(request["poll"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
+            if (asked := request["poll"]) not in ended:
+                pid, status = os.waitpid(asked, os.WNOHANG)
+                if pid:
+                    ended[pid] = os.waitstatus_to_exitcode(status)
+            answer = ended.get(asked)
         else:
             answer = os.fork()
             if answer == 0:
                 return request
+            ended.pop(answer, None)  # of an earlier program with this pid
         sys.stdout.write(f"{json.dumps(answer)}\n")
         sys.stdout.flush()
     return None
@@ -150,7 +161,7 @@ def _become(request: Mapping[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["variables"])
     more = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:1] = ["", *(path for path in more if path and path not in sys.path)]
+    sys.path[:0] = ["", *(path for path in more if path and path not in sys.path)]
     sys.argv = ["-c", *request["words"]]
     for number, file in enumerate(map(Path, request["files"])):
         with file.open("ab" if number else "rb") as opened:
