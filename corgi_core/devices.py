@@ -8,6 +8,7 @@ made on the CPU, so that it is the same on every device.
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -97,9 +98,30 @@ def tower_dtype(device: torch.device, precision: str) -> torch.dtype:
     bfloat16 on a CPU where "bf16" is asked for: a converted tower is twice as fast with AVX512_BF16
     or AMX, while casts at every product, as autocast makes them, cost what they save. "auto" stays
     float32 there: bfloat16 turns an embedding by a hundred times as much as its storage in float16.
+    A CPU without such instructions is slower in bfloat16: a warning says so.
     """
-    half = device.type == "cpu" and precision == "bf16"
-    return torch.bfloat16 if half else torch.float32
+    if device.type != "cpu" or precision != "bf16":
+        return torch.float32
+    if not has_bf16_products("cpu"):
+        warnings.warn(
+            "this CPU has no instructions for bfloat16, and CLIP's image towers are slower in it: "
+            "set inference_precision to auto or fp32",
+            stacklevel=2,
+        )
+    return torch.bfloat16
+
+
+def has_bf16_products(kind: str) -> bool:
+    """Whether a kind of device has instructions for products of bfloat16.
+
+    Args:
+        kind: Of torch's devices. A "cpu" has them with AMX or AVX512_BF16, a "cuda" if it knows the
+            type, others never.
+    """
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    known = torch.cpu.get_capabilities()
+    return kind == "cpu" and any(known.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 class _Products:

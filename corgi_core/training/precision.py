@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from corgi_core.devices import has_bf16_products
 from corgi_core.errors import CorgiError
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -23,7 +24,7 @@ def autocast(precision: str, device: torch.device | str) -> torch.autocast:
             f"there is no precision {precision!r}", f"choose one of {', '.join(PRECISIONS)}"
         )
     kind = torch.device(device).type
-    half = precision == "bf16" or (precision == "auto" and _pays(kind))
+    half = precision == "bf16" or (precision == "auto" and has_bf16_products(kind))
     return torch.autocast(kind, torch.bfloat16, enabled=half)
 
 
@@ -42,11 +43,3 @@ class InPrecision(nn.Module):
         """The model's outputs, computed in that precision."""
         with self._autocast:
             return self.model(*inputs)
-
-
-def _pays(kind: str) -> bool:
-    if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return kind == "cpu" and bool(
-        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    )

@@ -40,6 +40,7 @@ from corgi_core.devices import (
     _products,
     device_of,
     inference,
+    tower_dtype,
 )
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.clip_text import ClipTextTower
@@ -516,6 +517,13 @@ def test_no_precision_changes_what_a_cpu_computes(parts: CorgiPipeline, precisio
     found = parts.to("cpu", precision).text_to_image(CAPTIONS[0], output_type="pt")
     parts.to("cpu")
     assert torch.equal(found, expected)
+
+
+def test_a_cpu_without_instructions_for_bfloat16_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.warns(UserWarning, match="no instructions for bfloat16"):
+        assert tower_dtype(torch.device("cpu"), "bf16") == torch.bfloat16
+    assert tower_dtype(torch.device("cpu"), "auto") == torch.float32
 
 
 @pytest.mark.parametrize(

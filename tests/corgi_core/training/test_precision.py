@@ -28,8 +28,8 @@ def test_named_precisions_are_what_they_say() -> None:
 def test_auto_asks_for_instructions(
     monkeypatch: pytest.MonkeyPatch, matrices: bool, vectors: bool, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrices)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors)
+    known = {"amx_bf16": matrices, "avx512_bf16": vectors}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
     assert product_dtype("auto") == dtype
 
 
