@@ -57,7 +57,8 @@ def prior(
     """Caption → CLIP image embedding by (shifted) diffusion.
 
     Baseline and shifted priors have the same data, network, steps and seed; the bank of Gaussians
-    alone differs. A learned bank is learned first, from the captions that the prior reads.
+    alone differs. A learned bank is learned first, from the captions that the prior reads. All
+    settings of `gaussians` count for every prior: where one changes, all priors are trained again.
     """
     from corgi_core.prior.model import PriorModel as Model
 

@@ -16,10 +16,10 @@ from tests.helpers.tiny import SETTINGS, TinyTask
 
 def test_another_revision_of_the_code_trains_anew(tmp_path: Path) -> None:
     settings = Settings.from_environment({"CORGI_HOME": str(tmp_path), "CORGI_MLFLOW_PORT": "5999"})
+    mlflow = MLflow.of(settings)
+    mlflow.experiment_id()  # makes the database, for which a run's page waits some seconds only
     trainer = Trainer(
-        workspace=Workspace.of(settings),
-        compute=Compute(num_workers=0),
-        mlflow=MLflow.of(settings),
+        workspace=Workspace.of(settings), compute=Compute(num_workers=0), mlflow=mlflow
     )
 
     def trained(revision: int) -> tuple[str, str]:
