@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,10 @@ def _study(
     workspace: Workspace,
     compute: Compute,
 ) -> "Study":
-    """What all arms share, the fitted banks among it; other data are studied in another folder."""
+    """What all arms share, with the banks that unfinished ones start from.
+
+    Other data are studied in another folder.
+    """
     from corgi_core.experiments.prior_ablation.arms import fitted_banks
     from corgi_core.experiments.prior_ablation.measure import Study
     from corgi_core.gaussians.stream import EmbeddingStream
@@ -77,11 +81,13 @@ def _study(
     folder = workspace.work_folder(context, digest_of(inputs, REVISION))
     preset, seed = workspace.preset, int(context.partition_key)
     training = EmbeddingStream.of_split(images, image_embeddings, TRAIN)
+    study = Study(images, image_embeddings, text_embeddings, {}, preset, folder, compute.device)
+    unfinished = [plan.arm for plan in plans if not study.measurement_file(plan).exists()]
     banks = fitted_banks(
-        training, [plan.arm for plan in plans], image_embeddings.spec["encoder_dims"],
-        preset.gaussians, seed, compute.map_images(training.count // PASSED_OVER),
+        training, unfinished, image_embeddings.spec["encoder_dims"], preset.gaussians, seed,
+        compute.map_images(training.count // PASSED_OVER),
     )  # fmt: skip
-    return Study(images, image_embeddings, text_embeddings, banks, preset, folder, compute.device)
+    return replace(study, fitted=banks)
 
 
 def _measured(

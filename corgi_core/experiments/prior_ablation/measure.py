@@ -88,15 +88,18 @@ class Study:
         )  # fmt: skip
         return self.folder / f"{arm.name}-{identity}"
 
+    def measurement_file(self, plan: Plan) -> Path:
+        """Where the measurement of the plan's arm is, or will be."""
+        settings, run_folder = self.preset.study, self.run_folder(plan.arm)
+        requested = digest_of(
+            asdict(plan), settings.held_out, settings.spread_captions, settings.spread_samples
+        )
+        return run_folder.parent / f"{run_folder.name}.{requested}.json"
+
 
 def measure_arm(study: Study, plan: Plan) -> Measurement:
     """The arm's measurement: read from its file, or taken after training the arm."""
-    run_folder = study.run_folder(plan.arm)
-    settings = study.preset.study
-    requested = digest_of(
-        asdict(plan), settings.held_out, settings.spread_captions, settings.spread_samples
-    )
-    path = run_folder.parent / f"{run_folder.name}.{requested}.json"
+    path = study.measurement_file(plan)
     if path.exists():
         found: Measurement = read_json(path)
         return found
