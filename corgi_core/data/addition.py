@@ -52,6 +52,7 @@ class Addition:
         seed: int,
         skipped: SkippedFile,
     ) -> None:
+        _check_has_validation(present)
         self.folder, self.present, self.settings, self.skipped = folder, present, settings, skipped
         self.there = Present(present)
         self.first = _number_after(present)
@@ -202,6 +203,16 @@ def _check_plain(tar: Path | UPath) -> None:
                 f"{tar} is compressed, and cannot be read by reference",
                 "leave --by-reference out, or unpack it to a plain .tar",
             )
+
+
+def _check_has_validation(present: Dataset | None) -> None:
+    """Raise CorgiError where the dataset was ingested when there were two splits."""
+    if present is not None and not present.knows_owners_splits:
+        raise CorgiError(
+            f"{present.folder} was ingested by an older version of Corgi: it has no validation "
+            "split, and what is added would be split otherwise",
+            "ingest all of the data again with --replace",
+        )
 
 
 def _number_after(present: Dataset | None) -> int:

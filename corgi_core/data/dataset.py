@@ -103,8 +103,16 @@ class Dataset:
 
     @property
     def owners_splits(self) -> list[str]:
-        """The splits that the data of a raw dataset came with, if they were taken over."""
+        """The splits that the data of a raw dataset came with, if they were taken over.
+
+        Without "test" their validation split is for testing, also in what is added later.
+        """
         return list(self.index.get("owners_splits", []))
+
+    @property
+    def knows_owners_splits(self) -> bool:
+        """Whether a raw dataset says so; those of before there was a validation split do not."""
+        return "owners_splits" in self.index
 
     @cached_property
     def records(self) -> dict[str, ShardRecord]:

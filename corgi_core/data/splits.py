@@ -34,8 +34,9 @@ class Splits:
     """Decides splits in two passes over the data: `note` all rows, then `decide` each.
 
     Splits that the reader found stay where there is a training split among them and another one.
-    If the owner has no test split, the validation split is for testing. If there is then no
-    validation split, it is taken from the training split, never from the test split.
+    If the owner has no test split, the validation split is for testing, also in all that is added
+    later, whatever splits that has. If there is then no validation split, it is taken from the
+    training split, never from the test split.
 
     Otherwise, and for what is taken from the training split, `split_by_hash` decides; a split that
     would have no group gets one. A group that is in a split already stays in that one.
@@ -59,12 +60,14 @@ class Splits:
             present: The splits that there are among others, to which the rows are added.
             owners: The splits that the reader found for those others, if these stayed.
         """
+        owners = frozenset(owners)
         self._fractions, self._seed = (test_fraction, validation_fraction), seed
         self._found = set(owners)  # splits that the reader gave
         self._present = frozenset(present)
         self._appended = {TRAIN, TEST} <= self._present
         self._hashed_before = self._appended and not self._found
-        self._owners = bool(self._found)
+        self._owners = bool(owners)
+        self._tested_on_validation = VALIDATION in owners and TEST not in owners
         self._every, self._training = _Ends(test_fraction), _Ends(test_fraction)
 
     def note(self, groups: Iterable[str], given: Iterable[str | None]) -> None:
@@ -80,9 +83,14 @@ class Splits:
 
     @property
     def owners(self) -> list[str]:
-        """The splits that the reader found, if they stay; for `Splits` of what is added later."""
+        """The splits that the reader found, if they stay; for `Splits` of what is added later.
+
+        Without the test split where the validation split is for testing.
+        """
         if not self._own:
             return []
+        if self._tests_on_validation:
+            return sorted(self._found - {TEST})
         return sorted(self._found | ({TEST} if self._hashed_before else set()))
 
     @property
@@ -92,7 +100,9 @@ class Splits:
 
     @property
     def _tests_on_validation(self) -> bool:
-        """Whether the owner's validation split is for testing, as there is no test split."""
+        """Whether the owner's validation split is for testing: there was no test split at first."""
+        if self._tested_on_validation:
+            return True
         return not self._hashed_before and VALIDATION in self._found and TEST not in self._found
 
     def decide(

@@ -23,9 +23,8 @@ MIN_VALIDATION = 2  # captioned validation images: retrieval compares
 MIN_TEST = 2  # captioned test images: retrieval and the Fréchet distance compare
 MIN_TEST_PICTURES = 4  # where pictures are decoded: each has three nearest neighbours
 LOWEST = 20_000  # groups that are remembered, to find a share that holds out enough
-STRAYS = len(
-    SPLITS
-)  # groups in another split than by their hash: each split gets one group, whatever it is
+# groups in another split than by their hash: each split gets one group, whatever it is
+STRAYS = len(SPLITS)
 
 
 def check_trainable(rows: Rows, preset: Preset) -> None:
@@ -56,10 +55,12 @@ def check_trainable(rows: Rows, preset: Preset) -> None:
         f"{_listed(found.splits)} images have captions, and the preset {preset.name} needs "
         f"{_listed(needed)}"
     )
-    if len(found.strays) > STRAYS and not found.validation:  # ingested by an older version
+    # ingested by an older version, or split by their owner and the gate refused the few that were
+    if len(found.strays) > STRAYS and not found.validation:
         raise CorgiError(
             f"{problem}: no image is for validation",
-            "ingest the data again with --replace, so that a part of them is",
+            "ingest the data again with --replace, so that a part of them is; if the gate has "
+            "refused that part, with a larger data.validation_fraction",
         )
     if len(found.strays) > STRAYS:  # the data's own folders chose
         raise CorgiError(problem, "bring more images with captions for train, validation and test")

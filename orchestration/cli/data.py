@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GENERAL = ("imagefolder", "webdataset")  # formats whose readers misread some datasets' own layouts
 MOST_REASONS = 10  # lines of the summary
+TESTED_ON_VALIDATION = " (the data's own validation split: they have no test split)"
 
 
 def ingest(
@@ -135,7 +136,7 @@ def ingest(
                 settings.dataset_folder.rmdir()
                 settings.data.rmdir()
         raise
-    for line in _summary(raw, path, before):
+    for line in _summary(raw, before):
         typer.echo(line)
     _warn_of_too_few(raw, settings.preset)
     if name is not None:
@@ -202,7 +203,7 @@ def _format_of(path: str, named: str | None) -> str:
     return named
 
 
-def _summary(raw: Dataset, path: str | None, before: int) -> Iterator[str]:
+def _summary(raw: Dataset, before: int) -> Iterator[str]:
     """What is there now, and what was passed over: a line a reason, the most frequent first.
 
     `before`: how many images were there before.
@@ -213,12 +214,12 @@ def _summary(raw: Dataset, path: str | None, before: int) -> Iterator[str]:
 
     counts = raw.counts
     splits = counts.groupby("split")["images"].sum()
-    untested = raw.owners_splits == [TRAIN, VALIDATION]
+    tested_on_validation = raw.owners_splits == [TRAIN, VALIDATION]
     yield (
         f"{raw.folder}: {len(raw):,} images, {counts['captioned'].sum():,} with captions "
         f"({counts['captions'].sum():,} captions); {splits.get(TRAIN, 0):,} for training, "
         f"{splits.get(VALIDATION, 0):,} for validation, {splits.get(TEST, 0):,} for testing"
-        + (" (its validation split, as it has no test split)" if untested else "")
+        + (TESTED_ON_VALIDATION if tested_on_validation else "")
     )
     if (added := len(raw) - before) and before:
         yield f"{added:,} of them are new, in shards of their own"

@@ -3,8 +3,9 @@
 `images/27.jpg` (or `CelebA-HQ-img/27.jpg`) has the captions of `text/celeba-caption/27.txt`, one a
 line. The release has its split as pickled lists, `train/filenames.pickle`; to unpickle is to run
 whatever code the file holds, so they are not read. The same as text does: `train.txt`,
-`test.txt` and `val.txt`, a number or a file's name a line. What no list names is for training where
-there is a list of another split, and else for testing. Without any list Corgi splits, and says so.
+`test.txt` and `val.txt`, a number or a file's name a line. What no list names is for testing if
+there is a train list and no test list; otherwise for training. Without any list Corgi splits, and
+says so.
 """
 
 from __future__ import annotations

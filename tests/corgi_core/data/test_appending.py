@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from corgi_core.data.dataset import Dataset
+from corgi_core.data.dataset import INDEX, Dataset
 from corgi_core.data.formats import READERS
 from corgi_core.data.ingest import ingest
 from corgi_core.errors import CorgiError
+from corgi_core.io.files import read_json, write_json
 from tests.helpers.made import SETTINGS, encoded, noise, sample, samples
 from tests.helpers.whole import manifest_of, skipped_of
 
@@ -135,6 +136,26 @@ def test_an_owners_validation_is_the_test_of_data_without_one_and_of_what_comes_
     more = added(tmp_path / "raw", pictures(tmp_path / "in", ["val/d"]))
     assert splits_of(more)["val/d"] == "test"
     assert sorted(splits_of(more).values()) == ["test", "test", "train", "validation"]
+
+
+def test_the_first_ingest_decides_what_the_owners_validation_is_for(tmp_path):
+    added(tmp_path / "raw", pictures(tmp_path / "in", ["train/a", "train/b", "val/c"]))
+    added(tmp_path / "raw", pictures(tmp_path / "in", ["test/d", "val/e"]))
+    splits = splits_of(added(tmp_path / "raw", pictures(tmp_path / "in", ["val/f", "test/g"])))
+    assert {splits[key] for key in splits if not key.startswith("train")} == {"test"}
+    assert {splits["train/a"], splits["train/b"]} == {"train", "validation"}
+
+
+def test_nothing_is_added_to_data_of_before_there_was_a_validation_split(tmp_path):
+    first = added(tmp_path / "raw", pictures(tmp_path / "in", "abcdefgh"))
+    index = read_json(first.folder / INDEX)
+    write_json(first.folder / INDEX, {k: v for k, v in index.items() if k != "owners_splits"})
+    before = files(tmp_path / "raw")
+    with pytest.raises(CorgiError, match="older version") as error:
+        added(tmp_path / "raw", pictures(tmp_path / "in", "xyz"))
+    assert "--replace" in error.value.remedy
+    assert files(tmp_path / "raw") == before
+    assert len(added(tmp_path / "raw", str(tmp_path / "in"), replaced=True)) == 11
 
 
 def test_data_that_have_no_validation_get_some_from_what_is_added(tmp_path):

@@ -63,7 +63,7 @@ def test_ingest_says_what_it_read_and_what_it_passed_over(tmp_path: Path) -> Non
     said = done.stdout.splitlines()
     assert said[0].endswith(
         "3 images, 2 with captions (2 captions); 1 for training, 0 for validation, 2 for testing "
-        "(its validation split, as it has no test split)"
+        "(the data's own validation split: they have no test split)"
     )
     assert said[1].startswith("4 passed over, each named in ")
     assert said[1].endswith("data/own/raw_images/skipped:")
