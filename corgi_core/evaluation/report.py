@@ -126,7 +126,14 @@ class Evaluation:
 
         Returns:
             Its variant and caption subset.
+
+        Raises:
+            CorgiError: the evaluation has no validation scores, as those of older versions.
         """
+        if "validation" not in self.metrics:
+            raise CorgiError(
+                "the evaluation has no validation scores", "materialise `evaluation` again"
+            )
         cosines = {
             (variant, subset): scores["cosine"]
             for variant, subsets in self.metrics["validation"]["priors"].items()

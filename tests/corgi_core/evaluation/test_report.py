@@ -83,6 +83,13 @@ def test_the_best_prior_is_best_on_the_validation_images_whatever_the_test_says(
     assert report.best_prior() == ("baseline", "10%")
 
 
+def test_an_older_evaluation_without_validation_scores_names_no_best_prior(report):
+    del report.metrics["validation"]
+    with pytest.raises(CorgiError, match="no validation scores") as error:
+        report.best_prior()
+    assert error.value.remedy == "materialise `evaluation` again"
+
+
 def test_a_tracker_gets_test_and_validation_scores_at_the_presets_steps(report):
     entries = [entry for entry in report.scores_by_steps() if entry["step"] == 16]
     merged = {name: value for entry in entries for name, value in entry.items()}
