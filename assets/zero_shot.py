@@ -18,6 +18,7 @@ from corgi_core.data.revisions import (
     PIXELS_REVISION,
     TEXT_EMBEDDING_REVISION,
 )
+from corgi_core.data.splits import TEST, TRAIN
 from orchestration.resources.artifacts import (
     ArrayStore,
     Dataset,
@@ -108,7 +109,7 @@ def zero_shot_text_embeddings(
     group_name=ZERO_SHOT,
     owners=OWNERS,
     kinds={"faiss"},
-    metadata=decided_by("zero_shot", revision=(1, PERCEPTUAL_HASHES_REVISION)),
+    metadata=decided_by("zero_shot", revision=(2, PERCEPTUAL_HASHES_REVISION)),
 )
 def zero_shot_overlap(
     context: dg.AssetExecutionContext,
@@ -127,9 +128,10 @@ def zero_shot_overlap(
     from corgi_core.evaluation.perceptual import PerceptualHashes
 
     folder, training = workspace.chunks_folder(context), TrainingImages(images, image_embeddings)
-    own = PerceptualHashes(zero_shot_images, zero_shot_pixels)
+    own = PerceptualHashes(zero_shot_images, zero_shot_pixels, (TEST,))
     hashes = compute.arrays(own, folder / "evaluated")
-    training_hashes = compute.arrays(PerceptualHashes(images, pixels), folder / "training")
+    theirs = PerceptualHashes(images, pixels, (TRAIN,))
+    training_hashes = compute.arrays(theirs, folder / "training")
     overlap = overlap_of(
         zero_shot_images, zero_shot_image_embeddings, hashes, training, training_hashes,
         workspace.zero_shot,

@@ -90,6 +90,14 @@ class DataSettings:
     max_pixels: Count = 50_000_000  # larger images are refused (decompression bombs)
     max_side: Count = 1024  # pixels; larger images are scaled down by the gate
 
+    def __post_init__(self) -> None:
+        if self.test_fraction + self.validation_fraction >= 1:
+            raise CorgiError(
+                f"data.test_fraction ({self.test_fraction:g}) and data.validation_fraction "
+                f"({self.validation_fraction:g}) leave nothing for training",
+                "set data.test_fraction and data.validation_fraction to less than 1 together",
+            )
+
 
 @dataclass(frozen=True, config=CLOSED)
 class EncoderSettings:
@@ -324,10 +332,12 @@ class EvaluationSettings:
     captions: Count = 30_000  # held-out images whose captions priors are scored on, at most
     images: Count = 256  # of them, decoded for the Fréchet distance and CLIP similarity, at most
     grid_rows: Count = 12
-    # from this cosine to a training image on, or up to so many bits of 64 of its perceptual hash,
-    # a test image counts as one with a near neighbour
+    # A test image has a near neighbour if the cosine to a training image is at least `near_cosine`.
     near_cosine: Cosine = 0.9
+    # It also has one if at most `near_bits` of the 64 bits of their perceptual hashes differ and
+    # their cosine is at least `near_hash_cosine`.
     near_bits: Bits = 8
+    near_hash_cosine: Cosine = 0.8
     inception_weights: str | None = None  # a TorchScript Inception; without it, the preset's CLIP
     seed: Whole = 0
 
@@ -388,7 +398,8 @@ class ZeroShotSettings:
     """
 
     dataset: str  # as `corgi ingest --name` has named it
-    bits: Bits = 8  # of 64 that copies differ in, at most
+    bits: Bits = 8  # of 64 that copies differ in, at most …
+    hash_cosine: Cosine = 0.8  # … if their cosine is at least this: hashes also agree by chance
     cosine: Cosine = 0.97  # from which on two images are the same to CLIP
 
 

@@ -44,14 +44,17 @@ class ArrayJob(ABC):
         what: What progress is reported as.
         revision: Of the code, raised when it computes other arrays: then no stored shard counts.
         uses_device: Whether a GPU makes it faster.
-        weight: How many embedded images an image takes as long as.
     """
 
     images: Sharded
     what: ClassVar[str]
     revision: ClassVar[int]
     uses_device: ClassVar[bool] = False
-    weight: ClassVar[int] = 1
+
+    @property
+    def weight(self) -> int:
+        """How many embedded images an image takes as long as."""
+        return 1
 
     @property
     @abstractmethod

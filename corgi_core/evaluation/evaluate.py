@@ -144,6 +144,7 @@ def _strata(near: NDArray[np.bool_], settings: EvaluationSettings) -> dict[str, 
     return {
         "near_cosine": settings.near_cosine,
         "near_bits": settings.near_bits,
+        "near_hash_cosine": settings.near_hash_cosine,
         "near_images": int(near.sum()),
     }
 

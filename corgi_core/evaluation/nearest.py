@@ -24,6 +24,7 @@ from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
 
 MAX_NEIGHBOURS = 16
+COMPARED_AT_ONCE = 2**13  # images, for which the training images are read once
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,18 @@ class TrainingImages:
         sums, found = search(self._directions(z), self._chunks(), count, METRIC_INNER_PRODUCT)
         cosines = sums / np.float32(len(self._encoder_dims))
         return Neighbours(self._keys_at(found, sizes), cosines)
+
+    def cosines(
+        self, z: Tensor, shards: NDArray[np.str_], keys: NDArray[np.str_]
+    ) -> NDArray[np.float32]:
+        """Cosines [n] of each embedding of z [n, d] to one training image, by its shard and key."""
+        own, found = self._directions(z), np.empty(len(z), np.float32)
+        for shard in np.unique(shards).tolist():
+            at = np.flatnonzero(shards == shard)
+            rows = self.embeddings.first_rows(shard, keys[at])
+            there = torch.from_numpy(self.embeddings.mapped(shard, "image")[rows])
+            found[at] = (own[at] * self._directions(there)).sum(axis=1)
+        return found / np.float32(len(self._encoder_dims))
 
     def pictures(self, keys: Iterable[str], size: int) -> Tensor:
         """The images of those keys, framed as they were embedded: float32 [n, 3, size, size]."""

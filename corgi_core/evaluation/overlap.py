@@ -2,8 +2,9 @@
 
 A score is zero-shot only on images that are not in the training data. They are looked for by
 perceptual hash, which finds copies that were scaled or compressed again, and by the cosine to the
-nearest training image, which finds crops and retouched copies too. Both read the training data a
-shard at a time, and once for every 65,536 evaluated images.
+nearest training image, which finds crops and retouched copies too. Among many images some hashes
+agree by chance, so the embeddings of a copy by hash must be alike too, if less so. Both read the
+training data a shard at a time, and once for every 8,192 evaluated images.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from upath import UPath
 
 from corgi_core.config import ZeroShotSettings
@@ -24,14 +26,13 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.splits import TEST, TRAIN
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.nearest import TrainingImages
+from corgi_core.evaluation.nearest import COMPARED_AT_ONCE, TrainingImages
 from corgi_core.evaluation.perceptual import nearest_hash
 from corgi_core.io.files import digest_of, read_json, write_json
 from corgi_core.io.folders import atomic_folder, published
 from corgi_core.progress import track
 
 OVERLAP = "overlap.json"
-EVALUATED_AT_ONCE = 2**16  # images with their embeddings
 PAIRS_AT_ONCE = 2**24  # of hashes that are compared
 
 
@@ -41,8 +42,8 @@ class Overlap:
 
     Attributes:
         images: How many were looked at.
-        pairs: A row for each that is: key, by_hash, bits and training_key of the nearest hash,
-            by_embedding, cosine and nearest_key of the nearest embedding.
+        pairs: A row for each that is: key; by_hash, and the bits, training_key and hash_cosine of
+            the nearest hash; by_embedding, and the cosine and nearest_key of the nearest embedding.
     """
 
     images: int
@@ -94,7 +95,8 @@ class Overlap:
 
 
 COLUMNS = [
-    "key", "by_hash", "bits", "training_key", "by_embedding", "cosine", "nearest_key",
+    "key", "by_hash", "bits", "training_key", "hash_cosine", "by_embedding", "cosine",
+    "nearest_key",
 ]  # fmt: skip
 
 
@@ -114,7 +116,7 @@ def overlap_of(
         hashes: Its perceptual hashes.
         training: The training images.
         training_hashes: Their perceptual hashes.
-        settings: From how many equal bits, and from which cosine on, two images are one.
+        settings: Up to how many bits, and from which cosines on, two images are one.
 
     Raises:
         CorgiError: the datasets were embedded by different encoders.
@@ -136,7 +138,7 @@ def overlap_of(
 def _held_out(
     evaluated: Dataset, embeddings: ArrayStore, hashes: ArrayStore
 ) -> Iterator[tuple[NDArray[np.str_], NDArray[np.uint64], NDArray[np.float16]]]:
-    """Keys [n], hashes [n] and embeddings [n, d] of held-out images, some 65,536 at a time.
+    """Keys [n], hashes [n] and embeddings [n, d] of held-out images, some 8,192 at a time.
 
     The training images are read once for each of these parts: once, where there are fewer.
     """
@@ -151,7 +153,7 @@ def _held_out(
             )
             parts.append((keys, own, z))
         last = number == len(evaluated.shards)
-        if parts and (last or sum(len(keys) for keys, *_ in parts) >= EVALUATED_AT_ONCE):
+        if parts and (last or sum(len(keys) for keys, *_ in parts) >= COMPARED_AT_ONCE):
             keys, own, z = (np.concatenate(column) for column in zip(*parts, strict=True))
             yield keys, own, z
             parts = []
@@ -166,12 +168,14 @@ def _nearest(
     settings: ZeroShotSettings,
 ) -> pd.DataFrame:
     """The row of `Overlap.pairs` of each of some held-out images, whether it overlaps or not."""
-    near = training.nearest(torch.from_numpy(z.astype(np.float32)), 1)
-    training_keys, bits = nearest_hashes(hashes, training.images, training_hashes)
+    own = torch.from_numpy(z.astype(np.float32))
+    near = training.nearest(own, 1)
+    by_hash = nearest_hashes(hashes, own, training, training_hashes)
     return pd.DataFrame(
         {
-            "key": keys, "by_hash": bits <= settings.bits, "bits": bits,
-            "training_key": training_keys,
+            "key": keys, "by_hash": by_hash.within(settings.bits, settings.hash_cosine),
+            "bits": by_hash.bits, "training_key": by_hash.keys,
+            "hash_cosine": by_hash.cosines.astype(float).round(6),
             "by_embedding": near.cosines[:, 0] >= settings.cosine,
             "cosine": near.cosines[:, 0].astype(float).round(6),
             "nearest_key": near.keys[:, 0],
@@ -179,18 +183,47 @@ def _nearest(
     )  # fmt: skip
 
 
+class NearestHashes(NamedTuple):
+    """The training image whose perceptual hash differs least, for each of n images.
+
+    Attributes:
+        bits: That differ, of 64 [n].
+        cosines: Of the two images' embeddings, averaged over the encoders [n].
+        keys: Of the training images [n]; None where nothing names them.
+    """
+
+    bits: NDArray[np.int64]
+    cosines: NDArray[np.float32]
+    keys: NDArray[np.str_] | None = None
+
+    def within(self, bits: int, cosine: float) -> NDArray[np.bool_]:
+        """Which [n] differ in so many bits at most, and have at least that cosine."""
+        near: NDArray[np.bool_] = (self.bits <= bits) & (self.cosines >= cosine)
+        return near
+
+
 def nearest_hashes(
-    hashes: NDArray[np.uint64], images: Dataset, store: ArrayStore
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The training image whose hash differs least from each of the hashes [n], and the bits."""
-    best = np.full(len(hashes), 65, np.int64)
-    keys = np.full(len(hashes), "", dtype=object)
-    for shard in track(images.images_of(TRAIN), "looking for evaluated images among the training"):
+    hashes: NDArray[np.uint64], z: Tensor, training: TrainingImages, store: ArrayStore
+) -> NearestHashes:
+    """The training images with the nearest hashes.
+
+    Args:
+        hashes: Of the images that are looked for [n].
+        z: Their embeddings [n, d].
+        training: The training images.
+        store: Their hashes.
+    """
+    images, best = training.images, np.full(len(hashes), 65, np.int64)
+    shards, keys = (np.full(len(hashes), "", dtype=object) for _ in range(2))
+    what = "looking for evaluated images among the training images"
+    for shard in track(images.images_of(TRAIN), what):
         for some_keys, among in _training_hashes(images, store, shard, len(hashes)):
             nearest, bits = nearest_hash(hashes, among)
             better = bits < best
             best[better], keys[better] = bits[better], some_keys[nearest[better]]
-    return keys, best
+            shards[better] = shard
+    named = keys.astype(str)
+    return NearestHashes(best, training.cosines(z, shards.astype(str), named), named)
 
 
 def _training_hashes(

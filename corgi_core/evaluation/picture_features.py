@@ -108,7 +108,11 @@ class PictureFeatures(ArrayJob):
     what = "decoding held-out pictures"
     revision = PICTURE_FEATURES_REVISION
     uses_device = True
-    weight = 10
+
+    @property
+    def weight(self) -> int:
+        """Each picture is sampled for, decoded and encoded."""
+        return 10
 
     @property
     def about(self) -> dict[str, Any]:

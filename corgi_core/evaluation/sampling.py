@@ -56,7 +56,11 @@ class SamplingJob(ArrayJob, Generic[AnyCase]):
     precision: InferencePrecision = "auto"
     what = "sampling for held-out captions"
     uses_device = True
-    weight = WEIGHT
+
+    @property
+    def weight(self) -> int:
+        """Sampling takes several forward passes."""
+        return WEIGHT
 
     def captions(self, rows: NDArray[np.int64], device: torch.device) -> Captions:
         """The captions of the given rows [b]."""

@@ -220,6 +220,13 @@ def test_settings_are_checked_wherever_they_are_made() -> None:
         TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3, rate=1)  # type: ignore[call-arg]
 
 
+def test_shares_that_leave_nothing_for_training_are_refused() -> None:
+    with pytest.raises(CorgiError, match="leave nothing for training") as error:
+        load_preset("emoji", [assigned("data.test_fraction=0.95")])
+    for key in ("data.test_fraction", "data.validation_fraction"):
+        assert key in error.value.remedy
+
+
 @given(st.text(max_size=40))
 def test_any_text_is_a_preset_or_a_refusal(text: str) -> None:
     with suppress(CorgiError):

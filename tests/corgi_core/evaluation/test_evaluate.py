@@ -15,12 +15,13 @@ from torch import Tensor
 from corgi_core.config import EvaluationSettings
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
+from corgi_core.data.image_index import ImageIndex
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.evaluate import REAL_EMBEDDING, evaluate
-from corgi_core.evaluation.held_out import HeldOut
+from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.report import STRATA, Evaluation
-from corgi_core.evaluation.strata import near_training
+from corgi_core.evaluation.strata import TrainingNeighbours, near_training
 from corgi_core.io.pictures import CAPTION_WIDTH, labelled_grid
 from corgi_core.pipeline import CorgiPipeline
 from corgi_core.prior.model import PriorModel
@@ -39,7 +40,7 @@ from tests.helpers.evaluations import (
     stored_prior,
 )
 from tests.helpers.picture_metrics import frechet, share_inside
-from tests.helpers.tiny_pipeline import BLOCKS, tiny_pipeline
+from tests.helpers.tiny_pipeline import BLOCKS, SIDE, tiny_pipeline
 
 SETTINGS = EvaluationSettings(steps=(1,), images=8, grid_rows=3, near_cosine=0.99999, near_bits=0)
 SUBSET = "100%"
@@ -153,18 +154,50 @@ def test_scores_are_of_all_images_and_of_those_with_and_without_a_near_training_
 
 
 @pytest.mark.parametrize(
-    ("cosine", "bits", "near"), [(2.0, 0, TWINS), (0.99999, -1, TWINS), (2.0, -1, 0)]
+    ("cosine", "bits", "hash_cosine", "near"),
+    [
+        (2.0, 0, 0.9, TWINS),
+        (0.99999, -1, 0.9, TWINS),
+        (2.0, -1, 0.9, 0),
+        (2.0, 0, 2.0, 0),
+        (2.0, 64, -1.0, HELD_OUT),
+    ],
 )
 def test_a_near_training_image_is_found_by_hash_and_by_embedding(
-    one: Material, cosine: float, bits: int, near: int
+    one: Material, cosine: float, bits: int, hash_cosine: float, near: int
 ) -> None:
     """Thresholds that nothing meets turn one of the two off."""
     held_out = HeldOut.of(one.images, 100)
     settings = copy.copy(SETTINGS)
-    for name, value in (("near_cosine", cosine), ("near_bits", bits)):
+    for name, value in (
+        ("near_cosine", cosine), ("near_bits", bits), ("near_hash_cosine", hash_cosine),
+    ):  # fmt: skip
         object.__setattr__(settings, name, value)
     found = near_training(held_out, one, settings)
     assert found.tolist() == [True] * near + [False] * (HELD_OUT - near)
+
+
+def test_the_hashes_are_of_training_and_test_images_and_none_where_pixels_are_decoded_online(
+    one: Material, tmp_path: Path
+) -> None:
+    held_out, fresh = HeldOut.of(one.images, 100), replace(one, folder=tmp_path / "stored")
+    near_training(held_out, fresh, SETTINGS)
+    hashes = ArrayStore.load(fresh.folder / "hashes")
+    assert sorted(hashes.keys) == sorted(one.images.keys("train") + one.images.keys("test"))
+    index = ImageIndex(one.images, SIDE, "letterbox").run(tmp_path / "index", "cpu", 1)
+    online = replace(one, folder=tmp_path / "online", pixels=index)
+    assert near_training(held_out, online, SETTINGS).sum() == TWINS  # by the cosine
+    assert not (online.folder / "hashes").exists()
+
+
+def test_with_more_training_images_a_comparison_takes_longer(
+    one: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks = Chunks(HeldOut.of(one.images, 100), (), 5)
+    job = TrainingNeighbours(chunks, one.images, one.image_embeddings)
+    assert job.weight == 1
+    monkeypatch.setattr("corgi_core.evaluation.strata.COMPARED_AS_ONE", 1)
+    assert job.weight == 1 + TWINS
 
 
 def test_several_captions_an_image_change_no_number(
