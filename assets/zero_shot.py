@@ -130,10 +130,9 @@ def zero_shot_overlap(
     folder, training = workspace.chunks_folder(context), TrainingImages(images, image_embeddings)
     own = PerceptualHashes(zero_shot_images, zero_shot_pixels, (TEST,))
     hashes = compute.arrays(own, folder / "evaluated")
-    theirs = PerceptualHashes(images, pixels, (TRAIN,))
-    training_hashes = compute.arrays(theirs, folder / "training")
+    theirs = compute.arrays(PerceptualHashes(images, pixels, (TRAIN,)), folder / "training")
     overlap = overlap_of(
-        zero_shot_images, zero_shot_image_embeddings, hashes, training, training_hashes,
+        zero_shot_images, zero_shot_image_embeddings, hashes, training, theirs,
         workspace.zero_shot,
     )  # fmt: skip
     return materialized(overlap, **overlap_metadata(overlap))
