@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -36,3 +37,10 @@ def test_a_scratch_folder_ends_with_its_block() -> None:
     with scratch_folder("corgi-test-") as folder:
         (folder / "file").touch()
     assert not folder.exists()
+
+
+def test_scratch_folders_of_a_long_process_leave_nothing_for_its_end(tmp_path: Path) -> None:
+    before = atexit._ncallbacks()
+    with scratch_folder("corgi-test-", tmp_path) as folder:
+        assert folder.parent == tmp_path
+    assert atexit._ncallbacks() == before
