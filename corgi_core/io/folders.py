@@ -79,6 +79,7 @@ from corgi_core.io.object_store import (
 
 _TIME = "%Y%m%dT%H%M%S"  # how the names of generations begin, in UTC
 _ASIDE = ".replaced-"  # in the name of a local folder that makes way for its successor
+_set_aside_here: set[str] = set()  # names of those that this process replaces now
 
 
 @contextmanager
@@ -185,6 +186,7 @@ def _folder_beside(path: Path) -> Iterator[Path]:
 def _replace_folder(temporary: Path, path: Path) -> None:
     """Rename a folder to `path`; one that is there is set aside before, and removed after it."""
     aside = path.parent / f".{path.name}{_ASIDE}{time.time_ns()}-{HOST}-{os.getpid()}.tmp"
+    _set_aside_here.add(aside.name)
     try:
         while True:
             with suppress(FileNotFoundError):
@@ -199,6 +201,8 @@ def _replace_folder(temporary: Path, path: Path) -> None:
     except BaseException:
         _brought_back(path, aside)
         raise
+    finally:
+        _set_aside_here.discard(aside.name)
     for replaced in _set_aside(path):
         if replaced == aside or _is_left_over(replaced):
             shutil.rmtree(replaced, ignore_errors=True)
@@ -227,8 +231,10 @@ def _brought_back(path: Path | UPath, own: Path | None = None) -> Path | UPath:
 
 
 def _is_left_over(aside: Path) -> bool:
-    """Whether the process that has set a folder aside is gone."""
+    """Whether the process that has set a folder aside is gone; this one may have its number."""
     _, host, process = aside.name.removesuffix(".tmp").rsplit("-", 2)
+    if host == HOST and int(process) == os.getpid():
+        return aside.name not in _set_aside_here
     if host == HOST:
         return not is_running(int(process))
     return aside.stat().st_ctime < time.time() - ABANDONED_AFTER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -72,10 +73,11 @@ def test_a_reader_finds_all_of_the_old_or_the_new_folder_whenever_the_writer_is_
 def test_what_a_killed_writer_has_set_aside_is_brought_back(tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
+    number = gone.pid
 
     def set_aside() -> None:
         write_folder(tmp_path / "model", a="old")
-        (tmp_path / "model").rename(tmp_path / f".model.replaced-1-{HOST}-{gone.pid}.tmp")
+        (tmp_path / "model").rename(tmp_path / f".model.replaced-1-{HOST}-{number}.tmp")
 
     set_aside()
     assert has_files(tmp_path / "model")
@@ -88,6 +90,10 @@ def test_what_a_killed_writer_has_set_aside_is_brought_back(tmp_path: Path) -> N
     set_aside()
     remove_folder(tmp_path / "model")
     assert not list(tmp_path.iterdir())
+    number = os.getpid()  # this process has the number that the writer had
+    set_aside()
+    assert read_folder(tmp_path / "model") == {"a": "old"}
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
 
 def test_two_writers_at_once_leave_one_whole_folder(tmp_path: Path) -> None:
