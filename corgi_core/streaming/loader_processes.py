@@ -5,26 +5,27 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from importlib import import_module
 from typing import TypeVar
+
+import torch
 
 from corgi_core.errors import CorgiError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+PRELOADED = ["corgi_core.streaming.squares"]  # what the processes compute with
 
 
 class LoaderProcesses:
     """So many processes, for any number of threads that call `each`.
 
-    They are forked by a server that has imported `modules` and does nothing else: neither threads
-    nor a GPU's context are in them, and what is imported is in memory once.
+    They are forked by a server that has imported what they compute with and does nothing else:
+    neither threads nor a GPU's context are in them, and what is imported is in memory once.
     """
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
@@ -32,12 +33,11 @@ class LoaderProcesses:
 
     @classmethod
     @contextmanager
-    def started(cls, count: int, modules: Sequence[str]) -> Iterator[LoaderProcesses]:
+    def started(cls, count: int) -> Iterator[LoaderProcesses]:
         """Yield the processes, which are started as they are needed, and end them."""
         context = multiprocessing.get_context("forkserver")
-        if modules:
-            context.set_forkserver_preload(list(modules))
-        with ProcessPoolExecutor(count, context, _begin, (modules,)) as pool:
+        context.set_forkserver_preload(PRELOADED)
+        with ProcessPoolExecutor(count, context, _begin) as pool:
             try:
                 yield cls(pool)
             finally:
@@ -46,27 +46,26 @@ class LoaderProcesses:
     def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """function(item) of every item, in their order.
 
-        Raises what `function` raises, and CorgiError where a process has ended.
+        Raises what `function` raises, and CorgiError where a process did not start or has ended.
         """
         try:
             yield from self._pool.map(function, items)
         except BrokenProcessPool as error:
             raise CorgiError(
-                "a process that decodes images was ended, as the system does where memory runs out",
-                "lower loader_processes of the training, and run it again: it goes on from its "
-                "newest checkpoint",
+                "a process that decodes images could not start or was ended, as the system does "
+                "where memory runs out",
+                "in a program of your own, start the training below if __name__ == '__main__'; "
+                "else lower loader_processes of the training, and run it again: it goes on from "
+                "its newest checkpoint",
             ) from error
 
 
-def _begin(modules: Sequence[str]) -> None:
+def _begin() -> None:
     """Of a new process: leave Ctrl-C to the one that it computes for, and end when that ends.
 
-    Torch, where it is loaded, has one thread in each, since there are several processes.
+    Torch has one thread in each, since there are several processes.
     """
-    for module in modules:  # where another's server has forked it, which has imported less
-        import_module(module)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end_with_parent", daemon=True).start()
 

@@ -26,7 +26,7 @@ from corgi_core.data.image_index import is_online
 from corgi_core.data.pixels import square
 from corgi_core.data.prefetch import in_order
 from corgi_core.errors import CorgiError
-from corgi_core.io.disk_cache import read_copy
+from corgi_core.io.disk_cache import read_copy, remove_copy
 from corgi_core.io.files import is_local, read_ranges
 from corgi_core.io.read_errors import explained_read_error
 from corgi_core.streaming.loader_processes import LoaderProcesses
@@ -89,7 +89,7 @@ class Squares:
     @contextmanager
     def decoded_by(self, processes: int) -> Iterator[None]:
         """Inside, so many processes decode; without them, this process's threads do."""
-        with LoaderProcesses.started(processes, [__name__]) as self._processes:
+        with LoaderProcesses.started(processes) as self._processes:
             try:
                 yield
             finally:
@@ -133,24 +133,32 @@ class Squares:
             yield keys[rows], images
 
     def _decoded(self, count: int, parts: Parts, size: int) -> Tensor:
-        found = np.empty((count, 3, size, size), np.uint8)
+        """As `gather`. The tar of a damaged image is fetched once more, where it is remote."""
+        found, parts = np.empty((count, 3, size, size), np.uint8), list(parts)
+        fetched_again: set[str] = set()
+        while True:
+            try:
+                for at, images in self._each_decoded(parts, size):
+                    found[at] = images
+                return torch.from_numpy(found)
+            except _DamagedError as error:
+                shard, row, why = error.args
+                path = self._tar(shard)
+                if is_local(path) or shard in fetched_again:
+                    raise CorgiError(
+                        f"the image {str(self.store.shard_keys(shard)[row])!r} of shard {shard}, "
+                        f"in {path}, is damaged: {why}",
+                        "bring that tar back, or make the images again",
+                    ) from error
+            remove_copy(UPath(path), self.store.shard_digest(shard))
+            fetched_again.add(shard)
+
+    def _each_decoded(self, parts: Parts, size: int) -> Iterable[_Decoded]:
         decode = partial(_decode, stored=self._size, framing=self._framing, size=size)
         files, processes = self._files(parts), self._processes
         if processes is None:
-            decoded: Iterable[_Decoded] = in_order(decode, files, torch.get_num_threads())
-        else:
-            decoded = processes.each(decode, files)
-        try:
-            for at, images in decoded:
-                found[at] = images
-        except _DamagedError as error:
-            shard, row, why = error.args
-            raise CorgiError(
-                f"the image {str(self.store.shard_keys(shard)[row])!r} of shard {shard}, in "
-                f"{self._tar(shard)}, is damaged: {why}",
-                "bring that tar back, or make the images again",
-            ) from error
-        return torch.from_numpy(found)
+            return in_order(decode, files, torch.get_num_threads())
+        return processes.each(decode, files)
 
     def _files(self, parts: Parts) -> Iterator[_Files]:
         """The image files, read from their tars: those bytes and no others."""
@@ -195,6 +203,8 @@ def _decode(files: _Files, stored: int, framing: Framing, size: int) -> _Decoded
             raise _DamagedError(files.shard, row, "its SHA-256 is wrong")
         try:
             image = square(content, stored, framing)
+        except MemoryError:
+            raise
         except Exception as error:  # Pillow's parsers raise whatever the damage makes them raise
             raise _DamagedError(files.shard, row, str(error)) from error
         images.append(at_size(torch.tensor(image)[None], size).numpy()[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -183,8 +184,31 @@ def test_what_another_removes_before_it_is_opened_is_fetched_again(cache: Path) 
     assert read_copy(path, sha256, read) == path.read_bytes()
 
 
-def test_what_is_being_written_makes_no_room(cache: Path) -> None:
-    cache.mkdir()
-    (cache / ".x.bin.abcdef-1-00000001.tmp").write_bytes(b"." * 200)
-    copy_of(*remote("a"))
-    assert (cache / ".x.bin.abcdef-1-00000001.tmp").exists()
+def test_what_is_being_fetched_has_its_room(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is made before a file is fetched, and another fetch in the meantime leaves it."""
+    old, real = copy_of(*remote("a")), disk_cache.download_all
+    found = []
+
+    def download(source: UPath, folder: Path, names: Sequence[str]) -> None:
+        found.append(sum(each.stat().st_size for each in cache.glob("*.bin")))
+        if names == ["b.bin"]:
+            copy_of(*remote("c"))
+        real(source, folder, names)
+
+    monkeypatch.setattr(disk_cache, "download_all", download)
+    copy_of(*remote("b"))
+    assert found == [100, 0]
+    assert not old.exists()
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_disk_that_takes_no_copy_is_named(cache: Path) -> None:
+    path, sha256 = remote("a", 10_000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(CorgiError, match=rf"a\.bin cannot be copied to {cache}.*TMPDIR"):
+            copy_of(path, sha256)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(cache.iterdir())

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import multiprocessing, os, signal
 from corgi_core.streaming.loader_processes import LoaderProcesses
-with LoaderProcesses.started(2, []) as processes:
+with LoaderProcesses.started(2) as processes:
     list(processes.each(abs, range(4)))
     print(*[process.pid for process in multiprocessing.active_children()], flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -26,7 +26,7 @@ with LoaderProcesses.started(2, []) as processes:
 
 
 def test_results_come_in_order_and_no_process_is_left() -> None:
-    with LoaderProcesses.started(2, []) as processes:
+    with LoaderProcesses.started(2) as processes:
         assert list(processes.each(abs, [-3, 2, -1])) == [3, 2, 1]
         with pytest.raises(TypeError):
             list(processes.each(len, [3]))
@@ -35,8 +35,10 @@ def test_results_come_in_order_and_no_process_is_left() -> None:
 
 def test_a_process_that_is_killed_is_named_with_a_remedy() -> None:
     with (
-        LoaderProcesses.started(1, []) as processes,
-        pytest.raises(CorgiError, match=r"decodes images was ended.*loader_processes"),
+        LoaderProcesses.started(1) as processes,
+        pytest.raises(
+            CorgiError, match=r"could not start or was ended.*__main__.*loader_processes"
+        ),
     ):
         list(processes.each(signal.raise_signal, [signal.SIGKILL]))
 

@@ -19,6 +19,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.io import disk_cache
 from corgi_core.io.disk_cache import cache_folder
+from corgi_core.streaming import squares
 from corgi_core.streaming.squares import Squares
 from tests.helpers.made import sample
 
@@ -121,8 +122,29 @@ def test_remote_tars_are_read_through_the_cache_within_its_budget(
     assert torch.equal(online.gather(5, PARTS, SIDE), local.gather(5, PARTS, SIDE))
     copies = sorted(cache_folder().glob("*.tar"))
     assert len(copies) == 2
+    for copy in copies:  # as a failing disk leaves them
+        copy.write_bytes(bytes(copy.stat().st_size))
+    assert torch.equal(online.gather(5, PARTS, SIDE), local.gather(5, PARTS, SIDE))
     for copy in copies:
         copy.unlink()
     monkeypatch.setattr(disk_cache, "budget", 1 / disk_cache.GIGABYTE)  # less than any of them
     assert torch.equal(online.gather(5, PARTS, SIDE), local.gather(5, PARTS, SIDE))
     assert len(list(cache_folder().glob("*.tar"))) == 1
+    tar = UPath(remote.tar("00001"))
+    tar.write_bytes(bytes(len(tar.read_bytes())))
+    for copy in cache_folder().glob("*.tar"):
+        copy.unlink()
+    with pytest.raises(CorgiError, match=r"image '06' of shard 00001, in memory:.* is damaged"):
+        online.gather(5, PARTS, SIDE)
+
+
+def test_want_of_memory_is_not_called_damage(
+    photographs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object) -> None:
+        raise MemoryError
+
+    online = Squares(index_of(photographs, tmp_path), photographs)
+    monkeypatch.setattr(squares, "square", too_large)
+    with pytest.raises(MemoryError):
+        online.gather(5, PARTS, SIDE)
