@@ -169,15 +169,11 @@ class ClipTask(Task[DualEncoder]):
     def _pairs(self, captions: ChosenRows, rows: Tensor) -> Pairs:
         (pooled,) = captions.gather(rows, (self._texts, "pooled"))
         size = self.settings.image_size
-        return Pairs(captions.gather_squares(rows, self._squares, size), pooled)
-
-    @property
-    def squares(self) -> Squares | None:
-        """The images that `batch` reads."""
-        return self._squares
+        return Pairs(captions.gather_squares(rows, self.squares, size), pooled)
 
     @cached_property
-    def _squares(self) -> Squares:
+    def squares(self) -> Squares:
+        """The images that `batch` reads."""
         return Squares(self.pixels, self.images)
 
     def ensemble(self, model: DualEncoder, card: Mapping[str, Any]) -> ClipEnsemble:

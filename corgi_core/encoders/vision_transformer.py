@@ -3,6 +3,10 @@
 An embedding is made from the class token alone. So the last block needs keys and values of all
 tokens, but queries, output projection and MLP of this one only: a fourteenth less arithmetic in
 ViT-B, and the same numbers but for the rounding of sums.
+
+Attention and MLP are computed here from a block's weights, and not by its own `forward`, so that
+`linear` multiplies in every block. The tokens that enter the first block come from open_clip's
+`_embeds`, a private method, as version 3.3 has it.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import dagster as dg
 
 from corgi_core.config import Preset
 from corgi_core.errors import CorgiError
+from corgi_core.io.folders import has_files
 from corgi_core.io.locks import exclusive_lock
 from corgi_core.io.model_index import MODELS_FILE, ModelIndex
 from orchestration.automation.staleness import (
@@ -211,4 +212,4 @@ def _is_stored(step: Step, settings: Settings) -> bool:
             return all(index.folder(part) for part in ("clip", "prior"))
         except CorgiError:
             return False
-    return Workspace.of(settings).path_of(asset, step.partition).exists()
+    return has_files(Workspace.of(settings).path_of(asset, step.partition))

@@ -101,7 +101,7 @@ def pixel_note(storage: PixelStorage) -> str:
     stored = "its pixels are stored" if storage.source == "stored" else "its position is stored"
     count = storage.images or 1_000_000
     note = (
-        f"An image is a square of {storage.size} pixels; {stored}: {storage.each:,} bytes, "
+        f"An image has {storage.size} × {storage.size} pixels; {stored}: {storage.each:,} bytes, "
         f"{_size(count * storage.each)} for {count:,} images."
     )
     if storage.source == "online":
