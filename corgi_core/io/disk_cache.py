@@ -51,8 +51,8 @@ def read_copy(
     With `size`, `digest` only names the copy: its size is checked, its content is not.
 
     The copy is made now if it is not there. It appears whole or not at all, and only where its
-    content is the right one. Where another process removes it before it is opened, it is made
-    again.
+    content is the right one. It is made again where another process removes it before it is
+    opened, and where `read` refuses it because the disk has damaged it.
 
     Raises CorgiError where the file has another content, the store cannot be read, or the copy
     cannot be written; and what `read` raises.
@@ -67,8 +67,9 @@ def read_copy(
         try:
             return read(copy)
         except (CorgiError, FileNotFoundError):
-            if copy.exists():
+            if _is_whole(copy, digest, size):
                 raise
+            copy.unlink(missing_ok=True)
 
 
 def remove_copy(path: UPath, digest: str) -> None:
@@ -126,6 +127,14 @@ def _fetch(path: UPath, digest: str, size: int | None, copy: Path) -> None:
             raise CorgiError(f"{path} is damaged: its size is not {size}", "bring it back")
         with atomic_file(copy) as temporary:
             fetched.replace(temporary)
+
+
+def _is_whole(copy: Path, digest: str, size: int | None) -> bool:
+    """Whether the copy is there, and has the content that was fetched where its digest is known."""
+    try:
+        return copy.exists() if size is not None else _sha256_of(copy) == digest
+    except FileNotFoundError:
+        return False
 
 
 def _sha256_of(path: Path) -> str:

@@ -118,6 +118,31 @@ def test_a_remote_store_is_read_through_the_cache(tmp_path: Path, cache: Path) -
     assert list(cache.iterdir())
 
 
+def test_a_copy_that_the_disk_has_damaged_is_fetched_again(cache: Path) -> None:
+    path, sha256 = remote("a")
+    copy = copy_of(path, sha256)
+    copy.write_bytes(b"?" * 100)
+
+    def read(found: Path) -> bytes:
+        if (content := found.read_bytes()) != path.read_bytes():
+            raise CorgiError(f"{found} is damaged", "make it again")
+        return content
+
+    assert read_copy(path, sha256, read) == path.read_bytes()
+    assert copy.read_bytes() == path.read_bytes()
+
+
+def test_what_a_reader_refuses_of_a_whole_copy_is_not_fetched_again(cache: Path) -> None:
+    path, sha256 = remote("a")
+
+    def read(found: Path) -> bytes:
+        raise CorgiError(f"{found} has no such array", "compute it")
+
+    with pytest.raises(CorgiError, match="no such array"):
+        read_copy(path, sha256, read)
+    assert copy_of(path, sha256).exists()
+
+
 def test_many_that_need_a_file_at_once_fetch_it_once(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
