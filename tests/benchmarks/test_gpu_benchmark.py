@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +25,6 @@ CASES = {
 
 
 def test_command_measures_every_part(tmp_path: Path) -> None:
-    before = cpu_seconds_of_children()
     done = subprocess.run(
         [
             sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--small",
@@ -35,7 +33,6 @@ def test_command_measures_every_part(tmp_path: Path) -> None:
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert cpu_seconds_of_children() - before < 15  # under 10 s where nothing else runs
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert table in done.stdout
     assert re.search(r"^### CPU, 20\d\d-\d\d-\d\d$", table, re.M)
@@ -49,11 +46,6 @@ def test_command_measures_every_part(tmp_path: Path) -> None:
     for row in rows:
         assert float(row[3].split()[0]) > 0, row
         assert float(row[4]) > 0, row
-
-
-def cpu_seconds_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def test_a_cases_operations_and_rates_are_counted() -> None:

@@ -160,6 +160,7 @@ def _become(request: Mapping[str, Any]) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["variables"])
+    tempfile.tempdir = None  # or TMPDIR would be the server's
     more = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = ["", *(path for path in more if path and path not in sys.path)]
     sys.argv = ["-c", *request["words"]]
