@@ -45,12 +45,17 @@ def check_replaceable(path: Path | UPath) -> None:
         raise CorgiError(f"{path} is a link, and Corgi replaces only folders of its own", remedy)
     if is_local(path) and not path.exists():
         return
-    try:
-        foreign = _foreign_file(path)
-    except NotADirectoryError as error:
-        raise CorgiError(f"{path} is a file, where a folder would be written", remedy) from error
-    if foreign is not None:
-        raise CorgiError(f"{path} holds {foreign}, which Corgi did not write", remedy)
+    while True:
+        state = _state_of(path)
+        try:
+            foreign = _foreign_file(path)
+        except NotADirectoryError as error:
+            problem = f"{path} is a file, where a folder would be written"
+            raise CorgiError(problem, remedy) from error
+        if foreign is None:
+            return
+        if state == _state_of(path):  # and no other writer has replaced it meanwhile
+            raise CorgiError(f"{path} holds {foreign}, which Corgi did not write", remedy)
 
 
 def mark_folder(folder: Path | UPath, files: Iterable[str]) -> None:
@@ -68,6 +73,15 @@ def is_marked(folder: Path | UPath) -> bool:
     """Whether Corgi wrote this folder; folders of versions that wrote no marker are not known."""
     names = (MARKER,) if is_local(folder) else (MARKER, POINTER)
     return any((folder / name).is_file() for name in names)
+
+
+def _state_of(folder: Path | UPath) -> tuple[int, int] | None:
+    """What changes where another folder comes to a local path; None on an object store."""
+    if is_local(folder):
+        with suppress(FileNotFoundError):
+            found = Path(str(folder)).stat()
+            return found.st_ino, found.st_ctime_ns
+    return None
 
 
 def _foreign_file(folder: Path | UPath) -> str | None:

@@ -40,10 +40,11 @@ _FAMILY_OF = re.compile(f"(?:{_ADULT}{_JOINER})*(?:{_ADULT}|{_CHILD})(?:{_JOINER
 def base_of(emoji: str) -> str:
     """The emoji of which this one is a variant, the same for all variants: its code points.
 
-    >>> base_of("👩🏽‍⚕️") == base_of("👨‍⚕️") == base_of("🧑‍⚕️")
-    True
-    >>> base_of("👍🏿")
-    '👍'
+    Examples:
+        >>> base_of("👩🏽‍⚕️") == base_of("👨‍⚕️") == base_of("🧑‍⚕️")
+        True
+        >>> base_of("👍🏿")
+        '👍'
     """
     base = _DROPPED.sub("", emoji) or emoji  # a skin tone alone stays
     base = base.translate(_OF_NO_GENDER)
