@@ -36,7 +36,7 @@ def reported(
         make: Measures, or joins what was measured.
         workspace: Whose report it is.
         mlflow: Where the run is tracked.
-        charts: What MLflow draws of the report, as entries of a metrics log.
+        charts: The report's metrics by step, as entries of a metrics log.
 
     Returns:
         The report as the asset's value, and what Dagster displays of it.

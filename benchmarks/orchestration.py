@@ -7,7 +7,7 @@ step's time into work and the rest. Work is what a script without any of the fou
   own functions on it the innermost is `corgi_core`'s, whatever library that has called;
 - the time in which the main thread waits for Ray workers that compute shards;
 - of a training on Ray Train, the time from the beginning of its first step to the last entry of its
-  metrics log. A training in this process is seen by the samples.
+  metrics log. A training in this process is counted by the samples.
 
 Reading and writing artefacts is work, as `corgi_core` does it. The rest is orchestration: events,
 checks, MLflow's runs, the start of Ray and its workers, and the import of all these.

@@ -17,7 +17,7 @@ SOURCE = "pixels"  # in the spec of pixels: online, or absent where they are sto
 
 @dataclass(frozen=True)
 class ImageIndex(Pixels):
-    """In place of the pixels, where each image file lies in its shard's tar.
+    """The position of each image file in its shard's tar, which is stored instead of pixels.
 
     Arrays: "start" and "size", int64 [n], in bytes; "sha256", uint8 [n, 32], of the file.
     """

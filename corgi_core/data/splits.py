@@ -214,7 +214,7 @@ def split_by_hash(share: float, test_fraction: float, validation_fraction: float
 
 
 def share_of(group: str, seed: int) -> float:
-    """A group's place in [0, 1) among all that there could be, by its rank."""
+    """A group's rank as a number in [0, 1)."""
     return _as_share(rank_of(group, seed))
 
 

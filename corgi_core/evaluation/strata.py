@@ -1,7 +1,7 @@
 """Which test images have a near neighbour among the training images: scores are reported of both.
 
-What a model scores on captions of images that it has almost learned by heart says little about new
-ones. A neighbour is near by the cosine of the image embeddings or, where pixels are stored, by
+Scores on test images that have a near copy in the training data say little about new images.
+A neighbour is near by the cosine of the image embeddings or, where pixels are stored, by
 perceptual hash and a lower cosine. Pixels that are decoded online are not decoded for this alone.
 """
 

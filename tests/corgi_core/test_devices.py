@@ -370,16 +370,7 @@ def test_an_evaluation_computes_on_the_device_that_is_named(
     decoder = StoredDecoder.load(saved / "decoder")
 
     def tables(device: str) -> list[Any]:
-        material = Material(
-            images,
-            *stores,
-            tmp_path / device,
-            on(device),
-            squares,
-            saved / "clip",
-            "fp32",
-            trained_here=False,
-        )
+        material = material_on(device, images, stores, squares, saved, tmp_path)
         whole = evaluate(priors, decoder, material, settings)
         return [whole.prior_table(), whole.picture_table()]
 
@@ -389,6 +380,21 @@ def test_an_evaluation_computes_on_the_device_that_is_named(
     for ours, theirs in zip(found, expected, strict=True):
         numbers = [c for c in theirs.select_dtypes("number").columns if c != "seconds"]
         assert ours[numbers].to_numpy() == pytest.approx(theirs[numbers].to_numpy(), abs=1e-2)
+
+
+def material_on(
+    device: str,
+    images: Dataset,
+    stores: tuple[ArrayStore, ArrayStore],
+    squares: ArrayStore,
+    saved: Path,
+    folder: Path,
+) -> Material:
+    """The same images for any device, whose results have a folder of their own."""
+    return Material(
+        images, *stores, folder / device, on(device), squares, saved / "clip", "fp32",
+        trained_here=False,
+    )  # fmt: skip
 
 
 def test_inception_computes_on_its_device(tmp_path: Path) -> None:
@@ -416,16 +422,7 @@ def test_decoders_are_compared_on_the_device_that_is_named(
     training = TrainingImages(images, stores[0])
 
     def rows(device: str) -> list[Any]:
-        material = Material(
-            images,
-            *stores,
-            tmp_path / device,
-            on(device),
-            squares,
-            saved / "clip",
-            "fp32",
-            trained_here=False,
-        )
+        material = material_on(device, images, stores, squares, saved, tmp_path)
         return measure(comparison, material, training, settings).rows
 
     expected = rows("cpu")
