@@ -46,7 +46,7 @@ DECODING = {"decoder": dg.AssetIn(partition_mapping=PRESETS_DECODER)}
     pool=DEVICE,
     ins=PRIORS_THERE | DECODING,
     deps=[CLIP],
-    metadata=decided_by("evaluation", revision=(7, *EVALUATION_JOBS, *STRATA_JOBS)),
+    metadata=decided_by("evaluation", revision=(8, *EVALUATION_JOBS, *STRATA_JOBS)),
 )
 def evaluation(
     context: dg.AssetExecutionContext,

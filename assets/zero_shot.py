@@ -161,7 +161,7 @@ def no_training_image_is_evaluated(zero_shot_overlap: Overlap) -> dg.AssetCheckR
     pool=DEVICE,
     ins=PRIORS_THERE | DECODING,
     deps=[CLIP],
-    metadata=decided_by("evaluation", "zero_shot", revision=(1, *EVALUATION_JOBS)),
+    metadata=decided_by("evaluation", "zero_shot", revision=(2, *EVALUATION_JOBS)),
 )
 def zero_shot_evaluation(
     context: dg.AssetExecutionContext,

@@ -28,6 +28,7 @@ from corgi_core.evaluation.sampling import SamplingJob
 from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest, StoredPrior
 from corgi_core.io.files import digest_of
+from corgi_core.metrics.bootstrap import with_intervals
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.task import Captions
 
@@ -194,7 +195,8 @@ def scores_of(
         near: Which images [n] have a near neighbour among the training images.
 
     Returns:
-        "cosine" and "cosine_by_encoder", "recall_at_1" and "recall_at_5", the "count" of captions,
+        "cosine", "recall_at_1" and "recall_at_5", each with the ends of its 95 % interval over
+        captions ("cosine_ci_low", "cosine_ci_high"); "cosine_by_encoder", the "count" of captions,
         and the sampling's "seconds", summed over all workers. With `near` also "near" and "far":
         the same of the images with a near neighbour and of those without, found among all; of none,
         the count alone.
@@ -211,13 +213,14 @@ def scores_of(
 
 
 def _means(cosines: NDArray[Any], nearer: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
-    """The means over captions of cosines [n, B] and ranks [n], and n."""
+    """The means over captions of cosines [n, B] and ranks [n], their intervals, and n."""
     if not len(nearer):
         return {"count": 0}
     by_encoder = cosines.mean(axis=0, dtype=np.float64).tolist()
+    each = {"cosine": cosines.mean(axis=1, dtype=np.float64)}
+    each |= {f"recall_at_{rank}": nearer < rank for rank in RECALL_RANKS}
     return {
-        "cosine": sum(by_encoder) / len(by_encoder),
+        **with_intervals(each),
         "cosine_by_encoder": dict(zip(names, by_encoder, strict=True)),
-        **{f"recall_at_{rank}": float((nearer < rank).mean()) for rank in RECALL_RANKS},
         "count": len(nearer),
     }

@@ -108,6 +108,11 @@ def numbers(scores: Any) -> Any:
     return scores
 
 
+def without_intervals(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores without the ends of their intervals."""
+    return {name: each for name, each in scores.items() if "_ci_" not in name}
+
+
 def embedding_scores(
     predicted: Tensor, true: Tensor, encoder_dims: Sequence[int], names: Sequence[str]
 ) -> dict[str, Any]:
