@@ -8,7 +8,6 @@ animation, CMYK, 16 or 32 bits, a rotation by EXIF, scaling down.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from xxhash import xxh3_128
 
 from corgi_core.config import DataSettings
 from corgi_core.data.plain_files import without_metadata
@@ -51,7 +51,7 @@ class Normalised:
     Attributes:
         image: The file's bytes.
         suffix: "jpg", "png" or "webp".
-        pixels: Names the decoded pixels: the SHA-256 of width, height and RGB bytes.
+        pixels: Names the decoded pixels: the XXH3, of 128 bits, of width, height and RGB bytes.
     """
 
     image: bytes = b""
@@ -173,7 +173,7 @@ def _unchanged(
 
 
 def _digest(picture: Image.Image) -> str:
-    digest = hashlib.sha256(f"{picture.width} × {picture.height}".encode())
+    digest = xxh3_128(f"{picture.width} × {picture.height}".encode())
     digest.update(picture.tobytes())
     return digest.hexdigest()
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from corgi_core.devices import one_thread_each
 from corgi_core.encoders import linear, open_clip_model
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.open_clip_model import OpenClipModel
@@ -59,15 +58,15 @@ def test_features_are_those_of_open_clip(name: str) -> None:
     torch.testing.assert_close(image_features(model.visual, images), expected)
 
 
-@pytest.mark.parametrize("by_numpy", [False, True])
+@pytest.mark.parametrize("by_onednn", [False, True])
 @pytest.mark.parametrize("name", TOWERS)
 def test_features_are_equal_by_either_library_of_products(
-    name: str, by_numpy: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, by_onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With any processor's choice; the products of a thread that shares none of its operators."""
-    monkeypatch.setattr(linear, "_numpy_is_faster", lambda: by_numpy)
+    """With any processor's choice."""
+    monkeypatch.setattr(linear, "_onednn_is_faster", lambda: by_onednn)
     model, images = model_with(TOWERS[name]), pixels(3)
-    with torch.no_grad(), one_thread_each():
+    with torch.no_grad():
         expected, found = model.encode_image(images), image_features(model.visual, images)
     torch.testing.assert_close(found, expected)
     assert torch.cosine_similarity(found, expected).min() > 0.999999
