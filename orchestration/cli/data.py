@@ -122,7 +122,7 @@ def ingest(
         check_dataset_folder(written)
     before = 0 if replace or not is_dataset(folder) else len(Dataset.load(folder))
     try:
-        with _progress():
+        with progress():
             if retry_failed:
                 raw = ingests.retry_failed(folder, data, settings.preset.seed)
             else:
@@ -157,7 +157,7 @@ def gate(
     from corgi_core.data.quality import gate, quarantine_summary
 
     raw = Dataset.load(settings.dataset_folder / "raw_images")
-    with _progress():
+    with progress():
         images = gate(raw, settings.dataset_folder / "images", settings.preset.data)
     actions, _ = quarantine_summary(images)
     typer.echo(
@@ -247,7 +247,7 @@ def _warn_of_too_few(dataset: Dataset, preset: Preset) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[None]:
+def progress() -> Iterator[None]:
     """Show on stderr, where that is a terminal, how far the core is; nothing stays of it."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn

@@ -15,7 +15,9 @@ import pytest
 from tests.helpers import forked
 
 ROOT = Path(__file__).parents[3]
-COMMANDS = ("demo", "run", "results", "generate", "ingest", "gate", "ui", "presets")
+COMMANDS = (
+    "demo", "run", "results", "generate", "suite", "ingest", "gate", "ui", "presets",
+)  # fmt: skip
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -76,6 +78,7 @@ def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
         (["generate", "a cat", "--out", f"{__file__}/x.png"], "cannot be written"),
         (["generate", "a cat", "--out", f"{'x' * 300}.png"], "too long"),
         (["generate", "-i", "/nowhere.png"], "/nowhere.png"),
+        (["suite", "/nowhere.tsv"], "/nowhere.tsv is no file"),
         (["generate", "-i", __file__], "unknown format"),
     ],
 )

@@ -1,0 +1,31 @@
+"""`corgi suite` by the champions of a workspace, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from corgi_core.pipeline import CorgiPipeline
+from orchestration.cli.app import cli
+from tests.helpers.tiny_pipeline import register
+
+
+def test_two_models_make_a_suite_in_the_workspace(
+    pipeline: CorgiPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(pipeline, tmp_path / ".corgi", "emoji-small")
+    (tmp_path / "mine.txt").write_text("a cat\na dog\n")
+    monkeypatch.setenv("CORGI_HOME", str(tmp_path / ".corgi"))
+    words = ["suite", str(tmp_path / "mine.txt"), "--preset", "emoji-small", "-n", "2"]
+    words += ["--steps", "1", "--model", "emoji-small", "--model", "again=emoji-small"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    assert "again: 4 pictures made, 4 there" in done.output
+    folder = tmp_path / ".corgi" / "emoji-small" / "suites" / "mine"
+    assert (folder / "index.html").exists()
+    made = {str(path.relative_to(folder)) for path in folder.glob("*/*/*.png")}
+    names = ("emoji-small", "again")
+    assert made == {f"{name}/{n}/{seed}.png" for name in names for n in (1, 2) for seed in (0, 1)}
+    assert "0 pictures made" in CliRunner().invoke(cli, words).output
