@@ -1,8 +1,10 @@
-"""Precision and recall of generated pictures (Kynkäänniemi et al., 2019).
+"""Precision, recall, density and coverage of generated pictures.
 
 A set's manifold is the union of balls around its features, each of which reaches to the feature's
 k-th nearest neighbour. Precision is the share of generated features inside the real manifold,
-recall the share of real ones inside the generated manifold: quality and coverage, measured apart.
+recall the share of real ones inside the generated manifold: quality and coverage, measured apart
+(Kynkäänniemi et al., 2019). One outlier makes a ball that holds much; so density counts in how many
+real balls a generated feature is, and coverage the real balls that hold one (Naeem et al., 2020).
 
 Distances are computed between blocks of features, so memory holds the features and one block.
 """
@@ -11,17 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corgi_core.errors import CorgiError
+from corgi_core.metrics.features import Features, check_features, check_widths
 
-NEIGHBOURS = 3  # k, the paper's
+NEIGHBOURS = 3  # k of precision and recall, the paper's
+DENSE_NEIGHBOURS = 5  # k of density and coverage, theirs
 BLOCK = 1024  # features
-
-Features = NDArray[np.floating[Any]]
 
 
 class PrecisionRecall(NamedTuple):
@@ -31,33 +33,53 @@ class PrecisionRecall(NamedTuple):
     recall: float
 
 
+class ManifoldScores(NamedTuple):
+    """All four scores of generated features.
+
+    Attributes:
+        precision: In [0, 1].
+        recall: In [0, 1].
+        density: About 1 where both sets are of one distribution, and possibly above.
+        coverage: In [0, 1]; 1 − 2⁻⁵ = 0.97 where both sets are large, and of one distribution.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
 @dataclass(frozen=True)
 class Manifold:
     """The balls around a set of features.
 
     Attributes:
         features: Their centres [n, d].
-        squared_radii: The squared distance of each to its k-th nearest other one, float64 [n].
+        nearest: The squared distances of each to its nearest other ones, nearest first, float64
+            [n, k] for the largest k that is asked for.
     """
 
     features: Features
-    squared_radii: NDArray[np.float64]
+    nearest: NDArray[np.float64]
 
     @classmethod
-    def of(cls, features: Features, neighbours: int = NEIGHBOURS) -> Self:
+    def of(cls, features: Features, neighbours: int = DENSE_NEIGHBOURS) -> Self:
         """The manifold of features [n, d], n > `neighbours`.
 
         Raises:
-            CorgiError: If there are too few features, or one is not finite.
+            CorgiError: There are too few features, or one is not finite.
         """
-        if len(features) <= neighbours:
+        if 0 < len(features) <= neighbours:
             raise CorgiError(
                 f"{len(features)} pictures have no {neighbours} nearest neighbours each",
                 f"compare more than {neighbours}",
             )
-        if not np.isfinite(features).all():
-            raise CorgiError("a feature is not finite", "look for broken images or embeddings")
-        return cls(features, _squared_radii(features, neighbours))
+        check_features(features)
+        return cls(features, _nearest(features, neighbours))
+
+    def squared_radii(self, neighbours: int) -> NDArray[np.float64]:
+        """Of the balls that reach to the k-th nearest other feature [n]."""
+        return self.nearest[:, neighbours - 1]
 
 
 def precision_recall(
@@ -74,7 +96,7 @@ def precision_recall(
         Both shares.
 
     Raises:
-        CorgiError: If a set is too small, or a feature is not finite.
+        CorgiError: A set is too small, or a feature is not finite.
 
     Examples:
         >>> real = np.arange(8.0)[:, None]
@@ -82,24 +104,45 @@ def precision_recall(
         >>> precision_recall(real, half_outside).precision
         0.5
     """
-    return between(Manifold.of(real, neighbours), Manifold.of(generated, neighbours))
+    manifolds = (Manifold.of(features, neighbours) for features in (real, generated))
+    found = between(*manifolds, neighbours)
+    return PrecisionRecall(found.precision, found.recall)
 
 
-def between(real: Manifold, generated: Manifold) -> PrecisionRecall:
-    """Precision and recall of generated features, from the manifolds of both sets."""
-    precise = np.zeros(len(generated.features), dtype=bool)
-    recalled = np.zeros(len(real.features), dtype=bool)
-    for rows in _blocks(len(precise)):
-        for columns in _blocks(len(recalled)):
+def between(real: Manifold, generated: Manifold, neighbours: int = NEIGHBOURS) -> ManifoldScores:
+    """All four scores of generated features, from the manifolds of both sets.
+
+    Args:
+        real: Of the real images.
+        generated: Of the generated ones.
+        neighbours: k of precision and recall. Density and coverage have the manifold's largest.
+
+    Raises:
+        CorgiError: The features have different widths.
+    """
+    check_widths(real.features, generated.features)
+    radii, generated_radii = (each.squared_radii(neighbours) for each in (real, generated))
+    dense = real.nearest.shape[1]
+    dense_radii = real.squared_radii(dense)
+    count = len(generated.features)
+    precise, recalled = np.zeros(count, dtype=bool), np.zeros(len(radii), dtype=bool)
+    covered, balls = np.zeros(len(radii), dtype=bool), 0
+    for rows in _blocks(count):
+        for columns in _blocks(len(radii)):
             distances = _squared_distances(generated.features[rows], real.features[columns])
-            precise[rows] |= (distances <= real.squared_radii[columns]).any(axis=1)
-            within = distances <= generated.squared_radii[rows, None]
-            recalled[columns] |= within.any(axis=0)
-    return PrecisionRecall(precision=float(precise.mean()), recall=float(recalled.mean()))
+            precise[rows] |= (distances <= radii[columns]).any(axis=1)
+            recalled[columns] |= (distances <= generated_radii[rows, None]).any(axis=0)
+            within = distances <= dense_radii[columns]
+            covered[columns] |= within.any(axis=0)
+            balls += int(np.count_nonzero(within))
+    return ManifoldScores(
+        precision=float(precise.mean()), recall=float(recalled.mean()),
+        density=balls / (dense * count), coverage=float(covered.mean()),
+    )  # fmt: skip
 
 
-def _squared_radii(features: Features, neighbours: int) -> NDArray[np.float64]:
-    """To the k-th nearest other feature, squared [n]."""
+def _nearest(features: Features, neighbours: int) -> NDArray[np.float64]:
+    """To the nearest other features, squared, nearest first [n, k]."""
     nearest = np.full((len(features), neighbours + 1), np.inf)
     for rows in _blocks(len(features)):
         for columns in _blocks(len(features)):
@@ -111,8 +154,7 @@ def _squared_radii(features: Features, neighbours: int) -> NDArray[np.float64]:
             else:
                 nearest[columns] = _smallest(nearest[columns], distances.T)
             nearest[rows] = _smallest(nearest[rows], distances)
-    radii: NDArray[np.float64] = nearest.max(axis=1)
-    return radii
+    return np.sort(nearest, axis=1)[:, 1:]
 
 
 def _smallest(first: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,7 +6,13 @@ import torch
 from scipy.linalg import sqrtm
 
 from corgi_core.errors import CorgiError
-from corgi_core.metrics.frechet import FeatureStatistics, FeatureSums, frechet_distance
+from corgi_core.metrics.frechet import (
+    FeatureStatistics,
+    FeatureSums,
+    Halves,
+    frechet_distance,
+    frechet_estimate,
+)
 from corgi_core.metrics.inception import InceptionFeatures
 
 
@@ -45,6 +51,44 @@ def test_singular_covariances_are_no_trouble():
     few = np.random.default_rng(2).normal(size=(5, 64))
     a = FeatureStatistics.of(few)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_few_features_of_a_wide_extractor_agree_with_the_singular_values_of_their_products():
+    """tr (Σ_a Σ_b)^½ is also the sum of the singular values of the product of centred features."""
+    x, y = np.random.default_rng(8).normal(size=(2, 20, 90))
+    a, b = FeatureStatistics.of(x), FeatureStatistics.of(y[:9])
+    left, right = x - x.mean(axis=0), y[:9] - y[:9].mean(axis=0)
+    cross = np.linalg.svd(left @ right.T, compute_uv=False).sum() / (19 * 8) ** 0.5
+    traces = np.trace(a.covariance) + np.trace(b.covariance)
+    expected = np.square(a.mean - b.mean).sum() + traces - 2 * cross
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-7)
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-7)
+
+
+def test_the_bias_is_what_samples_have_and_distributions_have_not():
+    """Of normal distributions the distance is known: here 0, and (2 − 1)² · 10."""
+    random = np.random.default_rng(9)
+    for scale, expected in ((1.0, 0.0), (2.0, 10.0)):
+        found = [
+            frechet_estimate(
+                Halves.of(random.normal(size=(400, 10))),
+                Halves.of(scale * random.normal(size=(400, 10))),
+            )
+            for _ in range(30)
+        ]
+        values, unbiased = np.array([(each.value, each.unbiased) for each in found]).T
+        error = unbiased.std() / 30**0.5
+        assert values.mean() > expected + 3 * error
+        assert unbiased.mean() == pytest.approx(expected, abs=4 * error)
+        assert abs(unbiased.mean() - expected) < 0.35 * abs(values.mean() - expected)
+
+
+def test_the_halves_have_all_features_once_and_make_the_whole():
+    features = np.random.default_rng(10).normal(size=(41, 6))
+    halves = Halves.of(features)
+    assert (halves.first.count, halves.second.count) == (21, 20)
+    np.testing.assert_allclose(halves.whole.mean, features.mean(axis=0), atol=1e-13)
+    np.testing.assert_allclose(halves.whole.covariance, np.cov(features.T), atol=1e-12)
 
 
 def test_chunks_have_the_statistics_of_the_whole():

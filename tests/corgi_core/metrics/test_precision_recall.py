@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corgi_core.errors import CorgiError
-from corgi_core.metrics.precision_recall import BLOCK, precision_recall
+from corgi_core.metrics.precision_recall import BLOCK, Manifold, between, precision_recall
 
 
 def within(points, manifold, neighbours):
@@ -32,6 +32,38 @@ def test_agrees_with_brute_force(seed, n, m, neighbours):
     found = precision_recall(real, generated, neighbours)
     assert found.precision == pytest.approx(within(generated, real, neighbours))
     assert found.recall == pytest.approx(within(real, generated, neighbours))
+
+
+def density_and_coverage(real, generated, neighbours):
+    """One pair at a time, as Naeem et al. define them."""
+    density, covered = 0, 0
+    for i, x in enumerate(real):
+        others = sorted(np.linalg.norm(x - other) for j, other in enumerate(real) if j != i)
+        inside = sum(np.linalg.norm(x - y) <= others[neighbours - 1] for y in generated)
+        density, covered = density + inside, covered + (inside > 0)
+    return density / (neighbours * len(generated)), covered / len(real)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(6, 14), st.integers(6, 14), st.integers(3, 5))
+def test_density_and_coverage_agree_with_brute_force(seed, n, m, neighbours):
+    random = np.random.default_rng(seed)
+    real, generated = random.normal(size=(n, 3)), random.normal(size=(m, 3)) * 0.7 + 0.3
+    found = between(Manifold.of(real, neighbours), Manifold.of(generated, neighbours))
+    expected = density_and_coverage(real, generated, neighbours)
+    assert (found.density, found.coverage) == pytest.approx(expected)
+    assert found[:2] == precision_recall(real, generated)
+
+
+def test_of_one_distribution_density_and_coverage_are_the_papers_expectations():
+    """1, and 1 − (n − 1) … (n − k) / ((2n − 1) … (2n − k)), which 2⁻ᵏ is the limit of."""
+    random, n = np.random.default_rng(4), 120
+    samples = random.normal(size=(40, 2, n, 4))
+    found = [between(Manifold.of(a), Manifold.of(b)) for a, b in samples]
+    k = np.arange(1, 6)
+    expected = 1 - np.prod((n - k) / (2 * n - k))
+    assert np.mean([each.density for each in found]) == pytest.approx(1, abs=0.03)
+    assert np.mean([each.coverage for each in found]) == pytest.approx(expected, abs=0.01)
 
 
 def plain(points, manifold, neighbours):

@@ -1,0 +1,109 @@
+"""Time and memory of the metrics of pictures: `python -m benchmarks.metrics`.
+
+Makes features of random numbers, measures each metric in a fresh process, and prints the seconds by
+the clock and of processor time, and the process's peak resident memory. The features themselves,
+float32, are in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from corgi_core.io.files import write_json
+from corgi_core.metrics.cmmd import cmmd
+from corgi_core.metrics.features import Features
+from corgi_core.metrics.frechet import (
+    FeatureStatistics,
+    Halves,
+    frechet_distance,
+    frechet_estimate,
+)
+from corgi_core.metrics.kid import kid
+from corgi_core.metrics.precision_recall import Manifold, between
+from corgi_core.metrics.vendi import vendi
+
+
+def _fid(real: Features, generated: Features) -> float:
+    return frechet_distance(FeatureStatistics.of(real), FeatureStatistics.of(generated))
+
+
+def _fid_with_bias(real: Features, generated: Features) -> float:
+    return frechet_estimate(Halves.of(real), Halves.of(generated)).value
+
+
+def _manifolds(real: Features, generated: Features) -> float:
+    return between(Manifold.of(real), Manifold.of(generated)).precision
+
+
+@dataclass(frozen=True)
+class Case:
+    """A metric of two sets of so many pictures with so many features."""
+
+    name: str
+    metric: Callable[[Features, Features], float]
+    count: int
+    width: int
+
+
+CASES = (
+    Case("FID", _fid, 10_000, 2048),
+    Case("FID with its bias", _fid_with_bias, 10_000, 2048),
+    Case("KID", lambda a, b: kid(a, b).value, 10_000, 2048),
+    Case("CMMD", lambda a, b: cmmd(a, b).value, 30_000, 512),
+    Case("Vendi", lambda _, b: vendi(b), 30_000, 512),
+    Case("precision, recall, density, coverage", _manifolds, 30_000, 512),
+)
+QUICK = 50  # by which --quick divides the pictures
+
+
+def measured(number: int, quick: bool, threads: int) -> dict[str, Any]:
+    """Compute one metric in this process."""
+    case = CASES[number]
+    count = case.count // QUICK if quick else case.count
+    random = np.random.default_rng(0)
+    sets = (random.standard_normal((count, case.width), np.float32) for _ in range(2))
+    real, generated = sets
+    with threadpool_limits(threads):
+        began, used = time.perf_counter(), time.process_time()
+        value = case.metric(real, 1.1 * generated)
+        seconds, processor = time.perf_counter() - began, time.process_time() - used
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return {
+        "metric": case.name, "pictures": count, "width": case.width, "value": value,
+        "seconds": round(seconds, 2), "processor_seconds": round(processor, 2), "peak_gb": peak,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure every metric, or one of them, in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a fiftieth of the pictures")
+    parser.add_argument("--only", type=int, nargs="+", default=range(len(CASES)), metavar="NUMBER")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    given = parser.parse_args()
+    rows = []
+    for number in given.only:
+        with get_context("spawn").Pool(1) as pool:
+            rows.append(pool.apply(measured, (number, given.quick, given.threads)))
+        row = rows[-1]
+        print(
+            f"{row['metric']} of 2 × {row['pictures']:,} × {row['width']:,}: {row['seconds']} s, "
+            f"{row['processor_seconds']} s of processors, peak {row['peak_gb']:.2f} GB"
+        )
+    if given.json:
+        write_json(given.json, rows)
+
+
+if __name__ == "__main__":
+    main()

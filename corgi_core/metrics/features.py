@@ -1,0 +1,61 @@
+"""What every metric asks of features before it computes with them."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corgi_core.errors import CorgiError
+
+Features: TypeAlias = NDArray[np.floating[Any]]
+"""One row a picture: [n, d]."""
+
+
+def check_features(features: Features, at_least: int = 2) -> None:
+    """Refuse features that have no metric.
+
+    Args:
+        features: Of one set [n, d].
+        at_least: The fewest rows that the metric is defined for.
+
+    Raises:
+        CorgiError: there are fewer rows or none, they are no matrix, or one is not finite.
+    """
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise CorgiError(
+            f"features of shape {features.shape} are not [pictures, width]",
+            "give one row of features for each picture",
+        )
+    if len(features) == 0:
+        raise CorgiError("a set of pictures is empty", "give pictures to both sets")
+    if len(features) < at_least:
+        raise CorgiError(
+            f"{len(features)} pictures are too few: the metric needs {at_least}",
+            f"compare {at_least} or more",
+        )
+    wrong = ~np.isfinite(features).all(axis=1)
+    if wrong.any():
+        raise CorgiError(
+            f"the features of {int(wrong.sum())} of {len(features):,} pictures are not finite, "
+            f"first those of number {int(wrong.argmax())}",
+            "look for broken images or embeddings, and compute the features again",
+        )
+
+
+def check_widths(a: Features, b: Features) -> None:
+    """Refuse two sets whose features have different widths, as those of two extractors have."""
+    if a.shape[1] != b.shape[1]:
+        raise CorgiError(
+            f"features of {a.shape[1]} and of {b.shape[1]} numbers are of different extractors",
+            "compute the features of both sets by the same extractor",
+        )
+
+
+def shuffled_parts(count: int, parts: int, seed: int) -> list[NDArray[np.int64]]:
+    """The rows 0 … count − 1 in so many parts of about one size, at random.
+
+    Rows that lie side by side are often alike, so parts are not cut from their order.
+    """
+    return np.array_split(np.random.default_rng(seed).permutation(count), parts)

@@ -1,0 +1,51 @@
+"""The Vendi score: how many pictures that have nothing in common a set is worth.
+
+Friedman and Dieng, The Vendi Score: A Diversity Evaluation Metric for Machine Learning, 2023.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from corgi_core.metrics.features import Features, check_features
+
+ROWS = 4096  # of features that are float64 at once
+
+
+def vendi(features: Features) -> float:
+    """exp of the entropy of the eigenvalues of K / n, where K has the cosines of all pairs.
+
+    K / n and the mean outer product of the features have the same eigenvalues but for zeros, so the
+    smaller of the two is computed, and memory grows with n or with d² alone.
+
+    Args:
+        features: Features [n, d], n ≥ 1, of any norm but 0.
+
+    Returns:
+        From 1, where all features point to one direction, to n, where they are orthogonal.
+
+    Raises:
+        CorgiError: there is no feature, or one is not finite.
+
+    Examples:
+        >>> round(vendi(np.eye(5)), 6), round(vendi(np.ones((5, 3))), 6)
+        (5.0, 1.0)
+    """
+    check_features(features, at_least=1)
+    count, width = features.shape
+    if count <= width:
+        rows = _unit(features)
+        products = rows @ rows.T
+    else:
+        products = np.zeros((width, width))
+        for first in range(0, count, ROWS):
+            rows = _unit(features[first : first + ROWS])
+            products += rows.T @ rows
+    shares = np.linalg.eigvalsh(products / count)
+    shares = shares[shares > 0]
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _unit(features: Features) -> np.ndarray:
+    rows = np.asarray(features, dtype=np.float64)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -1,0 +1,62 @@
+"""Vendi score, memorisation and CLIP score against closed forms and scipy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+
+from corgi_core.errors import CorgiError
+from corgi_core.metrics.clip_score import clip_score
+from corgi_core.metrics.memorisation import memorisation
+from corgi_core.metrics.vendi import vendi
+
+
+@pytest.mark.parametrize("width", [7, 40])  # more pictures than width, and fewer
+def test_groups_of_equal_pictures_are_worth_as_many_as_there_are_groups(width):
+    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(width, 5)))[0].T
+    features = np.repeat(directions, 6, axis=0) * np.linspace(1, 9, 30)[:, None]
+    assert vendi(features) == pytest.approx(5)
+
+
+def test_vendi_is_the_entropy_of_the_matrix_of_cosines(monkeypatch):
+    monkeypatch.setattr("corgi_core.metrics.vendi.ROWS", 16)
+    features = np.random.default_rng(1).normal(size=(50, 6)) + 0.5
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    shares = np.linalg.eigvalsh(unit @ unit.T / 50).clip(min=1e-300)
+    assert vendi(features) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def test_memorisation_is_the_statistic_of_mann_and_whitney():
+    random = np.random.default_rng(2)
+    generated, held_out = (random.integers(0, 50, size=n) / 50 for n in (90, 70))  # with ties
+    theirs = mannwhitneyu(generated, held_out).statistic / (90 * 70)
+    assert memorisation(generated, held_out).memorisation == pytest.approx(theirs)
+
+
+def test_copies_are_nearer_than_nearly_all_held_out_images():
+    random = np.random.default_rng(3)
+    held_out, fresh = random.normal(size=(2, 5000)) * 0.1 + 0.6
+    found = memorisation(fresh, held_out)
+    assert found.memorisation == pytest.approx(0.5, abs=0.02)
+    assert found.copies == pytest.approx(0.01, abs=0.006)
+    copied = np.concatenate([fresh[:4500], np.ones(500)])
+    assert memorisation(copied, held_out).copies == pytest.approx(0.11, abs=0.01)
+
+
+def test_clip_score_is_averaged_over_encoders_and_never_below_0():
+    random = np.random.default_rng(4)
+    a, b = random.normal(size=(2, 20, 9))
+    parts = [
+        (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+        for x, y in zip(np.split(a, [4], 1), np.split(b, [4], 1), strict=True)
+    ]
+    expected = 100 * np.mean(np.maximum(parts, 0))
+    found = clip_score(torch.from_numpy(a), torch.from_numpy(b), (4, 5))
+    assert found == pytest.approx(expected)
+
+
+def test_similarities_that_are_none_or_broken_are_refused():
+    with pytest.raises(CorgiError, match="0 generated pictures"):
+        memorisation(np.empty(0), np.ones(3))
+    with pytest.raises(CorgiError, match="held-out"):
+        memorisation(np.ones(3), np.array([np.nan]))
