@@ -1,7 +1,8 @@
 """Messages to a service that may be slow or down: on disk, delivered in order, in background.
 
 The sender never waits and never fails. What could not be delivered stays on disk, and a later
-process delivers it. A message may therefore arrive twice; receivers must take it the same.
+process delivers it. A message may therefore arrive twice; receivers must take it the same. What the
+service refuses for good is left out with a warning, so that it holds up nothing behind it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ Deliver = Callable[[Message], None]
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0  # seconds
 log = logging.getLogger(__name__)
+
+
+class UndeliverableError(Exception):
+    """The service refuses a message, and would refuse it again."""
 
 
 class Outbox:
@@ -76,7 +81,7 @@ class Outbox:
                     return
                 message = self._waiting[0]
             try:
-                self._deliver(message)
+                _deliver_or_drop(self._deliver, message)
             except Exception as error:
                 log.warning("%s is not delivered yet: %s", self.path.stem, error)
                 with self._changed:
@@ -107,7 +112,7 @@ def deliver_left_over(folder: Path, receiver: Callable[[], Deliver], patience: f
                 for message in _whole_lines(path):
                     if time.monotonic() > until:
                         return delivered
-                    deliver(message)
+                    _deliver_or_drop(deliver, message)
                 _remove(path)
                 delivered += 1
         except LockHeldError:
@@ -116,6 +121,13 @@ def deliver_left_over(folder: Path, receiver: Callable[[], Deliver], patience: f
             log.warning("%s is not delivered yet: %s", path.stem, error)
             return delivered
     return delivered
+
+
+def _deliver_or_drop(deliver: Deliver, message: Message) -> None:
+    try:
+        deliver(message)
+    except UndeliverableError as error:
+        log.warning("a message is left out: %s", error)
 
 
 def _lock(path: Path) -> AbstractContextManager[None]:
