@@ -55,7 +55,7 @@ def trained_ensemble(
     trainer: Trainer,
 ) -> dg.MaterializeResult[ClipEnsemble]:
     """Train `task`; its ensemble, with what Dagster displays of the training."""
-    trained = trainer.train(context, task, training, name, inputs)
+    trained = trainer.train(context, task, training, name, inputs, {})
     ensemble = task.ensemble(trained.model, trained.card)
     metadata = training_metadata(trained)
     return materialized(ensemble, encoders=list(ensemble.names), width=ensemble.width, **metadata)

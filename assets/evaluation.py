@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.embeddings import CLIP
-from assets.metadata import OWNERS, evaluation_metadata, link, materialized
+from assets.metadata import OWNERS, evaluation_metadata, link, links, materialized
+from assets.model_runs import Scored
+from assets.reports import report_run, settings_labels
 from assets.versions import PRESETS_DECODER, decided_by
 from corgi_core.data.revisions import EVALUATION_JOBS, STRATA_JOBS
-from corgi_core.io.files import digest_of, digest_of_file
+from corgi_core.evaluation.report import METRICS
+from corgi_core.io.files import digest_of_file
 from orchestration.partitions import prior_of
 from orchestration.resources.artifacts import (
     ArrayStore,
@@ -22,15 +25,14 @@ from orchestration.resources.artifacts import (
 )
 from orchestration.resources.compute import Compute
 from orchestration.resources.io_managers import MISSING_ALLOWED
-from orchestration.resources.tracking import MLflow, TrackedRun
-from orchestration.resources.trainer import DEVICE, code_version
+from orchestration.resources.tracking import MLflow, Parent
+from orchestration.resources.trainer import DEVICE
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.config import PriorSettings
     from corgi_core.evaluation.material import Material
     from corgi_core.evaluation.prior_scores import Name
-    from corgi_core.evaluation.report import Evaluation as Report
 
 ZERO_SHOT = "zero_shot"  # the group, and the reports' folder
 IF_THERE = dg.AssetIn(metadata={MISSING_ALLOWED: True})
@@ -108,6 +110,8 @@ def evaluated(
 ) -> dg.MaterializeResult[Evaluation]:
     """Evaluate the comparable priors in a run of MLflow, and publish the report.
 
+    Each prior's scores go to the run that trained it, the baselines' to runs below this one.
+
     Args:
         context: The asset's.
         prior: All priors that are there, by partition key.
@@ -124,34 +128,31 @@ def evaluated(
     """
     from corgi_core.evaluation.evaluate import evaluate
 
-    settings, folder, prefix = workspace.preset.evaluation, workspace.reports_folder, ""
+    settings, folder, name = workspace.preset.evaluation, workspace.reports_folder, "evaluation"
     priors = comparable(prior, workspace.preset.prior, material.text_embeddings.spec)
     versions = prior_versions(priors) | {asset: each.digest for asset, each in inputs.items()}
     if decoder and settings.inception_weights:
         versions["inception_weights"] = digest_of_file(Path(settings.inception_weights))
-    parameters, name = vars(settings), "evaluation"
+    labels = settings_labels("evaluation", settings, workspace)
     if zero_shot:
         name, folder = f"zero-shot-{zero_shot['dataset']}", folder / ZERO_SHOT
-        prefix, parameters = f"{ZERO_SHOT}/", parameters | {"zero_shot": zero_shot["dataset"]}
-    identity = digest_of(code_version(context), versions, parameters)
-    with mlflow.run(context, name, identity, versions, parameters) as run:
+        labels |= {"zero_shot": zero_shot["dataset"]}
+    with report_run(context, name, versions, labels, mlflow) as (run, identity):
         report = evaluate(priors, decoder, material, settings)
         if zero_shot:
             report.metrics["protocol"]["zero_shot"] = dict(zero_shot)
-        _publish(report, run, folder, prefix)
+        report.publish(folder)
+        files = [METRICS, *(f"{picture}.png" for picture in report.pictures)]
+        run.log_artifacts((folder / file for file in files), "report")
+        scored = Scored(report, workspace, mlflow, inputs, f"{ZERO_SHOT}/" if zero_shot else "")
+        runs = scored.send(context, priors, decoder, Parent(name, identity))
+        run.log_datasets("eval", workspace.datasets(inputs))
         url = run.url
     left_out = [key for key in prior if prior_of(key) not in priors]
     return materialized(
-        report, mlflow_run=link(url), **evaluation_metadata(report, left_out, folder)
-    )
-
-
-def _publish(report: "Report", run: TrackedRun, folder: Path, prefix: str) -> None:
-    """Write the report for people, and send its scores and files to MLflow."""
-    report.publish(folder)
-    for entry in report.scores_by_steps():
-        run.log_metrics({prefix + k if "/" in k else k: v for k, v in entry.items()})
-    run.log_artifacts(folder, "report")
+        report, mlflow_run=link(url), mlflow_runs=links(runs),
+        **evaluation_metadata(report, left_out, folder),
+    )  # fmt: skip
 
 
 def comparable(

@@ -1,6 +1,7 @@
 """The Gaussians that the shifted diffusion starts from."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -58,12 +59,13 @@ def learned_bank(
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     name: str,
+    labels: Mapping[str, Any],
     workspace: Workspace,
     trainer: Trainer,
 ) -> "Trained[LearnedBank]":
     """Learn a bank by equation (5) from the captions of a caption subset, and no others.
 
-    It starts from the fitted bank, which knows none. The run is called `name`.
+    It starts from the fitted bank, which knows none. The run has that name and those labels.
     """
     from corgi_core.data.keys import SplitKeys
     from corgi_core.gaussians.learned import BankTask
@@ -75,4 +77,4 @@ def learned_bank(
         "text_embeddings": text_embeddings,
         "gaussian_bank": fitted,
     }
-    return trainer.train(context, task, settings.learning, name, inputs)
+    return trainer.train(context, task, settings.learning, name, inputs, labels)

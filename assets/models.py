@@ -9,7 +9,7 @@ import dagster as dg
 from assets.gaussians import learned_bank
 from assets.metadata import OWNERS, materialized, trainings_metadata
 from assets.versions import decided_by
-from corgi_core.config import PriorSettings, is_learned
+from corgi_core.config import PriorSettings, fraction_of, is_learned
 from corgi_core.data.splits import TRAIN, VALIDATION
 from orchestration.partitions import (
     CAPTIONED,
@@ -62,17 +62,14 @@ def prior(
     """
     from corgi_core.prior.model import PriorModel as Model
 
-    settings, (variant, subset) = workspace.preset.prior, prior_of(context.partition_key)
     inputs: dict[str, Any] = {
         "image_embeddings": image_embeddings, "text_embeddings": text_embeddings,
         "caption_subset": caption_subset, "gaussian_bank": gaussian_bank,
     }  # fmt: skip
-    bank, learned = _bank(context, images, **inputs, workspace=workspace, trainer=trainer)
-    task = _prior_task(settings, images, **inputs | {"gaussian_bank": bank})
-    name = f"prior-{variant}-{_percent(subset)}"
-    trained = trainer.train(context, task, settings.training, name, inputs)
-    model = Model(trained.model, bank, settings, text_embeddings.spec, trained.card)
-    return materialized(model, captions=task.rows, **trainings_metadata({**learned, "": trained}))
+    task, parts = _train_prior(context, images, inputs, workspace, trainer)
+    trained = parts[""]
+    model = Model(trained.model, task.bank, task.settings, text_embeddings.spec, trained.card)
+    return materialized(model, captions=task.rows, **trainings_metadata(parts))
 
 
 @dg.asset(
@@ -100,7 +97,8 @@ def decoder(
     settings = workspace.preset.decoder_of(context.partition_key)
     task = decoder_task(settings, clip_encoder, **_images(images, pixels, image_embeddings))
     inputs: dict[str, FolderBacked] = {"pixels": pixels, "image_embeddings": image_embeddings}
-    return _train_decoder(context, trainer, task, f"decoder-{settings.kind}", inputs)
+    labels = {"decoder": settings.kind}
+    return _train_decoder(context, trainer, task, f"decoder-{settings.kind}", inputs, labels)
 
 
 @dg.asset(
@@ -135,7 +133,8 @@ def captioned_decoder(
         "text_embeddings": text_embeddings, "caption_subset": caption_subset,
     }  # fmt: skip
     name = f"decoder-captions-{_percent(context.partition_key)}"
-    return _train_decoder(context, trainer, task, name, inputs)
+    labels = {"decoder": settings.kind, "caption_fraction": fraction_of(context.partition_key)}
+    return _train_decoder(context, trainer, task, name, inputs, labels)
 
 
 @dg.asset(
@@ -171,29 +170,36 @@ def language_free_decoder(
     inputs: dict[str, FolderBacked] = {
         "pixels": pixels, "image_embeddings": image_embeddings, "decoder": decoder
     }  # fmt: skip
-    name = f"decoder-{settings.kind}-{free.source}"
-    return _train_decoder(context, trainer, task, name, inputs)
+    name, labels = f"decoder-{settings.kind}-{free.source}", {"decoder": settings.kind}
+    return _train_decoder(context, trainer, task, name, inputs, labels)
 
 
-def _bank(
+def _train_prior(
     context: dg.AssetExecutionContext,
     images: Dataset,
-    image_embeddings: ArrayStore,
-    text_embeddings: ArrayStore,
-    caption_subset: CaptionSubset,
-    gaussian_bank: GaussianBank,
+    inputs: Mapping[str, Any],
     workspace: Workspace,
     trainer: Trainer,
-) -> tuple[GaussianBank, dict[str, Trained[Any]]]:
-    """The fitted bank; for a variant whose bank is learned, that one and its training, "bank"."""
-    variant, subset = prior_of(context.partition_key)
-    if not is_learned(variant):
-        return gaussian_bank, {}
-    trained = learned_bank(
-        context, gaussian_bank, caption_subset.of(images), images, image_embeddings,
-        text_embeddings, f"bank-{variant}-{_percent(subset)}", workspace, trainer,
-    )  # fmt: skip
-    return trained.model.to_bank(), {"bank": trained}
+) -> "tuple[PriorTask, dict[str, Trained[Any]]]":
+    """A prior's task, and its trainings: "" and, where its bank is learned first, "bank"."""
+    (variant, subset), settings = prior_of(context.partition_key), workspace.preset.prior
+    bank, parts = inputs["gaussian_bank"], dict[str, Trained[Any]]()
+    labels: dict[str, Any] = {
+        "variant": variant, "caption_fraction": fraction_of(subset),
+        "k": bank.k, "kappa": bank.kappa,
+    }  # fmt: skip
+    if is_learned(variant):
+        parts["bank"] = learned_bank(
+            context, bank, inputs["caption_subset"].of(images), images, inputs["image_embeddings"],
+            inputs["text_embeddings"], f"bank-{variant}-{_percent(subset)}", labels, workspace,
+            trainer,
+        )  # fmt: skip
+        bank = parts["bank"].model.to_bank()
+    task = _prior_task(settings, images, **{**inputs, "gaussian_bank": bank})
+    name = f"prior-{variant}-{_percent(subset)}"
+    labels["captions"] = task.rows
+    parts[""] = trainer.train(context, task, settings.training, name, inputs, labels)
+    return task, parts
 
 
 def _prior_task(
@@ -239,6 +245,7 @@ def _train_decoder(
     task: "DecoderTask[Any, Any]",
     name: str,
     inputs: Mapping[str, FolderBacked],
+    labels: Mapping[str, Any],
 ) -> dg.MaterializeResult[Decoder]:
     """Train a decoder, part after part; the decoder, with what Dagster displays of the trainings.
 
@@ -246,7 +253,7 @@ def _train_decoder(
     """
     parts = task.parts()
     plans = {part: Plan(each, each.training_settings) for part, each in parts.items()}
-    trained = trainer.train_in_turn(context, plans, name, inputs)
+    trained = trainer.train_in_turn(context, plans, name, inputs, labels)
     decoder = task.assembled([each.model for each in trained.values()], joint_card(trained))
     images = task.image_count
     return materialized(decoder, images=images, **trainings_metadata(trained))

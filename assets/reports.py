@@ -1,6 +1,7 @@
-"""Experiments' reports: made in a run of MLflow, and written for people."""
+"""Reports: made in a run of MLflow, and written for people."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -8,12 +9,41 @@ import dagster as dg
 from assets.metadata import link, materialized, report_metadata
 from corgi_core.io.files import digest_of
 from orchestration.resources.artifacts import StudyReport
-from orchestration.resources.tracking import MLflow
+from orchestration.resources.tracking import MLflow, TrackedRun
 from orchestration.resources.trainer import code_version
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.experiments.report import StudyReport as Report
+
+
+@contextmanager
+def report_run(
+    context: dg.AssetExecutionContext,
+    name: str,
+    inputs: Mapping[str, str],
+    labels: Mapping[str, Any],
+    mlflow: MLflow,
+) -> Iterator[tuple[TrackedRun, str]]:
+    """The run of MLflow in which a report is made, and its identity: of code, inputs and settings.
+
+    Args:
+        context: The asset's.
+        name: Of the run.
+        inputs: The data versions of all inputs.
+        labels: What the run is compared and filtered by, the settings among it.
+        mlflow: Where the run is tracked.
+    """
+    identity = digest_of(code_version(context), inputs, labels)
+    with mlflow.run(context, name, identity, inputs, labels) as run:
+        yield run, identity
+
+
+def settings_labels(section: str, settings: object, workspace: Workspace) -> dict[str, Any]:
+    """The workspace's labels, and a section of the preset as "<section>.<setting>"."""
+    named = {f"{section}.{name}": value for name, value in vars(settings).items()}
+    seed = named.pop(f"{section}.seed", workspace.preset.seed)
+    return {**workspace.labels(seed), **named}
 
 
 def reported(
@@ -26,7 +56,7 @@ def reported(
     mlflow: MLflow,
     charts: "Callable[[Report], Iterable[Mapping[str, Any]]]" = lambda report: (),
 ) -> dg.MaterializeResult[StudyReport]:
-    """Make a report in a run of MLflow; save it in the workspace, and send it to the run.
+    """Make an experiment's report in a run of MLflow; save it in the workspace, and send it.
 
     Args:
         context: The asset's.
@@ -41,13 +71,12 @@ def reported(
     Returns:
         The report as the asset's value, and what Dagster displays of it.
     """
-    folder, parameters = workspace.reports_folder / name, vars(settings)
-    identity = digest_of(code_version(context), inputs, parameters)
-    with mlflow.run(context, name, identity, inputs, parameters) as run:
+    folder, labels = workspace.reports_folder / name, settings_labels(name, settings, workspace)
+    with report_run(context, name, inputs, labels, mlflow) as (run, _):
         report = make()
         report.save(folder)
         for entry in charts(report):
             run.log_metrics(entry)
-        run.log_artifacts(folder, name)
+        run.log_artifacts([folder], name)
         url = run.url
     return materialized(report, mlflow_run=link(url), **report_metadata(report, folder))

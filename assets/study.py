@@ -17,7 +17,7 @@ from corgi_core.io.files import digest_of
 from orchestration.partitions import STUDY
 from orchestration.resources.artifacts import ArrayStore, Dataset, StudyReport
 from orchestration.resources.compute import Compute
-from orchestration.resources.tracking import MLflow
+from orchestration.resources.tracking import MLflow, Parent
 from orchestration.resources.trainer import DEVICE, code_version
 from orchestration.resources.workspace import Workspace
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from corgi_core.experiments.prior_ablation.sweeps import Plan
 
 REVISION = 7  # of the trainings: another one trains every arm anew
+STUDY_ARMS = "study-arms"  # the run above those of all arms and seeds
+ABOUT_ARMS = "Every arm of the study of the prior, of every seed, is below this run."
 
 
 @dg.asset(
@@ -118,7 +120,9 @@ def _tracked(
     about, *_ = found["training"]
     name, inputs = f"study-{about['arm']}", _versions(study.dataset, study.images, study.texts)
     identity = digest_of(code_version(context), inputs, found)
-    with mlflow.run(context, name, identity, inputs, about) as run:
+    preset = study.preset.digest("study", "prior", "gaussians")
+    arms = Parent(STUDY_ARMS, digest_of(STUDY_ARMS, inputs, REVISION, preset), ABOUT_ARMS)
+    with mlflow.run(context, name, identity, inputs, about, arms) as run:
         for entry in metrics_by_step(found):
             run.log_metrics(entry)
         url = run.url

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -60,19 +59,6 @@ class Evaluation:
         for name, image in self.pictures.items():
             with atomic_file(folder / f"{name}.png") as temporary, temporary.open("wb") as file:
                 image.save(file, format="PNG")
-
-    def scores_by_steps(self) -> Iterator[dict[str, Any]]:
-        """One entry a prior and number of steps, for a tracker's charts over the steps.
-
-        Yields:
-            "step", and "<variant>/<percent>pc/<score>" for the cosine and the recalls, of all test
-            images and by stratum; at the preset's number of steps also "validation_<score>".
-        """
-        chosen_at = self.metrics["protocol"]["prior_steps"]
-        for row in self.prior_table().to_dict("records"):
-            yield {"step": row["steps"], **_named(row)}
-        for row in self.validation_table().to_dict("records"):
-            yield {"step": chosen_at, **_named(row, "validation_")}
 
     def prior_table(self) -> pd.DataFrame:
         """One row a prior and number of steps: variant, captions, steps, cosine, recalls.
@@ -166,14 +152,6 @@ def cosine_curves(metrics: dict[str, Any]) -> Image.Image:
     panels[0].set_ylabel("cosine on test images")
     panels[-1].legend(fontsize="small")
     return rendered(figure)
-
-
-def _named(row: Mapping[Hashable, Any], prefix: str = "") -> dict[str, float]:
-    """The scores of a row of a table of priors, by a tracker's names."""
-    prior = f"{row['variant']}/{row['captions'].removesuffix('%')}pc"
-    names = [*SCORES, *(f"{score}_{stratum}" for score in SCORES for stratum in STRATA)]
-    there = [name for name in names if name in row and not math.isnan(row[name])]
-    return {f"{prior}/{prefix}{name}": row[name] for name in there}
 
 
 def _by_stratum(scores: dict[str, Any]) -> dict[str, float]:

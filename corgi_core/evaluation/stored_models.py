@@ -17,8 +17,9 @@ from upath import UPath
 from corgi_core.config import DECODER_SETTINGS, DecoderSettings, PriorSettings, settings_from
 from corgi_core.decoders.registry import decoder_class, load_decoder
 from corgi_core.errors import CorgiError
-from corgi_core.io.folders import copy_folder
-from corgi_core.io.model_folder import digest_of_config, read_model_config
+from corgi_core.io.files import read_json
+from corgi_core.io.folders import copy_folder, published
+from corgi_core.io.model_folder import CARD, digest_of_config, read_model_config
 from corgi_core.out_of_memory import out_of_memory_explained
 from corgi_core.prior.model import PriorModel
 
@@ -55,6 +56,12 @@ class StoredModel:
     def digest(self) -> str:
         """Names what the model samples: its weights, and settings such as guidance and steps."""
         return digest_of_config(self.config)
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """Where the model comes from: its training, labels, data versions and metrics."""
+        card: dict[str, Any] = read_json(published(self.folder) / CARD)
+        return card
 
     def check_unchanged(self) -> None:
         """Raise CorgiError where the folder holds another model than when it was loaded."""

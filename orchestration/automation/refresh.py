@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 import dagster as dg
@@ -30,6 +31,7 @@ from orchestration.automation.staleness import (
 from orchestration.partitions import CAPTIONED, COMPARISON, STUDY, is_compared, is_made_by_default
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.logs import TO_FILE_ONLY
+from orchestration.resources.tracking import REFRESH_TAG
 from orchestration.resources.workspace import RAW_VERSION, Workspace
 from orchestration.settings import Settings
 
@@ -68,11 +70,15 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Refresh:
-    """The repository's assets in one workspace, whose history is in `instance`."""
+    """The repository's assets in one workspace, whose history is in `instance`.
+
+    All that is materialised in one refresh has its `name` in Dagster and in MLflow.
+    """
 
     repository: dg.RepositoryDefinition
     instance: dg.DagsterInstance
     settings: Settings
+    name: str = field(default_factory=lambda: f"{datetime.now():%Y-%m-%d-%H%M%S}")
 
     def run(self, steps: Iterable[Step], watcher: Watcher) -> int:
         """Do those of `steps` that must be done, in their order; returns how many they were."""
@@ -149,7 +155,7 @@ class Refresh:
                 asset_selection=[step.asset],
                 partition_key=step.partition,
                 run_config=TO_FILE_ONLY,
-                tags=TAG,
+                tags=TAG | {REFRESH_TAG: self.name},
             )
         except dg.DagsterExecutionInterruptedError as interrupted:
             raise KeyboardInterrupt from interrupted

@@ -19,7 +19,8 @@ from corgi_core.io.files import digest_of
 from corgi_core.io.folders import atomic_folder
 from corgi_core.io.model_index import CHAMPION, PARTS, IndexedModel, ModelIndex, TextEncoderName
 from orchestration.resources.artifacts import FolderBacked
-from orchestration.resources.tracking import IDENTITY_TAG, MLflow
+from orchestration.resources.run_messages import IDENTITY_TAG, run_with_identity
+from orchestration.resources.tracking import MLflow
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -168,11 +169,10 @@ class Registry:
 
     def _run_of(self, identity: str, part: str) -> str:
         """The run with this identity: the training's, or a new one where nothing was trained."""
-        same = f"tags.`{IDENTITY_TAG}` = '{identity}'"
-        for run in self._client.search_runs([self._experiment], same, max_results=1):
-            return str(run.info.run_id)
-        run = self._client.create_run(
-            self._experiment, tags={IDENTITY_TAG: identity}, run_name=part
-        )
-        self._client.set_terminated(run.info.run_id)
+        run = run_with_identity(self._client, self._experiment, identity)
+        if run is None:
+            run = self._client.create_run(
+                self._experiment, tags={IDENTITY_TAG: identity}, run_name=part
+            )
+            self._client.set_terminated(run.info.run_id)
         return str(run.info.run_id)

@@ -1,27 +1,30 @@
-"""MLflow: one run per training and per evaluation, linked to Dagster's runs both ways.
+"""MLflow: one run a model, with its training curve and its final scores, linked to Dagster.
 
 Runs are found again by `identity`, the digest of all that went into them: a resumed training
-continues its run. Messages go through an outbox, so a tracking server that is slow or down never
-stops a training; MLflow stores a metric that arrives twice only once.
+continues its run, and an evaluation adds to the runs of the models that it scores. Messages go
+through an outbox, so a tracking server that is slow or down never stops a training.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import dagster as dg
 
 from corgi_core.io.model_index import MODELS_FILE
 from orchestration.environment import set_for_library
-from orchestration.resources.outbox import Message, Outbox, deliver_left_over
+from orchestration.resources.outbox import Outbox, deliver_left_over
+from orchestration.resources.run_messages import IDENTITY_TAG, Receiver
+from orchestration.resources.source_code import git_commit
 from orchestration.settings import (
     AS_TRAINING,
     SQLITE,
@@ -34,8 +37,24 @@ if TYPE_CHECKING:
 
 SERVER_TIMEOUT = 10  # seconds for one answer; tried once, the outbox tries again
 PATIENCE = 30.0  # seconds to wait for the last messages when a run ends
-METRICS_AT_ONCE = 1000  # MLflow's limit
-RUN_TAG, IDENTITY_TAG = "dagster.run_id", "corgi.identity"
+LONGEST = 6000  # characters of a parameter, MLflow's limit
+RUN_TAG = "dagster.run_id"
+REFRESH_TAG = "corgi/refresh_name"
+REFRESH_TAGS = (REFRESH_TAG, "dagster/backfill")
+"""Tags of Dagster's runs that belong together, the first that a run has; else a run is alone."""
+CANCELLED = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
+
+
+CHANGING = ("decoder",)  # a prior's pictures may be decoded by another one
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A run of MLflow's that others are below: a refresh, a study, an evaluation."""
+
+    name: str
+    identity: str
+    description: str = ""
 
 
 class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -68,13 +87,15 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         return _client(self.tracking_uri)
 
     def experiment_id(self) -> str:
-        """The workspace's experiment, made when it is not there."""
+        """The workspace's experiment, made when it is not there, and restored when deleted."""
         client = self.client()
         found = client.get_experiment_by_name(self.experiment)
-        if found is not None:
-            return str(found.experiment_id)
-        location = f"{self.artifacts}/{self.experiment}" if self.artifacts else None
-        return str(client.create_experiment(self.experiment, location))
+        if found is None:
+            location = f"{self.artifacts}/{self.experiment}" if self.artifacts else None
+            return str(client.create_experiment(self.experiment, location))
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
 
     @contextmanager
     def run(
@@ -83,45 +104,114 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         name: str,
         identity: str,
         inputs: Mapping[str, str],
-        parameters: Mapping[str, Any],
+        labels: Mapping[str, Any],
+        parent: Parent | None = None,
+        description: str = "",
     ) -> Iterator[TrackedRun]:
-        """Track what the block does as the run `name`; `inputs` are data versions by asset."""
-        deliver_left_over(Path(self.outbox), lambda: _Receiver(self))
-        run = TrackedRun(self, name, identity, self._tags(context, inputs), parameters)
+        """Track what the block does as a run: KILLED where it is cancelled, FAILED at an error.
+
+        Args:
+            context: The asset's.
+            name: The run's.
+            identity: The digest of all that goes into it, by which it is found again.
+            inputs: Data versions by asset.
+            labels: What runs are compared and filtered by.
+            parent: The run that it is below; by default the one of its refresh.
+            description: What it is, for MLflow's page.
+        """
+        deliver_left_over(Path(self.outbox), lambda: Receiver(self))
+        tags = self.tags(context, inputs, description) | {IDENTITY_TAG: identity}
+        above = asdict(parent or _refresh_of(context))
+        run = TrackedRun(self, "start", name=name, tags=tags, parent=above)
+        run.log_labels(labels)
         try:
             yield run
+        except CANCELLED:
+            run.end("KILLED")
+            raise
         except BaseException:
             run.end("FAILED")
             raise
         run.end("FINISHED")
 
-    def _tags(self, context: dg.AssetExecutionContext, inputs: Mapping[str, str]) -> dict[str, str]:
+    @contextmanager
+    def finished_run(
+        self,
+        name: str,
+        identity: str,
+        tags: Mapping[str, str],
+        labels: Mapping[str, Any],
+    ) -> Iterator[TrackedRun]:
+        """The run that trained a model, to add to it; made anew where it is gone.
+
+        Args:
+            name: Of a run that is made anew.
+            identity: The training's.
+            tags: Of a run that is made anew.
+            labels: What runs are compared and filtered by.
+        """
+        run = TrackedRun(self, "find", name=name, tags={**tags, IDENTITY_TAG: identity})
+        run.log_labels(labels)
+        try:
+            yield run
+        finally:
+            run.close()
+
+    def tags(
+        self, context: dg.AssetExecutionContext, inputs: Mapping[str, str], description: str = ""
+    ) -> dict[str, str]:
+        """What a run says of Dagster's run, of the source and of the data versions."""
         partition = context.partition_key if context.has_partition_key else ""
+        asset, commit = context.asset_key.to_user_string(), git_commit()
+        of_asset = self.asset_tags(asset, partition)
+        run_page = f"{self.dagster_address}/runs/{context.run_id}"
+        versions = [f"- {asset}: `{version}`" for asset, version in inputs.items()]
+        asset_page = of_asset["dagster.asset_url"]
+        links = f"In Dagster: [the asset {asset}]({asset_page}), [its run]({run_page})"
+        note = [description, links]
+        note += ["\n".join(["Data versions:", "", *versions])] if versions else []
         return {
             RUN_TAG: context.run_id,
-            "dagster.run_url": f"{self.dagster_address}/runs/{context.run_id}",
-            "dagster.asset": context.asset_key.to_user_string(),
-            "dagster.partition": partition,
+            "dagster.run_url": run_page,
+            **of_asset,
+            "mlflow.note.content": "\n\n".join(filter(None, note)),
+            "mlflow.source.name": f"Dagster asset {asset}",
+            "mlflow.source.type": "LOCAL",
+            **({"mlflow.source.git.commit": commit} if commit else {}),
             **{f"data_version.{asset}": version for asset, version in inputs.items()},
         }
+
+    def asset_tags(self, asset: str, partition: str) -> dict[str, str]:
+        """Which asset's partition a run made, and its page in Dagster."""
+        page = f"{self.dagster_address}/assets/{asset}"
+        page += f"?view=partitions&partition={quote(partition, safe='')}" if partition else ""
+        return {
+            "dagster.asset": asset, "dagster.partition": partition, "dagster.asset_url": page
+        }  # fmt: skip
+
+
+def _refresh_of(context: dg.AssetExecutionContext) -> Parent:
+    """The run above all runs of one refresh or backfill; of a lone run of Dagster's, of that."""
+    tags = context.run.tags
+    refresh = next((tags[tag] for tag in REFRESH_TAGS if tag in tags), context.run_id[:8])
+    name = f"refresh-{refresh}"
+    return Parent(name, name, "What Dagster materialised together is below this run.")
 
 
 class TrackedRun:
     """A run of MLflow's; nothing here waits for the server, and nothing fails with it."""
 
-    def __init__(
-        self,
-        mlflow: MLflow,
-        name: str,
-        identity: str,
-        tags: Mapping[str, str],
-        parameters: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, mlflow: MLflow, opening: str, **content: Any) -> None:
+        """Open the run by a message of the kind `opening`, "start" or "find"."""
         self._mlflow = mlflow
-        self._receiver = _Receiver(mlflow)
+        self._receiver = Receiver(mlflow)
         self._outbox = Outbox(Path(mlflow.outbox) / f"{uuid.uuid4().hex}.jsonl", self._receiver)
-        self._send("start", name=name, tags={**tags, IDENTITY_TAG: identity})
-        self._send("parameters", values={key: str(value) for key, value in parameters.items()})
+        self._send(opening, **content)
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """What was decided before the run began."""
+        values = {key: str(value)[:LONGEST] for key, value in parameters.items()}
+        self._send("parameters", values=values)
 
     def log_metrics(self, entry: Mapping[str, Any]) -> None:
         """One line of a training's metrics log: its "step", its "time", and numbers by name."""
@@ -135,14 +225,31 @@ class TrackedRun:
         moment = int(1000 * float(entry.get("time") or time.time()))
         self._send("metrics", step=int(entry.get("step", 0)), moment=moment, values=numbers)
 
-    def log_artifacts(self, folder: Path, name: str | None = None) -> None:
-        """Copy a folder's files, which must stay there, to the run's folder `name`."""
-        self._send("artifacts", folder=str(folder), name=name)
+    def log_labels(self, labels: Mapping[str, Any]) -> None:
+        """What people filter by: parameters, and tags where another evaluation may change them."""
+        changing = {name: str(labels[name]) for name in CHANGING if name in labels}
+        self.log_tags(changing)
+        self.log_parameters({name: v for name, v in labels.items() if name not in changing})
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """What may change."""
+        self._send("tags", values=dict(tags))
+
+    def log_datasets(self, context: str, datasets: Sequence[Mapping[str, str]]) -> None:
+        """Data that the run reads: "name", "digest" and "uri" of each.
+
+        `context` says what for: "train" or "eval".
+        """
+        self._send("datasets", context=context, values=[dict(each) for each in datasets])
+
+    def log_artifacts(self, paths: Iterable[Path], name: str | None = None) -> None:
+        """Copy files and folders' files, which must stay there, to the run's folder `name`."""
+        self._send("artifacts", paths=[str(path) for path in paths], name=name)
 
     @property
     def run_id(self) -> str | None:
         """MLflow's id of the run; None where the server did not answer in time."""
-        self._receiver.started.wait(SERVER_TIMEOUT)
+        self._receiver.opened.wait(SERVER_TIMEOUT)
         return self._receiver.run_id
 
     @property
@@ -155,68 +262,16 @@ class TrackedRun:
         return f"{self._mlflow.address}/#/{page}"
 
     def end(self, status: str) -> None:
-        """End the run as FINISHED or FAILED; waits a while for the last messages."""
+        """End the run as FINISHED, FAILED or KILLED; waits a while for the last messages."""
         self._send("end", status=status, moment=int(1000 * time.time()))
+        self.close()
+
+    def close(self) -> None:
+        """Wait a while for the last messages."""
         self._outbox.close(PATIENCE)
 
     def _send(self, kind: str, **content: Any) -> None:
         self._outbox.put({"kind": kind, **content})
-
-
-class _Receiver:
-    """Puts one run's messages into the store. A message that comes twice changes nothing."""
-
-    def __init__(self, mlflow: MLflow) -> None:
-        self._mlflow = mlflow
-        self.run_id: str | None = None
-        self.experiment_id: str | None = None
-        self.started = threading.Event()  # or known to be impossible for now
-
-    def __call__(self, message: Message) -> None:
-        content = dict(message)
-        try:
-            getattr(self, f"_{content.pop('kind')}")(self._mlflow.client(), **content)
-        finally:
-            self.started.set()
-
-    def _start(self, client: MlflowClient, name: str, tags: dict[str, str]) -> None:
-        self.experiment_id = self._mlflow.experiment_id()
-        same = f"tags.`{IDENTITY_TAG}` = '{tags[IDENTITY_TAG]}'"
-        for found in client.search_runs([self.experiment_id], same, max_results=1):
-            self.run_id = found.info.run_id
-            client.update_run(self.run_id, status="RUNNING")
-            for key, value in tags.items():
-                client.set_tag(self.run_id, key, value)
-            return
-        self.run_id = client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
-
-    def _parameters(self, client: MlflowClient, values: dict[str, str]) -> None:
-        from mlflow.entities import Param
-
-        client.log_batch(
-            self._known_run, params=[Param(key, value) for key, value in values.items()]
-        )
-
-    def _metrics(
-        self, client: MlflowClient, step: int, moment: int, values: dict[str, float]
-    ) -> None:
-        from mlflow.entities import Metric
-
-        metrics = [Metric(key, value, moment, step) for key, value in values.items()]
-        for first in range(0, len(metrics), METRICS_AT_ONCE):
-            client.log_batch(self._known_run, metrics=metrics[first : first + METRICS_AT_ONCE])
-
-    def _artifacts(self, client: MlflowClient, folder: str, name: str | None) -> None:
-        if Path(folder).is_dir():
-            client.log_artifacts(self._known_run, folder, artifact_path=name)
-
-    def _end(self, client: MlflowClient, status: str, moment: int) -> None:
-        client.set_terminated(self._known_run, status, end_time=moment)
-
-    @property
-    def _known_run(self) -> str:
-        assert self.run_id is not None, "a run's first message starts it"
-        return self.run_id
 
 
 @cache

@@ -27,7 +27,7 @@ class Trained(Generic[M]):
 
     Attributes:
         result: the averaged model, the last metrics, steps and seconds.
-        card: entries of the model card: the training's identity, data versions and metrics.
+        card: entries of the model card: the training's identity, labels, data versions, metrics.
         url: the page of the MLflow run; None where MLflow did not answer.
     """
 
@@ -57,6 +57,7 @@ def joint_card(trained: Mapping[str, Trained[Any]]) -> dict[str, Any]:
         return next(iter(cards.values()))
     return {
         "training": digest_of([card["training"] for card in cards.values()]),
+        "labels": next(iter(cards.values()))["labels"],
         "data_versions": next(iter(cards.values()))["data_versions"],
         "metrics": {
             f"{part}/{name}": value
@@ -72,7 +73,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
     Examples:
         ```python
         trained = trainer.train(
-            context, task, preset.prior.training, "prior", {"gaussian_bank": gaussian_bank}
+            context, task, settings, "prior", {"gaussian_bank": bank}, {"variant": "shifted-k1"}
         )
         ```
     """
@@ -88,6 +89,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         settings: TrainingSettings,
         name: str,
         inputs: Mapping[str, FolderBacked],
+        labels: Mapping[str, Any],
     ) -> Trained[Any]:
         """Train `task`, or resume a killed run of the same task, data and settings.
 
@@ -98,6 +100,8 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
             name: of the MLflow run and of the progress report.
             inputs: the artefacts that the model is trained on, by asset; their digests are
                 recorded as data versions.
+            labels: what people tell the model from others by, such as its variant; the preset, the
+                dataset and the seed are added.
 
         Returns:
             The training's result, with the model card's entries and the MLflow run's page.
@@ -112,10 +116,17 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         identity = digest_of(described)
         folder = self.workspace.work_folder(context, identity)
         storage = self.workspace.stored_work(context, identity)
-        with self.mlflow.run(context, name, identity, versions, described) as run:
+        about = f"The training of {name} on {self.workspace.dataset}."
+        labels = self.workspace.labels(settings.seed) | dict(labels)
+        with self.mlflow.run(context, name, identity, versions, labels, description=about) as run:
+            run.log_parameters(_parameters(described))
+            run.log_datasets("train", self.workspace.datasets(inputs))
             result = self.compute.train(task, settings, folder, name, run.log_metrics, storage)
             url = run.url
-        card = {"training": identity, "data_versions": versions, "metrics": result.metrics}
+        card = {
+            "training": identity, "labels": labels, "data_versions": versions,
+            "metrics": result.metrics,
+        }  # fmt: skip
         return Trained(result, card, url)
 
     def train_in_turn(
@@ -124,6 +135,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         plans: Mapping[str, Plan],
         name: str,
         inputs: Mapping[str, FolderBacked],
+        labels: Mapping[str, Any],
     ) -> dict[str, Trained[Any]]:
         """Train the parts of one model, one after the other, each in a run of its own.
 
@@ -132,6 +144,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
             plans: the trainings by the parts' names, "" for a model of one part.
             name: of the model; a part's run has "NAME-PART".
             inputs: as `train`.
+            labels: as `train`.
 
         Returns:
             The trainings by the same names. What is finished already is not trained again.
@@ -145,7 +158,12 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
             check_division(plan.task, plan.settings, max(1, self.compute.num_workers))
         return {
             part: self.train(
-                context, plan.task, plan.settings, f"{name}-{part}" if part else name, inputs
+                context,
+                plan.task,
+                plan.settings,
+                f"{name}-{part}" if part else name,
+                inputs,
+                labels,
             )
             for part, plan in plans.items()
         }
@@ -154,3 +172,18 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
 def code_version(context: dg.AssetExecutionContext) -> str:
     """The code version of the asset that is materialised."""
     return context.assets_def.specs_by_key[context.asset_key].code_version or ""
+
+
+def _parameters(described: Mapping[str, str]) -> dict[str, str]:
+    """Of an identity's description: the settings, as "training.…" and "model.…".
+
+    The data and the labels are left out, which a run has by other names.
+    """
+    found = {
+        name.replace("task.settings.", "model.").replace("settings.", "training.", 1): value
+        for name, value in described.items()
+        if not name.startswith("task.settings.training.")
+        and name.startswith(("task.settings.", "settings.", "code_version"))
+    }
+    del found["training.seed"]
+    return found

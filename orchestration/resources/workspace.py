@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from upath import UPath
@@ -12,6 +13,7 @@ from upath import UPath
 from corgi_core.config import LanguageFreeSettings, Preset, ZeroShotSettings
 from corgi_core.config.loading import preset_from_yaml, preset_values, yaml_of
 from corgi_core.errors import CorgiError
+from orchestration.resources.artifacts import FolderBacked
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 DATASETS = ("raw_images", "images")  # whose folders DVC may own
 RAW_VERSION = "raw_version"  # metadata of the evaluated images: the digest of what they came from
 DATA_IO_MANAGER = "data_io_manager"  # keeps these two
+LEARNED_FROM = ("images", "pixels", "image_embeddings", "text_embeddings", "caption_subset")
+"""Assets that are data, and not models; the zero-shot dataset's have a prefix."""
 
 
 class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -94,6 +98,23 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Where the IO manager keeps that partition of that asset."""
         root = UPath(self.dataset_folder if asset in DATASETS else self.storage)
         return root.joinpath(asset, *_folders_of(partition))
+
+    @property
+    def dataset(self) -> str:
+        """The name of the dataset."""
+        return UPath(self.dataset_folder).name
+
+    def labels(self, seed: int) -> dict[str, Any]:
+        """What every run of the workspace says of itself."""
+        return {"preset": self.preset.name, "dataset": self.dataset, "seed": seed}
+
+    def datasets(self, inputs: Mapping[str, FolderBacked]) -> list[dict[str, str]]:
+        """Name, digest and address of those of an asset's inputs that are data."""
+        return [
+            {"name": asset, "digest": artifact.digest, "uri": str(self.path_of(asset))}
+            for asset, artifact in inputs.items()
+            if asset.removeprefix("zero_shot_") in LEARNED_FROM
+        ]
 
     def work_folder(self, context: dg.AssetExecutionContext, digest: str) -> Path:
         """A local folder for resumable work; other inputs, another folder."""

@@ -82,7 +82,11 @@ def test_the_study_is_measured_tracked_and_plotted(settings, tmp_path):
     client = MlflowClient(settings.tracking_uri)
     (experiment,) = client.search_experiments(filter_string="name = 'emoji'")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert len(runs) == 3 * arms + 1
+    below = {
+        run.data.tags.get("mlflow.parentRunId") for name, run in runs.items() if "seed" in name
+    }
+    assert below == {runs["study-arms"].info.run_id}
+    assert len([name for name in runs if "seed" in name]) == 3 * arms
     baseline = runs["study-baseline-seed1"]
     assert baseline.data.params["start"] == "baseline"
     history = client.get_metric_history(baseline.info.run_id, "ddpm-guidance1/cosine")

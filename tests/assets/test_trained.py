@@ -30,7 +30,7 @@ def test_another_revision_of_the_code_trains_anew(tmp_path: Path) -> None:
         def model(
             context: dg.AssetExecutionContext, trainer: Trainer
         ) -> dg.MaterializeResult[None]:
-            done = trainer.train(context, TinyTask(), SETTINGS, "tiny", {})
+            done = trainer.train(context, TinyTask(), SETTINGS, "tiny", {}, {})
             cards.append(done.card["training"])
             return dg.MaterializeResult(metadata=training_metadata(done))
 

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import mlflow
@@ -145,8 +146,23 @@ def test_scores_are_labelled_and_of_the_other_images_alone(home: Path, state: Pa
     experiment = store.get_experiment_by_name("emoji-small.mine")
     runs = {run.info.run_name: run for run in store.search_runs([experiment.experiment_id])}
     run = runs["zero-shot-others"]
+
+    def final(found: dict[str, Any]) -> float:
+        steps = str(found["protocol"]["prior_steps"])
+        return float(found["priors"]["baseline"]["100%"][steps]["cosine"])
+
     cosine = metrics["priors"]["baseline"]["100%"]["1"]["cosine"]
-    assert "zero_shot/baseline/100pc/cosine" in run.data.metrics
+    prior = runs["prior-baseline-100pc"]
+    assert prior.data.metrics["zero_shot/cosine"] == final(metrics)
+    assert prior.data.metrics["cosine"] == final(own)
+    assert prior.data.params["variant"] == "baseline"
+    assert (prior.data.params["preset"], prior.data.params["dataset"]) == ("emoji-small", "mine")
+    assert (prior.data.params["caption_fraction"], prior.data.tags["decoder"]) == ("1.0", "pca")
+    assert "frechet_clip" in prior.data.metrics
+    curve = store.get_metric_history(prior.info.run_id, "cosine_by_steps")
+    assert [point.step for point in curve] == [1, own["protocol"]["prior_steps"]]
+    text = [run for run in runs.values() if run.data.params.get("variant") == "text embedding"]
+    assert own["text_embedding"]["cosine"] in [run.data.metrics.get("cosine") for run in text]
     assert cosine != own["priors"]["baseline"]["100%"]["1"]["cosine"]
     assert run.data.tags["data_version.images"] == trained
     assert run.data.tags["data_version.zero_shot_images"] == evaluated

@@ -15,28 +15,50 @@ from urllib.request import urlopen
 
 import dagster as dg
 import pytest
+from mlflow.entities import Run
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.model_index import CHAMPION, ModelIndex, TextEncoderName
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.outbox import deliver_left_over
-from orchestration.resources.tracking import IDENTITY_TAG, RUN_TAG, MLflow
+from orchestration.resources.run_messages import IDENTITY_TAG, PARENT_TAG
+from orchestration.resources.tracking import REFRESH_TAG, RUN_TAG, MLflow
 from orchestration.settings import Settings
 
 STEPS = 5
 
 
-def resource(folder: Path, tracking_uri: str | None = None) -> MLflow:
-    return MLflow.of(settings(folder, tracking_uri))
+def resource(folder: Path, tracking_uri: str | None = None, dataset: str | None = None) -> MLflow:
+    return MLflow.of(settings(folder, tracking_uri, dataset))
 
 
-def settings(folder: Path, tracking_uri: str | None = None) -> Settings:
+def settings(folder: Path, tracking_uri: str | None = None, dataset: str | None = None) -> Settings:
     environment = {"CORGI_HOME": str(folder / ".corgi"), "CORGI_DATA": str(folder / "data")}
     more = {"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {}
-    return Settings.from_environment(environment | more)
+    return Settings.load(environment | more, dataset=dataset)
 
 
-def train(mlflow: MLflow, identity: str = "one", steps: int = STEPS) -> dg.ExecuteInProcessResult:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of one SQLite store, whose making takes a second."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def mlflow(home: Path, request: pytest.FixtureRequest) -> MLflow:
+    """The store, with an experiment of the test's own."""
+    return resource(home, dataset=request.node.name[:60])
+
+
+def tracked(mlflow: MLflow) -> list[Run]:
+    """The experiment's runs of assets, the newest first; their parents left out."""
+    runs = mlflow.client().search_runs([mlflow.experiment_id()])
+    return [run for run in runs if "dagster.asset" in run.data.tags]
+
+
+def train(
+    mlflow: MLflow, identity: str = "one", steps: int = STEPS, refresh: str = "first"
+) -> dg.ExecuteInProcessResult:
     """A "training" inside a real asset run, which logs its steps."""
 
     @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["10%"]))
@@ -48,7 +70,9 @@ def train(mlflow: MLflow, identity: str = "one", steps: int = STEPS) -> dg.Execu
             url = run.url
         context.add_output_metadata({"mlflow_run": url or "none"})
 
-    return dg.materialize([prior], resources={"mlflow": mlflow}, partition_key="10%")
+    return dg.materialize(
+        [prior], resources={"mlflow": mlflow}, partition_key="10%", tags={REFRESH_TAG: refresh}
+    )
 
 
 def url_of(result: dg.ExecuteInProcessResult) -> str:
@@ -56,11 +80,10 @@ def url_of(result: dg.ExecuteInProcessResult) -> str:
     return str(event.metadata["mlflow_run"].value)
 
 
-def test_a_training_is_a_run_with_links_both_ways(tmp_path: Path) -> None:
-    mlflow = resource(tmp_path)
+def test_a_training_is_a_run_with_links_both_ways(mlflow: MLflow, home: Path) -> None:
     result = train(mlflow)
     client = mlflow.client()
-    (run,) = client.search_runs([mlflow.experiment_id()])
+    (run,) = tracked(mlflow)
     assert run.info.run_name == "prior-10pc"
     assert run.info.status == "FINISHED"
     assert run.data.tags[RUN_TAG] == result.run_id
@@ -71,34 +94,122 @@ def test_a_training_is_a_run_with_links_both_ways(tmp_path: Path) -> None:
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(s, 1 / s) for s in range(1, STEPS + 1)]
     assert url_of(result).endswith(f"/runs/{run.info.run_id}?workflowType=machine_learning")
-    assert run.info.artifact_uri.startswith((tmp_path / ".corgi" / "mlflow").as_uri())
-    assert not list((tmp_path / ".corgi" / "emoji" / "outbox").glob("*"))
+    assert run.info.artifact_uri.startswith((home / ".corgi" / "mlflow").as_uri())
+    assert not list(Path(mlflow.outbox).glob("*"))
+    commit = run.data.tags.get("mlflow.source.git.commit", "")
+    assert commit.removesuffix("-changed") == git_head()
+    assert run.data.tags["mlflow.source.name"] == "Dagster asset prior"
+    for page in ("/assets/prior?view=partitions&partition=10%25)", f"/runs/{result.run_id})"):
+        assert f"]({mlflow.dagster_address}{page}" in run.data.tags["mlflow.note.content"]
 
 
-def test_a_resumed_training_continues_its_run(tmp_path: Path) -> None:
-    mlflow = resource(tmp_path)
+def git_head() -> str:
+    """The commit of this project's repository; "" where it lies in none."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_resumed_training_continues_its_run(mlflow: MLflow) -> None:
     train(mlflow, steps=3)
     train(mlflow, steps=STEPS)
     train(mlflow, identity="another")
-    runs = mlflow.client().search_runs([mlflow.experiment_id()])
+    runs = tracked(mlflow)
     assert sorted(run.data.tags[IDENTITY_TAG] for run in runs) == ["another", "one"]
     for run in runs:
         history = mlflow.client().get_metric_history(run.info.run_id, "loss")
         assert [m.step for m in history] == list(range(1, STEPS + 1))  # nothing twice
 
 
-def test_a_failed_training_is_a_failed_run(tmp_path: Path) -> None:
-    mlflow = resource(tmp_path)
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RuntimeError("out of luck"), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (dg.DagsterExecutionInterruptedError(), "KILLED"),
+    ],
+)
+def test_an_error_fails_a_run_and_its_parent_and_a_cancellation_kills_them(
+    home: Path, error: BaseException, status: str
+) -> None:
+    mlflow = resource(home, dataset=type(error).__name__.lower())
 
     @dg.asset
     def prior(context: dg.AssetExecutionContext, mlflow: MLflow) -> None:
         with mlflow.run(context, "prior", "one", {}, {}):
-            raise RuntimeError("out of luck")
+            raise error
 
-    with pytest.raises(RuntimeError, match="out of luck"):
+    with pytest.raises((type(error), dg.DagsterExecutionInterruptedError)):
         dg.materialize([prior], resources={"mlflow": mlflow})
-    (run,) = mlflow.client().search_runs([mlflow.experiment_id()])
-    assert run.info.status == "FAILED"
+    runs = mlflow.client().search_runs([mlflow.experiment_id()])
+    assert [run.info.status for run in runs] == [status, status]
+
+
+def test_the_runs_of_one_refresh_are_below_one_parent(mlflow: MLflow) -> None:
+    for identity, refresh in (("one", "first"), ("two", "first"), ("three", "second")):
+        train(mlflow, identity, refresh=refresh)
+    names = {run.info.run_id: run.info.run_name for run in every_run(mlflow)}
+    below = {
+        run.data.tags[IDENTITY_TAG]: names[run.data.tags[PARENT_TAG]] for run in tracked(mlflow)
+    }
+    assert below == {"one": "refresh-first", "two": "refresh-first", "three": "refresh-second"}
+    assert len(names) == 5
+    assert {run.info.status for run in every_run(mlflow)} == {"FINISHED"}
+
+
+def every_run(mlflow: MLflow) -> list[Run]:
+    return list(mlflow.client().search_runs([mlflow.experiment_id()]))
+
+
+def test_scores_are_added_to_the_run_that_trained_and_to_a_new_one_where_it_is_gone(
+    mlflow: MLflow,
+) -> None:
+    train(mlflow)
+    client, (trained,) = mlflow.client(), tracked(mlflow)
+    data = [{"name": "images", "digest": "abc", "uri": "/data/images"}]
+
+    def add(cosine: float, decoder: str) -> str | None:
+        labels = {"variant": "baseline", "decoder": decoder}
+        tags = mlflow.asset_tags("prior", "10%|baseline")
+        with mlflow.finished_run("prior-10pc", "one", tags, labels) as run:
+            run.log_metrics({"step": 0, "cosine": cosine})
+            run.log_datasets("eval", data)
+            return run.run_id
+
+    assert add(0.5, "pca") == add(0.6, "cascade") == trained.info.run_id
+    run = client.get_run(trained.info.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time == trained.info.end_time
+    assert run.data.metrics == {"loss": 1 / STEPS, "cosine": 0.6}
+    assert run.data.params == {"width": "64", "variant": "baseline"}
+    assert run.data.tags["decoder"] == "cascade"  # the last one; a parameter could not change
+    (dataset,) = run.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("images", "abc")
+    assert json.loads(dataset.dataset.source) == {"uri": "/data/images"}
+    assert {tag.key: tag.value for tag in dataset.tags} == {"mlflow.data.context": "eval"}
+
+    client.delete_run(trained.info.run_id)
+    anew = client.get_run(str(add(0.7, "pca")))
+    assert anew.info.run_id != trained.info.run_id
+    assert anew.info.status == "FINISHED"
+    assert anew.data.params == {"variant": "baseline"}
+    assert anew.data.tags["dagster.partition"] == "10%|baseline"
+
+
+def test_what_the_store_refuses_for_good_holds_up_nothing(mlflow: MLflow) -> None:
+    train(mlflow)
+    with mlflow.finished_run("prior", "one", {}, {"width": 65}) as run:  # it is 64
+        run.log_metrics({"step": 0, "cosine": 0.5})
+    (trained,) = tracked(mlflow)
+    assert trained.data.params["width"] == "64"
+    assert trained.data.metrics["cosine"] == 0.5
+    assert not list(Path(mlflow.outbox).glob("*"))
+
+
+def test_a_deleted_experiment_is_restored(mlflow: MLflow) -> None:
+    train(mlflow)
+    mlflow.client().delete_experiment(mlflow.experiment_id())
+    train(mlflow, "two")
+    assert {run.data.tags[IDENTITY_TAG] for run in tracked(mlflow)} >= {"two"}
 
 
 def free_port() -> int:
@@ -170,7 +281,7 @@ def test_a_dead_server_fails_nothing_and_gets_all_later(tmp_path: Path) -> None:
         assert train(mlflow, "three").success  # sends what was left before its own
         assert not list(outbox.glob("*.jsonl"))
         client = mlflow.client()
-        runs = client.search_runs([mlflow.experiment_id()])
+        runs = tracked(mlflow)
         assert sorted(run.data.tags[IDENTITY_TAG] for run in runs) == ["one", "three", "two"]
         for run in runs:
             history = client.get_metric_history(run.info.run_id, "loss")
@@ -203,8 +314,7 @@ def promote_and_read_back(mlflow: MLflow) -> None:
     assert identity == "one"  # the model lies with the run that trained it
 
 
-def test_the_registry_on_sqlite(tmp_path: Path) -> None:
-    mlflow = resource(tmp_path)
+def test_the_registry_on_sqlite(mlflow: MLflow) -> None:
     train(mlflow)
     promote_and_read_back(mlflow)
 

@@ -1,0 +1,115 @@
+"""An evaluation's scores in MLflow: a prior's in the run that trained it, under plain names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from corgi_core.config import fraction_of
+from corgi_core.evaluation import plain_scores
+from corgi_core.evaluation.plain_scores import REAL_EMBEDDING
+from corgi_core.io.files import digest_of
+from orchestration.resources.artifacts import Evaluation, FolderBacked, StoredDecoder, StoredPrior
+from orchestration.resources.tracking import MLflow, Parent, TrackedRun
+from orchestration.resources.workspace import Workspace
+
+if TYPE_CHECKING:
+    from corgi_core.evaluation.prior_scores import Name
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation's numbers, on their way to the runs of what was evaluated.
+
+    Attributes:
+        report: The evaluation.
+        workspace: Where the models and data are.
+        mlflow: Where the runs are.
+        inputs: What the evaluation was made from beside the priors.
+        prefix: Of the scores' names; "" but for another dataset than the models' own.
+    """
+
+    report: Evaluation
+    workspace: Workspace
+    mlflow: MLflow
+    inputs: Mapping[str, FolderBacked]
+    prefix: str = ""
+
+    def send(
+        self,
+        context: dg.AssetExecutionContext,
+        priors: "Mapping[Name, StoredPrior]",
+        decoder: "StoredDecoder | None",
+        evaluation: Parent,
+    ) -> dict[str, str | None]:
+        """Send all scores; the pages of the priors' runs by their names.
+
+        Args:
+            context: The evaluation's.
+            priors: The priors that were evaluated.
+            decoder: The one that decoded their embeddings.
+            evaluation: The evaluation's run, above those of the baselines.
+        """
+        pages = {}
+        for (variant, subset), prior in priors.items():
+            name = f"prior-{variant}-{subset.replace('%', 'pc')}"
+            pages[name] = self._send_prior(name, variant, subset, prior, decoder)
+        baselines = plain_scores.baseline_scores(self.report.metrics)
+        for name, scores in baselines.items():
+            self._send_baseline(context, name, scores, decoder, evaluation)
+        if decoder is not None and REAL_EMBEDDING in baselines:
+            self._send_decoder(decoder, baselines[REAL_EMBEDDING])
+        return pages
+
+    def _send_prior(
+        self,
+        name: str,
+        variant: str,
+        subset: str,
+        prior: "StoredPrior",
+        decoder: "StoredDecoder | None",
+    ) -> str | None:
+        metrics, card = self.report.metrics, prior.card
+        known = {"variant": variant, "caption_fraction": fraction_of(subset)}
+        labels = self._labels(known | card.get("labels", {}), decoder)
+        tags = self.mlflow.asset_tags("prior", f"{subset}|{variant}")
+        identity = str(card.get("training") or prior.digest)
+        with self.mlflow.finished_run(name, identity, tags, labels) as run:
+            self._send_scores(run, plain_scores.prior_scores(metrics, variant, subset))
+            for steps, scores in plain_scores.prior_curves(metrics, variant, subset):
+                self._send_scores(run, scores, steps)
+            return run.url
+
+    def _send_baseline(
+        self,
+        context: dg.AssetExecutionContext,
+        name: str,
+        scores: Mapping[str, float],
+        decoder: "StoredDecoder | None",
+        evaluation: Parent,
+    ) -> None:
+        identity = digest_of(evaluation.identity, name)
+        labels = self._labels({"variant": name}, decoder)
+        versions = {asset: each.digest for asset, each in self.inputs.items()}
+        about = f"A baseline: {name}. It is no prior, and is scored as priors are."
+        with self.mlflow.run(context, name, identity, versions, labels, evaluation, about) as run:
+            self._send_scores(run, scores)
+
+    def _send_decoder(self, decoder: "StoredDecoder", scores: Mapping[str, float]) -> None:
+        """The scores of the pictures of real embeddings, to the run that trained the decoder."""
+        card, name = decoder.card, f"decoder-{decoder.kind}"
+        labels = self._labels(card.get("labels", {}), decoder)
+        identity = str(card.get("training") or decoder.digest)
+        tags = self.mlflow.asset_tags("decoder", decoder.kind)
+        with self.mlflow.finished_run(name, identity, tags, labels) as run:
+            self._send_scores(run, scores)
+
+    def _send_scores(self, run: TrackedRun, scores: Mapping[str, float], step: int = 0) -> None:
+        run.log_datasets("eval", self.workspace.datasets(self.inputs))
+        run.log_metrics({"step": step, **{self.prefix + k: v for k, v in scores.items()}})
+
+    def _labels(self, labels: Mapping[str, Any], decoder: "StoredDecoder | None") -> dict[str, Any]:
+        """A model's own labels, those of the workspace, and whose pictures were scored."""
+        named = {} if decoder is None else {"decoder": decoder.kind}
+        return {**self.workspace.labels(self.workspace.preset.evaluation.seed), **labels, **named}

@@ -1,0 +1,106 @@
+"""An evaluation's numbers by model, under plain names that are the same for every model.
+
+A tracker of experiments compares runs by name: "cosine" of one prior beside "cosine" of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from corgi_core.evaluation.report import SCORES, STRATA, TIMES
+
+BY_STEPS = "_by_steps"  # the end of a curve's name
+BOUNDS = ("_ci_low", "_ci_high")  # the ends of an interval's names
+REAL_EMBEDDING = "real embedding"  # the source of the pictures that a perfect prior would give
+LEFT_OUT = (*TIMES, "count")
+SHORTER = {"frechet_distance_clip": "frechet_clip", "clip_similarity_text": "clip_similarity"}
+
+
+def prior_scores(metrics: Mapping[str, Any], variant: str, subset: str) -> dict[str, float]:
+    """A prior's final scores: at the protocol's number of sampling steps.
+
+    Args:
+        metrics: Those of an `Evaluation`.
+        variant: The prior's.
+        subset: Its caption subset.
+
+    Returns:
+        Those of test captions and of the pictures by their own names, "cosine" and "fid" among
+        them; those of validation captions as "validation_cosine" and so on. A stratum and an
+        interval's bound end the name: "recall_at_1_near_ci_low".
+    """
+    steps = str(metrics["protocol"]["prior_steps"])
+    validation = _of(metrics.get("validation", {}).get("priors", {}), variant, subset)
+    return {
+        **plain(metrics["priors"][variant][subset][steps]),
+        **{f"validation_{name}": value for name, value in plain(validation).items()},
+        **plain(_of(metrics.get("pictures", {}), variant, subset)),
+    }
+
+
+def prior_curves(
+    metrics: Mapping[str, Any], variant: str, subset: str
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """A prior's test scores by number of sampling steps, as "cosine_by_steps" and so on."""
+    for steps, scores in metrics["priors"][variant][subset].items():
+        found = {name: scores[name] for name in SCORES if name in scores}
+        yield int(steps), {f"{name}{BY_STEPS}": value for name, value in found.items()}
+
+
+def baseline_scores(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The final scores of everything that is no prior, by its name: what priors are compared with.
+
+    These are CLIP's text embedding, the evaluation's baselines, and embeddings that no prior
+    sampled whose pictures were scored. A baseline of a prior has the prior's name in its own.
+    """
+    found = {"text embedding": plain(metrics["text_embedding"])}
+    pictures = {k: v for k, v in metrics.get("pictures", {}).items() if k not in metrics["priors"]}
+    for name, scores in (*_rows(metrics.get("baselines", {})), *_rows(pictures)):
+        named = name.removesuffix(" none")  # of no caption subset
+        found[named] = found.get(named, {}) | plain(scores)
+    return found
+
+
+def plain(scores: Mapping[str, Any]) -> dict[str, float]:
+    """A dictionary's numbers by plain names, strata included; counts and times are left out."""
+    numbers = {_shorter(k): v for k, v in scores.items() if _is_score(k, v)}
+    for stratum in STRATA:
+        for name, value in scores.get(stratum, {}).items():
+            if _is_score(name, value):
+                base, bound = _split(_shorter(name))
+                numbers[f"{base}_{stratum}{bound}"] = value
+    return numbers
+
+
+def _is_score(name: str, value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and name not in LEFT_OUT
+
+
+def _shorter(name: str) -> str:
+    base, bound = _split(name)
+    return SHORTER.get(base, base) + bound
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A score's name, and the interval's bound at its end, or ""."""
+    bound = next((end for end in BOUNDS if name.endswith(end)), "")
+    return name.removesuffix(bound), bound
+
+
+def _of(scores: Mapping[str, Any], variant: str, subset: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = scores.get(variant, {}).get(subset, {})
+    return found
+
+
+def _rows(nested: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The innermost dictionaries that hold scores, each with the names on the way to it."""
+    for key, value in nested.items():
+        if not isinstance(value, Mapping):
+            continue
+        named = f"{name} {key}".strip()
+        if plain(value):
+            yield named, value
+        else:
+            yield from _rows(value, named)

@@ -1,0 +1,167 @@
+"""Delivers the messages of one run of MLflow's to the store.
+
+A message that comes twice changes nothing: runs are found again by their identity, and MLflow
+stores a metric, a parameter or a dataset that arrives twice only once.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestration.resources.outbox import Message, UndeliverableError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from orchestration.resources.tracking import MLflow
+
+METRICS_AT_ONCE = 1000  # MLflow's limit
+IDENTITY_TAG, PARENT_TAG = "corgi.identity", "mlflow.parentRunId"
+CONTEXT_TAG = "mlflow.data.context"
+IMPOSSIBLE = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
+"""MLflow's codes for what no later attempt would change."""
+
+
+def run_with_identity(client: MlflowClient, experiment: str, identity: str) -> Run | None:
+    """The run that has this identity, if there is one; of several the newest."""
+    same = f"tags.`{IDENTITY_TAG}` = '{identity}'"
+    return next(iter(client.search_runs([experiment], same, max_results=1)), None)
+
+
+class Receiver:
+    """Puts one run's messages into the store."""
+
+    def __init__(self, mlflow: MLflow) -> None:
+        self._mlflow = mlflow
+        self.run_id: str | None = None
+        self.experiment_id: str | None = None
+        self.opened = threading.Event()  # or known to be impossible for now
+
+    def __call__(self, message: Message) -> None:
+        """Deliver one message.
+
+        Raises:
+            UndeliverableError: the store refuses it, and would refuse it again.
+        """
+        from mlflow.exceptions import MlflowException
+
+        content = dict(message)
+        kind = content.pop("kind")
+        try:
+            getattr(self, f"_{kind}")(self._mlflow.client(), **content)
+        except MlflowException as error:
+            if error.error_code in IMPOSSIBLE:
+                raise UndeliverableError(f"{kind}: {error.message}") from error
+            raise
+        finally:
+            self.opened.set()
+
+    def _start(
+        self,
+        client: MlflowClient,
+        name: str,
+        tags: dict[str, str],
+        parent: Mapping[str, str] | None = None,
+    ) -> None:
+        """Continue the run of this identity, or begin it, below its parent."""
+        self.experiment_id = self._mlflow.experiment_id()
+        if parent is not None:
+            tags = {**tags, PARENT_TAG: self._parent(client, parent)}
+        found = run_with_identity(client, self.experiment_id, tags[IDENTITY_TAG])
+        if found is None:
+            run = client.create_run(self.experiment_id, tags=tags, run_name=name)
+            self.run_id = run.info.run_id
+            return
+        self.run_id = found.info.run_id
+        client.update_run(self.run_id, status="RUNNING")
+        self._tags(client, tags)
+
+    def _find(self, client: MlflowClient, name: str, tags: dict[str, str]) -> None:
+        """Find the finished run of this identity; where it is gone, make it anew."""
+        self.experiment_id = self._mlflow.experiment_id()
+        found = run_with_identity(client, self.experiment_id, tags[IDENTITY_TAG])
+        if found is None:
+            found = client.create_run(self.experiment_id, tags=tags, run_name=name)
+            client.set_terminated(found.info.run_id)
+        self.run_id = found.info.run_id
+
+    def _parent(self, client: MlflowClient, parent: Mapping[str, str]) -> str:
+        """The run id of a parent, which is made where nobody has made it yet, and is running."""
+        assert self.experiment_id is not None
+        tags = {
+            IDENTITY_TAG: parent["identity"], "mlflow.note.content": parent["description"],
+            "mlflow.source.name": "Dagster", "mlflow.source.type": "LOCAL",
+        }  # fmt: skip
+        found = run_with_identity(client, self.experiment_id, parent["identity"])
+        if found is None:
+            found = client.create_run(self.experiment_id, tags=tags, run_name=parent["name"])
+        elif found.info.status != "RUNNING":
+            client.update_run(found.info.run_id, status="RUNNING")
+        return str(found.info.run_id)
+
+    def _tags(self, client: MlflowClient, values: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        client.log_batch(self._known_run, tags=[RunTag(k, v) for k, v in values.items()])
+
+    def _parameters(self, client: MlflowClient, values: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        client.log_batch(self._known_run, params=[Param(k, v) for k, v in values.items()])
+
+    def _metrics(
+        self, client: MlflowClient, step: int, moment: int, values: Mapping[str, float]
+    ) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(key, value, moment, step) for key, value in values.items()]
+        for first in range(0, len(metrics), METRICS_AT_ONCE):
+            client.log_batch(self._known_run, metrics=metrics[first : first + METRICS_AT_ONCE])
+
+    def _datasets(
+        self, client: MlflowClient, context: str, values: Sequence[Mapping[str, str]]
+    ) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        tags = [InputTag(CONTEXT_TAG, context)]
+        datasets = [
+            DatasetInput(
+                Dataset(
+                    each["name"],
+                    each["digest"],
+                    each["uri"].partition("://")[0] if "://" in each["uri"] else "local",
+                    json.dumps({"uri": each["uri"]}),
+                ),
+                tags,
+            )
+            for each in values
+        ]
+        client.log_inputs(self._known_run, datasets)
+
+    def _artifacts(
+        self, client: MlflowClient, paths: Sequence[str], name: str | None = None
+    ) -> None:
+        """Files and folders; what has been removed meanwhile is left out."""
+        for path in map(Path, paths):
+            if path.is_dir():
+                client.log_artifacts(self._known_run, str(path), artifact_path=name)
+            elif path.is_file():
+                client.log_artifact(self._known_run, str(path), artifact_path=name)
+
+    def _end(self, client: MlflowClient, status: str, moment: int) -> None:
+        """End the run, and with it, for now, its parent."""
+        client.set_terminated(self._known_run, status, end_time=moment)
+        parent = client.get_run(self._known_run).data.tags.get(PARENT_TAG)
+        if parent is not None:
+            client.set_terminated(parent, status, end_time=moment)
+
+    @property
+    def _known_run(self) -> str:
+        if self.run_id is None:
+            raise UndeliverableError("the run could not be opened")
+        return self.run_id
