@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     pool=DEVICE,
     ins=MODELS_THERE,
     deps=[CLIP],
-    metadata=decided_by("comparison", "language_free", revision=(3, *EVALUATION_JOBS)),
+    metadata=decided_by("comparison", "language_free", revision=(4, *EVALUATION_JOBS)),
 )
 def decoder_comparison(
     context: dg.AssetExecutionContext,
@@ -53,7 +53,6 @@ def decoder_comparison(
     mlflow: MLflow,
 ) -> dg.MaterializeResult[StudyReport]:
     """All existing decoders, on the embeddings of real images, of captions and of every prior."""
-    from corgi_core.evaluation.nearest import TrainingImages
     from corgi_core.experiments.decoder_comparison.report import chart_entries, report_of
 
     settings, encoders = workspace.preset.comparison, text_embeddings.spec
@@ -61,8 +60,7 @@ def decoder_comparison(
     material = material_of(
         context, workspace, compute, images, image_embeddings, text_embeddings, pixels
     )
-    training = TrainingImages(images, image_embeddings)
-    make = partial(report_of, comparisons, material, training, settings)
+    make = partial(report_of, comparisons, material, settings)
     inputs = _versions(comparisons) | {"images": images.digest}
     return reported(context, COMPARISON, inputs, settings, make, workspace, mlflow, chart_entries)
 

@@ -68,9 +68,18 @@ class Decoded:
 
 @dataclass(frozen=True)
 class RealImages:
-    """The held-out images themselves."""
+    """The held-out images themselves.
 
-    digest = digest_of("real images")
+    Attributes:
+        size: Pixels to a side; None for those of the stored pixels.
+    """
+
+    size: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """Names the images' size, where it is not the stored pixels'."""
+        return digest_of("real images", *([] if self.size is None else [self.size]))
 
 
 Pictures = Decoded | RealImages
@@ -136,8 +145,10 @@ class PictureFeatures(ArrayJob):
             case, rows = self.images.part(shard)
             captions = self.images.captions
             text = torch.from_numpy(captions.gather(rows, self.text_embeddings, "text")).float()
-            make: Callable[[NDArray[np.int64]], Tensor] = partial(self._real, rows)
-            if isinstance(case, Decoded):
+            make: Callable[[NDArray[np.int64]], Tensor]
+            if isinstance(case, RealImages):
+                make = partial(self._real, rows, case.size or self.pixels.spec["size"])
+            else:
                 decoder = latest(
                     case.decoder.digest, partial(case.decoder.open, here, self.precision)
                 )
@@ -167,9 +178,8 @@ class PictureFeatures(ArrayJob):
 
         return features
 
-    def _real(self, rows: NDArray[np.int64], at: NDArray[np.int64]) -> Tensor:
+    def _real(self, rows: NDArray[np.int64], size: int, at: NDArray[np.int64]) -> Tensor:
         """The images of some of the rows, float32 [b, 3, s, s] in [0, 1]."""
-        size = self.pixels.spec["size"]
         return self.images.captions.gather_squares(rows[at], self._squares, size).float() / 255
 
     @cached_property

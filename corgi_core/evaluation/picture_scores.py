@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.encoders.similarity import mean_encoder_cosine
+from corgi_core.errors import CorgiError
 from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.picture_features import (
@@ -29,9 +30,21 @@ from corgi_core.evaluation.picture_features import (
     Pictures,
     RealImages,
 )
+from corgi_core.evaluation.picture_neighbours import PictureNeighbours
 from corgi_core.evaluation.sampling import Sampled, SampledEmbeddings
-from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
-from corgi_core.metrics.precision_recall import Manifold, between
+from corgi_core.metrics.clip_score import clip_score
+from corgi_core.metrics.cmmd import cmmd
+from corgi_core.metrics.features import Features
+from corgi_core.metrics.frechet import Halves, frechet_estimate
+from corgi_core.metrics.kid import kid
+from corgi_core.metrics.memorisation import memorisation
+from corgi_core.metrics.precision_recall import DENSE_NEIGHBOURS, Manifold, between
+from corgi_core.metrics.vendi import vendi
+
+FEWEST_FOR_FID = 50  # pictures: with fewer even the bias of an FID cannot be estimated
+LETTERBOX = "letterbox"  # the framing of stores that name none
+NAMES = {CLIP: ("frechet_clip", "kid_clip"), INCEPTION: ("fid", "kid")}
+"""The names of the Fréchet and the kernel distance, by the features' extractor."""
 
 
 @dataclass(frozen=True)
@@ -42,34 +55,51 @@ class PictureScorer:
         features: The arrays of `PictureFeatures`; the real images are one of their cases.
         chunks: Their captions and cases.
         encoder_dims: Widths of the CLIP encoders.
-        inception: Whether the features are Inception's, and not CLIP's.
+        real: The real images by the size of the pictures that are compared with them.
+        extractors: The names of the features' arrays. Precision, recall, density and coverage are
+            of the last one.
+        nearest: The arrays of `PictureNeighbours`; None where the models learned from other images.
     """
 
     features: ArrayStore
     chunks: Chunks[Pictures]
     encoder_dims: Sequence[int]
-    inception: bool = False
-
-    @property
-    def frechet_name(self) -> str:
-        """The Fréchet distance's name: "fid" where the features are Inception's, only there."""
-        return "fid" if self.inception else "frechet_distance_clip"
+    real: Mapping[int, RealImages]
+    extractors: Sequence[str] = (CLIP,)
+    nearest: ArrayStore | None = None
 
     def scores(self, case: Pictures) -> dict[str, Any]:
-        """Scores of a case's pictures, with the seconds of decoding, summed over all workers."""
-        if isinstance(case, RealImages):
-            statistics, manifold = self._real
-        else:
-            statistics, manifold = self._of(case)
-        real_statistics, real_manifold = self._real
-        to_image, to_text, seconds = zip(*self._similarities(case), strict=True)
-        return {
-            self.frechet_name: frechet_distance(statistics, real_statistics),
-            **between(real_manifold, manifold)._asdict(),
-            "clip_similarity_image": _mean(to_image),
-            "clip_similarity_text": _mean(to_text),
+        """Scores of a case's pictures, with the seconds of decoding, summed over all workers.
+
+        Returns:
+            "frechet_clip", and with Inception's features "fid", each beside its "_bias"; "kid_clip"
+            and "kid", "cmmd"; "precision" and "recall", and from six pictures on "density" and
+            "coverage"; "vendi"; "memorisation", "copies" and "nearest_distance", 1 − the cosine to
+            the nearest training image; "clip_similarity_image" and "clip_similarity_text",
+            "clip_score" with the text; "count" and "seconds".
+        """
+        real = self._real_of(case)
+        found: dict[str, Any] = {}
+        for extractor in self.extractors:
+            ours, theirs = self._of(case, extractor), self._of_real(real, extractor)
+            frechet, kernel = NAMES[extractor]
+            estimate = frechet_estimate(ours.halves, theirs.halves)
+            found |= {frechet: estimate.value, f"{frechet}_bias": estimate.bias}
+            found[kernel] = kid(theirs.features, ours.features).value
+            if extractor == CLIP:
+                found["cmmd"] = cmmd(theirs.features, ours.features).value
+                found["vendi"] = vendi(ours.features)
+        found |= _manifold_scores(theirs, ours)
+        found |= self._memorisation(case, real)
+        to_image, to_text, seconds = map(
+            np.concatenate, zip(*self._similarities(case, real), strict=True)
+        )
+        return found | {
+            "clip_similarity_image": float(to_image.mean(dtype=np.float64)),
+            "clip_similarity_text": float(to_text.mean(dtype=np.float64)),
+            "clip_score": clip_score(to_text),
             "count": len(self.chunks.captions),
-            "seconds": round(float(np.concatenate(seconds).sum()), 3),
+            "seconds": round(float(seconds.sum()), 3),
         }
 
     def embeddings(self, case: Pictures) -> Tensor:
@@ -82,27 +112,44 @@ class PictureScorer:
         first = self.chunks.shards_of(case)[0]
         return torch.from_numpy(np.array(self.features.mapped(first, PICTURES))).float() / 255
 
+    def _real_of(self, case: Pictures) -> RealImages:
+        """The real images that pictures are compared with: those of their size."""
+        if isinstance(case, RealImages):
+            return case
+        return self.real[case.decoder.settings.image_size]
+
+    def _of_real(self, real: RealImages, extractor: str) -> PictureSet:
+        """As `_of`, computed once for all cases."""
+        if (real, extractor) not in self._sets:
+            self._sets[real, extractor] = self._of(real, extractor)
+        return self._sets[real, extractor]
+
     @cached_property
-    def _real(self) -> tuple[FeatureStatistics, Manifold]:
-        return self._of(RealImages())
+    def _sets(self) -> dict[tuple[RealImages, str], PictureSet]:
+        """The real images' features that were needed."""
+        return {}
 
-    def _of(self, case: Pictures) -> tuple[FeatureStatistics, Manifold]:
-        """Of a case's features, all of which are in memory."""
-        chunks = list(self._chunks(case))
-        return FeatureStatistics.of_chunks(chunks), Manifold.of(np.concatenate(chunks))
+    def _of(self, case: Pictures, extractor: str) -> PictureSet:
+        """A case's features, all in memory and in the chunks' order; CLIP's of norm 1."""
+        if extractor == CLIP:
+            return PictureSet(F.normalize(self.embeddings(case), dim=1).numpy())
+        parts = [self.features.mapped(shard, extractor) for shard in self.chunks.shards_of(case)]
+        return PictureSet(np.concatenate(parts))
 
-    def _chunks(self, case: Pictures) -> Iterator[NDArray[np.floating[Any]]]:
-        for shard in self.chunks.shards_of(case):
-            if self.inception:
-                yield self.features.mapped(shard, INCEPTION)
-            else:
-                embeddings = torch.from_numpy(np.array(self.features.mapped(shard, CLIP)))
-                yield F.normalize(embeddings, dim=1).numpy()
+    def _memorisation(self, case: Pictures, real: RealImages) -> dict[str, float]:
+        if self.nearest is None:
+            return {}
+        ours, theirs = (
+            np.concatenate([self.nearest.mapped(s, "cosine") for s in self.chunks.shards_of(each)])
+            for each in (case, real)
+        )
+        nearest_distance = 1 - float(ours.mean(dtype=np.float64))
+        return memorisation(ours, theirs)._asdict() | {"nearest_distance": nearest_distance}
 
-    def _similarities(self, case: Pictures) -> Iterator[tuple[np.ndarray, ...]]:
+    def _similarities(self, case: Pictures, real: RealImages) -> Iterator[tuple[np.ndarray, ...]]:
         """The cosines to the images and to the captions, and the seconds, chunk by chunk."""
-        real = self.chunks.shards_of(RealImages())
-        for shard, its_real in zip(self.chunks.shards_of(case), real, strict=True):
+        of_real = self.chunks.shards_of(real)
+        for shard, its_real in zip(self.chunks.shards_of(case), of_real, strict=True):
             ours, theirs = (
                 torch.from_numpy(np.array(self.features.mapped(s, CLIP))) for s in (shard, its_real)
             )
@@ -111,6 +158,23 @@ class PictureScorer:
                 self.features.mapped(shard, TO_TEXT),
                 self.features.mapped(shard, SECONDS),
             )
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Features of a set of pictures [n, d], and what follows from them."""
+
+    features: Features
+
+    @cached_property
+    def halves(self) -> Halves:
+        """Sums over both halves."""
+        return Halves.of(self.features)
+
+    @cached_property
+    def manifold(self) -> Manifold:
+        """The balls around the features."""
+        return Manifold.of(self.features, min(DENSE_NEIGHBOURS, len(self.features) - 1))
 
 
 def picture_scorer(
@@ -127,12 +191,23 @@ def picture_scorer(
         captions: Those whose pictures are decoded.
         displayed: The rows of them that grids show.
         cases: The pictures.
-        inception: The path of a TorchScript Inception, or None for CLIP's features.
+        inception: The path of a TorchScript Inception, or None for CLIP's features alone.
 
     Returns:
         What scores the pictures.
+
+    Raises:
+        CorgiError: there are too few pictures for FID, or pictures and real images differ in more
+            than what they show: in size or framing.
     """
     assert material.pixels is not None, "there are no images to compare pictures with"
+    if inception is not None and len(captions) < FEWEST_FOR_FID:
+        raise CorgiError(
+            f"{len(captions)} pictures are too few for FID, which needs {FEWEST_FOR_FID}, and "
+            "thousands to mean much",
+            "evaluate more images (evaluation.images), or leave evaluation.inception_weights unset",
+        )
+    real = _real_images(material.pixels, cases)
     stores, rows = (material.image_embeddings, material.text_embeddings), tuple(displayed.tolist())
     samples = dict.fromkeys(case.source for case in cases if isinstance(case.source, Sampled))
     sampled = None
@@ -140,14 +215,49 @@ def picture_scorer(
         of_samples = Chunks(captions, tuple(samples), CHUNK, rows)
         job = SampledEmbeddings(of_samples, *stores, material.precision)
         sampled = material.run(job, material.folder / "embeddings")
-    chunks = Chunks[Pictures](captions, (RealImages(), *cases), CHUNK, rows)
+    every = dict.fromkeys((RealImages(), *real.values(), *cases))
+    chunks = Chunks[Pictures](captions, tuple(every), CHUNK, rows)
     features = PictureFeatures(
         chunks, *stores, material.pixels, material.clip, sampled, inception, material.precision,
         material.images,
     )  # fmt: skip
-    stored = material.run(features, material.folder / "pictures")
-    return PictureScorer(stored, chunks, material.encoder_dims, inception is not None)
+    stored, nearest = material.run(features, material.folder / "pictures"), None
+    if material.trained_here:
+        near = PictureNeighbours(chunks, stored, material.images, material.image_embeddings)
+        nearest = material.run(near, material.folder / "picture_neighbours")
+    extractors = (CLIP,) if inception is None else (CLIP, INCEPTION)
+    return PictureScorer(stored, chunks, material.encoder_dims, real, extractors, nearest)
 
 
-def _mean(parts: Sequence[np.ndarray]) -> float:
-    return float(np.concatenate(parts).mean(dtype=np.float64))
+def _real_images(pixels: ArrayStore, cases: Iterable[Decoded]) -> dict[int, RealImages]:
+    """The real images for every size of the pictures, framed as the decoders have learned.
+
+    Raises:
+        CorgiError: a decoder's pictures are larger than the stored ones, or framed otherwise.
+    """
+    stored, framing = pixels.spec["size"], pixels.spec.get("framing", LETTERBOX)
+    sizes = dict[int, RealImages]()
+    for case in cases:
+        size = case.decoder.settings.image_size
+        if size > stored:
+            raise CorgiError(
+                f"the {case.decoder.kind} decoder makes pictures of {size} pixels to a side, and "
+                f"the real ones are stored with {stored}: sharpness alone would set them apart",
+                f"store the images larger (image_size={size}), and evaluate again",
+            )
+        if (learned := case.decoder.encoders.get("framing", LETTERBOX)) != framing:
+            raise CorgiError(
+                f"the {case.decoder.kind} decoder has learned from images framed by {learned}, and "
+                f"the real ones are framed by {framing}: white bars alone would set them apart",
+                f"evaluate on images framed alike (framing={learned})",
+            )
+        sizes[size] = RealImages(None if size == stored else size)
+    return sizes
+
+
+def _manifold_scores(real: PictureSet, ours: PictureSet) -> dict[str, float]:
+    """Density and coverage are left out where there are too few pictures for their balls."""
+    scores = between(real.manifold, ours.manifold)._asdict()
+    if real.manifold.nearest.shape[1] < DENSE_NEIGHBOURS:
+        del scores["density"], scores["coverage"]
+    return scores

@@ -6,26 +6,24 @@ CLIP encoders, as one of them, which the model has learned from, would flatter i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from corgi_core.encoders.similarity import cosine_by_encoder
 
-
-def clip_score(pictures: Tensor, others: Tensor, encoder_dims: Sequence[int]) -> float:
-    """100 · max(cosine, 0), of each pair and under each encoder, averaged.
+def clip_score(cosines: NDArray[np.floating[Any]]) -> float:
+    """100 · max(cosine, 0), averaged.
 
     Args:
-        pictures: Embeddings of pictures [n, d], the outputs of all encoders side by side.
-        others: Those of the captions, or of the pictures that they are compared with [n, d].
-        encoder_dims: Widths of the encoders, which sum to d.
+        cosines: Of each picture with its caption, or with its real image [n], each averaged over
+            the encoders (`corgi_core.encoders.similarity.mean_encoder_cosine`).
 
     Returns:
         The score, in [0, 100].
 
-    Raises:
-        CorgiError: the embeddings are not of these encoders.
+    Examples:
+        >>> clip_score(np.array([0.5, 0.25, -1.0, 0.25]))
+        25.0
     """
-    cosines = cosine_by_encoder(pictures, others, encoder_dims)
-    return float(100 * cosines.clamp(min=0).double().mean())
+    return float(100 * cosines.clip(min=0).mean(dtype=np.float64))

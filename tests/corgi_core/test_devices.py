@@ -57,7 +57,6 @@ from corgi_core.encoders.train_clip import architecture, untrained_clip
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.evaluate import evaluate
 from corgi_core.evaluation.material import Material, RunJob
-from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.experiments.decoder_comparison.measure import Comparison, measure
 from corgi_core.experiments.prior_ablation.measure import measure_arm
@@ -362,7 +361,9 @@ def test_an_evaluation_computes_on_the_device_that_is_named(
     stores: tuple[ArrayStore, ArrayStore],
     saved: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("corgi_core.evaluation.picture_scores.FEWEST_FOR_FID", 5)
     torch.jit.script(Pooling()).save(str(tmp_path / "inception.pt"))
     weights = str(tmp_path / "inception.pt")
     settings = EvaluationSettings(steps=(1, 2), images=8, grid_rows=2, inception_weights=weights)
@@ -375,6 +376,7 @@ def test_an_evaluation_computes_on_the_device_that_is_named(
         return [whole.prior_table(), whole.picture_table()]
 
     expected = tables("cpu")
+    assert {"fid", "fid_bias", "kid", "frechet_clip", "frechet_clip_bias"} <= {*expected[1].columns}
     with fake_gpu():
         found = tables("meta")
     for ours, theirs in zip(found, expected, strict=True):
@@ -419,11 +421,11 @@ def test_decoders_are_compared_on_the_device_that_is_named(
         {("baseline", "100%"): StoredPrior.load(saved / "prior")},
     )  # fmt: skip
     settings = ComparisonSettings(seeds=(0,), images=8, grid_rows=2)
-    training = TrainingImages(images, stores[0])
 
     def rows(device: str) -> list[Any]:
         material = material_on(device, images, stores, squares, saved, tmp_path)
-        return measure(comparison, material, training, settings).rows
+        material = replace(material, trained_here=True)
+        return measure(comparison, material, settings).rows
 
     expected = rows("cpu")
     with fake_gpu():

@@ -129,7 +129,7 @@ def test_the_reported_picture_scores_are_those_of_the_saved_decoder(workspace, h
     reported = metrics["pictures"]["real embedding"]["none"]
     assert reported["precision"] == pytest.approx(share_inside(b, a), abs=1.5 / count)
     assert reported["recall"] == pytest.approx(share_inside(a, b), abs=1.5 / count)
-    assert reported["frechet_distance_clip"] == pytest.approx(frechet(a, b), abs=5e-3)
+    assert reported["frechet_clip"] == pytest.approx(frechet(a, b), abs=5e-3)
     assert reported["clip_similarity_image"] == pytest.approx((a * b).sum(axis=1).mean(), abs=1e-3)
     for variant in PRESET.variants:  # a sampled embedding says less of the image than its own
         sampled = metrics["pictures"][variant]["100%"]["clip_similarity_image"]

@@ -23,10 +23,13 @@ from corgi_core.encoders.embed import embed_images, embed_texts
 from corgi_core.encoders.similarity import cosine_by_encoder, mean_encoder_cosine, recall_at
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
-from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
-from corgi_core.metrics.precision_recall import precision_recall
+from corgi_core.metrics.cmmd import cmmd
+from corgi_core.metrics.kid import kid
+from corgi_core.metrics.memorisation import memorisation
+from corgi_core.metrics.precision_recall import Manifold, between
 from corgi_core.pipeline import CorgiPipeline
 from corgi_core.prior.model import PriorModel
+from tests.helpers.picture_metrics import frechet, share_inside
 from tests.helpers.tiny_pipeline import SIDE, png
 
 HELD_OUT, VALIDATION, TWINS = 12, 4, 2
@@ -129,17 +132,40 @@ def embedding_scores(
 
 
 def picture_scores(
-    clip: ClipEnsemble, pictures: Tensor, real: Tensor, text: Tensor
+    clip: ClipEnsemble, pictures: Tensor, real: Tensor, text: Tensor, training: Tensor
 ) -> dict[str, Any]:
-    """Scores of pictures [n, 3, h, w] with everything in memory, as they were before chunks."""
+    """Scores of pictures [n, 3, h, w] with everything in memory, as they were before chunks.
+
+    `training`: embeddings [m, d] of the training images.
+    """
     z, z_real = clip.encode_images(pictures), clip.encode_images(real)
     features, of_real = (np.asarray(F.normalize(each, dim=1)) for each in (z, z_real))
-    distance = frechet_distance(FeatureStatistics.of(features), FeatureStatistics.of(of_real))
     dims = clip.encoder_dims
+    halves = np.array_split(np.random.default_rng(0).permutation(len(pictures)), 2)
+    distance = frechet(features, of_real)
+    of_halves = [frechet(features[rows], of_real[rows]) for rows in halves]
+    near, near_real = (
+        torch.stack([mean_encoder_cosine(one, training, dims).max() for one in each])
+        for each in (z, z_real)
+    )
+    to_text = mean_encoder_cosine(z, text, dims)
+    shares = np.linalg.eigvalsh(features.astype(np.float64).T @ features / len(features))
+    shares = shares[shares > 1e-12]
+    dense = between(Manifold.of(of_real), Manifold.of(features))
     return {
-        "frechet_distance_clip": distance,
-        **precision_recall(of_real, features)._asdict(),
+        "frechet_clip": distance,
+        "frechet_clip_bias": np.mean(of_halves) - distance,
+        "kid_clip": kid(of_real, features).value,
+        "cmmd": cmmd(of_real, features).value,
+        "vendi": np.exp(-(shares * np.log(shares)).sum()),
+        "precision": share_inside(features, of_real),
+        "recall": share_inside(of_real, features),
+        "density": dense.density,
+        "coverage": dense.coverage,
+        **memorisation(near.numpy(), near_real.numpy())._asdict(),
+        "nearest_distance": 1 - float(near.mean()),
         "clip_similarity_image": float(mean_encoder_cosine(z, z_real, dims).mean()),
-        "clip_similarity_text": float(mean_encoder_cosine(z, text, dims).mean()),
+        "clip_similarity_text": float(to_text.mean()),
+        "clip_score": 100 * float(to_text.clamp(min=0).mean()),
         "count": len(pictures),
     }

@@ -11,9 +11,8 @@ from PIL import Image
 from corgi_core.config import ComparisonSettings
 from corgi_core.evaluation.held_out import HeldOut, evenly_spaced
 from corgi_core.evaluation.material import Material
-from corgi_core.evaluation.nearest import TrainingImages
-from corgi_core.evaluation.picture_features import REAL, TEXT, Decoded, Pictures, RealImages
-from corgi_core.evaluation.picture_scores import PictureScorer, picture_scorer
+from corgi_core.evaluation.picture_features import REAL, TEXT, Decoded, RealImages
+from corgi_core.evaluation.picture_scores import picture_scorer
 from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.io.pictures import labelled_grid
@@ -76,7 +75,6 @@ class Result:
 def measure(
     comparison: Comparison,
     material: Material,
-    training: TrainingImages,
     settings: ComparisonSettings,
 ) -> Result:
     """Decode and score all embeddings by all decoders that are made for them.
@@ -86,8 +84,7 @@ def measure(
 
     Args:
         comparison: Decoders, priors and held-out images.
-        material: CLIP, captions and pixels, and where they are computed with.
-        training: The training images, to find the nearest ones.
+        material: CLIP, captions and pixels, training images, and where they are computed with.
         settings: Seeds, number of images, and rows of the grid.
 
     Raises:
@@ -102,14 +99,14 @@ def measure(
 
     about = {"comparison": comparison.name, "images": len(held_out)}
     own = {"decoder": REAL_IMAGES, "source": "", "captions": ""}
-    own |= _scores(RealImages(), scorer, training)
+    own |= scorer.scores(RealImages())
     del own["seconds"]  # nothing is decoded
     rows: list[Row] = [{**about, **own, "seed": seed} for seed in settings.seeds]
     columns = {"real image": scorer.displayed(RealImages())}
     for each in track(decodings, f"{comparison.name}: scoring"):
         seed = each.pictures.seed
         case = {"decoder": each.decoder, "source": each.source, "captions": each.captions}
-        scores = _scores(each.pictures, scorer, training)
+        scores = scorer.scores(each.pictures)
         scores["seconds"] /= len(held_out)
         rows.append({**about, **case, "seed": seed, **scores})
         if seed == settings.seeds[0]:
@@ -125,9 +122,3 @@ def _decodings(comparison: Comparison, seed: int) -> Iterator[Decoding]:
         for kind, decoder in comparison.decoders.items():
             if source == REAL or (source == TEXT) == (decoder.input_kind == "text"):
                 yield Decoding(kind, source, captions, Decoded(decoder, embeddings, seed))
-
-
-def _scores(pictures: Pictures, scorer: PictureScorer, training: TrainingImages) -> Row:
-    """The scorer's, and the distance (1 − cosine) of images to the nearest training image."""
-    nearest = training.nearest(scorer.embeddings(pictures), 1).cosines.mean()
-    return scorer.scores(pictures) | {"nearest_distance": 1 - float(nearest)}

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from corgi_core.config import ComparisonSettings
 from corgi_core.evaluation.material import Material
-from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.evaluation.picture_features import REAL, TEXT
 from corgi_core.experiments.decoder_comparison.measure import (
     REAL_IMAGES,
@@ -31,7 +30,7 @@ ROWS = "images"  # the report's table of rows
 CASE = ("decoder", "source", "captions")
 HEADS = ("decoder", "embedding", "captions")
 METRICS = {
-    "frechet_distance_clip": "Fréchet ↓",
+    "frechet_clip": "Fréchet ↓",
     "clip_similarity_image": "to the image ↑",
     "clip_similarity_text": "to the text ↑",
     "precision": "precision ↑",
@@ -45,15 +44,13 @@ OFFSET = 0.09  # between points at one tick
 def report_of(
     comparisons: Iterable[Comparison],
     material: Material,
-    training: TrainingImages,
     settings: ComparisonSettings,
 ) -> StudyReport:
     """Measure all comparisons.
 
     Args:
         comparisons: What is compared.
-        material: CLIP, captions and pixels, and where they are computed with.
-        training: The training images, to find the nearest ones.
+        material: CLIP, captions and pixels, training images, and where they are computed with.
         settings: Seeds, number of images, and rows of the grid.
 
     Returns:
@@ -63,7 +60,7 @@ def report_of(
 
     report = StudyReport({ROWS: []})
     for comparison in comparisons:
-        result = measure(comparison, material, training, settings)
+        result = measure(comparison, material, settings)
         rows, name = pd.DataFrame(result.rows), comparison.name.replace("-", "_")
         title = f"{comparison.name}: {result.rows[0]['images']} held-out images"
         report.rows[ROWS] += result.rows

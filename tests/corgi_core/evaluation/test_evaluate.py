@@ -49,7 +49,7 @@ SUBSET = "100%"
 # pictures of two or three cases, 3 + 3 + 2 each. The dataset has four shards.
 ALL_CHUNKS = {
     "hashes": 4, "neighbours": 1, "scores": 6, "validation_scores": 1, "embeddings": 3,
-    "pictures": 9,
+    "pictures": 9, "picture_neighbours": 9,
 }  # fmt: skip
 
 
@@ -108,6 +108,12 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def chosen() -> list[int]:
     """The eight of twelve images that are decoded."""
     return np.linspace(0, HELD_OUT - 1, SETTINGS.images).round().astype(int).tolist()
+
+
+def displayed_first() -> list[int]:
+    """The numbers of the eight images, in the order of their chunks."""
+    displayed = np.linspace(0, SETTINGS.images - 1, SETTINGS.grid_rows).round().astype(int)
+    return [*displayed, *np.setdiff1d(np.arange(SETTINGS.images), displayed)]
 
 
 def test_priors_are_chosen_on_validation_images_at_their_own_steps_alone(
@@ -233,7 +239,7 @@ def test_picture_scores_are_those_of_the_definitions(
     found = report.metrics["pictures"][REAL_EMBEDDING]["none"]
     assert found["precision"] == share_inside(b, a)
     assert found["recall"] == share_inside(a, b)
-    assert found["frechet_distance_clip"] == pytest.approx(frechet(a, b), abs=1e-4)
+    assert found["frechet_clip"] == pytest.approx(frechet(a, b), abs=1e-4)
     halves = [
         np.mean(np.sum(x * y, 1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1))
         for x, y in zip(np.split(a, [8], axis=1), np.split(b, [8], axis=1), strict=True)
@@ -313,12 +319,14 @@ def test_chunks_are_scored_as_the_whole_was(
     assert five.pixels is not None
     squares = torch.from_numpy(five.pixels.read("pixels")[rows]).float() / 255
     z = pipeline.prior.sample(tokens[rows], mask[rows], text[rows], seed=SETTINGS.seed)
+    known = torch.from_numpy(five.image_embeddings.read("image")[-TWINS:]).float()
     for variant, subset, embeddings in (
         (REAL_EMBEDDING, "none", real[rows]),
         ("baseline", SUBSET, z),
     ):
         pictures = pipeline.decoder.decode(embeddings, seed=SETTINGS.seed)
-        expected = picture_scores(pipeline.clip, pictures, squares, text[rows])
+        given = (each[displayed_first()] for each in (pictures, squares, text[rows]))
+        expected = picture_scores(pipeline.clip, *given, known)
         assert numbers(found["pictures"][variant][subset]) == {
             name: pytest.approx(value, abs=1e-4) for name, value in expected.items()
         }
@@ -432,7 +440,10 @@ def test_another_prior_costs_its_own_chunks_only(
     }
     computed.clear()
     both = evaluate(priors, models.decoder, five, SETTINGS)
-    of_one_prior = {"scores": 3, "validation_scores": 1, "embeddings": 3, "pictures": 3}
+    of_one_prior = {
+        "scores": 3, "validation_scores": 1, "embeddings": 3, "pictures": 3,
+        "picture_neighbours": 3,
+    }  # fmt: skip
     assert computed == dict.fromkeys(ALL_CHUNKS, 0) | of_one_prior
     assert numbers(both.metrics["priors"]["baseline"]) == numbers(
         alone.metrics["priors"]["baseline"]

@@ -29,7 +29,7 @@ def metrics() -> dict[str, object]:
                 "100%": {"1": scores(0.30), "16": scores(0.81)},
             },
         },
-        "pictures": {"real embedding": {"none": {"frechet_distance_clip": 0.5, "seconds": 3.0}}},
+        "pictures": {"real embedding": {"none": {"frechet_clip": 0.5, "seconds": 3.0}}},
         "validation": {
             "captions": 5,
             "priors": {
@@ -99,4 +99,4 @@ def test_tables_hold_a_row_for_every_score(report):
     assert "cosine_by_encoder" not in table.columns
     (row,) = report.picture_table().to_dict("records")
     assert (row["embeddings"], row["captions"]) == ("real embedding", "none")
-    assert row["frechet_distance_clip"] == 0.5
+    assert row["frechet_clip"] == 0.5

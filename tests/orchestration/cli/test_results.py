@@ -16,7 +16,7 @@ from tests.helpers.made import sample
 
 SOURCES = ("baseline", "real embedding", "shifted-k1024-learned", "shifted-k16")
 METRICS = {
-    "clip_similarity_image": 0.25, "clip_similarity_text": 0.5, "frechet_distance_clip": 12.125,
+    "clip_similarity_image": 0.25, "clip_similarity_text": 0.5, "frechet_clip": 12.125,
     "precision": 1.0, "recall": 0.75,
 }  # fmt: skip
 

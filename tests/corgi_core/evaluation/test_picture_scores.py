@@ -1,0 +1,92 @@
+"""What pictures are compared with: real images prepared alike, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.pixels import pixels
+from corgi_core.errors import CorgiError
+from corgi_core.evaluation.held_out import HeldOut
+from corgi_core.evaluation.material import Material
+from corgi_core.evaluation.picture_features import PICTURES, REAL, Decoded, RealImages
+from corgi_core.evaluation.picture_scores import PictureScorer, picture_scorer
+from tests.helpers.evaluations import held_out_material, saved_models
+from tests.helpers.tiny_pipeline import SIDE, tiny_pipeline
+
+IMAGES = 8
+Scored = Callable[..., PictureScorer]
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
+    """The scorer of pictures of eight real embeddings, with a part of the material replaced."""
+    pipeline, folder = tiny_pipeline(), tmp_path_factory.mktemp("pictures")
+    models = saved_models(pipeline, folder / "models")
+    material = held_out_material(pipeline, models, folder, captions=1)
+    case = Decoded(models.decoder, REAL, seed=0)
+
+    def made(inception: str | None = None, **parts: Any) -> PictureScorer:
+        found: Material = replace(material, **parts)
+        captions = HeldOut.of(found.images, IMAGES)
+        return picture_scorer(found, captions, np.array([0, 3]), (case,), inception)
+
+    made.material, made.case = material, case  # type: ignore[attr-defined]
+    return made
+
+
+class Otherwise(ArrayStore):
+    """The same pixels, said to be prepared otherwise."""
+
+    def __init__(self, store: ArrayStore, **about: Any) -> None:
+        super().__init__(store.folder)
+        self.about = about
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return super().spec | self.about
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [({"framing": "crop"}, "framed by letterbox, .* by crop"), ({"size": 8}, "stored with 8")],
+)
+def test_pictures_prepared_otherwise_are_refused(
+    scored: Any, about: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CorgiError, match=message):
+        scored(pixels=Otherwise(scored.material.pixels, **about))
+
+
+def test_so_few_pictures_have_no_fid(scored: Scored) -> None:
+    with pytest.raises(CorgiError, match="8 pictures are too few for FID") as refused:
+        scored(inception="weights.pt")
+    assert "evaluation.images" in refused.value.remedy
+
+
+def test_real_images_are_compared_at_the_size_of_the_pictures(scored: Any, tmp_path: Path) -> None:
+    """Stored at twice the size, they are scaled to it, and score as those that were stored so."""
+    stored = pixels(scored.material.images, tmp_path / "pixels", 2 * SIDE)
+    scorer = scored(pixels=stored, folder=tmp_path / "chunks")
+    assert scorer.real == {SIDE: RealImages(SIDE)}
+    for images, side in ((RealImages(), 2 * SIDE), (RealImages(SIDE), SIDE)):
+        first = scorer.chunks.shards_of(images)[0]
+        assert scorer.features.mapped(first, PICTURES).shape == (2, 3, side, side)
+    found, plain = (each.scores(scored.case) for each in (scorer, scored()))
+    assert found["clip_similarity_image"] == pytest.approx(plain["clip_similarity_image"], abs=0.02)
+
+
+def test_real_images_beside_themselves_score_as_no_model_can(scored: Scored) -> None:
+    scores = scored().scores(RealImages())
+    assert scores["frechet_clip"] == pytest.approx(0, abs=1e-12)
+    assert (scores["precision"], scores["recall"]) == (1, 1)
+    assert scores["memorisation"] == 0.5
+    assert 1 <= scores["vendi"] <= IMAGES
+    alone = scored(trained_here=False).scores(RealImages())
+    assert alone.keys() == scores.keys() - {"memorisation", "copies", "nearest_distance"}
