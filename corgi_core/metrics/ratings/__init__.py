@@ -1,0 +1,1 @@
+"""What people's votes say: win rates, strengths, agreement, and who clicked at random."""
