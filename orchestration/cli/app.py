@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from orchestration.cli import config, data, generate, results, run, suite, ui
+from orchestration.cli import config, data, generate, rate, results, run, suite, ui
 from orchestration.cli.errors import CommandGroup
 from orchestration.environment import restart_if_incomplete
 
@@ -56,7 +56,7 @@ cli = typer.Typer(
 )
 for command in (
     run.demo, run.run, run.study, run.compare, results.results, generate.generate,
-    suite.suite, data.ingest, data.gate, ui.ui, config.presets,
+    suite.suite, rate.rate, data.ingest, data.gate, ui.ui, config.presets,
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(config.config, name="config")

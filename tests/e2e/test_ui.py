@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
 import time
@@ -13,6 +12,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from orchestration.settings import AS_TRAINING
+from tests.helpers.browsers import chromium
 
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -108,23 +108,8 @@ def test_a_graphql_launch_materialises_the_same_artefact(pages, workspace, asset
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium, "the browser test needs Chromium: apt-get install chromium chromium-driver"
-    assert driver, "the browser test needs its driver: apt-get install chromium-driver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--window-size=1600,1100", f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):  # fmt: skip
-        options.add_argument(argument)
-    browser = webdriver.Chrome(options=options, service=Service(driver))
-    yield browser
-    browser.quit()
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
 
 
 def wait_for_words(browser, *words: str, seconds: int = 60) -> str:

@@ -16,11 +16,16 @@ from corgi_core.errors import CorgiError
 
 ITERATIONS, TOLERANCE = 10_000, 1e-9
 RESAMPLES = 1000
+SAME = 1e-6  # resamples that differ by less are one
 INTERVAL = (2.5, 97.5)  # percentiles of the resamples
 
 
 class Strengths(NamedTuple):
-    """Strengths in log-odds [m], of mean 0, with the ends of their 95 % intervals [m]."""
+    """Strengths in log-odds [m], of mean 0, with the ends of their 95 % intervals [m].
+
+    The ends are nan where all prompts say the same, such as that one model always wins: a bootstrap
+    knows no more than the votes, and how strong such a model is remains open.
+    """
 
     values: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -45,8 +50,9 @@ def bradley_terry(wins: NDArray[np.float64], seed: int = 0) -> Strengths:
 
     Examples:
         >>> votes = np.array([[[0.0, 19.5], [4.5, 0.0]]])  # and one for neither, which is added
-        >>> round(float(np.ptp(bradley_terry(votes).values)), 4) == round(np.log(20 / 5), 4)
-        True
+        >>> first, second = bradley_terry(votes).values
+        >>> round(float(np.exp(first - second)), 4)  # 20 votes against 5
+        4.0
     """
     total = wins.sum(axis=0)
     if not _is_connected(total + total.T > 0):
@@ -62,7 +68,8 @@ def bradley_terry(wins: NDArray[np.float64], seed: int = 0) -> Strengths:
     compared = ((total + total.T) > 0) / 2
     values = _maximum_likelihood((total + compared)[None])[0]
     low, high = np.percentile(_maximum_likelihood(resampled + compared), INTERVAL, axis=0)
-    return Strengths(values, low, high)
+    unknown = high - low < SAME
+    return Strengths(values, np.where(unknown, np.nan, low), np.where(unknown, np.nan, high))
 
 
 def _maximum_likelihood(wins: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from tests.helpers import forked
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = (
-    "demo", "run", "results", "generate", "suite", "ingest", "gate", "ui", "presets",
+    "demo", "run", "results", "generate", "suite", "rate", "ingest", "gate", "ui", "presets",
 )  # fmt: skip
 
 
@@ -79,6 +79,8 @@ def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
         (["generate", "a cat", "--out", f"{'x' * 300}.png"], "too long"),
         (["generate", "-i", "/nowhere.png"], "/nowhere.png"),
         (["suite", "/nowhere.tsv"], "/nowhere.tsv is no file"),
+        (["rate", "/nowhere"], "/nowhere holds no prompt suite"),
+        (["rate", "/nowhere", "--results"], "there is no /nowhere/votes.sqlite"),
         (["generate", "-i", __file__], "unknown format"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Human evaluation: people vote between models' pictures without knowing whose they are."""
