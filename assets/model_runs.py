@@ -10,12 +10,15 @@ from corgi_core.config import fraction_of
 from corgi_core.evaluation import plain_scores
 from corgi_core.evaluation.plain_scores import REAL_EMBEDDING
 from corgi_core.io.files import digest_of
+from corgi_core.io.pictures import enlarged, save_png
 from orchestration.resources.artifacts import Evaluation, FolderBacked, StoredDecoder, StoredPrior
 from orchestration.resources.tracking import MLflow, Parent, TrackedRun
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.evaluation.prior_scores import Name
+
+LONGEST_TITLE = 60  # characters of a picture's title
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Scored:
             self._send_scores(run, plain_scores.prior_scores(metrics, variant, subset))
             for steps, scores in plain_scores.prior_curves(metrics, variant, subset):
                 self._send_scores(run, scores, steps)
+            self._send_pictures(run, (variant, subset))
             return run.url
 
     def _send_baseline(
@@ -108,6 +112,17 @@ class Scored:
     def _send_scores(self, run: TrackedRun, scores: Mapping[str, float], step: int = 0) -> None:
         run.log_datasets("eval", self.workspace.datasets(self.inputs))
         run.log_metrics({"step": step, **{self.prefix + k: v for k, v in scores.items()}})
+
+    def _send_pictures(self, run: TrackedRun, name: "Name") -> None:
+        """The pictures of the prompts that all runs have, under the titles that all have."""
+        folder = self.workspace.samples_folder / self.prefix / "-".join(name)
+        files = {}
+        for number, (caption, sample) in enumerate(self.report.samples.get(name, ())):
+            path = folder / f"{number:02d}.png"
+            save_png(enlarged(sample), path, {"caption": caption})
+            files[f"{self.prefix}{number:02d} {caption}"[:LONGEST_TITLE]] = path
+        if files:
+            run.log_pictures(files)
 
     def _labels(self, labels: Mapping[str, Any], decoder: "StoredDecoder | None") -> dict[str, Any]:
         """A model's own labels, those of the workspace, and whose pictures were scored."""

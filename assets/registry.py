@@ -120,6 +120,8 @@ def _register_priors(
     """Register the evaluated priors, and promote the best; a row each: model, version, alias."""
     import pandas as pd
 
+    from corgi_core.evaluation.plain_scores import prior_scores
+
     best, scores = evaluation.best_prior(), evaluation.prior_table()
     steps = evaluation.metrics["protocol"]["prior_steps"]
     versions = {}
@@ -134,6 +136,7 @@ def _register_priors(
             {"variant": variant, "caption_subset": subset},
             f"{variant}, {subset} of the captions: test cosine "
             f"{score['cosine'].item():.4f} at {steps} sampling steps.",
+            prior_scores(evaluation.metrics, variant, subset),
         )
     registry.promote("prior", versions[best], f"highest validation cosine at {steps} steps")
     if free := [name for name in versions if name[1] == LANGUAGE_FREE]:

@@ -34,11 +34,11 @@ from corgi_core.evaluation.prior_scores import (
     PredictionScores,
     scores_of,
 )
-from corgi_core.evaluation.report import Evaluation, cosine_curves
+from corgi_core.evaluation.report import Evaluation, Samples, cosine_curves
 from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.evaluation.strata import near_training
-from corgi_core.io.pictures import labelled_grid
+from corgi_core.io.pictures import labelled_grid, picture
 
 REAL_EMBEDDING = "real embedding"
 SCORED_AT_ONCE = 512  # captions whose scores are stored at once
@@ -76,6 +76,7 @@ def evaluate(
     if material.trained_here:
         metrics["validation"] = _validation_metrics(priors, material, settings)
     grids: dict[str, Image.Image] = {}
+    samples: Samples = {}
     if decoder is not None:
         chosen = held_out.spaced(settings.images)
         displayed = evenly_spaced(len(chosen), settings.grid_rows)
@@ -95,8 +96,12 @@ def evaluate(
         columns = {name: scorer.displayed(case) for name, case in cases.items()}
         captions = [chosen.captions[row] for row in displayed]
         grids = _grids(captions, scorer.displayed(RealImages()), columns)
+        samples = {
+            name: [(c, picture(p)) for c, p in zip(captions, pictures, strict=True)]
+            for name, pictures in columns.items()
+        }
     metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
-    return Evaluation(metrics, {"cosine_by_steps": cosine_curves(metrics), **grids})
+    return Evaluation(metrics, {"cosine_by_steps": cosine_curves(metrics), **grids}, samples)
 
 
 def _prior_metrics(

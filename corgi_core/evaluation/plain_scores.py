@@ -13,6 +13,7 @@ from corgi_core.evaluation.report import SCORES, STRATA, TIMES
 BY_STEPS = "_by_steps"  # the end of a curve's name
 BOUNDS = ("_ci_low", "_ci_high")  # the ends of an interval's names
 REAL_EMBEDDING = "real embedding"  # the source of the pictures that a perfect prior would give
+PARTS = (*STRATA, "shuffled")  # dictionaries within scores; "shuffled": of other captions
 LEFT_OUT = (*TIMES, "count")
 SHORTER = {"frechet_distance_clip": "frechet_clip", "clip_similarity_text": "clip_similarity"}
 
@@ -27,8 +28,8 @@ def prior_scores(metrics: Mapping[str, Any], variant: str, subset: str) -> dict[
 
     Returns:
         Those of test captions and of the pictures by their own names, "cosine" and "fid" among
-        them; those of validation captions as "validation_cosine" and so on. A stratum and an
-        interval's bound end the name: "recall_at_1_near_ci_low".
+        them; those of validation captions as "validation_cosine" and so on. A stratum, or
+        "shuffled", and an interval's bound end the name: "recall_at_1_near_ci_low".
     """
     steps = str(metrics["protocol"]["prior_steps"])
     validation = _of(metrics.get("validation", {}).get("priors", {}), variant, subset)
@@ -54,7 +55,9 @@ def baseline_scores(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     These are CLIP's text embedding, the evaluation's baselines, and embeddings that no prior
     sampled whose pictures were scored. A baseline of a prior has the prior's name in its own.
     """
-    found = {"text embedding": plain(metrics["text_embedding"])}
+    found: dict[str, dict[str, float]] = {}
+    if "text_embedding" in metrics:
+        found["text embedding"] = plain(metrics["text_embedding"])
     pictures = {k: v for k, v in metrics.get("pictures", {}).items() if k not in metrics["priors"]}
     for name, scores in (*_rows(metrics.get("baselines", {})), *_rows(pictures)):
         named = name.removesuffix(" none")  # of no caption subset
@@ -63,13 +66,13 @@ def baseline_scores(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def plain(scores: Mapping[str, Any]) -> dict[str, float]:
-    """A dictionary's numbers by plain names, strata included; counts and times are left out."""
+    """A dictionary's numbers by plain names, those of its parts too; counts and times left out."""
     numbers = {_shorter(k): v for k, v in scores.items() if _is_score(k, v)}
-    for stratum in STRATA:
-        for name, value in scores.get(stratum, {}).items():
+    for part in PARTS:
+        for name, value in scores.get(part, {}).items():
             if _is_score(name, value):
                 base, bound = _split(_shorter(name))
-                numbers[f"{base}_{stratum}{bound}"] = value
+                numbers[f"{base}_{part}{bound}"] = value
     return numbers
 
 

@@ -23,13 +23,20 @@ STRATA = ("near", "far")  # test images with a near neighbour in training, and t
 TIMES = ("seconds", "wall_seconds")
 SCORES = ("cosine", "recall_at_1", "recall_at_5")  # of a prior
 
+Samples = dict[tuple[str, str], list[tuple[str, Image.Image]]]
+"""By (variant, caption subset): captions, and the picture that was decoded for each."""
+
 
 @dataclass
 class Evaluation:
-    """`metrics` by variant, caption subset and number of steps; `pictures` by file stem."""
+    """`metrics` by variant, caption subset and number of steps; `pictures` by file stem.
+
+    `samples` are the grids' pictures one by one, which are not stored with the evaluation.
+    """
 
     metrics: dict[str, Any]
     pictures: dict[str, Image.Image] = field(default_factory=dict)
+    samples: Samples = field(default_factory=dict)
 
     @property
     def digest(self) -> str:

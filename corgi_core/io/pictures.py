@@ -99,6 +99,12 @@ def labelled_grid(
     return sheet
 
 
+def enlarged(image: Image.Image) -> Image.Image:
+    """A small picture by a whole factor, so that people see it; a larger one as it is."""
+    factor = -(-SMALLEST // max(image.size))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
 def save_png(image: Image.Image, path: Path | UPath, metadata: Mapping[str, Any]) -> None:
     """Write a PNG, whole or not at all, with `metadata` as JSON in its text chunk "corgi"."""
     text = PngInfo()

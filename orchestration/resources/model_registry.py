@@ -1,14 +1,16 @@
 """MLflow's model registry: model folders, one version a digest, with aliases.
 
-The files of a version are artifacts of the run that trained it, so run and model link to each
-other. `Registry.write_index` exports the aliases to the workspace's `models.json`, which sampling
-reads instead of MLflow (`corgi_core.io.model_index`).
+The files of a version are those of a logged model of the run that trained it, so run, scores and
+model link to each other. `Registry.write_index` exports the aliases to the workspace's
+`models.json`, which sampling reads instead of MLflow (`corgi_core.io.model_index`).
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +25,11 @@ from orchestration.resources.run_messages import IDENTITY_TAG, run_with_identity
 from orchestration.resources.tracking import MLflow
 
 if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
-DIGEST_TAG = "digest"
+DIGEST_TAG, MODEL_TAG = "digest", "logged_model"
+VERSIONS_TAG = "mlflow.modelVersions"  # by which MLflow's page of a logged model names its versions
 
 
 class Registry:
@@ -60,7 +64,12 @@ class Registry:
         return f"{self._mlflow.experiment}-{part}"
 
     def register(
-        self, part: str, artifact: FolderBacked, tags: Mapping[str, str], description: str
+        self,
+        part: str,
+        artifact: FolderBacked,
+        tags: Mapping[str, str],
+        description: str,
+        scores: Mapping[str, float] | None = None,
     ) -> str:
         """The version that holds an artifact; a new one where the registry has none.
 
@@ -69,6 +78,7 @@ class Registry:
             artifact: The model.
             tags: Of the version; the model's digest is added to them.
             description: For MLflow's page of the version.
+            scores: The model's, by the names that runs have them under.
 
         Returns:
             The version's number.
@@ -78,17 +88,22 @@ class Registry:
         for version in known:
             if wanted.items() <= version.tags.items():
                 self._client.update_model_version(version.name, version.version, description)
+                self._score(version.tags.get(MODEL_TAG), scores or {})
                 return str(version.version)
         if not known:
             self._make(self.name(part))
-        run_id, source = self._store(part, artifact)
+        model = self._store(part, artifact, tags)
         version = self._client.create_model_version(
             self.name(part),
-            source,
-            run_id,
-            tags=wanted,
+            model.artifact_location,
+            model.source_run_id,
+            tags={**wanted, MODEL_TAG: model.model_id},
             description=description,
+            model_id=model.model_id,
         )
+        named = [{"name": version.name, "version": str(version.version)}]
+        self._client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json.dumps(named)})
+        self._score(model.model_id, scores or {})
         self.added += 1
         return str(version.version)
 
@@ -156,16 +171,38 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _store(self, part: str, artifact: FolderBacked) -> tuple[str, str]:
-        """Copy the model folder to the run of its training; (run id, URI of the folder)."""
+    def _store(self, part: str, artifact: FolderBacked, tags: Mapping[str, str]) -> LoggedModel:
+        """Copy the model folder to a new logged model of the run of its training."""
+        from mlflow.entities import LoggedModelOutput
+
         card = getattr(artifact, "card", {})
         run_id = self._run_of(str(card.get("training") or artifact.digest), part)
-        path = f"model/{artifact.digest}"
+        name = "-".join([part, *tags.values()]).replace("%", "pc").replace(".", "_")
+        model = self._client.create_logged_model(
+            self._experiment, name, run_id, {**tags, DIGEST_TAG: artifact.digest},
+            {label: str(value) for label, value in card.get("labels", {}).items()}, part,
+        )  # fmt: skip
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / part
             artifact.save(folder)
-            self._client.log_artifacts(run_id, str(folder), artifact_path=path)
-        return run_id, f"{self._client.get_run(run_id).info.artifact_uri}/{path}"
+            self._client.log_model_artifacts(model.model_id, str(folder))
+        self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+        return self._client.finalize_logged_model(model.model_id, "READY")
+
+    def _score(self, model_id: str | None, scores: Mapping[str, float]) -> None:
+        """Link a logged model to those scores of its run that it does not have yet."""
+        if model_id is None:  # of an older version of Corgi
+            return
+        from mlflow.entities import Metric
+
+        model, moment = self._client.get_logged_model(model_id), int(1000 * time.time())
+        known = {metric.key: metric.value for metric in model.metrics or []}
+        metrics = [
+            Metric(name, value, moment, 0, model_id)
+            for name, value in scores.items()
+            if known.get(name) != value
+        ]
+        self._client.log_batch(str(model.source_run_id), metrics=metrics)
 
     def _run_of(self, identity: str, part: str) -> str:
         """The run with this identity: the training's, or a new one where nothing was trained."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from corgi_core.io.files import digest_of, digest_of_file
 from orchestration.resources.outbox import Message, UndeliverableError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 METRICS_AT_ONCE = 1000  # MLflow's limit
 IDENTITY_TAG, PARENT_TAG = "corgi.identity", "mlflow.parentRunId"
+PICTURES_TAG = "corgi.pictures"  # the digests of the sets of pictures that were sent, in order
 CONTEXT_TAG = "mlflow.data.context"
 IMPOSSIBLE = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
 """MLflow's codes for what no later attempt would change."""
@@ -152,6 +154,20 @@ class Receiver:
                 client.log_artifacts(self._known_run, str(path), artifact_path=name)
             elif path.is_file():
                 client.log_artifact(self._known_run, str(path), artifact_path=name)
+
+    def _pictures(self, client: MlflowClient, files: Mapping[str, str]) -> None:
+        """Log pictures by title, as the step after those that the run has, unless it has them."""
+        from PIL import Image
+
+        if not all(Path(path).is_file() for path in files.values()):
+            return
+        digest = digest_of({title: digest_of_file(Path(path)) for title, path in files.items()})
+        known = client.get_run(self._known_run).data.tags.get(PICTURES_TAG, "").split()
+        if digest in known:
+            return
+        for title, path in files.items():
+            client.log_image(self._known_run, Image.open(path), key=title, step=len(known))
+        client.set_tag(self._known_run, PICTURES_TAG, " ".join([*known, digest]))
 
     def _end(self, client: MlflowClient, status: str, moment: int) -> None:
         """End the run, and with it, for now, its parent."""

@@ -8,6 +8,7 @@ through an outbox, so a tracking server that is slow or down never stops a train
 from __future__ import annotations
 
 import math
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,6 +46,7 @@ REFRESH_TAGS = (REFRESH_TAG, "dagster/backfill")
 CANCELLED = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
 
 
+UNTITLED = re.compile(r"[^\w\-. ]+", re.ASCII)  # what no picture's title may have
 CHANGING = ("decoder",)  # a prior's pictures may be decoded by another one
 
 
@@ -245,6 +247,16 @@ class TrackedRun:
     def log_artifacts(self, paths: Iterable[Path], name: str | None = None) -> None:
         """Copy files and folders' files, which must stay there, to the run's folder `name`."""
         self._send("artifacts", paths=[str(path) for path in paths], name=name)
+
+    def log_pictures(self, files: Mapping[str, Path]) -> None:
+        """Pictures by the titles under which MLflow has them side by side for several runs.
+
+        The files must stay there. The same ones are sent once; others are the next step.
+        """
+        named = {
+            " ".join(UNTITLED.sub(" ", title).split()): str(path) for title, path in files.items()
+        }
+        self._send("pictures", files=named)
 
     @property
     def run_id(self) -> str | None:

@@ -131,6 +131,11 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.path_of(f"{context.asset_key.to_user_string()}_chunks")
 
     @property
+    def samples_folder(self) -> Path:
+        """The folder of the pictures that go to MLflow one by one."""
+        return Path(self.work) / "samples"
+
+    @property
     def reports_folder(self) -> Path:
         """The folder of tables and pictures for people."""
         return Path(self.reports)

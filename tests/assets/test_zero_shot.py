@@ -161,6 +161,13 @@ def test_scores_are_labelled_and_of_the_other_images_alone(home: Path, state: Pa
     assert "frechet_clip" in prior.data.metrics
     curve = store.get_metric_history(prior.info.run_id, "cosine_by_steps")
     assert [point.step for point in curve] == [1, own["protocol"]["prior_steps"]]
+    pictures = [a.path for a in store.list_artifacts(prior.info.run_id, "images")]
+    titles = {path.split("+")[0] for path in pictures}
+    assert {title[:9] for title in titles} == {"images/00", "images/01", "images/ze"}
+    (model,) = store.search_logged_models(
+        [experiment.experiment_id], f"source_run_id = '{prior.info.run_id}'"
+    )
+    assert final(own) == {m.key: m.value for m in model.metrics}["cosine"]
     text = [run for run in runs.values() if run.data.params.get("variant") == "text embedding"]
     assert own["text_embedding"]["cosine"] in [run.data.metrics.get("cosine") for run in text]
     assert cosine != own["priors"]["baseline"]["100%"]["1"]["cosine"]

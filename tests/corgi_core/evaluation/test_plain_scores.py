@@ -16,7 +16,7 @@ def scores(cosine: float) -> dict[str, Any]:
         "cosine": cosine, "cosine_ci_low": 0.75, "cosine_ci_high": 0.85,
         "cosine_by_encoder": {"a": cosine}, "recall_at_1": 0.5, "count": 9, "seconds": 1.25,
         "near": {"cosine": 0.9, "cosine_ci_low": 0.7, "count": 4},
-        "far": {"count": 0},
+        "far": {"count": 0}, "shuffled": {"recall_at_1": 0.1, "count": 9},
     }  # fmt: skip
 
 
@@ -50,7 +50,8 @@ def metrics() -> dict[str, Any]:
 def test_a_priors_scores_are_those_at_the_protocols_steps(metrics: dict[str, Any]) -> None:
     assert prior_scores(metrics, *PRIOR) == {
         "cosine": 0.8, "cosine_ci_low": 0.75, "cosine_ci_high": 0.85, "recall_at_1": 0.5,
-        "cosine_near": 0.9, "cosine_near_ci_low": 0.7, "validation_cosine": 0.7,
+        "cosine_near": 0.9, "cosine_near_ci_low": 0.7, "recall_at_1_shuffled": 0.1,
+        "validation_cosine": 0.7,
         "frechet_clip": 0.5, "frechet_clip_ci_low": 0.4, "clip_similarity_image": 0.6,
         "clip_similarity": 0.3,
     }  # fmt: skip
@@ -62,7 +63,7 @@ def test_an_evaluation_without_pictures_and_validation_has_the_others(
     del metrics["pictures"], metrics["validation"]
     assert set(prior_scores(metrics, *PRIOR)) == {
         "cosine", "cosine_ci_low", "cosine_ci_high", "recall_at_1", "cosine_near",
-        "cosine_near_ci_low",
+        "cosine_near_ci_low", "recall_at_1_shuffled",
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from urllib.request import urlopen
 import dagster as dg
 import pytest
 from mlflow.entities import Run
+from PIL import Image
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.model_index import CHAMPION, ModelIndex, TextEncoderName
@@ -195,6 +196,30 @@ def test_scores_are_added_to_the_run_that_trained_and_to_a_new_one_where_it_is_g
     assert anew.data.tags["dagster.partition"] == "10%|baseline"
 
 
+def test_pictures_have_the_same_titles_in_every_run_and_are_sent_once(
+    mlflow: MLflow, tmp_path: Path
+) -> None:
+    def send(identity: str, colour: str) -> str | None:
+        path = tmp_path / f"{identity}-{colour}.png"
+        Image.new("RGB", (8, 8), colour).save(path)
+        with mlflow.finished_run("prior", identity, {}, {}) as run:
+            run.log_pictures({"00 a red apple, “noto” style": path})
+            return run.run_id
+
+    def found(run_id: str | None) -> list[list[str]]:
+        paths = mlflow.client().list_artifacts(str(run_id), "images")
+        return sorted(p.path.split("+")[:3] for p in paths if p.path.endswith(".png"))
+
+    one, again, other = send("one", "red"), send("one", "red"), send("other", "blue")
+    first = ["images/00 a red apple noto style", "step", "0"]
+    assert one == again
+    assert found(one) == found(other) == [first]
+    send("one", "green")
+    assert found(one) == [first, [*first[:2], "1"]]
+    send("one", "red")
+    assert len(found(one)) == 2
+
+
 def test_what_the_store_refuses_for_good_holds_up_nothing(mlflow: MLflow) -> None:
     train(mlflow)
     with mlflow.finished_run("prior", "one", {}, {"width": 65}) as run:  # it is 64
@@ -298,7 +323,8 @@ def promote_and_read_back(mlflow: MLflow) -> None:
     with pytest.raises(CorgiError, match="no prior with the alias 'champion'"):
         ModelIndex.load(path).folder("prior")
     first = registry.register("prior", Model("aaa", {"training": "one"}), {"variant": "x"}, "A.")
-    second = registry.register("prior", Model("bbb"), {"variant": "y"}, "B.")
+    scores = {"cosine": 0.25}
+    second = registry.register("prior", Model("bbb"), {"variant": "y"}, "B.", scores)
     assert registry.register("prior", Model("aaa"), {"variant": "x"}, "A again.") == first
     assert (first, second, registry.added) == ("1", "2", 2)
     for version, digest in ((first, "aaa"), (second, "bbb")):
@@ -312,6 +338,14 @@ def promote_and_read_back(mlflow: MLflow) -> None:
     trained = client.get_model_version(registry.name("prior"), first)
     identity = client.get_run(trained.run_id).data.tags[IDENTITY_TAG]
     assert identity == "one"  # the model lies with the run that trained it
+    scored = client.get_logged_model(champion.tags["logged_model"])
+    assert (scored.status, scored.name) == ("READY", "prior-y")
+    assert [(metric.key, metric.value) for metric in scored.metrics] == [("cosine", 0.25)]
+    run = client.get_run(scored.source_run_id)
+    assert run.data.metrics == scores
+    assert [output.model_id for output in run.outputs.model_outputs] == [scored.model_id]
+    registry.register("prior", Model("bbb"), {"variant": "y"}, "B.", scores)
+    assert len(client.get_metric_history(scored.source_run_id, "cosine")) == 1
 
 
 def test_the_registry_on_sqlite(mlflow: MLflow) -> None:
