@@ -127,12 +127,15 @@ def evaluated(
         The report as the asset's value, and what Dagster displays of it.
     """
     from corgi_core.evaluation.evaluate import evaluate
+    from corgi_core.metrics.dinov2 import dinov2_digest
 
     settings, folder, name = workspace.preset.evaluation, workspace.reports_folder, "evaluation"
     priors = comparable(prior, workspace.preset.prior, material.text_embeddings.spec)
     versions = prior_versions(priors) | {asset: each.digest for asset, each in inputs.items()}
     if decoder and settings.inception_weights:
         versions["inception_weights"] = digest_of_file(Path(settings.inception_weights))
+    if decoder and settings.dinov2_weights:
+        versions["dinov2_weights"] = dinov2_digest(settings.dinov2_weights)
     labels = settings_labels("evaluation", settings, workspace)
     if zero_shot:
         name, folder = f"zero-shot-{zero_shot['dataset']}", folder / ZERO_SHOT

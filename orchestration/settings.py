@@ -406,3 +406,10 @@ def _check_weights(loaded: LoadedPreset) -> None:
             f"{loaded.origin_of(path)}: {path} is {weights}, and there is no such file",
             "give the path of a TorchScript Inception, or leave it unset",
         )
+    folder = loaded.preset.evaluation.dinov2_weights
+    if folder and not Path(folder).is_dir():
+        path = "evaluation.dinov2_weights"
+        raise CorgiError(
+            f"{loaded.origin_of(path)}: {path} is {folder}, and there is no such folder",
+            "give the folder of a DINOv2, or leave it unset",
+        )

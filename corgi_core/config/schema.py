@@ -339,6 +339,7 @@ class EvaluationSettings:
     near_bits: Bits = 8
     near_hash_cosine: Cosine = 0.8
     inception_weights: str | None = None  # a TorchScript Inception; without it, the preset's CLIP
+    dinov2_weights: str | None = None  # the folder of a DINOv2, as transformers saves it
     seed: Whole = 0
 
 

@@ -39,6 +39,7 @@ from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.evaluation.strata import near_training
 from corgi_core.io.pictures import labelled_grid, picture
+from corgi_core.metrics.dinov2 import dinov2_digest
 
 REAL_EMBEDDING = "real embedding"
 SCORED_AT_ONCE = 512  # captions whose scores are stored at once
@@ -82,8 +83,9 @@ def evaluate(
         displayed = evenly_spaced(len(chosen), settings.grid_rows)
         cases = _decoded(priors, decoder, settings.seed)
         scorer = picture_scorer(
-            material, chosen, displayed, tuple(cases.values()), settings.inception_weights
-        )
+            material, chosen, displayed, tuple(cases.values()), settings.inception_weights,
+            settings.dinov2_weights,
+        )  # fmt: skip
         metrics["protocol"] |= {
             "decoded_images": len(chosen),
             "decoder_steps": decoder.settings.num_steps,
@@ -192,8 +194,11 @@ def _decoded(
 
 
 def _features(settings: EvaluationSettings) -> str:
-    digest = inception_digest(settings.inception_weights)
-    return f"Inception {digest}" if digest else "the preset's CLIP"
+    inception = inception_digest(settings.inception_weights)
+    named = [f"Inception {inception}"] if inception else []
+    if settings.dinov2_weights:
+        named.append(f"DINOv2 {dinov2_digest(settings.dinov2_weights)}")
+    return ", ".join(named) or "the preset's CLIP"
 
 
 def _grids(

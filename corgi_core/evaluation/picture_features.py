@@ -33,6 +33,7 @@ from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest, StoredDecoder
 from corgi_core.io.files import digest_of, digest_of_file
+from corgi_core.metrics.dinov2 import Dinov2Features, dinov2_digest
 from corgi_core.metrics.inception import InceptionFeatures
 from corgi_core.streaming.squares import Squares
 
@@ -42,7 +43,8 @@ GPU_BATCH, GPU_BATCH_PIXELS = 256, 2**26  # … and a GPU
 REAL, TEXT = "real", "text"  # the image's own embedding, the caption's
 CLIP_BATCH = 128  # pictures that CLIP embeds at once
 # names of arrays:
-CLIP, INCEPTION, PICTURES, TO_TEXT, SECONDS = "clip", "inception", "pictures", "to_text", "seconds"
+CLIP, INCEPTION, DINOV2 = "clip", "inception", "dinov2"
+PICTURES, TO_TEXT, SECONDS = "pictures", "to_text", "seconds"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class PictureFeatures(ArrayJob):
     """Features of every case's pictures.
 
     Arrays: "clip" [n, d], CLIP's embeddings of the pictures; "inception" [n, f], with `inception`;
+    "dinov2" [n, e], with `dinov2`;
     "to_text" [n], their cosine to the caption's embedding; "seconds" [n], of decoding; and of the
     displayed captions "pictures", uint8 [n, 3, s, s].
 
@@ -103,6 +106,7 @@ class PictureFeatures(ArrayJob):
         inception: The path of a TorchScript Inception, or None.
         precision: Of decoding and encoding on a GPU.
         dataset: The images' files, where the pixels are decoded from them.
+        dinov2: The folder of a DINOv2, or None.
     """
 
     images: Chunks[Pictures]
@@ -114,6 +118,7 @@ class PictureFeatures(ArrayJob):
     inception: str | None = None
     precision: InferencePrecision = "auto"
     dataset: Dataset | None = None
+    dinov2: str | None = None
     what = "decoding held-out pictures"
     revision = PICTURE_FEATURES_REVISION
     uses_device = True
@@ -132,14 +137,18 @@ class PictureFeatures(ArrayJob):
             "pixels": self.pixels.digest,
             "inception": inception_digest(self.inception),
             "precision": self.precision,
-        }
+        } | ({"dinov2": dinov2_digest(self.dinov2)} if self.dinov2 else {})
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a shard's name to its features."""
         here, latest = torch.device(device), Latest[Decoder]()
         clip = ClipEnsemble.load(self.clip).to(here)
         clip.precision = self.precision
-        inception = InceptionFeatures(self.inception, here) if self.inception else None
+        extractors: dict[str, InceptionFeatures | Dinov2Features] = {}
+        if self.inception:
+            extractors[INCEPTION] = InceptionFeatures(self.inception, here)
+        if self.dinov2:
+            extractors[DINOV2] = Dinov2Features(self.dinov2, here)
 
         def features(shard: str) -> Arrays:
             case, rows = self.images.part(shard)
@@ -167,8 +176,8 @@ class PictureFeatures(ArrayJob):
                     TO_TEXT: to_text.cpu().numpy(),
                     SECONDS: np.full(len(at), seconds),
                 }
-                if inception is not None:
-                    found[INCEPTION] = np.asarray(inception(pictures))
+                for name, extractor in extractors.items():
+                    found[name] = np.asarray(extractor(pictures))
                 if self.images.is_displayed(shard):
                     found[PICTURES] = (pictures * 255).round().to(torch.uint8).cpu().numpy()
                 return found

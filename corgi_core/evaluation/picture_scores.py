@@ -21,6 +21,7 @@ from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.picture_features import (
     CHUNK,
     CLIP,
+    DINOV2,
     INCEPTION,
     PICTURES,
     SECONDS,
@@ -43,7 +44,11 @@ from corgi_core.metrics.vendi import vendi
 
 FEWEST_FOR_FID = 50  # pictures: with fewer even the bias of an FID cannot be estimated
 LETTERBOX = "letterbox"  # the framing of stores that name none
-NAMES = {CLIP: ("frechet_clip", "kid_clip"), INCEPTION: ("fid", "kid")}
+NAMES = {
+    CLIP: ("frechet_clip", "kid_clip"),
+    INCEPTION: ("fid", "kid"),
+    DINOV2: ("frechet_dinov2", "kid_dinov2"),
+}
 """The names of the Fréchet and the kernel distance, by the features' extractor."""
 
 
@@ -72,10 +77,11 @@ class PictureScorer:
         """Scores of a case's pictures, with the seconds of decoding, summed over all workers.
 
         Returns:
-            "frechet_clip", and with Inception's features "fid", each beside its "_bias"; "kid_clip"
-            and "kid", "cmmd"; "precision" and "recall", and from six pictures on "density" and
-            "coverage"; "vendi"; "memorisation", "copies" and "nearest_distance", 1 − the cosine to
-            the nearest training image; "clip_similarity_image" and "clip_similarity_text",
+            "frechet_clip", and with their features "fid" and "frechet_dinov2", each beside its
+            "_bias"; "kid_clip", "kid" and "kid_dinov2"; "cmmd"; "precision" and "recall", and from
+            six pictures on "density" and "coverage"; "vendi"; "memorisation", "copies" and
+            "nearest_distance", 1 − the cosine to the nearest training image;
+            "clip_similarity_image" and "clip_similarity_text",
             "clip_score" with the text; "count" and "seconds".
         """
         real = self._real_of(case)
@@ -183,6 +189,7 @@ def picture_scorer(
     displayed: NDArray[np.int64],
     cases: tuple[Decoded, ...],
     inception: str | None = None,
+    dinov2: str | None = None,
 ) -> PictureScorer:
     """Decode pictures, and compute their features and those of the real images.
 
@@ -191,7 +198,8 @@ def picture_scorer(
         captions: Those whose pictures are decoded.
         displayed: The rows of them that grids show.
         cases: The pictures.
-        inception: The path of a TorchScript Inception, or None for CLIP's features alone.
+        inception: The path of a TorchScript Inception, or None to go without.
+        dinov2: The folder of a DINOv2, or None to go without.
 
     Returns:
         What scores the pictures.
@@ -219,13 +227,13 @@ def picture_scorer(
     chunks = Chunks[Pictures](captions, tuple(every), CHUNK, rows)
     features = PictureFeatures(
         chunks, *stores, material.pixels, material.clip, sampled, inception, material.precision,
-        material.images,
+        material.images, dinov2,
     )  # fmt: skip
     stored, nearest = material.run(features, material.folder / "pictures"), None
     if material.trained_here:
         near = PictureNeighbours(chunks, stored, material.images, material.image_embeddings)
         nearest = material.run(near, material.folder / "picture_neighbours")
-    extractors = (CLIP,) if inception is None else (CLIP, INCEPTION)
+    extractors = [CLIP, *([INCEPTION] if inception else []), *([DINOV2] if dinov2 else [])]
     return PictureScorer(stored, chunks, material.encoder_dims, real, extractors, nearest)
 
 

@@ -15,7 +15,7 @@ BOUNDS = ("_ci_low", "_ci_high")  # the ends of an interval's names
 REAL_EMBEDDING = "real embedding"  # the source of the pictures that a perfect prior would give
 PARTS = (*STRATA, "shuffled")  # dictionaries within scores; "shuffled": of other captions
 LEFT_OUT = (*TIMES, "count")
-SHORTER = {"frechet_distance_clip": "frechet_clip", "clip_similarity_text": "clip_similarity"}
+SHORTER = {"clip_similarity_text": "clip_similarity"}
 
 
 def prior_scores(metrics: Mapping[str, Any], variant: str, subset: str) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.pixels import pixels
@@ -18,6 +19,7 @@ from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.picture_features import PICTURES, REAL, Decoded, RealImages
 from corgi_core.evaluation.picture_scores import PictureScorer, picture_scorer
 from tests.helpers.evaluations import held_out_material, saved_models
+from tests.helpers.picture_metrics import share_inside
 from tests.helpers.tiny_pipeline import SIDE, tiny_pipeline
 
 IMAGES = 8
@@ -32,10 +34,12 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
     material = held_out_material(pipeline, models, folder, captions=1)
     case = Decoded(models.decoder, REAL, seed=0)
 
-    def made(inception: str | None = None, **parts: Any) -> PictureScorer:
+    def made(
+        inception: str | None = None, dinov2: str | None = None, **parts: Any
+    ) -> PictureScorer:
         found: Material = replace(material, **parts)
         captions = HeldOut.of(found.images, IMAGES)
-        return picture_scorer(found, captions, np.array([0, 3]), (case,), inception)
+        return picture_scorer(found, captions, np.array([0, 3]), (case,), inception, dinov2)
 
     made.material, made.case = material, case  # type: ignore[attr-defined]
     return made
@@ -90,3 +94,34 @@ def test_real_images_beside_themselves_score_as_no_model_can(scored: Scored) -> 
     assert 1 <= scores["vendi"] <= IMAGES
     alone = scored(trained_here=False).scores(RealImages())
     assert alone.keys() == scores.keys() - {"memorisation", "copies", "nearest_distance"}
+
+
+class Pixels:
+    """Some pixels of pictures as their features."""
+
+    def __init__(self, folder: str, device: torch.device) -> None:
+        assert folder == "a folder"
+
+    def __call__(self, images: torch.Tensor) -> np.ndarray:
+        return images.flatten(1)[:, ::97].numpy()
+
+
+def test_another_networks_features_have_their_own_names_and_judge_quality_and_coverage(
+    scored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "corgi_core.evaluation.picture_features"
+    monkeypatch.setattr(f"{module}.Dinov2Features", Pixels)
+    monkeypatch.setattr(f"{module}.dinov2_digest", lambda folder: "digest")
+    scorer, plain = scored(dinov2="a folder", folder=tmp_path), scored()
+    found, without = (each.scores(scored.case) for each in (scorer, plain))
+    assert found.keys() - without.keys() == {
+        "frechet_dinov2", "frechet_dinov2_bias", "kid_dinov2",
+    }  # fmt: skip
+    assert found["frechet_clip"] == without["frechet_clip"]
+    real, pictures = (
+        np.concatenate([scorer.features.mapped(s, "dinov2") for s in scorer.chunks.shards_of(case)])
+        for case in (RealImages(), scored.case)
+    )
+    assert found["precision"] == share_inside(pictures, real)
+    assert found["recall"] == share_inside(real, pictures)
+    assert "dinov2" not in plain.features.spec  # so chunks from before it still hold

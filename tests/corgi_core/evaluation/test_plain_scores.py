@@ -32,12 +32,12 @@ def metrics() -> dict[str, Any]:
             "shuffled captions": {"shifted-k1": {"100%": scores(0.1)}},
         },
         "pictures": {
-            "real embedding": {"none": {"frechet_distance_clip": 0.4, "seconds": 3.0}},
+            "real embedding": {"none": {"frechet_clip": 0.4, "seconds": 3.0}},
             "ridge": {"none": {"fid": 12.0}},
             "shifted-k1": {
                 "100%": {
-                    "frechet_distance_clip": 0.5,
-                    "frechet_distance_clip_ci_low": 0.4,
+                    "frechet_clip": 0.5,
+                    "frechet_clip_ci_low": 0.4,
                     "clip_similarity_image": 0.6,
                     "clip_similarity_text": 0.3,
                     "count": 8,
