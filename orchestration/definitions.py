@@ -17,6 +17,7 @@ from assets import (
     gaussians,
     models,
     precomputed,
+    ratings,
     registry,
     study,
     zero_shot,
@@ -39,6 +40,7 @@ IMAGE_ONLY_ASSETS = {
     dg.AssetKey(name)
     for name in (
         "pixels", "decoder", "captioned_decoder", "language_free_decoder", "decoder_comparison",
+        "human_ratings",
     )
 }  # fmt: skip
 
@@ -47,8 +49,8 @@ def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
     """The lineage; without pictures it starts from precomputed embeddings."""
     every = _assets_in(
         [
-            captions, clip, comparison, data, embeddings, evaluation, gaussians, models, registry,
-            study,
+            captions, clip, comparison, data, embeddings, evaluation, gaussians, models, ratings,
+            registry, study,
         ]
     )  # fmt: skip
     if preset.decoder is None:

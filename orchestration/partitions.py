@@ -16,6 +16,7 @@ VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
 
 STUDY = "study"  # the group of the study's assets
 COMPARISON = "comparison"  # … and of those of the decoders' comparison
+RATINGS = "ratings"  # … and of that of people's votes
 CAPTIONED = "captioned"  # … and of what is made by name only: decoders that read captions
 
 

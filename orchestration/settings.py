@@ -298,6 +298,11 @@ class Settings:
         return Path("reports").absolute() if self.under_dvc else self.state / "reports"
 
     @property
+    def suites(self) -> Path:
+        """Prompt suites with models' pictures and people's votes, a folder each."""
+        return self.state / "suites"
+
+    @property
     def storage(self) -> UPath:
         """Root of all artefacts but the datasets."""
         return UPath(self.storage_url or self.state / "storage")

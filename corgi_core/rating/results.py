@@ -83,6 +83,16 @@ class RatingResults:
         return {name: each.reason for name, each in self.verdicts.items() if each.reason}
 
     @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every two models that were compared with each other."""
+        return list(dict.fromkeys((row.model, row.other) for row in self.rows if row.other))
+
+    def row(self, aspect: str, metric: str, model: str = "", other: str = "") -> Row:
+        """The row of a metric, which is there."""
+        wanted = (aspect, metric, model, other)
+        return next(r for r in self.rows if (r.aspect, r.metric, r.model, r.other) == wanted)
+
+    @property
     def digest(self) -> str:
         """Identifies the votes."""
         return digest_of([asdict(vote) for vote in self.votes])

@@ -22,7 +22,7 @@ from corgi_core.io.files import read_json, write_json
 from corgi_core.suites.prompts import Prompt, PromptSuite
 
 SUITE_FILE, MODEL_FILE = "suite.json", "model.json"
-MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class ModelSource:
                 f"{text!r} names no model",
                 "write SOURCE or NAME=SOURCE, and ,prior=FOLDER or ,decoder=FOLDER after it",
             )
-        name = name or re.sub(r"[^A-Za-z0-9._+-]", "-", Path(source).name)
+        name = name or re.sub(r"[^A-Za-z0-9._-]", "-", Path(source).name)
         check_model_name(name)
         return cls(name, source, parts.get("prior"), parts.get("decoder"))
 

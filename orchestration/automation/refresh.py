@@ -28,7 +28,14 @@ from orchestration.automation.staleness import (
     failures,
     staleness,
 )
-from orchestration.partitions import CAPTIONED, COMPARISON, STUDY, is_compared, is_made_by_default
+from orchestration.partitions import (
+    CAPTIONED,
+    COMPARISON,
+    RATINGS,
+    STUDY,
+    is_compared,
+    is_made_by_default,
+)
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.logs import TO_FILE_ONLY
 from orchestration.resources.tracking import REFRESH_TAG
@@ -101,7 +108,7 @@ class Refresh:
         """
         if self.settings.preset.decoder is not None and not _has_captions(self.settings):
             return self._steps(dg.AssetSelection.assets("decoder").upstream())
-        asked_for = dg.AssetSelection.groups(STUDY, COMPARISON, CAPTIONED)
+        asked_for = dg.AssetSelection.groups(STUDY, COMPARISON, CAPTIONED, RATINGS)
         return self._steps(dg.AssetSelection.all() - asked_for)
 
     def study_steps(self) -> list[Step]:

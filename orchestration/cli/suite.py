@@ -73,7 +73,7 @@ def suite(
 
     settings, read = chosen_settings(preset, dataset, config, overrides), read_suite(prompts)
     sources = [ModelSource.of(model) for model in models or [settings.workspace]]
-    folder = SuiteFolder.create(out or settings.state / "suites" / read.name, read)
+    folder = SuiteFolder.create(out or settings.suites / read.name, read)
     seeds = range(seed, seed + count)
     with progress():
         for source in sources:

@@ -35,6 +35,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     dataset_folder: str
     work: str
     reports: str
+    suites: str
     trainings: str | None = None  # in the storage; None where no CORGI_STORAGE names one
 
     @classmethod
@@ -47,6 +48,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
             dataset_folder=str(settings.dataset_folder),
             work=str(settings.work),
             reports=str(settings.reports),
+            suites=str(settings.suites),
             trainings=str(settings.storage / "trainings") if settings.storage_url else None,
         )
 
@@ -139,6 +141,11 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     def reports_folder(self) -> Path:
         """The folder of tables and pictures for people."""
         return Path(self.reports)
+
+    @property
+    def suites_folder(self) -> Path:
+        """The folder of prompt suites with their pictures and votes."""
+        return Path(self.suites)
 
 
 def _work_of(context: dg.AssetExecutionContext, digest: str) -> list[str]:

@@ -77,6 +77,7 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
         },
         [],
     ),
+    "human_ratings": ("ratings", set(), []),
     "registered_models": (
         "registry",
         {
@@ -183,7 +184,7 @@ def test_a_refresh_makes_the_partitions_of_the_presets_variants(
         made = partitions_by_asset(
             Refresh(definitions.get_repository_def(), instance, SETTINGS).all_steps()
         )
-    own, by_request = SETTINGS.preset.variants, {"study", "comparison", "captioned"}
+    own, by_request = SETTINGS.preset.variants, {"study", "comparison", "captioned", "ratings"}
     assert own == tuple(VARIANTS[:3])
     assert made.keys() == {key for key, (group, *_) in GRAPH.items() if group not in by_request}
     assert made["gaussian_bank"] == set(own)
@@ -201,7 +202,9 @@ def test_a_comparison_makes_all_decoders_of_the_preset_with_and_without_captions
         steps = refresh.comparison_steps()
     made, own = partitions_by_asset(steps), SETTINGS.preset.comparison.variants
     assert own == tuple(VARIANTS[:2])
-    assert made.keys() == GRAPH.keys() - {"prior_study", "study_figures", "captioned_decoder"}
+    assert made.keys() == GRAPH.keys() - {
+        "prior_study", "study_figures", "captioned_decoder", "human_ratings",
+    }  # fmt: skip
     assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS for variant in own}
     assert made["decoder"] == made["language_free_decoder"] == set(DECODERS[:4])
     assert steps[-1].title in ("decoder_comparison", "registered_models")

@@ -93,7 +93,7 @@ def test_the_workspace_names_the_io_managers_paths(root: UPath) -> None:
     materialize(root, "by_prior", "10%|shifted-k1")
     workspace = Workspace(
         preset_yaml=yaml_of(preset_values(preset_named("emoji"))),
-        own_dataset=None, storage=str(root), dataset_folder="d", work="w", reports="r",
+        own_dataset=None, storage=str(root), dataset_folder="d", work="w", reports="r", suites="s",
     )  # fmt: skip
     for asset, partition in (
         ("single", None),
