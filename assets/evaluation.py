@@ -12,6 +12,7 @@ from assets.model_runs import Scored
 from assets.reports import report_run, settings_labels
 from assets.versions import PRESETS_DECODER, decided_by
 from corgi_core.data.revisions import EVALUATION_JOBS, STRATA_JOBS
+from corgi_core.data.splits import TRAIN
 from corgi_core.evaluation.report import METRICS
 from corgi_core.io.files import digest_of_file
 from orchestration.partitions import prior_of
@@ -31,7 +32,7 @@ from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.config import PriorSettings
-    from corgi_core.evaluation.material import Material
+    from corgi_core.evaluation.material import Material, TrainingData
     from corgi_core.evaluation.prior_scores import Name
 
 ZERO_SHOT = "zero_shot"  # the group, and the reports' folder
@@ -83,18 +84,21 @@ def material_of(
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     pixels: "ArrayStore | None" = None,
-    left_out: frozenset[str] | None = None,
+    left_out: frozenset[str] = frozenset(),
+    other_training: "TrainingData | None" = None,
 ) -> "Material":
     """What an evaluation reads, with the asset's folder of chunks and the workspace's CLIP.
 
-    `left_out`: of another dataset than the models', the images that do not count.
+    `left_out` and `other_training`: of another dataset than the models', the images that do not
+    count, and what the models learned from.
     """
     from corgi_core.evaluation.material import Material
 
+    learned_from = other_training.images if other_training else images
     return Material(
         images, image_embeddings, text_embeddings, workspace.chunks_folder(context), compute.arrays,
         pixels, workspace.path_of(CLIP), workspace.preset.inference_precision,
-        left_out or frozenset(), trained_here=left_out is None,
+        left_out, other_training, compute.map_images(sum(learned_from.images_of(TRAIN).values())),
     )  # fmt: skip
 
 

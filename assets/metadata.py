@@ -148,6 +148,7 @@ def evaluation_metadata(
         "priors_left_out": "; ".join(left_out) or None,
         **pictures(report.pictures, folder),
         "pictures": None if decoded.empty else table(decoded),
+        "baselines": table(report.baseline_table()),
         "priors": table(report.prior_table()),
         "validation": None if validation.empty else table(validation),
     }

@@ -17,6 +17,7 @@ from corgi_core.data.revisions import (
     PERCEPTUAL_HASHES_REVISION,
     PIXELS_REVISION,
     TEXT_EMBEDDING_REVISION,
+    TRAINING_NEIGHBOURS_REVISION,
 )
 from corgi_core.data.splits import TEST, TRAIN
 from orchestration.resources.artifacts import (
@@ -161,11 +162,15 @@ def no_training_image_is_evaluated(zero_shot_overlap: Overlap) -> dg.AssetCheckR
     pool=DEVICE,
     ins=PRIORS_THERE | DECODING,
     deps=[CLIP],
-    metadata=decided_by("evaluation", "zero_shot", revision=(2, *EVALUATION_JOBS)),
+    metadata=decided_by(
+        "evaluation", "zero_shot", revision=(2, *EVALUATION_JOBS, TRAINING_NEIGHBOURS_REVISION)
+    ),
 )
 def zero_shot_evaluation(
     context: dg.AssetExecutionContext,
     images: Dataset,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
     zero_shot_images: Dataset,
     zero_shot_pixels: ArrayStore,
     zero_shot_image_embeddings: ArrayStore,
@@ -178,9 +183,12 @@ def zero_shot_evaluation(
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:
     """The evaluation's scores on the other dataset, whose overlapping images are left out."""
+    from corgi_core.evaluation.material import TrainingData
+
+    learned_from = TrainingData(images, image_embeddings, text_embeddings)
     material = material_of(
         context, workspace, compute, zero_shot_images, zero_shot_image_embeddings,
-        zero_shot_text_embeddings, zero_shot_pixels, zero_shot_overlap.keys,
+        zero_shot_text_embeddings, zero_shot_pixels, zero_shot_overlap.keys, learned_from,
     )  # fmt: skip
     inputs: dict[str, FolderBacked] = {
         "decoder": decoder, "images": images, "zero_shot_images": zero_shot_images,

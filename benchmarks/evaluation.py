@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,21 +27,27 @@ from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.shards import Sample
 from corgi_core.evaluation.evaluate import evaluate
-from corgi_core.evaluation.material import Material
+from corgi_core.evaluation.material import Material, TrainingData
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.io.files import write_json
 
 SHARD = 1000  # images
+TRAINING, VALIDATION = 1024, 256  # images beside those that are evaluated
 WIDTH, TEXT_WIDTH, TOKENS = 64, 32, 8
 PRESET = preset_named("emoji-small")
 SOURCES = 2  # of pictures: the real embeddings, and the prior's
 
 
 def made(folder: Path, count: int, size: int) -> tuple[Dataset, ArrayStore, ArrayStore, ArrayStore]:
-    """Held-out images with their embeddings, captions' embeddings and pixels, all at random."""
+    """Images with their embeddings, captions' embeddings and pixels, all at random.
+
+    `count` are held out; 1,024 more are for training and 256 for validation.
+    """
+    splits = {"test": count, "train": TRAINING, "validation": VALIDATION}
+    every = chain.from_iterable([split] * number for split, number in splits.items())
     samples = (
-        Sample(f"{n:07d}", b"", [f"number {n}"], "test", "made", str(n), "png")
-        for n in range(count)
+        Sample(f"{n:07d}", b"", [f"number {n}"], split, "made", str(n), "png")
+        for n, split in enumerate(every)
     )
     images = write_dataset(folder / "images", samples, SHARD)
     about = {"encoder": "made", "encoder_dims": [WIDTH], "names": ["made"], "width": WIDTH}
@@ -126,7 +133,7 @@ def measured(count: int, size: int, threads: int) -> dict[str, Any]:
         save_models(folder, text.spec, size)
         material = Material(
             images, image, text, folder / "chunks", lambda job, to: job.run(to, "cpu", threads),
-            pixels, folder / "clip", trained_here=False,
+            pixels, folder / "clip", other_training=TrainingData(images, image, text),
         )  # fmt: skip
         settings = EvaluationSettings(steps=(1,), images=count, captions=count)
         began = time.perf_counter()

@@ -18,6 +18,7 @@ from torch import Tensor
 from corgi_core.config import EvaluationSettings
 from corgi_core.data.splits import VALIDATION
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.baselines import baselines
 from corgi_core.evaluation.held_out import Chunks, HeldOut, evenly_spaced
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.picture_features import (
@@ -27,17 +28,13 @@ from corgi_core.evaluation.picture_features import (
     inception_digest,
 )
 from corgi_core.evaluation.picture_scores import picture_scorer
-from corgi_core.evaluation.prior_scores import (
-    TEXT,
-    Name,
-    Predicted,
-    PredictionScores,
-    scores_of,
-)
-from corgi_core.evaluation.report import Evaluation, Samples, cosine_curves
+from corgi_core.evaluation.predictors import ONCE, Predictor, PriorSamples
+from corgi_core.evaluation.prior_scores import Name, PredictionScores, scores_of
+from corgi_core.evaluation.report import SHUFFLED, Evaluation, Samples, cosine_curves
 from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.evaluation.strata import near_training
+from corgi_core.evaluation.training_neighbours import training_neighbours
 from corgi_core.io.pictures import labelled_grid, picture
 from corgi_core.metrics.dinov2 import dinov2_digest
 
@@ -112,13 +109,17 @@ def _prior_metrics(
     material: Material,
     settings: EvaluationSettings,
 ) -> dict[str, Any]:
-    """The protocol, the text embedding's scores, and every prior's by number of steps."""
-    num_steps = _common_steps(priors)
+    """The protocol, the baselines' scores, and every prior's by number of steps.
+
+    At the preset's number of steps each prior has its control, "shuffled", too.
+    """
+    num_steps, names = _common_steps(priors), material.text_embeddings.spec["names"]
     steps = tuple(sorted({*settings.steps, num_steps}))
-    near = near_training(held_out, material, settings) if material.trained_here else None
-    text, names = Predicted(), material.text_embeddings.spec["names"]
-    cases = {name: Predicted(prior, steps, settings.seed) for name, prior in priors.items()}
-    chunks = Chunks(held_out, (text, *cases.values()), SCORED_AT_ONCE)
+    neighbours = training_neighbours(held_out, material)
+    near = near_training(neighbours, settings) if material.trained_here else None
+    beside = baselines(held_out, material, neighbours, settings.seed)
+    cases = {name: PriorSamples(prior, steps, settings.seed) for name, prior in priors.items()}
+    chunks = Chunks[Predictor](held_out, (*beside.values(), *cases.values()), SCORED_AT_ONCE)
     job = PredictionScores(
         chunks, material.image_embeddings, material.text_embeddings, material.precision
     )
@@ -126,11 +127,9 @@ def _prior_metrics(
     by_steps: dict[str, dict[str, Any]] = {}
     for (variant, subset), case in cases.items():
         shards = chunks.shards_of(case)
-        by_steps.setdefault(variant, {})[subset] = {
-            str(count): scores_of(store, shards, str(count), names, near) for count in steps
-        }
-    of_text = scores_of(store, chunks.shards_of(text), TEXT, names, near)
-    del of_text["seconds"]  # nothing is sampled
+        scores = {str(count): scores_of(store, shards, str(count), names, near) for count in steps}
+        scores[str(num_steps)][SHUFFLED] = scores_of(store, shards, SHUFFLED, names, near)
+        by_steps.setdefault(variant, {})[subset] = scores
     return {
         "protocol": {
             "held_out_captions": len(held_out),
@@ -141,7 +140,10 @@ def _prior_metrics(
             "encoders": list(names),
         }
         | ({} if near is None else _strata(near, settings)),
-        "text_embedding": of_text,
+        "baselines": {
+            name: scores_of(store, chunks.shards_of(case), ONCE, names, near)
+            for name, case in beside.items()
+        },
         "priors": by_steps,
     }
 
@@ -162,8 +164,8 @@ def _validation_metrics(
     """Every prior's scores on the validation images, at its own number of steps alone."""
     captions = HeldOut.of(material.images, settings.captions, split=VALIDATION)
     steps, names = _common_steps(priors), material.text_embeddings.spec["names"]
-    cases = {name: Predicted(prior, (steps,), settings.seed) for name, prior in priors.items()}
-    chunks = Chunks(captions, tuple(cases.values()), SCORED_AT_ONCE)
+    cases = {name: PriorSamples(prior, (steps,), settings.seed) for name, prior in priors.items()}
+    chunks = Chunks[Predictor](captions, tuple(cases.values()), SCORED_AT_ONCE)
     job = PredictionScores(
         chunks, material.image_embeddings, material.text_embeddings, material.precision
     )

@@ -118,10 +118,20 @@ class HeldOut:
 
     def spaced(self, count: int) -> HeldOut:
         """At most `count` of them, evenly spaced."""
-        rows = evenly_spaced(len(self), count).tolist()
-        return HeldOut(
-            *(tuple(column[i] for i in rows) for column in (self.shards, self.keys, self.captions))
+        return self.taken(evenly_spaced(len(self), count))
+
+    def taken(self, rows: NDArray[np.int64]) -> HeldOut:
+        """The given rows [m], in that order."""
+        chosen = rows.tolist()
+        shards, keys, captions = (
+            tuple(column[i] for i in chosen) for column in (self.shards, self.keys, self.captions)
         )
+        return HeldOut(shards, keys, captions)
+
+    @property
+    def digest(self) -> str:
+        """Names the images and captions, in their order."""
+        return digest_of(self.shards, self.keys, self.captions)
 
     def read(
         self,
@@ -136,7 +146,7 @@ class HeldOut:
         """
         tokens = CaptionTokens(texts)
         return Captions(
-            tokens=tokens.ragged(self._gather_ragged(rows, texts, tokens.array), device),
+            tokens=tokens.ragged(self.gather_ragged(rows, texts, tokens.array), device),
             text=torch.from_numpy(self.gather(rows, texts, "text").astype(np.float32)),
             image=self.image_embeddings(rows, images),
         )
@@ -164,8 +174,8 @@ class HeldOut:
         found = self._found(rows, squares.store)
         return squares.gather(len(rows), ((shard, there, at) for shard, at, there in found), size)
 
-    def _gather_ragged(self, rows: NDArray[np.int64], store: ArrayStore, name: str) -> RaggedArray:
-        """The same of a ragged array."""
+    def gather_ragged(self, rows: NDArray[np.int64], store: ArrayStore, name: str) -> RaggedArray:
+        """The given rows [b] of a ragged array, as `gather` finds them."""
         found = [
             (store.mapped_ragged(shard, name), there, at)
             for shard, at, there in self._found(rows, store)

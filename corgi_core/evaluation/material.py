@@ -14,9 +14,25 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.encoders.embed import ClipSource
 from corgi_core.errors import CorgiError
+from corgi_core.mapping import Map, map_here
 
 RunJob = Callable[[ArrayJob, Path | UPath], ArrayStore]
 """run(job, folder) makes the store in `folder` whole, on whatever devices there are."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the models learned from.
+
+    Attributes:
+        images: The dataset, of which the training images count.
+        image_embeddings: "image" [n, d].
+        text_embeddings: The captions' embeddings and tokens, one row a caption.
+    """
+
+    images: Dataset
+    image_embeddings: ArrayStore
+    text_embeddings: ArrayStore
 
 
 @dataclass(frozen=True)
@@ -33,8 +49,10 @@ class Material:
         clip: The encoder of the embeddings, as `ClipEnsemble.load` reads it.
         precision: Of sampling, decoding and encoding on a GPU.
         left_out: Keys of test images that do not count.
-        trained_here: Whether the models learned from the dataset's training images. Then priors are
-            scored on its validation images too, and by nearness to a training image.
+        other_training: What the models learned from, where that is another dataset. Where it is
+            this one, priors are scored on its validation images too, and by nearness to a training
+            image.
+        mapped: Sums over shards, on whatever machines there are.
 
     Raises:
         CorgiError: images and captions were embedded by different encoders.
@@ -49,7 +67,8 @@ class Material:
     clip: ClipSource = ()
     precision: InferencePrecision = "auto"
     left_out: frozenset[str] = frozenset()
-    trained_here: bool = True
+    other_training: TrainingData | None = None
+    mapped: Map = map_here
 
     def __post_init__(self) -> None:
         images, texts = (s.spec["encoder"] for s in (self.image_embeddings, self.text_embeddings))
@@ -58,6 +77,17 @@ class Material:
                 f"images were embedded by CLIP {images}, captions by {texts}",
                 "materialise image_embeddings and text_embeddings with the same clip_encoder",
             )
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether the models learned from the training images of the dataset that is evaluated."""
+        return self.other_training is None
+
+    @property
+    def training(self) -> TrainingData:
+        """What the models learned from."""
+        own = TrainingData(self.images, self.image_embeddings, self.text_embeddings)
+        return self.other_training or own
 
     @property
     def encoder_dims(self) -> tuple[int, ...]:

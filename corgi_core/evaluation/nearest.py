@@ -6,7 +6,7 @@ CLIP). The search is exact, by faiss, with one shard of the embeddings in memory
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from corgi_core.data.pixels import square
 from corgi_core.data.splits import TRAIN
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.held_out import HeldOut
 
 MAX_NEIGHBOURS = 16
 COMPARED_AT_ONCE = 2**13  # images, for which the training images are read once
@@ -52,8 +53,26 @@ class TrainingImages:
     images: Dataset
     embeddings: ArrayStore
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(self.images.images_of(TRAIN).values())
+
     def nearest(self, z: Tensor, count: int) -> Neighbours:
         """The `count` training images nearest to each embedding of z [n, d].
+
+        Raises CorgiError as `nearest_numbers` does.
+        """
+        found, cosines = self.nearest_numbers(z, count)
+        _, keys = self._at(found)
+        return Neighbours(keys, cosines)
+
+    def nearest_numbers(
+        self, z: Tensor, count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Numbers and cosines [n, count] of the training images nearest to z [n, d].
+
+        The images are numbered from 0 in the shards' order; `listed` has them by their numbers.
 
         Raises:
             CorgiError: For a count outside 1 … 16 or above the number of training images, and for
@@ -62,8 +81,7 @@ class TrainingImages:
         from faiss import METRIC_INNER_PRODUCT
         from faiss.contrib.exhaustive_search import knn_ground_truth
 
-        sizes = self.images.images_of(TRAIN)
-        total = sum(sizes.values())
+        total = self.count
         if not 1 <= count <= min(MAX_NEIGHBOURS, total):
             raise CorgiError(
                 f"{count} nearest of {total:,} training images were asked for",
@@ -71,8 +89,12 @@ class TrainingImages:
             )
         search: Any = knn_ground_truth  # faiss has no types
         sums, found = search(self._directions(z), self._chunks(), count, METRIC_INNER_PRODUCT)
-        cosines = sums / np.float32(len(self._encoder_dims))
-        return Neighbours(self._keys_at(found, sizes), cosines)
+        return found, sums / np.float32(len(self._encoder_dims))
+
+    def listed(self, numbers: NDArray[np.int64]) -> HeldOut:
+        """The training images with these numbers [n], without captions."""
+        shards, keys = self._at(numbers)
+        return HeldOut(tuple(shards.tolist()), tuple(keys.tolist()), ("",) * len(numbers))
 
     def cosines(
         self, z: Tensor, shards: NDArray[np.str_], keys: NDArray[np.str_]
@@ -140,8 +162,9 @@ class TrainingImages:
             keys, z = self.embeddings.read_with_keys(shard, "image")
             yield self._directions(torch.from_numpy(z[self._training.among(shard, keys)]))
 
-    def _keys_at(self, found: NDArray[np.int64], sizes: Mapping[str, int]) -> NDArray[np.str_]:
-        """The keys of the training images with these numbers, in the order of `_chunks`."""
+    def _at(self, found: NDArray[np.int64]) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+        """Shards and keys of the training images with these numbers, in the order of `_chunks`."""
+        sizes = self.images.images_of(TRAIN)
         shards, ends = list(sizes), np.cumsum(list(sizes.values()))
         number = np.searchsorted(ends, found, side="right")
         keys = np.empty(found.shape, dtype=object)
@@ -150,7 +173,7 @@ class TrainingImages:
             training = there[self._training.among(shards[shard], there)]
             first = ends[shard] - sizes[shards[shard]]
             keys[number == shard] = training[found[number == shard] - first]
-        return keys.astype(str)
+        return np.array(shards)[number], keys.astype(str)
 
     def _found(self, keys: Iterable[str]) -> dict[str, tuple[str, str | None]]:
         """The shard and the first caption of each key; no more shards are read than are needed."""

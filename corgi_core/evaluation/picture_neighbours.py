@@ -17,7 +17,7 @@ from corgi_core.data.splits import TRAIN
 from corgi_core.evaluation.held_out import Chunks
 from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.evaluation.picture_features import CLIP, Pictures
-from corgi_core.evaluation.strata import COMPARED_AS_ONE
+from corgi_core.evaluation.training_neighbours import COMPARED_AS_ONE
 
 
 @dataclass(frozen=True)

@@ -52,12 +52,10 @@ def prior_curves(
 def baseline_scores(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """The final scores of everything that is no prior, by its name: what priors are compared with.
 
-    These are CLIP's text embedding, the evaluation's baselines, and embeddings that no prior
-    sampled whose pictures were scored. A baseline of a prior has the prior's name in its own.
+    These are the evaluation's baselines, and embeddings that no prior sampled whose pictures were
+    scored. A baseline of a prior has the prior's name in its own.
     """
     found: dict[str, dict[str, float]] = {}
-    if "text_embedding" in metrics:
-        found["text embedding"] = plain(metrics["text_embedding"])
     pictures = {k: v for k, v in metrics.get("pictures", {}).items() if k not in metrics["priors"]}
     for name, scores in (*_rows(metrics.get("baselines", {})), *_rows(pictures)):
         named = name.removesuffix(" none")  # of no caption subset

@@ -6,8 +6,7 @@ ones stands beside it.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -20,20 +19,18 @@ from torch import Tensor
 from corgi_core.config import PriorSettings
 from corgi_core.data.arrays import Arrays, ArrayStore
 from corgi_core.data.revisions import PREDICTION_SCORES_REVISION
-from corgi_core.devices import wait_for
 from corgi_core.encoders.similarity import Retrieval, cosine_by_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.report import STRATA
+from corgi_core.evaluation.derangement import derangement
+from corgi_core.evaluation.predictors import ONCE, Predict, Predictor, Source
+from corgi_core.evaluation.report import SHUFFLED, STRATA
 from corgi_core.evaluation.sampling import SamplingJob
 from corgi_core.evaluation.sharing import Columns, in_batches
-from corgi_core.evaluation.stored_models import Latest, StoredPrior
+from corgi_core.evaluation.stored_models import Latest
 from corgi_core.io.files import digest_of
 from corgi_core.metrics.bootstrap import with_intervals
-from corgi_core.prior.model import PriorModel
-from corgi_core.prior.task import Captions
 
 RECALL_RANKS = (1, 5)
-TEXT = "text"  # the arrays' name where a caption's own embedding is compared
 Name = tuple[str, str]  # (variant, caption subset)
 
 
@@ -84,33 +81,13 @@ def comparable_priors(
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """Embeddings that are compared with the true ones: a prior's samples, or the text embeddings.
-
-    Attributes:
-        prior: Without one, the CLIP text embeddings.
-        steps: The prior's numbers of sampling steps.
-        seed: The sampling's.
-    """
-
-    prior: StoredPrior | None = None
-    steps: tuple[int, ...] = ()
-    seed: int = 0
-
-    @property
-    def digest(self) -> str:
-        """Names the prior, with its settings, and how it is sampled from."""
-        prior = self.prior and self.prior.digest
-        return digest_of("predicted", prior, self.steps, self.seed)
-
-
-@dataclass(frozen=True)
-class PredictionScores(SamplingJob[Predicted]):
+class PredictionScores(SamplingJob[Predictor]):
     """How near predicted embeddings come to the true ones, caption by caption.
 
-    Arrays, for each number of steps s ("text" for the text embeddings): "s/cosines" [n, B] by
+    Arrays, for each name s of a prediction, such as a number of steps: "s/cosines" [n, B] by
     encoder, "s/nearer" [n], how many other images' embeddings are at least as near to the predicted
-    one as the true one's, and "s/seconds" [n].
+    one as the true one's, and "s/seconds" [n]. Of the controlled prediction also "shuffled/cosines"
+    and "shuffled/nearer": the same with another caption's image in the true one's role.
     """
 
     revision = PREDICTION_SCORES_REVISION
@@ -127,55 +104,43 @@ class PredictionScores(SamplingJob[Predicted]):
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a shard's name to its arrays; all true embeddings are in memory."""
-        here, latest = torch.device(device), Latest[PriorModel]()
+        here, captions = torch.device(device), self.images.captions
+        latest = Latest[Callable[[NDArray[np.int64]], Predict]]()
+        source = Source(captions, self.image_embeddings, self.text_embeddings, self.precision)
         dims = self.image_embeddings.spec["encoder_dims"]
-        every = np.arange(len(self.images.captions))
-        true = self.images.captions.image_embeddings(every, self.image_embeddings)
+        true = captions.image_embeddings(np.arange(len(captions)), self.image_embeddings)
         distinct, own = torch.unique(true, dim=0, return_inverse=True)
         retrieval = Retrieval(distinct.to(here), dims)
+        others = derangement(len(captions))
         size = self.captions_at_once(here)
+
+        def against(z: Tensor, images: Tensor, name: str) -> Columns:
+            """Cosines of z [b, d] to the images with these rows [b], and how many are nearer."""
+            cosines = cosine_by_encoder(z, true[images].to(here), dims)
+            nearer = retrieval.nearer(z, own[images].to(here))
+            return {
+                f"{name}/cosines": cosines.cpu().numpy(),
+                f"{name}/nearer": nearer.cpu().numpy(),
+            }
 
         def compared(shard: str) -> Arrays:
             case, rows = self.images.part(shard)
-            prior = None
-            if case.prior is not None:
-                digest = case.prior.digest
-                prior = latest(digest, partial(case.prior.open, here, self.precision))
-            captions = self.captions(rows, here)
+            predict = latest(case.digest, partial(case.opened, source, here))(rows)
 
             def compare(at: NDArray[np.int64]) -> Columns:
-                batch, found = torch.from_numpy(rows[at]), dict[str, np.ndarray]()
-                its_true, its_own = true[batch].to(here), own[batch].to(here)
-                some = captions[torch.from_numpy(at)]
-                for name, predicted, seconds in _predictions(prior, some, case, rows[at]):
+                images, found = torch.from_numpy(rows[at]), dict[str, np.ndarray]()
+                for name, predicted, seconds in predict(at):
                     z = predicted.to(here)
-                    cosines = cosine_by_encoder(z, its_true, dims)
-                    found[f"{name}/cosines"] = cosines.cpu().numpy()
-                    found[f"{name}/nearer"] = retrieval.nearer(z, its_own).cpu().numpy()
+                    found |= against(z, images, name)
                     found[f"{name}/seconds"] = np.full(len(at), seconds / len(at))
+                    if name == case.controlled:
+                        found |= against(z, others[images], SHUFFLED)
                 return found
 
             keys = self.images.keys(shard)
             return {"keys": keys, **in_batches(compare, len(rows), size, here, threads)}
 
         return compared
-
-
-def _predictions(
-    prior: PriorModel | None, captions: Captions, case: Predicted, rows: NDArray[np.int64]
-) -> Iterator[tuple[str, Tensor, float]]:
-    """Embeddings [b, d] by their name, and the seconds that they took."""
-    if prior is None:
-        yield TEXT, captions.text, 0.0
-        return
-    tokens, mask, text, _ = captions.batch(torch.arange(len(rows)))
-    for steps in case.steps:
-        started = time.perf_counter()
-        z = prior.sample(
-            tokens, mask, text, num_steps=steps, seed=case.seed, sample_ids=rows.tolist()
-        )
-        wait_for(prior.device)
-        yield str(steps), z, time.perf_counter() - started
 
 
 def scores_of(
@@ -190,22 +155,25 @@ def scores_of(
     Args:
         store: The arrays.
         shards: Those of one case.
-        name: The number of steps, or "text".
+        name: The prediction's: the number of steps, "once", or "shuffled".
         names: The encoders' names.
         near: Which images [n] have a near neighbour among the training images.
 
     Returns:
         "cosine", "recall_at_1" and "recall_at_5", each with the ends of its 95 % interval over
         captions ("cosine_ci_low", "cosine_ci_high"); "cosine_by_encoder", the "count" of captions,
-        and the sampling's "seconds", summed over all workers. With `near` also "near" and "far":
-        the same of the images with a near neighbour and of those without, found among all; of none,
-        the count alone.
+        and of samples the "seconds" that they took, summed over all workers. With `near` also
+        "near" and "far": the same of the images with a near neighbour and of those without, found
+        among all; of none, the count alone.
     """
-    cosines, nearer, seconds = (
-        np.concatenate([store.mapped(shard, f"{name}/{array}") for shard in shards])
-        for array in ("cosines", "nearer", "seconds")
-    )
-    scores = _means(cosines, nearer, names) | {"seconds": round(float(seconds.sum()), 3)}
+
+    def column(array: str) -> NDArray[Any]:
+        return np.concatenate([store.mapped(shard, f"{name}/{array}") for shard in shards])
+
+    cosines, nearer = column("cosines"), column("nearer")
+    scores = _means(cosines, nearer, names)
+    if name not in (ONCE, SHUFFLED):
+        scores["seconds"] = round(float(column("seconds").sum()), 3)
     if near is not None:
         for stratum, rows in zip(STRATA, (near, ~near), strict=True):
             scores[stratum] = _means(cosines[rows], nearer[rows], names)

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.json"
 STRATA = ("near", "far")  # test images with a near neighbour in training, and those without
+SHUFFLED = "shuffled"  # a prior's samples, compared with the images of other captions
+REAL_AGAINST_REAL = "real against real"
+NEAREST_TO_IMAGE = "nearest training image"
+NEAREST_TO_TEXT = "training image nearest to the text"
+RANDOM_TRAINING = "random training image"
+TEXT_EMBEDDING = "CLIP text embedding"
+LINEAR_PRIOR = "linear prior"
+CONTRASTIVE_PRIOR = "linear prior, contrastive"
+BASELINES = (
+    REAL_AGAINST_REAL, NEAREST_TO_IMAGE, NEAREST_TO_TEXT, RANDOM_TRAINING, TEXT_EMBEDDING,
+    LINEAR_PRIOR, CONTRASTIVE_PRIOR,
+)  # fmt: skip
 TIMES = ("seconds", "wall_seconds")
 SCORES = ("cosine", "recall_at_1", "recall_at_5")  # of a prior
 
@@ -67,11 +79,37 @@ class Evaluation:
             with atomic_file(folder / f"{name}.png") as temporary, temporary.open("wb") as file:
                 image.save(file, format="PNG")
 
+    def baseline_table(self) -> pd.DataFrame:
+        """One row a baseline, and one for each prior's shuffled captions: baseline, cosine, ….
+
+        The columns are those of `prior_table`, without the steps. "captions" is the subset whose
+        captions were learned from, or "none".
+        """
+        import pandas as pd
+
+        steps = str(self.metrics["protocol"]["prior_steps"])
+        rows = [
+            {"baseline": name, "captions": "none", **_numbers(scores), **_by_stratum(scores)}
+            for name, scores in self.metrics["baselines"].items()
+        ]
+        rows += [
+            {
+                "baseline": f"{variant}, {SHUFFLED} captions",
+                "captions": subset,
+                **_numbers(by_steps[steps][SHUFFLED]),
+                **_by_stratum(by_steps[steps][SHUFFLED]),
+            }
+            for variant, subsets in self.metrics["priors"].items()
+            for subset, by_steps in subsets.items()
+        ]
+        return pd.DataFrame(rows)
+
     def prior_table(self) -> pd.DataFrame:
         """One row a prior and number of steps: variant, captions, steps, cosine, recalls.
 
-        And the same as "cosine_near", "cosine_far" and so on, of the images with a near neighbour
-        among the training images, and of those without.
+        Each score with the ends of its interval ("cosine_ci_low", "cosine_ci_high"). And the same
+        as "cosine_near", "cosine_far" and so on, of the images with a near neighbour among the
+        training images, and of those without.
         """
         import pandas as pd
 
@@ -137,7 +175,7 @@ class Evaluation:
 
 
 def cosine_curves(metrics: dict[str, Any]) -> Image.Image:
-    """A panel for each caption subset; the CLIP text embedding's own cosine as a dashed line."""
+    """A panel for each caption subset; the linear prior's and the text embedding's own cosine."""
     from matplotlib.figure import Figure
 
     priors = metrics["priors"]
@@ -150,9 +188,9 @@ def cosine_curves(metrics: dict[str, Any]) -> Image.Image:
                 steps = sorted(by_subset[subset], key=int)
                 cosines = [by_subset[subset][s]["cosine"] for s in steps]
                 panel.plot([int(s) for s in steps], cosines, marker="o", label=variant)
-        panel.axhline(
-            metrics["text_embedding"]["cosine"], color="grey", linestyle="--", label="text"
-        )
+        for baseline, style in ((LINEAR_PRIOR, "-."), (TEXT_EMBEDDING, "--")):
+            cosine = metrics["baselines"][baseline]["cosine"]
+            panel.axhline(cosine, color="grey", linestyle=style, label=baseline)
         panel.set_xscale("log", base=2)
         panel.set_title(f"{subset} of the captions")
         panel.set_xlabel("sampling steps")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ZERO_SHOT = "zero_shot"  # the reports' folder of the evaluation on another dataset
 GAP = 2  # columns between the columns of a table
+PRIOR_SCORES = {"cosine": "cosine", "recall_at_1": "recall at 1"}
 CAPTIONS = 1000  # among which the shortest is an example
 STUDY_TABLES = {
     "steps": "Validation quality by sampling steps",
@@ -140,17 +141,44 @@ def show_comparison(settings: Settings, console: Console) -> None:
 
 
 def print_priors(metrics: dict[str, Any], console: Console) -> None:
-    """Test cosine at the preset's sampling steps, by variant and caption subset."""
-    steps = metrics["protocol"]["prior_steps"]
+    """Test cosine and recall at the preset's sampling steps, the baselines first.
+
+    By variant and caption subset; at the end each prior's own samples for other captions.
+    """
+    from corgi_core.evaluation.report import SHUFFLED
+
+    if "baselines" not in metrics:
+        raise CorgiError(
+            "the evaluation was written by an older version of Corgi: it has no baselines",
+            "run `corgi run` again",
+        )
+    steps = str(metrics["protocol"]["prior_steps"])
     by_variant: dict[str, dict[str, Any]] = metrics["priors"]
     subsets = list(dict.fromkeys(subset for found in by_variant.values() for subset in found))
-    text = metrics["text_embedding"]["cosine"]
-    rows = [["(text embedding)", *(f"{text:.4f}" for _ in subsets)]]
+    rows: dict[str, list[dict[str, Any] | None]] = {
+        f"({name})": [scores] * len(subsets) for name, scores in metrics["baselines"].items()
+    }
     for variant, found in by_variant.items():
-        cosines = [found[s][str(steps)]["cosine"] if s in found else None for s in subsets]
-        rows.append([variant, *("–" if c is None else f"{c:.4f}" for c in cosines)])
+        rows[variant] = [found[s][steps] if s in found else None for s in subsets]
+    for variant, found in by_variant.items():
+        rows[f"({variant}, {SHUFFLED} captions)"] = [
+            found[s][steps][SHUFFLED] if s in found else None for s in subsets
+        ]
     heads = ["prior", *(f"{subset} of the captions" for subset in subsets)]
-    print_table(console, f"Test cosine at {steps} sampling steps", heads, rows)
+    for score, title in PRIOR_SCORES.items():
+        lines = [[name, *(_with_interval(s, score) for s in each)] for name, each in rows.items()]
+        title = f"Test {title} at {steps} sampling steps ± half the 95 % interval"
+        print_table(console, title, heads, lines)
+
+
+def _with_interval(scores: dict[str, Any] | None, name: str) -> str:
+    from corgi_core.metrics.bootstrap import CI_HIGH, CI_LOW
+
+    if scores is None or name not in scores:
+        return "–"
+    if name + CI_LOW not in scores:
+        return f"{scores[name]:.4f}"
+    return f"{scores[name]:.4f} ± {(scores[name + CI_HIGH] - scores[name + CI_LOW]) / 2:.4f}"
 
 
 def print_pictures(metrics: dict[str, Any], console: Console) -> None:

@@ -15,6 +15,7 @@ from assets.zero_shot import no_training_image_is_evaluated
 from corgi_core.data.dataset import Dataset
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.overlap import Overlap
+from corgi_core.evaluation.report import TEXT_EMBEDDING
 from orchestration.definitions import build_definitions
 from orchestration.settings import Settings
 from tests.helpers.tiny_corgi import Corgi, corgi_in
@@ -168,8 +169,10 @@ def test_scores_are_labelled_and_of_the_other_images_alone(home: Path, state: Pa
         [experiment.experiment_id], f"source_run_id = '{prior.info.run_id}'"
     )
     assert final(own) == {m.key: m.value for m in model.metrics}["cosine"]
-    text = [run for run in runs.values() if run.data.params.get("variant") == "text embedding"]
-    assert own["text_embedding"]["cosine"] in [run.data.metrics.get("cosine") for run in text]
+    text = [run for run in runs.values() if run.data.params.get("variant") == TEXT_EMBEDDING]
+    assert own["baselines"][TEXT_EMBEDDING]["cosine"] in [
+        run.data.metrics.get("cosine") for run in text
+    ]
     assert cosine != own["priors"]["baseline"]["100%"]["1"]["cosine"]
     assert run.data.tags["data_version.images"] == trained
     assert run.data.tags["data_version.zero_shot_images"] == evaluated

@@ -56,7 +56,7 @@ from corgi_core.encoders.tokens import transformers_source
 from corgi_core.encoders.train_clip import architecture, untrained_clip
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.evaluate import evaluate
-from corgi_core.evaluation.material import Material, RunJob
+from corgi_core.evaluation.material import Material, RunJob, TrainingData
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.experiments.decoder_comparison.measure import Comparison, measure
 from corgi_core.experiments.prior_ablation.measure import measure_arm
@@ -92,7 +92,7 @@ def parts() -> CorgiPipeline:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return write_images(tmp_path_factory.mktemp("data") / "images", 40)
+    return write_images(tmp_path_factory.mktemp("data") / "images", 40, validated=True)
 
 
 @pytest.fixture(scope="module")
@@ -395,7 +395,7 @@ def material_on(
     """The same images for any device, whose results have a folder of their own."""
     return Material(
         images, *stores, folder / device, on(device), squares, saved / "clip", "fp32",
-        trained_here=False,
+        other_training=TrainingData(images, *stores),
     )  # fmt: skip
 
 
@@ -424,7 +424,7 @@ def test_decoders_are_compared_on_the_device_that_is_named(
 
     def rows(device: str) -> list[Any]:
         material = material_on(device, images, stores, squares, saved, tmp_path)
-        material = replace(material, trained_here=True)
+        material = replace(material, other_training=None)
         return measure(comparison, material, settings).rows
 
     expected = rows("cpu")

@@ -86,16 +86,25 @@ def png(number: int) -> bytes:
     return content.getvalue()
 
 
-def write_images(folder: Path, count: int = 10, shard_size: int = 4, captions: int = 1) -> Dataset:
+def write_images(
+    folder: Path,
+    count: int = 10,
+    shard_size: int = 4,
+    captions: int = 1,
+    *,
+    validated: bool = False,
+) -> Dataset:
     """`count` pictures, every fifth of them held out, every third without a caption.
 
-    The others have `captions` captions each; the first is the same whatever their number.
+    Where it is `validated`, every tenth is of the validation split. The others have `captions`
+    captions each; the first is the same whatever their number.
     """
     more = [f"another caption, the {n}th" for n in range(1, captions)]
     samples = [
         Sample(
             f"key{n:02}", png(n), [f"picture number {n}", *more] if n % 3 else None,
-            "test" if n % 5 == 4 else "train", "made", f"key{n}",
+            "test" if n % 5 == 4 else "validation" if validated and n % 10 == 3 else "train",
+            "made", f"key{n}",
         )
         for n in range(count)
     ]  # fmt: skip

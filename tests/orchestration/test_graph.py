@@ -13,9 +13,10 @@ from corgi_core.encoders.embed import ImageEmbedding, TextEmbedding
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.perceptual import PerceptualHashes
 from corgi_core.evaluation.picture_features import PictureFeatures
+from corgi_core.evaluation.picture_neighbours import PictureNeighbours
 from corgi_core.evaluation.prior_scores import PredictionScores
 from corgi_core.evaluation.sampling import SampledEmbeddings
-from corgi_core.evaluation.strata import TrainingNeighbours
+from corgi_core.evaluation.training_neighbours import TrainingNeighbours
 from orchestration.automation.refresh import Refresh, Step
 from orchestration.definitions import build_definitions
 from orchestration.resources.workspace import Workspace
@@ -140,7 +141,9 @@ def test_every_asset_and_check_says_what_it_is(environment: dict[str, str]) -> N
 def test_an_array_jobs_revision_is_its_assets(definitions: dg.Definitions) -> None:
     """So that raising it runs the step, and the step computes every shard again."""
     graph = definitions.resolve_asset_graph()
-    scores: list[type[ArrayJob]] = [SampledEmbeddings, PredictionScores, PictureFeatures]
+    scores: list[type[ArrayJob]] = [
+        SampledEmbeddings, PredictionScores, PictureFeatures, PictureNeighbours,
+    ]  # fmt: skip
     jobs: dict[str, list[type[ArrayJob]]] = {
         "pixels": [Pixels],
         "image_embeddings": [ImageEmbedding],

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from corgi_core.encoders.similarity import mean_encoder_cosine, recall_at
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.derangement import derangement
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
 
 RANKS = (1, 5)
@@ -74,14 +75,6 @@ def spread(samples: Tensor, real: Tensor) -> dict[str, float]:
         "variance": float(variance),
         "spread": float(variance / (missed * count / (count + 1))),
     }
-
-
-def derangement(n: int, seed: int) -> Tensor:
-    """A permutation [n] of 0 … n−1 without a fixed point, one random cycle; n ≥ 2."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    permutation = torch.empty_like(order)
-    permutation[order] = order.roll(1)
-    return permutation
 
 
 def _unit_statistics(z: Tensor) -> FeatureStatistics:

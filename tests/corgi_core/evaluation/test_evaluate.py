@@ -16,14 +16,30 @@ from corgi_core.config import EvaluationSettings
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.image_index import ImageIndex
+from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.evaluate import REAL_EMBEDDING, evaluate
 from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.material import Material
-from corgi_core.evaluation.report import STRATA, Evaluation
-from corgi_core.evaluation.strata import TrainingNeighbours, near_training
+from corgi_core.evaluation.report import (
+    BASELINES,
+    CONTRASTIVE_PRIOR,
+    LINEAR_PRIOR,
+    NEAREST_TO_IMAGE,
+    NEAREST_TO_TEXT,
+    RANDOM_TRAINING,
+    REAL_AGAINST_REAL,
+    SHUFFLED,
+    STRATA,
+    TEXT_EMBEDDING,
+    Evaluation,
+)
+from corgi_core.evaluation.strata import near_training
+from corgi_core.evaluation.training_neighbours import TrainingNeighbours, training_neighbours
 from corgi_core.io.pictures import CAPTION_WIDTH, labelled_grid
 from corgi_core.pipeline import CorgiPipeline
+from corgi_core.prior.linear import LinearPrior
 from corgi_core.prior.model import PriorModel
 from tests.helpers.evaluations import (
     HELD_OUT,
@@ -45,10 +61,11 @@ from tests.helpers.tiny_pipeline import BLOCKS, SIDE, tiny_pipeline
 
 SETTINGS = EvaluationSettings(steps=(1,), images=8, grid_rows=3, near_cosine=0.99999, near_bits=0)
 SUBSET = "100%"
-# Of `small_chunks`: twelve captions for two cases by fives, four validation captions for one; eight
-# pictures of two or three cases, 3 + 3 + 2 each. The dataset has four shards.
+# Of `small_chunks`: twelve captions for seven baselines and a prior by fives, four validation
+# captions for one; eight pictures of two or three cases, 3 + 3 + 2 each. The dataset has four
+# shards.
 ALL_CHUNKS = {
-    "hashes": 4, "neighbours": 1, "scores": 6, "validation_scores": 1, "embeddings": 3,
+    "hashes": 4, "neighbours": 2, "scores": 24, "validation_scores": 1, "embeddings": 3,
     "pictures": 9, "picture_neighbours": 9,
 }  # fmt: skip
 
@@ -137,7 +154,7 @@ def test_priors_are_chosen_on_validation_images_at_their_own_steps_alone(
     found = numbers(validation["priors"]["baseline"][SUBSET])
     for score in ("cosine", "recall_at_1", "recall_at_5", "count"):
         assert found[score] == pytest.approx(expected[score], abs=1e-5)
-    unchosen = evaluated(models, replace(one, trained_here=False))
+    unchosen = evaluated(models, replace(one, other_training=one.training))
     assert "validation" not in unchosen.metrics
     assert unchosen.validation_table().empty
 
@@ -155,7 +172,7 @@ def test_scores_are_of_all_images_and_of_those_with_and_without_a_near_training_
         assert parts / HELD_OUT == pytest.approx(scores[name])
     row = whole.prior_table().query("steps == 1").to_dict("records")[0]
     assert row["cosine_near"] == scores["near"]["cosine"]
-    assert whole.metrics["text_embedding"]["near"]["count"] == TWINS
+    assert whole.metrics["baselines"][TEXT_EMBEDDING]["near"]["count"] == TWINS
 
 
 @pytest.mark.parametrize(
@@ -178,7 +195,7 @@ def test_a_near_training_image_is_found_by_hash_and_by_embedding(
         ("near_cosine", cosine), ("near_bits", bits), ("near_hash_cosine", hash_cosine),
     ):  # fmt: skip
         object.__setattr__(settings, name, value)
-    found = near_training(held_out, one, settings)
+    found = near_training(training_neighbours(held_out, one), settings)
     assert found.tolist() == [True] * near + [False] * (HELD_OUT - near)
 
 
@@ -186,12 +203,13 @@ def test_the_hashes_are_of_training_and_test_images_and_none_where_pixels_are_de
     one: Material, tmp_path: Path
 ) -> None:
     held_out, fresh = HeldOut.of(one.images, 100), replace(one, folder=tmp_path / "stored")
-    near_training(held_out, fresh, SETTINGS)
+    training_neighbours(held_out, fresh)
     hashes = ArrayStore.load(fresh.folder / "hashes")
     assert sorted(hashes.keys) == sorted(one.images.keys("train") + one.images.keys("test"))
     index = ImageIndex(one.images, SIDE, "letterbox").run(tmp_path / "index", "cpu", 1)
     online = replace(one, folder=tmp_path / "online", pixels=index)
-    assert near_training(held_out, online, SETTINGS).sum() == TWINS  # by the cosine
+    by_cosine = near_training(training_neighbours(held_out, online), SETTINGS)
+    assert by_cosine.sum() == TWINS
     assert not (online.folder / "hashes").exists()
 
 
@@ -199,9 +217,11 @@ def test_with_more_training_images_a_comparison_takes_longer(
     one: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chunks = Chunks(HeldOut.of(one.images, 100), (), 5)
-    job = TrainingNeighbours(chunks, one.images, one.image_embeddings)
+    job = TrainingNeighbours(
+        chunks, one.images, one.image_embeddings, one.image_embeddings, one.text_embeddings
+    )
     assert job.weight == 1
-    monkeypatch.setattr("corgi_core.evaluation.strata.COMPARED_AS_ONE", 1)
+    monkeypatch.setattr("corgi_core.evaluation.training_neighbours.COMPARED_AS_ONE", 1)
     assert job.weight == 1 + TWINS
 
 
@@ -296,6 +316,62 @@ def test_prior_scores_are_those_of_the_definitions(
     assert found["recall_at_5"] == pytest.approx((ranks < 5).mean(), abs=1 / HELD_OUT)
 
 
+def test_baselines_are_those_of_the_definitions(
+    pipeline: CorgiPipeline, five: Material, report: Evaluation
+) -> None:
+    """With all embeddings in memory."""
+    names, keys = five.text_embeddings.spec["names"], five.image_embeddings.keys.tolist()
+    image = torch.from_numpy(five.image_embeddings.read("image")).float()
+    text = torch.from_numpy(five.text_embeddings.read("text")[::5][:HELD_OUT]).float()
+    real, training = image[:HELD_OUT], image[[keys.index(k) for k in five.images.keys("train")]]
+    tokens, mask = pipeline.tokens.encode([caption(n, 0) for n in range(HELD_OUT)])
+    means = torch.stack([row[there].mean(dim=0) for row, there in zip(tokens, mask, strict=True)])
+
+    def nearest(queries: Tensor) -> Tensor:
+        cosines = mean_encoder_cosine(queries[:, None], training[None], BLOCKS)
+        return training[cosines.argmax(dim=1)]
+
+    random = np.random.default_rng(SETTINGS.seed).integers(TWINS, size=HELD_OUT)
+    (fitted,) = Path(five.folder).glob("linear_priors/*")
+    linear, contrastive = (LinearPrior.load(fitted / name) for name in ("ridge", "contrastive"))
+    features = torch.cat([text, means], dim=1)
+    expected = {
+        REAL_AGAINST_REAL: real[derangement(HELD_OUT)],
+        NEAREST_TO_IMAGE: nearest(real),
+        NEAREST_TO_TEXT: nearest(text),
+        RANDOM_TRAINING: training[random],
+        TEXT_EMBEDDING: text,
+        LINEAR_PRIOR: linear.predict(features),
+        CONTRASTIVE_PRIOR: contrastive.predict(features),
+    }
+    found = report.metrics["baselines"]
+    assert tuple(found) == tuple(expected) == BASELINES
+    for name, z in expected.items():
+        scores = embedding_scores(z, real, BLOCKS, names)
+        assert found[name]["cosine"] == pytest.approx(scores["cosine"], abs=1e-3), name
+        assert found[name]["recall_at_5"] == pytest.approx(scores["recall_at_5"], abs=0.09), name
+    assert found[NEAREST_TO_IMAGE]["near"]["cosine"] == pytest.approx(1, abs=1e-3)  # the twins
+
+
+def test_the_shuffled_control_is_the_cosine_to_other_captions_images(
+    pipeline: CorgiPipeline, five: Material, report: Evaluation
+) -> None:
+    tokens, mask = pipeline.tokens.encode([caption(n, 0) for n in range(HELD_OUT)])
+    text = torch.from_numpy(five.text_embeddings.read("text")[::5][:HELD_OUT]).float()
+    steps = pipeline.prior.settings.num_steps
+    z = pipeline.prior.sample(
+        tokens.half().float(), mask, text, num_steps=steps, seed=SETTINGS.seed
+    )
+    real = torch.from_numpy(five.image_embeddings.read("image")[:HELD_OUT]).float()
+    others = real[derangement(HELD_OUT)]
+    expected = embedding_scores(z, others, BLOCKS, five.text_embeddings.spec["names"])
+    scores = report.metrics["priors"]["baseline"][SUBSET]
+    found = scores[str(steps)][SHUFFLED]
+    for name in ("cosine", "recall_at_1", "recall_at_5"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-4)
+    assert [count for count, each in scores.items() if SHUFFLED in each] == [str(steps)]
+
+
 def test_chunks_are_scored_as_the_whole_was(
     pipeline: CorgiPipeline, models: Models, five: Material, small_chunks: None
 ) -> None:
@@ -306,12 +382,12 @@ def test_chunks_are_scored_as_the_whole_was(
     text = torch.from_numpy(five.text_embeddings.read("text")[::5][:HELD_OUT]).float()
     real = torch.from_numpy(five.image_embeddings.read("image")[:HELD_OUT]).float()
     names = five.text_embeddings.spec["names"]
-    ours = [found["text_embedding"], found["priors"]["baseline"][SUBSET]["1"]]
+    ours = [found["baselines"][TEXT_EMBEDDING], found["priors"]["baseline"][SUBSET]["1"]]
     tokens = tokens.half().float()  # as they are stored
     z = pipeline.prior.sample(tokens, mask, text, num_steps=1, seed=SETTINGS.seed)
     for scores, predicted in zip(ours, (text, z), strict=True):
         expected = embedding_scores(predicted, real, BLOCKS, names)
-        whole = {name: value for name, value in scores.items() if name not in STRATA}
+        whole = {k: each for k, each in scores.items() if k not in (*STRATA, SHUFFLED)}
         assert without_intervals(numbers(whole)) == {
             name: pytest.approx(value, abs=1e-5) for name, value in expected.items()
         }
@@ -337,7 +413,7 @@ def arrays_of(folder: Path) -> dict[str, bytes]:
     return {
         f"{part}/{shard}/{name}": store.read_shard(shard, name).tobytes()
         for part, names in (
-            ("scores", ("text/cosines", "text/nearer", "1/cosines", "1/nearer")),
+            ("scores", ("once/cosines", "once/nearer", "1/cosines", "1/nearer")),
             ("embeddings", ("z",)), ("pictures", ("clip", "to_text", "pictures")),
         )
         for store in [ArrayStore.load(folder / part)]
@@ -395,7 +471,7 @@ def test_an_interrupted_evaluation_goes_on(
     with pytest.raises(EndedError):
         evaluated(models, replace(five, folder=tmp_path, run=stopping))
     again = evaluated(models, replace(five, folder=tmp_path, run=counting))
-    assert computed == ALL_CHUNKS | {"hashes": 0, "neighbours": 0, "scores": 6 - 2}
+    assert computed == ALL_CHUNKS | {"hashes": 0, "neighbours": 0, "scores": 24 - 2}
     assert again.metrics.keys() == report.metrics.keys()
 
 
@@ -466,7 +542,7 @@ def test_at_most_so_many_captions_are_scored(
         settings,
     )
     assert few.metrics["protocol"]["held_out_captions"] == 5
-    assert few.metrics["text_embedding"]["count"] == 5
+    assert few.metrics["baselines"][TEXT_EMBEDDING]["count"] == 5
     assert few.metrics["pictures"]["baseline"][SUBSET]["count"] == 4
 
 

@@ -86,13 +86,13 @@ def test_real_images_are_compared_at_the_size_of_the_pictures(scored: Any, tmp_p
     assert found["clip_similarity_image"] == pytest.approx(plain["clip_similarity_image"], abs=0.02)
 
 
-def test_real_images_beside_themselves_score_as_no_model_can(scored: Scored) -> None:
+def test_real_images_beside_themselves_score_as_no_model_can(scored: Any) -> None:
     scores = scored().scores(RealImages())
     assert scores["frechet_clip"] == pytest.approx(0, abs=1e-12)
     assert (scores["precision"], scores["recall"]) == (1, 1)
     assert scores["memorisation"] == 0.5
     assert 1 <= scores["vendi"] <= IMAGES
-    alone = scored(trained_here=False).scores(RealImages())
+    alone = scored(other_training=scored.material.training).scores(RealImages())
     assert alone.keys() == scores.keys() - {"memorisation", "copies", "nearest_distance"}
 
 

@@ -24,10 +24,10 @@ def scores(cosine: float) -> dict[str, Any]:
 def metrics() -> dict[str, Any]:
     return {
         "protocol": {"prior_steps": 16},
-        "text_embedding": scores(0.2),
         "priors": {"shifted-k1": {"100%": {"1": scores(0.3), "16": scores(0.8)}}},
         "validation": {"priors": {"shifted-k1": {"100%": {"cosine": 0.7, "count": 5}}}},
         "baselines": {
+            "CLIP text embedding": scores(0.2),
             "ridge": scores(0.6),
             "shuffled captions": {"shifted-k1": {"100%": scores(0.1)}},
         },
@@ -77,9 +77,9 @@ def test_curves_go_over_the_sampling_steps(metrics: dict[str, Any]) -> None:
 def test_all_that_is_no_prior_is_a_baseline(metrics: dict[str, Any]) -> None:
     found = baseline_scores(metrics)
     assert set(found) == {
-        "text embedding", "ridge", "shuffled captions shifted-k1 100%", "real embedding",
+        "CLIP text embedding", "ridge", "shuffled captions shifted-k1 100%", "real embedding",
     }  # fmt: skip
-    assert found["text embedding"]["cosine"] == 0.2
+    assert found["CLIP text embedding"]["cosine"] == 0.2
     assert found["shuffled captions shifted-k1 100%"]["cosine"] == 0.1
     assert found["real embedding"] == {"frechet_clip": 0.4}
     assert (found["ridge"]["cosine"], found["ridge"]["fid"]) == (0.6, 12.0)

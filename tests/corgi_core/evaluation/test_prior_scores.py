@@ -13,7 +13,8 @@ from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.shards import Sample
 from corgi_core.evaluation.held_out import Chunks, HeldOut
-from corgi_core.evaluation.prior_scores import TEXT, Predicted, PredictionScores, scores_of
+from corgi_core.evaluation.predictors import ONCE, TextEmbeddings
+from corgi_core.evaluation.prior_scores import PredictionScores, scores_of
 from tests.helpers.evaluations import (
     embedding_scores,
     in_this_process,
@@ -62,9 +63,9 @@ def test_images_that_are_the_same_do_not_compete_with_each_other(
         "constant": np.broadcast_to(true[:1], true.shape),
         "near": (true + random.normal(size=true.shape)).astype(np.float16),
     }[predicted]
-    chunks = Chunks(HeldOut.of(images, 100), (Predicted(),), 7)
+    chunks = Chunks(HeldOut.of(images, 100), (TextEmbeddings(),), 7)
     job = PredictionScores(chunks, *stores(images, tmp_path, true, text))
-    found = scores_of(in_this_process(job, tmp_path / "scores"), chunks.shards, TEXT, ["a", "b"])
+    found = scores_of(in_this_process(job, tmp_path / "scores"), chunks.shards, ONCE, ["a", "b"])
     right = {"perfect": 1.0, "shifted": 0.0, "constant": 1 / 8}  # the same answer to all
     if predicted in right:
         assert found["recall_at_1"] == right[predicted]

@@ -10,7 +10,7 @@ from PIL import Image
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.report import Evaluation
+from corgi_core.evaluation.report import BASELINES, Evaluation
 
 
 def scores(cosine: float) -> dict[str, object]:
@@ -18,15 +18,19 @@ def scores(cosine: float) -> dict[str, object]:
             "count": 9, "seconds": 1.25}  # fmt: skip
 
 
+def at_own_steps(cosine: float) -> dict[str, object]:
+    return scores(cosine) | {"shuffled": scores(0.3)}
+
+
 def metrics() -> dict[str, object]:
     return {
         "protocol": {"prior_steps": 16, "seed": 0},
-        "text_embedding": scores(0.2),
+        "baselines": {name: scores(0.2) for name in BASELINES},
         "priors": {
-            "baseline": {"10%": {"1": scores(0.99), "16": scores(0.70)}},
+            "baseline": {"10%": {"1": scores(0.99), "16": at_own_steps(0.70)}},
             "shifted-k1": {
-                "10%": {"1": scores(0.10), "16": scores(0.72)},
-                "100%": {"1": scores(0.30), "16": scores(0.81)},
+                "10%": {"1": scores(0.10), "16": at_own_steps(0.72)},
+                "100%": {"1": scores(0.30), "16": at_own_steps(0.81)},
             },
         },
         "pictures": {"real embedding": {"none": {"frechet_clip": 0.5, "seconds": 3.0}}},
@@ -97,6 +101,11 @@ def test_tables_hold_a_row_for_every_score(report):
     row = table.query("variant == 'shifted-k1' and captions == '100%' and steps == 16")
     assert row["cosine"].item() == 0.81
     assert "cosine_by_encoder" not in table.columns
+    baselines = report.baseline_table()
+    assert baselines["baseline"].tolist() == [
+        *BASELINES, "baseline, shuffled captions", *["shifted-k1, shuffled captions"] * 2
+    ]  # fmt: skip
+    assert baselines["cosine"].tolist() == [0.2] * len(BASELINES) + [0.3] * 3
     (row,) = report.picture_table().to_dict("records")
     assert (row["embeddings"], row["captions"]) == ("real embedding", "none")
     assert row["frechet_clip"] == 0.5

@@ -12,7 +12,7 @@ from corgi_core.config import PCASettings, PriorSettings, preset_named
 from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.decoders.pca.network import PCANetwork, PCAShape
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.prior_scores import Predicted
+from corgi_core.evaluation.predictors import PriorSamples
 from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.io.model_index import digest_in
@@ -42,7 +42,9 @@ def test_the_data_version_of_a_prior_includes_how_it_samples(
         model.save(folder)
         stored = StoredPrior.load(folder)
         assert stored.digest == model.digest == digest_in(folder) == PriorModel.load(folder).digest
-        digests.add((stored.digest, Sampled(stored, 0).digest, Predicted(stored, (4,), 0).digest))
+        digests.add(
+            (stored.digest, Sampled(stored, 0).digest, PriorSamples(stored, (4,), 0).digest)
+        )
     assert len(digests) == 2
     assert not set.intersection(*map(set, digests))
 

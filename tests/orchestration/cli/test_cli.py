@@ -106,10 +106,10 @@ def test_the_environment_is_checked(tmp_path: Path, name: str, value: str) -> No
 
 
 def test_results_shows_the_last_evaluation_again(tmp_path: Path) -> None:
-    scores = {"4": {"cosine": 0.8125, "recall_at_1": 0.5}}
+    scores = {"4": {"cosine": 0.8125, "recall_at_1": 0.5, "shuffled": {"cosine": 0.1}}}
     metrics = {
         "protocol": {"prior_steps": 4},
-        "text_embedding": {"cosine": 0.25},
+        "baselines": {"CLIP text embedding": {"cosine": 0.25}},
         "priors": {"baseline": {"10%": scores}},
         "pictures": {"real embedding": {"none": {"frechet": 1.5, "count": 24, "seconds": 2.0}}},
     }

@@ -9,8 +9,15 @@ import pytest
 from rich.console import Console
 
 from corgi_core.data.dataset import write_dataset
+from corgi_core.errors import CorgiError
 from orchestration.cli.options import options_of
-from orchestration.cli.results import example_caption, print_pictures, print_table, show_results
+from orchestration.cli.results import (
+    example_caption,
+    print_pictures,
+    print_priors,
+    print_table,
+    show_results,
+)
 from orchestration.settings import Settings
 from tests.helpers.made import sample
 
@@ -68,9 +75,9 @@ def own_data(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     made = [sample(key, captions=texts) for key, texts in zip("abc", captions, strict=True)]
     write_dataset(tmp_path / "data" / "photos" / "images", made, shard_size=2)
     settings.reports.mkdir(parents=True)
-    score = {"4": {"cosine": 0.5}}
+    score = {"4": {"cosine": 0.5, "shuffled": {"cosine": 0.1}}}
     metrics = {
-        "protocol": {"prior_steps": 4}, "text_embedding": {"cosine": 0.25},
+        "protocol": {"prior_steps": 4}, "baselines": {"CLIP text embedding": {"cosine": 0.25}},
         "priors": {"baseline": {"10%": score}},
         "pictures": {"baseline": {"10%": METRICS | {"count": 24, "seconds": 1.0}}},
     }  # fmt: skip
@@ -88,6 +95,27 @@ def test_what_to_do_next_quotes_a_caption_of_the_data_and_can_be_pasted(own_data
     assert words == [
         "corgi", "generate", *shlex.split(options_of(own_data)), "a dog that's [big]", "-n", "4",
     ]  # fmt: skip
+
+
+def test_baselines_come_first_and_every_score_has_its_interval() -> None:
+    def scores(cosine: float) -> dict[str, float]:
+        return {"cosine": cosine, "cosine_ci_low": cosine - 0.02, "cosine_ci_high": cosine + 0.04}
+
+    metrics = {
+        "protocol": {"prior_steps": 4},
+        "baselines": {"linear prior": scores(0.5), "CLIP text embedding": scores(0.25)},
+        "priors": {"shifted-k1": {"100%": {"4": scores(0.75) | {"shuffled": scores(0.125)}}}},
+    }
+    file = StringIO()
+    print_priors(metrics, Console(file=file, width=100))
+    lines = [line.strip() for line in file.getvalue().splitlines()]
+    first = [line.split("  ")[0] for line in lines if "0 ± 0.03" in line]
+    assert first == [
+        "(linear prior)", "(CLIP text embedding)", "shifted-k1", "(shifted-k1, shuffled captions)",
+    ]  # fmt: skip
+    assert any(line.endswith("0.7500 ± 0.0300") for line in lines)
+    with pytest.raises(CorgiError, match="no baselines"):
+        print_priors({"protocol": {"prior_steps": 4}, "priors": {}}, Console(file=file))
 
 
 def test_the_emoji_preset_shows_a_caption_of_its_own() -> None:

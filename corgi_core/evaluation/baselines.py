@@ -1,0 +1,90 @@
+"""The rows that every table of priors has: what a score is worth is seen beside them.
+
+Some need no model, some a linear map. A diffusion that does not exceed the linear prior has added
+nothing to it; one that does not exceed the nearest training image may have memorised.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from upath import UPath
+
+from corgi_core.errors import CorgiError
+from corgi_core.evaluation.derangement import derangement
+from corgi_core.evaluation.held_out import HeldOut
+from corgi_core.evaluation.material import Material
+from corgi_core.evaluation.predictors import (
+    LinearPredictions,
+    Predictor,
+    StoredImages,
+    TextEmbeddings,
+)
+from corgi_core.evaluation.report import (
+    CONTRASTIVE_PRIOR,
+    LINEAR_PRIOR,
+    NEAREST_TO_IMAGE,
+    NEAREST_TO_TEXT,
+    RANDOM_TRAINING,
+    REAL_AGAINST_REAL,
+    TEXT_EMBEDDING,
+)
+from corgi_core.evaluation.training_neighbours import Found
+from corgi_core.io.files import digest_of
+from corgi_core.prior.contrastive_linear import contrastive_prior
+from corgi_core.prior.linear import LinearPrior
+from corgi_core.prior.ridge import ridge_prior
+
+REVISION = 1  # of the linear priors: raised when they are fitted otherwise
+
+
+def baselines(
+    held_out: HeldOut, material: Material, neighbours: Found, seed: int
+) -> dict[str, Predictor]:
+    """What is predicted for the captions without a trained prior, by the names of the rows.
+
+    Args:
+        held_out: The test images and captions.
+        material: Their embeddings, and what the models learned from.
+        neighbours: The nearest training images.
+        seed: Of the random training images.
+
+    Returns:
+        Another test image's embedding for each caption ("real against real"); the training image
+        nearest to the test image, the one nearest to the caption's text embedding, and a random
+        one; the text embedding; and the two linear priors.
+
+    Raises:
+        CorgiError: the training or validation images have no captions.
+    """
+    training = neighbours.training
+    others = held_out.taken(derangement(len(held_out)).numpy())
+    random = np.random.default_rng(seed).integers(training.count, size=len(held_out))
+    linear, contrastive = linear_priors(material)
+    return {
+        REAL_AGAINST_REAL: StoredImages(others, material.image_embeddings),
+        NEAREST_TO_IMAGE: StoredImages(neighbours.images("image"), training.embeddings),
+        NEAREST_TO_TEXT: StoredImages(neighbours.images("text"), training.embeddings),
+        RANDOM_TRAINING: StoredImages(training.listed(random), training.embeddings),
+        TEXT_EMBEDDING: TextEmbeddings(),
+        LINEAR_PRIOR: LinearPredictions(linear),
+        CONTRASTIVE_PRIOR: LinearPredictions(contrastive),
+    }
+
+
+def linear_priors(material: Material) -> tuple[LinearPrior, LinearPrior]:
+    """The ridge regression on all training captions, and the map with a contrastive term.
+
+    They are stored beside the chunks, under the digest of what they are fitted to.
+    """
+    training = material.training
+    stores = training.images, training.image_embeddings, training.text_embeddings
+    fitted_to = digest_of(REVISION, *(each.digest for each in stores))
+    folder = UPath(material.folder) / "linear_priors" / fitted_to
+    try:
+        return LinearPrior.load(folder / "ridge"), LinearPrior.load(folder / "contrastive")
+    except CorgiError:  # not there yet, or damaged
+        ridge = ridge_prior(*stores, material.mapped)
+        contrastive = contrastive_prior(ridge, *stores)
+        contrastive.save(folder / "contrastive")
+        ridge.save(folder / "ridge")
+        return ridge, contrastive

@@ -1,0 +1,162 @@
+"""The linear priors: sums, penalty and weights against scikit-learn's ridge, on stores on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp
+from sklearn.linear_model import Ridge
+
+from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.dataset import Dataset, write_dataset
+from corgi_core.data.ragged import RaggedArray
+from corgi_core.data.shards import Sample
+from corgi_core.encoders.similarity import recall_at
+from corgi_core.errors import CorgiError
+from corgi_core.prior import ridge
+from corgi_core.prior.contrastive_linear import contrastive_prior, loss_of
+from corgi_core.prior.linear import LinearPrior, caption_features
+from corgi_core.prior.ridge import PENALTIES, RidgeSums, fitted, ridge_prior
+
+DIMS, TOKEN = (4, 8), 3
+SPEC = {"encoder": "made", "encoder_dims": list(DIMS), "names": ["a", "b"]}
+
+
+@dataclass(frozen=True)
+class Made:
+    """Images with two captions each, in shards, and their features and embeddings by split."""
+
+    dataset: Dataset
+    images: ArrayStore
+    texts: ArrayStore
+
+    def of(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """φ [n, p] and z [n, d] of a split's captions, by a loop over keys."""
+        keys = set(self.dataset.keys(split))
+        image = dict(zip(self.images.keys.tolist(), self.images.read("image"), strict=True))
+        tokens, text = self.texts.read_ragged("tokens"), self.texts.read("text")
+        rows = [row for row, key in enumerate(self.texts.keys.tolist()) if key in keys]
+        means = [tokens.values[tokens.offsets[r] : tokens.offsets[r + 1]].mean(0) for r in rows]
+        z = np.stack([image[self.texts.keys[row]] for row in rows])
+        return np.concatenate([text[rows], np.stack(means)], axis=1), z
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder, random = tmp_path_factory.mktemp("made"), np.random.default_rng(0)
+    splits = ["train"] * 5 + ["validation"] + ["test"]
+    samples = [
+        Sample(f"{n:03}", b"", ["one", "two"], splits[n % 7], "made", f"{n}") for n in range(210)
+    ]
+    dataset = write_dataset(folder / "images", samples, shard_size=60)
+    latent = random.normal(size=(210, 5))
+    to_text, to_image, to_token = (random.normal(size=(5, n)) for n in (12, 12, TOKEN))
+    image = (latent @ to_image + 3 + 0.5 * random.normal(size=(210, 12))).astype(np.float32)
+
+    def numbers(shard: str) -> tuple[np.ndarray, np.ndarray]:
+        keys = dataset.rows(shard, "key")["key"].to_numpy(dtype=str)
+        return keys, keys.astype(int)
+
+    def images(shard: str) -> dict[str, np.ndarray]:
+        keys, at = numbers(shard)
+        return {"keys": keys, "image": image[at]}
+
+    def texts(shard: str) -> dict[str, np.ndarray | RaggedArray]:
+        keys, at = numbers(shard)
+        noise = np.random.default_rng(int(shard))
+        own = np.repeat(latent[at], 2, axis=0)
+        lengths = noise.integers(1, 6, len(own))
+        values = np.repeat(own @ to_token, lengths, axis=0)
+        values = (values + noise.normal(size=values.shape)).astype(np.float32)
+        text = own @ to_text + noise.normal(size=(len(own), 12)) - 2
+        return {"keys": np.repeat(keys, 2), "text": text.astype(np.float32),
+                "tokens": RaggedArray.of_lengths(values, lengths)}  # fmt: skip
+
+    return Made(
+        dataset,
+        compute_missing(folder / "image", dataset, SPEC, images, "images"),
+        compute_missing(folder / "text", dataset, SPEC, texts, "texts"),
+    )
+
+
+@pytest.fixture(scope="module")
+def prior(made: Made) -> LinearPrior:
+    return ridge_prior(made.dataset, made.images, made.texts)
+
+
+def test_penalty_and_weights_are_those_of_scikit_learn(made: Made, prior: LinearPrior) -> None:
+    """Fitted to centred features of which text and tokens have a mean variance of 1 each."""
+    (x, z), (held_x, held_z) = made.of("train"), made.of("validation")
+    scale = np.repeat([x[:, :12].var(0).mean(), x[:, 12:].var(0).mean()], [12, TOKEN]) ** -0.5
+    errors, models = {}, {}
+    for penalty in PENALTIES:
+        models[penalty] = Ridge(alpha=penalty * len(x)).fit(x * scale, z)
+        errors[penalty] = np.square(models[penalty].predict(held_x * scale) - held_z).mean()
+    best = min(errors, key=lambda penalty: errors[penalty])
+    assert PENALTIES[0] < best < PENALTIES[-1]
+    assert prior.card["penalty"] == best
+    assert prior.card["validation_error"] == pytest.approx(errors[best], rel=1e-6)
+    assert prior.card["captions"] == len(x) == 300
+    found = prior.predict(torch.from_numpy(held_x).float())
+    np.testing.assert_allclose(found, models[best].predict(held_x * scale), atol=1e-4)
+
+
+def test_parts_of_any_size_have_the_same_sums(
+    made: Made, prior: LinearPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ridge, "PART", 1)
+    monkeypatch.setattr(ridge, "ROWS_AT_ONCE", 7)
+    again = ridge_prior(made.dataset, made.images, made.texts)
+    torch.testing.assert_close(again.weight, prior.weight, rtol=1e-5, atol=1e-6)
+    assert again.card["penalty"] == prior.card["penalty"]
+
+
+def test_it_is_saved_and_loaded_as_it_was(prior: LinearPrior, tmp_path: Path) -> None:
+    prior.save(tmp_path / "linear")
+    loaded = LinearPrior.load(tmp_path / "linear")
+    assert torch.equal(loaded.weight, prior.weight)
+    assert (loaded.digest, loaded.card, loaded.reads_tokens) == (prior.digest, prior.card, True)
+
+
+def test_the_contrastive_term_buys_retrieval_and_is_the_same_each_time(
+    made: Made, prior: LinearPrior
+) -> None:
+    other = contrastive_prior(prior, made.dataset, made.images, made.texts)
+    again = contrastive_prior(prior, made.dataset, made.images, made.texts)
+    assert torch.equal(other.weight, again.weight)
+    x, z = (torch.from_numpy(each[::2]).float() for each in made.of("train"))  # first captions
+    before, after = (each.predict(x) for each in (prior, other))
+    assert loss_of(after, z, DIMS) < loss_of(before, z, DIMS)
+    assert recall_at(after, z, (1,), DIMS)[1] > recall_at(before, z, (1,), DIMS)[1]
+
+
+def test_the_contrastive_loss_is_that_of_the_definition() -> None:
+    random = np.random.default_rng(6)
+    a, b = random.normal(size=(2, 9, 12))
+    parts = [
+        x @ y.T / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(y, axis=1)
+        for x, y in zip(np.split(a, [4], 1), np.split(b, [4], 1), strict=True)
+    ]
+    logits = sum(parts) / 2 / 0.07
+    own = np.diag(logits)
+    contrast = [np.mean(logsumexp(logits, axis=axis) - own) for axis in (0, 1)]
+    found = loss_of(torch.from_numpy(a), torch.from_numpy(b), DIMS)
+    assert float(found) == pytest.approx(np.square(a - b).mean() + 0.2 * np.mean(contrast))
+
+
+def test_a_caption_without_tokens_has_a_mean_of_zero() -> None:
+    tokens = RaggedArray.of_lengths(np.array([[1.0], [3.0], [5.0]]), np.array([0, 2, 0, 1, 0]))
+    found = caption_features(np.zeros((5, 1)), tokens)
+    assert found[:, 1].tolist() == [0, 2, 0, 5, 0]
+
+
+def test_a_split_without_captions_is_named() -> None:
+    some = RidgeSums.of(np.ones((3, 12), np.float32), np.ones((3, 12), np.float32))
+    constant = fitted(some, some, DIMS)  # nothing to learn but the mean
+    assert constant.predict(torch.ones(1, 12)).tolist() == [[1.0] * 12]
+    with pytest.raises(CorgiError, match="does not fit embeddings of width 12"):
+        LinearPrior(torch.zeros(3, 2), torch.zeros(2), DIMS)
