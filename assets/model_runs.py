@@ -8,10 +8,12 @@ import dagster as dg
 
 from corgi_core.config import fraction_of
 from corgi_core.evaluation import plain_scores
+from corgi_core.evaluation.paired import CaptionScores
 from corgi_core.evaluation.plain_scores import REAL_EMBEDDING
 from corgi_core.io.files import digest_of
 from corgi_core.io.pictures import enlarged, save_png
 from orchestration.resources.artifacts import Evaluation, FolderBacked, StoredDecoder, StoredPrior
+from orchestration.resources.run_messages import PROTOCOL_TAG, SCORES_FOLDER
 from orchestration.resources.tracking import MLflow, Parent, TrackedRun
 from orchestration.resources.workspace import Workspace
 
@@ -83,6 +85,7 @@ class Scored:
             for steps, scores in plain_scores.prior_curves(metrics, variant, subset):
                 self._send_scores(run, scores, steps)
             self._send_pictures(run, (variant, subset))
+            self._send_captions(run, (variant, subset))
             return run.url
 
     def _send_baseline(
@@ -99,6 +102,8 @@ class Scored:
         about = f"A baseline: {name}. It is no prior, and is scored as priors are."
         with self.mlflow.run(context, name, identity, versions, labels, evaluation, about) as run:
             self._send_scores(run, scores)
+            self._send_pictures(run, (name, "none"))
+            self._send_captions(run, (name, "none"))
 
     def _send_decoder(self, decoder: "StoredDecoder", scores: Mapping[str, float]) -> None:
         """The scores of the pictures of real embeddings, to the run that trained the decoder."""
@@ -115,7 +120,7 @@ class Scored:
 
     def _send_pictures(self, run: TrackedRun, name: "Name") -> None:
         """The pictures of the prompts that all runs have, under the titles that all have."""
-        folder = self.workspace.samples_folder / self.prefix / "-".join(name)
+        folder = self.workspace.tracked_folder / "samples" / self.prefix / "-".join(name)
         files = {}
         for number, (caption, sample) in enumerate(self.report.samples.get(name, ())):
             path = folder / f"{number:02d}.png"
@@ -123,6 +128,16 @@ class Scored:
             files[f"{self.prefix}{number:02d} {caption}"[:LONGEST_TITLE]] = path
         if files:
             run.log_pictures(files)
+
+    def _send_captions(self, run: TrackedRun, name: "Name") -> None:
+        """The scores caption by caption on the models' own data, for `corgi compare-runs`."""
+        if self.prefix or name not in self.report.captions:
+            return
+        protocol = self.report.metrics["protocol"]
+        folder = self.workspace.tracked_folder / "captions" / "-".join(name)
+        CaptionScores(self.report.captions[name], protocol).save(folder)
+        run.log_artifacts([folder], SCORES_FOLDER)
+        run.log_tags({PROTOCOL_TAG: digest_of(protocol)})
 
     def _labels(self, labels: Mapping[str, Any], decoder: "StoredDecoder | None") -> dict[str, Any]:
         """A model's own labels, those of the workspace, and whose pictures were scored."""

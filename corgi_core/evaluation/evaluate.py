@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from corgi_core.evaluation.picture_features import (
 )
 from corgi_core.evaluation.picture_scores import picture_scorer
 from corgi_core.evaluation.predictors import ONCE, Predictor, PriorSamples
-from corgi_core.evaluation.prior_scores import Name, PredictionScores, scores_of
+from corgi_core.evaluation.prior_scores import Name, PredictionScores, caption_scores, scores_of
 from corgi_core.evaluation.report import SHUFFLED, Evaluation, Samples, cosine_curves
 from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
@@ -37,6 +37,9 @@ from corgi_core.evaluation.strata import near_training
 from corgi_core.evaluation.training_neighbours import training_neighbours
 from corgi_core.io.pictures import labelled_grid, picture
 from corgi_core.metrics.dinov2 import dinov2_digest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REAL_EMBEDDING = "real embedding"
 SCORED_AT_ONCE = 512  # captions whose scores are stored at once
@@ -70,7 +73,7 @@ def evaluate(
     """
     started = time.perf_counter()
     held_out = HeldOut.of(material.images, settings.captions, left_out=material.left_out)
-    metrics = _prior_metrics(priors, held_out, material, settings)
+    metrics, by_caption = _prior_metrics(priors, held_out, material, settings)
     if material.trained_here:
         metrics["validation"] = _validation_metrics(priors, material, settings)
     grids: dict[str, Image.Image] = {}
@@ -96,11 +99,12 @@ def evaluate(
         captions = [chosen.captions[row] for row in displayed]
         grids = _grids(captions, scorer.displayed(RealImages()), columns)
         samples = {
-            name: [(c, picture(p)) for c, p in zip(captions, pictures, strict=True)]
-            for name, pictures in columns.items()
+            name: [(c, picture(p)) for c, p in zip(captions, column, strict=True)]
+            for name, column in columns.items()
         }
     metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
-    return Evaluation(metrics, {"cosine_by_steps": cosine_curves(metrics), **grids}, samples)
+    pictures = {"cosine_by_steps": cosine_curves(metrics), **grids}
+    return Evaluation(metrics, pictures, samples, by_caption)
 
 
 def _prior_metrics(
@@ -108,10 +112,11 @@ def _prior_metrics(
     held_out: HeldOut,
     material: Material,
     settings: EvaluationSettings,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[Name, pd.DataFrame]]:
     """The protocol, the baselines' scores, and every prior's by number of steps.
 
-    At the preset's number of steps each prior has its control, "shuffled", too.
+    At the preset's number of steps each prior has its control, "shuffled", too. The second value is
+    `caption_scores` of each prior, at that number, and of each baseline.
     """
     num_steps, names = _common_steps(priors), material.text_embeddings.spec["names"]
     steps = tuple(sorted({*settings.steps, num_steps}))
@@ -130,7 +135,14 @@ def _prior_metrics(
         scores = {str(count): scores_of(store, shards, str(count), names, near) for count in steps}
         scores[str(num_steps)][SHUFFLED] = scores_of(store, shards, SHUFFLED, names, near)
         by_steps.setdefault(variant, {})[subset] = scores
-    return {
+    by_caption = {
+        name: caption_scores(store, chunks.shards_of(case), str(num_steps))
+        for name, case in cases.items()
+    } | {
+        (name, "none"): caption_scores(store, chunks.shards_of(case), ONCE)
+        for name, case in beside.items()
+    }
+    metrics = {
         "protocol": {
             "held_out_captions": len(held_out),
             "prior_steps": num_steps,
@@ -146,6 +158,7 @@ def _prior_metrics(
         },
         "priors": by_steps,
     }
+    return metrics, by_caption
 
 
 def _strata(near: NDArray[np.bool_], settings: EvaluationSettings) -> dict[str, Any]:

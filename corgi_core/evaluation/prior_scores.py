@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest
 from corgi_core.io.files import digest_of
 from corgi_core.metrics.bootstrap import with_intervals
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RECALL_RANKS = (1, 5)
 Name = tuple[str, str]  # (variant, caption subset)
@@ -178,6 +181,28 @@ def scores_of(
         for stratum, rows in zip(STRATA, (near, ~near), strict=True):
             scores[stratum] = _means(cosines[rows], nearer[rows], names)
     return scores
+
+
+def caption_scores(store: ArrayStore, shards: Sequence[str], name: str) -> pd.DataFrame:
+    """What `scores_of` takes the means of, caption by caption.
+
+    Args:
+        store: The arrays.
+        shards: Those of one case.
+        name: The prediction's.
+
+    Returns:
+        A row a caption, in the captions' order: "key", the image's; "cosine", averaged over the
+        encoders; and "rank", that of the true image among all, from 1.
+    """
+    import pandas as pd
+
+    def column(array: str) -> NDArray[Any]:
+        return np.concatenate([store.mapped(shard, f"{name}/{array}") for shard in shards])
+
+    cosines = column("cosines").mean(axis=1, dtype=np.float64)
+    keys = np.concatenate([store.shard_keys(shard) for shard in shards])
+    return pd.DataFrame({"key": keys, "cosine": cosines, "rank": column("nearer") + 1})
 
 
 def _means(cosines: NDArray[Any], nearer: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:

@@ -43,12 +43,14 @@ Samples = dict[tuple[str, str], list[tuple[str, Image.Image]]]
 class Evaluation:
     """`metrics` by variant, caption subset and number of steps; `pictures` by file stem.
 
-    `samples` are the grids' pictures one by one, which are not stored with the evaluation.
+    Not stored with the evaluation are `samples`, the grids' pictures one by one, and `captions`,
+    the scores of every caption by model, as `CaptionScores` has them.
     """
 
     metrics: dict[str, Any]
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     samples: Samples = field(default_factory=dict)
+    captions: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from orchestration.cli import config, data, generate, rate, results, run, suite, ui
+from orchestration.cli import compare_runs, config, data, generate, rate, results, run, suite, ui
 from orchestration.cli.errors import CommandGroup
 from orchestration.environment import restart_if_incomplete
 
@@ -55,7 +55,8 @@ cli = typer.Typer(
     """,
 )
 for command in (
-    run.demo, run.run, run.study, run.compare, results.results, generate.generate,
+    run.demo, run.run, run.study, run.compare, results.results, compare_runs.compare_runs,
+    generate.generate,
     suite.suite, rate.rate, data.ingest, data.gate, ui.ui, config.presets,
 ):  # fmt: skip
     cli.command()(command)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 METRICS_AT_ONCE = 1000  # MLflow's limit
 IDENTITY_TAG, PARENT_TAG = "corgi.identity", "mlflow.parentRunId"
+PROTOCOL_TAG = "corgi.protocol"  # the digest of the protocol that a run's scores are of
+SCORES_FOLDER = "evaluation"  # of a run's artifacts: scores caption by caption, and the protocol
 PICTURES_TAG = "corgi.pictures"  # the digests of the sets of pictures that were sent, in order
 CONTEXT_TAG = "mlflow.data.context"
 IMPOSSIBLE = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}

@@ -133,9 +133,9 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.path_of(f"{context.asset_key.to_user_string()}_chunks")
 
     @property
-    def samples_folder(self) -> Path:
-        """The folder of the pictures that go to MLflow one by one."""
-        return Path(self.work) / "samples"
+    def tracked_folder(self) -> Path:
+        """The folder of files that are made for MLflow, which copies them."""
+        return Path(self.work) / "mlflow"
 
     @property
     def reports_folder(self) -> Path:

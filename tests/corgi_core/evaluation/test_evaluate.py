@@ -175,6 +175,24 @@ def test_scores_are_of_all_images_and_of_those_with_and_without_a_near_training_
     assert whole.metrics["baselines"][TEXT_EMBEDDING]["near"]["count"] == TWINS
 
 
+def test_what_is_averaged_is_there_caption_by_caption(models: Models, one: Material) -> None:
+    whole = evaluated(models, one)
+    steps = str(whole.metrics["protocol"]["prior_steps"])
+    for name, scores in (
+        (("baseline", SUBSET), whole.metrics["priors"]["baseline"][SUBSET][steps]),
+        ((TEXT_EMBEDDING, "none"), whole.metrics["baselines"][TEXT_EMBEDDING]),
+    ):
+        found = whole.captions[name]
+        assert found["cosine"].mean() == pytest.approx(scores["cosine"])
+        assert (found["rank"] <= 5).mean() == pytest.approx(scores["recall_at_5"])
+        assert tuple(found["key"]) == HeldOut.of(one.images, 100).keys
+    samples = whole.samples["baseline", SUBSET]
+    assert [text for text, _ in samples] == [
+        text for text, _ in whole.samples[REAL_EMBEDDING, "none"]
+    ]
+    assert [image.size for _, image in samples] == [(SIDE, SIDE)] * SETTINGS.grid_rows
+
+
 @pytest.mark.parametrize(
     ("cosine", "bits", "hash_cosine", "near"),
     [

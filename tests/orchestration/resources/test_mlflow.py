@@ -14,15 +14,25 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import dagster as dg
+import pandas as pd
 import pytest
 from mlflow.entities import Run
 from PIL import Image
+from typer.testing import CliRunner
 
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.paired import CaptionScores
 from corgi_core.io.model_index import CHAMPION, ModelIndex, TextEncoderName
+from orchestration.cli.app import cli
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.outbox import deliver_left_over
-from orchestration.resources.run_messages import IDENTITY_TAG, PARENT_TAG
+from orchestration.resources.run_messages import (
+    IDENTITY_TAG,
+    PARENT_TAG,
+    PROTOCOL_TAG,
+    SCORES_FOLDER,
+)
+from orchestration.resources.scored_runs import scored_model
 from orchestration.resources.tracking import REFRESH_TAG, RUN_TAG, MLflow
 from orchestration.settings import Settings
 
@@ -218,6 +228,44 @@ def test_pictures_have_the_same_titles_in_every_run_and_are_sent_once(
     assert found(one) == [first, [*first[:2], "1"]]
     send("one", "red")
     assert len(found(one)) == 2
+
+
+def scored(mlflow: MLflow, identity: str, name: str, seed: int, cosine: float, steps: int) -> None:
+    """A run with scores of three captions, all of which have that cosine."""
+    frame = pd.DataFrame({"key": list("abc"), "cosine": cosine, "rank": [1, 2, 9]})
+    folder = Path(mlflow.outbox).parent / identity
+    CaptionScores(frame, {"prior_steps": steps}).save(folder)
+    with mlflow.finished_run(name, identity, {}, {"seed": seed, "variant": name}) as run:
+        run.log_artifacts([folder], SCORES_FOLDER)
+        run.log_tags({PROTOCOL_TAG: str(steps)})
+        run.log_metrics({"step": 0, "fid": 10 * cosine})
+
+
+def test_runs_are_compared_by_caption_and_seed_on_the_command_line(
+    mlflow: MLflow, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(mlflow, "1", "baseline", 0, 0.5, steps=16)
+    scored(mlflow, "2", "shifted", 0, 0.75, steps=16)
+    scored(mlflow, "3", "shifted", 1, 0.25, steps=16)  # another seed: the mean is the baseline's
+    scored(mlflow, "4", "quicker", 0, 0.75, steps=4)
+    assert sorted(scored_model(mlflow, "shifted").by_seed) == [0, 1]
+    monkeypatch.setenv("CORGI_HOME", str(home / ".corgi"))
+    chart = tmp_path / "chart.png"
+
+    def compare(*words: str) -> str:
+        options = ["--dataset", mlflow.experiment.removeprefix("emoji."), "--out", str(chart)]
+        done = CliRunner().invoke(cli, ["compare-runs", *words, *options], env={"COLUMNS": "200"})
+        return " ".join((done.stdout + done.stderr).split())
+
+    printed = compare("baseline", "shifted")
+    assert "3 captions; training seeds: 1 of baseline, 2 of shifted" in printed
+    assert "cosine 0.5000 0.5000 +0.0000 -0.2500 to +0.2500" in printed
+    assert "recall_at_1 0.3333 0.3333 +0.0000 +0.0000 to +0.0000" in printed
+    assert "fid 5.0000 5.0000 +0.0000 –" in printed
+    assert Image.open(chart).format == "PNG"
+    assert "prior_steps is 16 there and 4 here" in compare("baseline", "quicker")
+    assert "no run 'nobody' with scores" in compare("baseline", "nobody")
+    assert "name two runs or more" in compare("baseline")
 
 
 def test_what_the_store_refuses_for_good_holds_up_nothing(mlflow: MLflow) -> None:

@@ -1,0 +1,188 @@
+"""Whether one model is better than another: differences on the same captions, with intervals.
+
+What is stored of a model under a protocol is a score for every caption. Two models meet the same
+captions, so the bootstrap resamples captions for both at once: a hard caption is hard for both, and
+the interval of the difference is far narrower than either model's own (Efron and Tibshirani, 1993,
+chapter 8). Where a model was trained with several seeds, the seeds are resampled too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from corgi_core.errors import CorgiError
+from corgi_core.io.files import atomic_file, read_json, write_json
+from corgi_core.io.pictures import rendered
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CAPTIONS, PROTOCOL = "captions.parquet", "protocol.json"
+RESAMPLES = 2000
+AT_ONCE = 100  # resamples, whose counts of captions are in memory
+RANKS = (1, 5)  # recall among so many
+
+
+@dataclass(frozen=True)
+class CaptionScores:
+    """One model's scores, caption by caption, and the protocol that they were measured under.
+
+    Attributes:
+        captions: A row a caption: "key", "cosine", and "rank", that of the true image from 1.
+        protocol: By field.
+    """
+
+    captions: pd.DataFrame
+    protocol: Mapping[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write `captions.parquet` and `protocol.json`."""
+        with atomic_file(folder / CAPTIONS) as temporary:
+            self.captions.to_parquet(temporary, index=False)
+        write_json(folder / PROTOCOL, dict(self.protocol))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        import pandas as pd
+
+        return cls(pd.read_parquet(folder / CAPTIONS), read_json(folder / PROTOCOL))
+
+    @property
+    def scores(self) -> dict[str, NDArray[np.float64]]:
+        """Each score by its name in runs, caption by caption [n]."""
+        ranks = self.captions["rank"].to_numpy()
+        recalls = {f"recall_at_{rank}": (ranks <= rank).astype(np.float64) for rank in RANKS}
+        return {"cosine": self.captions["cosine"].to_numpy(dtype=np.float64), **recalls}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher model b scores than model a.
+
+    Attributes:
+        score: Its name.
+        a: The mean of the first model.
+        b: The mean of the second.
+        low: The low end of the 95 % interval of b − a.
+        high: The high end.
+    """
+
+    score: str
+    a: float
+    b: float
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """The mean of b − a."""
+        return self.b - self.a
+
+
+def differences(
+    a: Mapping[int, CaptionScores],
+    b: Mapping[int, CaptionScores],
+    names: tuple[str, str],
+    seed: int = 0,
+) -> list[Difference]:
+    """Differences of two models in every score.
+
+    Args:
+        a: The first model's scores by the seed that it was trained with.
+        b: The second's.
+        names: The models', for errors.
+        seed: Of the resamples.
+
+    Returns:
+        One for each score, b − a.
+
+    Raises:
+        CorgiError: they were measured under different protocols, or on different captions.
+    """
+    every = [*a.values(), *b.values()]
+    for one in every:
+        _check_comparable(every[0], one, names)
+    return [
+        _difference(
+            score,
+            {number: one.scores[score] for number, one in a.items()},
+            {number: one.scores[score] for number, one in b.items()},
+            seed,
+        )
+        for score in every[0].scores
+    ]
+
+
+def _difference(
+    score: str,
+    a: Mapping[int, NDArray[np.float64]],
+    b: Mapping[int, NDArray[np.float64]],
+    seed: int,
+) -> Difference:
+    """The percentile interval of b − a, of models with the scores [n] by training seed.
+
+    Where both have the same seeds, a resample has the same seeds of both.
+    """
+    random = np.random.default_rng(seed)
+    first, second = (np.stack([each[number] for number in sorted(each)]) for each in (a, b))
+    n, found = first.shape[1], list[NDArray[np.float64]]()
+    for _ in range(RESAMPLES // AT_ONCE):
+        captions = random.multinomial(n, np.full(n, 1 / n), AT_ONCE) / n
+        of_a = _resampled_seeds(len(first), random)
+        of_b = of_a if a.keys() == b.keys() else _resampled_seeds(len(second), random)
+        found.append(
+            (of_b * (captions @ second.T)).sum(axis=1) - (of_a * (captions @ first.T)).sum(axis=1)
+        )
+    low, high = np.quantile(np.concatenate(found), (0.025, 0.975)).tolist()
+    return Difference(score, float(first.mean()), float(second.mean()), low, high)
+
+
+def _resampled_seeds(count: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """Weights of the seeds in some resamples, [AT_ONCE, count]."""
+    return random.multinomial(count, np.full(count, 1 / count), AT_ONCE) / count
+
+
+def _check_comparable(a: CaptionScores, b: CaptionScores, names: tuple[str, str]) -> None:
+    first, second = names
+    for field in sorted(a.protocol.keys() | b.protocol.keys()):
+        ours, theirs = a.protocol.get(field), b.protocol.get(field)
+        if ours != theirs:
+            raise CorgiError(
+                f"{first} and {second} were evaluated under different protocols: {field} is "
+                f"{ours} there and {theirs} here",
+                "evaluate both with the same settings of `evaluation` on the same data",
+            )
+    if a.captions["key"].tolist() != b.captions["key"].tolist():
+        raise CorgiError(
+            f"{first} and {second} were scored on different captions",
+            "evaluate both on the same version of the data",
+        )
+
+
+def difference_chart(compared: Mapping[str, list[Difference]], reference: str) -> Image.Image:
+    """A panel for each score: the other models' differences to the reference, with intervals."""
+    from matplotlib.figure import Figure
+
+    names, scores = list(compared), [each.score for each in next(iter(compared.values()))]
+    size = (3.4 * len(scores), 1.2 + 0.4 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for panel, score in zip(panels, scores, strict=True):
+        for row, name in enumerate(names):
+            (found,) = (each for each in compared[name] if each.score == score)
+            panel.plot([found.low, found.high], [row, row], color="tab:blue")
+            panel.plot([found.value], [row], "o", color="tab:blue")
+        panel.axvline(0, color="grey", linestyle="--", linewidth=1)
+        panel.set_title(score)
+        panel.set_xlabel(f"difference to {reference}", fontsize=8)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    return rendered(figure)

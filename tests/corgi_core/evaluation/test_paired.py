@@ -1,0 +1,96 @@
+"""Differences of models on the same captions: their intervals, and what is not comparable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from corgi_core.errors import CorgiError
+from corgi_core.evaluation.paired import CaptionScores, difference_chart, differences
+
+N = 400
+NAMES = ("a", "b")
+PROTOCOL = {"prior_steps": 16, "prior_guidance": 1.0}
+
+
+def scored(
+    cosines: np.ndarray, ranks: np.ndarray | None = None, **protocol: object
+) -> CaptionScores:
+    keys = [f"key{n:03}" for n in range(len(cosines))]
+    rank = np.ones(len(cosines), int) if ranks is None else ranks
+    frame = pd.DataFrame({"key": keys, "cosine": cosines, "rank": rank})
+    return CaptionScores(frame, PROTOCOL | protocol)
+
+
+@pytest.fixture
+def hardness() -> np.ndarray:
+    """How hard each caption is, for every model."""
+    return np.random.default_rng(0).normal(0, 0.3, N)
+
+
+def test_the_interval_is_that_of_the_differences_and_not_of_the_models(
+    hardness: np.ndarray,
+) -> None:
+    """Against the normal interval, which is exact for so many captions but for 10 %."""
+    steps = np.random.default_rng(1).normal(0.02, 0.05, N)
+    cosine, *_ = differences({0: scored(hardness)}, {0: scored(hardness + steps)}, NAMES)
+    half = 1.96 * steps.std() / np.sqrt(N)
+    assert cosine.value == pytest.approx(steps.mean())
+    assert cosine.low == pytest.approx(steps.mean() - half, abs=0.1 * half)
+    assert cosine.high == pytest.approx(steps.mean() + half, abs=0.1 * half)
+    assert half < 0.2 * 1.96 * hardness.std() / np.sqrt(N)  # either model's own is far wider
+
+
+def test_recalls_are_shares_of_ranks(hardness: np.ndarray) -> None:
+    ranks = np.where(np.arange(N) < 100, 1, 5)
+    found = differences({0: scored(hardness, ranks)}, {0: scored(hardness)}, NAMES)
+    values = {each.score: (each.a, each.b) for each in found}
+    assert values["recall_at_1"] == (0.25, 1.0)
+    assert values["recall_at_5"] == (1.0, 1.0)
+
+
+def test_seeds_that_disagree_widen_the_interval_and_paired_seeds_do_not(
+    hardness: np.ndarray,
+) -> None:
+    def model(*shifts: float) -> dict[int, CaptionScores]:
+        return {seed: scored(hardness + shift) for seed, shift in enumerate(shifts)}
+
+    def width(a: dict[int, CaptionScores], b: dict[int, CaptionScores]) -> float:
+        cosine, *_ = differences(a, b, NAMES)
+        assert cosine.value == pytest.approx(0.1)
+        return cosine.high - cosine.low
+
+    assert width(model(0.0), model(0.1)) == pytest.approx(0, abs=1e-9)
+    # the mean of two of the shifts -0.1 and 0.1, each as likely: -0.1, 0 or 0.1
+    assert width(model(0.0), model(0.0, 0.2)) == pytest.approx(0.2, abs=1e-6)
+    assert width(model(-0.1, 0.1), model(0.0, 0.2)) == pytest.approx(0, abs=1e-9)
+
+
+def test_another_protocol_is_refused_by_the_field_that_differs(hardness: np.ndarray) -> None:
+    with pytest.raises(CorgiError, match=r"a and b .* prior_guidance is 1.0 there and 2.0 here"):
+        differences({0: scored(hardness)}, {0: scored(hardness, prior_guidance=2.0)}, NAMES)
+    with pytest.raises(CorgiError, match="features is None there and CLIP here"):
+        differences({0: scored(hardness)}, {0: scored(hardness, features="CLIP")}, NAMES)
+
+
+def test_other_captions_are_refused(hardness: np.ndarray) -> None:
+    with pytest.raises(CorgiError, match="different captions"):
+        differences({0: scored(hardness)}, {0: scored(hardness[:-1])}, NAMES)
+
+
+def test_what_is_saved_is_loaded(hardness: np.ndarray, tmp_path: Path) -> None:
+    scores = scored(hardness)
+    scores.save(tmp_path / "made")
+    loaded = CaptionScores.load(tmp_path / "made")
+    pd.testing.assert_frame_equal(loaded.captions, scores.captions)
+    assert loaded.protocol == scores.protocol
+
+
+def test_the_chart_has_a_panel_for_each_score(hardness: np.ndarray) -> None:
+    found = differences({0: scored(hardness)}, {0: scored(hardness + 0.1)}, NAMES)
+    one, two = (difference_chart(dict.fromkeys(names, found), "a") for names in ("b", "bc"))
+    assert one.width == two.width
+    assert one.height < two.height
