@@ -5,7 +5,8 @@ have to learn (hosts, keep-alive, limits, many raters at once).
 
 Nothing that a browser gets names a model: a picture's address has the rater's slot and a position,
 and its bytes are pixels without the metadata that Corgi writes. A vote is taken only from this very
-page: a request's Host must be one that the page is served under, and its Origin the same.
+page: a request's Host must be one that the page is served under, and its Origin the same, or that
+of a proxy that was named.
 """
 
 from __future__ import annotations
@@ -55,20 +56,17 @@ class RatingPage:
     Attributes:
         folder: The pictures.
         store: The votes, with the survey that they answer.
+        names: Host names under which a proxy serves the page, beside this machine's own.
     """
 
-    def __init__(self, folder: SuiteFolder, store: VoteStore) -> None:
-        self.folder, self.store = folder, store
+    def __init__(self, folder: SuiteFolder, store: VoteStore, names: Sequence[str] = ()) -> None:
+        self.folder, self.store, self.names = folder, store, tuple(names)
         self.survey: Survey = store.survey
         self._html = PAGE.read_bytes()
 
-    def app(self, names: Sequence[str] = ()) -> Starlette:
-        """The ASGI application.
-
-        Args:
-            names: Host names under which a proxy serves the page, beside this machine's own.
-        """
-        hosts = [HOST, "localhost", *names]
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        hosts = [HOST, "localhost", *self.names]
         return Starlette(
             routes=[
                 Route("/", self._page),
@@ -122,7 +120,8 @@ class RatingPage:
         return JSONResponse(self.next_question(rater), headers=COMMON_HEADERS)
 
     async def _vote(self, request: Request) -> Response:
-        if urlsplit(request.headers.get("origin", "")).netloc != request.headers["host"]:
+        origin = urlsplit(request.headers.get("origin", ""))
+        if origin.netloc != request.headers["host"] and origin.hostname not in self.names:
             raise RefusedVoteError("the vote comes from another page", "vote on the page itself")
         if not request.headers.get("content-type", "").startswith("application/json"):
             raise RefusedVoteError("the vote is not JSON", "vote on the page itself")

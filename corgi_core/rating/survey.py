@@ -150,7 +150,9 @@ def _questions(
 ) -> tuple[Question, ...]:
     random = Random(folder.suite.digest)
     prompts = _in_turn(list(folder.suite.by_category().values()), random)
-    groups = list(combinations(models, MIN_MODELS)) if kind == "pairs" else [tuple(models)]
+    groups: list[tuple[str, ...]] = [tuple(models)]
+    if kind == "pairs":
+        groups = list(combinations(models, MIN_MODELS))
     seeds = {prompt.number: folder.seeds(models, prompt.number) for prompt in prompts}
     rounds = len(groups) * max(map(len, seeds.values()))
     chosen: list[Question] = []

@@ -74,9 +74,9 @@ def rate(
 
     pictures = SuiteFolder.load(folder)
     survey = Survey.of(pictures, models or [], kind, questions)
-    page = RatingPage(pictures, VoteStore.create(store.path, survey))
+    page = RatingPage(pictures, VoteStore.create(store.path, survey), public_names or [])
     try:
-        serve(page.app(public_names or []), port, lambda address: _announce(page, address))
+        serve(page.app(), port, lambda address: _announce(page, address))
     except KeyboardInterrupt:
         typer.echo(f"{len(store.votes()):,} votes are in {store.path}")
         typer.echo(f"What they say: corgi rate {shlex.quote(str(folder))} --results")

@@ -24,8 +24,8 @@ def krippendorff_alpha(ratings: NDArray[np.float64]) -> float:
         >>> krippendorff_alpha(np.array([[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]))
         1.0
     """
+    ratings = ratings[(~np.isnan(ratings)).sum(axis=1) >= 2]
     given = ~np.isnan(ratings)
-    ratings, given = (each[given.sum(axis=1) >= 2] for each in (ratings, given))
     if not len(ratings):
         return float("nan")
     values, positions = np.unique(ratings[given], return_inverse=True)

@@ -115,7 +115,8 @@ def shares(preferred: Sequence[NDArray[np.int64]], shape: tuple[int, ...]) -> ND
     if not preferred:
         return np.full((*shape, len(OUTCOMES)), np.nan)
     every = np.stack(preferred)
-    return np.stack([(every == outcome).mean(axis=0) for outcome in OUTCOMES], axis=-1)
+    found: NDArray[np.float64] = np.stack([(every == o).mean(axis=0) for o in OUTCOMES], axis=-1)
+    return found
 
 
 def _agreement_with_oneself(
@@ -125,8 +126,8 @@ def _agreement_with_oneself(
     again = np.flatnonzero(first >= 0)
     if not len(again):
         return np.zeros(len(outcomes))
-    same: NDArray[np.bool_] = outcomes[:, again] == outcomes[:, first[again]]
-    return same.mean(axis=(1, 2, 3))
+    agreed: NDArray[np.float64] = (outcomes[:, again] == outcomes[:, first[again]]).mean((1, 2, 3))
+    return agreed
 
 
 def _agreement_with_others(
