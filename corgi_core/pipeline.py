@@ -524,6 +524,17 @@ class CorgiPipeline:
 
     # What they are made of
 
+    def made_by(
+        self, num_steps: int | None = None, guidance: float | None = None
+    ) -> dict[str, Any]:
+        """Names the models and the decoder's options: where they are equal, so are the images."""
+        return {
+            "prior": self.prior.digest,
+            "decoder": self.decoder.digest,
+            "steps": num_steps,
+            "guidance": guidance,
+        }
+
     def check_num_images(self, total: int, asked: int | None = None) -> None:
         """Raises CorgiError for no image, and for more than memory is planned for."""
         most = min(MAX_IMAGES, MAX_PIXELS // self.image_size**2)

@@ -98,6 +98,11 @@ class SuiteFolder:
         ]
         return sorted(set.intersection(*found)) if found else []
 
+    def made_by(self, model: str) -> dict[str, Any]:
+        """What was noted of a model; nothing where its pictures are from elsewhere."""
+        note = self.path / model / MODEL_FILE
+        return dict(read_json(note)) if note.exists() else {}
+
     def enter_model(self, model: str, made_by: dict[str, Any]) -> None:
         """Note what makes a model's pictures.
 

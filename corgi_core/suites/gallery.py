@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -74,7 +75,9 @@ def write_gallery(folder: SuiteFolder, seeds: Sequence[int]) -> Path:
             _head(folder.suite.name)
             + f"<p>{len(folder.suite.prompts)} prompts, {len(models)} models: "
             + f"{escape(', '.join(models))}; the seeds {', '.join(map(str, seeds))}.</p>"
-            + f"<nav>{links}</nav>",
+            + f"<nav>{links}</nav><h2>What made the pictures</h2><dl>"
+            + "".join(_origin(model, folder.made_by(model)) for model in models)
+            + "</dl>",
             encoding="utf-8",
         )
     return index
@@ -116,6 +119,14 @@ def _head(title: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style><h1>{escape(title)}</h1>\n"
     )
+
+
+def _origin(model: str, made_by: Mapping[str, Any]) -> str:
+    """A model's name, and all that was noted of it: a diffusers pipeline's defaults too."""
+    known = made_by | dict(made_by.get("options", {}))
+    facts = [f"{name} {value}" for name, value in known.items() if name != "options"]
+    text = ", ".join(facts) or "pictures from elsewhere"
+    return f"<dt>{escape(model)}</dt><dd>{escape(text)}</dd>"
 
 
 def _cell(path: Path, label: str) -> str:

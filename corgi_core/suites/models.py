@@ -12,6 +12,7 @@ from corgi_core.suites.folder import check_model_name
 
 if TYPE_CHECKING:
     from corgi_core.pipeline import CorgiPipeline
+    from corgi_core.suites.diffusers_model import DiffusersModel
 
 PARTS = ("prior", "decoder")
 
@@ -22,7 +23,7 @@ class ModelSource:
 
     Attributes:
         name: What to call it; by default the source's last name, "@" replaced by "-".
-        source: What `CorgiPipeline.from_pretrained` takes.
+        source: What `CorgiPipeline.from_pretrained` takes, or the folder of a diffusers pipeline.
         prior: Another prior, an alias or a folder.
         decoder: Another decoder, likewise.
     """
@@ -57,10 +58,23 @@ class ModelSource:
         check_model_name(name)
         return cls(name, source, parts.get("prior"), parts.get("decoder"))
 
-    def load(self, home: Path) -> CorgiPipeline:
-        """The model; workspaces are looked for in `home`."""
-        from corgi_core.pipeline import CorgiPipeline
+    def load(self, home: Path) -> CorgiPipeline | DiffusersModel:
+        """The model; workspaces are looked for in `home`.
 
+        Raises:
+            CorgiError: If there is none, or another part is asked for of a diffusers pipeline.
+        """
+        from corgi_core.pipeline import CorgiPipeline
+        from corgi_core.suites.diffusers_model import DiffusersModel
+
+        folder = Path(self.source).expanduser()
+        if DiffusersModel.is_in(folder):
+            if self.prior or self.decoder:
+                raise CorgiError(
+                    f"{folder} is a diffusers pipeline, whose parts are not exchanged",
+                    "leave out ,prior=… and ,decoder=…",
+                )
+            return DiffusersModel.load(folder)
         return CorgiPipeline.from_pretrained(
             self.source, home=home, prior=self.prior, decoder=self.decoder
         )

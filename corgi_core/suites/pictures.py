@@ -1,6 +1,6 @@
 """A model's pictures of a suite's prompts; those that are there already are not made again.
 
-The picture of a prompt with seed s is what `CorgiPipeline.text_to_image(prompt, seed=s)` gives,
+The picture of a prompt with seed s is what the model's `text_to_image(prompt, seed=s)` gives,
 however many prompts are sampled together and wherever a killed run went on.
 """
 
@@ -8,23 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from corgi_core.io.pictures import save_png
 from corgi_core.progress import report
 from corgi_core.suites.folder import SuiteFolder
-from corgi_core.suites.prompts import Prompt
-
-if TYPE_CHECKING:
-    from corgi_core.pipeline import CorgiPipeline
 
 BATCH = 16  # prompts that are sampled together
+
+
+class TextToImage(Protocol):
+    """A model that makes pictures: `CorgiPipeline`, `DiffusersModel`."""
+
+    def made_by(
+        self, num_steps: int | None = None, guidance: float | None = None
+    ) -> dict[str, Any]:
+        """Names the model and the options: where they are equal, so are the pictures."""
+
+    def text_to_image(
+        self,
+        prompts: Sequence[str],
+        *,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """PIL images, one of each prompt."""
 
 
 def make_pictures(
     folder: SuiteFolder,
     model: str,
-    pipeline: CorgiPipeline,
+    pipeline: TextToImage,
     seeds: Sequence[int],
     num_steps: int | None = None,
     guidance: float | None = None,
@@ -36,8 +51,8 @@ def make_pictures(
         model: What to call the model.
         pipeline: Makes the pictures.
         seeds: A picture of each prompt with each seed.
-        num_steps: Sampling steps of the decoder; None is its own number.
-        guidance: Guidance scale of the decoder; None is its own.
+        num_steps: Sampling steps of the model's decoder; None is its own number.
+        guidance: Guidance scale of the model's decoder; None is its own.
 
     Returns:
         How many were missing.
@@ -45,12 +60,7 @@ def make_pictures(
     Raises:
         CorgiError: If the name's pictures were made by another model, or with other options.
     """
-    made_by: dict[str, Any] = {
-        "prior": pipeline.prior.digest,
-        "decoder": pipeline.decoder.digest,
-        "steps": num_steps,
-        "guidance": guidance,
-    }
+    made_by = pipeline.made_by(num_steps, guidance)
     folder.enter_model(model, made_by)
     missing = {
         seed: [
@@ -66,28 +76,15 @@ def make_pictures(
         following = iter(prompts)
         while batch := list(islice(following, BATCH)):
             report(f"{model}: pictures", done, total)
-            _make(folder, model, pipeline, batch, seed, made_by)
+            images = pipeline.text_to_image(
+                [prompt.text for prompt in batch],
+                num_steps=num_steps,
+                guidance=guidance,
+                seed=seed,
+            )
+            for prompt, image in zip(batch, images, strict=True):
+                about = {**made_by, "captions": [prompt.text], "seed": seed, "count": 1}
+                save_png(image, folder.picture(model, prompt.number, seed), about)
             done += len(batch)
     report(f"{model}: pictures", total, total)
     return total
-
-
-def _make(
-    folder: SuiteFolder,
-    model: str,
-    pipeline: CorgiPipeline,
-    prompts: Sequence[Prompt],
-    seed: int,
-    made_by: dict[str, Any],
-) -> None:
-    """Sample a batch of prompts with one seed and write the pictures."""
-    images = pipeline.text_to_image(
-        [prompt.text for prompt in prompts],
-        num_steps=made_by["steps"],
-        guidance=made_by["guidance"],
-        seed=seed,
-    )
-    assert isinstance(images, list)
-    for prompt, image in zip(prompts, images, strict=True):
-        about = {**made_by, "captions": [prompt.text], "seed": seed, "count": 1}
-        save_png(image, folder.picture(model, prompt.number, seed), about)

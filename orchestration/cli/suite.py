@@ -27,7 +27,8 @@ def suite(
             "--model",
             metavar="[NAME=]SOURCE",
             help="A workspace (emoji), one with an alias (emoji@gan) or a saved pipeline (./NAME); "
-            "add ,prior=FOLDER or ,decoder=FOLDER for another part. Give it once for each model; "
+            "add ,prior=FOLDER or ,decoder=FOLDER for another part. Or the folder of a diffusers "
+            "text-to-image pipeline. Give it once for each model; "
             "default: the workspace's champions.",
         ),
     ] = None,
@@ -58,6 +59,9 @@ def suite(
 
     [bold cyan]corgi suite drawbench.csv --model emoji --model gan=emoji@gan[/bold cyan]
     two models; run it again with another --model, and its pictures join these
+
+    [bold cyan]corgi suite drawbench.csv --model sd=./stable-diffusion-2-base[/bold cyan]
+    a diffusers pipeline, with its own defaults for all that is not given here
 
     A table needs a column Prompt, and may have Category and Challenge, as PartiPrompts and
     DrawBench do; of a text file each line is a prompt. Pictures that are there stay, so an

@@ -1,0 +1,179 @@
+"""Any text-to-image pipeline of diffusers, from its folder, such as Stable Diffusion or Kandinsky.
+
+It makes pictures of a suite beside Corgi's models. It is called as its own documentation says, with
+its own defaults for all that is not asked for, and these are noted with the pictures.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from corgi_core.devices import inference
+from corgi_core.errors import CorgiError
+from corgi_core.io.files import digest_of, digest_of_file, read_json
+from corgi_core.out_of_memory import out_of_memory_explained
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+INDEX = "model_index.json"
+READ = (".json", ".safetensors", ".txt", ".model")  # suffixes of the files that are loaded
+STEPS, GUIDANCE = "num_inference_steps", "guidance_scale"  # as most pipelines call them
+LESS_MEMORY = "take a smaller pipeline, end what else uses that memory, or compute on the CPU"
+
+
+class DiffusersModel:
+    """A text-to-image pipeline of diffusers.
+
+    The picture of a prompt with seed s is the pipeline's own with a generator of that seed,
+    `torch.Generator().manual_seed(s)`: prompts are sampled one by one, so that no picture depends on the others.
+
+    Attributes:
+        pipeline: The loaded pipeline.
+        digest: Names its files.
+    """
+
+    def __init__(self, pipeline: Any, digest: str) -> None:
+        self.pipeline = pipeline
+        self.digest = digest
+        self.precision = "auto"
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether a folder is one that diffusers' `save_pretrained` wrote."""
+        return (folder / INDEX).is_file()
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The pipeline of a folder, on the CPU, in float32.
+
+        Raises:
+            CorgiError: If the folder holds program code or weights that are not safetensors, or the
+                pipeline makes pictures of something else than text.
+        """
+        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+        _check_no_code(folder)
+        load: Any = DiffusionPipeline.from_pretrained
+        try:
+            pipeline = load(
+                str(folder), use_safetensors=True, local_files_only=True, dtype=torch.float32
+            )
+        except (OSError, ValueError, AttributeError, ImportError) as failure:
+            reason = " ".join(str(failure).split()).partition(". ")[0]
+            raise CorgiError(
+                f"the diffusers pipeline in {folder} cannot be loaded: {reason}",
+                "give a folder that its save_pretrained wrote, weights as safetensors, or install "
+                "the version of diffusers that wrote it",
+            ) from failure
+        pipeline.set_progress_bar_config(disable=True)
+        model = cls(pipeline, _digest(folder))
+        model._check_reads_text(folder)
+        return model
+
+    def to(self, device: torch.device | str, precision: str = "auto") -> Self:
+        """Move all networks to a device, in place; `precision` is that of products on a GPU."""
+        with out_of_memory_explained("moving a diffusers pipeline there", LESS_MEMORY):
+            self.pipeline.to(device)
+        self.precision = precision
+        return self
+
+    def made_by(
+        self, num_steps: int | None = None, guidance: float | None = None
+    ) -> dict[str, Any]:
+        """The pipeline, its scheduler, and every option that it is called with, defaults too."""
+        scheduler = getattr(self.pipeline, "scheduler", None)
+        return {
+            "pipeline": type(self.pipeline).__name__,
+            "digest": self.digest,
+            "scheduler": type(scheduler).__name__ if scheduler is not None else None,
+            "precision": self.precision,
+            "options": self._defaults() | self._asked(num_steps, guidance),
+        }
+
+    def text_to_image(
+        self,
+        prompts: Sequence[str],
+        *,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+    ) -> Iterator[Image.Image]:
+        """A picture of each prompt, all with one seed, as soon as it is made.
+
+        Args:
+            prompts: The prompts.
+            num_steps: Sampling steps; None is the pipeline's default.
+            guidance: The guidance scale; None is the pipeline's default.
+            seed: Of each picture's own generator.
+
+        Raises:
+            CorgiError: If the pipeline has no such option, gives no pictures, or memory runs out.
+        """
+        asked = self._asked(num_steps, guidance)
+        for prompt in prompts:
+            generator = torch.Generator().manual_seed(seed)
+            with (
+                inference(self.pipeline.device, self.precision),
+                out_of_memory_explained("making a picture", LESS_MEMORY),
+            ):
+                made = self.pipeline(prompt=prompt, generator=generator, **asked)
+            if not hasattr(made, "images"):
+                raise CorgiError(
+                    f"{type(self.pipeline).__name__} gives no pictures",
+                    "give a text-to-image pipeline, not a part of one such as a prior",
+                )
+            yield made.images[0]
+
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        return dict(inspect.signature(self.pipeline.__call__).parameters)
+
+    def _defaults(self) -> dict[str, Any]:
+        """The defaults of the call that are plain numbers or words."""
+        defaults = {name: parameter.default for name, parameter in self._parameters().items()}
+        return {n: value for n, value in defaults.items() if isinstance(value, int | float | str)}
+
+    def _asked(self, num_steps: int | None, guidance: float | None) -> dict[str, Any]:
+        given = {STEPS: num_steps, GUIDANCE: guidance}
+        asked = {name: value for name, value in given.items() if value is not None}
+        if unknown := set(asked) - set(self._parameters()):
+            raise CorgiError(
+                f"{type(self.pipeline).__name__} takes no {' and no '.join(sorted(unknown))}",
+                "leave that option out: the pipeline has its own",
+            )
+        return asked
+
+    def _check_reads_text(self, folder: Path) -> None:
+        parameters = self._parameters()
+        needed = {
+            name for name, parameter in parameters.items()
+            if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        }  # fmt: skip
+        needed |= {"image", "mask_image", "image_embeds"} & set(parameters)
+        if not {"prompt", "generator"} <= set(parameters) or needed - {"prompt"}:
+            raise CorgiError(
+                f"{type(self.pipeline).__name__} in {folder} needs more than a prompt and a seed",
+                "give a pipeline that makes pictures of text alone",
+            )
+
+
+def _check_no_code(folder: Path) -> None:
+    """Raise CorgiError where a model folder would have the loader run its own program."""
+    code = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+    if code or not isinstance(read_json(folder / INDEX).get("_class_name"), str):
+        raise CorgiError(
+            f"{folder} has a pipeline of its own code ({', '.join(code) or INDEX})",
+            "give a folder with models alone; no code out of a model folder is run",
+        )
+
+
+def _digest(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.suffix in READ and path.is_file())
+    return digest_of(
+        [(path.relative_to(folder).as_posix(), digest_of_file(path)) for path in files]
+    )
