@@ -31,7 +31,8 @@ class DiffusersModel:
     """A text-to-image pipeline of diffusers.
 
     The picture of a prompt with seed s is the pipeline's own with a generator of that seed,
-    `torch.Generator().manual_seed(s)`: prompts are sampled one by one, so that no picture depends on the others.
+    `torch.Generator().manual_seed(s)`. Prompts are sampled one by one, so that no picture depends
+    on the others.
 
     Attributes:
         pipeline: The loaded pipeline.
