@@ -88,14 +88,11 @@ class PictureScorer:
         found: dict[str, Any] = {}
         for extractor in self.extractors:
             ours, theirs = self._of(case, extractor), self._of_real(real, extractor)
-            frechet, kernel = NAMES[extractor]
-            estimate = frechet_estimate(ours.halves, theirs.halves)
-            found |= {frechet: estimate.value, f"{frechet}_bias": estimate.bias}
-            found[kernel] = kid(theirs.features, ours.features).value
+            found |= distances(extractor, theirs, ours)
             if extractor == CLIP:
                 found["cmmd"] = cmmd(theirs.features, ours.features).value
                 found["vendi"] = vendi(ours.features)
-        found |= _manifold_scores(theirs, ours)
+        found |= manifold_scores(theirs, ours)
         found |= self._memorisation(case, real)
         to_image, to_text, seconds = map(
             np.concatenate, zip(*self._similarities(case, real), strict=True)
@@ -183,6 +180,35 @@ class PictureSet:
         return Manifold.of(self.features, min(DENSE_NEIGHBOURS, len(self.features) - 1))
 
 
+def distances(extractor: str, real: PictureSet, ours: PictureSet) -> dict[str, float]:
+    """The Fréchet distance with its bias, and the kernel distance, by the extractor's names."""
+    frechet, kernel = NAMES[extractor]
+    estimate = frechet_estimate(ours.halves, real.halves)
+    return {
+        frechet: estimate.value,
+        f"{frechet}_bias": estimate.bias,
+        kernel: kid(real.features, ours.features).value,
+    }
+
+
+def manifold_scores(real: PictureSet, ours: PictureSet) -> dict[str, float]:
+    """Density and coverage are left out where there are too few pictures for their balls."""
+    scores = between(real.manifold, ours.manifold)._asdict()
+    if real.manifold.nearest.shape[1] < DENSE_NEIGHBOURS:
+        del scores["density"], scores["coverage"]
+    return scores
+
+
+def check_enough_for_fid(count: int) -> None:
+    """Raise CorgiError where there are too few pictures to call a distance FID."""
+    if count < FEWEST_FOR_FID:
+        raise CorgiError(
+            f"{count} pictures are too few for FID, which needs {FEWEST_FOR_FID}, and thousands to "
+            "mean much",
+            "compare more pictures (in an evaluation: evaluation.images), or leave Inception out",
+        )
+
+
 def picture_scorer(
     material: Material,
     captions: HeldOut,
@@ -209,12 +235,8 @@ def picture_scorer(
             than what they show: in size or framing.
     """
     assert material.pixels is not None, "there are no images to compare pictures with"
-    if inception is not None and len(captions) < FEWEST_FOR_FID:
-        raise CorgiError(
-            f"{len(captions)} pictures are too few for FID, which needs {FEWEST_FOR_FID}, and "
-            "thousands to mean much",
-            "evaluate more images (evaluation.images), or leave evaluation.inception_weights unset",
-        )
+    if inception is not None:
+        check_enough_for_fid(len(captions))
     real = _real_images(material.pixels, cases)
     stores, rows = (material.image_embeddings, material.text_embeddings), tuple(displayed.tolist())
     samples = dict.fromkeys(case.source for case in cases if isinstance(case.source, Sampled))
@@ -261,11 +283,3 @@ def _real_images(pixels: ArrayStore, cases: Iterable[Decoded]) -> dict[int, Real
             )
         sizes[size] = RealImages(None if size == stored else size)
     return sizes
-
-
-def _manifold_scores(real: PictureSet, ours: PictureSet) -> dict[str, float]:
-    """Density and coverage are left out where there are too few pictures for their balls."""
-    scores = between(real.manifold, ours.manifold)._asdict()
-    if real.manifold.nearest.shape[1] < DENSE_NEIGHBOURS:
-        del scores["density"], scores["coverage"]
-    return scores

@@ -13,7 +13,18 @@ from typing import Annotated
 
 import typer
 
-from orchestration.cli import compare_runs, config, data, generate, rate, results, run, suite, ui
+from orchestration.cli import (
+    compare_runs,
+    config,
+    data,
+    generate,
+    metrics,
+    rate,
+    results,
+    run,
+    suite,
+    ui,
+)
 from orchestration.cli.errors import CommandGroup
 from orchestration.environment import restart_if_incomplete
 
@@ -56,8 +67,8 @@ cli = typer.Typer(
 )
 for command in (
     run.demo, run.run, run.study, run.compare, results.results, compare_runs.compare_runs,
-    generate.generate,
-    suite.suite, rate.rate, data.ingest, data.gate, ui.ui, config.presets,
+    generate.generate, suite.suite, rate.rate, metrics.metrics, data.ingest, data.gate, ui.ui,
+    config.presets,
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(config.config, name="config")
