@@ -145,6 +145,7 @@ def evaluation_metadata(
     best = None if validation.empty else "{}, {} of the captions".format(*report.best_prior())
     return {
         "best_prior": best,
+        "protocol": report.protocol.line,
         "priors_left_out": "; ".join(left_out) or None,
         **pictures(report.pictures, folder),
         "pictures": None if decoded.empty else table(decoded),

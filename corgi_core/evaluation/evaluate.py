@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from corgi_core.config import EvaluationSettings
-from corgi_core.data.splits import VALIDATION
+from corgi_core.data.dataset import sources_of
+from corgi_core.data.splits import TEST, VALIDATION
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.baselines import baselines
 from corgi_core.evaluation.held_out import Chunks, HeldOut, evenly_spaced
@@ -30,6 +31,7 @@ from corgi_core.evaluation.picture_features import (
 from corgi_core.evaluation.picture_scores import picture_scorer
 from corgi_core.evaluation.predictors import ONCE, Predictor, PriorSamples
 from corgi_core.evaluation.prior_scores import Name, PredictionScores, caption_scores, scores_of
+from corgi_core.evaluation.protocol import Protocol
 from corgi_core.evaluation.report import SHUFFLED, Evaluation, Samples, cosine_curves
 from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
@@ -86,12 +88,7 @@ def evaluate(
             material, chosen, displayed, tuple(cases.values()), settings.inception_weights,
             settings.dinov2_weights,
         )  # fmt: skip
-        metrics["protocol"] |= {
-            "decoded_images": len(chosen),
-            "decoder_steps": decoder.settings.num_steps,
-            "decoder_guidance": decoder.settings.guidance,
-            "features": _features(settings),
-        }
+        metrics["protocol"] |= _of_pictures(material, decoder, len(chosen), settings)
         metrics["pictures"] = {}
         for (variant, subset), case in cases.items():
             metrics["pictures"].setdefault(variant, {})[subset] = scorer.scores(case)
@@ -102,6 +99,7 @@ def evaluate(
             name: [(c, picture(p)) for c, p in zip(captions, column, strict=True)]
             for name, column in columns.items()
         }
+    metrics["protocol_digest"] = Protocol.stored_in(metrics).digest
     metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
     pictures = {"cosine_by_steps": cosine_curves(metrics), **grids}
     return Evaluation(metrics, pictures, samples, by_caption)
@@ -143,14 +141,7 @@ def _prior_metrics(
         for name, case in beside.items()
     }
     metrics = {
-        "protocol": {
-            "held_out_captions": len(held_out),
-            "prior_steps": num_steps,
-            "prior_sampler": next(iter(priors.values())).settings.sampler,
-            "prior_guidance": next(iter(priors.values())).settings.guidance,
-            "seed": settings.seed,
-            "encoders": list(names),
-        }
+        "protocol": _of_priors(material, len(held_out), priors, settings)
         | ({} if near is None else _strata(near, settings)),
         "baselines": {
             name: scores_of(store, chunks.shards_of(case), ONCE, names, near)
@@ -159,6 +150,27 @@ def _prior_metrics(
         "priors": by_steps,
     }
     return metrics, by_caption
+
+
+def _of_priors(
+    material: Material, count: int, priors: Mapping[Name, StoredPrior], settings: EvaluationSettings
+) -> dict[str, Any]:
+    """The protocol without strata and pictures."""
+    counts, spec = material.images.counts, material.text_embeddings.spec
+    evaluated = counts[(counts["split"] == TEST) & (counts["captioned"] > 0)]
+    of_prior = next(iter(priors.values())).settings
+    return Protocol(
+        dataset=" + ".join(sorted(set(sources_of(evaluated)))),
+        data_version=material.images.digest,
+        held_out_captions=count,
+        prior_steps=_common_steps(priors),
+        prior_sampler=of_prior.sampler,
+        prior_guidance=of_prior.guidance,
+        seed=settings.seed,
+        encoders=tuple(spec["names"]),
+        clip=spec["encoder"],
+        is_zero_shot=not material.trained_here,
+    ).stored
 
 
 def _strata(near: NDArray[np.bool_], settings: EvaluationSettings) -> dict[str, Any]:
@@ -208,12 +220,22 @@ def _decoded(
     return cases | {n: Decoded(decoder, Sampled(prior, seed), seed) for n, prior in priors.items()}
 
 
-def _features(settings: EvaluationSettings) -> str:
-    inception = inception_digest(settings.inception_weights)
-    named = [f"Inception {inception}"] if inception else []
-    if settings.dinov2_weights:
-        named.append(f"DINOv2 {dinov2_digest(settings.dinov2_weights)}")
-    return ", ".join(named) or "the preset's CLIP"
+def _of_pictures(
+    material: Material, decoder: StoredDecoder, count: int, settings: EvaluationSettings
+) -> dict[str, Any]:
+    """The protocol's fields of `count` decoded pictures."""
+    assert material.pixels is not None, "there are no images to compare pictures with"
+    spec, dinov2 = material.pixels.spec, settings.dinov2_weights
+    found = {
+        "decoded_images": count,
+        "decoder_steps": decoder.settings.num_steps,
+        "decoder_guidance": decoder.settings.guidance,
+        "image_size": spec["size"],
+        "framing": spec.get("framing"),
+        "inception": inception_digest(settings.inception_weights),
+        "dinov2": dinov2_digest(dinov2) if dinov2 else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _grids(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 from upath import UPath
 
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.protocol import Protocol
 from corgi_core.io.files import atomic_file, digest_of, read_json, write_json
 from corgi_core.io.folders import atomic_folder, published
 from corgi_core.io.pictures import load_pictures, rendered, save_pictures
@@ -51,6 +53,11 @@ class Evaluation:
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     samples: Samples = field(default_factory=dict)
     captions: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the numbers were measured; CorgiError where an older version of Corgi wrote them."""
+        return Protocol.stored_in(self.metrics)
 
     @property
     def digest(self) -> str:
@@ -197,6 +204,7 @@ def cosine_curves(metrics: dict[str, Any]) -> Image.Image:
         panel.set_title(f"{subset} of the captions")
         panel.set_xlabel("sampling steps")
     panels[0].set_ylabel("cosine on test images")
+    figure.supxlabel("\n".join(wrap(Protocol.stored_in(metrics).line, 70 * len(subsets))), size=6)
     panels[-1].legend(fontsize="small")
     return rendered(figure)
 

@@ -145,6 +145,7 @@ def print_priors(metrics: dict[str, Any], console: Console) -> None:
 
     By variant and caption subset; at the end each prior's own samples for other captions.
     """
+    from corgi_core.evaluation.protocol import Protocol
     from corgi_core.evaluation.report import SHUFFLED
 
     if "baselines" not in metrics:
@@ -152,7 +153,8 @@ def print_priors(metrics: dict[str, Any], console: Console) -> None:
             "the evaluation was written by an older version of Corgi: it has no baselines",
             "run `corgi run` again",
         )
-    steps = str(metrics["protocol"]["prior_steps"])
+    protocol = Protocol.stored_in(metrics)
+    steps = str(protocol.prior_steps)
     by_variant: dict[str, dict[str, Any]] = metrics["priors"]
     subsets = list(dict.fromkeys(subset for found in by_variant.values() for subset in found))
     rows: dict[str, list[dict[str, Any] | None]] = {
@@ -169,6 +171,8 @@ def print_priors(metrics: dict[str, Any], console: Console) -> None:
         lines = [[name, *(_with_interval(s, score) for s in each)] for name, each in rows.items()]
         title = f"Test {title} at {steps} sampling steps ± half the 95 % interval"
         print_table(console, title, heads, lines)
+    _print(console, protocol.line)
+    console.print()
 
 
 def _with_interval(scores: dict[str, Any] | None, name: str) -> str:

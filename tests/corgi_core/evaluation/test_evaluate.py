@@ -247,7 +247,11 @@ def test_several_captions_an_image_change_no_number(
     models: Models, one: Material, report: Evaluation
 ) -> None:
     single = evaluated(models, one)
-    assert report.metrics["protocol"] == single.metrics["protocol"]
+    version = one.images.digest  # the captions are another dataset's
+    assert replace(report.protocol, data_version=version) == single.protocol
+    assert single.metrics["protocol_digest"] == single.protocol.digest
+    with pytest.raises(CorgiError, match="protocols: data_version is"):
+        report.protocol.check_comparable(single.protocol)
     assert report.metrics["protocol"]["held_out_captions"] == HELD_OUT
     for ours, expected in (
         (report.prior_table(), single.prior_table()),

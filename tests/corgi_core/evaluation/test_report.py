@@ -11,6 +11,7 @@ from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.report import BASELINES, Evaluation
+from tests.helpers.protocols import a_protocol
 
 
 def scores(cosine: float) -> dict[str, object]:
@@ -24,7 +25,7 @@ def at_own_steps(cosine: float) -> dict[str, object]:
 
 def metrics() -> dict[str, object]:
     return {
-        "protocol": {"prior_steps": 16, "seed": 0},
+        "protocol": a_protocol(prior_steps=16).stored,
         "baselines": {name: scores(0.2) for name in BASELINES},
         "priors": {
             "baseline": {"10%": {"1": scores(0.99), "16": at_own_steps(0.70)}},

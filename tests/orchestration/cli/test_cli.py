@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import forked
+from tests.helpers.protocols import a_protocol
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = (
@@ -108,7 +109,7 @@ def test_the_environment_is_checked(tmp_path: Path, name: str, value: str) -> No
 def test_results_shows_the_last_evaluation_again(tmp_path: Path) -> None:
     scores = {"4": {"cosine": 0.8125, "recall_at_1": 0.5, "shuffled": {"cosine": 0.1}}}
     metrics = {
-        "protocol": {"prior_steps": 4},
+        "protocol": a_protocol().stored,
         "baselines": {"CLIP text embedding": {"cosine": 0.25}},
         "priors": {"baseline": {"10%": scores}},
         "pictures": {"real embedding": {"none": {"frechet": 1.5, "count": 24, "seconds": 2.0}}},

@@ -20,6 +20,7 @@ from orchestration.cli.results import (
 )
 from orchestration.settings import Settings
 from tests.helpers.made import sample
+from tests.helpers.protocols import a_protocol
 
 SOURCES = ("baseline", "real embedding", "shifted-k1024-learned", "shifted-k16")
 METRICS = {
@@ -77,7 +78,7 @@ def own_data(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     settings.reports.mkdir(parents=True)
     score = {"4": {"cosine": 0.5, "shuffled": {"cosine": 0.1}}}
     metrics = {
-        "protocol": {"prior_steps": 4}, "baselines": {"CLIP text embedding": {"cosine": 0.25}},
+        "protocol": a_protocol().stored, "baselines": {"CLIP text embedding": {"cosine": 0.25}},
         "priors": {"baseline": {"10%": score}},
         "pictures": {"baseline": {"10%": METRICS | {"count": 24, "seconds": 1.0}}},
     }  # fmt: skip
@@ -102,7 +103,7 @@ def test_baselines_come_first_and_every_score_has_its_interval() -> None:
         return {"cosine": cosine, "cosine_ci_low": cosine - 0.02, "cosine_ci_high": cosine + 0.04}
 
     metrics = {
-        "protocol": {"prior_steps": 4},
+        "protocol": a_protocol().stored,
         "baselines": {"linear prior": scores(0.5), "CLIP text embedding": scores(0.25)},
         "priors": {"shifted-k1": {"100%": {"4": scores(0.75) | {"shuffled": scores(0.125)}}}},
     }
@@ -114,6 +115,7 @@ def test_baselines_come_first_and_every_score_has_its_interval() -> None:
         "(linear prior)", "(CLIP text embedding)", "shifted-k1", "(shifted-k1, shuffled captions)",
     ]  # fmt: skip
     assert any(line.endswith("0.7500 ± 0.0300") for line in lines)
+    assert a_protocol().line in lines
     with pytest.raises(CorgiError, match="no baselines"):
         print_priors({"protocol": {"prior_steps": 4}, "priors": {}}, Console(file=file))
 
