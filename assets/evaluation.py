@@ -154,10 +154,11 @@ def evaluated(
         scored = Scored(report, workspace, mlflow, inputs, f"{ZERO_SHOT}/" if zero_shot else "")
         runs = scored.send(context, priors, decoder, Parent(name, identity))
         run.log_datasets("eval", workspace.datasets(inputs))
-        url = run.url
+        url, compared = run.url, mlflow.comparison(runs.values())
     left_out = [key for key in prior if prior_of(key) not in priors]
     return materialized(
-        report, mlflow_run=link(url), mlflow_runs=links(runs),
+        report, mlflow_run=link(url), mlflow_comparison=link(compared),
+        mlflow_runs=links({name: each.url for name, each in runs.items()}),
         **evaluation_metadata(report, left_out, folder),
     )  # fmt: skip
 

@@ -47,8 +47,8 @@ class Scored:
         priors: "Mapping[Name, StoredPrior]",
         decoder: "StoredDecoder | None",
         evaluation: Parent,
-    ) -> dict[str, str | None]:
-        """Send all scores; the pages of the priors' runs by their names.
+    ) -> dict[str, TrackedRun]:
+        """Send all scores; the runs of priors and baselines by their names.
 
         Args:
             context: The evaluation's.
@@ -56,16 +56,16 @@ class Scored:
             decoder: The one that decoded their embeddings.
             evaluation: The evaluation's run, above those of the baselines.
         """
-        pages = {}
+        runs = dict[str, TrackedRun]()
         for (variant, subset), prior in priors.items():
             name = f"prior-{variant}-{subset.replace('%', 'pc')}"
-            pages[name] = self._send_prior(name, variant, subset, prior, decoder)
+            runs[name] = self._send_prior(name, variant, subset, prior, decoder)
         baselines = plain_scores.baseline_scores(self.report.metrics)
         for name, scores in baselines.items():
-            self._send_baseline(context, name, scores, decoder, evaluation)
+            runs[name] = self._send_baseline(context, name, scores, decoder, evaluation)
         if decoder is not None and REAL_EMBEDDING in baselines:
             self._send_decoder(decoder, baselines[REAL_EMBEDDING])
-        return pages
+        return runs
 
     def _send_prior(
         self,
@@ -74,7 +74,7 @@ class Scored:
         subset: str,
         prior: "StoredPrior",
         decoder: "StoredDecoder | None",
-    ) -> str | None:
+    ) -> TrackedRun:
         metrics, card = self.report.metrics, prior.card
         known = {"variant": variant, "caption_fraction": fraction_of(subset)}
         labels = self._labels(known | card.get("labels", {}), decoder)
@@ -86,7 +86,7 @@ class Scored:
                 self._send_scores(run, scores, steps)
             self._send_pictures(run, (variant, subset))
             self._send_captions(run, (variant, subset))
-            return run.url
+        return run
 
     def _send_baseline(
         self,
@@ -95,7 +95,7 @@ class Scored:
         scores: Mapping[str, float],
         decoder: "StoredDecoder | None",
         evaluation: Parent,
-    ) -> None:
+    ) -> TrackedRun:
         identity = digest_of(evaluation.identity, name)
         labels = self._labels({"variant": name}, decoder)
         versions = {asset: each.digest for asset, each in self.inputs.items()}
@@ -104,6 +104,7 @@ class Scored:
             self._send_scores(run, scores)
             self._send_pictures(run, (name, "none"))
             self._send_captions(run, (name, "none"))
+        return run
 
     def _send_decoder(self, decoder: "StoredDecoder", scores: Mapping[str, float]) -> None:
         """The scores of the pictures of real embeddings, to the run that trained the decoder."""

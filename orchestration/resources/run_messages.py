@@ -62,6 +62,8 @@ class Receiver:
             if error.error_code in IMPOSSIBLE:
                 raise UndeliverableError(f"{kind}: {error.message}") from error
             raise
+        except TypeError as error:  # of another version of Corgi
+            raise UndeliverableError(f"{kind}: {error}") from error
         finally:
             self.opened.set()
 
@@ -70,15 +72,16 @@ class Receiver:
         client: MlflowClient,
         name: str,
         tags: dict[str, str],
+        moment: int,
         parent: Mapping[str, str] | None = None,
     ) -> None:
         """Continue the run of this identity, or begin it, below its parent."""
         self.experiment_id = self._mlflow.experiment_id()
         if parent is not None:
-            tags = {**tags, PARENT_TAG: self._parent(client, parent)}
+            tags = {**tags, PARENT_TAG: self._parent(client, parent, moment)}
         found = run_with_identity(client, self.experiment_id, tags[IDENTITY_TAG])
         if found is None:
-            run = client.create_run(self.experiment_id, tags=tags, run_name=name)
+            run = client.create_run(self.experiment_id, moment, tags, name)
             self.run_id = run.info.run_id
             return
         self.run_id = found.info.run_id
@@ -94,7 +97,7 @@ class Receiver:
             client.set_terminated(found.info.run_id)
         self.run_id = found.info.run_id
 
-    def _parent(self, client: MlflowClient, parent: Mapping[str, str]) -> str:
+    def _parent(self, client: MlflowClient, parent: Mapping[str, str], moment: int) -> str:
         """The run id of a parent, which is made where nobody has made it yet, and is running."""
         assert self.experiment_id is not None
         tags = {
@@ -103,7 +106,7 @@ class Receiver:
         }  # fmt: skip
         found = run_with_identity(client, self.experiment_id, parent["identity"])
         if found is None:
-            found = client.create_run(self.experiment_id, tags=tags, run_name=parent["name"])
+            found = client.create_run(self.experiment_id, moment, tags, parent["name"])
         elif found.info.status != "RUNNING":
             client.update_run(found.info.run_id, status="RUNNING")
         return str(found.info.run_id)

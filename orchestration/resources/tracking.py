@@ -7,6 +7,7 @@ through an outbox, so a tracking server that is slow or down never stops a train
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
@@ -124,7 +125,8 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         deliver_left_over(Path(self.outbox), lambda: Receiver(self))
         tags = self.tags(context, inputs, description) | {IDENTITY_TAG: identity}
         above = asdict(parent or _refresh_of(context))
-        run = TrackedRun(self, "start", name=name, tags=tags, parent=above)
+        moment = int(1000 * time.time())
+        run = TrackedRun(self, "start", name=name, tags=tags, moment=moment, parent=above)
         run.log_labels(labels)
         try:
             yield run
@@ -158,6 +160,14 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
             yield run
         finally:
             run.close()
+
+    def comparison(self, runs: Iterable[TrackedRun]) -> str | None:
+        """The page that compares runs; None where the server did not answer in time."""
+        found = [(run.run_id, run.experiment_id) for run in runs]
+        if not found or None in found[0]:
+            return None
+        ids = quote(json.dumps([run_id for run_id, _ in found]))
+        return f"{self.address}/#/compare-runs?runs={ids}&experiments=%5B%22{found[0][1]}%22%5D"
 
     def tags(
         self, context: dg.AssetExecutionContext, inputs: Mapping[str, str], description: str = ""
@@ -265,12 +275,17 @@ class TrackedRun:
         return self._receiver.run_id
 
     @property
+    def experiment_id(self) -> str | None:
+        """MLflow's id of the run's experiment; None where the server did not answer in time."""
+        self._receiver.opened.wait(SERVER_TIMEOUT)
+        return self._receiver.experiment_id
+
+    @property
     def url(self) -> str | None:
         """The run's page; None where the server did not answer in time."""
         if self.run_id is None:
             return None
-        experiment = self._receiver.experiment_id
-        page = f"experiments/{experiment}/runs/{self.run_id}?{AS_TRAINING}"
+        page = f"experiments/{self.experiment_id}/runs/{self.run_id}?{AS_TRAINING}"
         return f"{self._mlflow.address}/#/{page}"
 
     def end(self, status: str) -> None:

@@ -120,6 +120,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         labels = self.workspace.labels(settings.seed) | dict(labels)
         with self.mlflow.run(context, name, identity, versions, labels, description=about) as run:
             run.log_parameters(_parameters(described))
+            run.log_tags({"code_version": described["code_version"]})
             run.log_datasets("train", self.workspace.datasets(inputs))
             result = self.compute.train(task, settings, folder, name, run.log_metrics, storage)
             url = run.url
@@ -183,7 +184,7 @@ def _parameters(described: Mapping[str, str]) -> dict[str, str]:
         name.replace("task.settings.", "model.").replace("settings.", "training.", 1): value
         for name, value in described.items()
         if not name.startswith("task.settings.training.")
-        and name.startswith(("task.settings.", "settings.", "code_version"))
+        and name.startswith(("task.settings.", "settings."))
     }
     del found["training.seed"]
     return found

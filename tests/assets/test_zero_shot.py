@@ -162,6 +162,7 @@ def test_scores_are_labelled_and_of_the_other_images_alone(home: Path, state: Pa
     assert "frechet_clip" in prior.data.metrics
     curve = store.get_metric_history(prior.info.run_id, "cosine_by_steps")
     assert [point.step for point in curve] == [1, own["protocol"]["prior_steps"]]
+    assert all(run.info.end_time >= run.info.start_time for run in runs.values())
     scores = {a.path for a in store.list_artifacts(prior.info.run_id, "evaluation")}
     assert scores == {"evaluation/captions.parquet", "evaluation/protocol.json"}
     pictures = [a.path for a in store.list_artifacts(prior.info.run_id, "images")]

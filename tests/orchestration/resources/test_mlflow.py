@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import parse_qs
 from urllib.request import urlopen
 
 import dagster as dg
@@ -276,6 +277,19 @@ def test_what_the_store_refuses_for_good_holds_up_nothing(mlflow: MLflow) -> Non
     assert trained.data.params["width"] == "64"
     assert trained.data.metrics["cosine"] == 0.5
     assert not list(Path(mlflow.outbox).glob("*"))
+
+
+def test_the_page_that_compares_runs_has_them_all(mlflow: MLflow) -> None:
+    runs = []
+    for identity in ("one", "two"):
+        with mlflow.finished_run("prior", identity, {}, {}) as run:
+            runs.append(run)
+    page = mlflow.comparison(runs)
+    assert page
+    query = parse_qs(page.partition("/#/compare-runs?")[2])
+    assert json.loads(query["runs"][0]) == [run.run_id for run in runs]
+    assert json.loads(query["experiments"][0]) == [mlflow.experiment_id()]
+    assert mlflow.comparison([]) is None
 
 
 def test_a_deleted_experiment_is_restored(mlflow: MLflow) -> None:
