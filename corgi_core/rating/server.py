@@ -194,9 +194,12 @@ def _refusal(request: Request, error: Exception) -> Response:
 def _pixels(path: Path) -> bytes:
     """The picture as a PNG of nothing but its pixels."""
     content = BytesIO()
-    with Image.open(path) as image:
-        bare = Image.new("RGB", image.size)
-        bare.paste(image.convert("RGB"))
+    try:
+        with Image.open(path) as image:
+            bare = Image.new("RGB", image.size)
+            bare.paste(image.convert("RGB"))
+    except OSError as error:
+        raise RefusedVoteError("a picture is missing or damaged", "make it again") from error
     bare.save(content, format="PNG")
     return content.getvalue()
 

@@ -79,7 +79,8 @@ def judged(votes: RaterVotes, seed: int = 0) -> Verdict:
     """
     n = len(votes.ranks)
     random = np.random.default_rng(seed)
-    deals = np.stack([np.arange(n), *(random.permutation(n) for _ in range(DEALS))])
+    deals = np.tile(np.arange(n), (1 + DEALS, 1))  # the first is the actual one
+    deals[1:] = random.permuted(deals[1:], axis=1)
     outcomes = preferences(votes.ranks[deals], votes.order)
     repeated = _p_value(_agreement_with_oneself(outcomes, votes.first))
     shared = _p_value(_agreement_with_others(outcomes, votes.others))

@@ -89,7 +89,17 @@ def test_raters_vote_by_keys_and_taps_and_go_on_after_a_reload(browser, tmp_path
             browser.find_elements(By.CSS_SELECTOR, f"#{aspect} button")[answer].click()
         browser.find_element(By.ID, "send").click()
         ready(browser, "Question 3 of 4")
+        address = browser.find_element(By.TAG_NAME, "img").get_attribute("src")
+        rater = address.split("/")[-3]
+        slot = store.survey.slots(rater)[2]
+        question = slot.question
+        file = folder.picture(slot.models[0], question.prompt, question.seed)
+        picture = file.read_bytes()
+        file.unlink()
         browser.refresh()
+        wait_for(browser, "A picture cannot be loaded")
+        press(browser, "1", "1", Keys.ENTER)  # no vote on what is not there
+        file.write_bytes(picture)
         ready(browser, "Question 3 of 4")
     press(browser, "2", "2", Keys.ENTER)  # while nothing is served
     wait_for(browser, "does not answer")

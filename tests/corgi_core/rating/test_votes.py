@@ -134,6 +134,10 @@ def test_nothing_that_a_browser_gets_names_a_model(client: TestClient, store: Vo
             assert image.getpixel((0, 0)) == COLORS[model]
             assert not image.info
         assert model.encode() not in content
+    path = store.path.parent / models[0] / str(store.survey.slots(RATER)[0].question.prompt)
+    for picture in path.glob("*.png"):
+        picture.write_bytes(b"no picture")
+    assert client.get(f"/{answer.json()['pictures'][0]}").status_code == 409
 
 
 @pytest.mark.parametrize(
