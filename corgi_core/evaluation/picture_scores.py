@@ -33,6 +33,7 @@ from corgi_core.evaluation.picture_features import (
 )
 from corgi_core.evaluation.picture_neighbours import PictureNeighbours
 from corgi_core.evaluation.sampling import Sampled, SampledEmbeddings
+from corgi_core.metrics.bootstrap import with_intervals
 from corgi_core.metrics.clip_score import clip_score
 from corgi_core.metrics.cmmd import cmmd
 from corgi_core.metrics.features import Features
@@ -81,7 +82,7 @@ class PictureScorer:
             "_bias"; "kid_clip", "kid" and "kid_dinov2"; "cmmd"; "precision" and "recall", and from
             six pictures on "density" and "coverage"; "vendi"; "memorisation", "copies" and
             "nearest_distance", 1 − the cosine to the nearest training image;
-            "clip_similarity_image" and "clip_similarity_text",
+            "clip_similarity_image" and "clip_similarity_text" with the ends of their intervals,
             "clip_score" with the text; "count" and "seconds".
         """
         real = self._real_of(case)
@@ -98,8 +99,7 @@ class PictureScorer:
             np.concatenate, zip(*self._similarities(case, real), strict=True)
         )
         return found | {
-            "clip_similarity_image": float(to_image.mean(dtype=np.float64)),
-            "clip_similarity_text": float(to_text.mean(dtype=np.float64)),
+            **with_intervals({"clip_similarity_image": to_image, "clip_similarity_text": to_text}),
             "clip_score": clip_score(to_text),
             "count": len(self.chunks.captions),
             "seconds": round(float(seconds.sum()), 3),

@@ -187,15 +187,19 @@ def _with_interval(scores: dict[str, Any] | None, name: str) -> str:
 
 def print_pictures(metrics: dict[str, Any], console: Console) -> None:
     """Scores of the pictures decoded from each prior's embeddings."""
+    from corgi_core.metrics.bootstrap import CI_HIGH, CI_LOW
+
     scored = [
         (source, subset, scores)
         for source, found in metrics["pictures"].items()
         for subset, scores in found.items()
     ]
-    names = [name for name in scored[0][2] if name not in ("seconds", "count")]
+    left_out = ("seconds", "count")
+    names = [n for n in scored[0][2] if n not in left_out and not n.endswith((CI_LOW, CI_HIGH))]
     heads = ["embeddings", "captions", *(name.replace("_", " ") for name in names)]
     rows = [
-        [source, subset, *(f"{scores[n]:.4f}" for n in names)] for source, subset, scores in scored
+        [source, subset, *(_with_interval(scores, n) for n in names)]
+        for source, subset, scores in scored
     ]
     title = f"Pictures of {scored[0][2]['count']} test images"
     print_table(console, title, heads, rows, names=2)

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ from corgi_core.devices import CPU, Device
 from corgi_core.diffusion.schedule import TIMESTEPS
 from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.experiments.prior_ablation.arms import Arm, bank_of
-from corgi_core.experiments.prior_ablation.scores import Scorer, spread
+from corgi_core.experiments.prior_ablation.scores import Scorer
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.learned import BankTask
 from corgi_core.io.files import digest_of, read_json, write_json
-from corgi_core.prior.model import CAPTIONS_AT_ONCE, PriorModel
+from corgi_core.metrics.cosine_by_timestep import CosineByTimestep
+from corgi_core.metrics.spread import spread
+from corgi_core.prior.model import CAPTIONS_AT_ONCE, Callback, PriorModel
 from corgi_core.prior.task import Captions, PriorTask
 from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import read_metrics
@@ -212,14 +214,10 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
     noise = torch.randn(len(c), prior.bank.width, generator=torch.Generator().manual_seed(seed))
     start = prior.bank.gaussians(c).unwhiten(noise.to(prior.device)).cpu()
     yield {"of": START, "timestep": TIMESTEPS, "cosine": study.scorer.cosine(start)}
-    cosines: dict[int, list[Tensor]] = {}  # by timestep, in chunks of captions
-
-    def note(rows: Tensor, t: int, z: Tensor) -> None:
-        cosines.setdefault(t, []).append(study.scorer.cosines(z.cpu(), rows))
-
-    _sampled(study, prior, Sampling(study.preset.study.steps[-1]), seed, on_prediction=note)
-    for t, chunks in cosines.items():
-        yield {"of": "ẑ_0", "timestep": t, "cosine": float(torch.cat(chunks).mean())}
+    curve = CosineByTimestep(study.held_out.image, study.scorer.encoder_dims)
+    _sampled(study, prior, Sampling(study.preset.study.steps[-1]), seed, callback=curve)
+    for t, cosine in curve.averaged.items():
+        yield {"of": "ẑ_0", "timestep": t, "cosine": cosine}
 
 
 def _training_rows(result: TrainingResult[Any]) -> Iterator[Row]:
@@ -235,12 +233,12 @@ def _sampled(
     sampling: Sampling,
     seed: int,
     rows: Tensor | None = None,
-    on_prediction: Callable[[Tensor, int, Tensor], None] | None = None,
+    callback: Callback | None = None,
 ) -> Tensor:
     """Samples of the held-out captions, or of some `rows` of them, on the CPU.
 
-    Tokens of a chunk of captions at a time are padded. `on_prediction` is called with the chunk's
-    rows, the timestep and the prediction ẑ_0.
+    Tokens of a chunk of captions at a time are padded. `callback` is called as `PriorModel.sample`
+    calls it, chunk by chunk.
     """
     rows = torch.arange(len(study.held_out)) if rows is None else rows
     chunks = []
@@ -249,7 +247,7 @@ def _sampled(
         z = prior.sample(
             tokens, attn_mask, text, num_steps=sampling.steps, guidance=sampling.guidance,
             sampler=sampling.sampler, seed=seed, sample_ids=some.tolist(),
-            callback=partial(on_prediction, some) if on_prediction else None,
+            callback=callback,
         )  # fmt: skip
         chunks.append(z.cpu())
     return torch.cat(chunks)

@@ -1,11 +1,10 @@
-"""Metrics of sampled embeddings: cosine, its shuffled control, retrieval, Fréchet, and spread."""
+"""Metrics of sampled embeddings: cosine, its shuffled control, retrieval and Fréchet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from corgi_core.encoders.similarity import mean_encoder_cosine, recall_at
@@ -51,30 +50,7 @@ class Scorer:
 
     def cosine(self, z: Tensor) -> float:
         """Mean cosine of embeddings z [n, d] to the real ones of the same rows."""
-        return float(self.cosines(z, torch.arange(len(z))).mean())
-
-    def cosines(self, z: Tensor, rows: Tensor) -> Tensor:
-        """Cosine [b] of each of the embeddings z [b, d] to the real one of its row; rows [b]."""
-        return mean_encoder_cosine(z, self.real[rows], self.encoder_dims)
-
-
-def spread(samples: Tensor, real: Tensor) -> dict[str, float]:
-    """How far a caption's samples lie apart: `variance`, and `spread`, its ratio to the right one.
-
-    samples [S, n, d], S ≥ 2 of each of n captions; real [n, d], the captions' true embeddings.
-    For a calibrated sampler z_0 is exchangeable with its samples, so E‖z_0 − z̄‖² is
-    (1 + 1/S) times their variance: `spread` is then 1. It is 0 for a sampler with one answer to
-    every caption. Variances are summed over coordinates and divided by d.
-    """
-    count, _, width = samples.shape
-    if count < 2:
-        raise CorgiError("one sample has no spread", "set spread_samples to 2 or more")
-    variance = samples.var(dim=0).sum(dim=1).mean() / width
-    missed = (real - samples.mean(dim=0)).square().sum(dim=1).mean() / width
-    return {
-        "variance": float(variance),
-        "spread": float(variance / (missed * count / (count + 1))),
-    }
+        return float(mean_encoder_cosine(z, self.real, self.encoder_dims).mean())
 
 
 def _unit_statistics(z: Tensor) -> FeatureStatistics:

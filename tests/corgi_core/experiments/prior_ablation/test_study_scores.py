@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.derangement import derangement
-from corgi_core.experiments.prior_ablation.scores import Scorer, spread
+from corgi_core.experiments.prior_ablation.scores import Scorer
+from corgi_core.metrics.spread import spread
 
 
 @given(n=st.integers(2, 300), seed=st.integers(0, 100))
