@@ -43,7 +43,7 @@ from corgi_core.metrics.dinov2 import dinov2_digest
 if TYPE_CHECKING:
     import pandas as pd
 
-REAL_EMBEDDING = "real embedding"
+REAL_IMAGE, REAL_EMBEDDING = "real image", "real embedding"
 SCORED_AT_ONCE = 512  # captions whose scores are stored at once
 
 
@@ -94,10 +94,11 @@ def evaluate(
             metrics["pictures"].setdefault(variant, {})[subset] = scorer.scores(case)
         columns = {name: scorer.displayed(case) for name, case in cases.items()}
         captions = [chosen.captions[row] for row in displayed]
-        grids = _grids(captions, scorer.displayed(RealImages()), columns)
+        real = scorer.displayed(RealImages())
+        grids = _grids(captions, real, columns)
         samples = {
             name: [(c, picture(p)) for c, p in zip(captions, column, strict=True)]
-            for name, column in columns.items()
+            for name, column in {(REAL_IMAGE, "none"): real, **columns}.items()
         }
     metrics["protocol_digest"] = Protocol.stored_in(metrics).digest
     metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
@@ -245,7 +246,7 @@ def _grids(
     subsets = dict.fromkeys(subset for variant, subset in pictures if variant != REAL_EMBEDDING)
     grids = {}
     for subset in subsets:
-        columns = {"real image": real, REAL_EMBEDDING: pictures[REAL_EMBEDDING, "none"]}
+        columns = {REAL_IMAGE: real, REAL_EMBEDDING: pictures[REAL_EMBEDDING, "none"]}
         columns |= {variant: decoded for (variant, s), decoded in pictures.items() if s == subset}
         name = f"pictures_{subset.removesuffix('%')}_percent"
         grids[name] = labelled_grid(captions, columns)

@@ -7,11 +7,9 @@ that can be sent to someone. It is written row by row, and memory holds one pict
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +17,20 @@ from PIL import Image
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file
+from corgi_core.io.html_pages import head, picture, webp
 from corgi_core.progress import track
 from corgi_core.suites.folder import SuiteFolder
 from corgi_core.suites.prompts import Prompt
 
 INDEX = "index.html"
 LARGEST = 160  # pixels of a picture's longer side
-QUALITY = 80  # of WebP
 STYLE = """
-:root { color-scheme: light dark; font: 16px/1.4 system-ui, sans-serif; }
-body { margin: 0 auto; max-width: 90rem; padding: 1rem; }
 nav a { display: inline-block; padding: .7rem .9rem .7rem 0; }
 article { border-top: 1px solid #8886; padding: .8rem 0; content-visibility: auto;
   contain-intrinsic-size: auto 240px; }
 h2 { font-size: 1rem; font-weight: 600; margin: 0 0 .5rem; max-width: 60rem; }
 h2 small { font-weight: 400; opacity: .7; }
 .models { display: flex; flex-wrap: wrap; gap: .6rem 1.6rem; }
-figure { margin: 0; }
-figcaption { font-size: .85rem; opacity: .75; }
-.pictures { display: flex; flex-wrap: wrap; gap: .3rem; }
 img, .missing { border-radius: 4px; height: 128px; object-fit: contain; width: 128px; }
 .missing { align-content: center; border: 1px dashed #888; box-sizing: border-box;
   font-size: .8rem; text-align: center; }
@@ -72,7 +65,7 @@ def write_gallery(folder: SuiteFolder, seeds: Sequence[int]) -> Path:
     index = folder.path / INDEX
     with atomic_file(index) as temporary:
         temporary.write_text(
-            _head(folder.suite.name)
+            head(folder.suite.name, STYLE)
             + f"<p>{len(folder.suite.prompts)} prompts, {len(models)} models: "
             + f"{escape(', '.join(models))}; the seeds {', '.join(map(str, seeds))}.</p>"
             + f"<nav>{links}</nav><h2>What made the pictures</h2><dl>"
@@ -99,7 +92,7 @@ def _page(
     models: Sequence[str],
     seeds: Sequence[int],
 ) -> Iterator[str]:
-    yield _head(f"{category} – {folder.suite.name}")
+    yield head(f"{category} – {folder.suite.name}", STYLE)
     yield f'<nav><a href="{INDEX}">All categories</a></nav>'
     for prompt in prompts:
         challenge = f" <small>{escape(prompt.challenge)}</small>" if prompt.challenge else ""
@@ -113,14 +106,6 @@ def _page(
         yield "</div></article>\n"
 
 
-def _head(title: str) -> str:
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style><h1>{escape(title)}</h1>\n"
-    )
-
-
 def _origin(model: str, made_by: Mapping[str, Any]) -> str:
     """A model's name, and all that was noted of it: a diffusers pipeline's defaults too."""
     known = made_by | dict(made_by.get("options", {}))
@@ -131,22 +116,16 @@ def _origin(model: str, made_by: Mapping[str, Any]) -> str:
 
 def _cell(path: Path, label: str) -> str:
     """The picture as an element that carries its pixels, or a box that says that it is missing."""
-    label = escape(label)
     if not path.exists():
-        return f'<div class="missing" title="{label}">missing</div>'
-    data = base64.b64encode(_thumbnail(path)).decode()
-    return f'<img alt="{label}" title="{label}" src="data:image/webp;base64,{data}">'
+        return f'<div class="missing" title="{escape(label)}">missing</div>'
+    return picture(_thumbnail(path), label)
 
 
 def _thumbnail(path: Path) -> bytes:
     try:
         with Image.open(path) as image:
-            small = image.convert("RGB")
+            return webp(image, LARGEST)
     except OSError as error:
         raise CorgiError(
             f"{path} cannot be read as a picture", "remove it, and run `corgi suite` again"
         ) from error
-    small.thumbnail((LARGEST, LARGEST))
-    content = BytesIO()
-    small.save(content, format="WEBP", quality=QUALITY)
-    return content.getvalue()

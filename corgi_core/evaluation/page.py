@@ -1,0 +1,299 @@
+"""An evaluation as one page of HTML that loads nothing, to be read, sent and stored.
+
+What stands here for which part of the paper (arXiv 2211.15388): the tables of pictures for its
+Tables 1 and 2, on this evaluation's data; `corgi rate` for Figure 6; the curves over sampling steps
+for Figure 10, and their priors of one Gaussian and many for Figure 13. Figures 11 to 13 vary the
+training, which is what `corgi study` reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from corgi_core.evaluation.charts import CHART_STYLE, Dot, Point, curves, dots
+from corgi_core.evaluation.findings import findings
+from corgi_core.evaluation.report import (
+    LINEAR_PRIOR,
+    SCORES,
+    STRATA,
+    Evaluation,
+    Samples,
+)
+from corgi_core.evaluation.score_rows import (
+    BIAS,
+    Kind,
+    ScoreRow,
+    better_side,
+    label,
+    picture_rows,
+    prior_name,
+    prior_rows,
+    score_names,
+    validation_rows,
+)
+from corgi_core.io.files import atomic_file
+from corgi_core.io.html_pages import SORTING, TABLE_STYLE, Cell, head, picture, table, webp
+
+PAGE = "report.html"
+PICTURE_BYTES = 2_000_000  # of all pictures; as data in the page a third more
+LARGEST, SMALLEST, SMALLER = 256, 24, 0.8  # pixels of a picture's longer side; the next size
+CAPTIONS = 48  # whose pictures are displayed, at most
+CHARTED = ("cosine", "recall_at_1")
+PAGE_STYLE = """
+:root { --accent: #c2410c; }
+@media (prefers-color-scheme: dark) { :root { --accent: #fb923c; } }
+h2 { border-top: 1px solid #8885; margin-top: 2rem; padding-top: 1rem; }
+p, ul { max-width: 46rem; }
+a { color: var(--accent); overflow-wrap: anywhere; }
+dl { display: grid; gap: .2rem 1rem; grid-template-columns: max-content 1fr; }
+dd { margin: 0; overflow-wrap: anywhere; }
+summary { cursor: pointer; padding: .6rem 0; }
+article { margin: 1rem 0; }
+article h3 { font-size: 1rem; margin: 0 0 .4rem; overflow-wrap: anywhere; }
+.pictures figure { width: 8.5rem; }
+.pictures img { aspect-ratio: 1; border-radius: 4px; display: block; image-rendering: pixelated;
+  object-fit: contain; width: 100%; }
+"""
+ABOUT_PRIORS = (
+    "How near each embedding is to the true one of the image, and whether the true image is among "
+    "the nearest of all. Below each score are the ends of its 95 % interval over captions; it does "
+    "not say how far another seed of the training would move the score. Intervals of two rows may "
+    "overlap where their difference is certain: compare two priors with "
+    "`corgi compare-runs`. The cosine alone rewards predicting the mean. A prior that is not "
+    "above the linear prior has not earned its network; the distance to its own control, "
+    "the shuffled captions, is what it took from the caption."
+)
+ABOUT_STRATA = (
+    "The same scores of the test images that have a near neighbour in training, and of those that "
+    "have none. A model that has learned by heart is better on the near ones alone."
+)
+ABOUT_STEPS = (
+    "Each prior by its number of sampling steps, with 95 % intervals over captions. "
+    "In the paper's place: Figure 10, and Figure 13 where priors have one Gaussian and many."
+)
+ABOUT_VALIDATION = (
+    "The priors are chosen by these scores, of other images. None was chosen by the scores above."
+)
+ABOUT_PICTURES = (
+    "Pictures that the decoder makes of embeddings, compared with the real images, each counted "
+    'once. Those of the real embedding are what a perfect prior would give. "Own CLIP" marks '
+    "scores by the encoder that the models are conditioned on, which favours them; Inception and "
+    "DINOv2 are independent judges, where they are there. Below a Fréchet distance is its bias: "
+    "what so few pictures add to it. ↑ and ↓ say which side is better. In the paper's place: "
+    "Tables 1 and 2. Values of other data, counts or judges cannot be compared with these."
+)
+ABOUT_SAMPLES = (
+    "Test captions at even distances, not the best ones. All sources have the same seed ({seed}) "
+    "and the same decoder. Pictures are scaled down where they are many."
+)
+ABOUT_PEOPLE = (
+    "What people prefer is not on this page: `corgi suite` and `corgi rate` ask them (the paper's "
+    "Figure 6). `corgi study` trains priors again and again, one setting changed at a time, with "
+    "several seeds (the paper's Figures 10 to 13)."
+)
+
+
+def write_page(report: Evaluation, folder: Path, title: str, provenance: Mapping[str, str]) -> Path:
+    """Write the page of an evaluation into a folder, whole or not at all; see `page`."""
+    path = folder / PAGE
+    content = page(report.metrics, report.samples, title, provenance)
+    with atomic_file(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+    return path
+
+
+def page(
+    metrics: Mapping[str, Any], samples: Samples, title: str, provenance: Mapping[str, str]
+) -> str:
+    """The page: findings, tables with the baselines first, charts, pictures, all numbers.
+
+    Args:
+        metrics: An `Evaluation`'s.
+        samples: Its pictures by source, each source's of the same captions.
+        title: The page's heading.
+        provenance: What the numbers were made from and by; web addresses become links.
+
+    Returns:
+        HTML of a few megabytes at most. It loads nothing from elsewhere.
+
+    Raises:
+        CorgiError: a row that every table must have is not there.
+    """
+    rows, pictures, chosen_by = prior_rows(metrics), picture_rows(metrics), validation_rows(metrics)
+    steps = metrics["protocol"]["prior_steps"]
+    parts = [
+        head(title, TABLE_STYLE + CHART_STYLE + PAGE_STYLE),
+        "<ul>", *(f"<li>{escape(each)}</li>" for each in findings(metrics)), "</ul>",
+        _section("Protocol", "How all numbers on this page were measured."),
+        _definitions(_flat(metrics["protocol"])),
+        _section(f"Priors at {steps} sampling steps", ABOUT_PRIORS),
+        _score_table(rows, score_names(rows)),
+        _charts(rows),
+    ]  # fmt: skip
+    if any(part in row.scores for row in rows for part in STRATA):
+        parts += [_section("Near training, and far from it", ABOUT_STRATA), _strata_table(rows)]
+    parts += [_section("By sampling steps", ABOUT_STEPS), _curves(metrics)]
+    if chosen_by:
+        parts.append(_section("Validation", ABOUT_VALIDATION))
+        parts.append(_score_table(chosen_by, score_names(chosen_by)))
+    if pictures:
+        parts.append(_section("Pictures", ABOUT_PICTURES))
+        parts.append(_score_table(pictures, score_names(pictures)))
+    if samples:
+        parts.append(_samples(samples, metrics["protocol"]))
+    every = [[Cell(name, name), _cell(value)] for name, value in _flat(metrics).items()]
+    parts += [
+        _section("People, and the training varied", ABOUT_PEOPLE),
+        _section("Provenance", "What the numbers were made from, and by."),
+        _definitions(provenance),
+        _section("All numbers", "As in `metrics.json`, with all digits."),
+        "<details><summary>Show them</summary>", table(["name", "value"], every), "</details>",
+        f"<script>{SORTING}</script>\n",
+    ]  # fmt: skip
+    return "".join(parts)
+
+
+def _section(title: str, text: str) -> str:
+    return f"<h2>{escape(title)}</h2>\n<p>{_with_code(text)}</p>\n"
+
+
+def _with_code(text: str) -> str:
+    """Escaped text whose words between backticks are code."""
+    parts = escape(text).split("`")
+    return "".join(f"<code>{each}</code>" if n % 2 else each for n, each in enumerate(parts))
+
+
+def _definitions(values: Mapping[str, Any]) -> str:
+    """Names and values; an address of the web is a link."""
+    lines = []
+    for name, value in values.items():
+        text = escape(str(value))
+        if text.startswith(("http://", "https://")):
+            text = f'<a href="{text}" rel="noreferrer">{text}</a>'
+        lines.append(f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{text}</dd>")
+    return f"<dl>{''.join(lines)}</dl>\n"
+
+
+def _score_table(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
+    heads = ["row", "kind", *(f"{label(n)} {better_side(n).value}".strip() for n in names)]
+    cells = [
+        [Cell(row.name, row.name), Cell(row.kind.value, row.kind.value),
+         *(_score(row, name) for name in names), _cell(row.scores.get("count"))]
+        for row in rows
+    ]  # fmt: skip
+    return table([*heads, "count"], cells)
+
+
+def _score(row: ScoreRow, name: str) -> Cell:
+    """A score, and below it its interval or its bias."""
+    point = row.point(name)
+    if point is None:
+        return Cell("–", None)
+    value, low, high = point
+    note = f"{low:.4f} – {high:.4f}" if low < high else ""
+    if name + BIAS in row.scores:
+        note = f"bias {row.scores[name + BIAS]:.4f}"
+    return Cell(f"{value:.4f}", value, note)
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, int | float):
+        return Cell(f"{value:,}" if isinstance(value, int) else repr(value), value)
+    return Cell("–", None) if value is None else Cell(str(value), str(value))
+
+
+def _strata_table(rows: Sequence[ScoreRow]) -> str:
+    columns = [(part, name) for part in STRATA for name in (*SCORES, "count")]
+    heads = ["row", *(f"{part}: {label(name)}" for part, name in columns)]
+    cells = []
+    for row in rows:
+        by_part = {part: ScoreRow(row.name, row.kind, row.scores.get(part, {})) for part in STRATA}
+        cells.append([
+            Cell(row.name, row.name),
+            *(
+                _cell(by_part[part].scores.get(name)) if name == "count"
+                else _score(by_part[part], name)
+                for part, name in columns
+            ),
+        ])  # fmt: skip
+    return table(heads, cells)
+
+
+def _charts(rows: Sequence[ScoreRow]) -> str:
+    charts = []
+    for name in CHARTED:
+        known = [
+            Dot(row.name, Point(*point), row.kind is Kind.BASELINE)
+            for row in rows
+            if row.kind is not Kind.CONTROL and (point := row.point(name))
+        ]
+        if known:
+            charts.append(dots(f"{label(name)}, with 95 % intervals over captions", known))
+    return f'<div class="charts">{"".join(charts)}</div>\n'
+
+
+def _curves(metrics: Mapping[str, Any]) -> str:
+    """For each caption subset the cosine and the first recall over the number of steps."""
+    priors = metrics["priors"]
+    subsets = dict.fromkeys(subset for by_subset in priors.values() for subset in by_subset)
+    charts = []
+    for subset in subsets:
+        for name in CHARTED:
+            series = {
+                variant: {
+                    float(steps): Point(*point)
+                    for steps, scores in by_subset[subset].items()
+                    if (point := ScoreRow(variant, Kind.PRIOR, scores).point(name))
+                }
+                for variant, by_subset in priors.items()
+                if subset in by_subset
+            }
+            linear = metrics["baselines"][LINEAR_PRIOR].get(name)
+            if linear is not None and all(series.values()):
+                title = f"{label(name)}, trained with {subset} of the captions"
+                charts.append(curves(title, series, {LINEAR_PRIOR: linear}, "sampling steps"))
+    return f'<div class="charts">{"".join(charts)}</div>\n'
+
+
+def _samples(samples: Samples, protocol: Mapping[str, Any]) -> str:
+    """Each caption with its picture of every source, all together within `PICTURE_BYTES`."""
+    names = [prior_name(*name) for name in samples]
+    captions = [caption for caption, _ in next(iter(samples.values()))][:CAPTIONS]
+    contents = _within_bytes([[image for _, image in each[:CAPTIONS]] for each in samples.values()])
+    about = ABOUT_SAMPLES.format(seed=protocol["seed"])
+    parts = [_section("Pictures of the same captions", about)]
+    for number, caption in enumerate(captions):
+        parts.append(f'<article><h3 dir="auto">{escape(caption)}</h3><div class="pictures">')
+        for name, of_name in zip(names, contents, strict=True):
+            image = picture(of_name[number], f"{name}: {caption}")
+            parts.append(f"<figure>{image}<figcaption>{escape(name)}</figcaption></figure>")
+        parts.append("</div></article>\n")
+    return "".join(parts)
+
+
+def _within_bytes(images: Sequence[Sequence[Image.Image]]) -> list[list[bytes]]:
+    """The pictures as WebP, all as large as is within `PICTURE_BYTES` together."""
+    side = LARGEST
+    while True:
+        contents = [[webp(image, side) for image in of_source] for of_source in images]
+        size = sum(len(content) for of_source in contents for content in of_source)
+        if size <= PICTURE_BYTES or side <= SMALLEST:
+            return contents
+        side = max(SMALLEST, int(SMALLER * side))
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested values by their path; of lists the values in one text."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{above} / {name}" if above else str(name)
+        if isinstance(value, Mapping):
+            found |= _flat(value, path)
+        else:
+            found[path] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return found

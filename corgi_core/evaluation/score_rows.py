@@ -1,0 +1,181 @@
+"""An evaluation's final scores as rows of tables, baselines first, and the names of the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from corgi_core.errors import CorgiError
+from corgi_core.evaluation.plain_scores import BOUNDS, LEFT_OUT, REAL_EMBEDDING
+from corgi_core.evaluation.report import BASELINES, SHUFFLED
+
+NO_SUBSET = "none"  # what has learned from no captions
+BIAS = "_bias"  # the end of a Fréchet distance's bias's name
+
+
+class Better(Enum):
+    """Which of two values is the better one; DEPENDS says that neither is by itself."""
+
+    HIGHER = "↑"
+    LOWER = "↓"
+    DEPENDS = ""
+
+
+LABELS = {
+    "cosine": ("cosine", Better.HIGHER),
+    "recall_at_1": ("recall@1", Better.HIGHER),
+    "recall_at_5": ("recall@5", Better.HIGHER),
+    "fid": ("FID (Inception)", Better.LOWER),
+    "kid": ("KID (Inception)", Better.LOWER),
+    "frechet_dinov2": ("Fréchet (DINOv2)", Better.LOWER),
+    "kid_dinov2": ("KID (DINOv2)", Better.LOWER),
+    "frechet_clip": ("Fréchet (own CLIP)", Better.LOWER),
+    "kid_clip": ("KID (own CLIP)", Better.LOWER),
+    "cmmd": ("CMMD (own CLIP)", Better.LOWER),
+    "precision": ("precision", Better.HIGHER),
+    "recall": ("recall", Better.HIGHER),
+    "density": ("density", Better.HIGHER),
+    "coverage": ("coverage", Better.HIGHER),
+    "vendi": ("Vendi (own CLIP)", Better.DEPENDS),
+    "clip_score": ("CLIP score (own CLIP)", Better.HIGHER),
+    "clip_similarity_text": ("similarity to caption (own CLIP)", Better.HIGHER),
+    "clip_similarity_image": ("similarity to image (own CLIP)", Better.HIGHER),
+    "memorisation": ("memorisation, 0.5 is none", Better.DEPENDS),
+    "copies": ("copies, 0.01 is none", Better.LOWER),
+    "nearest_distance": ("distance to training", Better.DEPENDS),
+}
+"""How scores are called on pages, and which value is better. Independent judges stand before the
+CLIP that the models are conditioned on."""
+
+
+class Kind(Enum):
+    """What a row is of."""
+
+    BASELINE = "baseline"
+    CONTROL = "control"  # a prior's samples, compared with the images of other captions
+    PRIOR = "prior"
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A row of a table.
+
+    Attributes:
+        name: Whose scores they are.
+        kind: What that is.
+        scores: As the evaluation's metrics have them.
+    """
+
+    name: str
+    kind: Kind
+    scores: Mapping[str, Any]
+
+    def point(self, score: str) -> tuple[float, float, float] | None:
+        """A score and the ends of its interval, which are the score where it has none."""
+        value = self.scores.get(score)
+        if not isinstance(value, int | float):
+            return None
+        low, high = (self.scores.get(score + bound, value) for bound in BOUNDS)
+        return value, low, high
+
+
+def prior_rows(metrics: Mapping[str, Any]) -> list[ScoreRow]:
+    """The baselines, the controls and the priors, at the protocol's number of sampling steps.
+
+    Raises:
+        CorgiError: a row that every table must have is not there.
+    """
+    steps = str(metrics["protocol"]["prior_steps"])
+    final = {
+        prior_name(variant, subset): by_steps[steps]
+        for variant, subsets in metrics["priors"].items()
+        for subset, by_steps in subsets.items()
+    }
+    missing = [name for name in BASELINES if name not in metrics.get("baselines", {})]
+    missing += [f"{name}, {SHUFFLED} captions" for name, s in final.items() if SHUFFLED not in s]
+    if missing:
+        raise CorgiError(
+            f"the evaluation has no row {missing[0]!r}, beside which all others are read",
+            "materialise `evaluation` again",
+        )
+    beside = {name: metrics["baselines"][name] for name in BASELINES} | metrics["baselines"]
+    return [
+        *(ScoreRow(name, Kind.BASELINE, scores) for name, scores in beside.items()),
+        *(
+            ScoreRow(f"{name}, {SHUFFLED} captions", Kind.CONTROL, scores[SHUFFLED])
+            for name, scores in final.items()
+        ),
+        *(ScoreRow(name, Kind.PRIOR, scores) for name, scores in final.items()),
+    ]
+
+
+def validation_rows(metrics: Mapping[str, Any]) -> list[ScoreRow]:
+    """The priors on the images that they are chosen on; none where nothing is chosen."""
+    priors = metrics.get("validation", {}).get("priors", {})
+    return [
+        ScoreRow(prior_name(variant, subset), Kind.PRIOR, scores)
+        for variant, subsets in priors.items()
+        for subset, scores in subsets.items()
+    ]
+
+
+def picture_rows(metrics: Mapping[str, Any]) -> list[ScoreRow]:
+    """The sources of pictures, those that no prior samples first; none without pictures.
+
+    Raises:
+        CorgiError: there are pictures, and none of the real embeddings.
+    """
+    pictures = metrics.get("pictures", {})
+    if pictures and REAL_EMBEDDING not in pictures:
+        raise CorgiError(
+            f"the evaluation has no pictures of the {REAL_EMBEDDING}, which a perfect prior gives",
+            "materialise `evaluation` again",
+        )
+    rows = [
+        ScoreRow(
+            prior_name(source, subset),
+            Kind.PRIOR if source in metrics["priors"] else Kind.BASELINE,
+            scores,
+        )
+        for source, subsets in pictures.items()
+        for subset, scores in subsets.items()
+    ]
+    return sorted(rows, key=lambda row: row.kind is Kind.PRIOR)
+
+
+def score_names(rows: list[ScoreRow]) -> list[str]:
+    """The numbers that the rows have, those of `LABELS` first; no bounds, biases and counts."""
+    found = dict.fromkeys(
+        name
+        for row in rows
+        for name, value in row.scores.items()
+        if isinstance(value, int | float)
+        and name not in LEFT_OUT
+        and not name.endswith((*BOUNDS, BIAS))
+    )
+    return [name for name in LABELS if name in found] + [n for n in found if n not in LABELS]
+
+
+def label(score: str) -> str:
+    """A score's name on pages."""
+    return LABELS[score][0] if score in LABELS else score.replace("_", " ")
+
+
+def better_side(score: str) -> Better:
+    """Which of two values of a score is better."""
+    return LABELS[score][1] if score in LABELS else Better.DEPENDS
+
+
+def is_better(score: str, value: float, other: float) -> bool:
+    """Whether a score's first value is the better one; False where that depends."""
+    better = better_side(score)
+    if better is Better.HIGHER:
+        return value > other
+    return better is Better.LOWER and value < other
+
+
+def prior_name(variant: str, subset: str) -> str:
+    """A prior's name on pages, or a source's of pictures."""
+    return variant if subset == NO_SUBSET else f"{variant}, {subset}"

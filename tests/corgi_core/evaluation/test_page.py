@@ -1,0 +1,194 @@
+"""The page of an evaluation: whole, safe to open anywhere, and honest in its sentences."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from corgi_core.errors import CorgiError
+from corgi_core.evaluation import page as module
+from corgi_core.evaluation.findings import findings
+from corgi_core.evaluation.page import page
+from corgi_core.evaluation.report import BASELINES
+
+HOSTILE = '<script>alert("x")</script><img src="https://example.org/x.png"> & \'quoted\''
+PROVENANCE = {"MLflow run": "http://127.0.0.1:5000/#/runs/1?a=b&c=d", "commit": "0123abcd"}
+LOADING = {"src", "srcset", "data", "poster", "action", "background"}
+random = np.random.default_rng(0)
+
+
+def score(value: float) -> dict[str, Any]:
+    scores: dict[str, Any] = {"count": int(random.integers(1000, 9999))}
+    for name in ("cosine", "recall_at_1", "recall_at_5"):
+        scores |= {name: value, f"{name}_ci_low": value - 0.0123, f"{name}_ci_high": value + 0.0234}
+        value += 0.1
+    return scores
+
+
+def with_strata(value: float) -> dict[str, Any]:
+    return {**score(value), "near": score(value + 0.05), "far": score(value - 0.05)}
+
+
+def prior(value: float) -> dict[str, Any]:
+    final = {**with_strata(value), "shuffled": with_strata(value / 2), "seconds": 1.5}
+    return {"1": score(value - 0.03), "16": final}
+
+
+@pytest.fixture
+def metrics() -> dict[str, Any]:
+    pictures = {"frechet_clip": 0.2, "frechet_clip_bias": 0.0625, "precision": 0.75, "vendi": 9.5}
+    return {
+        "protocol": {"prior_steps": 16, "seed": 7, "zero_shot": {"dataset": "birds"}},
+        "baselines": {n: with_strata(0.31 + 0.011 * i) for i, n in enumerate(BASELINES)},
+        "priors": {
+            "baseline": {"10%": prior(0.51), "100%": prior(0.53)},
+            "shifted-k1": {"10%": prior(0.55), "100%": prior(0.36)},
+        },
+        "validation": {
+            "captions": 5,
+            "priors": {
+                "baseline": {"10%": score(0.1), "100%": score(0.2)},
+                "shifted-k1": {"10%": score(0.3), "100%": score(0.4)},
+            },
+        },
+        "pictures": {
+            "shifted-k1": {"100%": {**pictures, "count": 24}},
+            "real embedding": {"none": {**pictures, "frechet_clip": 0.1, "precision": 0.5}},
+        },
+    }
+
+
+@pytest.fixture
+def samples() -> Any:
+    images = [Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)) for _ in range(2)]
+    captions = ["a red apple", HOSTILE]
+    names = [("real image", "none"), ("shifted-k1", "100%")]
+    return {name: list(zip(captions, images, strict=True)) for name in names}
+
+
+class Parsed(HTMLParser):
+    """A page's elements, its text, and its tables' rows."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.rows: list[str] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append("")
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+        if self.rows:
+            self.rows[-1] += f"{data}|"
+
+    def having(self, name: str) -> list[str]:
+        return [attrs[name] or "" for _, attrs in self.elements if name in attrs]
+
+
+def numbers(values: Any) -> list[float]:
+    if isinstance(values, dict):
+        return [number for value in values.values() for number in numbers(value)]
+    return [values] if isinstance(values, int | float) else []
+
+
+def test_every_number_is_there_and_the_baselines_are_first(metrics, samples) -> None:
+    parsed = Parsed(page(metrics, samples, "Emoji", PROVENANCE))
+    sorted_by = set(parsed.having("data-value"))
+    assert {str(number) for number in numbers(metrics)} <= sorted_by
+    names = [row.partition("|")[0] for row in parsed.rows]
+    first = names.index(BASELINES[0])
+    assert tuple(names[first : first + len(BASELINES)]) == BASELINES
+    assert names[first + len(BASELINES)] == "baseline, 10%, shuffled captions"
+    row = next(row for row in parsed.rows if row.startswith("shifted-k1, 10%|prior|"))
+    assert "0.5500|0.5377 – 0.5734|" in row
+    (row,) = [row for row in parsed.rows if row.startswith("real embedding|")]
+    assert "0.1000|bias 0.0625|" in row
+    assert "birds" in parsed.texts
+
+
+def test_nothing_is_loaded_and_only_provenance_is_linked(metrics, samples) -> None:
+    parsed = Parsed(page(metrics, samples, "Emoji", PROVENANCE))
+    loaded = [value for name in LOADING for value in parsed.having(name)]
+    assert len(loaded) == 4
+    for value in loaded:
+        kind, content = value.split(",")
+        assert kind == "data:image/webp;base64"
+        assert Image.open(BytesIO(base64.b64decode(content))).size == (40, 40)
+    assert parsed.having("href") == [PROVENANCE["MLflow run"]]
+    assert not {tag for tag, _ in parsed.elements} & {"link", "iframe", "object", "base"}
+    assert not re.search(r"url\(|@import", page(metrics, samples, "Emoji", PROVENANCE))
+
+
+def test_hostile_text_is_text(metrics, samples) -> None:
+    metrics["protocol"]["zero_shot"]["dataset"] = HOSTILE
+    metrics["priors"]["baseline"][HOSTILE] = metrics["priors"]["baseline"].pop("10%")
+    metrics["validation"]["priors"]["baseline"][HOSTILE] = score(0.9)
+    provenance = {"run": f"javascript:{HOSTILE}", HOSTILE: "http://h/\"onclick='x'"}
+    parsed = Parsed(page(metrics, samples, HOSTILE, provenance))
+    assert [tag for tag, _ in parsed.elements].count("script") == 1  # the page's own
+    assert parsed.texts.count(HOSTILE) >= 4
+    assert not [attrs for _, attrs in parsed.elements if any(n.startswith("on") for n in attrs)]
+    assert not [value for value in parsed.having("href") if value.startswith("javascript")]
+
+
+def test_a_page_without_a_mandatory_row_is_refused(metrics) -> None:
+    for name in BASELINES:
+        lacking = copy.deepcopy(metrics)
+        del lacking["baselines"][name]
+        with pytest.raises(CorgiError, match=f"no row '{name}'"):
+            page(lacking, {}, "", {})
+    del metrics["priors"]["baseline"]["10%"]["16"]["shuffled"]
+    with pytest.raises(CorgiError, match="no row 'baseline, 10%, shuffled captions'"):
+        page(metrics, {}, "", {})
+
+
+def test_sentences_follow_the_numbers(metrics) -> None:
+    def said(start: str) -> str:
+        (sentence,) = [each for each in findings(metrics) if each.startswith(start)]
+        return sentence
+
+    assert said("The prior").endswith("on the validation images is shifted-k1, 100%.")
+    assert said("Its cosine").endswith(  # of .31, .321, …, .376 two exceed .36
+        "is 0.3600; above it: linear prior (0.3650) and linear prior, contrastive (0.3760)."
+    )
+    assert "0.1800 is what it takes from the caption" in said("With the images")
+    assert said("Pictures: real embedding").endswith("is better in Fréchet (own CLIP).")
+    assert "add up to 0.0625" in said("Fréchet")
+    metrics["pictures"]["real embedding"]["none"] |= {"frechet_clip": 0.3}
+    assert said("Pictures: real embedding").endswith("is better in nothing.")
+    metrics["validation"]["priors"]["shifted-k1"]["10%"] = score(0.5)
+    assert said("Its cosine").endswith("is 0.5500; no baseline is above it.")
+
+
+def test_the_pictures_are_bounded_together(metrics, monkeypatch) -> None:
+    monkeypatch.setattr(module, "PICTURE_BYTES", 9000)
+    monkeypatch.setattr(module, "CAPTIONS", 6)
+    noise = Image.fromarray(random.integers(0, 256, (99, 99, 3), np.uint8))
+    samples = {("real image", "none"): [("a", noise)] * 7}
+    parsed = Parsed(page(metrics, samples, "", {}))
+    sources = parsed.having("src")
+    assert len(sources) == 6
+    assert 4500 < sum(len(source) * 3 / 4 for source in sources) < 9200
+
+
+def test_curves_of_one_number_of_steps_and_equal_values_are_plotted(metrics) -> None:
+    for subsets in metrics["priors"].values():
+        for by_steps in subsets.values():
+            del by_steps["1"]
+    parsed = Parsed(page(metrics, {}, "", {}))
+    points = [*parsed.having("cx"), *parsed.having("cy")]
+    assert points
+    assert np.isfinite(np.array(points, float)).all()
