@@ -9,7 +9,7 @@ import dagster as dg
 from assets.embeddings import CLIP
 from assets.metadata import OWNERS, evaluation_metadata, link, links, materialized
 from assets.model_runs import Scored
-from assets.reports import report_run, settings_labels
+from assets.reports import provenance, report_run, settings_labels
 from assets.versions import PRESETS_DECODER, decided_by
 from corgi_core.data.revisions import EVALUATION_JOBS, STRATA_JOBS
 from corgi_core.data.splits import TRAIN
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from corgi_core.evaluation.prior_scores import Name
 
 ZERO_SHOT = "zero_shot"  # the group, and the reports' folder
+REPORT = "report"  # the folder of MLflow's run
 IF_THERE = dg.AssetIn(metadata={MISSING_ALLOWED: True})
 PRIORS_THERE = {"prior": IF_THERE}
 MODELS_THERE = PRIORS_THERE | {"decoder": IF_THERE, "language_free_decoder": IF_THERE}
@@ -131,6 +132,7 @@ def evaluated(
         The report as the asset's value, and what Dagster displays of it.
     """
     from corgi_core.evaluation.evaluate import evaluate
+    from corgi_core.evaluation.page import write_page
     from corgi_core.metrics.dinov2 import dinov2_digest
 
     settings, folder, name = workspace.preset.evaluation, workspace.reports_folder, "evaluation"
@@ -149,15 +151,18 @@ def evaluated(
         if zero_shot:
             report.metrics["protocol"]["zero_shot"] = dict(zero_shot)
         report.publish(folder)
-        files = [METRICS, *(f"{picture}.png" for picture in report.pictures)]
-        run.log_artifacts((folder / file for file in files), "report")
+        title = f"{name} of {workspace.preset.name}, {workspace.dataset}".capitalize()
+        page = write_page(report, folder, title, provenance(context, run, versions, mlflow))
+        files = [METRICS, page.name, *(f"{picture}.png" for picture in report.pictures)]
+        run.log_artifacts((folder / file for file in files), REPORT)
         scored = Scored(report, workspace, mlflow, inputs, f"{ZERO_SHOT}/" if zero_shot else "")
         runs = scored.send(context, priors, decoder, Parent(name, identity))
         run.log_datasets("eval", workspace.datasets(inputs))
         url, compared = run.url, mlflow.comparison(runs.values())
+        page_url = run.artifact_url(f"{REPORT}/{page.name}")
     left_out = [key for key in prior if prior_of(key) not in priors]
     return materialized(
-        report, mlflow_run=link(url), mlflow_comparison=link(compared),
+        report, report=link(page_url), mlflow_run=link(url), mlflow_comparison=link(compared),
         mlflow_runs=links({name: each.url for name, each in runs.items()}),
         **evaluation_metadata(report, left_out, folder),
     )  # fmt: skip

@@ -9,7 +9,8 @@ import dagster as dg
 from assets.metadata import link, materialized, report_metadata
 from corgi_core.io.files import digest_of
 from orchestration.resources.artifacts import StudyReport
-from orchestration.resources.tracking import MLflow, TrackedRun
+from orchestration.resources.source_code import git_commit
+from orchestration.resources.tracking import ASSET_PAGE_TAG, RUN_PAGE_TAG, MLflow, TrackedRun
 from orchestration.resources.trainer import code_version
 from orchestration.resources.workspace import Workspace
 
@@ -37,6 +38,21 @@ def report_run(
     identity = digest_of(code_version(context), inputs, labels)
     with mlflow.run(context, name, identity, inputs, labels) as run:
         yield run, identity
+
+
+def provenance(
+    context: dg.AssetExecutionContext, run: TrackedRun, versions: Mapping[str, str], mlflow: MLflow
+) -> dict[str, str]:
+    """What a page says of its origin: the runs that made it, as links, the source and the data."""
+    tags = mlflow.tags(context, versions)
+    known = {
+        "MLflow run": run.url,
+        "Dagster run": tags[RUN_PAGE_TAG],
+        "Dagster asset": tags[ASSET_PAGE_TAG],
+        "source, a commit": git_commit(),
+        **{f"data version of {asset}": version for asset, version in versions.items()},
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def settings_labels(section: str, settings: object, workspace: Workspace) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from corgi_core.evaluation.charts import CHART_STYLE, Dot, Point, curves, dots
 from corgi_core.evaluation.findings import findings
+from corgi_core.evaluation.protocol import Protocol
 from corgi_core.evaluation.report import (
     LINEAR_PRIOR,
     SCORES,
@@ -122,14 +123,14 @@ def page(
         HTML of a few megabytes at most. It loads nothing from elsewhere.
 
     Raises:
-        CorgiError: a row that every table must have is not there.
+        CorgiError: a row that every table must have is not there, or the protocol is not complete.
     """
     rows, pictures, chosen_by = prior_rows(metrics), picture_rows(metrics), validation_rows(metrics)
     steps = metrics["protocol"]["prior_steps"]
     parts = [
         head(title, TABLE_STYLE + CHART_STYLE + PAGE_STYLE),
         "<ul>", *(f"<li>{escape(each)}</li>" for each in findings(metrics)), "</ul>",
-        _section("Protocol", "How all numbers on this page were measured."),
+        _section("Protocol", Protocol.stored_in(metrics).line),
         _definitions(_flat(metrics["protocol"])),
         _section(f"Priors at {steps} sampling steps", ABOUT_PRIORS),
         _score_table(rows, score_names(rows)),
@@ -202,7 +203,7 @@ def _score(row: ScoreRow, name: str) -> Cell:
 
 
 def _cell(value: Any) -> Cell:
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return Cell(f"{value:,}" if isinstance(value, int) else repr(value), value)
     return Cell("–", None) if value is None else Cell(str(value), str(value))
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 SERVER_TIMEOUT = 10  # seconds for one answer; tried once, the outbox tries again
 PATIENCE = 30.0  # seconds to wait for the last messages when a run ends
 LONGEST = 6000  # characters of a parameter, MLflow's limit
-RUN_TAG = "dagster.run_id"
+RUN_TAG, RUN_PAGE_TAG, ASSET_PAGE_TAG = "dagster.run_id", "dagster.run_url", "dagster.asset_url"
 REFRESH_TAG = "corgi/refresh_name"
 REFRESH_TAGS = (REFRESH_TAG, "dagster/backfill")
 """Tags of Dagster's runs that belong together, the first that a run has; else a run is alone."""
@@ -178,13 +178,13 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         of_asset = self.asset_tags(asset, partition)
         run_page = f"{self.dagster_address}/runs/{context.run_id}"
         versions = [f"- {asset}: `{version}`" for asset, version in inputs.items()]
-        asset_page = of_asset["dagster.asset_url"]
+        asset_page = of_asset[ASSET_PAGE_TAG]
         links = f"In Dagster: [the asset {asset}]({asset_page}), [its run]({run_page})"
         note = [description, links]
         note += ["\n".join(["Data versions:", "", *versions])] if versions else []
         return {
             RUN_TAG: context.run_id,
-            "dagster.run_url": run_page,
+            RUN_PAGE_TAG: run_page,
             **of_asset,
             "mlflow.note.content": "\n\n".join(filter(None, note)),
             "mlflow.source.name": f"Dagster asset {asset}",
@@ -198,7 +198,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         page = f"{self.dagster_address}/assets/{asset}"
         page += f"?view=partitions&partition={quote(partition, safe='')}" if partition else ""
         return {
-            "dagster.asset": asset, "dagster.partition": partition, "dagster.asset_url": page
+            "dagster.asset": asset, "dagster.partition": partition, ASSET_PAGE_TAG: page
         }  # fmt: skip
 
 
@@ -287,6 +287,13 @@ class TrackedRun:
             return None
         page = f"experiments/{self.experiment_id}/runs/{self.run_id}?{AS_TRAINING}"
         return f"{self._mlflow.address}/#/{page}"
+
+    def artifact_url(self, path: str) -> str | None:
+        """The page of a file of the run's; None where the server did not answer in time."""
+        if self.url is None:
+            return None
+        page, _, options = self.url.partition("?")
+        return f"{page}/artifacts/{quote(path)}?{options}"
 
     def end(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED; waits a while for the last messages."""

@@ -152,6 +152,14 @@ def test_scores_are_labelled_and_of_the_other_images_alone(home: Path, state: Pa
         steps = str(found["protocol"]["prior_steps"])
         return float(found["priors"]["baseline"]["100%"][steps]["cosine"])
 
+    page = (state / "reports" / "zero_shot" / "report.html").read_text(encoding="utf-8")
+    assert f"/runs/{run.info.run_id}?" in page
+    assert f"/runs/{run.data.tags['dagster.run_id']}" in page
+    for number in (metrics["protocol"]["data_version"], final(metrics), trained):
+        assert str(number) in page
+    sent = [a.path for a in store.list_artifacts(run.info.run_id, "report")]
+    assert "report/report.html" in sent
+
     cosine = metrics["priors"]["baseline"]["100%"]["1"]["cosine"]
     prior = runs["prior-baseline-100pc"]
     assert prior.data.metrics["zero_shot/cosine"] == final(metrics)

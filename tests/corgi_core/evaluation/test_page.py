@@ -46,7 +46,18 @@ def prior(value: float) -> dict[str, Any]:
 def metrics() -> dict[str, Any]:
     pictures = {"frechet_clip": 0.2, "frechet_clip_bias": 0.0625, "precision": 0.75, "vendi": 9.5}
     return {
-        "protocol": {"prior_steps": 16, "seed": 7, "zero_shot": {"dataset": "birds"}},
+        "protocol": {
+            "dataset": "noto",
+            "data_version": "0123456789",
+            "held_out_captions": 24,
+            "prior_steps": 16,
+            "prior_sampler": "ddpm",
+            "prior_guidance": 1.5,
+            "seed": 7,
+            "encoders": ["a", "b"],
+            "clip": "abcdef0123",
+            "zero_shot": {"dataset": "birds"},
+        },
         "baselines": {n: with_strata(0.31 + 0.011 * i) for i, n in enumerate(BASELINES)},
         "priors": {
             "baseline": {"10%": prior(0.51), "100%": prior(0.53)},
@@ -117,6 +128,7 @@ def test_every_number_is_there_and_the_baselines_are_first(metrics, samples) -> 
     (row,) = [row for row in parsed.rows if row.startswith("real embedding|")]
     assert "0.1000|bias 0.0625|" in row
     assert "birds" in parsed.texts
+    assert any(text.startswith("Protocol unnamed (") for text in parsed.texts)
 
 
 def test_nothing_is_loaded_and_only_provenance_is_linked(metrics, samples) -> None:
