@@ -2,7 +2,7 @@
 
 What stands here for which part of the paper (arXiv 2211.15388): the tables of pictures for its
 Tables 1 and 2, on this evaluation's data; `corgi rate` for Figure 6; the curves over sampling steps
-for Figure 10, and their priors of one Gaussian and many for Figure 13. Figures 11 to 13 vary the
+for Figure 10. Figures 12 and 13 (the cosine at every timestep; one Gaussian or many) vary the
 training, which is what `corgi study` reports.
 """
 
@@ -75,7 +75,7 @@ ABOUT_STRATA = (
 )
 ABOUT_STEPS = (
     "Each prior by its number of sampling steps, with 95 % intervals over captions. "
-    "In the paper's place: Figure 10, and Figure 13 where priors have one Gaussian and many."
+    "In the place of the paper's Figure 10."
 )
 ABOUT_VALIDATION = (
     "The priors are chosen by these scores, of other images. None was chosen by the scores above."
@@ -85,8 +85,8 @@ ABOUT_PICTURES = (
     'once. Those of the real embedding are what a perfect prior would give. "Own CLIP" marks '
     "scores by the encoder that the models are conditioned on, which favours them; Inception and "
     "DINOv2 are independent judges, where they are there. Below a Fréchet distance is its bias: "
-    "what so few pictures add to it. ↑ and ↓ say which side is better. In the paper's place: "
-    "Tables 1 and 2. Values of other data, counts or judges cannot be compared with these."
+    "what so few pictures add to it. ↑ and ↓ say which side is better. In the place of "
+    "the paper's Tables 1 and 2. Values of other data, counts or judges are of another protocol."
 )
 ABOUT_SAMPLES = (
     "Test captions at even distances, not the best ones. All sources have the same seed ({seed}) "
@@ -95,7 +95,7 @@ ABOUT_SAMPLES = (
 ABOUT_PEOPLE = (
     "What people prefer is not on this page: `corgi suite` and `corgi rate` ask them (the paper's "
     "Figure 6). `corgi study` trains priors again and again, one setting changed at a time, with "
-    "several seeds (the paper's Figures 10 to 13)."
+    "several seeds (the paper's Figures 10, 12 and 13)."
 )
 
 

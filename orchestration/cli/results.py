@@ -65,7 +65,7 @@ def show_results(settings: Settings, console: Console) -> None:
             f"the workspace {settings.workspace} has no evaluation yet",
             f"run `corgi run{options}` first",
         )
-    metrics = read_json(path)
+    metrics, page = read_json(path), path.with_name("report.html")
     print_priors(metrics, console)
     if settings.preset.decoder is None:
         _print(console, f"Curves and numbers: {settings.reports}")
@@ -79,6 +79,8 @@ def show_results(settings: Settings, console: Console) -> None:
         _print(console, "Next, images of a caption:")
         caption = shlex.quote(example_caption(settings))
         _print(console, f"  corgi generate{options} {caption} -n 4", "bold")
+    if page.exists():
+        _print(console, f"All of it on one page, for a browser or to send: {page}")
     _print(console, "The lineage in Dagster and the runs in MLflow:")
     _print(console, f"  corgi ui{options}", "bold")
     if settings.under_dvc:

@@ -86,6 +86,15 @@ def own_data(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return settings
 
 
+def test_the_page_is_named_where_it_is(own_data: Settings) -> None:
+    page = own_data.reports / "report.html"
+    for exists in (False, True):
+        file = StringIO()
+        show_results(own_data, Console(file=file, width=40))
+        assert any(line.endswith(f": {page}") for line in file.getvalue().splitlines()) == exists
+        page.touch()
+
+
 def test_what_to_do_next_quotes_a_caption_of_the_data_and_can_be_pasted(own_data: Settings) -> None:
     file = StringIO()
     show_results(own_data, Console(file=file, width=40))
