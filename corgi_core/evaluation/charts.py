@@ -99,13 +99,13 @@ def curves(
         for tick in up.ticks()
     ]
     parts += [
-        f'<text x="{across.at(math.log2(x)):.1f}" y="{HEIGHT - 16}" text-anchor="middle">{x:g}'
+        f'<text x="{across.at(math.log2(x)):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{x:g}'
         "</text>"
         for x in xs
     ]
     middle = (LEFT + WIDTH) / 2
     parts += [
-        f'<text x="{middle}" y="{HEIGHT - 2}" text-anchor="middle">{escape(axis_name)}</text>'
+        f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{escape(axis_name)}</text>'
     ]
     for name, value in references.items():
         y = up.at(value)

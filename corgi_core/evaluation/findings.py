@@ -25,7 +25,7 @@ def findings(metrics: Mapping[str, Any]) -> list[str]:
 
     Which prior is best, which baselines are above it, what it takes from the caption, what of it
     holds far from the training images; and of pictures, in what each baseline is better than the
-    decoder, and how far the Fréchet distances can be trusted.
+    decoder, and how much of the Fréchet distances is bias.
     """
     best = _chosen(metrics)
     return [
@@ -84,8 +84,8 @@ def _of_pictures(rows: Sequence[ScoreRow], best: ScoreRow) -> list[str]:
         if biased:
             largest = max(row.scores[name + BIAS] for row in biased)
             found.append(
-                f"{label(name)}: so few pictures add up to {largest:.4g} to it. Smaller "
-                "differences say nothing."
+                f"{label(name)}: up to {largest:.4g} of it is bias, which so few pictures have even "
+                "where they differ in nothing."
             )
     return found
 

@@ -178,7 +178,7 @@ def test_sentences_follow_the_numbers(metrics) -> None:
     )
     assert "0.1800 is what it takes from the caption" in said("With the images")
     assert said("Pictures: real embedding").endswith("is better in Fréchet (own CLIP).")
-    assert "add up to 0.0625" in said("Fréchet")
+    assert "up to 0.0625 of it is bias" in said("Fréchet")
     metrics["pictures"]["real embedding"]["none"] |= {"frechet_clip": 0.3}
     assert said("Pictures: real embedding").endswith("is better in nothing.")
     metrics["validation"]["priors"]["shifted-k1"]["10%"] = score(0.5)
