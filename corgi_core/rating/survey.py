@@ -63,6 +63,7 @@ class Survey:
 
     Attributes:
         suite: The digest of the prompt suite.
+        pictures: The digest of what made the models' pictures, as far as it is known.
         kind: "pairs" shows two pictures at once, "ranking" one of every model.
         models: Two to four, in alphabetical order.
         questions: Each at most once.
@@ -70,6 +71,7 @@ class Survey:
     """
 
     suite: str
+    pictures: str
     kind: Kind
     models: tuple[str, ...]
     questions: tuple[Question, ...]
@@ -109,7 +111,9 @@ class Survey:
                 f"{' and '.join(models)} have no picture of the same prompt and seed",
                 "make their pictures with `corgi suite`, with the same seeds",
             )
-        return cls(folder.suite.digest, kind, tuple(models), questions, secrets.token_hex(16))
+        pictures = digest_of({model: folder.made_by(model) for model in models})
+        secret = secrets.token_hex(16)
+        return cls(folder.suite.digest, pictures, kind, tuple(models), questions, secret)
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Survey:

@@ -24,7 +24,7 @@ VOTES_FILE = "votes.sqlite"
 ASPECTS = ("alignment", "fidelity")
 BUSY = 30.0  # seconds to wait for other writers
 NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")  # of a rater, and of a vote's key
-SAME = ("suite", "kind", "models")  # of surveys whose votes can be counted together
+SAME = ("suite", "pictures", "kind", "models")  # of surveys whose votes can be counted together
 LONGEST = 86_400.0  # seconds; a page may have been left open for a day
 
 _TABLES = """
@@ -88,8 +88,13 @@ class VoteStore:
                 found = Survey.from_json(json.loads(row[0]))
                 if any(getattr(found, key) != getattr(survey, key) for key in SAME):
                     asked = f"{found.kind} on {', '.join(found.models)}"
+                    others = (
+                        ", of pictures that were made otherwise"
+                        if found.models == survey.models
+                        else ""
+                    )
                     raise CorgiError(
-                        f"{path} has votes of a survey by {asked}",
+                        f"{path} has votes of another survey, by {asked}{others}",
                         "name another file with --votes, or ask for the same models and kind",
                     )
                 return store

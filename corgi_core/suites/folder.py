@@ -119,7 +119,7 @@ class SuiteFolder:
                     f"give your model another name with --model NAME={model}",
                 )
             write_json(note, made_by)
-        elif (found := read_json(note)) != made_by:
+        elif (found := self.made_by(model)) != made_by:
             changed = [key for key in made_by if found.get(key) != made_by[key]]
             raise CorgiError(
                 f"{note.parent} has pictures made with another {' and '.join(changed)}",

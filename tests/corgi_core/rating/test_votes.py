@@ -80,9 +80,12 @@ def test_a_store_keeps_the_survey_that_its_votes_answer(store: VoteStore, tmp_pa
     other, same = (Survey.of(folder, models, None, 5) for models in ([], ["ours", "sd"]))
     assert VoteStore.create(store.path, other).survey == other  # nobody has voted
     store.record(KEY, other.slots(RATER)[0], RATER, answers([2, 1, 3], [1, 2, 3]))
-    with pytest.raises(CorgiError, match="votes of a survey by ranking on gan, ours, sd"):
+    with pytest.raises(CorgiError, match="another survey, by ranking on gan, ours, sd"):
         VoteStore.create(store.path, same)
     assert VoteStore.create(store.path, Survey.of(folder, [], None, 9)).survey == other
+    (folder.path / "ours" / "model.json").write_text('{"decoder": "trained again"}')
+    with pytest.raises(CorgiError, match="pictures that were made otherwise"):
+        VoteStore.create(store.path, Survey.of(folder, [], None, 9))
 
 
 def test_what_is_no_file_of_votes_is_named(tmp_path: Path) -> None:
