@@ -161,7 +161,7 @@ class Receiver:
                 client.log_artifact(self._known_run, str(path), artifact_path=name)
 
     def _pictures(self, client: MlflowClient, files: Mapping[str, str]) -> None:
-        """Log pictures by title, as the step after those that the run has, unless it has them."""
+        """Log pictures by title, unless the run has them; a title's steps count its pictures."""
         from PIL import Image
 
         if not all(Path(path).is_file() for path in files.values()):
@@ -170,8 +170,11 @@ class Receiver:
         known = client.get_run(self._known_run).data.tags.get(PICTURES_TAG, "").split()
         if digest in known:
             return
+        there = [file.path for file in client.list_artifacts(self._known_run, "images")]
         for title, path in files.items():
-            client.log_image(self._known_run, Image.open(path), key=title, step=len(known))
+            begin = f"images/{title}+step+"
+            step = sum(other.startswith(begin) and other.endswith(".png") for other in there)
+            client.log_image(self._known_run, Image.open(path), key=title, step=step)
         client.set_tag(self._known_run, PICTURES_TAG, " ".join([*known, digest]))
 
     def _end(self, client: MlflowClient, status: str, moment: int) -> None:

@@ -229,6 +229,9 @@ def test_pictures_have_the_same_titles_in_every_run_and_are_sent_once(
     assert found(one) == [first, [*first[:2], "1"]]
     send("one", "red")
     assert len(found(one)) == 2
+    with mlflow.finished_run("prior", "one", {}, {}) as run:  # of another title: its first
+        run.log_pictures({"zero_shot 00": tmp_path / "other-blue.png"})
+    assert found(one)[2] == ["images/zero_shot 00", "step", "0"]
 
 
 def scored(mlflow: MLflow, identity: str, name: str, seed: int, cosine: float, steps: int) -> None:
