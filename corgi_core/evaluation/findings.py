@@ -84,8 +84,8 @@ def _of_pictures(rows: Sequence[ScoreRow], best: ScoreRow) -> list[str]:
         if biased:
             largest = max(row.scores[name + BIAS] for row in biased)
             found.append(
-                f"{label(name)}: up to {largest:.4g} of it is bias, which so few pictures have even "
-                "where they differ in nothing."
+                f"{label(name)}: up to {largest:.4g} of it is bias, which so few pictures have "
+                "even where they differ in nothing."
             )
     return found
 
