@@ -34,4 +34,5 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _onednn_is_faster() -> bool:
     processor = torch.cpu.get_capabilities()
     is_amd = str(processor.get("cpu_name", "")).startswith("AMD")
-    return is_amd and bool(processor.get("avx2")) and torch.backends.mkldnn.is_available()
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return is_amd and bool(processor.get("avx2")) and has_onednn

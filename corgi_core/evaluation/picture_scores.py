@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -245,7 +246,7 @@ def picture_scorer(
         of_samples = Chunks(captions, tuple(samples), CHUNK, rows)
         job = SampledEmbeddings(of_samples, *stores, material.precision)
         sampled = material.run(job, material.folder / "embeddings")
-    every = dict.fromkeys((RealImages(), *real.values(), *cases))
+    every = dict.fromkeys(chain[Pictures]((RealImages(),), real.values(), cases))
     chunks = Chunks[Pictures](captions, tuple(every), CHUNK, rows)
     features = PictureFeatures(
         chunks, *stores, material.pixels, material.clip, sampled, inception, material.precision,

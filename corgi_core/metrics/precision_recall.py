@@ -104,8 +104,8 @@ def precision_recall(
         >>> precision_recall(real, half_outside).precision
         0.5
     """
-    manifolds = (Manifold.of(features, neighbours) for features in (real, generated))
-    found = between(*manifolds, neighbours)
+    first, second = (Manifold.of(features, neighbours) for features in (real, generated))
+    found = between(first, second, neighbours)
     return PrecisionRecall(found.precision, found.recall)
 
 

@@ -48,4 +48,5 @@ def vendi(features: Features) -> float:
 
 def _unit(features: Features) -> np.ndarray:
     rows = np.asarray(features, dtype=np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +33,8 @@ PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 3))
 Matrix = NDArray[np.float64]
 
 
-class RidgeSums(NamedTuple):
+@dataclass(frozen=True)
+class RidgeSums:
     """Sums over n captions with features φ [p] and image embeddings z [d], in float64."""
 
     count: int  # n
@@ -58,7 +58,8 @@ class RidgeSums(NamedTuple):
 
     def plus(self, other: RidgeSums) -> RidgeSums:
         """The sums over the captions of both."""
-        return RidgeSums(*(a + b for a, b in zip(self, other, strict=True)))
+        names = (field.name for field in fields(self))
+        return RidgeSums(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def about(
         self, features: Matrix, embeddings: Matrix, scale: Matrix

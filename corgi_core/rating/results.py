@@ -237,7 +237,9 @@ def _order(vote: Vote) -> list[int]:
 
 def _preferences(vote: Vote) -> NDArray[np.int64]:
     """For each aspect and every two models whether the first is better, [a, pairs]."""
-    return preferences(np.array([_ranks(vote)]), np.array([_order(vote)]))[0]
+    ranks, order = np.array([_ranks(vote)]), np.array([_order(vote)])
+    of_vote: NDArray[np.int64] = preferences(ranks, order)[0]
+    return of_vote
 
 
 def _rows(votes: Sequence[Vote], aspect: str, models: Sequence[str]) -> list[Row]:

@@ -108,7 +108,7 @@ def _page(
 
 def _origin(model: str, made_by: Mapping[str, Any]) -> str:
     """A model's name, and all that was noted of it: a diffusers pipeline's defaults too."""
-    known = made_by | dict(made_by.get("options", {}))
+    known = {**made_by, **made_by.get("options", {})}
     facts = [f"{name} {value}" for name, value in known.items() if name != "options"]
     text = ", ".join(facts) or "pictures from elsewhere"
     return f"<dt>{escape(model)}</dt><dd>{escape(text)}</dd>"
