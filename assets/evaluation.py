@@ -134,6 +134,7 @@ def evaluated(
     from corgi_core.evaluation.evaluate import evaluate
     from corgi_core.evaluation.page import write_page
     from corgi_core.metrics.dinov2 import dinov2_digest
+    from corgi_core.prior.diffusers_prior import diffusers_prior_digest
 
     settings, folder, name = workspace.preset.evaluation, workspace.reports_folder, "evaluation"
     priors = comparable(prior, workspace.preset.prior, material.text_embeddings.spec)
@@ -142,6 +143,8 @@ def evaluated(
         versions["inception_weights"] = digest_of_file(Path(settings.inception_weights))
     if decoder and settings.dinov2_weights:
         versions["dinov2_weights"] = dinov2_digest(settings.dinov2_weights)
+    for other in settings.other_priors:
+        versions[Path(other).name] = diffusers_prior_digest(Path(other))
     labels = settings_labels("evaluation", settings, workspace)
     if zero_shot:
         name, folder = f"zero-shot-{zero_shot['dataset']}", folder / ZERO_SHOT

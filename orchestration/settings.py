@@ -418,3 +418,10 @@ def _check_weights(loaded: LoadedPreset) -> None:
             f"{loaded.origin_of(path)}: {path} is {folder}, and there is no such folder",
             "give the folder of a DINOv2, or leave it unset",
         )
+    for folder in loaded.preset.evaluation.other_priors:
+        if not Path(folder).is_dir():
+            path = "evaluation.other_priors"
+            raise CorgiError(
+                f"{loaded.origin_of(path)}: {path} names {folder}, and there is no such folder",
+                "give folders of diffusers pipelines, or leave it empty",
+            )

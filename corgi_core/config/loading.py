@@ -31,7 +31,7 @@ DEFAULT = "default"  # the origin of what no layer sets
 EXTENDS = "extends"
 LOCAL_PATHS = (  # settings that may name something on this machine, relative to where they are set
     "encoders.clip", "encoders.text", "evaluation.inception_weights",
-    "evaluation.dinov2_weights", "decoders.stable_diffusion.pretrained",
+    "evaluation.dinov2_weights", "evaluation.other_priors", "decoders.stable_diffusion.pretrained",
 )  # fmt: skip
 
 

@@ -340,6 +340,7 @@ class EvaluationSettings:
     near_hash_cosine: Cosine = 0.8
     inception_weights: str | None = None  # a TorchScript Inception; without it, the preset's CLIP
     dinov2_weights: str | None = None  # the folder of a DINOv2, as transformers saves it
+    other_priors: tuple[str, ...] = ()  # folders of diffusers pipelines whose priors stand beside
     seed: Whole = 0
 
 

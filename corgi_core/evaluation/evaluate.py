@@ -22,6 +22,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation.baselines import baselines
 from corgi_core.evaluation.held_out import Chunks, HeldOut, evenly_spaced
 from corgi_core.evaluation.material import Material
+from corgi_core.evaluation.other_priors import other_priors
 from corgi_core.evaluation.picture_features import (
     REAL,
     Decoded,
@@ -122,6 +123,7 @@ def _prior_metrics(
     neighbours = training_neighbours(held_out, material)
     near = near_training(neighbours, settings) if material.trained_here else None
     beside = baselines(held_out, material, neighbours, settings.seed)
+    beside |= other_priors(settings.other_priors, material.encoder_dims, settings.seed, beside)
     cases = {name: PriorSamples(prior, steps, settings.seed) for name, prior in priors.items()}
     chunks = Chunks[Predictor](held_out, (*beside.values(), *cases.values()), SCORED_AT_ONCE)
     job = PredictionScores(

@@ -15,14 +15,13 @@ import torch
 
 from corgi_core.devices import inference
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import digest_of, digest_of_file, read_json
+from corgi_core.io.diffusers_folder import check_no_code, digest_of_diffusers
 from corgi_core.out_of_memory import out_of_memory_explained
 
 if TYPE_CHECKING:
     from PIL import Image
 
 INDEX = "model_index.json"
-READ = (".json", ".safetensors", ".txt", ".model")  # suffixes of the files that are loaded
 STEPS, GUIDANCE = "num_inference_steps", "guidance_scale"  # as most pipelines call them
 LESS_MEMORY = "take a smaller pipeline, end what else uses that memory, or compute on the CPU"
 
@@ -59,7 +58,7 @@ class DiffusersModel:
         """
         from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-        _check_no_code(folder)
+        check_no_code(folder)
         load: Any = DiffusionPipeline.from_pretrained
         try:
             pipeline = load(
@@ -73,7 +72,7 @@ class DiffusersModel:
                 "the version of diffusers that wrote it",
             ) from failure
         pipeline.set_progress_bar_config(disable=True)
-        model = cls(pipeline, _digest(folder))
+        model = cls(pipeline, digest_of_diffusers(folder))
         model._check_reads_text(folder)
         return model
 
@@ -161,20 +160,3 @@ class DiffusersModel:
                 f"{type(self.pipeline).__name__} in {folder} needs more than a prompt and a seed",
                 "give a pipeline that makes pictures of text alone",
             )
-
-
-def _check_no_code(folder: Path) -> None:
-    """Raise CorgiError where a model folder would have the loader run its own program."""
-    code = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
-    if code or not isinstance(read_json(folder / INDEX).get("_class_name"), str):
-        raise CorgiError(
-            f"{folder} has a pipeline of its own code ({', '.join(code) or INDEX})",
-            "give a folder with models alone; no code out of a model folder is run",
-        )
-
-
-def _digest(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.suffix in READ and path.is_file())
-    return digest_of(
-        [(path.relative_to(folder).as_posix(), digest_of_file(path)) for path in files]
-    )

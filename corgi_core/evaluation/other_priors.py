@@ -1,0 +1,118 @@
+"""Priors that others trained, in the tables beside ours: on the same captions, by the same code.
+
+A prior is compared only where it predicts what is evaluated, the embeddings of the same CLIP. Two
+encoders may have the same width, so its own text encoder is asked for the embeddings of some test
+captions, and these must point where the stored ones do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from corgi_core.errors import CorgiError
+from corgi_core.evaluation.predictors import ONCE, Predict, Prediction, Source
+from corgi_core.io.files import digest_of
+from corgi_core.prior.diffusers_prior import (
+    DiffusersPrior,
+    diffusers_prior_digest,
+    embedding_width,
+)
+
+CHECKED = 16  # captions that both text encoders embed
+SAME_ENCODER = 0.99  # mean cosine from which on they are one; rounding and cleaning cost less
+OTHER_CLIP = (
+    "leave it out of evaluation.other_priors, or set encoders.clip to the CLIP it belongs to"
+)
+
+
+@dataclass(frozen=True)
+class OtherPrior:
+    """A diffusers prior's samples, at its pipeline's own number of steps and guidance.
+
+    Attributes:
+        folder: The pipeline's.
+        files: `diffusers_prior_digest` of the folder.
+        seed: The sampling's; caption i starts from its own noise.
+    """
+
+    folder: str
+    files: str
+    seed: int
+
+    @property
+    def digest(self) -> str:
+        """Names the prior and how it is sampled from."""
+        return digest_of("diffusers prior", self.files, self.seed)
+
+    @property
+    def controlled(self) -> None:
+        """None."""
+
+    def opened(
+        self, source: Source, device: torch.device
+    ) -> Callable[[NDArray[np.int64]], Predict]:
+        """Load the prior onto the device; CorgiError where it belongs to another CLIP."""
+        prior = DiffusersPrior.load(Path(self.folder))
+        prior.precision = source.precision
+        prior.to(device)
+        self._check_encoder(prior, source)
+
+        def chunk(rows: NDArray[np.int64]) -> Predict:
+            def predict(at: NDArray[np.int64]) -> Iterator[Prediction]:
+                numbers = rows[at].tolist()
+                captions = [source.captions.captions[row] for row in numbers]
+                seeds = [(self.seed * 1_000_003 + row) % 2**63 for row in numbers]
+                yield ONCE, prior.sample(captions, seeds), 0.0
+
+            return predict
+
+        return chunk
+
+    def _check_encoder(self, prior: DiffusersPrior, source: Source) -> None:
+        rows = np.arange(min(CHECKED, len(source.captions)))
+        stored = source.captions.gather(rows, source.texts, "text").astype(np.float32)
+        own = prior.encode_texts(source.captions.captions[: len(rows)]).cpu()
+        cosine = F.cosine_similarity(own, torch.from_numpy(stored)).mean().item()
+        if not cosine >= SAME_ENCODER:
+            raise CorgiError(
+                f"the prior in {self.folder} belongs to another CLIP than the one evaluated: their "
+                f"embeddings of the same captions have a cosine of {cosine:.2f}",
+                OTHER_CLIP,
+            )
+
+
+def other_priors(
+    folders: Sequence[str], encoder_dims: Sequence[int], seed: int, taken: Collection[str] = ()
+) -> dict[str, OtherPrior]:
+    """The priors of some folders, by their names.
+
+    Args:
+        folders: Each that of a diffusers pipeline.
+        encoder_dims: Widths of the CLIP encoders that are evaluated.
+        seed: The sampling's.
+        taken: Names of other rows.
+
+    Raises:
+        CorgiError: A folder holds no such prior, or one of embeddings of another width or of
+            fewer encoders; or two rows would have one name.
+    """
+    found: dict[str, OtherPrior] = {}
+    for folder in folders:
+        name, width = Path(folder).name, embedding_width(Path(folder))
+        if [width] != list(encoder_dims):
+            raise CorgiError(
+                f"the prior in {folder} samples embeddings of one CLIP encoder, {width} wide; "
+                f"those evaluated are of encoders {' + '.join(map(str, encoder_dims))} wide",
+                OTHER_CLIP,
+            )
+        if name in found or name in taken:
+            raise CorgiError(f"two rows would be called {name}", f"rename the folder {folder}")
+        found[name] = OtherPrior(folder, diffusers_prior_digest(Path(folder)), seed)
+    return found

@@ -1,0 +1,84 @@
+"""Others' priors are scored on the same captions, if they predict the same CLIP's embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import KandinskyV22PriorPipeline
+from torch.nn import functional as F
+
+from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.dataset import Dataset, write_dataset
+from corgi_core.data.ragged import RaggedArray
+from corgi_core.data.shards import Sample
+from corgi_core.errors import CorgiError
+from corgi_core.evaluation.held_out import Chunks, HeldOut
+from corgi_core.evaluation.other_priors import other_priors
+from corgi_core.evaluation.predictors import ONCE
+from corgi_core.evaluation.prior_scores import PredictionScores, scores_of
+from tests.helpers.evaluations import in_this_process
+from tests.helpers.tiny_diffusers_prior import WIDTH, saved_prior
+
+COUNT, SEED = 9, 3
+SPEC = {"encoder": "made", "encoder_dims": [WIDTH], "names": ["a"]}
+CAPTIONS = [f"{letter} {letter * 2}" for letter in "abcdefghi"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_prior(tmp_path_factory.mktemp("data") / "tiny-kandinsky")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    samples = [
+        Sample(f"{n}", b"", [CAPTIONS[n]], "test", "made", f"{n}") for n in range(COUNT)
+    ]  # fmt: skip
+    return write_dataset(tmp_path_factory.mktemp("data") / "images", samples, shard_size=4)
+
+
+def stored(images: Dataset, folder: Path, name: str, values: np.ndarray) -> ArrayStore:
+    def arrays(shard: str) -> dict[str, np.ndarray | RaggedArray]:
+        keys = images.rows(shard, "key")["key"].to_numpy(dtype=str)
+        tokens = RaggedArray.of_lengths(np.zeros((len(keys), 1)), np.ones(len(keys), np.int64))
+        return {"keys": keys, name: values[keys.astype(int)], "tokens": tokens}
+
+    return compute_missing(folder / name, images, SPEC, arrays, name)
+
+
+def test_its_scores_are_those_of_its_own_pipelines_samples(
+    images: Dataset, folder: Path, tmp_path: Path
+) -> None:
+    pipeline = KandinskyV22PriorPipeline.from_pretrained(folder)
+    tokens = pipeline.tokenizer(CAPTIONS, padding="max_length", return_tensors="pt").input_ids
+    text = pipeline.text_encoder(tokens).text_embeds.detach().numpy() * 5
+    true = np.random.default_rng(0).normal(size=(COUNT, WIDTH)).astype(np.float32)
+    image_store = stored(images, tmp_path, "image", true)
+    held_out = HeldOut.of(images, COUNT)
+    (case,) = other_priors([str(folder)], [WIDTH], SEED).values()
+
+    def scored(text: np.ndarray, name: str) -> float:
+        chunks = Chunks(held_out, (case,), 4)
+        job = PredictionScores(chunks, image_store, stored(images, tmp_path / name, "text", text))
+        store = in_this_process(job, tmp_path / name / "scores")
+        return float(scores_of(store, chunks.shards, ONCE, ["a"])["cosine"])
+
+    expected = []
+    for row, (key, caption) in enumerate(zip(held_out.keys, held_out.captions, strict=True)):
+        generator = torch.Generator().manual_seed(SEED * 1_000_003 + row)
+        sample = pipeline(caption, generator=generator).image_embeds
+        expected.append(F.cosine_similarity(sample, torch.from_numpy(true[[int(key)]])).item())
+    assert scored(text, "own") == pytest.approx(np.mean(expected), abs=1e-5)
+    with pytest.raises(CorgiError, match="belongs to another CLIP"):
+        scored(np.roll(text, 1, axis=1), "another")
+
+
+def test_embeddings_of_other_encoders_and_names_that_are_taken_are_refused(folder: Path) -> None:
+    for dims in ([WIDTH, WIDTH], [WIDTH // 2, WIDTH // 2], [2 * WIDTH]):
+        with pytest.raises(CorgiError, match="samples embeddings of one CLIP encoder, 16 wide"):
+            other_priors([str(folder)], dims, SEED)
+    with pytest.raises(CorgiError, match="two rows would be called tiny-kandinsky"):
+        other_priors([str(folder)], [WIDTH], SEED, taken=[folder.name])
