@@ -168,7 +168,7 @@ def frechet_estimate(a: Halves, b: Halves) -> FrechetEstimate:
     The bias falls as 1/n (Chong and Forsyth, Effectively Unbiased FID and Inception Score, 2020),
     so halves have twice that of the whole, and the difference of both distances is the bias. Their
     line through several n has two points here. With fewer features than their width the bias falls
-    more slowly, and this estimate is too low.
+    more slowly, and this estimate is far too low (docs/metrics.md has examples).
 
     Args:
         a: Halves of one set of features.
