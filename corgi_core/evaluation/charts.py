@@ -42,6 +42,14 @@ class Point(NamedTuple):
     high: float
 
 
+class Mark(NamedTuple):
+    """A point of a curve: its x, its value, and a text beside it."""
+
+    x: float
+    point: Point
+    text: str
+
+
 class Dot(NamedTuple):
     """A row of a chart of dots: a name, its value, and whether it is a baseline's."""
 
@@ -75,23 +83,50 @@ def dots(title: str, rows: Sequence[Dot]) -> str:
     return _chart(title, bottom + 18, parts, "")
 
 
-def curves(
+def by_steps(
     title: str,
-    series: Mapping[str, Mapping[float, Point]],
+    series: Mapping[str, Mapping[int, Point]],
     references: Mapping[str, float],
-    axis_name: str,
 ) -> str:
-    """Curves over a logarithmic axis, with bars for the intervals, and values as dashed lines.
+    """Curves over the number of sampling steps, doubled at equal distances.
 
     Args:
         title: What the values are.
-        series: Points by their positive x, by the curve's name; at least one.
-        references: Values that have no x, by name.
+        series: Points by their number of steps, by the curve's name; at least one.
+        references: Values that have no number of steps, by name, as dashed lines.
+    """
+    marks = {math.log2(x): str(x) for points in series.values() for x in points}
+    across = _Axis(min(marks), max(marks), LEFT + 6, WIDTH - RIGHT)
+    curves = {
+        name: [Mark(math.log2(x), point, "") for x, point in sorted(points.items())]
+        for name, points in series.items()
+    }
+    return _curves(title, curves, references, across, marks, "sampling steps")
+
+
+def trade_off(title: str, series: Mapping[str, Sequence[Mark]], axis_name: str) -> str:
+    """Curves of one score over another, through marks in their order.
+
+    Args:
+        title: What the values are.
+        series: Marks by the curve's name; at least one.
         axis_name: What x is.
     """
-    xs = sorted({x for points in series.values() for x in points})
-    ys = [each for points in series.values() for point in points.values() for each in point]
-    across = _Axis(math.log2(xs[0]), math.log2(xs[-1]), LEFT + 6, WIDTH - RIGHT)
+    across = _Axis.over([m.x for marks in series.values() for m in marks], LEFT + 6, WIDTH - RIGHT)
+    ticks = {tick: f"{tick:g}" for tick in across.ticks()}
+    return _curves(title, series, {}, across, ticks, axis_name)
+
+
+def _curves(
+    title: str,
+    series: Mapping[str, Sequence[Mark]],
+    references: Mapping[str, float],
+    across: _Axis,
+    ticks: Mapping[float, str],
+    axis_name: str,
+) -> str:
+    """Curves with bars for the intervals, a legend, and values as dashed lines."""
+    ys = [each for marks in series.values() for mark in marks for each in mark.point]
     up = _Axis.over([*ys, *references.values()], HEIGHT - 34, 8)
     parts = [
         f'<path class="grid" d="M{LEFT} {up.at(tick):.1f}H{WIDTH - RIGHT}"/>'
@@ -99,9 +134,8 @@ def curves(
         for tick in up.ticks()
     ]
     parts += [
-        f'<text x="{across.at(math.log2(x)):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{x:g}'
-        "</text>"
-        for x in xs
+        f'<text x="{across.at(x):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{tick}</text>'
+        for x, tick in ticks.items()
     ]
     middle = (LEFT + WIDTH) / 2
     parts += [
@@ -114,19 +148,19 @@ def curves(
             f'<text x="{WIDTH - RIGHT}" y="{y - 3:.1f}" text-anchor="end">{escape(name)}</text>'
         )
     legend = []
-    for number, (name, points) in enumerate(series.items()):
+    for number, (name, marks) in enumerate(series.items()):
         colour, dashes = LINES[number % len(LINES)]
-        placed = {across.at(math.log2(x)): point for x, point in sorted(points.items())}
-        line = "L".join(f"{x:.1f} {up.at(point.value):.1f}" for x, point in placed.items())
+        placed = [(across.at(x), point, text) for x, point, text in marks]
+        line = "L".join(f"{x:.1f} {up.at(point.value):.1f}" for x, point, _ in placed)
         bars = "".join(
-            f"M{x:.1f} {up.at(point.low):.1f}V{up.at(point.high):.1f}"
-            for x, point in placed.items()
+            f"M{x:.1f} {up.at(point.low):.1f}V{up.at(point.high):.1f}" for x, point, _ in placed
         )
         stroke = f'fill="none" stroke="{colour}" stroke-width="1.8"'
         dashed = f'{stroke} stroke-dasharray="{dashes}"'
         circles = "".join(
             f'<circle cx="{x:.1f}" cy="{up.at(point.value):.1f}" r="3" fill="{colour}"/>'
-            for x, point in placed.items()
+            f'<text x="{x + 5:.1f}" y="{up.at(point.value) - 5:.1f}">{escape(text)}</text>'
+            for x, point, text in placed
         )
         parts.append(
             f'<g><title>{escape(name)}</title><path d="M{line}" {dashed}/>'

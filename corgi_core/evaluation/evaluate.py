@@ -7,7 +7,8 @@ computes what is new.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,14 +86,18 @@ def evaluate(
         chosen = held_out.spaced(settings.images)
         displayed = evenly_spaced(len(chosen), settings.grid_rows)
         cases = _decoded(priors, decoder, settings.seed)
+        guided = _guided(cases, settings.guidances)
         scorer = picture_scorer(
-            material, chosen, displayed, tuple(cases.values()), settings.inception_weights,
-            settings.dinov2_weights,
+            material, chosen, displayed, (*cases.values(), *guided.values()),
+            settings.inception_weights, settings.dinov2_weights,
         )  # fmt: skip
         metrics["protocol"] |= _of_pictures(material, decoder, len(chosen), settings)
         metrics["pictures"] = {}
         for (variant, subset), case in cases.items():
             metrics["pictures"].setdefault(variant, {})[subset] = scorer.scores(case)
+        for (guidance, (variant, subset)), case in guided.items():
+            by_source = metrics.setdefault("guidances", {}).setdefault(f"{guidance:g}", {})
+            by_source.setdefault(variant, {})[subset] = scorer.scores(case)
         columns = {name: scorer.displayed(case) for name, case in cases.items()}
         captions = [chosen.captions[row] for row in displayed]
         real = scorer.displayed(RealImages())
@@ -221,6 +226,19 @@ def _decoded(
     """The pictures of the real embeddings and of every prior's."""
     cases = {(REAL_EMBEDDING, "none"): Decoded(decoder, REAL, seed)}
     return cases | {n: Decoded(decoder, Sampled(prior, seed), seed) for n, prior in priors.items()}
+
+
+def _guided(
+    cases: Mapping[Name, Decoded], guidances: Sequence[float]
+) -> dict[tuple[float, Name], Decoded]:
+    """The same pictures with each guidance of the decoder; its own is not decoded twice."""
+    return {
+        (guidance, name): case
+        if guidance == case.decoder.settings.guidance
+        else replace(case, guidance=guidance)
+        for guidance in guidances
+        for name, case in cases.items()
+    }
 
 
 def _of_pictures(

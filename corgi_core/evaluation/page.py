@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from corgi_core.evaluation.charts import CHART_STYLE, Dot, Point, curves, dots
+from corgi_core.evaluation.charts import CHART_STYLE, Dot, Mark, Point, by_steps, dots, trade_off
 from corgi_core.evaluation.findings import findings
 from corgi_core.evaluation.protocol import Protocol
 from corgi_core.evaluation.report import (
@@ -44,6 +44,7 @@ PAGE = "report.html"
 PICTURE_BYTES = 2_000_000  # of all pictures; as data in the page a third more
 LARGEST, SMALLEST, SMALLER = 256, 24, 0.8  # pixels of a picture's longer side; the next size
 CAPTIONS = 48  # whose pictures are displayed, at most
+DISTANCES = ("fid", "frechet_dinov2", "frechet_clip")  # the most independent judge's first
 CHARTED = ("cosine", "recall_at_1")
 PAGE_STYLE = """
 :root { --accent: #c2410c; }
@@ -87,6 +88,11 @@ ABOUT_PICTURES = (
     "DINOv2 are independent judges, where they are there. Below a Fréchet distance is its bias: "
     "what so few pictures add to it. ↑ and ↓ say which side is better. In the place of "
     "the paper's Tables 1 and 2. Values of other data, counts or judges are of another protocol."
+)
+ABOUT_GUIDANCE = (
+    "The numbers beside the points are the decoder's guidance scales. More guidance buys nearness "
+    "to the caption with distance from the real images: of two curves, the one that is lower "
+    "and further right is better, and a single point proves nothing."
 )
 ABOUT_SAMPLES = (
     "Test captions at even distances, not the best ones. All sources have the same seed ({seed}) "
@@ -145,6 +151,8 @@ def page(
     if pictures:
         parts.append(_section("Pictures", ABOUT_PICTURES))
         parts.append(_score_table(pictures, score_names(pictures)))
+    if metrics.get("guidances"):
+        parts += [_section("By the decoder's guidance", ABOUT_GUIDANCE), _guidance(metrics)]
     if samples:
         parts.append(_samples(samples, metrics["protocol"]))
     every = [[Cell(name, name), _cell(value)] for name, value in _flat(metrics).items()]
@@ -247,7 +255,7 @@ def _curves(metrics: Mapping[str, Any]) -> str:
         for name in CHARTED:
             series = {
                 variant: {
-                    float(steps): Point(*point)
+                    int(steps): Point(*point)
                     for steps, scores in by_subset[subset].items()
                     if (point := ScoreRow(variant, Kind.PRIOR, scores).point(name))
                 }
@@ -257,8 +265,26 @@ def _curves(metrics: Mapping[str, Any]) -> str:
             linear = metrics["baselines"][LINEAR_PRIOR].get(name)
             if linear is not None and all(series.values()):
                 title = f"{label(name)}, trained with {subset} of the captions"
-                charts.append(curves(title, series, {LINEAR_PRIOR: linear}, "sampling steps"))
+                charts.append(by_steps(title, series, {LINEAR_PRIOR: linear}))
     return f'<div class="charts">{"".join(charts)}</div>\n'
+
+
+def _guidance(metrics: Mapping[str, Any]) -> str:
+    """The Fréchet distance of the most independent judge over the CLIP score."""
+    by_guidance = {
+        guidance: picture_rows({**metrics, "pictures": pictures})
+        for guidance, pictures in metrics["guidances"].items()
+    }
+    scored = next(iter(by_guidance.values()))[0].scores
+    judge = next(name for name in DISTANCES if name in scored)
+    series: dict[str, list[Mark]] = {}
+    for guidance, rows in by_guidance.items():
+        for row in rows:
+            value = row.scores[judge]
+            mark = Mark(row.scores["clip_score"], Point(value, value, value), guidance)
+            series.setdefault(row.name, []).append(mark)
+    title = f"{label(judge)} by {label('clip_score')}"
+    return f'<div class="charts">{trade_off(title, series, label("clip_score"))}</div>\n'
 
 
 def _samples(samples: Samples, protocol: Mapping[str, Any]) -> str:

@@ -55,17 +55,20 @@ class Decoded:
         decoder: The decoder.
         source: REAL, TEXT, or a prior's samples.
         seed: Of the decoder's noise.
+        guidance: The decoder's; None for its own.
     """
 
     decoder: StoredDecoder
     source: str | Sampled
     seed: int
+    guidance: float | None = None
 
     @property
     def digest(self) -> str:
-        """Names the decoder, with its settings, the embeddings and the seed."""
+        """Names the decoder, with its settings, the embeddings, the seed and another guidance."""
         source = self.source if isinstance(self.source, str) else self.source.digest
-        return digest_of("decoded", self.decoder.digest, source, self.seed)
+        guidance = [] if self.guidance is None else [self.guidance]
+        return digest_of("decoded", self.decoder.digest, source, self.seed, *guidance)
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class PictureFeatures(ArrayJob):
                 decoder = latest(
                     case.decoder.digest, partial(case.decoder.open, here, self.precision)
                 )
-                make = partial(_decoded, decoder, self._embeddings(shard, case), rows, case.seed)
+                make = partial(_decoded, decoder, self._embeddings(shard, case), rows, case)
 
             def of(at: NDArray[np.int64]) -> Columns:
                 started = time.perf_counter()
@@ -209,10 +212,12 @@ class PictureFeatures(ArrayJob):
 
 
 def _decoded(
-    decoder: Decoder, z: Tensor, rows: NDArray[np.int64], seed: int, at: NDArray[np.int64]
+    decoder: Decoder, z: Tensor, rows: NDArray[np.int64], case: Decoded, at: NDArray[np.int64]
 ) -> Tensor:
     """The pictures of some of the embeddings, each from its own row's noise."""
-    return decoder.decode(z[at], seed=seed, sample_ids=rows[at].tolist())
+    return decoder.decode(
+        z[at], guidance=case.guidance, seed=case.seed, sample_ids=rows[at].tolist()
+    )
 
 
 def inception_digest(path: str | None) -> str | None:

@@ -53,6 +53,7 @@ from tests.helpers.evaluations import (
     numbers,
     picture_scores,
     saved_models,
+    stored_decoder,
     stored_prior,
     without_intervals,
 )
@@ -566,6 +567,30 @@ def test_at_most_so_many_captions_are_scored(
     assert few.metrics["protocol"]["held_out_captions"] == 5
     assert few.metrics["baselines"][TEXT_EMBEDDING]["count"] == 5
     assert few.metrics["pictures"]["baseline"][SUBSET]["count"] == 4
+
+
+def test_pictures_with_another_guidance_are_those_of_a_decoder_with_this_guidance(
+    pipeline: CorgiPipeline, models: Models, one: Material, tmp_path: Path
+) -> None:
+    priors, settings = {("baseline", SUBSET): models.prior}, replace(SETTINGS, images=8)
+    own = pipeline.decoder.settings.guidance
+    one = replace(one, folder=tmp_path / "chunks")
+    several = evaluate(priors, models.decoder, one, replace(settings, guidances=(own, 3.5))).metrics
+    decoder = type(pipeline.decoder)(
+        pipeline.decoder.network, replace(pipeline.decoder.settings, guidance=3.5),
+        pipeline.decoder.encoders, {},
+    )  # fmt: skip
+    guided = evaluate(priors, stored_decoder(decoder, tmp_path / "decoder"), one, settings).metrics
+    decoded = (REAL_EMBEDDING, "baseline")
+    by_guidance = {
+        guidance: {name: numbers(pictures[name]) for name in decoded}
+        for guidance, pictures in several["guidances"].items()
+    }
+    assert by_guidance == {
+        f"{own:g}": {name: numbers(several["pictures"][name]) for name in decoded},
+        "3.5": {name: numbers(guided["pictures"][name]) for name in decoded},
+    }
+    assert by_guidance[f"{own:g}"] != by_guidance["3.5"]
 
 
 def test_priors_alone_are_scored_as_beside_a_decoder(

@@ -201,6 +201,11 @@ def test_curves_of_one_number_of_steps_and_equal_values_are_plotted(metrics) -> 
         for by_steps in subsets.values():
             del by_steps["1"]
     parsed = Parsed(page(metrics, {}, "", {}))
+    assert "2.5" not in parsed.texts
+    scores = {"frechet_clip": 0.2, "clip_score": 30.5}
+    metrics["guidances"] = {"2.5": {"real embedding": {"none": scores}}}
+    parsed = Parsed(page(metrics, {}, "", {}))
+    assert "2.5" in parsed.texts
     points = [*parsed.having("cx"), *parsed.having("cy")]
     assert points
     assert np.isfinite(np.array(points, float)).all()
