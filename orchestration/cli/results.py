@@ -73,6 +73,7 @@ def show_results(settings: Settings, console: Console) -> None:
         _print(console, f"  corgi study{options}", "bold")
     else:
         print_pictures(metrics, console)
+        print_published(metrics, console)
         if settings.preset.zero_shot is not None:
             _show_zero_shot(settings.reports / ZERO_SHOT / "metrics.json", console)
         _print(console, f"Pictures and numbers: {settings.reports}")
@@ -130,6 +131,7 @@ def _show_zero_shot(path: Path, console: Console) -> None:
     )
     print_priors(metrics, console)
     print_pictures(metrics, console)
+    print_published(metrics, console)
 
 
 def show_comparison(settings: Settings, console: Console) -> None:
@@ -205,6 +207,19 @@ def print_pictures(metrics: dict[str, Any], console: Console) -> None:
     ]
     title = f"Pictures of {scored[0][2]['count']} test images"
     print_table(console, title, heads, rows, names=2)
+
+
+def print_published(metrics: dict[str, Any], console: Console) -> None:
+    """What papers report under the evaluation's protocol, where it has a name that they use."""
+    from corgi_core.evaluation.protocol import Protocol
+    from corgi_core.evaluation.published import published_under
+
+    protocol = Protocol.stored_in(metrics).name
+    scored = [scores for found in metrics["pictures"].values() for scores in found.values()]
+    if found := published_under(protocol, set().union(*scored)):
+        rows = [[each.model, each.metric, f"{each.value:.2f}", each.source] for each in found]
+        title = f"Published under the protocol {protocol}: not measured here"
+        print_table(console, title, ["published", "score", "value", "source"], rows)
 
 
 def print_table(

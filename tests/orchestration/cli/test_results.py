@@ -15,6 +15,7 @@ from orchestration.cli.results import (
     example_caption,
     print_pictures,
     print_priors,
+    print_published,
     print_table,
     show_results,
 )
@@ -54,6 +55,22 @@ def test_a_table_that_fits_is_in_one_part() -> None:
     scores = {"10%": METRICS | {"count": 24, "seconds": 1.0}}
     lines = printed(80, {"pictures": {"baseline": scores, "real embedding": scores}})
     assert sum(line.strip().startswith("baseline") for line in lines) == 1
+
+
+def test_published_values_stand_under_their_own_protocol_alone() -> None:
+    metrics = {"pictures": {"baseline": {"10%": {"fid": 11.0, "count": 30_000}}}}
+    stored = a_protocol(
+        dataset="coco", is_zero_shot=True, decoded_images=30_000, inception="1" * 16
+    ).stored
+    for protocol, listed in ((stored, True), (stored | {"decoded_images": 256}, False)):
+        file = StringIO()
+        print_published(metrics | {"protocol": protocol}, Console(file=file, width=120))
+        text = file.getvalue()
+        assert all((word in text) == listed for word in ("Corgi-Semi", "10.60", "not measured"))
+    without = {"pictures": {"baseline": {"10%": {"kid": 0.1}}}, "protocol": stored}
+    file = StringIO()
+    print_published(without, Console(file=file, width=120))
+    assert not file.getvalue()
 
 
 def test_signs_of_markup_are_printed_as_they_are() -> None:
