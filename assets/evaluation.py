@@ -161,6 +161,7 @@ def evaluated(
         scored = Scored(report, workspace, mlflow, inputs, f"{ZERO_SHOT}/" if zero_shot else "")
         runs = scored.send(context, priors, decoder, Parent(name, identity))
         run.log_datasets("eval", workspace.datasets(inputs))
+        run.log_parameters({f"protocol.{k}": v for k, v in report.protocol.stored.items()})
         url, compared = run.url, mlflow.comparison(runs.values())
         page_url = run.artifact_url(f"{REPORT}/{page.name}")
     left_out = [key for key in prior if prior_of(key) not in priors]

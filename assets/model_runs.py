@@ -81,6 +81,7 @@ class Scored:
         tags = self.mlflow.asset_tags("prior", f"{subset}|{variant}")
         identity = str(card.get("training") or prior.digest)
         with self.mlflow.finished_run(name, identity, tags, labels) as run:
+            run.log_datasets("eval", self.workspace.datasets(self.inputs))
             self._send_scores(run, plain_scores.prior_scores(metrics, variant, subset))
             for steps, scores in plain_scores.prior_curves(metrics, variant, subset):
                 self._send_scores(run, scores, steps)
@@ -101,6 +102,7 @@ class Scored:
         versions = {asset: each.digest for asset, each in self.inputs.items()}
         about = f"A baseline: {name}. It is no prior, and is scored as priors are."
         with self.mlflow.run(context, name, identity, versions, labels, evaluation, about) as run:
+            run.log_datasets("eval", self.workspace.datasets(self.inputs))
             self._send_scores(run, scores)
             self._send_pictures(run, (name, "none"))
             self._send_captions(run, (name, "none"))
@@ -113,10 +115,10 @@ class Scored:
         identity = str(card.get("training") or decoder.digest)
         tags = self.mlflow.asset_tags("decoder", decoder.kind)
         with self.mlflow.finished_run(name, identity, tags, labels) as run:
+            run.log_datasets("eval", self.workspace.datasets(self.inputs))
             self._send_scores(run, scores)
 
     def _send_scores(self, run: TrackedRun, scores: Mapping[str, float], step: int = 0) -> None:
-        run.log_datasets("eval", self.workspace.datasets(self.inputs))
         run.log_metrics({"step": step, **{self.prefix + k: v for k, v in scores.items()}})
 
     def _send_pictures(self, run: TrackedRun, name: "Name") -> None:
@@ -134,11 +136,11 @@ class Scored:
         """The scores caption by caption on the models' own data, for `corgi compare-runs`."""
         if self.prefix or name not in self.report.captions:
             return
-        protocol = self.report.metrics["protocol"]
+        protocol = self.report.protocol
         folder = self.workspace.tracked_folder / "captions" / "-".join(name)
         CaptionScores(self.report.captions[name], protocol).save(folder)
         run.log_artifacts([folder], SCORES_FOLDER)
-        run.log_tags({PROTOCOL_TAG: digest_of(protocol)})
+        run.log_tags({PROTOCOL_TAG: protocol.digest})
 
     def _labels(self, labels: Mapping[str, Any], decoder: "StoredDecoder | None") -> dict[str, Any]:
         """A model's own labels, those of the workspace, and whose pictures were scored."""

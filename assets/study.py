@@ -56,7 +56,7 @@ def prior_study(
     preset, seed = workspace.preset, int(context.partition_key)
     plans = sweeps.plans_of(sweeps.sweeps_of(preset), seed, preset.study.steps[-1])
     study = _study(context, images, image_embeddings, text_embeddings, plans, workspace, compute)
-    measurements, runs = _measured(context, study, plans, compute, mlflow)
+    measurements, runs = _measured(context, study, plans, workspace, compute, mlflow)
     result = Report.joined([*measurements, measure.measure_references(study, seed)])
     samples = table(result.frame("samples"))
     return materialized(result, arms=len(plans), samples=samples, mlflow_runs=links(runs))
@@ -96,6 +96,7 @@ def _measured(
     context: dg.AssetExecutionContext,
     study: "Study",
     plans: "Sequence[Plan]",
+    workspace: Workspace,
     compute: Compute,
     mlflow: MLflow,
 ) -> "tuple[list[Measurement], dict[str, str | None]]":
@@ -106,23 +107,33 @@ def _measured(
     measurements, runs = list["Measurement"](), dict[str, str | None]()
     with closing(compute.map(measure_arm, study, plans, what)) as arms:
         for found in arms:
-            runs |= _tracked(context, study, found, mlflow)
+            runs |= _tracked(context, study, found, workspace, mlflow)
             measurements.append(found)
     return measurements, runs
 
 
 def _tracked(
-    context: dg.AssetExecutionContext, study: "Study", found: "Measurement", mlflow: MLflow
+    context: dg.AssetExecutionContext,
+    study: "Study",
+    found: "Measurement",
+    workspace: Workspace,
+    mlflow: MLflow,
 ) -> dict[str, str | None]:
     """Send an arm's measurement to a run of MLflow; the run's page by its name."""
-    from corgi_core.experiments.prior_ablation.report import metrics_by_step
+    from corgi_core.experiments.prior_ablation.report import (
+        arm_labels,
+        final_scores,
+        metrics_by_step,
+    )
 
     about, *_ = found["training"]
     name, inputs = f"study-{about['arm']}", _versions(study.dataset, study.images, study.texts)
     identity = digest_of(code_version(context), inputs, found)
     preset = study.preset.digest("study", "prior", "gaussians")
     arms = Parent(STUDY_ARMS, digest_of(STUDY_ARMS, inputs, REVISION, preset), ABOUT_ARMS)
-    with mlflow.run(context, name, identity, inputs, about, arms) as run:
+    labels = workspace.labels(about["seed"]) | arm_labels(about)
+    with mlflow.run(context, name, identity, inputs, labels, arms) as run:
+        run.log_metrics({"step": 0, **final_scores(found)})
         for entry in metrics_by_step(found):
             run.log_metrics(entry)
         url = run.url

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.protocol import Protocol
 from corgi_core.io.files import atomic_file, read_json, write_json
 from corgi_core.io.pictures import rendered
 
@@ -36,24 +37,25 @@ class CaptionScores:
 
     Attributes:
         captions: A row a caption: "key", "cosine", and "rank", that of the true image from 1.
-        protocol: By field.
+        protocol: What they depend on beside the model.
     """
 
     captions: pd.DataFrame
-    protocol: Mapping[str, Any]
+    protocol: Protocol
 
     def save(self, folder: Path) -> None:
         """Write `captions.parquet` and `protocol.json`."""
         with atomic_file(folder / CAPTIONS) as temporary:
             self.captions.to_parquet(temporary, index=False)
-        write_json(folder / PROTOCOL, dict(self.protocol))
+        write_json(folder / PROTOCOL, self.protocol.stored)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
         import pandas as pd
 
-        return cls(pd.read_parquet(folder / CAPTIONS), read_json(folder / PROTOCOL))
+        protocol = Protocol.stored_in({"protocol": read_json(folder / PROTOCOL)})
+        return cls(pd.read_parquet(folder / CAPTIONS), protocol)
 
     @property
     def scores(self) -> dict[str, NDArray[np.float64]]:
@@ -152,14 +154,10 @@ def _resampled_seeds(count: int, random: np.random.Generator) -> NDArray[np.floa
 
 def _check_comparable(a: CaptionScores, b: CaptionScores, names: tuple[str, str]) -> None:
     first, second = names
-    for field in sorted(a.protocol.keys() | b.protocol.keys()):
-        ours, theirs = a.protocol.get(field), b.protocol.get(field)
-        if ours != theirs:
-            raise CorgiError(
-                f"{first} and {second} were evaluated under different protocols: {field} is "
-                f"{ours} there and {theirs} here",
-                "evaluate both with the same settings of `evaluation` on the same data",
-            )
+    try:
+        a.protocol.check_comparable(b.protocol)
+    except CorgiError as error:
+        raise CorgiError(f"{first} and {second}: {error.problem}", error.remedy) from error
     if a.captions["key"].tolist() != b.captions["key"].tolist():
         raise CorgiError(
             f"{first} and {second} were scored on different captions",

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from corgi_core.evaluation.paired import CaptionScores
     from orchestration.resources.tracking import MLflow
 
-SEEDS = ("seed", "training.seed")
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -75,7 +74,7 @@ def scored_model(mlflow: MLflow, word: str) -> ScoredModel:
 
 
 def _but_for_seed(run: Run) -> dict[str, str]:
-    return {name: value for name, value in run.data.params.items() if name not in SEEDS}
+    return {name: value for name, value in run.data.params.items() if name != "seed"}
 
 
 def _read(client: MlflowClient, run_id: str) -> CaptionScores:

@@ -89,7 +89,11 @@ def test_the_study_is_measured_tracked_and_plotted(settings, tmp_path):
     assert len([name for name in runs if "seed" in name]) == 3 * arms
     baseline = runs["study-baseline-seed1"]
     assert baseline.data.params["start"] == "baseline"
-    history = client.get_metric_history(baseline.info.run_id, "ddpm-guidance1/cosine")
+    history = client.get_metric_history(baseline.info.run_id, "ddpm-guidance1/cosine_by_steps")
     assert sorted(point.step for point in history) == [1, 2, 3]
+    last = max(history, key=lambda point: point.step)
+    assert baseline.data.metrics["cosine"] == last.value
+    assert baseline.data.params["caption_fraction"] == "1.0"
+    assert (baseline.data.params["preset"], baseline.data.params["seed"]) == ("emoji", "1")
     artifacts = {a.path for a in client.list_artifacts(runs["study"].info.run_id, "study")}
     assert {"study/steps.png", "study/measurements.json", "study/tables"} <= artifacts

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from corgi_core.config import Preset
 from corgi_core.experiments.prior_ablation.figures import FIGURES
+from corgi_core.experiments.prior_ablation.sweeps import Sampling
 from corgi_core.experiments.prior_ablation.tables import tables_of
 from corgi_core.experiments.report import StudyReport
 from corgi_core.io.pictures import rendered
 
+NOT_LABELS = ("step", "seconds", "held_out_cosine", "captions")  # of a row of "training"
 METRICS = (
     "cosine", "shuffled_cosine", "recall_at_1", "recall_at_5", "frechet", "spread", "variance",
 )  # fmt: skip
@@ -24,6 +26,23 @@ def compose_report(parts: Iterable[StudyReport], preset: Preset) -> StudyReport:
     return report
 
 
+def arm_labels(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What an arm's run is filtered by, under the names that every prior's run has."""
+    others = {name: value for name, value in about.items() if name not in NOT_LABELS}
+    return {"variant": about["start"], "caption_fraction": about["captions"], **others}
+
+
+def final_scores(rows: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """One arm's scores by plain names: by the paper's sampler, at its most steps."""
+    ways = Sampling(0)
+    plain = (
+        row for row in rows["samples"]
+        if (row["sampler"], row["guidance"]) == (ways.sampler, ways.guidance)
+    )  # fmt: skip
+    last = max(plain, key=lambda row: int(row["steps"]))
+    return {metric: last[metric] for metric in METRICS if metric in last}
+
+
 def metrics_by_step(rows: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """One arm's measurement as entries {"step": …, metric: value} for charts over the steps.
 
@@ -32,6 +51,7 @@ def metrics_by_step(rows: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str,
     """
     for row in rows["samples"]:
         way = f"{row['sampler'].replace('+', 'p')}-guidance{row['guidance']:g}"
-        yield {"step": row["steps"], **{f"{way}/{m}": row[m] for m in METRICS if m in row}}
+        scores = {f"{way}/{m}_by_steps": row[m] for m in METRICS if m in row}
+        yield {"step": row["steps"], **scores}
     for row in rows["training"]:
         yield {"step": row["step"], "training/held_out_cosine": row["held_out_cosine"]}

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.paired import CaptionScores
+from corgi_core.evaluation.protocol import Protocol
 from corgi_core.io.model_index import CHAMPION, ModelIndex, TextEncoderName
 from orchestration.cli.app import cli
 from orchestration.resources.model_registry import Registry
@@ -238,10 +239,14 @@ def scored(mlflow: MLflow, identity: str, name: str, seed: int, cosine: float, s
     """A run with scores of three captions, all of which have that cosine."""
     frame = pd.DataFrame({"key": list("abc"), "cosine": cosine, "rank": [1, 2, 9]})
     folder = Path(mlflow.outbox).parent / identity
-    CaptionScores(frame, {"prior_steps": steps}).save(folder)
+    protocol = Protocol(
+        dataset="made", data_version="abc", held_out_captions=3, prior_steps=steps,
+        prior_sampler="ddpm", prior_guidance=1.0, seed=0, encoders=("a",), clip="def",
+    )  # fmt: skip
+    CaptionScores(frame, protocol).save(folder)
     with mlflow.finished_run(name, identity, {}, {"seed": seed, "variant": name}) as run:
         run.log_artifacts([folder], SCORES_FOLDER)
-        run.log_tags({PROTOCOL_TAG: str(steps)})
+        run.log_tags({PROTOCOL_TAG: protocol.digest})
         run.log_metrics({"step": 0, "fid": 10 * cosine})
 
 
@@ -267,7 +272,7 @@ def test_runs_are_compared_by_caption_and_seed_on_the_command_line(
     assert "recall_at_1 0.3333 0.3333 +0.0000 +0.0000 to +0.0000" in printed
     assert "fid 5.0000 5.0000 +0.0000 –" in printed
     assert Image.open(chart).format == "PNG"
-    assert "prior_steps is 16 there and 4 here" in compare("baseline", "quicker")
+    assert "prior_steps is 16 in one and 4 in the other" in compare("baseline", "quicker")
     assert "no run 'nobody' with scores" in compare("baseline", "nobody")
     assert "name two runs or more" in compare("baseline")
 

@@ -197,6 +197,7 @@ def test_the_digest_is_of_the_values_and_not_of_the_clock_or_the_order(report):
 def test_metrics_by_step_keep_ways_of_sampling_apart():
     entries = list(metrics_by_step(part(0)))
     names = {name for entry in entries for name in entry}
-    assert {"ddpm-guidance1/cosine", "ddim-guidance1/frechet", "ddpm-guidance2/spread"} <= names
+    ways = ("ddpm-guidance1/cosine", "ddim-guidance1/frechet", "ddpm-guidance2/spread")
+    assert {f"{way}_by_steps" for way in ways} <= names
     training = [entry["step"] for entry in entries if "training/held_out_cosine" in entry]
     assert training[:2] == [6, 12]
