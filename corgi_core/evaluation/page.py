@@ -18,6 +18,7 @@ from PIL import Image
 from corgi_core.evaluation.charts import CHART_STYLE, Dot, Mark, Point, by_steps, dots, trade_off
 from corgi_core.evaluation.findings import findings
 from corgi_core.evaluation.protocol import Protocol
+from corgi_core.evaluation.published import published_under
 from corgi_core.evaluation.report import (
     LINEAR_PRIOR,
     SCORES,
@@ -151,6 +152,7 @@ def page(
     if pictures:
         parts.append(_section("Pictures", ABOUT_PICTURES))
         parts.append(_score_table(pictures, score_names(pictures)))
+        parts.append(_published(Protocol.stored_in(metrics).name, score_names(pictures)))
     if metrics.get("guidances"):
         parts += [_section("By the decoder's guidance", ABOUT_GUIDANCE), _guidance(metrics)]
     if samples:
@@ -285,6 +287,20 @@ def _guidance(metrics: Mapping[str, Any]) -> str:
             series.setdefault(row.name, []).append(mark)
     title = f"{label(judge)} by {label('clip_score')}"
     return f'<div class="charts">{trade_off(title, series, label("clip_score"))}</div>\n'
+
+
+def _published(protocol: str | None, names: Sequence[str]) -> str:
+    """What papers report of the scores under a named protocol, apart from our own table."""
+    found = published_under(protocol, names)
+    if not found:
+        return ""
+    rows = [
+        [Cell(each.model, each.model), Cell(label(each.metric), label(each.metric)),
+         Cell(f"{each.value:.2f}", each.value), Cell(each.source, each.source)]
+        for each in found
+    ]  # fmt: skip
+    title = f"Published under the protocol {protocol}: not measured here"
+    return f"<h3>{escape(title)}</h3>\n{table(['published', 'score', 'value', 'source'], rows)}"
 
 
 def _samples(samples: Samples, protocol: Mapping[str, Any]) -> str:

@@ -185,6 +185,17 @@ def test_sentences_follow_the_numbers(metrics) -> None:
     assert said("Its cosine").endswith("is 0.5500; no baseline is above it.")
 
 
+def test_published_values_are_marked_and_of_the_same_named_protocol_alone(metrics) -> None:
+    metrics["pictures"]["real embedding"]["none"]["fid"] = 12.5
+    metrics["protocol"] |= {"dataset": "celeba-hq", "inception": "0123456789"}
+    assert "19.74" not in page(metrics, {}, "", {})
+    metrics["protocol"]["decoded_images"] = 6000
+    parsed = Parsed(page(metrics, {}, "", {}))
+    (row,) = [row for row in parsed.rows if "19.74" in row]
+    assert row.startswith("Corgi (language-free)|FID (Inception)|19.74|arXiv 2211.15388")
+    assert "Published under the protocol celeba-hq: not measured here" in parsed.texts
+
+
 def test_the_pictures_are_bounded_together(metrics, monkeypatch) -> None:
     monkeypatch.setattr(module, "PICTURE_BYTES", 9000)
     monkeypatch.setattr(module, "CAPTIONS", 6)
