@@ -169,6 +169,7 @@ def no_training_image_is_evaluated(zero_shot_overlap: Overlap) -> dg.AssetCheckR
 def zero_shot_evaluation(
     context: dg.AssetExecutionContext,
     images: Dataset,
+    pixels: ArrayStore,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     zero_shot_images: Dataset,
@@ -185,7 +186,7 @@ def zero_shot_evaluation(
     """The evaluation's scores on the other dataset, whose overlapping images are left out."""
     from corgi_core.evaluation.material import TrainingData
 
-    learned_from = TrainingData(images, image_embeddings, text_embeddings)
+    learned_from = TrainingData(images, image_embeddings, text_embeddings, pixels)
     material = material_of(
         context, workspace, compute, zero_shot_images, zero_shot_image_embeddings,
         zero_shot_text_embeddings, zero_shot_pixels, zero_shot_overlap.keys, learned_from,

@@ -133,7 +133,7 @@ def measured(count: int, size: int, threads: int) -> dict[str, Any]:
         save_models(folder, text.spec, size)
         material = Material(
             images, image, text, folder / "chunks", lambda job, to: job.run(to, "cpu", threads),
-            pixels, folder / "clip", other_training=TrainingData(images, image, text),
+            pixels, folder / "clip", other_training=TrainingData(images, image, text, pixels),
         )  # fmt: skip
         settings = EvaluationSettings(steps=(1,), images=count, captions=count)
         began = time.perf_counter()

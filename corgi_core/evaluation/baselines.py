@@ -6,13 +6,17 @@ nothing to it; one that does not exceed the nearest training image may have memo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import NDArray
 from upath import UPath
 
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.evaluation.material import Material
+from corgi_core.evaluation.picture_features import StoredPictures
 from corgi_core.evaluation.predictors import (
     LinearPredictions,
     Predictor,
@@ -27,6 +31,7 @@ from corgi_core.evaluation.report import (
     RANDOM_TRAINING,
     REAL_AGAINST_REAL,
     TEXT_EMBEDDING,
+    TRAINING_PICTURES,
 )
 from corgi_core.evaluation.training_neighbours import Found
 from corgi_core.io.files import digest_of
@@ -68,6 +73,28 @@ def baselines(
         TEXT_EMBEDDING: TextEmbeddings(),
         LINEAR_PRIOR: LinearPredictions(linear),
         CONTRASTIVE_PRIOR: LinearPredictions(contrastive),
+    }
+
+
+def baseline_pictures(
+    beside: Mapping[str, Predictor], rows: NDArray[np.int64], material: Material, size: int
+) -> dict[tuple[str, str], StoredPictures]:
+    """The nearest and the random training images themselves, as rows of the pictures' table.
+
+    Args:
+        beside: The `baselines`.
+        rows: The captions of which there are pictures.
+        material: With the training images' pixels.
+        size: Pixels to a side.
+    """
+    training = material.training
+    assert training.pixels is not None, "there are no training images to compare pictures with"
+    return {
+        (name, "none"): StoredPictures(
+            case.images.taken(rows), training.pixels, training.images, size
+        )
+        for name, case in beside.items()
+        if name in TRAINING_PICTURES and isinstance(case, StoredImages)
     }
 
 

@@ -20,7 +20,7 @@ from corgi_core.config import EvaluationSettings
 from corgi_core.data.dataset import sources_of
 from corgi_core.data.splits import TEST, VALIDATION
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.baselines import baselines
+from corgi_core.evaluation.baselines import baseline_pictures, baselines
 from corgi_core.evaluation.held_out import Chunks, HeldOut, evenly_spaced
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.other_priors import other_priors
@@ -34,7 +34,13 @@ from corgi_core.evaluation.picture_scores import picture_scorer
 from corgi_core.evaluation.predictors import ONCE, Predictor, PriorSamples
 from corgi_core.evaluation.prior_scores import Name, PredictionScores, caption_scores, scores_of
 from corgi_core.evaluation.protocol import Protocol
-from corgi_core.evaluation.report import SHUFFLED, Evaluation, Samples, cosine_curves
+from corgi_core.evaluation.report import (
+    REAL_AGAINST_REAL,
+    SHUFFLED,
+    Evaluation,
+    Samples,
+    cosine_curves,
+)
 from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.evaluation.strata import near_training
@@ -77,23 +83,30 @@ def evaluate(
     """
     started = time.perf_counter()
     held_out = HeldOut.of(material.images, settings.captions, left_out=material.left_out)
-    metrics, by_caption = _prior_metrics(priors, held_out, material, settings)
+    neighbours = training_neighbours(held_out, material)
+    near = near_training(neighbours, settings) if material.trained_here else None
+    beside = baselines(held_out, material, neighbours, settings.seed)
+    beside |= other_priors(settings.other_priors, material.encoder_dims, settings.seed, beside)
+    metrics, by_caption = _prior_metrics(priors, beside, held_out, near, material, settings)
     if material.trained_here:
         metrics["validation"] = _validation_metrics(priors, material, settings)
     grids: dict[str, Image.Image] = {}
     samples: Samples = {}
     if decoder is not None:
-        chosen = held_out.spaced(settings.images)
+        rows, size = evenly_spaced(len(held_out), settings.images), decoder.settings.image_size
+        chosen = held_out.taken(rows)
         displayed = evenly_spaced(len(chosen), settings.grid_rows)
         cases = _decoded(priors, decoder, settings.seed)
         guided = _guided(cases, settings.guidances)
+        of_training = baseline_pictures(beside, rows, material, size)
         scorer = picture_scorer(
-            material, chosen, displayed, (*cases.values(), *guided.values()),
+            material, chosen, displayed,
+            (*of_training.values(), *cases.values(), *guided.values()),
             settings.inception_weights, settings.dinov2_weights,
         )  # fmt: skip
         metrics["protocol"] |= _of_pictures(material, decoder, len(chosen), settings)
-        metrics["pictures"] = {}
-        for (variant, subset), case in cases.items():
+        metrics["pictures"] = {REAL_AGAINST_REAL: {"none": scorer.real_against_real(size)}}
+        for (variant, subset), case in (of_training | cases).items():
             metrics["pictures"].setdefault(variant, {})[subset] = scorer.scores(case)
         for (guidance, (variant, subset)), case in guided.items():
             by_source = metrics.setdefault("guidances", {}).setdefault(f"{guidance:g}", {})
@@ -114,7 +127,9 @@ def evaluate(
 
 def _prior_metrics(
     priors: Mapping[Name, StoredPrior],
+    beside: Mapping[str, Predictor],
     held_out: HeldOut,
+    near: NDArray[np.bool_] | None,
     material: Material,
     settings: EvaluationSettings,
 ) -> tuple[dict[str, Any], dict[Name, pd.DataFrame]]:
@@ -125,10 +140,6 @@ def _prior_metrics(
     """
     num_steps, names = _common_steps(priors), material.text_embeddings.spec["names"]
     steps = tuple(sorted({*settings.steps, num_steps}))
-    neighbours = training_neighbours(held_out, material)
-    near = near_training(neighbours, settings) if material.trained_here else None
-    beside = baselines(held_out, material, neighbours, settings.seed)
-    beside |= other_priors(settings.other_priors, material.encoder_dims, settings.seed, beside)
     cases = {name: PriorSamples(prior, steps, settings.seed) for name, prior in priors.items()}
     chunks = Chunks[Predictor](held_out, (*beside.values(), *cases.values()), SCORED_AT_ONCE)
     job = PredictionScores(

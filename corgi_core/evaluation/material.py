@@ -28,11 +28,13 @@ class TrainingData:
         images: The dataset, of which the training images count.
         image_embeddings: "image" [n, d].
         text_embeddings: The captions' embeddings and tokens, one row a caption.
+        pixels: The images as squares; None for embeddings alone.
     """
 
     images: Dataset
     image_embeddings: ArrayStore
     text_embeddings: ArrayStore
+    pixels: ArrayStore | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Material:
     @property
     def training(self) -> TrainingData:
         """What the models learned from."""
-        own = TrainingData(self.images, self.image_embeddings, self.text_embeddings)
+        own = TrainingData(self.images, self.image_embeddings, self.text_embeddings, self.pixels)
         return self.other_training or own
 
     @property

@@ -28,7 +28,7 @@ from corgi_core.devices import wait_for
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import ClipSource
 from corgi_core.encoders.similarity import mean_encoder_cosine
-from corgi_core.evaluation.held_out import Chunks
+from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest, StoredDecoder
@@ -87,7 +87,34 @@ class RealImages:
         return digest_of("real images", *([] if self.size is None else [self.size]))
 
 
-Pictures = Decoded | RealImages
+@dataclass(frozen=True)
+class StoredPictures:
+    """Other stored images in the test images' role, such as the nearest training images.
+
+    Attributes:
+        images: One image for each caption.
+        pixels: Theirs.
+        dataset: Their files, where the pixels are decoded from them.
+        size: Pixels to a side.
+    """
+
+    images: HeldOut
+    pixels: ArrayStore
+    dataset: Dataset
+    size: int
+
+    @property
+    def digest(self) -> str:
+        """Names the images, their pixels and the size."""
+        return digest_of("stored", self.images.digest, self.pixels.digest, self.size)
+
+    def read(self, rows: NDArray[np.int64], at: NDArray[np.int64]) -> Tensor:
+        """The images of some of the captions, float32 [b, 3, s, s] in [0, 1]."""
+        squares = Squares(self.pixels, self.dataset)
+        return self.images.gather_squares(rows[at], squares, self.size).float() / 255
+
+
+Pictures = Decoded | RealImages | StoredPictures
 
 
 @dataclass(frozen=True)
@@ -160,6 +187,8 @@ class PictureFeatures(ArrayJob):
             make: Callable[[NDArray[np.int64]], Tensor]
             if isinstance(case, RealImages):
                 make = partial(self._real, rows, case.size or self.pixels.spec["size"])
+            elif isinstance(case, StoredPictures):
+                make = partial(case.read, rows)
             else:
                 decoder = latest(
                     case.decoder.digest, partial(case.decoder.open, here, self.precision)

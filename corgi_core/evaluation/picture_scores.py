@@ -31,6 +31,7 @@ from corgi_core.evaluation.picture_features import (
     PictureFeatures,
     Pictures,
     RealImages,
+    StoredPictures,
 )
 from corgi_core.evaluation.picture_neighbours import PictureNeighbours
 from corgi_core.evaluation.sampling import Sampled, SampledEmbeddings
@@ -45,6 +46,8 @@ from corgi_core.metrics.precision_recall import DENSE_NEIGHBOURS, Manifold, betw
 from corgi_core.metrics.vendi import vendi
 
 FEWEST_FOR_FID = 50  # pictures: with fewer even the bias of an FID cannot be estimated
+HALVES_SEED = 0  # of the real images' two halves
+FEWEST_IN_A_HALF = 4  # real images, for distances between the halves
 LETTERBOX = "letterbox"  # the framing of stores that name none
 NAMES = {
     CLIP: ("frechet_clip", "kid_clip"),
@@ -90,12 +93,10 @@ class PictureScorer:
         found: dict[str, Any] = {}
         for extractor in self.extractors:
             ours, theirs = self._of(case, extractor), self._of_real(real, extractor)
-            found |= distances(extractor, theirs, ours)
-            if extractor == CLIP:
-                found["cmmd"] = cmmd(theirs.features, ours.features).value
-                found["vendi"] = vendi(ours.features)
+            found |= _set_scores(extractor, theirs, ours)
         found |= manifold_scores(theirs, ours)
-        found |= self._memorisation(case, real)
+        if self.nearest is not None:
+            found |= _memorisation(*(self._nearest(each) for each in (case, real)))
         to_image, to_text, seconds = map(
             np.concatenate, zip(*self._similarities(case, real), strict=True)
         )
@@ -104,6 +105,38 @@ class PictureScorer:
             "clip_score": clip_score(to_text),
             "count": len(self.chunks.captions),
             "seconds": round(float(seconds.sum()), 3),
+        }
+
+    def real_against_real(self, size: int) -> dict[str, Any]:
+        """`scores` of a random half of the real images against the other half: the best possible.
+
+        Distances between sets of half the size are more biased than the other rows'. The similarity
+        to an image is to one of the other half, that to a text is to the image's own caption. With
+        fewer than eight images there are similarities alone.
+
+        Args:
+            size: Pixels to a side of the pictures whose scores stand beside these.
+        """
+        real, found = self.real[size], dict[str, Any]()
+        order = np.random.default_rng(HALVES_SEED).permutation(len(self.chunks.captions))
+        n = len(order) // 2
+        half, other = order[:n], order[n : 2 * n]
+        if n >= FEWEST_IN_A_HALF:
+            for extractor in self.extractors:
+                features = self._of_real(real, extractor).features
+                ours, theirs = PictureSet(features[half]), PictureSet(features[other])
+                found |= _set_scores(extractor, theirs, ours)
+            found |= manifold_scores(theirs, ours)
+        if self.nearest is not None:
+            nearest = self._nearest(real)
+            found |= _memorisation(nearest[half], nearest[other])
+        z, shards = self.embeddings(real), self.chunks.shards_of(real)
+        to_image = mean_encoder_cosine(z[half], z[other], self.encoder_dims).numpy()
+        to_text = np.concatenate([self.features.mapped(shard, TO_TEXT) for shard in shards])[half]
+        return found | {
+            **with_intervals({"clip_similarity_image": to_image, "clip_similarity_text": to_text}),
+            "clip_score": clip_score(to_text),
+            "count": n,
         }
 
     def embeddings(self, case: Pictures) -> Tensor:
@@ -120,6 +153,8 @@ class PictureScorer:
         """The real images that pictures are compared with: those of their size."""
         if isinstance(case, RealImages):
             return case
+        if isinstance(case, StoredPictures):
+            return self.real[case.size]
         return self.real[case.decoder.settings.image_size]
 
     def _of_real(self, real: RealImages, extractor: str) -> PictureSet:
@@ -140,15 +175,11 @@ class PictureScorer:
         parts = [self.features.mapped(shard, extractor) for shard in self.chunks.shards_of(case)]
         return PictureSet(np.concatenate(parts))
 
-    def _memorisation(self, case: Pictures, real: RealImages) -> dict[str, float]:
-        if self.nearest is None:
-            return {}
-        ours, theirs = (
-            np.concatenate([self.nearest.mapped(s, "cosine") for s in self.chunks.shards_of(each)])
-            for each in (case, real)
-        )
-        nearest_distance = 1 - float(ours.mean(dtype=np.float64))
-        return memorisation(ours, theirs)._asdict() | {"nearest_distance": nearest_distance}
+    def _nearest(self, case: Pictures) -> NDArray[np.floating[Any]]:
+        """The cosines [n] of a case's pictures to their nearest training images."""
+        assert self.nearest is not None, "nearest training images were not looked for"
+        shards = self.chunks.shards_of(case)
+        return np.concatenate([self.nearest.mapped(shard, "cosine") for shard in shards])
 
     def _similarities(self, case: Pictures, real: RealImages) -> Iterator[tuple[np.ndarray, ...]]:
         """The cosines to the images and to the captions, and the seconds, chunk by chunk."""
@@ -179,6 +210,23 @@ class PictureSet:
     def manifold(self) -> Manifold:
         """The balls around the features."""
         return Manifold.of(self.features, min(DENSE_NEIGHBOURS, len(self.features) - 1))
+
+
+def _set_scores(extractor: str, real: PictureSet, ours: PictureSet) -> dict[str, float]:
+    """`distances`, and of CLIP's features CMMD and the Vendi score."""
+    found = distances(extractor, real, ours)
+    if extractor == CLIP:
+        found["cmmd"] = cmmd(real.features, ours.features).value
+        found["vendi"] = vendi(ours.features)
+    return found
+
+
+def _memorisation(
+    ours: NDArray[np.floating[Any]], real: NDArray[np.floating[Any]]
+) -> dict[str, float]:
+    """Of cosines to the nearest training images: our pictures' and the real ones'."""
+    nearest_distance = 1 - float(ours.mean(dtype=np.float64))
+    return memorisation(ours, real)._asdict() | {"nearest_distance": nearest_distance}
 
 
 def distances(extractor: str, real: PictureSet, ours: PictureSet) -> dict[str, float]:
@@ -214,7 +262,7 @@ def picture_scorer(
     material: Material,
     captions: HeldOut,
     displayed: NDArray[np.int64],
-    cases: tuple[Decoded, ...],
+    cases: tuple[Decoded | StoredPictures, ...],
     inception: str | None = None,
     dinov2: str | None = None,
 ) -> PictureScorer:
@@ -238,9 +286,10 @@ def picture_scorer(
     assert material.pixels is not None, "there are no images to compare pictures with"
     if inception is not None:
         check_enough_for_fid(len(captions))
-    real = _real_images(material.pixels, cases)
+    decoded = [case for case in cases if isinstance(case, Decoded)]
+    real = _real_images(material.pixels, decoded)
     stores, rows = (material.image_embeddings, material.text_embeddings), tuple(displayed.tolist())
-    samples = dict.fromkeys(case.source for case in cases if isinstance(case.source, Sampled))
+    samples = dict.fromkeys(case.source for case in decoded if isinstance(case.source, Sampled))
     sampled = None
     if samples:
         of_samples = Chunks(captions, tuple(samples), CHUNK, rows)

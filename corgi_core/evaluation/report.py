@@ -34,6 +34,8 @@ BASELINES = (
     REAL_AGAINST_REAL, NEAREST_TO_IMAGE, NEAREST_TO_TEXT, RANDOM_TRAINING, TEXT_EMBEDDING,
     LINEAR_PRIOR, CONTRASTIVE_PRIOR,
 )  # fmt: skip
+TRAINING_PICTURES = (NEAREST_TO_IMAGE, RANDOM_TRAINING)
+PICTURE_BASELINES = (REAL_AGAINST_REAL, *TRAINING_PICTURES)  # rows of the pictures' table
 TIMES = ("seconds", "wall_seconds")
 SCORES = ("cosine", "recall_at_1", "recall_at_5")  # of a prior
 
@@ -64,8 +66,35 @@ class Evaluation:
         """Of the numbers, wall times left out: measuring again the same gives the same digest."""
         return digest_of(_without(self.metrics, TIMES))
 
+    def check_rows(self) -> None:
+        """Raise CorgiError, which names it, where a row is missing that every report has.
+
+        These are `BASELINES`, each prior's shuffled captions, and `PICTURE_BASELINES` where there
+        are pictures.
+        """
+        steps, of_priors = str(self.protocol.prior_steps), self.metrics.get("baselines", {})
+        missing = [name for name in BASELINES if name not in of_priors]
+        missing += [
+            f"{variant}, {subset}, {SHUFFLED} captions"
+            for variant, subsets in self.metrics["priors"].items()
+            for subset, by_steps in subsets.items()
+            if SHUFFLED not in by_steps.get(steps, {})
+        ]
+        if "pictures" in self.metrics:
+            of_pictures = self.metrics["pictures"]
+            missing += [f"{n} (pictures)" for n in PICTURE_BASELINES if n not in of_pictures]
+        if missing:
+            raise CorgiError(
+                f"the report lacks a row without which its scores say little: {missing[0]}",
+                "evaluate again with this version of Corgi, which measures all of them",
+            )
+
     def save(self, folder: Path | UPath) -> None:
-        """Write metrics.json and the pictures, whole or not at all."""
+        """Write metrics.json and the pictures, whole or not at all.
+
+        Raises CorgiError where a row is missing, as `check_rows` does.
+        """
+        self.check_rows()
         with atomic_folder(folder) as temporary:
             write_json(temporary / METRICS, self.metrics)
             save_pictures(temporary, self.pictures)
@@ -81,8 +110,9 @@ class Evaluation:
     def publish(self, folder: Path) -> None:
         """Write metrics.json, which `dvc metrics show` reads, and the pictures to a folder.
 
-        Other files there stay, unlike under `save`.
+        Other files there stay, unlike under `save`. Raises CorgiError where a row is missing.
         """
+        self.check_rows()
         write_json(folder / METRICS, self.metrics)
         for name, image in self.pictures.items():
             with atomic_file(folder / f"{name}.png") as temporary, temporary.open("wb") as file:

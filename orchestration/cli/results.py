@@ -199,13 +199,14 @@ def print_pictures(metrics: dict[str, Any], console: Console) -> None:
         for subset, scores in found.items()
     ]
     left_out = ("seconds", "count")
-    names = [n for n in scored[0][2] if n not in left_out and not n.endswith((CI_LOW, CI_HIGH))]
+    every = dict.fromkeys(name for _, _, scores in scored for name in scores)
+    names = [n for n in every if n not in left_out and not n.endswith((CI_LOW, CI_HIGH))]
     heads = ["embeddings", "captions", *(name.replace("_", " ") for name in names)]
     rows = [
         [source, subset, *(_with_interval(scores, n) for n in names)]
         for source, subset, scores in scored
     ]
-    title = f"Pictures of {scored[0][2]['count']} test images"
+    title = f"Pictures of {scored[-1][2]['count']} test images"
     print_table(console, title, heads, rows, names=2)
 
 

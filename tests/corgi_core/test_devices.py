@@ -395,7 +395,7 @@ def material_on(
     """The same images for any device, whose results have a folder of their own."""
     return Material(
         images, *stores, folder / device, on(device), squares, saved / "clip", "fp32",
-        other_training=TrainingData(images, *stores),
+        other_training=TrainingData(images, *stores, squares),
     )  # fmt: skip
 
 

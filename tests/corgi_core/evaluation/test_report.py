@@ -10,7 +10,7 @@ from PIL import Image
 from upath import UPath
 
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.report import BASELINES, Evaluation
+from corgi_core.evaluation.report import BASELINES, PICTURE_BASELINES, Evaluation
 from tests.helpers.protocols import a_protocol
 
 
@@ -21,6 +21,10 @@ def scores(cosine: float) -> dict[str, object]:
 
 def at_own_steps(cosine: float) -> dict[str, object]:
     return scores(cosine) | {"shuffled": scores(0.3)}
+
+
+def picture_rows() -> dict[str, object]:
+    return {name: {"none": {"frechet_clip": 0.1}} for name in PICTURE_BASELINES}
 
 
 def metrics() -> dict[str, object]:
@@ -34,7 +38,8 @@ def metrics() -> dict[str, object]:
                 "100%": {"1": scores(0.30), "16": at_own_steps(0.81)},
             },
         },
-        "pictures": {"real embedding": {"none": {"frechet_clip": 0.5, "seconds": 3.0}}},
+        "pictures": picture_rows()
+        | {"real embedding": {"none": {"frechet_clip": 0.5, "seconds": 3.0}}},
         "validation": {
             "captions": 5,
             "priors": {
@@ -107,6 +112,31 @@ def test_tables_hold_a_row_for_every_score(report):
         *BASELINES, "baseline, shuffled captions", *["shifted-k1, shuffled captions"] * 2
     ]  # fmt: skip
     assert baselines["cosine"].tolist() == [0.2] * len(BASELINES) + [0.3] * 3
-    (row,) = report.picture_table().to_dict("records")
+    *first, row = report.picture_table().to_dict("records")
+    assert [each["embeddings"] for each in first] == list(PICTURE_BASELINES)
     assert (row["embeddings"], row["captions"]) == ("real embedding", "none")
     assert row["frechet_clip"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        *((("baselines", name), name) for name in BASELINES),
+        *((("pictures", name), rf"{name} \(pictures\)") for name in PICTURE_BASELINES),
+        (("priors", "shifted-k1", "10%", "16", "shuffled"), "shifted-k1, 10%, shuffled captions"),
+    ],
+)
+def test_a_report_that_lacks_a_row_is_refused_by_its_name(report, tmp_path, path, named):
+    part = report.metrics
+    for name in path[:-1]:
+        part = part[name]
+    del part[path[-1]]
+    for written in (report.save, report.publish):
+        with pytest.raises(CorgiError, match=rf"lacks a row .*: {named}\."):
+            written(tmp_path / "evaluation")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_of_priors_alone_needs_no_rows_of_pictures(report, tmp_path):
+    del report.metrics["pictures"]
+    report.save(tmp_path / "evaluation")
