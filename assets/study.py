@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from corgi_core.experiments.prior_ablation.sweeps import Plan
 
 REVISION = 7  # of the trainings: another one trains every arm anew
+REFERENCES_REVISION = 1  # of what stands beside the arms
 STUDY_ARMS = "study-arms"  # the run above those of all arms and seeds
 ABOUT_ARMS = "Every arm of the study of the prior, of every seed, is below this run."
 
@@ -35,7 +36,13 @@ ABOUT_ARMS = "Every arm of the study of the prior, of every seed, is below this 
     owners=OWNERS,
     kinds={"pytorch", "ray", "mlflow"},
     pool=DEVICE,
-    metadata=decided_by("study", "prior", "gaussians", revision=REVISION, partitions="study_seeds"),
+    metadata=decided_by(
+        "study",
+        "prior",
+        "gaussians",
+        revision=(REVISION, REFERENCES_REVISION),
+        partitions="study_seeds",
+    ),
 )
 def prior_study(
     context: dg.AssetExecutionContext,
@@ -50,14 +57,15 @@ def prior_study(
 
     Finished arms are read from their files, so an interrupted study continues.
     """
-    from corgi_core.experiments.prior_ablation import measure, sweeps
+    from corgi_core.experiments.prior_ablation import sweeps
+    from corgi_core.experiments.prior_ablation.references import measure_references
     from corgi_core.experiments.report import StudyReport as Report
 
     preset, seed = workspace.preset, int(context.partition_key)
     plans = sweeps.plans_of(sweeps.sweeps_of(preset), seed, preset.study.steps[-1])
     study = _study(context, images, image_embeddings, text_embeddings, plans, workspace, compute)
     measurements, runs = _measured(context, study, plans, workspace, compute, mlflow)
-    result = Report.joined([*measurements, measure.measure_references(study, seed)])
+    result = Report.joined([*measurements, measure_references(study, seed)])
     samples = table(result.frame("samples"))
     return materialized(result, arms=len(plans), samples=samples, mlflow_runs=links(runs))
 

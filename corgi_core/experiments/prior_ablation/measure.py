@@ -37,18 +37,12 @@ from corgi_core.prior.model import CAPTIONS_AT_ONCE, Callback, PriorModel
 from corgi_core.prior.task import Captions, PriorTask
 from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import read_metrics
-from corgi_core.training.rows import ChosenRows
 from corgi_core.training.run_folder import TrainingResult
 
 Row = dict[str, Any]
 Measurement = dict[str, list[Row]]
 """Rows by table: "samples" (one a sampling), "timesteps" (one a timestep of the longest sampling),
 "training" (one an evaluation while training), "references" (one for what needs no prior)."""
-
-MEAN, TEXT, REAL = (
-    "the training images' mean", "the CLIP text embedding", "other, real images",
-)  # fmt: skip
-"""Labels of the rows of "references"."""
 
 START = "z_T"  # a row of "timesteps": where the sampling starts; the others are of ẑ_0
 
@@ -167,28 +161,6 @@ def width_of(bank: GaussianBank, one: GaussianBank) -> float:
     """
     own, width = (float(each.std.square().mean().sqrt()) for each in (one, bank))
     return width / own
-
-
-def measure_references(study: Study, seed: int) -> Measurement:
-    """The table "references": scores of three embeddings a caption that need no prior.
-
-    The mean has a high cosine and retrieves nothing. Real images of other captions have the lowest
-    Fréchet distance that so many embeddings can have.
-    """
-    captions, training = study.held_out, ChosenRows(study.images, SplitKeys(study.dataset, TRAIN))
-    random = torch.Generator().manual_seed(seed)
-    rows = torch.randint(len(training), (len(captions),), generator=random)
-    (others,) = training.gather(rows, (study.images, "image"))
-    embeddings = {
-        MEAN: study.fitted[1].means.expand_as(captions.image),
-        TEXT: captions.text,
-        REAL: others.float(),
-    }
-    scores = [
-        {"label": name, "start": name, "seed": seed, **study.scorer.scores(z)}
-        for name, z in embeddings.items()
-    ]
-    return {"references": scores}
 
 
 def _sample_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]:

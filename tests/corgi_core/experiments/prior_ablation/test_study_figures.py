@@ -18,7 +18,7 @@ from corgi_core.experiments.prior_ablation.figures import (
     by_timestep,
     by_width,
 )
-from corgi_core.experiments.prior_ablation.measure import MEAN, REAL, TEXT
+from corgi_core.experiments.prior_ablation.references import MEAN, REAL, TEXT
 from corgi_core.experiments.prior_ablation.report import compose_report, metrics_by_step
 from corgi_core.experiments.prior_ablation.sweeps import plans_of, sweeps_of
 from corgi_core.experiments.report import StudyReport

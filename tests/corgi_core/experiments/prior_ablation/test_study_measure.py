@@ -12,16 +12,15 @@ import pytest
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.experiments.prior_ablation.arms import BASELINE, Arm
-from corgi_core.experiments.prior_ablation.measure import (
-    MEAN,
-    REAL,
-    START,
-    TEXT,
-    measure_arm,
-    measure_references,
-    train_arm,
+from corgi_core.evaluation.report import (
+    CONTRASTIVE_PRIOR,
+    LINEAR_PRIOR,
+    NEAREST_TO_IMAGE,
+    NEAREST_TO_TEXT,
 )
+from corgi_core.experiments.prior_ablation.arms import BASELINE, Arm
+from corgi_core.experiments.prior_ablation.measure import START, measure_arm, train_arm
+from corgi_core.experiments.prior_ablation.references import MEAN, REAL, TEXT, measure_references
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling, plans_of, sweeps_of
 from tests.helpers.small_study import IMAGES, PRESET, measure_two_arms, small_study
 
@@ -77,6 +76,9 @@ def test_what_needs_no_prior(study):
     assert rows[TEXT]["cosine"] > rows[TEXT]["shuffled_cosine"] + 0.3  # the caption tells much
     assert rows[TEXT]["recall_at_5"] > rows[MEAN]["recall_at_5"]
     assert rows[REAL]["frechet"] < rows[MEAN]["frechet"]
+    assert rows[LINEAR_PRIOR]["cosine"] > max(rows[n]["cosine"] for n in (MEAN, TEXT, REAL))
+    assert rows[CONTRASTIVE_PRIOR]["recall_at_1"] >= rows[LINEAR_PRIOR]["recall_at_1"]
+    assert rows[NEAREST_TO_IMAGE]["cosine"] > rows[NEAREST_TO_TEXT]["cosine"]
 
 
 def test_a_measurement_is_taken_once(study, monkeypatch):
