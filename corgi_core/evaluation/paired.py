@@ -112,39 +112,45 @@ def differences(
     every = [*a.values(), *b.values()]
     for one in every:
         _check_comparable(every[0], one, names)
+    names_of_scores = list(every[0].scores)
+    first, second = (
+        {number: np.stack(list(one.scores.values())) for number, one in each.items()}
+        for each in (a, b)
+    )
+    resampled = _resampled_differences(first, second, seed)
+    ends = np.quantile(resampled, (0.025, 0.975), axis=0).T.tolist()
+    means = (np.mean(list(each.values()), axis=(0, 2)).tolist() for each in (first, second))
     return [
-        _difference(
-            score,
-            {number: one.scores[score] for number, one in a.items()},
-            {number: one.scores[score] for number, one in b.items()},
-            seed,
-        )
-        for score in every[0].scores
+        Difference(score, of_a, of_b, low, high)
+        for score, of_a, of_b, (low, high) in zip(names_of_scores, *means, ends, strict=True)
     ]
 
 
-def _difference(
-    score: str,
-    a: Mapping[int, NDArray[np.float64]],
-    b: Mapping[int, NDArray[np.float64]],
-    seed: int,
-) -> Difference:
-    """The percentile interval of b − a, of models with the scores [n] by training seed.
+def _resampled_differences(
+    a: Mapping[int, NDArray[np.float64]], b: Mapping[int, NDArray[np.float64]], seed: int
+) -> NDArray[np.float64]:
+    """Means of b − a, [RESAMPLES, m], of models with scores [m, n] of n captions by training seed.
 
     Where both have the same seeds, a resample has the same seeds of both.
     """
     random = np.random.default_rng(seed)
     first, second = (np.stack([each[number] for number in sorted(each)]) for each in (a, b))
-    n, found = first.shape[1], list[NDArray[np.float64]]()
+    n, found = first.shape[2], list[NDArray[np.float64]]()
     for _ in range(RESAMPLES // AT_ONCE):
         captions = random.multinomial(n, np.full(n, 1 / n), AT_ONCE) / n
         of_a = _resampled_seeds(len(first), random)
         of_b = of_a if a.keys() == b.keys() else _resampled_seeds(len(second), random)
-        found.append(
-            (of_b * (captions @ second.T)).sum(axis=1) - (of_a * (captions @ first.T)).sum(axis=1)
-        )
-    low, high = np.quantile(np.concatenate(found), (0.025, 0.975)).tolist()
-    return Difference(score, float(first.mean()), float(second.mean()), low, high)
+        found.append(_weighted(second, of_b, captions) - _weighted(first, of_a, captions))
+    return np.concatenate(found)
+
+
+def _weighted(
+    scores: NDArray[np.float64], seeds: NDArray[np.float64], captions: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Means [r, m] of scores [s, m, n], under r weights of the seeds [r, s] and captions [r, n]."""
+    by_seed = np.stack([captions @ each.T for each in scores])
+    means: NDArray[np.float64] = np.einsum("rs,srm->rm", seeds, by_seed)
+    return means
 
 
 def _resampled_seeds(count: int, random: np.random.Generator) -> NDArray[np.float64]:
@@ -181,6 +187,7 @@ def difference_chart(compared: Mapping[str, list[Difference]], reference: str) -
         panel.axvline(0, color="grey", linestyle="--", linewidth=1)
         panel.set_title(score)
         panel.set_xlabel(f"difference to {reference}", fontsize=8)
+        panel.locator_params(axis="x", nbins=4)
     panels[0].set_yticks(range(len(names)), names)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
     return rendered(figure)

@@ -314,6 +314,7 @@ def _client(tracking_uri: str) -> MlflowClient:
     set_for_library(
         {
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SERVER_TIMEOUT),
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         }
