@@ -115,9 +115,11 @@ def evaluate(
         captions = [chosen.captions[row] for row in displayed]
         real = scorer.displayed(RealImages())
         grids = _grids(captions, real, columns)
+        of_training_images = {name: scorer.displayed(case) for name, case in of_training.items()}
+        every = {(REAL_IMAGE, "none"): real} | of_training_images | columns
         samples = {
             name: [(c, picture(p)) for c, p in zip(captions, column, strict=True)]
-            for name, column in {(REAL_IMAGE, "none"): real, **columns}.items()
+            for name, column in every.items()
         }
     metrics["protocol_digest"] = Protocol.stored_in(metrics).digest
     metrics["wall_seconds"] = round(time.perf_counter() - started, 1)

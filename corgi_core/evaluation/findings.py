@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from corgi_core.evaluation.plain_scores import REAL_EMBEDDING
-from corgi_core.evaluation.report import SCORES, SHUFFLED
+from corgi_core.evaluation.report import REAL_AGAINST_REAL, SCORES, SHUFFLED
 from corgi_core.evaluation.score_rows import (
     BIAS,
     Kind,
@@ -80,7 +80,7 @@ def _of_pictures(rows: Sequence[ScoreRow], best: ScoreRow) -> list[str]:
             if ours is not baseline:
                 found.append(_compared(baseline, ours, names))
     for name in names:
-        biased = [row for row in rows if name + BIAS in row.scores]
+        biased = [r for r in rows if name + BIAS in r.scores and r.name != REAL_AGAINST_REAL]
         if biased:
             largest = max(row.scores[name + BIAS] for row in biased)
             found.append(

@@ -132,6 +132,7 @@ def page(
     Raises:
         CorgiError: a row that every table must have is not there, or the protocol is not complete.
     """
+    Evaluation(dict(metrics)).check_rows()
     rows, pictures, chosen_by = prior_rows(metrics), picture_rows(metrics), validation_rows(metrics)
     steps = metrics["protocol"]["prior_steps"]
     parts = [

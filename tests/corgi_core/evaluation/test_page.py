@@ -17,7 +17,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation import page as module
 from corgi_core.evaluation.findings import findings
 from corgi_core.evaluation.page import page
-from corgi_core.evaluation.report import BASELINES
+from corgi_core.evaluation.report import BASELINES, PICTURE_BASELINES
 
 HOSTILE = '<script>alert("x")</script><img src="https://example.org/x.png"> & \'quoted\''
 PROVENANCE = {"MLflow run": "http://127.0.0.1:5000/#/runs/1?a=b&c=d", "commit": "0123abcd"}
@@ -73,6 +73,7 @@ def metrics() -> dict[str, Any]:
         "pictures": {
             "shifted-k1": {"100%": {**pictures, "count": 24}},
             "real embedding": {"none": {**pictures, "frechet_clip": 0.1, "precision": 0.5}},
+            **{name: {"none": pictures} for name in PICTURE_BASELINES},
         },
     }
 
@@ -160,11 +161,13 @@ def test_a_page_without_a_mandatory_row_is_refused(metrics) -> None:
     for name in BASELINES:
         lacking = copy.deepcopy(metrics)
         del lacking["baselines"][name]
-        with pytest.raises(CorgiError, match=f"no row '{name}'"):
+        with pytest.raises(CorgiError, match=f"lacks a row .*: {name}"):
             page(lacking, {}, "", {})
-    del metrics["priors"]["baseline"]["10%"]["16"]["shuffled"]
-    with pytest.raises(CorgiError, match="no row 'baseline, 10%, shuffled captions'"):
-        page(metrics, {}, "", {})
+    for name in PICTURE_BASELINES:
+        lacking = copy.deepcopy(metrics)
+        del lacking["pictures"][name]
+        with pytest.raises(CorgiError, match=f"lacks a row .*: {name} .pictures"):
+            page(lacking, {}, "", {})
 
 
 def test_sentences_follow_the_numbers(metrics) -> None:
