@@ -24,7 +24,7 @@ from corgi_core.metrics.cmmd import cmmd
 from corgi_core.metrics.features import Features
 from corgi_core.metrics.frechet import (
     FeatureStatistics,
-    Halves,
+    Quarters,
     frechet_distance,
     frechet_estimate,
 )
@@ -38,7 +38,7 @@ def _fid(real: Features, generated: Features) -> float:
 
 
 def _fid_with_bias(real: Features, generated: Features) -> float:
-    return frechet_estimate(Halves.of(real), Halves.of(generated)).value
+    return frechet_estimate(Quarters.of(real), Quarters.of(generated)).value
 
 
 def _manifolds(real: Features, generated: Features) -> float:

@@ -39,7 +39,7 @@ from corgi_core.metrics.bootstrap import with_intervals
 from corgi_core.metrics.clip_score import clip_score
 from corgi_core.metrics.cmmd import cmmd
 from corgi_core.metrics.features import Features
-from corgi_core.metrics.frechet import Halves, frechet_estimate
+from corgi_core.metrics.frechet import Quarters, frechet_estimate
 from corgi_core.metrics.kid import kid
 from corgi_core.metrics.memorisation import memorisation
 from corgi_core.metrics.precision_recall import DENSE_NEIGHBOURS, Manifold, between
@@ -83,9 +83,10 @@ class PictureScorer:
 
         Returns:
             "frechet_clip", and with their features "fid" and "frechet_dinov2", each beside its
-            "_bias"; "kid_clip", "kid" and "kid_dinov2"; "cmmd"; "precision" and "recall", and from
-            six pictures on "density" and "coverage"; "vendi"; "memorisation", "copies" and
-            "nearest_distance", 1 − the cosine to the nearest training image;
+            "_bias" from eight pictures on; "kid_clip", "kid" and "kid_dinov2"; "cmmd"; "precision"
+            and "recall", and from six pictures on "density" and "coverage"; "vendi";
+            "memorisation", "copies" and "nearest_distance", 1 − the cosine to the nearest training
+            image;
             "clip_similarity_image" and "clip_similarity_text" with the ends of their intervals,
             "clip_score" with the text; "count" and "seconds".
         """
@@ -202,9 +203,9 @@ class PictureSet:
     features: Features
 
     @cached_property
-    def halves(self) -> Halves:
-        """Sums over both halves."""
-        return Halves.of(self.features)
+    def quarters(self) -> Quarters:
+        """Sums over four quarters."""
+        return Quarters.of(self.features)
 
     @cached_property
     def manifold(self) -> Manifold:
@@ -232,12 +233,9 @@ def _memorisation(
 def distances(extractor: str, real: PictureSet, ours: PictureSet) -> dict[str, float]:
     """The Fréchet distance with its bias, and the kernel distance, by the extractor's names."""
     frechet, kernel = NAMES[extractor]
-    estimate = frechet_estimate(ours.halves, real.halves)
-    return {
-        frechet: estimate.value,
-        f"{frechet}_bias": estimate.bias,
-        kernel: kid(real.features, ours.features).value,
-    }
+    estimate = frechet_estimate(ours.quarters, real.quarters)
+    bias = {} if estimate.bias is None else {f"{frechet}_bias": estimate.bias}
+    return {frechet: estimate.value, **bias, kernel: kid(real.features, ours.features).value}
 
 
 def manifold_scores(real: PictureSet, ours: PictureSet) -> dict[str, float]:

@@ -120,67 +120,75 @@ class FrechetEstimate:
 
     Attributes:
         value: The distance as it is always computed, which samples of one distribution have too.
-        bias: An estimate of its excess over the distance of the distributions.
+        bias: An estimate of the distance of two independent samples of one distribution, of as many
+            features; None with fewer than eight.
     """
 
     value: float
-    bias: float
-
-    @property
-    def unbiased(self) -> float:
-        """The distance without its bias; possibly below 0."""
-        return self.value - self.bias
+    bias: float | None
 
 
 @dataclass(frozen=True)
-class Halves:
-    """Sums over two halves of a set of features, from which its distance and its bias follow."""
+class Quarters:
+    """Sums over four quarters of a set of features, from which its distance and bias follow."""
 
-    first: FeatureSums
-    second: FeatureSums
+    sums: tuple[FeatureSums, ...]
 
     @classmethod
     def of(cls, features: Features) -> Self:
-        """Sums over features [n, d], n ≥ 4, that are dealt to the halves at random.
-
-        Sets of as many features have the same rows in each half, so pictures that were made from
-        one another stay together.
+        """Sums over features [n, d], n ≥ 2, that are dealt to the quarters at random.
 
         Raises:
-            CorgiError: there are fewer than four features, or one is not finite.
+            CorgiError: there are fewer than two features, or one is not finite.
         """
-        check_features(features, at_least=4)
-        first, second = shuffled_parts(len(features), 2, seed=0)
-        origin = features[0]
-        return cls(
-            FeatureSums.of(features[first], origin), FeatureSums.of(features[second], origin)
-        )
+        check_features(features)
+        parts = shuffled_parts(len(features), 4, seed=0)
+        return cls(tuple(FeatureSums.of(features[p], features[0]) for p in parts if len(p)))
 
     @cached_property
     def whole(self) -> FeatureStatistics:
         """Statistics of all features."""
-        return (self.first + self.second).statistics
+        first, *others = self.sums
+        return sum(others, start=first).statistics
+
+    @cached_property
+    def bias(self) -> float | None:
+        """How far apart two independent samples of as many features are; None for fewer than eight.
+
+        The distance of both halves is that of samples of n/2, the distances of quarters are those
+        of n/4. What is lost from one to the other is lost once more from n/2 to n, as the distance
+        falls by a power of n: by 1/n with many more features than their width (Chong and Forsyth,
+        Effectively Unbiased FID and Inception Score, 2020), more slowly with fewer.
+        """
+        if sum(each.count for each in self.sums) < 8:
+            return None
+        one, two, three, four = self.sums
+        of_halves = _distance(one + two, three + four)
+        of_quarters = (_distance(one, two) + _distance(three, four)) / 2
+        return of_halves**2 / of_quarters if of_quarters else 0.0
 
 
-def frechet_estimate(a: Halves, b: Halves) -> FrechetEstimate:
-    """The Fréchet distance of two sets, and its bias, from the distances of their halves.
+def _distance(a: FeatureSums, b: FeatureSums) -> float:
+    return frechet_distance(a.statistics, b.statistics)
 
-    The bias falls as 1/n (Chong and Forsyth, Effectively Unbiased FID and Inception Score, 2020),
-    so halves have twice that of the whole, and the difference of both distances is the bias. Their
-    line through several n has two points here. With fewer features than their width the bias falls
-    more slowly, and this estimate is far too low (docs/metrics.md has examples).
+
+def frechet_estimate(a: Quarters, b: Quarters) -> FrechetEstimate:
+    """The Fréchet distance of two sets, and its bias: the geometric mean of both sets' own.
+
+    To second order in the sampling noise of covariances, the mean is exact where one covariance is
+    a multiple of the other.
 
     Args:
-        a: Halves of one set of features.
-        b: Halves of the other, of the same width and about the same number.
+        a: Quarters of one set of features.
+        b: Quarters of the other, of the same width.
 
     Raises:
         CorgiError: the widths differ.
     """
     value = frechet_distance(a.whole, b.whole)
-    pairs = ((a.first, b.first), (a.second, b.second))
-    of_halves = [frechet_distance(x.statistics, y.statistics) for x, y in pairs]
-    return FrechetEstimate(value, sum(of_halves) / 2 - value)
+    if a.bias is None or b.bias is None:
+        return FrechetEstimate(value, None)
+    return FrechetEstimate(value, (a.bias * b.bias) ** 0.5)
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:

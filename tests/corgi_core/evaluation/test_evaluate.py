@@ -274,7 +274,7 @@ def features(pipeline: CorgiPipeline, pictures: Tensor) -> np.ndarray:
 def test_picture_scores_are_those_of_the_definitions(
     pipeline: CorgiPipeline, five: Material, report: Evaluation
 ) -> None:
-    """Of the real embeddings decoded, against loops and scipy's matrix root."""
+    """Of the real embeddings decoded, against loops and singular values."""
     rows = chosen()
     real = torch.from_numpy(five.pixels.read("pixels")[rows]).float() / 255
     z = torch.from_numpy(five.image_embeddings.read("image")[rows]).float()

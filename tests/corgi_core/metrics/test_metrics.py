@@ -9,7 +9,8 @@ from corgi_core.errors import CorgiError
 from corgi_core.metrics.frechet import (
     FeatureStatistics,
     FeatureSums,
-    Halves,
+    FrechetEstimate,
+    Quarters,
     frechet_distance,
     frechet_estimate,
 )
@@ -65,30 +66,38 @@ def test_few_features_of_a_wide_extractor_agree_with_the_singular_values_of_thei
     assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-7)
 
 
-def test_the_bias_is_what_samples_have_and_distributions_have_not():
-    """Of normal distributions the distance is known: here 0, and (2 − 1)² · 10."""
+@pytest.mark.parametrize(("count", "width"), [(400, 10), (64, 40), (32, 90)])
+@pytest.mark.parametrize(("scale", "expected"), [(1.0, 0.0), (2.0, 1.0)])
+def test_the_bias_is_what_samples_have_and_distributions_have_not(count, width, scale, expected):
+    """Of normal distributions the distance is known: here (scale − 1)² for each feature."""
     random = np.random.default_rng(9)
-    for scale, expected in ((1.0, 0.0), (2.0, 10.0)):
-        found = [
-            frechet_estimate(
-                Halves.of(random.normal(size=(400, 10))),
-                Halves.of(scale * random.normal(size=(400, 10))),
-            )
-            for _ in range(30)
-        ]
-        values, unbiased = np.array([(each.value, each.unbiased) for each in found]).T
-        error = unbiased.std() / 30**0.5
-        assert values.mean() > expected + 3 * error
-        assert unbiased.mean() == pytest.approx(expected, abs=4 * error)
-        assert abs(unbiased.mean() - expected) < 0.35 * abs(values.mean() - expected)
+    found = [
+        frechet_estimate(
+            Quarters.of(random.normal(size=(count, width))),
+            Quarters.of(scale * random.normal(size=(count, width))),
+        )
+        for _ in range(12)
+    ]
+    values, biases = np.array([(each.value, each.bias) for each in found]).T
+    bias = values.mean() - expected * width
+    assert biases.mean() == pytest.approx(bias, rel=0.35)
 
 
-def test_the_halves_have_all_features_once_and_make_the_whole():
+def test_the_quarters_have_all_features_once_and_make_the_whole():
     features = np.random.default_rng(10).normal(size=(41, 6))
-    halves = Halves.of(features)
-    assert (halves.first.count, halves.second.count) == (21, 20)
-    np.testing.assert_allclose(halves.whole.mean, features.mean(axis=0), atol=1e-13)
-    np.testing.assert_allclose(halves.whole.covariance, np.cov(features.T), atol=1e-12)
+    quarters = Quarters.of(features)
+    assert [each.count for each in quarters.sums] == [11, 10, 10, 10]
+    np.testing.assert_allclose(quarters.whole.mean, features.mean(axis=0), atol=1e-13)
+    np.testing.assert_allclose(quarters.whole.covariance, np.cov(features.T), atol=1e-12)
+
+
+def test_few_features_have_a_distance_and_no_bias_and_equal_ones_none_of_both():
+    features = np.random.default_rng(11).normal(size=(8, 3))
+    few, enough, equal = (Quarters.of(each) for each in (features[:7], features, features * 0))
+    assert frechet_estimate(few, enough).value > 0
+    assert frechet_estimate(few, enough).bias is None
+    assert frechet_estimate(enough, enough).bias > 0
+    assert frechet_estimate(equal, equal) == FrechetEstimate(0, 0)
 
 
 def test_chunks_have_the_statistics_of_the_whole():
