@@ -12,15 +12,18 @@ from corgi_core.errors import CorgiError
 
 PEERS = {"diffusers": True, "diffusers-cached": False}  # whether CLIP runs in every step
 
+# A server loads what all systems need, once; each process is a fork of it.
+PROCESSES = get_context("forkserver")
+PROCESSES.set_forkserver_preload(["benchmarks.decoder_systems.corgi"])
+
 
 class Child:
     """A system in a process of its own; one that is not asked does not compute."""
 
     def __init__(self, name: str, case: Case) -> None:
         self.name = name
-        context = get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, case), daemon=True)
+        self._pipe, theirs = PROCESSES.Pipe()
+        self._process = PROCESSES.Process(target=_serve, args=(theirs, name, case), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -42,7 +45,7 @@ class Child:
 
 def prepare(case: Case) -> None:
     """Make Corgi's stores of the pictures, in a process whose memory goes with it."""
-    making = get_context("spawn").Process(target=_make_stores, args=(case,))
+    making = PROCESSES.Process(target=_make_stores, args=(case,))
     making.start()
     making.join()
 

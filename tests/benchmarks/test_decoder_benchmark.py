@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,14 +20,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_command_measures_two_kinds_and_both_peers(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "benchmarks.decoders", "--preset", "emoji-small",
-            "--kinds", "pca,cascade", "--batch", "4", "--pictures", "24", "--rounds", "2",
-            "--threads", "1", "--json", tmp_path / "decoders.json",
-        ],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = [
+        "--preset", "emoji-small", "--kinds", "pca,cascade", "--batch", "4", "--pictures", "24",
+        "--rounds", "2", "--threads", "1", "--json", str(tmp_path / "decoders.json"),
+    ]  # fmt: skip
+    done = forked.run(forked.module("benchmarks.decoders"), words, os.environ, REPOSITORY)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "decoders.json").read_text())
     systems = [row["system"] for row in rows]

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 from corgi_core.config import preset_named
+from tests.helpers import forked
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def test_command_measures_every_kind(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "benchmarks.decoding", "--preset", "emoji-small",
-            "--batch", "4", "--rounds", "2", "--threads", "1", "--json", tmp_path / "rows.json",
-        ],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = [
+        "--preset", "emoji-small", "--batch", "4", "--rounds", "2", "--threads", "1",
+        "--json", str(tmp_path / "rows.json"),
+    ]  # fmt: skip
+    done = forked.run(forked.module("benchmarks.decoding"), words, os.environ, REPOSITORY)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "rows.json").read_text())
     decoders = preset_named("emoji-small").decoders

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ from benchmarks.embedding import app, verdict
 from benchmarks.embedding_systems.photographs import photograph
 from benchmarks.prior_systems.parent import REPOSITORY
 from corgi_core.errors import CorgiError
+from tests.helpers import forked
 
 
 def test_command_measures_two_systems_and_writes_their_rows(tmp_path: Path) -> None:
     """The real command and processes; clip-retrieval would need a package registry."""
     file = tmp_path / "embedding.json"
-    command = [
-        sys.executable, "-m", "benchmarks.embedding", "--quick", "--systems", "corgi,open_clip",
-        "--cores", "1", "--json", file,
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    words = ["--quick", "--systems", "corgi,open_clip", "--cores", "1", "--json", str(file)]
+    done = forked.run(forked.module("benchmarks.embedding"), words, os.environ, REPOSITORY)
     assert done.returncode == 0, done.stderr
     rows = json.loads(file.read_text())
     assert [(row["system"], row["label"]) for row in rows][:4] == [

@@ -1,20 +1,19 @@
 """The benchmark of an evaluation's memory, at a small size."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
+
+from tests.helpers import forked
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_it_evaluates_all_images(tmp_path):
     report = tmp_path / "rows.json"
-    size = ["--images", "300", "--size", "16", "--json", str(report)]
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.evaluation", *size],
-        cwd=ROOT, check=True, capture_output=True,
-    )  # fmt: skip
+    words = ["--images", "300", "--size", "16", "--threads", "1", "--json", str(report)]
+    done = forked.run(forked.module("benchmarks.evaluation"), words, os.environ, ROOT)
+    assert done.returncode == 0, done.stderr
     (row,) = json.loads(report.read_text())
     assert row["decoded"] == 300
     assert row["pictures_gb"] == 3 * 300 * 3 * 16**2 * 4 / 1e9

@@ -1,20 +1,19 @@
 """The benchmark of fitting at a small size: it runs, and the moments that it reports are exact."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
+
+from tests.helpers import forked
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_it_measures_a_quarter_and_all(tmp_path):
     report = tmp_path / "rows.json"
-    size = ["--count", "80000", "--width", "64", "--k", "16"]
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.gaussians", *size, "--json", str(report)],
-        cwd=ROOT, check=True, capture_output=True,
-    )  # fmt: skip
+    words = ["--count", "80000", "--width", "64", "--k", "16", "--json", str(report)]
+    done = forked.run(forked.module("benchmarks.gaussians"), words, os.environ, ROOT)
+    assert done.returncode == 0, done.stderr
     quarter, whole = json.loads(report.read_text())
     assert (quarter["count"], whole["count"]) == (20_000, 80_000)
     for row in (quarter, whole):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.gpu_cases.case import MATRIX, Case, Sizes, System, measured
+from tests.helpers import forked
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = Sizes(torch.device("cpu"), small=True)
@@ -25,13 +26,8 @@ CASES = {
 
 
 def test_command_measures_every_part(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--small",
-            "--out", tmp_path / "table.md",
-        ],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = ["--device", "cpu", "--small", "--out", str(tmp_path / "table.md")]
+    done = forked.run(forked.module("benchmarks.gpu"), words, os.environ, REPOSITORY)
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert table in done.stdout

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,14 @@ from typer.testing import CliRunner
 from benchmarks.ingest import app
 from benchmarks.prior_systems.parent import REPOSITORY
 from corgi_core.errors import CorgiError
+from tests.helpers import forked
 
 
 def test_command_measures_the_gate_and_ingest(tmp_path: Path) -> None:
     """The real command and process; img2dataset would need a package registry."""
     file = tmp_path / "ingest.json"
-    command = [
-        sys.executable, "-m", "benchmarks.ingest", "--quick", "--systems", "corgi",
-        "--cores", "1", "--json", file,
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    words = ["--quick", "--systems", "corgi", "--cores", "1", "--json", str(file)]
+    done = forked.run(forked.module("benchmarks.ingest"), words, os.environ, REPOSITORY)
     assert done.returncode == 0, done.stderr
     rows = json.loads(file.read_text())
     assert [(row["work"], row["images"]) for row in rows] == [("gate", 20), ("ingest", 20)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -32,12 +30,12 @@ TINY = Case(
 
 def test_command_measures_two_systems_and_writes_their_rows(tmp_path: Path) -> None:
     """The real command, processes and protocol; DALLE2-pytorch would need a package registry."""
-    command = [
-        sys.executable, "-m", "benchmarks.prior", "--quick", "--systems", "corgi,diffusers",
-        "--dims", "512", "--batches", "2", "--noise-samples", "3", "--seconds", "0.2",
-        "--learning-rates", "1e-3", "--threads", "1", "--json", tmp_path / "prior.json",
+    words = [
+        "--quick", "--systems", "corgi,diffusers", "--dims", "512", "--batches", "2",
+        "--noise-samples", "3", "--seconds", "0.2", "--learning-rates", "1e-3", "--threads", "1",
+        "--json", str(tmp_path / "prior.json"),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = forked.run(forked.module("benchmarks.prior"), words, os.environ, REPOSITORY)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "prior.json").read_text())
     assert [(r["system"], r["task"], r["dim"], r["batch"]) for r in rows] == [

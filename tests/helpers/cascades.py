@@ -20,8 +20,8 @@ TINY_CASCADE = CascadeSettings(
     vectors=8, vector_width=32, prediction="v", condition_noise=0.5, sampling_noise=0.1,
     perturbed=0.0, min_cosine=0.7, cond_dropout=0.1, guidance=1.0, num_steps=6,
     training=TrainingSettings(
-        steps=250, batch_size=SHAPES, learning_rate=5e-3, warmup_steps=20, ema_decay=0.97,
-        precision="fp32", weight_decay=0.0, evaluate_every=250,
+        steps=170, batch_size=SHAPES, learning_rate=5e-3, warmup_steps=20, ema_decay=0.96,
+        precision="fp32", weight_decay=0.0, evaluate_every=170,
     ),
 )  # fmt: skip
 

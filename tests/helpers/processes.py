@@ -98,6 +98,13 @@ def run(task: Task, settings: TrainingSettings, folder: Path, workers: int = 1) 
     assert codes == [0] * workers, codes
 
 
+def run_each(function: Callable[..., None], *arguments: object, workers: int = 2) -> None:
+    """Run function(rank, *arguments) in so many processes to their ends, and succeed."""
+    torch.multiprocessing.start_processes(
+        function, arguments, nprocs=workers, start_method="forkserver"
+    )
+
+
 def watch_files(folder: Path, heard: Callable[[Moment], None]) -> None:
     """Call `heard` just before every operation of this process on a file in `folder`, for good."""
     inside = str(folder) + os.sep

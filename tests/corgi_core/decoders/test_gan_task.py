@@ -22,6 +22,7 @@ from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
 from tests.helpers.gan_shapes import TINY, a_gan_task, tiny_clip
 from tests.helpers.losses import loss_of
+from tests.helpers.processes import run_each
 from tests.helpers.shapes import write_shapes
 from tests.helpers.stopping import StoppedError, stopping
 
@@ -61,7 +62,7 @@ def worker(rank: int, task: GanTask, folder: str) -> None:
 
 def test_two_workers_have_the_gradients_of_the_whole_batch(task: GanTask, tmp_path: Path) -> None:
     """Pictures are compared in groups that no worker shares, by CLIP with all of the batch."""
-    torch.multiprocessing.spawn(worker, (task, str(tmp_path)), nprocs=2)
+    run_each(worker, task, str(tmp_path))
     alone = gradients(task)
     assert alone["augment.p"] != 0.5
     assert alone["path_length.mean"] > 0

@@ -15,6 +15,7 @@ from corgi_core.data.dataset import Dataset
 from corgi_core.encoders.train_clip import ClipTask
 from corgi_core.training.randomness import StepRandom
 from tests.helpers.losses import loss_of
+from tests.helpers.processes import run_each
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
 
@@ -49,7 +50,7 @@ def test_two_workers_have_the_gradient_of_the_whole_batch(
 ) -> None:
     task = ClipTask(small, squares, square_pixels)
     task.prepare_data(tmp_path)  # the workers read what is there
-    torch.multiprocessing.spawn(_worker, (task, str(tmp_path)), nprocs=2)
+    run_each(_worker, task, str(tmp_path))
     together = load_file(tmp_path / "gradients.safetensors")
     alone = _gradients(task, tmp_path, 0, 1)
     assert together.keys() == alone.keys()
