@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 import corgi_core  # noqa: F401  # before a test imports open_clip, which needs torchvision
+from tests.helpers.quick_sqlite import spare_the_disk
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -36,6 +37,7 @@ MARKER_OF_FOLDER = {"corgi_core": "unit", "e2e": "e2e"}  # of all others: integr
 
 settings.register_profile("corgi", deadline=None, derandomize=True)
 settings.load_profile("corgi")
+spare_the_disk()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,8 +8,8 @@ lasts (`StoredRun`). Ray's own checkpoints are not used: it keeps them under a n
 every attempt of a driver, and all workers would have to meet for every report of metrics.
 
 Ray exports neither its failure policy, which would start a training again that a person has to
-mend, nor the callback that costs 3 s a training, so that it can be left out: both are taken from
-`ray.train.v2._internal` here alone, checked against Ray 2.60.0 (pyproject.toml keeps below 3).
+mend, nor the callbacks that cost 3 s a training each, so that they can be left out: all are taken
+from `ray.train.v2._internal` here alone, checked against Ray 2.60.0 (pyproject.toml keeps below 3).
 """
 
 from __future__ import annotations
@@ -157,6 +157,7 @@ def _attempts_within(patience: float) -> int:
 
 
 def _trainer_class(newest_step: Callable[[], int]) -> Any:
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import (
         PlacementGroupCleanerCallback,
     )
@@ -182,17 +183,19 @@ def _trainer_class(newest_step: Callable[[], int]) -> Any:
             return super().make_decision(training_failed_error)
 
     class Trainer(DataParallelTrainer):
-        """Ray's trainer (of which its TorchTrainer is a case) without three of its habits."""
+        """Ray's trainer (of which its TorchTrainer is a case) without four of its habits."""
 
         def _initialize_and_run_controller(self, **arguments: Any) -> Any:
             policy = DeadWorkersOnly(arguments["failure_policy"].failure_config)
             return super()._initialize_and_run_controller(**arguments | {"failure_policy": policy})
 
         def _create_default_callbacks(self) -> list[Any]:
-            # A process of its own, 3 s a training, to clean up after a controller that dies
-            # alone; ours dies with the driver, and Ray frees a dead driver's resources.
+            # A process of its own each, 3 s a training: one cleans up after a controller that dies
+            # alone, but ours dies with the driver, and Ray frees a dead driver's resources; the
+            # other hands out Ray's datasets, of which we have none.
             callbacks = super()._create_default_callbacks()
-            return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
+            unneeded = PlacementGroupCleanerCallback, DatasetsCallback
+            return [c for c in callbacks if not isinstance(c, unneeded)]
 
         def _register_sigint_handler(self, controller: Any) -> None:
             """Leave Ctrl-C alone: Ray's handler stays for good, and ends the process with 0."""

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.environment import completed
+from tests.helpers.quick_sqlite import spare_the_disk
 
 LIBRARIES = (
     "corgi_core.torchvision_on_cpu",  # which lets torchvision be loaded, and loads nothing itself
@@ -181,6 +182,7 @@ if __name__ == "__main__":
     atexit.register(_leave)  # first, to be called last
     for library in LIBRARIES:
         importlib.import_module(library)
+    spare_the_disk()
     gc.freeze()  # or a fork's first collection would copy all that is loaded
     if program := _serve():
         _become(program)

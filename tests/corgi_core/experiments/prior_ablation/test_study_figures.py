@@ -143,8 +143,14 @@ def test_every_figure_says_what_is_plotted_and_every_panel_has_data(report):
             assert any(len(line.get_xdata()) for line in panel.get_lines()), name
 
 
-def test_tables_write_the_means_and_what_each_idea_brings(report):
-    tables = compose_report([report], PRESET).tables
+@pytest.fixture(scope="module")
+def whole(report):
+    """With all its figures, which take seconds, and tables."""
+    return compose_report([report], PRESET)
+
+
+def test_tables_write_the_means_and_what_each_idea_brings(report, whole):
+    tables = whole.tables
     mean, half = mean_and_half_width([value(TEXT, seed, "frechet") for seed in SEEDS])
     assert f"{mean:.4f} ± {half:.4f}" in tables["references"]
     mean, half = means(report, shifted(1.0, 2), "recall_at_5", 3)
@@ -168,9 +174,8 @@ def test_tables_write_the_means_and_what_each_idea_brings(report):
 
 
 @pytest.mark.parametrize("where", ["local", "memory"])
-def test_what_is_saved_is_loaded(report, tmp_path, where):
+def test_what_is_saved_is_loaded(whole, tmp_path, where):
     folder = UPath(tmp_path if where == "local" else f"memory://{tmp_path.name}") / "study"
-    whole = compose_report([report], PRESET)
     whole.save(folder)
     loaded = StudyReport.load(folder)
     assert loaded.rows == whole.rows
