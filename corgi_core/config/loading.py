@@ -233,10 +233,17 @@ def _preset_layers(name: str) -> list[Layer]:
     """The layers of a preset's file and of those that it extends, the lowest first."""
     if name not in PRESETS:
         raise CorgiError(f"there is no preset {name!r}", f"choose one of {', '.join(PRESETS)}")
-    file = files("corgi_core.config") / "presets" / f"{name}.yaml"
-    values = _parsed(file.read_text(encoding="utf-8"), f"{name}.yaml")
-    beneath = values.pop(EXTENDS, None)
+    values = {key: value for key, value in _preset_file(name).items() if key != EXTENDS}
+    beneath = _preset_file(name).get(EXTENDS)
     return [*(_preset_layers(beneath) if beneath else []), Layer(f"preset {name}", values)]
+
+
+@cache
+def _preset_file(name: str) -> Tree:
+    """What a preset's own file says; to be changed by nobody."""
+    file = files("corgi_core.config") / "presets" / f"{name}.yaml"
+    values: Tree = _parsed(file.read_text(encoding="utf-8"), f"{name}.yaml")
+    return values
 
 
 def _canonical(layer: Layer) -> Tree:
