@@ -12,20 +12,21 @@ from tests.helpers import forked
 SMALL_PRESET = """
 extends: emoji-small
 variants: [baseline, shifted-k1]
-data: {limit: 240}
+data: {limit: 200}
 encoders:
+  width: 32
   training: &short
-    steps: 20
-    batch_size: 16
+    steps: 8
+    batch_size: 8
     warmup_steps: 1
-    evaluate_every: 20
-    checkpoint_every: 20
-prior: {training: *short}
+    evaluate_every: 8
+    checkpoint_every: 8
+prior: {width: 32, layers: 1, training: *short}
 decoders:
-  pca: {training: &shorter {<<: *short, steps: 8, evaluate_every: 8, checkpoint_every: 8}}
-  cascade: {training: *shorter}
-  gan: {training: *shorter}
-  lafite: {training: *shorter}
+  pca: {components: 64, width: 32, num_steps: 2, training: *short}
+  cascade: {num_steps: 2, training: *short}
+  gan: {training: *short}
+  lafite: {training: *short}
 evaluation: {steps: [1], images: 8, grid_rows: 2}
 comparison: {images: 6, seeds: [0, 1], grid_rows: 2}
 """
