@@ -83,10 +83,10 @@ def evaluate(
     """
     started = time.perf_counter()
     held_out = HeldOut.of(material.images, settings.captions, left_out=material.left_out)
+    others = other_priors(settings.other_priors, material.encoder_dims, settings.seed)
     neighbours = training_neighbours(held_out, material)
     near = near_training(neighbours, settings) if material.trained_here else None
-    beside = baselines(held_out, material, neighbours, settings.seed)
-    beside |= other_priors(settings.other_priors, material.encoder_dims, settings.seed, beside)
+    beside = baselines(held_out, material, neighbours, settings.seed) | others
     metrics, by_caption = _prior_metrics(priors, beside, held_out, near, material, settings)
     if material.trained_here:
         metrics["validation"] = _validation_metrics(priors, material, settings)

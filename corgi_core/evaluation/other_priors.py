@@ -7,7 +7,7 @@ captions, and these must point where the stored ones do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.predictors import ONCE, Predict, Prediction, Source
+from corgi_core.evaluation.predictors import ONCE, Predict, Prediction, Predictor, Source
+from corgi_core.evaluation.report import BASELINES
 from corgi_core.io.files import digest_of
 from corgi_core.prior.diffusers_prior import (
     DiffusersPrior,
@@ -89,21 +90,20 @@ class OtherPrior:
 
 
 def other_priors(
-    folders: Sequence[str], encoder_dims: Sequence[int], seed: int, taken: Collection[str] = ()
-) -> dict[str, OtherPrior]:
+    folders: Sequence[str], encoder_dims: Sequence[int], seed: int
+) -> dict[str, Predictor]:
     """The priors of some folders, by their names.
 
     Args:
         folders: Each that of a diffusers pipeline.
         encoder_dims: Widths of the CLIP encoders that are evaluated.
         seed: The sampling's.
-        taken: Names of other rows.
 
     Raises:
         CorgiError: A folder holds no such prior, or one of embeddings of another width or of
             fewer encoders; or two rows would have one name.
     """
-    found: dict[str, OtherPrior] = {}
+    found: dict[str, Predictor] = {}
     for folder in folders:
         name, width = Path(folder).name, embedding_width(Path(folder))
         if [width] != list(encoder_dims):
@@ -112,7 +112,7 @@ def other_priors(
                 f"those evaluated are of encoders {' + '.join(map(str, encoder_dims))} wide",
                 OTHER_CLIP,
             )
-        if name in found or name in taken:
+        if name in found or name in BASELINES:
             raise CorgiError(f"two rows would be called {name}", f"rename the folder {folder}")
         found[name] = OtherPrior(folder, diffusers_prior_digest(Path(folder)), seed)
     return found

@@ -75,6 +75,10 @@ def test_the_old_variables_are_read(tmp_path: Path) -> None:
             {"CORGI_EVALUATION__DINOV2_WEIGHTS": "/nowhere"},
             "CORGI_EVALUATION__DINOV2_WEIGHTS: .*/nowhere, and there is no such folder",
         ),
+        (
+            {"CORGI_EVALUATION__OTHER_PRIORS": "[/nowhere]"},
+            "CORGI_EVALUATION__OTHER_PRIORS: .*/nowhere, and there is no such folder",
+        ),
         ({"CORGI_PRIOR__LAYER": "3"}, "CORGI_PRIOR__LAYER: prior.layer is unknown"),
         ({"CORGI_PRIOR__LAYERS": "x"}, "CORGI_PRIOR__LAYERS: prior.layers is 'x'"),
         ({"CORGI_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml cannot be read"),

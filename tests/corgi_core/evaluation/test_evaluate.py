@@ -59,6 +59,7 @@ from tests.helpers.evaluations import (
     without_intervals,
 )
 from tests.helpers.picture_metrics import frechet, share_inside
+from tests.helpers.tiny_diffusers_prior import saved_prior
 from tests.helpers.tiny_pipeline import BLOCKS, SIDE, tiny_pipeline
 
 SETTINGS = EvaluationSettings(steps=(1,), images=8, grid_rows=3, near_cosine=0.99999, near_bits=0)
@@ -653,3 +654,14 @@ def test_priors_of_other_steps_are_not_compared(
     }
     with pytest.raises(CorgiError, match="sampling steps"):
         evaluate(priors, models.decoder, five, SETTINGS)
+
+
+def test_a_prior_of_another_clip_is_refused_before_anything_is_computed(
+    models: Models, one: Material, tmp_path: Path
+) -> None:
+    def nothing(job: ArrayJob, folder: object) -> ArrayStore:
+        raise AssertionError(f"{job.what} into {folder}")
+
+    settings = replace(SETTINGS, other_priors=(str(saved_prior(tmp_path / "kandinsky")),))
+    with pytest.raises(CorgiError, match="samples embeddings of one CLIP encoder, 16 wide"):
+        evaluate({("baseline", SUBSET): models.prior}, None, replace(one, run=nothing), settings)

@@ -81,4 +81,4 @@ def test_embeddings_of_other_encoders_and_names_that_are_taken_are_refused(folde
         with pytest.raises(CorgiError, match="samples embeddings of one CLIP encoder, 16 wide"):
             other_priors([str(folder)], dims, SEED)
     with pytest.raises(CorgiError, match="two rows would be called tiny-kandinsky"):
-        other_priors([str(folder)], [WIDTH], SEED, taken=[folder.name])
+        other_priors([str(folder)] * 2, [WIDTH], SEED)
