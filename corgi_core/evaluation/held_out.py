@@ -128,7 +128,7 @@ class HeldOut:
         )
         return HeldOut(shards, keys, captions)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names the images and captions, in their order."""
         return digest_of(self.shards, self.keys, self.captions)

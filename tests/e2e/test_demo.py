@@ -18,7 +18,12 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.decoders.registry import load_decoder
 from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.evaluation.report import TEXT_EMBEDDING
+from corgi_core.evaluation.report import (
+    BASELINES,
+    PICTURE_BASELINES,
+    REAL_AGAINST_REAL,
+    TEXT_EMBEDDING,
+)
 from corgi_core.prior.model import PriorModel
 from tests.helpers import forked
 from tests.helpers.picture_metrics import frechet, share_inside
@@ -62,10 +67,13 @@ def test_the_report_has_every_variant_subset_and_step(workspace):
             assert steps <= set(by_steps)
             for scores in by_steps.values():
                 assert scores["count"] == metrics["protocol"]["held_out_captions"]
-    assert set(metrics["pictures"]) == {"real embedding", *PRESET.variants}
-    for by_subset in metrics["pictures"].values():
+    assert set(metrics["baselines"]) == set(BASELINES)
+    sources = {*PICTURE_BASELINES, "real embedding", *PRESET.variants}
+    assert set(metrics["pictures"]) == sources
+    count = metrics["protocol"]["decoded_images"]
+    for source, by_subset in metrics["pictures"].items():
         for scores in by_subset.values():
-            assert scores["count"] == metrics["protocol"]["decoded_images"]
+            assert scores["count"] == (count // 2 if source == REAL_AGAINST_REAL else count)
             assert "fid" not in scores  # no Inception here, so nothing is called FID
     assert {path.name for path in (workspace.state / "reports").glob("*.png")} >= {
         "cosine_by_steps.png",
