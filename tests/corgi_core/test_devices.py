@@ -376,12 +376,14 @@ def test_an_evaluation_computes_on_the_device_that_is_named(
         return [whole.prior_table(), whole.picture_table()]
 
     expected = tables("cpu")
-    assert {"fid", "fid_bias", "kid", "frechet_clip", "frechet_clip_bias"} <= {*expected[1].columns}
+    assert {"fid", "kid", "frechet_clip"} <= {*expected[1].columns}
     with fake_gpu():
         found = tables("meta")
     for ours, theirs in zip(found, expected, strict=True):
         numbers = [c for c in theirs.select_dtypes("number").columns if c != "seconds"]
-        assert ours[numbers].to_numpy() == pytest.approx(theirs[numbers].to_numpy(), abs=1e-2)
+        assert ours[numbers].to_numpy() == pytest.approx(
+            theirs[numbers].to_numpy(), abs=1e-2, nan_ok=True
+        )
 
 
 def material_on(
