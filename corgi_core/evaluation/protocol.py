@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 
-VERSION = 1  # of the rules that no field names; raised when evaluations measure otherwise
+VERSION = 2  # of the rules that no field names; raised when evaluations measure otherwise
 CAPTIONS = "each image's first"  # `caption_of`
 SHORT = 8  # characters of a digest that are printed
 

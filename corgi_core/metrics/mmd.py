@@ -4,6 +4,11 @@ Its unbiased estimate (equation 3) compares all pairs, which takes a time of n²
 split into parts of at most 1,000, the estimate is averaged over the parts, and the time is linear
 in n (section 6, with larger parts). The average is unbiased too; the parts have no feature in
 common, so their spread gives a standard error.
+
+Two sets of one size may be pairs: row i of one may have been made from row i of the other, as a
+picture from its image's embedding. Pairs are nearer than chance, so none is compared with itself:
+both sets are split alike, and the rows of one pair are left out of the comparison between the sets.
+That has no bias with or without pairs.
 """
 
 from __future__ import annotations
@@ -51,29 +56,30 @@ def squared_mmd(real: Features, generated: Features, kernel: Kernel) -> MMD:
 
     Examples:
         >>> two = np.array([[0.0], [2.0]])
-        >>> squared_mmd(two, two + 1, lambda a, b: a @ b.T).value  # 0 + 3 − 2 · 1 · 2
-        -1.0
+        >>> squared_mmd(two, two + 1, lambda a, b: a @ b.T).value  # 0 · 2 + 1 · 3 − (0 · 3 + 2 · 1)
+        1.0
     """
     check_features(real)
     check_features(generated)
     check_widths(real, generated)
     fewer = min(len(real), len(generated))
     parts = min(-(-max(len(real), len(generated)) // PART), fewer // 2)
-    # Other orders for both: a picture and the one that it was made from seldom meet in a part.
     pairs = zip(
-        shuffled_parts(len(real), parts, seed=0), shuffled_parts(len(generated), parts, seed=1),
-        strict=True,
-    )  # fmt: skip
-    found = np.array([_of_part(real[a], generated[b], kernel) for a, b in pairs])
+        *(shuffled_parts(len(each), parts, seed=0) for each in (real, generated)), strict=True
+    )
+    may_be_pairs = len(real) == len(generated)
+    found = np.array([_of_part(real[a], generated[b], kernel, may_be_pairs) for a, b in pairs])
     error = found.std(ddof=1) / parts**0.5 if parts > 1 else np.nan
     return MMD(float(found.mean()), float(error))
 
 
-def _of_part(real: Features, generated: Features, kernel: Kernel) -> float:
+def _of_part(real: Features, generated: Features, kernel: Kernel, may_be_pairs: bool) -> float:
     x, y = (np.asarray(each, dtype=np.float64) for each in (real, generated))
+    between = kernel(x, y)
+    mean_between = _mean_of_others(between) if may_be_pairs else between.mean()
+    return float(_mean_of_others(kernel(x, x)) + _mean_of_others(kernel(y, y)) - 2 * mean_between)
 
-    def within(rows: Matrix) -> Any:
-        values = kernel(rows, rows)
-        return (values.sum() - np.trace(values)) / (len(rows) * (len(rows) - 1))
 
-    return float(within(x) + within(y) - 2 * kernel(x, y).mean())
+def _mean_of_others(values: Matrix) -> Any:
+    """The mean of a square matrix [n, n] without its diagonal."""
+    return (values.sum() - np.trace(values)) / (len(values) * (len(values) - 1))
