@@ -11,7 +11,7 @@ from assets.metadata import OWNERS, evaluation_metadata, link, links, materializ
 from assets.model_runs import Scored
 from assets.reports import provenance, report_run, settings_labels
 from assets.versions import PRESETS_DECODER, decided_by
-from corgi_core.data.revisions import EVALUATION_JOBS, STRATA_JOBS
+from corgi_core.data.revisions import EVALUATION_JOBS, LINEAR_PRIORS_REVISION, STRATA_JOBS
 from corgi_core.data.splits import TRAIN
 from corgi_core.evaluation.report import METRICS
 from corgi_core.io.files import digest_of_file
@@ -50,7 +50,9 @@ DECODING = {"decoder": dg.AssetIn(partition_mapping=PRESETS_DECODER)}
     pool=DEVICE,
     ins=PRIORS_THERE | DECODING,
     deps=[CLIP],
-    metadata=decided_by("evaluation", revision=(8, *EVALUATION_JOBS, *STRATA_JOBS)),
+    metadata=decided_by(
+        "evaluation", revision=(9, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, *STRATA_JOBS)
+    ),
 )
 def evaluation(
     context: dg.AssetExecutionContext,

@@ -14,6 +14,7 @@ from corgi_core.data.revisions import (
     EVALUATION_JOBS,
     GATE_REVISION,
     IMAGE_EMBEDDING_REVISION,
+    LINEAR_PRIORS_REVISION,
     PERCEPTUAL_HASHES_REVISION,
     PIXELS_REVISION,
     TEXT_EMBEDDING_REVISION,
@@ -163,7 +164,9 @@ def no_training_image_is_evaluated(zero_shot_overlap: Overlap) -> dg.AssetCheckR
     ins=PRIORS_THERE | DECODING,
     deps=[CLIP],
     metadata=decided_by(
-        "evaluation", "zero_shot", revision=(2, *EVALUATION_JOBS, TRAINING_NEIGHBOURS_REVISION)
+        "evaluation",
+        "zero_shot",
+        revision=(3, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, TRAINING_NEIGHBOURS_REVISION),
     ),
 )
 def zero_shot_evaluation(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from upath import UPath
 
+from corgi_core.data.revisions import LINEAR_PRIORS_REVISION
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.held_out import HeldOut
@@ -38,8 +39,6 @@ from corgi_core.io.files import digest_of
 from corgi_core.prior.contrastive_linear import contrastive_prior
 from corgi_core.prior.linear import LinearPrior
 from corgi_core.prior.ridge import ridge_prior
-
-REVISION = 1  # of the linear priors: raised when they are fitted otherwise
 
 
 def baselines(
@@ -105,7 +104,7 @@ def linear_priors(material: Material) -> tuple[LinearPrior, LinearPrior]:
     """
     training = material.training
     stores = training.images, training.image_embeddings, training.text_embeddings
-    fitted_to = digest_of(REVISION, *(each.digest for each in stores))
+    fitted_to = digest_of(LINEAR_PRIORS_REVISION, *(each.digest for each in stores))
     folder = UPath(material.folder) / "linear_priors" / fitted_to
     try:
         return LinearPrior.load(folder / "ridge"), LinearPrior.load(folder / "contrastive")

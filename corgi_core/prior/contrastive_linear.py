@@ -16,7 +16,12 @@ from corgi_core.data.dataset import Dataset
 from corgi_core.data.keys import SplitKeys
 from corgi_core.data.splits import TRAIN
 from corgi_core.encoders.similarity import unit_per_encoder
-from corgi_core.prior.linear import LinearPrior, caption_features, stored_tokens
+from corgi_core.prior.linear import (
+    ROWS_AT_ONCE,
+    LinearPrior,
+    caption_features,
+    stored_tokens,
+)
 from corgi_core.training.rows import ChosenRows
 
 WEIGHT = 0.2  # of the contrastive term
@@ -42,10 +47,13 @@ def contrastive_prior(
     """
     rows = ChosenRows(texts, SplitKeys(dataset, TRAIN), first_only=True)
     spaced, name = rows.spaced(MOST), stored_tokens(texts)
-    text, image = rows.gather(spaced, (texts, "text"), (images, "image"))
-    tokens = rows.gather_ragged(spaced, texts, name) if name and start.reads_tokens else None
-    features = torch.from_numpy(caption_features(text.numpy(), tokens))
-    return trained(start, features, image.float())
+    features, embeddings = list[Tensor](), list[Tensor]()
+    for some in torch.split(spaced, ROWS_AT_ONCE):
+        text, image = rows.gather(some, (texts, "text"), (images, "image"))
+        tokens = rows.gather_ragged(some, texts, name) if name and start.reads_tokens else None
+        features.append(torch.from_numpy(caption_features(text.numpy(), tokens)))
+        embeddings.append(image.float())
+    return trained(start, torch.cat(features), torch.cat(embeddings))
 
 
 def trained(start: LinearPrior, features: Tensor, images: Tensor, seed: int = 0) -> LinearPrior:

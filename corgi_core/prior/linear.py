@@ -30,6 +30,7 @@ from corgi_core.io.model_folder import (
 
 KIND = "linear-prior"
 CACHED = "tokens"  # the array's name where tokens are stored
+ROWS_AT_ONCE = 1024  # captions, whose tokens are in memory as float32
 
 
 def caption_features(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
-from functools import reduce
+from operator import iadd
 
 import numpy as np
 import torch
@@ -22,18 +22,23 @@ from corgi_core.data.keys import SplitKeys
 from corgi_core.data.splits import TRAIN, VALIDATION
 from corgi_core.errors import CorgiError
 from corgi_core.mapping import Map, map_here
-from corgi_core.prior.linear import LinearPrior, caption_features, stored_tokens
+from corgi_core.prior.linear import (
+    ROWS_AT_ONCE,
+    LinearPrior,
+    caption_features,
+    stored_tokens,
+)
 from corgi_core.prior.task import check_encoders
 
-ROWS_AT_ONCE = 1024  # captions, whose tokens are in memory as float32
-PART = 16  # shards whose sums are taken at once
+FEWEST_IN_A_PART = 16  # shards whose sums are taken at once
+PARTS = 64  # at most: their sums are sent, a hundred megabytes each
 PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 3))
 """λ/n, where the features of an encoder are scaled to a mean variance of 1."""
 
 Matrix = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass
 class RidgeSums:
     """Sums over n captions with features φ [p] and image embeddings z [d], in float64."""
 
@@ -56,10 +61,10 @@ class RidgeSums:
         squares = float(np.square(z).sum())
         return cls(len(x), x.sum(axis=0), z.sum(axis=0), x.T @ x, x.T @ z, squares)
 
-    def plus(self, other: RidgeSums) -> RidgeSums:
-        """The sums over the captions of both."""
-        names = (field.name for field in fields(self))
-        return RidgeSums(**{name: getattr(self, name) + getattr(other, name) for name in names})
+    def add(self, other: RidgeSums) -> None:
+        """Add the sums over other captions, in place."""
+        for each in fields(self):
+            setattr(self, each.name, iadd(getattr(self, each.name), getattr(other, each.name)))
 
     def about(
         self, features: Matrix, embeddings: Matrix, scale: Matrix
@@ -90,10 +95,14 @@ def ridge_prior(
         CorgiError: images and captions are of different encoders, or a split has no captions.
     """
     check_encoders(images, texts)
-    shards = [texts.shards[first : first + PART] for first in range(0, len(texts.shards), PART)]
+    size = max(FEWEST_IN_A_PART, -(-len(texts.shards) // PARTS))
+    shards = [texts.shards[first : first + size] for first in range(0, len(texts.shards), size)]
     common = _Sources(dataset, images, texts, stored_tokens(texts))
+    train, validation = common.no_sums(), common.no_sums()
     with closing(mapped(_sums_of, common, shards, "fitting the linear prior")) as parts:
-        train, validation = reduce(_added, parts)
+        for of_train, of_validation in parts:
+            train.add(of_train)
+            validation.add(of_validation)
     for sums, split in ((train, TRAIN), (validation, VALIDATION)):
         if not sums.count:
             raise CorgiError(
@@ -182,25 +191,23 @@ class _Sources:
             features = caption_features(text[rows[some]], taken)
             yield features, np.asarray(image[own[some]], np.float32)
 
-    def sums(self, shards: Sequence[str], split: str) -> RidgeSums:
-        """The sums over a split's captions in some shards."""
+    def no_sums(self) -> RidgeSums:
+        """Sums to add to."""
         width = sum(self.images.spec["encoder_dims"])
         p = width
         if self.tokens:
-            p += self.texts.mapped_ragged(shards[0], self.tokens).values.shape[1]
-        total = RidgeSums.zero(p, width)
+            p += self.texts.mapped_ragged(self.texts.shards[0], self.tokens).values.shape[1]
+        return RidgeSums.zero(p, width)
+
+    def sums(self, shards: Sequence[str], split: str) -> RidgeSums:
+        """The sums over a split's captions in some shards."""
+        total = self.no_sums()
         for shard in shards:
             for features, embeddings in self.read(shard, split):
-                total = total.plus(RidgeSums.of(features, embeddings))
+                total.add(RidgeSums.of(features, embeddings))
         return total
 
 
 def _sums_of(sources: _Sources, shards: Sequence[str]) -> tuple[RidgeSums, RidgeSums]:
     """Of the training and of the validation captions of some shards."""
     return sources.sums(shards, TRAIN), sources.sums(shards, VALIDATION)
-
-
-def _added(
-    a: tuple[RidgeSums, RidgeSums], b: tuple[RidgeSums, RidgeSums]
-) -> tuple[RidgeSums, RidgeSums]:
-    return a[0].plus(b[0]), a[1].plus(b[1])

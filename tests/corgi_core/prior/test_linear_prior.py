@@ -17,7 +17,7 @@ from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.shards import Sample
 from corgi_core.encoders.similarity import recall_at
 from corgi_core.errors import CorgiError
-from corgi_core.prior import ridge
+from corgi_core.prior import contrastive_linear, ridge
 from corgi_core.prior.contrastive_linear import contrastive_prior, loss_of
 from corgi_core.prior.linear import LinearPrior, caption_features
 from corgi_core.prior.ridge import PENALTIES, RidgeSums, fitted, ridge_prior
@@ -108,11 +108,33 @@ def test_penalty_and_weights_are_those_of_scikit_learn(made: Made, prior: Linear
 def test_parts_of_any_size_have_the_same_sums(
     made: Made, prior: LinearPrior, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ridge, "PART", 1)
+    monkeypatch.setattr(ridge, "FEWEST_IN_A_PART", 1)
     monkeypatch.setattr(ridge, "ROWS_AT_ONCE", 7)
     again = ridge_prior(made.dataset, made.images, made.texts)
     torch.testing.assert_close(again.weight, prior.weight, rtol=1e-5, atol=1e-6)
     assert again.card["penalty"] == prior.card["penalty"]
+
+
+def test_many_shards_are_summed_in_a_bounded_number_of_parts(
+    made: Made, prior: LinearPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part's sums are large, whatever the number of shards."""
+    monkeypatch.setattr(ridge, "FEWEST_IN_A_PART", 1)
+    monkeypatch.setattr(ridge, "PARTS", 2)
+    sizes = list[int]()
+
+    def read_only(function, common, items, what):
+        """As workers' results are, which lie in shared memory."""
+        sizes.extend(len(item) for item in items)
+        for item in items:
+            both = function(common, item)
+            for sums in both:
+                sums.gram.flags.writeable = sums.cross.flags.writeable = False
+            yield both
+
+    again = ridge_prior(made.dataset, made.images, made.texts, read_only)
+    assert sizes == [2, 2]
+    torch.testing.assert_close(again.weight, prior.weight, rtol=1e-5, atol=1e-6)
 
 
 def test_it_is_saved_and_loaded_as_it_was(prior: LinearPrior, tmp_path: Path) -> None:
@@ -132,6 +154,23 @@ def test_the_contrastive_term_buys_retrieval_and_is_the_same_each_time(
     before, after = (each.predict(x) for each in (prior, other))
     assert loss_of(after, z, DIMS) < loss_of(before, z, DIMS)
     assert recall_at(after, z, (1,), DIMS)[1] > recall_at(before, z, (1,), DIMS)[1]
+
+
+def test_the_contrastive_term_reads_the_tokens_in_slices(
+    made: Made, prior: LinearPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens of all captions as float32 would be tens of gigabytes."""
+    whole, read = contrastive_prior(prior, made.dataset, made.images, made.texts), list[int]()
+
+    def counted(text: np.ndarray, tokens: RaggedArray | None) -> np.ndarray:
+        read.append(len(text))
+        return caption_features(text, tokens)
+
+    monkeypatch.setattr(contrastive_linear, "ROWS_AT_ONCE", 40)
+    monkeypatch.setattr(contrastive_linear, "caption_features", counted)
+    sliced = contrastive_prior(prior, made.dataset, made.images, made.texts)
+    assert read == [40, 40, 40, 30]
+    assert torch.equal(sliced.weight, whole.weight)
 
 
 def test_the_contrastive_loss_is_that_of_the_definition() -> None:
@@ -154,9 +193,24 @@ def test_a_caption_without_tokens_has_a_mean_of_zero() -> None:
     assert found[:, 1].tolist() == [0, 2, 0, 5, 0]
 
 
-def test_a_split_without_captions_is_named() -> None:
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_without_captions_is_named(made: Made, tmp_path: Path, split: str) -> None:
+    by_key = {k: each for each in ("train", "validation", "test") for k in made.dataset.keys(each)}
+    others = [
+        Sample(key, b"", ["one"], "test" if each == split else each, "made", key)
+        for key, each in sorted(by_key.items())
+    ]
+    dataset = write_dataset(tmp_path / "images", others, shard_size=60)
+    with pytest.raises(CorgiError, match=f"no {split} image has a caption"):
+        ridge_prior(dataset, made.images, made.texts)
+
+
+def test_features_without_variance_predict_the_mean() -> None:
     some = RidgeSums.of(np.ones((3, 12), np.float32), np.ones((3, 12), np.float32))
-    constant = fitted(some, some, DIMS)  # nothing to learn but the mean
+    constant = fitted(some, some, DIMS)
     assert constant.predict(torch.ones(1, 12)).tolist() == [[1.0] * 12]
+
+
+def test_weights_of_another_width_are_refused() -> None:
     with pytest.raises(CorgiError, match="does not fit embeddings of width 12"):
         LinearPrior(torch.zeros(3, 2), torch.zeros(2), DIMS)
