@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore
@@ -24,16 +26,18 @@ from corgi_core.evaluation.training_neighbours import COMPARED_AS_ONE
 class PictureNeighbours(ArrayJob):
     """The array "cosine" [n] of every case: to the nearest training image, over the encoders.
 
-    The search is exact, and reads the training embeddings a shard at a time.
+    The search is exact, and reads the training embeddings a shard at a time, once for a chunk.
 
     Attributes:
-        images: The pictures in chunks, as their features are.
+        images: The pictures in chunks of up to `COMPARED_AT_ONCE`.
+        pictures: The same pictures, in the chunks of their features.
         features: The arrays of `PictureFeatures`.
         dataset: With the training images.
         embeddings: Their embeddings.
     """
 
     images: Chunks[Pictures]
+    pictures: Chunks[Pictures]
     features: ArrayStore
     dataset: Dataset
     embeddings: ArrayStore
@@ -62,7 +66,19 @@ class PictureNeighbours(ArrayJob):
         training = TrainingImages(self.dataset, self.embeddings)
 
         def compared(shard: str) -> Arrays:
-            z = torch.from_numpy(np.array(self.features.mapped(shard, CLIP)))
-            return {"keys": self.images.keys(shard), "cosine": training.nearest(z, 1).cosines[:, 0]}
+            case, rows = self.images.part(shard)
+            _, cosines = training.nearest_numbers(self._embeddings(case, rows), 1)
+            return {"keys": self.images.keys(shard), "cosine": cosines[:, 0]}
 
         return compared
+
+    def _embeddings(self, case: Pictures, rows: NDArray[np.int64]) -> Tensor:
+        """CLIP's embeddings [n, d] of a case's pictures of the given rows [n], which ascend."""
+        z = torch.empty(len(rows), sum(self.embeddings.spec["encoder_dims"]))
+        for shard in self.pictures.shards_of(case):
+            _, found = self.pictures.part(shard)
+            wanted = np.isin(found, rows)
+            if wanted.any():
+                there = torch.from_numpy(self.features.mapped(shard, CLIP)[wanted])
+                z[np.searchsorted(rows, found[wanted])] = there.float()
+        return z

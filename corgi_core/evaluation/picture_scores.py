@@ -19,6 +19,7 @@ from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.material import Material
+from corgi_core.evaluation.nearest import COMPARED_AT_ONCE
 from corgi_core.evaluation.picture_features import (
     CHUNK,
     CLIP,
@@ -49,12 +50,10 @@ FEWEST_FOR_FID = 50  # pictures: with fewer even the bias of an FID cannot be es
 HALVES_SEED = 0  # of the real images' two halves
 FEWEST_IN_A_HALF = 4  # real images, for distances between the halves
 LETTERBOX = "letterbox"  # the framing of stores that name none
-NAMES = {
-    CLIP: ("frechet_clip", "kid_clip"),
-    INCEPTION: ("fid", "kid"),
-    DINOV2: ("frechet_dinov2", "kid_dinov2"),
-}
-"""The names of the Fréchet and the kernel distance, by the features' extractor."""
+FRECHET = {CLIP: "frechet_clip", INCEPTION: "fid", DINOV2: "frechet_dinov2"}
+"""The names of the Fréchet distance, by the features' extractor."""
+KERNEL = {INCEPTION: "kid", DINOV2: "kid_dinov2"}
+"""Those of the kernel distance; CLIP's embeddings, of norm 1, have CMMD instead."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,8 @@ class PictureScorer:
         real: The real images by the size of the pictures that are compared with them.
         extractors: The names of the features' arrays. Precision, recall, density and coverage are
             of the last one.
-        nearest: The arrays of `PictureNeighbours`; None where the models learned from other images.
+        nearest: The arrays of `PictureNeighbours` and their chunks; None where the models learned
+            from other images.
     """
 
     features: ArrayStore
@@ -76,14 +76,14 @@ class PictureScorer:
     encoder_dims: Sequence[int]
     real: Mapping[int, RealImages]
     extractors: Sequence[str] = (CLIP,)
-    nearest: ArrayStore | None = None
+    nearest: tuple[ArrayStore, Chunks[Pictures]] | None = None
 
     def scores(self, case: Pictures) -> dict[str, Any]:
         """Scores of a case's pictures, with the seconds of decoding, summed over all workers.
 
         Returns:
             "frechet_clip", and with their features "fid" and "frechet_dinov2", each beside its
-            "_bias" from eight pictures on; "kid_clip", "kid" and "kid_dinov2"; "cmmd"; "precision"
+            "_bias" from eight pictures on; "kid" and "kid_dinov2"; "cmmd"; "precision"
             and "recall", and from six pictures on "density" and "coverage"; "vendi";
             "memorisation", "copies" and "nearest_distance", 1 − the cosine to the nearest training
             image;
@@ -177,10 +177,12 @@ class PictureScorer:
         return PictureSet(np.concatenate(parts))
 
     def _nearest(self, case: Pictures) -> NDArray[np.floating[Any]]:
-        """The cosines [n] of a case's pictures to their nearest training images."""
+        """The cosines [n] of pictures to their nearest training images, in the features' order."""
         assert self.nearest is not None, "nearest training images were not looked for"
-        shards = self.chunks.shards_of(case)
-        return np.concatenate([self.nearest.mapped(shard, "cosine") for shard in shards])
+        store, chunks = self.nearest
+        cosines = np.concatenate([store.mapped(each, "cosine") for each in chunks.shards_of(case)])
+        rows = [self.chunks.part(shard)[1] for shard in self.chunks.shards_of(case)]
+        return np.asarray(cosines[np.concatenate(rows)])
 
     def _similarities(self, case: Pictures, real: RealImages) -> Iterator[tuple[np.ndarray, ...]]:
         """The cosines to the images and to the captions, and the seconds, chunk by chunk."""
@@ -232,10 +234,14 @@ def _memorisation(
 
 def distances(extractor: str, real: PictureSet, ours: PictureSet) -> dict[str, float]:
     """The Fréchet distance with its bias, and the kernel distance, by the extractor's names."""
-    frechet, kernel = NAMES[extractor]
+    frechet, kernel = FRECHET[extractor], KERNEL.get(extractor)
     estimate = frechet_estimate(ours.quarters, real.quarters)
-    bias = {} if estimate.bias is None else {f"{frechet}_bias": estimate.bias}
-    return {frechet: estimate.value, **bias, kernel: kid(real.features, ours.features).value}
+    found = {frechet: estimate.value}
+    if estimate.bias is not None:
+        found[f"{frechet}_bias"] = estimate.bias
+    if kernel is not None:
+        found[kernel] = kid(real.features, ours.features).value
+    return found
 
 
 def manifold_scores(real: PictureSet, ours: PictureSet) -> dict[str, float]:
@@ -301,8 +307,12 @@ def picture_scorer(
     )  # fmt: skip
     stored, nearest = material.run(features, material.folder / "pictures"), None
     if material.trained_here:
-        near = PictureNeighbours(chunks, stored, material.images, material.image_embeddings)
-        nearest = material.run(near, material.folder / "picture_neighbours")
+        compared = tuple(dict.fromkeys(chain[Pictures](real.values(), cases)))
+        near = PictureNeighbours(
+            Chunks[Pictures](captions, compared, COMPARED_AT_ONCE), chunks, stored,
+            material.images, material.image_embeddings,
+        )  # fmt: skip
+        nearest = material.run(near, material.folder / "picture_neighbours"), near.images
     extractors = [CLIP, *([INCEPTION] if inception else []), *([DINOV2] if dinov2 else [])]
     return PictureScorer(stored, chunks, material.encoder_dims, real, extractors, nearest)
 

@@ -31,7 +31,6 @@ LABELS = {
     "frechet_dinov2": ("Fréchet (DINOv2)", Better.LOWER),
     "kid_dinov2": ("KID (DINOv2)", Better.LOWER),
     "frechet_clip": ("Fréchet (own CLIP)", Better.LOWER),
-    "kid_clip": ("KID (own CLIP)", Better.LOWER),
     "cmmd": ("CMMD (own CLIP)", Better.LOWER),
     "precision": ("precision", Better.HIGHER),
     "recall": ("recall", Better.HIGHER),

@@ -24,7 +24,6 @@ from corgi_core.encoders.similarity import cosine_by_encoder, mean_encoder_cosin
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.metrics.cmmd import cmmd
-from corgi_core.metrics.kid import kid
 from corgi_core.metrics.memorisation import memorisation
 from corgi_core.metrics.precision_recall import Manifold, between
 from corgi_core.pipeline import CorgiPipeline
@@ -154,7 +153,6 @@ def picture_scores(
     return {
         "frechet_clip": distance,
         "frechet_clip_bias": (_bias(features[quarters]) * _bias(of_real[quarters])) ** 0.5,
-        "kid_clip": kid(of_real, features).value,
         "cmmd": cmmd(of_real, features).value,
         "vendi": np.exp(-(shares * np.log(shares)).sum()),
         "precision": share_inside(features, of_real),

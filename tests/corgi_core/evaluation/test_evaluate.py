@@ -69,7 +69,7 @@ SUBSET = "100%"
 # shards.
 ALL_CHUNKS = {
     "hashes": 4, "neighbours": 2, "scores": 24, "validation_scores": 1, "embeddings": 3,
-    "pictures": 15, "picture_neighbours": 15,
+    "pictures": 15, "picture_neighbours": 5,
 }  # fmt: skip
 
 
@@ -570,7 +570,7 @@ def test_another_prior_costs_its_own_chunks_only(
     both = evaluate(priors, models.decoder, five, SETTINGS)
     of_one_prior = {
         "scores": 3, "validation_scores": 1, "embeddings": 3, "pictures": 3,
-        "picture_neighbours": 3,
+        "picture_neighbours": 1,
     }  # fmt: skip
     assert computed == dict.fromkeys(ALL_CHUNKS, 0) | of_one_prior
     assert numbers(both.metrics["priors"]["baseline"]) == numbers(

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.pixels import pixels
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.evaluation.material import Material
+from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.evaluation.picture_features import PICTURES, REAL, Decoded, RealImages
 from corgi_core.evaluation.picture_scores import PictureScorer, picture_scorer
 from tests.helpers.evaluations import held_out_material, saved_models
@@ -94,6 +96,27 @@ def test_real_images_beside_themselves_score_as_no_model_can(scored: Any) -> Non
     assert 1 <= scores["vendi"] <= IMAGES
     alone = scored(other_training=scored.material.training).scores(RealImages())
     assert alone.keys() == scores.keys() - {"memorisation", "copies", "nearest_distance"}
+
+
+def test_the_training_images_are_read_once_for_many_pictures(
+    scored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for every chunk of features, and for no real images that nothing is compared with."""
+    monkeypatch.setattr(f"{picture_scorer.__module__}.CHUNK", 3)
+    stored, searched = pixels(scored.material.images, tmp_path / "pixels", 2 * SIDE), list[int]()
+    nearest_numbers = TrainingImages.nearest_numbers
+
+    def counted(self: TrainingImages, z: Tensor, count: int) -> Any:
+        searched.append(len(z))
+        return nearest_numbers(self, z, count)
+
+    monkeypatch.setattr(TrainingImages, "nearest_numbers", counted)
+    scorer = scored(pixels=stored, folder=tmp_path / "chunks")
+    assert searched == [IMAGES, IMAGES]  # the decoder's pictures, and the real images at their size
+    training = TrainingImages(scored.material.images, scored.material.image_embeddings)
+    cosines = training.nearest(scorer.embeddings(scored.case), 1).cosines
+    found = scorer.scores(scored.case)["nearest_distance"]
+    assert found == pytest.approx(1 - float(cosines.mean()), abs=1e-6)
 
 
 class Pixels:
