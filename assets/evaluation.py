@@ -146,7 +146,7 @@ def evaluated(
     if decoder and settings.dinov2_weights:
         versions["dinov2_weights"] = dinov2_digest(settings.dinov2_weights)
     for other in settings.other_priors:
-        versions[Path(other).name] = diffusers_prior_digest(Path(other))
+        versions[f"other_prior.{Path(other).name}"] = diffusers_prior_digest(Path(other))
     labels = settings_labels("evaluation", settings, workspace)
     if zero_shot:
         name, folder = f"zero-shot-{zero_shot['dataset']}", folder / ZERO_SHOT
@@ -156,7 +156,7 @@ def evaluated(
         if zero_shot:
             report.metrics["protocol"]["zero_shot"] = dict(zero_shot)
         report.publish(folder)
-        title = f"{name} of {workspace.preset.name}, {workspace.dataset}".capitalize()
+        title = title_of(name, workspace)
         page = write_page(report, folder, title, provenance(context, run, versions, mlflow))
         files = [METRICS, page.name, *(f"{picture}.png" for picture in report.pictures)]
         run.log_artifacts((folder / file for file in files), REPORT)
@@ -172,6 +172,12 @@ def evaluated(
         mlflow_runs=links({name: each.url for name, each in runs.items()}),
         **evaluation_metadata(report, left_out, folder),
     )  # fmt: skip
+
+
+def title_of(name: str, workspace: Workspace) -> str:
+    """The page's title; only its first letter is made a capital."""
+    title = f"{name} of {workspace.preset.name}, {workspace.dataset}"
+    return title[0].upper() + title[1:]
 
 
 def comparable(

@@ -18,7 +18,7 @@ from orchestration.partitions import STUDY
 from orchestration.resources.artifacts import ArrayStore, Dataset, StudyReport
 from orchestration.resources.compute import Compute
 from orchestration.resources.tracking import MLflow, Parent
-from orchestration.resources.trainer import DEVICE, code_version
+from orchestration.resources.trainer import DEVICE
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _tracked(
 
     about, *_ = found["training"]
     name, inputs = f"study-{about['arm']}", _versions(study.dataset, study.images, study.texts)
-    identity = digest_of(code_version(context), inputs, found)
+    identity = digest_of(REVISION, inputs, found)
     preset = study.preset.digest("study", "prior", "gaussians")
     arms = Parent(STUDY_ARMS, digest_of(STUDY_ARMS, inputs, REVISION, preset), ABOUT_ARMS)
     labels = workspace.labels(about["seed"]) | arm_labels(about)

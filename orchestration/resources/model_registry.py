@@ -8,6 +8,7 @@ model link to each other. `Registry.write_index` exports the aliases to the work
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 import time
@@ -21,13 +22,19 @@ from corgi_core.io.files import digest_of
 from corgi_core.io.folders import atomic_folder
 from corgi_core.io.model_index import CHAMPION, PARTS, IndexedModel, ModelIndex, TextEncoderName
 from orchestration.resources.artifacts import FolderBacked
-from orchestration.resources.run_messages import IDENTITY_TAG, run_with_identity
+from orchestration.resources.run_messages import (
+    IDENTITY_TAG,
+    IMPOSSIBLE,
+    key_of,
+    run_with_identity,
+)
 from orchestration.resources.tracking import MLflow
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
+log = logging.getLogger(__name__)
 DIGEST_TAG, MODEL_TAG = "digest", "logged_model"
 VERSIONS_TAG = "mlflow.modelVersions"  # by which MLflow's page of a logged model names its versions
 
@@ -190,16 +197,29 @@ class Registry:
         return self._client.finalize_logged_model(model.model_id, "READY")
 
     def _score(self, model_id: str | None, scores: Mapping[str, float]) -> None:
-        """Link a logged model to those scores of its run that it does not have yet."""
+        """Link a logged model to those scores of its run that it does not have yet.
+
+        Nothing where a user has deleted the logged model or its run.
+        """
         if model_id is None:  # of an older version of Corgi
             return
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._log_scores(self._client.get_logged_model(model_id), scores)
+        except MlflowException as error:
+            if error.error_code not in IMPOSSIBLE:
+                raise
+            log.warning("the scores of the logged model %s are left out: %s", model_id, error)
+
+    def _log_scores(self, model: LoggedModel, scores: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
 
-        model, moment = self._client.get_logged_model(model_id), int(1000 * time.time())
+        moment = int(1000 * time.time())
         known = {metric.key: metric.value for metric in model.metrics or []}
         metrics = [
-            Metric(name, value, moment, 0, model_id)
-            for name, value in scores.items()
+            Metric(name, value, moment, 0, model.model_id)
+            for name, value in ((key_of(key), value) for key, value in scores.items())
             if known.get(name) != value
         ]
         self._client.log_batch(str(model.source_run_id), metrics=metrics)

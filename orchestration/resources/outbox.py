@@ -11,15 +11,17 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
+from corgi_core.io.files import atomic_file
 from corgi_core.io.locks import LockHeldError, exclusive_lock
 
 Message = dict[str, Any]
 Deliver = Callable[[Message], None]
+LastWords = Callable[[Sequence[Message], int], list[Message]]
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0  # seconds
 log = logging.getLogger(__name__)
@@ -97,30 +99,63 @@ class Outbox:
                 self._changed.notify_all()
 
 
-def deliver_left_over(folder: Path, receiver: Callable[[], Deliver], patience: float = 60) -> int:
-    """Deliver what earlier processes left in `folder`; returns the number of files delivered.
+def deliver_left_over(
+    folder: Path,
+    receiver: Callable[[], Deliver],
+    last_words: LastWords = lambda messages, moment: [],
+    patience: float = 60,
+) -> int:
+    """Deliver what dead processes left in `folder`, the oldest file first.
 
-    Every file gets a fresh `receiver()`. Stops at the first failure, or after `patience` seconds.
+    A file that fails holds up no other one. What is not delivered stays for the next call.
+
+    Args:
+        folder: Of the outboxes' files.
+        receiver: Makes the receiver of one file's messages.
+        last_words: What a process did not come to say, by its messages and the time of the last
+            one, in milliseconds.
+        patience: After so many seconds no further message is sent.
+
+    Returns:
+        The number of files that were delivered whole.
     """
     delivered, until = 0, time.monotonic() + patience
-    for path in sorted(folder.glob("*.jsonl")):
+    for path in sorted(folder.glob("*.jsonl"), key=_modified):
+        if time.monotonic() > until:
+            break
         try:
             with _lock(path):
-                if not path.exists():  # another process was quicker
-                    continue
-                deliver = receiver()
-                for message in _whole_lines(path):
-                    if time.monotonic() > until:
-                        return delivered
-                    _deliver_or_drop(deliver, message)
-                _remove(path)
-                delivered += 1
+                if path.exists():  # or another process was quicker
+                    delivered += _deliver_file(path, receiver(), last_words, until)
         except LockHeldError:
             continue
         except Exception as error:
             log.warning("%s is not delivered yet: %s", path.stem, error)
-            return delivered
     return delivered
+
+
+def _deliver_file(path: Path, deliver: Deliver, last_words: LastWords, until: float) -> bool:
+    """Deliver a file's messages; the rest stays, behind the first, which the rest depends on."""
+    messages = list(_whole_lines(path))
+    messages += last_words(messages, _modified(path))
+    done = 0
+    try:
+        while done < len(messages) and time.monotonic() <= until:
+            _deliver_or_drop(deliver, messages[done])
+            done += 1
+    finally:
+        if done == len(messages):
+            _remove(path)
+        elif done > 1:
+            with atomic_file(path) as temporary:
+                rest = [messages[0], *messages[done:]]
+                temporary.write_text("".join(json.dumps(each) + "\n" for each in rest), "utf-8")
+    return done == len(messages)
+
+
+def _modified(path: Path) -> int:
+    """When a file was written last, in milliseconds; 0 where it is gone."""
+    return path.stat().st_mtime_ns // 10**6 if path.exists() else 0
 
 
 def _deliver_or_drop(deliver: Deliver, message: Message) -> None:

@@ -43,17 +43,21 @@ def scored_model(mlflow: MLflow, word: str) -> ScoredModel:
     Args:
         mlflow: Where the runs are.
         word: A run's id; or a name, which stands for the newest scored run that has it, and for
-            those that differ from it in the seed alone.
+            those of its protocol that differ from it in the seed alone.
 
     Raises:
-        CorgiError: there is no such run, or it has no scores of captions.
+        CorgiError: there is no such run, it has no scores of captions, or MLflow does not answer.
     """
+    from mlflow.exceptions import MlflowException
+
     client = mlflow.client()
-    if RUN_ID.fullmatch(word):
-        runs = [client.get_run(word)]
-    else:
-        named = f"attributes.run_name = '{word}'" if "'" not in word else "attributes.run_id = ''"
-        runs = list(client.search_runs([mlflow.experiment_id()], named))
+    try:
+        runs = _runs(client, mlflow.experiment, word)
+    except MlflowException as error:
+        raise CorgiError(
+            f"the MLflow store {mlflow.tracking_uri} does not answer ({error})",
+            "start it (`corgi ui`), or unset MLFLOW_TRACKING_URI",
+        ) from error
     scored = [run for run in runs if PROTOCOL_TAG in run.data.tags]
     if not scored:
         raise CorgiError(
@@ -64,7 +68,7 @@ def scored_model(mlflow: MLflow, word: str) -> ScoredModel:
         )
     by_seed: dict[int, Run] = {}
     for run in scored:  # the newest first
-        if _but_for_seed(run) == _but_for_seed(scored[0]):
+        if _but_for_seed(run) == _but_for_seed(scored[0]):  # the protocol among it
             by_seed.setdefault(int(run.data.params.get("seed", 0)), run)
     every = list(by_seed.values())
     shared = set.intersection(*(set(run.data.metrics) for run in every))
@@ -73,8 +77,26 @@ def scored_model(mlflow: MLflow, word: str) -> ScoredModel:
     return ScoredModel(scored[0].info.run_name, scores, means)
 
 
+def _runs(client: MlflowClient, experiment: str, word: str) -> list[Run]:
+    """The run of an id, or all of a name in an experiment, the newest first; makes nothing."""
+    from mlflow.exceptions import MlflowException
+
+    if RUN_ID.fullmatch(word):
+        try:
+            return [client.get_run(word)]
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return []
+            raise
+    there = client.get_experiment_by_name(experiment)
+    if there is None or "'" in word:
+        return []
+    return list(client.search_runs([there.experiment_id], f"attributes.run_name = '{word}'"))
+
+
 def _but_for_seed(run: Run) -> dict[str, str]:
-    return {name: value for name, value in run.data.params.items() if name != "seed"}
+    labels = {name: value for name, value in run.data.params.items() if name != "seed"}
+    return labels | {PROTOCOL_TAG: run.data.tags[PROTOCOL_TAG]}
 
 
 def _read(client: MlflowClient, run_id: str) -> CaptionScores:

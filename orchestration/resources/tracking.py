@@ -25,7 +25,7 @@ import dagster as dg
 from corgi_core.io.model_index import MODELS_FILE
 from orchestration.environment import set_for_library
 from orchestration.resources.outbox import Outbox, deliver_left_over
-from orchestration.resources.run_messages import IDENTITY_TAG, Receiver
+from orchestration.resources.run_messages import IDENTITY_TAG, Receiver, end_of_killed
 from orchestration.resources.source_code import git_commit
 from orchestration.settings import (
     AS_TRAINING,
@@ -122,7 +122,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
             parent: The run that it is below; by default the one of its refresh.
             description: What it is, for MLflow's page.
         """
-        deliver_left_over(Path(self.outbox), lambda: Receiver(self))
+        deliver_left_over(Path(self.outbox), lambda: Receiver(self), end_of_killed)
         tags = self.tags(context, inputs, description) | {IDENTITY_TAG: identity}
         above = asdict(parent or _refresh_of(context))
         moment = int(1000 * time.time())
@@ -162,9 +162,9 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
             run.close()
 
     def comparison(self, runs: Iterable[TrackedRun]) -> str | None:
-        """The page that compares runs; None where the server did not answer in time."""
-        found = [(run.run_id, run.experiment_id) for run in runs]
-        if not found or None in found[0]:
+        """The page that compares the runs that the server has; None where it has none of them."""
+        found = [(run.run_id, run.experiment_id) for run in runs if run.run_id is not None]
+        if not found:
             return None
         ids = quote(json.dumps([run_id for run_id, _ in found]))
         return f"{self.address}/#/compare-runs?runs={ids}&experiments=%5B%22{found[0][1]}%22%5D"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,10 @@ from urllib.request import urlopen
 import dagster as dg
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -27,15 +31,17 @@ from corgi_core.evaluation.protocol import Protocol
 from corgi_core.io.model_index import CHAMPION, ModelIndex, TextEncoderName
 from orchestration.cli.app import cli
 from orchestration.resources.model_registry import Registry
-from orchestration.resources.outbox import deliver_left_over
+from orchestration.resources.outbox import Message, UndeliverableError, deliver_left_over
 from orchestration.resources.run_messages import (
     IDENTITY_TAG,
     PARENT_TAG,
     PROTOCOL_TAG,
     SCORES_FOLDER,
+    Receiver,
+    end_of_killed,
 )
 from orchestration.resources.scored_runs import scored_model
-from orchestration.resources.tracking import REFRESH_TAG, RUN_TAG, MLflow
+from orchestration.resources.tracking import REFRESH_TAG, RUN_TAG, MLflow, TrackedRun
 from orchestration.settings import Settings
 
 STEPS = 5
@@ -54,7 +60,9 @@ def settings(folder: Path, tracking_uri: str | None = None, dataset: str | None 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of one SQLite store, whose making takes a second."""
-    return tmp_path_factory.mktemp("home")
+    folder = tmp_path_factory.mktemp("home")
+    resource(folder).client().search_experiments()
+    return folder
 
 
 @pytest.fixture
@@ -108,7 +116,7 @@ def test_a_training_is_a_run_with_links_both_ways(mlflow: MLflow, home: Path) ->
     assert [(m.step, m.value) for m in history] == [(s, 1 / s) for s in range(1, STEPS + 1)]
     assert url_of(result).endswith(f"/runs/{run.info.run_id}?workflowType=machine_learning")
     assert run.info.artifact_uri.startswith((home / ".corgi" / "mlflow").as_uri())
-    assert not list(Path(mlflow.outbox).glob("*"))
+    assert not list(Path(mlflow.outbox).glob("*.jsonl"))
     commit = run.data.tags.get("mlflow.source.git.commit", "")
     assert commit.removesuffix("-changed") == git_head()
     assert run.data.tags["mlflow.source.name"] == "Dagster asset prior"
@@ -274,7 +282,21 @@ def test_runs_are_compared_by_caption_and_seed_on_the_command_line(
     assert Image.open(chart).format == "PNG"
     assert "prior_steps is 16 in one and 4 in the other" in compare("baseline", "quicker")
     assert "no run 'nobody' with scores" in compare("baseline", "nobody")
+    assert f"no run '{'0' * 32}' with scores" in compare("baseline", "0" * 32)
+    scored(mlflow, "5", "baseline", 1, 0.9, steps=4)  # newer, and of another protocol
+    found = scored_model(mlflow, "baseline")
+    assert (list(found.by_seed), found.metrics["fid"]) == ([1], 9.0)
     assert "name two runs or more" in compare("baseline")
+
+
+def test_reading_makes_no_experiment_and_names_a_store_that_does_not_answer(
+    mlflow: MLflow, tmp_path: Path
+) -> None:
+    with pytest.raises(CorgiError, match="no run 'baseline' with scores"):
+        scored_model(mlflow, "baseline")
+    assert mlflow.client().get_experiment_by_name(mlflow.experiment) is None
+    with pytest.raises(CorgiError, match="does not answer"):
+        scored_model(resource(tmp_path, f"http://127.0.0.1:{free_port()}"), "baseline")
 
 
 def test_what_the_store_refuses_for_good_holds_up_nothing(mlflow: MLflow) -> None:
@@ -284,7 +306,7 @@ def test_what_the_store_refuses_for_good_holds_up_nothing(mlflow: MLflow) -> Non
     (trained,) = tracked(mlflow)
     assert trained.data.params["width"] == "64"
     assert trained.data.metrics["cosine"] == 0.5
-    assert not list(Path(mlflow.outbox).glob("*"))
+    assert not list(Path(mlflow.outbox).glob("*.jsonl"))
 
 
 def test_the_page_that_compares_runs_has_them_all(mlflow: MLflow) -> None:
@@ -298,6 +320,11 @@ def test_the_page_that_compares_runs_has_them_all(mlflow: MLflow) -> None:
     assert json.loads(query["runs"][0]) == [run.run_id for run in runs]
     assert json.loads(query["experiments"][0]) == [mlflow.experiment_id()]
     assert mlflow.comparison([]) is None
+    silent = TrackedRun.__new__(TrackedRun)
+    silent._receiver = Receiver(mlflow)
+    silent._receiver.opened.set()
+    assert mlflow.comparison([silent, *runs]) == page
+    assert mlflow.comparison([silent]) is None
 
 
 def test_a_deleted_experiment_is_restored(mlflow: MLflow) -> None:
@@ -305,6 +332,103 @@ def test_a_deleted_experiment_is_restored(mlflow: MLflow) -> None:
     mlflow.client().delete_experiment(mlflow.experiment_id())
     train(mlflow, "two")
     assert {run.data.tags[IDENTITY_TAG] for run in tracked(mlflow)} >= {"two"}
+
+
+def message(kind: str, **content: object) -> Message:
+    return {"kind": kind, **content}
+
+
+def start(identity: str, moment: int, parent: str = "refresh") -> Message:
+    above = {"name": parent, "identity": parent, "description": ""}
+    tags = {IDENTITY_TAG: identity}
+    return message("start", name=identity, tags=tags, moment=moment, parent=above)
+
+
+def deliver(mlflow: MLflow, *messages: Message) -> None:
+    receiver = Receiver(mlflow)
+    for each in messages:
+        receiver(each)
+
+
+def statuses(mlflow: MLflow) -> dict[str, str]:
+    return {run.info.run_name: run.info.status for run in every_run(mlflow)}
+
+
+def test_a_killed_process_leaves_a_killed_run(mlflow: MLflow) -> None:
+    left = Path(mlflow.outbox) / "left.jsonl"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    lines = [start("one", 5000), message("tags", values={"a": "b"})]
+    left.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    os.utime(left, (9, 9))
+    assert deliver_left_over(left.parent, lambda: Receiver(mlflow), end_of_killed) == 1
+    assert statuses(mlflow) == {"one": "KILLED", "refresh": "KILLED"}
+    assert {run.info.end_time for run in every_run(mlflow)} == {9000}
+    deliver(mlflow, start("one", 10_000), message("end", status="FINISHED", moment=11_000))
+    assert statuses(mlflow) == {"one": "FINISHED", "refresh": "FINISHED"}  # it was resumed
+    deliver(mlflow, start("one", 5000), message("end", status="KILLED", moment=9000))  # late
+    assert statuses(mlflow) == {"one": "FINISHED", "refresh": "FINISHED"}
+    assert end_of_killed([], 0) == end_of_killed([message("find")], 0) == []
+    assert end_of_killed([lines[0], message("end")], 0) == []
+
+
+def test_a_run_that_finishes_after_a_failed_one_leaves_their_parent_failed(mlflow: MLflow) -> None:
+    for identity, status in (("one", "FAILED"), ("two", "FINISHED")):
+        deliver(mlflow, start(identity, 1000), message("end", status=status, moment=2000))
+    assert statuses(mlflow) == {"one": "FAILED", "two": "FINISHED", "refresh": "FAILED"}
+    deliver(mlflow, start("one", 3000), message("end", status="FINISHED", moment=4000))
+    assert statuses(mlflow)["refresh"] == "FINISHED"  # it was tried again
+
+
+def test_starts_at_once_make_one_run_and_one_parent(mlflow: MLflow) -> None:
+    mlflow.experiment_id()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: deliver(mlflow, start(f"run-{i % 2}", 1000)), range(4)))
+    assert sorted(run.info.run_name for run in every_run(mlflow)) == ["refresh", "run-0", "run-1"]
+
+
+def test_what_a_later_attempt_may_change_is_not_dropped(
+    mlflow: MLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Restarting:
+        def log_batch(self, *_: object, **__: object) -> None:
+            raise MlflowException("the connection is lost", ErrorCode.Value("BAD_REQUEST"))
+
+    receiver = Receiver(mlflow)
+    receiver.run_id = "0" * 32
+    monkeypatch.setattr(MLflow, "client", lambda _: Restarting())
+    with pytest.raises(MlflowException):
+        receiver(message("tags", values={}))
+
+
+def test_messages_of_another_version_are_left_out(mlflow: MLflow) -> None:
+    for wrong in ({}, {"kind": "song"}, {"kind": "tags"}, start("x", 1) | {"tags": {}}):
+        with pytest.raises(UndeliverableError):
+            Receiver(mlflow)(wrong)
+
+
+def test_pictures_that_arrive_again_half_way_are_logged_once(
+    mlflow: MLflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {}
+    for title in ("a", "b"):
+        files[title] = str(tmp_path / f"{title}.png")
+        Image.new("RGB", (8, 8)).save(files[title])
+    opening, log = message("find", name="x", tags={IDENTITY_TAG: "x"}), MlflowClient.log_image
+
+    def cut_off(client: MlflowClient, run: str, image: Image.Image, key: str, **more: int) -> None:
+        if key == "b":
+            raise ConnectionError("down")
+        log(client, run, image, key=key, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "log_image", cut_off)
+        with pytest.raises(ConnectionError):
+            deliver(mlflow, opening, message("pictures", files=files))
+    deliver(mlflow, opening, message("pictures", files=files))
+    (run,) = every_run(mlflow)
+    logged = mlflow.client().list_artifacts(run.info.run_id, "images")
+    names = sorted(file.path.split("+")[0] for file in logged if file.path.endswith(".png"))
+    assert names == ["images/a", "images/b"]
 
 
 def free_port() -> int:
@@ -416,6 +540,34 @@ def promote_and_read_back(mlflow: MLflow) -> None:
     assert [output.model_id for output in run.outputs.model_outputs] == [scored.model_id]
     registry.register("prior", Model("bbb"), {"variant": "y"}, "B.", scores)
     assert len(client.get_metric_history(scored.source_run_id, "cosine")) == 1
+
+
+def test_names_that_mlflow_refuses_are_keys_like_them(mlflow: MLflow) -> None:
+    odd, long = "../priors/kandinsky (1) “é”", "x" * 300
+    with mlflow.finished_run("prior", "one", {f"data_version.{odd}": "abc"}, {odd: 1}) as run:
+        run.log_tags({odd: "t"})
+        run.log_metrics({"step": 0, odd: 0.5, long + "a": 1, long + "b": 2})
+    (found,) = every_run(mlflow)
+    assert found.data.tags["data_version.../priors/kandinsky _1_ ___"] == "abc"
+    assert found.data.tags[".._priors_kandinsky _1_ ___"] == "t"
+    assert found.data.params == {".._priors_kandinsky _1_ ___": "1"}
+    assert sorted(found.data.metrics.values()) == [0.5, 1, 2]
+
+
+def test_what_a_user_has_deleted_stops_no_registration(
+    mlflow: MLflow, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry, client = Registry(mlflow), mlflow.client()
+    for digest, delete in (("aaa", "run"), ("bbb", "model")):
+        version = registry.register("prior", Model(digest), {"variant": digest}, "A.")
+        found = client.get_model_version(registry.name("prior"), version)
+        if delete == "run":
+            client.delete_run(found.run_id)
+        else:
+            client.delete_logged_model(found.tags["logged_model"])
+        again = registry.register("prior", Model(digest), {"variant": digest}, "A.", {"cosine": 1})
+        assert again == version
+        assert f"the scores of the logged model {found.tags['logged_model']}" in caplog.text
 
 
 def test_the_registry_on_sqlite(mlflow: MLflow) -> None:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,62 @@ def test_a_killed_process_leaves_its_messages_and_a_living_one_keeps_its_own(
         file.write(json.dumps({"n": 3})[:-2])  # and it was killed in the middle of a line
     assert deliver_left_over(tmp_path, lambda: service) == 1
     assert service.taken == [0, 1, 2]
+
+
+def leave(path: Path, *messages: Message) -> None:
+    """What a dead process leaves."""
+    path.write_text("".join(json.dumps(message) + "\n" for message in messages))
+
+
+def test_a_slow_service_gets_all_in_several_calls_each_behind_the_first_message(
+    tmp_path: Path,
+) -> None:
+    leave(tmp_path / "a.jsonl", *({"n": n} for n in range(7)))
+    taken: list[list[int]] = []
+
+    def receiver() -> Callable[[Message], None]:
+        taken.append([])
+
+        def slow(message: Message) -> None:
+            taken[-1].append(message["n"])
+            time.sleep(0.02 * (len(taken[-1]) == 3))
+
+        return slow
+
+    delivered = 0
+    while not delivered and len(taken) < 9:
+        delivered = deliver_left_over(tmp_path, receiver, patience=0.015)
+    assert len(taken) >= 3
+    assert all(each[0] == 0 for each in taken)
+    assert [n for each in taken for n in each[1:]] == [1, 2, 3, 4, 5, 6]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_fails_holds_up_no_other_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    service, refused = Service(), {1}
+
+    def deliver(message: Message) -> None:
+        if message["n"] in refused:
+            raise ConnectionError("not this one")
+        service(message)
+
+    leave(tmp_path / "a.jsonl", {"n": -1}, {"n": 0}, {"n": 1}, {"n": 2})
+    os.utime(tmp_path / "a.jsonl", (1, 1))
+    leave(tmp_path / "b.jsonl", {"n": 3}, {"n": 4})
+    assert deliver_left_over(tmp_path, lambda: deliver) == 1
+    assert service.taken == [-1, 0, 3, 4]
+    refused.clear()
+    assert deliver_left_over(tmp_path, lambda: deliver) == 1
+    assert service.taken[4:] == [-1, 1, 2]
+
+
+def test_what_a_dead_process_did_not_come_to_say_is_said(tmp_path: Path) -> None:
+    service = Service()
+    leave(tmp_path / "a.jsonl", {"n": 0})
+    os.utime(tmp_path / "a.jsonl", (7, 7))
+
+    def last_words(messages: Sequence[Message], moment: int) -> list[Message]:
+        return [{"n": len(messages)}, {"n": moment}]
+
+    assert deliver_left_over(tmp_path, lambda: service, last_words) == 1
+    assert service.taken == [0, 1, 7000]
