@@ -1,4 +1,4 @@
-"""One workspace for all end-to-end tests: `corgi demo --preset emoji-small`, killed twice.
+"""One workspace for all end-to-end tests: `corgi demo` on a part of emoji-small, killed twice.
 
 The job is killed with SIGKILL in the middle of embedding and in the middle of training, and then
 run to its end; so everything that the tests find in the workspace came out of a resumed job.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -19,9 +18,19 @@ from pathlib import Path
 
 import pytest
 
+from corgi_core.config import Preset
+from orchestration.settings import Settings
 from tests.helpers import forked
 
-PRESET = "emoji-small"
+NAME = "emoji-small"
+SETTINGS = f"""
+extends: {NAME}
+variants: [baseline, shifted-k16]
+caption_subsets: [0%, 1.7%, 100%]
+gaussians: {{learning: {{steps: 40, batch_size: 64, warmup_steps: 5}}}}
+evaluation: {{steps: [1, 4, 16]}}
+comparison: {{variants: [baseline, shifted-k16]}}
+"""
 ROOT = Path(__file__).resolve().parents[2]
 CORGI = [sys.executable, "-c", forked.CORGI]
 # Nothing listens there: whatever goes through it fails.
@@ -40,14 +49,18 @@ class Workspace:
 
     @property
     def state(self) -> Path:
-        return self.folder / ".corgi" / PRESET
+        return self.folder / ".corgi" / NAME
+
+    @property
+    def preset(self) -> Preset:
+        return Settings.load(self.environment).preset
 
     @property
     def environment(self) -> dict[str, str]:
         mine = {
             "CORGI_HOME": str(self.folder / ".corgi"),
             "CORGI_DATA": str(self.folder / "data"),
-            "CORGI_PRESET": PRESET,
+            "CORGI_CONFIG": str(self.folder / "settings.yaml"),
             "DAGSTER_HOME": str(self.state / "dagster"),
             "COLUMNS": "120",
         }
@@ -79,10 +92,19 @@ class Workspace:
                 stdout=file, stderr=file,
             )  # fmt: skip
 
-    def kill_the_demo_when(self, reached: Callable[[], bool]) -> None:
+    def start_quickly(self, log: Path, *words: str) -> forked.Program:
+        """The same where the libraries are loaded already."""
+        environment = self.environment | PROXIES
+        return forked.start(forked.CORGI, words, environment, self.folder, log)
+
+    def kill_the_demo_when(
+        self,
+        reached: Callable[[], bool],
+        start: Callable[..., subprocess.Popen[bytes] | forked.Program],
+    ) -> None:
         """Start `corgi demo` and SIGKILL it as soon as `reached()`."""
         log = self.folder / "killed.log"
-        job = self.start(log, "demo")
+        job = start(log, "demo")
         try:
             until = time.monotonic() + PATIENCE
             while not reached():
@@ -90,7 +112,7 @@ class Workspace:
                 assert time.monotonic() < until
                 time.sleep(0.002)
         finally:
-            os.kill(job.pid, signal.SIGKILL)
+            job.kill()
             job.wait()
 
     def path_of(self, asset: str, partition: str) -> Path:
@@ -117,20 +139,23 @@ class Workspace:
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(tmp_path_factory.mktemp("corgi"))
+    (workspace.folder / "settings.yaml").write_text(SETTINGS, encoding="utf-8")
     embeddings = workspace.state / "storage" / "image_embeddings"
-    workspace.kill_the_demo_when(lambda: any(embeddings.glob("?????.json")))
+    workspace.kill_the_demo_when(lambda: any(embeddings.glob("?????.json")), workspace.start)
     workspace.torn_embedding_shards = [path.stem for path in embeddings.glob("?????.json")]
     assert not (embeddings / "index.json").exists()
 
     trainings = workspace.state / "work" / "prior"
-    workspace.kill_the_demo_when(lambda: any(trainings.glob("**/checkpoints/step-*/state.json")))
+    workspace.kill_the_demo_when(
+        lambda: any(trainings.glob("**/checkpoints/step-*/state.json")), workspace.start_quickly
+    )
     (state,) = trainings.glob("**/checkpoints/step-*/state.json")
     workspace.killed_training = state.parents[2]
     workspace.steps_before_the_kill = int(state.parent.name.removeprefix("step-"))
 
     # Ray has trained CLIP, the decoder and half a prior; the rest goes on in this process, which
-    # resumes Ray's checkpoint and saves the start of a worker for each of eight priors.
-    done = workspace.corgi("demo", "--set", "workers=0")
+    # resumes Ray's checkpoint and saves the start of a worker for each of three priors.
+    done = workspace.quick("demo", "--set", "workers=0")
     assert done.returncode == 0, done.stdout + done.stderr + _log_of(workspace)
     return workspace
 

@@ -70,7 +70,7 @@ def ask(page: str, query: str, **variables: object) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("asset", "partition"), [("gaussian_bank", "shifted-k1"), ("prior", "1.7%|shifted-k1")]
+    ("asset", "partition"), [("gaussian_bank", "shifted-k16"), ("prior", "1.7%|shifted-k16")]
 )
 def test_a_graphql_launch_materialises_the_same_artefact(pages, workspace, asset, partition):
     """What the "Materialize" button sends, for one partition, gives the bytes of `corgi demo`."""
@@ -139,7 +139,7 @@ def test_an_mlflow_run_shows_its_metrics(browser, pages, workspace):
     store = MlflowClient(f"sqlite:///{workspace.folder}/.corgi/mlflow/mlflow.db")
     experiment = store.get_experiment_by_name("emoji-small")
     runs = store.search_runs([experiment.experiment_id], max_results=200)
-    run = next(run for run in runs if "prior" in run.info.run_name)
+    run = next(run for run in runs if run.info.run_name.startswith("prior-"))
     runs_page = f"{pages['MLflow']}/#/experiments/{experiment.experiment_id}"
     sorted_by_cosine = "orderByKey=metrics.%60cosine%60&orderByAsc=false"  # not below parents
     browser.get(f"{runs_page}/runs?{AS_TRAINING}&{sorted_by_cosine}")
