@@ -53,11 +53,11 @@ def key_of(name: str) -> str:
         >>> key_of("data_version.small suite/alignment")
         'data_version.small suite/alignment'
         >>> key_of("../priors/kandinsky (1)")
-        '.._priors_kandinsky _1_'
+        '_.._priors_kandinsky _1_'
     """
     key = UNKEYED.sub("_", name)
     if posixpath.normpath(key) != key or key.startswith(("/", "..")):
-        key = key.replace("/", "_")
+        key = "_" + key.replace("/", "_")
     return key if len(key) <= LONGEST_KEY else f"{key[: LONGEST_KEY - 9]}-{digest_of(name)[:8]}"
 
 

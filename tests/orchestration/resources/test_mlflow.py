@@ -549,8 +549,8 @@ def test_names_that_mlflow_refuses_are_keys_like_them(mlflow: MLflow) -> None:
         run.log_metrics({"step": 0, odd: 0.5, long + "a": 1, long + "b": 2})
     (found,) = every_run(mlflow)
     assert found.data.tags["data_version.../priors/kandinsky _1_ ___"] == "abc"
-    assert found.data.tags[".._priors_kandinsky _1_ ___"] == "t"
-    assert found.data.params == {".._priors_kandinsky _1_ ___": "1"}
+    assert found.data.tags["_.._priors_kandinsky _1_ ___"] == "t"
+    assert found.data.params == {"_.._priors_kandinsky _1_ ___": "1"}
     assert sorted(found.data.metrics.values()) == [0.5, 1, 2]
 
 
