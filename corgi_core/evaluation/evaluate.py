@@ -47,6 +47,7 @@ from corgi_core.evaluation.strata import near_training
 from corgi_core.evaluation.training_neighbours import training_neighbours
 from corgi_core.io.pictures import labelled_grid, picture
 from corgi_core.metrics.dinov2 import dinov2_digest
+from corgi_core.prior.ridge import check_captions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,18 +79,23 @@ def evaluate(
         caption subset.
 
     Raises:
-        CorgiError: fewer than two held-out images have captions, the priors were made for different
-            numbers of steps, or too few images are decoded for precision and recall.
+        CorgiError: fewer than two held-out images have captions, or no training or validation
+            image, which the linear priors need; the priors were made for different numbers of
+            steps, or too few images are decoded for precision and recall.
     """
     started = time.perf_counter()
     held_out = HeldOut.of(material.images, settings.captions, left_out=material.left_out)
+    check_captions(material.training.images)
+    chosen_on = None
+    if material.trained_here:
+        chosen_on = HeldOut.of(material.images, settings.captions, split=VALIDATION)
     others = other_priors(settings.other_priors, material.encoder_dims, settings.seed)
     neighbours = training_neighbours(held_out, material)
     near = near_training(neighbours, settings) if material.trained_here else None
     beside = baselines(held_out, material, neighbours, settings.seed) | others
     metrics, by_caption = _prior_metrics(priors, beside, held_out, near, material, settings)
-    if material.trained_here:
-        metrics["validation"] = _validation_metrics(priors, material, settings)
+    if chosen_on is not None:
+        metrics["validation"] = _validation_metrics(priors, chosen_on, material, settings)
     grids: dict[str, Image.Image] = {}
     samples: Samples = {}
     if decoder is not None:
@@ -205,10 +211,12 @@ def _strata(near: NDArray[np.bool_], settings: EvaluationSettings) -> dict[str, 
 
 
 def _validation_metrics(
-    priors: Mapping[Name, StoredPrior], material: Material, settings: EvaluationSettings
+    priors: Mapping[Name, StoredPrior],
+    captions: HeldOut,
+    material: Material,
+    settings: EvaluationSettings,
 ) -> dict[str, Any]:
     """Every prior's scores on the validation images, at its own number of steps alone."""
-    captions = HeldOut.of(material.images, settings.captions, split=VALIDATION)
     steps, names = _common_steps(priors), material.text_embeddings.spec["names"]
     cases = {name: PriorSamples(prior, (steps,), settings.seed) for name, prior in priors.items()}
     chunks = Chunks[Predictor](captions, tuple(cases.values()), SCORED_AT_ONCE)
@@ -264,7 +272,7 @@ def _of_pictures(
         "decoded_images": count,
         "decoder_steps": decoder.settings.num_steps,
         "decoder_guidance": decoder.settings.guidance,
-        "image_size": spec["size"],
+        "image_size": decoder.settings.image_size,
         "framing": spec.get("framing"),
         "inception": inception_digest(settings.inception_weights),
         "dinov2": dinov2_digest(dinov2) if dinov2 else None,

@@ -95,6 +95,7 @@ def ridge_prior(
         CorgiError: images and captions are of different encoders, or a split has no captions.
     """
     check_encoders(images, texts)
+    check_captions(dataset)
     size = max(FEWEST_IN_A_PART, -(-len(texts.shards) // PARTS))
     shards = [texts.shards[first : first + size] for first in range(0, len(texts.shards), size)]
     common = _Sources(dataset, images, texts, stored_tokens(texts))
@@ -103,15 +104,25 @@ def ridge_prior(
         for of_train, of_validation in parts:
             train.add(of_train)
             validation.add(of_validation)
-    for sums, split in ((train, TRAIN), (validation, VALIDATION)):
-        if not sums.count:
+    return fitted(train, validation, images.spec["encoder_dims"])
+
+
+def check_captions(dataset: Dataset) -> None:
+    """Raise CorgiError where no training or no validation image has a caption; reads no manifest.
+
+    Args:
+        dataset: What the models learned from.
+    """
+    counts = dataset.counts
+    for split, remedy in (
+        (TRAIN, "ingest captions of the training images"),
+        (VALIDATION, "ingest more captioned images, or raise data.validation_fraction"),
+    ):
+        if not counts[counts["split"] == split]["captioned"].sum():
             raise CorgiError(
                 f"no {split} image has a caption, so there is no linear prior to compare with",
-                f"ingest more captioned images, or raise data.{split}_fraction"
-                if split == VALIDATION
-                else "ingest captions of training images",
+                f"in the data that the models learned from, {remedy}",
             )
-    return fitted(train, validation, images.spec["encoder_dims"])
 
 
 def fitted(

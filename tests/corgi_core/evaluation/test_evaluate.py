@@ -15,13 +15,15 @@ from torch import Tensor
 from corgi_core.config import EvaluationSettings
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
+from corgi_core.data.dataset import write_dataset
 from corgi_core.data.image_index import ImageIndex
+from corgi_core.data.shards import Sample
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.evaluate import REAL_EMBEDDING, evaluate
 from corgi_core.evaluation.held_out import Chunks, HeldOut
-from corgi_core.evaluation.material import Material
+from corgi_core.evaluation.material import Material, TrainingData
 from corgi_core.evaluation.report import (
     BASELINES,
     CONTRASTIVE_PRIOR,
@@ -665,3 +667,28 @@ def test_a_prior_of_another_clip_is_refused_before_anything_is_computed(
     settings = replace(SETTINGS, other_priors=(str(saved_prior(tmp_path / "kandinsky")),))
     with pytest.raises(CorgiError, match="samples embeddings of one CLIP encoder, 16 wide"):
         evaluate({("baseline", SUBSET): models.prior}, None, replace(one, run=nothing), settings)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("zero_shot", [True, False])
+def test_what_the_linear_priors_lack_is_named_before_anything_is_computed(
+    models: Models, one: Material, tmp_path: Path, split: str, zero_shot: bool
+) -> None:
+    splits = [each for each in ("train", "validation", "test") for _ in range(3)]
+    made = [
+        Sample(f"{number}", b"", None if each == split else ["a"], each, "made", f"{number}")
+        for number, each in enumerate(splits)
+    ]
+    lacking = write_dataset(tmp_path, made, shard_size=9)
+    if zero_shot:
+        others = TrainingData(lacking, one.image_embeddings, one.text_embeddings)
+        material = replace(one, run=not_run, other_training=others)
+    else:
+        material = replace(one, run=not_run, images=lacking)
+    with pytest.raises(CorgiError, match=f"no {split} image has a caption") as refused:
+        evaluated(models, material)
+    assert "in the data that the models learned from" in refused.value.remedy
+
+
+def not_run(job: ArrayJob, folder: Path) -> ArrayStore:
+    raise AssertionError(f"{job.what} before the captions were looked for")
