@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from corgi_core.config import DECODER_SETTINGS, LANGUAGE_FREE, VARIANTS, Preset
+from corgi_core.config import ALL_CAPTIONS, DECODER_SETTINGS, LANGUAGE_FREE, VARIANTS, Preset
 
 VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
 
@@ -81,7 +81,7 @@ def semi_supervised(preset: Preset) -> list[str]:
     """The partitions of the preset's priors that learn from some of the captions only."""
     return [
         key for key in Partitions.of(preset).priors.get_partition_keys()
-        if prior_of(key)[1] != "100%" and is_made_by_default(key, preset)
+        if prior_of(key)[1] != ALL_CAPTIONS and is_made_by_default(key, preset)
     ]  # fmt: skip
 
 

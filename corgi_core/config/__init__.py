@@ -37,6 +37,7 @@ from corgi_core.config.schema import (
     settings_from,
 )
 from corgi_core.config.variants import (
+    ALL_CAPTIONS,
     BASELINE,
     CAPTION_SUBSETS,
     LANGUAGE_FREE,
@@ -47,8 +48,8 @@ from corgi_core.config.variants import (
 )
 
 __all__ = [
-    "BASELINE", "CAPTION_SUBSETS", "DECODER_SETTINGS", "FITTED", "LANGUAGE_FREE", "PRESETS",
-    "TRAINED", "VARIANTS", "CascadeSettings", "ComparisonSettings", "DataSettings",
+    "ALL_CAPTIONS", "BASELINE", "CAPTION_SUBSETS", "DECODER_SETTINGS", "FITTED", "LANGUAGE_FREE",
+    "PRESETS", "TRAINED", "VARIANTS", "CascadeSettings", "ComparisonSettings", "DataSettings",
     "DecoderSettings", "EncoderSettings", "EvaluationSettings", "Framing", "GanSettings",
     "GaussianSettings", "InferencePrecision", "LafiteSettings", "LanguageFreeSettings", "Layer",
     "LoadedPreset", "PCASettings", "PixelSource", "Preset", "PriorSettings", "RaySettings",

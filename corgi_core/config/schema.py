@@ -341,7 +341,8 @@ class EvaluationSettings:
     inception_weights: str | None = None  # a TorchScript Inception; without it, the preset's CLIP
     dinov2_weights: str | None = None  # the folder of a DINOv2, as transformers saves it
     other_priors: tuple[str, ...] = ()  # folders of diffusers pipelines whose priors stand beside
-    guidances: tuple[NonNegative, ...] = ()  # of the decoder, with which pictures are scored too
+    # Of the decoder, with which pictures are scored too. One chosen there is chosen on test images.
+    guidances: tuple[NonNegative, ...] = ()
     seed: Whole = 0
 
 

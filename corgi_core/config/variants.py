@@ -11,7 +11,8 @@ VARIANTS = (
 )  # fmt: skip
 """The variants that can be made by name beside a preset's own."""
 LANGUAGE_FREE = "0%"  # no captions of the language-free source, but those of the others
-CAPTION_SUBSETS = (LANGUAGE_FREE, "1.7%", "10%", "100%")
+ALL_CAPTIONS = "100%"
+CAPTION_SUBSETS = (LANGUAGE_FREE, "1.7%", "10%", ALL_CAPTIONS)
 
 _VARIANT = re.compile(rf"{BASELINE}|shifted-k[1-9][0-9]*({LEARNED})?")
 _PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")

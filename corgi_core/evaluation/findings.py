@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from corgi_core.evaluation.plain_scores import REAL_EMBEDDING
-from corgi_core.evaluation.report import REAL_AGAINST_REAL, SCORES, SHUFFLED
+from corgi_core.evaluation.report import (
+    CONTRASTIVE_PRIOR,
+    LINEAR_PRIOR,
+    REAL_AGAINST_REAL,
+    SCORES,
+    SHUFFLED,
+)
 from corgi_core.evaluation.score_rows import (
     BIAS,
     Kind,
@@ -18,6 +24,8 @@ from corgi_core.evaluation.score_rows import (
     score_names,
     validation_rows,
 )
+
+FITTED_TO = dict.fromkeys((LINEAR_PRIOR, CONTRASTIVE_PRIOR), ", fitted to all captions")
 
 
 def findings(metrics: Mapping[str, Any]) -> list[str]:
@@ -49,7 +57,7 @@ def _of_priors(metrics: Mapping[str, Any], best: ScoreRow) -> list[str]:
     for score in (name for name in SCORES if name in best.scores):
         value = best.scores[score]
         above = [
-            f"{row.name} ({row.scores[score]:.4f})"
+            f"{row.name} ({row.scores[score]:.4f}{FITTED_TO.get(row.name, '')})"
             for row in baselines
             if row.scores.get(score, value) > value
         ]
@@ -84,8 +92,8 @@ def _of_pictures(rows: Sequence[ScoreRow], best: ScoreRow) -> list[str]:
         if biased:
             largest = max(row.scores[name + BIAS] for row in biased)
             found.append(
-                f"{label(name)}: up to {largest:.4g} of it is bias, which so few pictures have "
-                "even where they differ in nothing."
+                f"{label(name)}: sets of so many pictures that differ in nothing are about "
+                f"{largest:.4g} apart (the bias, an estimate): distances of that size say little."
             )
     return found
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from corgi_core.config import ALL_CAPTIONS
 from corgi_core.evaluation.charts import CHART_STYLE, Dot, Mark, Point, by_steps, dots, trade_off
 from corgi_core.evaluation.findings import findings
 from corgi_core.evaluation.protocol import Protocol
@@ -67,9 +68,10 @@ ABOUT_PRIORS = (
     "the nearest of all. Below each score are the ends of its 95 % interval over captions; it does "
     "not say how far another seed of the training would move the score. Intervals of two rows may "
     "overlap where their difference is certain: compare two priors with "
-    "`corgi compare-runs`. The cosine alone rewards predicting the mean. A prior that is not "
-    "above the linear prior has not earned its network; the distance to its own control, "
-    "the shuffled captions, is what it took from the caption."
+    "`corgi compare-runs`. The cosine alone rewards predicting the mean. The linear priors are "
+    "fitted to all captions: a prior that learned from all and is not above them has not earned "
+    "its network, and one that learned from fewer is not judged by them. The distance to its own "
+    "control, the shuffled captions, is what it took from the caption."
 )
 ABOUT_STRATA = (
     "The same scores of the test images that have a near neighbour in training, and of those that "
@@ -87,13 +89,16 @@ ABOUT_PICTURES = (
     'once. Those of the real embedding are what a perfect prior would give. "Own CLIP" marks '
     "scores by the encoder that the models are conditioned on, which favours them; Inception and "
     "DINOv2 are independent judges, where they are there. Below a Fréchet distance is its bias: "
-    "what so few pictures add to it. ↑ and ↓ say which side is better. In the place of "
-    "the paper's Tables 1 and 2. Values of other data, counts or judges are of another protocol."
+    "an estimate of how far apart two sets of so many pictures are that differ in nothing. ↑ and ↓ "
+    "say which side is better. In the place of the paper's Tables 1 and 2. Values of other data, "
+    "counts or judges are of another protocol."
 )
 ABOUT_GUIDANCE = (
     "The numbers beside the points are the decoder's guidance scales. More guidance buys nearness "
     "to the caption with distance from the real images: of two curves, the one that is lower "
-    "and further right is better, and a single point proves nothing."
+    "and further right is better, and a single point proves nothing. The pictures are of test "
+    "captions: a scale that is chosen here is chosen on the test images, and its scores there are "
+    "no longer those of unseen ones."
 )
 ABOUT_SAMPLES = (
     "Test captions at even distances, not the best ones. All sources have the same seed ({seed}) "
@@ -268,7 +273,8 @@ def _curves(metrics: Mapping[str, Any]) -> str:
             linear = metrics["baselines"][LINEAR_PRIOR].get(name)
             if linear is not None and all(series.values()):
                 title = f"{label(name)}, trained with {subset} of the captions"
-                charts.append(by_steps(title, series, {LINEAR_PRIOR: linear}))
+                fair = {LINEAR_PRIOR: linear} if subset == ALL_CAPTIONS else {}
+                charts.append(by_steps(title, series, fair))
     return f'<div class="charts">{"".join(charts)}</div>\n'
 
 

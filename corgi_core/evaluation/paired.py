@@ -44,10 +44,10 @@ class CaptionScores:
     protocol: Protocol
 
     def save(self, folder: Path) -> None:
-        """Write `captions.parquet` and `protocol.json`."""
+        """Write `captions.parquet`, and `protocol.json` without what concerns pictures."""
         with atomic_file(folder / CAPTIONS) as temporary:
             self.captions.to_parquet(temporary, index=False)
-        write_json(folder / PROTOCOL, self.protocol.stored)
+        write_json(folder / PROTOCOL, self.protocol.without_pictures.stored)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

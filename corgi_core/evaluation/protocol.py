@@ -7,7 +7,7 @@ which others may report too; an evaluation bears a name where it meets all that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Self
 
 from corgi_core.errors import CorgiError
@@ -15,6 +15,10 @@ from corgi_core.io.files import digest_of
 
 VERSION = 2  # of the rules that no field names; raised when evaluations measure otherwise
 CAPTIONS = "each image's first"  # `caption_of`
+OF_PICTURES = (
+    "decoded_images", "decoder_steps", "decoder_guidance", "image_size", "framing", "inception",
+    "dinov2",
+)  # fmt: skip
 SHORT = 8  # characters of a digest that are printed
 
 
@@ -48,7 +52,7 @@ class Protocol:
         decoded_images: How many pictures are decoded; None without pictures, like all that follow.
         decoder_steps: The decoder's number of sampling steps.
         decoder_guidance: Its scale of guidance.
-        image_size: Pixels to a side of the stored real images.
+        image_size: Pixels to a side of the pictures, to which the real images are scaled.
         framing: How these were made square.
         inception: The digest of the Inception that judges; None where there is none.
         dinov2: The digest of the DINOv2 that judges.
@@ -106,6 +110,11 @@ class Protocol:
         """The fields that have a value, for `metrics.json`."""
         values = asdict(self) | {"encoders": list(self.encoders)}
         return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def without_pictures(self) -> Self:
+        """What the scores of priors alone depend on, which no decoder and no judge changes."""
+        return replace(self, **dict.fromkeys(OF_PICTURES))
 
     @property
     def digest(self) -> str:
@@ -170,9 +179,11 @@ class Protocol:
 
 NAMED: Final[dict[str, dict[str, Any]]] = {
     # MS-COCO as text-to-image papers have it since DALL-E: 30,000 captions of val2014
-    # (captions_val2014.json), and Inception's features; the models have not learned from COCO.
+    # (captions_val2014.json), 256 pixels, the real images' centre, and Inception's features; the
+    # models have not learned from COCO.
     "coco-fid-30k": {
-        "dataset": "coco", "is_zero_shot": True, "decoded_images": 30_000, "inception": ANY,
+        "dataset": "coco", "is_zero_shot": True, "decoded_images": 30_000, "image_size": 256,
+        "framing": "crop", "inception": ANY,
     },
     # Shifted Diffusion's measure of a prior: the cosine on 10,000 captions of MS-COCO.
     "coco-cosine-10k": {"dataset": "coco", "held_out_captions": 10_000},

@@ -48,8 +48,8 @@ def published_under(protocol: str | None, metrics: Collection[str]) -> list[Publ
         metrics: The names of its scores.
 
     Examples:
-        >>> [each.model for each in published_under("celeba-hq", ["fid", "kid"])]
-        ['Corgi (language-free)']
+        >>> [each.model for each in published_under("coco-fid-30k", ["fid", "kid"])][0]
+        'Parti'
         >>> published_under(None, ["fid"])
         []
     """

@@ -17,7 +17,8 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation import page as module
 from corgi_core.evaluation.findings import findings
 from corgi_core.evaluation.page import page
-from corgi_core.evaluation.report import BASELINES, PICTURE_BASELINES
+from corgi_core.evaluation.protocol import NAMED
+from corgi_core.evaluation.report import BASELINES, PICTURE_BASELINES, cosine_curves
 
 HOSTILE = '<script>alert("x")</script><img src="https://example.org/x.png"> & \'quoted\''
 PROVENANCE = {"MLflow run": "http://127.0.0.1:5000/#/runs/1?a=b&c=d", "commit": "0123abcd"}
@@ -177,11 +178,12 @@ def test_sentences_follow_the_numbers(metrics) -> None:
 
     assert said("The prior").endswith("on the validation images is shifted-k1, 100%.")
     assert said("Its cosine").endswith(  # of .31, .321, …, .376 two exceed .36
-        "is 0.3600; above it: linear prior (0.3650) and linear prior, contrastive (0.3760)."
+        "is 0.3600; above it: linear prior (0.3650, fitted to all captions) and linear prior, "
+        "contrastive (0.3760, fitted to all captions)."
     )
     assert "0.1800 is what it takes from the caption" in said("With the images")
     assert said("Pictures: real embedding").endswith("is better in Fréchet (own CLIP).")
-    assert "up to 0.0625 of it is bias" in said("Fréchet")
+    assert "about 0.0625 apart" in said("Fréchet")
     metrics["pictures"]["real embedding"]["none"] |= {"frechet_clip": 0.3}
     assert said("Pictures: real embedding").endswith("is better in nothing.")
     metrics["validation"]["priors"]["shifted-k1"]["10%"] = score(0.5)
@@ -190,13 +192,35 @@ def test_sentences_follow_the_numbers(metrics) -> None:
 
 def test_published_values_are_marked_and_of_the_same_named_protocol_alone(metrics) -> None:
     metrics["pictures"]["real embedding"]["none"]["fid"] = 12.5
-    metrics["protocol"] |= {"dataset": "celeba-hq", "inception": "0123456789"}
-    assert "19.74" not in page(metrics, {}, "", {})
-    metrics["protocol"]["decoded_images"] = 6000
+    metrics["protocol"] |= NAMED["coco-fid-30k"] | {"inception": "0123456789", "image_size": 64}
+    assert "10.88" not in page(metrics, {}, "", {})
+    metrics["protocol"]["image_size"] = 256
     parsed = Parsed(page(metrics, {}, "", {}))
-    (row,) = [row for row in parsed.rows if "19.74" in row]
-    assert row.startswith("Corgi (language-free)|FID (Inception)|19.74|arXiv 2211.15388")
-    assert "Published under the protocol celeba-hq: not measured here" in parsed.texts
+    (row,) = [row for row in parsed.rows if "10.88" in row]
+    assert row.startswith("Corgi|FID (Inception)|10.88|arXiv 2211.15388")
+    assert "Published under the protocol coco-fid-30k: not measured here" in parsed.texts
+
+
+def test_priors_of_fewer_captions_are_not_judged_by_the_linear_prior(metrics, monkeypatch) -> None:
+    """It is fitted to all captions."""
+    references: dict[str, list[str]] = {}
+
+    def noted(title: str, series: Any, lines: Any) -> str:
+        references[title] = list(lines)
+        return ""
+
+    monkeypatch.setattr(module, "by_steps", noted)
+    page(metrics, {}, "", {})
+    for title, names in references.items():
+        assert names == (["linear prior"] if "100%" in title else [])
+    assert len(references) == 4
+    metrics["baselines"]["linear prior"]["cosine"] = 0.99
+    (said,) = [each for each in findings(metrics) if each.startswith("Its cosine")]
+    assert "linear prior (0.9900, fitted to all captions)" in said
+    lines: list[float] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.axhline", lambda _, y, **_style: lines.append(y))
+    cosine_curves(metrics)
+    assert lines.count(0.99) == 1
 
 
 def test_the_pictures_are_bounded_together(metrics, monkeypatch) -> None:

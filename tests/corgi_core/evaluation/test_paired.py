@@ -84,11 +84,14 @@ def test_other_captions_are_refused(hardness: np.ndarray) -> None:
 
 
 def test_what_is_saved_is_loaded(hardness: np.ndarray, tmp_path: Path) -> None:
-    scores = scored(hardness)
-    scores.save(tmp_path / "made")
-    loaded = CaptionScores.load(tmp_path / "made")
+    """Without the decoder's part of the protocol, so that priors of other decoders compare."""
+    scores, decoded = scored(hardness), scored(hardness + 0.1, decoder_steps=50, image_size=64)
+    for each, name in ((scores, "made"), (decoded, "decoded")):
+        each.save(tmp_path / name)
+    loaded, other = (CaptionScores.load(tmp_path / name) for name in ("made", "decoded"))
     pd.testing.assert_frame_equal(loaded.captions, scores.captions)
-    assert loaded.protocol == scores.protocol
+    assert other.protocol == loaded.protocol == scores.protocol.without_pictures
+    assert differences({0: loaded}, {0: other}, NAMES)[0].value == pytest.approx(0.1)
 
 
 def test_the_chart_has_a_panel_for_each_score(hardness: np.ndarray) -> None:

@@ -16,8 +16,8 @@ OTHER = {
     "prior_sampler": "ddpm", "prior_guidance": 2.0, "seed": 1, "encoders": ("b",), "clip": "other",
     "is_zero_shot": True, "captions": "each image's last", "near_cosine": 0.8, "near_bits": 4,
     "near_hash_cosine": 0.7, "near_images": 3, "decoded_images": 5, "decoder_steps": 2,
-    "decoder_guidance": 3.0, "image_size": 64, "framing": "crop", "inception": "i", "dinov2": "d",
-    "version": 99,
+    "decoder_guidance": 3.0, "image_size": 64, "framing": "stretch", "inception": "i",
+    "dinov2": "d", "version": 99,
 }  # fmt: skip
 WHOLE = a_protocol(
     near_cosine=0.9, near_bits=8, near_hash_cosine=0.8, near_images=2, decoded_images=6,
@@ -39,6 +39,13 @@ def test_a_field_that_differs_is_named_and_changes_the_digest(name: str) -> None
 def test_an_evaluation_without_pictures_may_be_compared_with_one_that_has_some() -> None:
     WHOLE.check_comparable(a_protocol())
     a_protocol().check_comparable(WHOLE)
+
+
+def test_scores_of_priors_alone_depend_on_no_decoder_and_no_judge() -> None:
+    other = replace(WHOLE, decoder_steps=50, image_size=256, inception="another")
+    assert WHOLE.without_pictures == other.without_pictures
+    assert WHOLE.without_pictures.near_cosine == WHOLE.near_cosine
+    assert "pictures" not in WHOLE.without_pictures.line
 
 
 def test_what_is_stored_is_read_as_it_was_and_an_older_one_is_refused() -> None:

@@ -60,9 +60,11 @@ def test_a_table_that_fits_is_in_one_part() -> None:
 def test_published_values_stand_under_their_own_protocol_alone() -> None:
     metrics = {"pictures": {"baseline": {"10%": {"fid": 11.0, "count": 30_000}}}}
     stored = a_protocol(
-        dataset="coco", is_zero_shot=True, decoded_images=30_000, inception="1" * 16
-    ).stored
-    for protocol, listed in ((stored, True), (stored | {"decoded_images": 256}, False)):
+        dataset="coco", is_zero_shot=True, decoded_images=30_000, inception="1" * 16,
+        image_size=256, framing="crop",
+    ).stored  # fmt: skip
+    others = ({"decoded_images": 256}, {"image_size": 64}, {"framing": "letterbox"})
+    for protocol, listed in ((stored, True), *((stored | other, False) for other in others)):
         file = StringIO()
         print_published(metrics | {"protocol": protocol}, Console(file=file, width=120))
         text = file.getvalue()
