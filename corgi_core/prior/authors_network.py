@@ -51,7 +51,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., w] → [..., w]."""
         rms = x.norm(dim=-1, keepdim=True) * x.shape[-1] ** -0.5
-        return x / rms.clamp(min=1e-8) * self.gain
+        normalised: Tensor = x / rms.clamp(min=1e-8) * self.gain
+        return normalised
 
 
 class AuthorsBlock(nn.Module):

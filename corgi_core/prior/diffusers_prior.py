@@ -61,7 +61,7 @@ class DiffusersPrior:
 
         check_no_code(folder)
         scheduler = _scheduler_folder(folder)
-        weights = {
+        weights: dict[str, Any] = {
             "use_safetensors": True, "dtype": torch.float32, "local_files_only": True,
         }  # fmt: skip
         try:

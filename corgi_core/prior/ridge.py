@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
-from operator import iadd
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -63,8 +62,12 @@ class RidgeSums:
 
     def add(self, other: RidgeSums) -> None:
         """Add the sums over other captions, in place."""
-        for each in fields(self):
-            setattr(self, each.name, iadd(getattr(self, each.name), getattr(other, each.name)))
+        self.count += other.count
+        self.features += other.features
+        self.embeddings += other.embeddings
+        self.gram += other.gram
+        self.cross += other.cross
+        self.squares += other.squares
 
     def about(
         self, features: Matrix, embeddings: Matrix, scale: Matrix
