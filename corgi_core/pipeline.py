@@ -527,12 +527,13 @@ class CorgiPipeline:
     def made_by(
         self, num_steps: int | None = None, guidance: float | None = None
     ) -> dict[str, Any]:
-        """Names the models and the decoder's options: where they are equal, so are the images."""
+        """Names the models, their precision and the decoder's options: equal ones, equal images."""
         return {
             "prior": self.prior.digest,
             "decoder": self.decoder.digest,
             "steps": num_steps,
             "guidance": guidance,
+            "precision": self.prior.precision,
         }
 
     def check_num_images(self, total: int, asked: int | None = None) -> None:

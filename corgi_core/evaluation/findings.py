@@ -79,16 +79,17 @@ def _of_priors(metrics: Mapping[str, Any], best: ScoreRow) -> list[str]:
 
 
 def _of_pictures(rows: Sequence[ScoreRow], best: ScoreRow) -> list[str]:
+    rows = [row for row in rows if row.name != REAL_AGAINST_REAL]  # no pictures of a model
     by_name = {row.name: row for row in rows}
     names = score_names(list(rows))
     decoded = [by_name[name] for name in (best.name, REAL_EMBEDDING) if name in by_name]
     found = []
     for baseline in (row for row in rows if row.kind is Kind.BASELINE):
         for ours in decoded:
-            if ours is not baseline:
+            if ours is not baseline and ours.scores.get("count") == baseline.scores.get("count"):
                 found.append(_compared(baseline, ours, names))
     for name in names:
-        biased = [r for r in rows if name + BIAS in r.scores and r.name != REAL_AGAINST_REAL]
+        biased = [row for row in rows if name + BIAS in row.scores]
         if biased:
             largest = max(row.scores[name + BIAS] for row in biased)
             found.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,12 +15,16 @@ from corgi_core.rating.figure import figure_of
 from corgi_core.rating.results import RatingResults, Row, results_of
 from corgi_core.rating.votes import VOTES_FILE, VoteStore
 
+log = logging.getLogger(__name__)
+
 
 def results_in(folder: Path) -> dict[str, RatingResults]:
     """The results of every suite in a folder that people have voted on, by the suite's name.
 
+    Left out, with a warning, are suites whose raters are all flagged.
+
     Raises:
-        CorgiError: If nobody has voted on any.
+        CorgiError: If nobody has voted on any, or all raters of all suites are flagged.
     """
     stores = [VoteStore(file) for file in sorted(folder.glob(f"*/{VOTES_FILE}"))]
     voted = {store.path.parent.name: votes for store in stores if (votes := store.votes())}
@@ -28,7 +33,16 @@ def results_in(folder: Path) -> dict[str, RatingResults]:
             f"nobody has voted on a suite in {folder}",
             "make one with `corgi suite PROMPTS`, and have people vote: `corgi rate FOLDER`",
         )
-    return {name: results_of(votes) for name, votes in voted.items()}
+    found = dict[str, RatingResults]()
+    for name, votes in voted.items():
+        try:
+            found[name] = results_of(votes)
+        except CorgiError as error:
+            refused = error
+            log.warning("the votes on %s are left out: %s", name, error)
+    if not found:
+        raise refused
+    return found
 
 
 def report_of(results: Mapping[str, RatingResults]) -> StudyReport:

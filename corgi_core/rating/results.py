@@ -97,11 +97,15 @@ class RatingResults:
         """Identifies the votes."""
         return digest_of([asdict(vote) for vote in self.votes])
 
-    def save(self, folder: Path) -> None:
-        """Write the rows, a table to read and all votes into a folder."""
+    def _counts(self, vote: Vote) -> bool:
+        """Whether a vote counts: it is a first one, of a rater who is not flagged."""
+        return vote.repeats is None and vote.rater not in self.flagged
+
+    def save(self, folder: Path, prefix: str = "") -> None:
+        """Write the rows, a table to read and all votes into a folder, as `prefix` and a name."""
         folder.mkdir(parents=True, exist_ok=True)
         write_json(
-            folder / RESULTS,
+            folder / f"{prefix}{RESULTS}",
             {
                 "models": self.models,
                 "rows": [asdict(row) for row in self.rows],
@@ -110,12 +114,12 @@ class RatingResults:
             },
         )
         for name, text in ((TABLE, self.markdown()), (VOTES, self.csv())):
-            with atomic_file(folder / name) as temporary:
+            with atomic_file(folder / f"{prefix}{name}") as temporary:
                 temporary.write_text(text, encoding="utf-8")
 
     def markdown(self) -> str:
         """The results as a page."""
-        counted = sum(vote.rater not in self.flagged for vote in self.votes)
+        counted = sum(map(self._counts, self.votes))
         lines = [
             "# Human evaluation", "",
             f"Votes: {counted:,}. Raters: {len(self.verdicts) - len(self.flagged)}. Intervals are "
@@ -161,10 +165,9 @@ class RatingResults:
         for vote in self.votes:
             repeats = "" if vote.repeats is None else vote.repeats
             listed = [" ".join(map(str, each)) for each in (vote.models, *_ranks(vote))]
-            counts = vote.repeats is None and vote.rater not in self.flagged
             lines.append(
                 f"{vote.rater},{vote.slot},{vote.prompt},{vote.seed},{repeats},"
-                f"{','.join(listed)},{vote.seconds:.2f},{int(counts)}"
+                f"{','.join(listed)},{vote.seconds:.2f},{int(self._counts(vote))}"
             )
         return "\n".join(lines) + "\n"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import re
 import socket
 from collections.abc import Callable, Sequence
@@ -39,8 +40,10 @@ from corgi_core.suites.folder import SuiteFolder
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 PAGE = Path(__file__).with_name("page.html")
+HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 LARGEST_VOTE = 4096  # bytes
 FAREWELL = 2  # seconds that open connections have at the end
 COMMON_HEADERS = {
@@ -57,10 +60,14 @@ class RatingPage:
         folder: The pictures.
         store: The votes, with the survey that they answer.
         names: Host names under which a proxy serves the page, beside this machine's own.
+
+    Raises:
+        CorgiError: If a name is no plain host name.
     """
 
     def __init__(self, folder: SuiteFolder, store: VoteStore, names: Sequence[str] = ()) -> None:
-        self.folder, self.store, self.names = folder, store, tuple(names)
+        self.folder, self.store = folder, store
+        self.names = tuple(map(_host_name, names))
         self.survey: Survey = store.survey
         self._html = PAGE.read_bytes()
 
@@ -101,7 +108,7 @@ class RatingPage:
             raise RefusedVoteError(
                 "there is no such question, and the vote does not count", "load the page again"
             )
-        return self.store.record(str(vote.get("key")), slot, rater, vote)
+        return self.store.record(str(vote.get("key")), slot, rater, vote, self.survey.digest)
 
     def _slot(self, rater: str, number: object) -> Slot | None:
         if not NAME.fullmatch(rater) or type(number) is not int:
@@ -185,6 +192,17 @@ def server_of(app: Starlette) -> uvicorn.Server:
     )  # fmt: skip
 
 
+def _host_name(name: str) -> str:
+    """A host name as browsers send it, in lower case."""
+    if not HOST_NAME.fullmatch(name.lower()):
+        raise CorgiError(
+            f"{name!r} is no host name",
+            "give the name alone, without https://, port, path or *, such as "
+            "--public-name rate.example.org",
+        )
+    return name.lower()
+
+
 def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedVoteError)
     said = {"counted": False, "problem": error.problem, "remedy": error.remedy}
@@ -198,7 +216,8 @@ def _pixels(path: Path) -> bytes:
         with Image.open(path) as image:
             bare = Image.new("RGB", image.size)
             bare.paste(image.convert("RGB"))
-    except OSError as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        log.warning("raters cannot be shown %s: %s", path, error)
         raise RefusedVoteError("a picture is missing or damaged", "make it again") from error
     bare.save(content, format="PNG")
     return content.getvalue()

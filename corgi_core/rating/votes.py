@@ -75,7 +75,10 @@ class VoteStore:
 
     @classmethod
     def create(cls, path: Path, survey: Survey) -> VoteStore:
-        """The store of a survey, made where there is none; one with votes keeps its own survey.
+        """The store of a survey, made where there is none.
+
+        A survey with the same questions is kept, and so is one that has votes: several pages may be
+        served from one file.
 
         Raises:
             CorgiError: If there are votes of another survey.
@@ -84,9 +87,11 @@ class VoteStore:
         with store._transaction(made=True) as database:
             row = database.execute("SELECT content FROM survey").fetchone()
             voted = database.execute("SELECT 1 FROM votes LIMIT 1").fetchone()
-            if row and voted:
+            if row:
                 found = Survey.from_json(json.loads(row[0]))
-                if any(getattr(found, key) != getattr(survey, key) for key in SAME):
+                if found.questions == survey.questions and _alike(found, survey):
+                    return store
+                if voted and not _alike(found, survey):
                     asked = f"{found.kind} on {', '.join(found.models)}"
                     others = (
                         ", of pictures that were made otherwise"
@@ -97,7 +102,8 @@ class VoteStore:
                         f"{path} has votes of another survey, by {asked}{others}",
                         "name another file with --votes, or ask for the same models and kind",
                     )
-                return store
+                if voted:
+                    return store
             content = json.dumps(survey.to_json())
             database.execute("INSERT OR REPLACE INTO survey VALUES (1, ?)", (content,))
         return store
@@ -115,7 +121,9 @@ class VoteStore:
             rows = database.execute("SELECT slot FROM votes WHERE rater = ?", (rater,))
             return {slot for (slot,) in rows}
 
-    def record(self, key: str, slot: Slot, rater: str, answers: dict[str, Any]) -> bool:
+    def record(
+        self, key: str, slot: Slot, rater: str, answers: dict[str, Any], survey: str
+    ) -> bool:
         """Count a vote, once.
 
         Args:
@@ -123,12 +131,14 @@ class VoteStore:
             slot: The question, as the rater is asked it.
             rater: Who votes.
             answers: "alignment" and "fidelity", the ranks by position, and "seconds".
+            survey: The digest of the survey that asked it.
 
         Returns:
             True; False where this very vote has been counted before.
 
         Raises:
-            RefusedVoteError: If the answers are no answers, or the rater has answered already.
+            RefusedVoteError: If the answers are no answers, the rater has answered already, or the
+                store's survey is another one.
         """
         _check_name("rater", rater)
         _check_name("key", key)
@@ -141,6 +151,11 @@ class VoteStore:
         )  # fmt: skip
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._transaction() as database:
+            stored = database.execute("SELECT content FROM survey").fetchone()
+            if Survey.from_json(json.loads(stored[0])).digest != survey:
+                raise RefusedVoteError(
+                    "the file of the votes has another survey since", "start `corgi rate` again"
+                )
             found = database.execute(
                 "SELECT key, rater, slot FROM votes WHERE key = ? OR (rater = ? AND slot = ?)",
                 (key, rater, slot.number),
@@ -187,6 +202,11 @@ class VoteStore:
             raise CorgiError(
                 f"{self.path} is no file of votes ({error})", "name another one with --votes"
             ) from error
+
+
+def _alike(one: Survey, other: Survey) -> bool:
+    """Whether the votes of two surveys can be counted together."""
+    return all(getattr(one, key) == getattr(other, key) for key in SAME)
 
 
 def _vote(rater: str, slot: int, content: str) -> Vote:

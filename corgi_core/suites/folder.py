@@ -22,6 +22,7 @@ from corgi_core.io.files import read_json, write_json
 from corgi_core.suites.prompts import Prompt, PromptSuite
 
 SUITE_FILE, MODEL_FILE = "suite.json", "model.json"
+CANONICAL = re.compile(r"0|[1-9][0-9]*")  # of a seed
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -87,12 +88,15 @@ class SuiteFolder:
         )
 
     def seeds(self, models: Sequence[str], prompt: int) -> list[int]:
-        """The seeds with which every one of the models has a picture of the prompt."""
+        """The seeds with which every one of the models has a picture of the prompt.
+
+        Files that are named otherwise, such as 0000.png, are nobody's.
+        """
         found = [
             {
                 int(file.stem)
                 for file in (self.path / model / str(prompt)).glob("*.png")
-                if file.stem.isdecimal()
+                if CANONICAL.fullmatch(file.stem)
             }
             for model in models
         ]

@@ -66,7 +66,7 @@ def rate(
 
     store = VoteStore(votes or folder / VOTES_FILE)
     if results:
-        _show(store, folder)
+        _show(store)
         return
     from corgi_core.rating.server import RatingPage, serve
     from corgi_core.rating.survey import Survey
@@ -82,14 +82,18 @@ def rate(
         typer.echo(f"What they say: corgi rate {shlex.quote(str(folder))} --results")
 
 
-def _show(store: VoteStore, folder: Path) -> None:
-    """Print and write what the votes say."""
+def _show(store: VoteStore) -> None:
+    """Print what the votes say, and write it beside them; by their file's name if it is another."""
     from corgi_core.rating.results import TABLE, results_of
+    from corgi_core.rating.votes import VOTES_FILE
 
-    found = results_of(store.votes())
-    found.save(folder)
+    found, folder = results_of(store.votes()), store.path.parent
+    prefix = "" if store.path.name == VOTES_FILE else f"{store.path.stem}-"
+    found.save(folder, prefix)
     typer.echo(found.markdown())
-    typer.echo(f"The table is in {folder / TABLE}, all votes and numbers are beside it")
+    typer.echo(
+        f"The table is in {folder / f'{prefix}{TABLE}'}, all votes and numbers are beside it"
+    )
 
 
 def _announce(page: RatingPage, address: str) -> None:

@@ -71,12 +71,13 @@ def suite(
     from corgi_core.devices import Device
     from corgi_core.suites.folder import SuiteFolder
     from corgi_core.suites.gallery import write_gallery
-    from corgi_core.suites.models import ModelSource
+    from corgi_core.suites.models import ModelSource, check_sources
     from corgi_core.suites.pictures import make_pictures
     from corgi_core.suites.prompts import read_suite
 
     settings, read = chosen_settings(preset, dataset, config, overrides), read_suite(prompts)
     sources = [ModelSource.of(model) for model in models or [settings.workspace]]
+    check_sources(sources, settings.home)
     folder = SuiteFolder.create(out or settings.suites / read.name, read)
     seeds = range(seed, seed + count)
     with progress():
@@ -85,6 +86,7 @@ def suite(
                 Device().here(), settings.preset.inference_precision
             )
             made = make_pictures(folder, source.name, pipeline, seeds, steps, guidance)
+            del pipeline  # before the next one is loaded
             typer.echo(
                 f"{source.name}: {made:,} pictures made, {len(read.prompts) * count:,} there"
             )

@@ -47,7 +47,7 @@ def test_votes_are_an_asset_and_a_run_that_grow(settings: Settings) -> None:
     for slot in store.survey.slots(RATER)[:3]:
         first, second = ([1, 2], [2, 1]) if slot.models[0] == "ours" else ([2, 1], [1, 2])
         answers = {"alignment": first, "fidelity": second, "seconds": 3}
-        store.record(f"key-{slot.number:06}", slot, RATER, answers)
+        store.record(f"key-{slot.number:06}", slot, RATER, answers, store.survey.digest)
         if slot.number != 1:
             event = materialized(settings)
             versions.append(event.tags["dagster/data_version"])

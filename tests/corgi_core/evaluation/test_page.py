@@ -18,7 +18,12 @@ from corgi_core.evaluation import page as module
 from corgi_core.evaluation.findings import findings
 from corgi_core.evaluation.page import page
 from corgi_core.evaluation.protocol import NAMED
-from corgi_core.evaluation.report import BASELINES, PICTURE_BASELINES, cosine_curves
+from corgi_core.evaluation.report import (
+    BASELINES,
+    PICTURE_BASELINES,
+    REAL_AGAINST_REAL,
+    cosine_curves,
+)
 
 HOSTILE = '<script>alert("x")</script><img src="https://example.org/x.png"> & \'quoted\''
 PROVENANCE = {"MLflow run": "http://127.0.0.1:5000/#/runs/1?a=b&c=d", "commit": "0123abcd"}
@@ -45,7 +50,13 @@ def prior(value: float) -> dict[str, Any]:
 
 @pytest.fixture
 def metrics() -> dict[str, Any]:
-    pictures = {"frechet_clip": 0.2, "frechet_clip_bias": 0.0625, "precision": 0.75, "vendi": 9.5}
+    pictures = {
+        "frechet_clip": 0.2,
+        "frechet_clip_bias": 0.0625,
+        "precision": 0.75,
+        "vendi": 9.5,
+        "count": 24,
+    }
     return {
         "protocol": {
             "dataset": "noto",
@@ -72,7 +83,7 @@ def metrics() -> dict[str, Any]:
             },
         },
         "pictures": {
-            "shifted-k1": {"100%": {**pictures, "count": 24}},
+            "shifted-k1": {"100%": pictures},
             "real embedding": {"none": {**pictures, "frechet_clip": 0.1, "precision": 0.5}},
             **{name: {"none": pictures} for name in PICTURE_BASELINES},
         },
@@ -186,6 +197,12 @@ def test_sentences_follow_the_numbers(metrics) -> None:
     assert "about 0.0625 apart" in said("Fréchet")
     metrics["pictures"]["real embedding"]["none"] |= {"frechet_clip": 0.3}
     assert said("Pictures: real embedding").endswith("is better in nothing.")
+    assert not [each for each in findings(metrics) if f"of {REAL_AGAINST_REAL}" in each]
+    assert not [
+        each for each in findings(metrics) if each.startswith(f"Pictures: {REAL_AGAINST_REAL}")
+    ]
+    metrics["pictures"]["real embedding"]["none"] |= {"count": 10**6}
+    assert not [each for each in findings(metrics) if each.startswith("Pictures: real embedding")]
     metrics["validation"]["priors"]["shifted-k1"]["10%"] = score(0.5)
     assert said("Its cosine").endswith("is 0.5500; no baseline is above it.")
 

@@ -12,10 +12,11 @@ import pytest
 
 from corgi_core.errors import CorgiError
 from corgi_core.metrics.ratings.win_rates import wilson
-from corgi_core.rating.results import Row, results_of
+from corgi_core.rating import report
+from corgi_core.rating.results import RatingResults, Row, results_of
 from corgi_core.rating.survey import Survey
 from corgi_core.rating.votes import Vote
-from tests.helpers.surveys import small_suite
+from tests.helpers.surveys import small_store, small_suite
 
 BETTER, SAME, WORSE = (1, 2), (1, 1), (2, 1)
 
@@ -96,7 +97,7 @@ def test_a_random_clicker_is_flagged_and_counts_in_nothing(tmp_path: Path) -> No
 
     found.save(tmp_path)
     page = (tmp_path / "ratings.md").read_text()
-    assert "Votes: 60. Raters: 2." in page
+    assert "Votes: 40. Raters: 2." in page
     assert "interval unknown" not in page
     assert "- clicker-1 (30 votes): the answers fit neither" in page
     saved = json.loads((tmp_path / "ratings.json").read_text())
@@ -109,3 +110,25 @@ def test_a_random_clicker_is_flagged_and_counts_in_nothing(tmp_path: Path) -> No
 def test_no_votes_have_no_results() -> None:
     with pytest.raises(CorgiError, match="nobody has voted"):
         results_of([])
+
+
+def test_a_suite_whose_raters_are_flagged_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flagged(votes: list[Vote]) -> RatingResults:
+        if len(votes) == 1:
+            raise CorgiError("all 1 raters are flagged", "ask others")
+        return results_of(votes)
+
+    monkeypatch.setattr(report, "results_of", flagged)
+    for name, votes in (("looked", 2), ("clicked", 1)):
+        _, store = small_store(tmp_path / name, ["ours", "sd"], questions=4)
+        for slot in store.survey.slots("rater-0001")[:votes]:
+            answers = {"alignment": [1, 2], "fidelity": [1, 2], "seconds": 3}
+            key = f"key-{slot.number:06}"
+            store.record(key, slot, "rater-0001", answers, store.survey.digest)
+    assert list(report.results_in(tmp_path)) == ["looked"]
+    assert "the votes on clicked are left out: all 1 raters are flagged" in caplog.text
+    (tmp_path / "looked" / "votes.sqlite").unlink()
+    with pytest.raises(CorgiError, match="all 1 raters are flagged"):
+        report.results_in(tmp_path)

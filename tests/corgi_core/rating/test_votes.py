@@ -15,6 +15,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.rating.server import RatingPage
 from corgi_core.rating.survey import Survey
 from corgi_core.rating.votes import RefusedVoteError, VoteStore
+from corgi_core.suites.folder import SuiteFolder
 from tests.helpers.surveys import COLORS, small_store, small_suite
 
 RATER, KEY = "rater-0001", "key-00000001"
@@ -33,7 +34,7 @@ def answers(alignment=BETTER, fidelity=SAME, seconds=2.5) -> dict:
 
 def test_a_vote_is_stored_as_it_was_given(store: VoteStore) -> None:
     slots = store.survey.slots(RATER)
-    assert store.record(KEY, slots[10], RATER, answers())
+    assert store.record(KEY, slots[10], RATER, answers(), store.survey.digest)
     (vote,) = VoteStore(store.path).votes()
     assert (vote.rater, vote.slot, vote.repeats) == (RATER, 10, slots[10].repeats)
     assert (vote.prompt, vote.seed) == (slots[10].question.prompt, slots[10].question.seed)
@@ -43,12 +44,12 @@ def test_a_vote_is_stored_as_it_was_given(store: VoteStore) -> None:
 
 def test_a_replayed_vote_counts_once(store: VoteStore) -> None:
     slots = store.survey.slots(RATER)
-    assert store.record(KEY, slots[0], RATER, answers())
-    assert not store.record(KEY, slots[0], RATER, answers())
+    assert store.record(KEY, slots[0], RATER, answers(), store.survey.digest)
+    assert not store.record(KEY, slots[0], RATER, answers(), store.survey.digest)
     with pytest.raises(RefusedVoteError, match="answered before"):
-        store.record("another-key", slots[0], RATER, answers(WORSE))
+        store.record("another-key", slots[0], RATER, answers(WORSE), store.survey.digest)
     with pytest.raises(RefusedVoteError, match="answered before"):
-        store.record(KEY, slots[1], RATER, answers())
+        store.record(KEY, slots[1], RATER, answers(), store.survey.digest)
     (vote,) = store.votes()
     assert vote.alignment == (1, 2)
 
@@ -60,7 +61,9 @@ def test_many_raters_at_once_lose_no_vote(store: VoteStore) -> None:
         rater, slots = f"rater-{number:04}", store.survey.slots("x" * 8)
         keys = [f"key-{number}-{slot.number:04}" for slot in slots[:6]]
         sent = [*zip(keys, slots, strict=False)] * 2
-        return sum(store.record(key, slot, rater, answers()) for key, slot in sent)
+        return sum(
+            store.record(key, slot, rater, answers(), store.survey.digest) for key, slot in sent
+        )
 
     with ThreadPoolExecutor(8) as pool:
         counted = list(pool.map(vote, range(8)))
@@ -79,13 +82,32 @@ def test_a_store_keeps_the_survey_that_its_votes_answer(store: VoteStore, tmp_pa
     folder = small_suite(tmp_path / "more", ["ours", "sd", "gan"])
     other, same = (Survey.of(folder, models, None, 5) for models in ([], ["ours", "sd"]))
     assert VoteStore.create(store.path, other).survey == other  # nobody has voted
-    store.record(KEY, other.slots(RATER)[0], RATER, answers([2, 1, 3], [1, 2, 3]))
+    store.record(KEY, other.slots(RATER)[0], RATER, answers([2, 1, 3], [1, 2, 3]), other.digest)
     with pytest.raises(CorgiError, match="another survey, by ranking on gan, ours, sd"):
         VoteStore.create(store.path, same)
     assert VoteStore.create(store.path, Survey.of(folder, [], None, 9)).survey == other
     (folder.path / "ours" / "model.json").write_text('{"decoder": "trained again"}')
     with pytest.raises(CorgiError, match="pictures that were made otherwise"):
         VoteStore.create(store.path, Survey.of(folder, [], None, 9))
+
+
+def test_two_pages_on_one_file_mix_no_surveys(store: VoteStore) -> None:
+    folder, served = SuiteFolder.load(store.path.parent), store.survey
+    same, other = (Survey.of(folder, [], None, count) for count in (40, 5))
+    assert VoteStore.create(store.path, same).survey == served  # the first page's, whose votes come
+    assert VoteStore.create(store.path, other).survey == other  # the second page's
+    with pytest.raises(RefusedVoteError, match="another survey since"):
+        store.record(KEY, served.slots(RATER)[0], RATER, answers(), served.digest)
+    assert store.record(KEY, other.slots(RATER)[0], RATER, answers(), other.digest)
+
+
+def test_a_public_name_is_a_plain_host_name(store: VoteStore) -> None:
+    folder = SuiteFolder.load(store.path.parent)
+    names = ["Rate.Example.org", "10.0.0.7"]
+    assert RatingPage(folder, store, names).names == ("rate.example.org", "10.0.0.7")
+    for name in ("https://rate.example.org", "rate.example.org:8443", "*", "*.org", "a/b", ""):
+        with pytest.raises(CorgiError, match="is no host name"):
+            RatingPage(folder, store, [name])
 
 
 def test_what_is_no_file_of_votes_is_named(tmp_path: Path) -> None:
@@ -98,8 +120,6 @@ def test_what_is_no_file_of_votes_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def client(store: VoteStore) -> TestClient:
-    from corgi_core.suites.folder import SuiteFolder
-
     page = RatingPage(SuiteFolder.load(store.path.parent), store, ["rate.example.org"])
     return TestClient(page.app(), base_url=PAGE)
 
@@ -127,7 +147,9 @@ def test_the_page_asks_one_question_after_the_other(client: TestClient, store: V
     assert client.get("/next", params={"rater": "rater-0002"}).json()["slot"] == 0
 
 
-def test_nothing_that_a_browser_gets_names_a_model(client: TestClient, store: VoteStore) -> None:
+def test_nothing_that_a_browser_gets_names_a_model(
+    client: TestClient, store: VoteStore, caplog: pytest.LogCaptureFixture
+) -> None:
     answer = client.get("/next", params={"rater": RATER})
     assert not any(model in answer.text for model in store.survey.models)
     models = store.survey.slots(RATER)[0].models
@@ -141,6 +163,7 @@ def test_nothing_that_a_browser_gets_names_a_model(client: TestClient, store: Vo
     for picture in path.glob("*.png"):
         picture.write_bytes(b"no picture")
     assert client.get(f"/{answer.json()['pictures'][0]}").status_code == 409
+    assert f"cannot be shown {path}" in caplog.text  # the one who serves them is told
 
 
 @pytest.mark.parametrize(
@@ -206,5 +229,5 @@ def test_a_ranking_has_no_ties(tmp_path: Path) -> None:
     _, store = small_store(tmp_path, list(COLORS))
     slot = store.survey.slots(RATER)[0]
     with pytest.raises(RefusedVoteError, match="does not rank 4 pictures"):
-        store.record(KEY, slot, RATER, answers([1, 1, 2, 3], [1, 2, 3, 4]))
-    assert store.record(KEY, slot, RATER, answers([4, 1, 2, 3], [1, 2, 3, 4]))
+        store.record(KEY, slot, RATER, answers([1, 1, 2, 3], [1, 2, 3, 4]), store.survey.digest)
+    assert store.record(KEY, slot, RATER, answers([4, 1, 2, 3], [1, 2, 3, 4]), store.survey.digest)

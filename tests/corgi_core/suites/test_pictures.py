@@ -48,6 +48,7 @@ def test_a_picture_is_that_of_its_prompt_and_seed(
     about = json.loads(image.text["corgi"])
     assert (about["captions"], about["seed"], about["steps"]) == (["a cat"], 6, 1)
     assert about["decoder"] == pipeline.decoder.digest
+    assert about["precision"] == "auto"
 
 
 def test_only_what_is_missing_is_made(folder: SuiteFolder, pipeline: CorgiPipeline) -> None:
@@ -62,6 +63,25 @@ def test_only_what_is_missing_is_made(folder: SuiteFolder, pipeline: CorgiPipeli
         make_pictures(folder, "tiny", pipeline, SEEDS, num_steps=2)
     with pytest.raises(CorgiError, match="cannot be a model's name"):
         make_pictures(folder, "../tiny", pipeline, SEEDS)
+
+
+def test_pictures_of_another_precision_are_others(
+    folder: SuiteFolder, pipeline: CorgiPipeline
+) -> None:
+    pipeline.to("cpu", "fp32")
+    try:
+        with pytest.raises(CorgiError, match="made with another precision"):
+            make_pictures(folder, "tiny", pipeline, SEEDS, num_steps=1)
+    finally:
+        pipeline.to("cpu")
+
+
+def test_a_file_with_another_name_is_no_picture_of_a_seed(tmp_path: Path) -> None:
+    folder = SuiteFolder.create(tmp_path, SUITE)
+    for name in ("0000", "7", "007", "٣", "x"):
+        (tmp_path / "ours" / "1").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (1, 1)).save(tmp_path / "ours" / "1" / f"{name}.png")
+    assert folder.seeds(["ours"], 1) == [7]
 
 
 def test_a_folder_belongs_to_one_suite(folder: SuiteFolder) -> None:

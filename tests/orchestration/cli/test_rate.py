@@ -23,7 +23,7 @@ def test_votes_that_come_in_are_results(tmp_path: Path, monkeypatch: pytest.Monk
         for slot in store.survey.slots(RATER)[:3]:
             ranks = [1, 2] if slot.models[0] == "ours" else [2, 1]
             answers = {"alignment": ranks, "fidelity": [1, 1], "seconds": 3}
-            store.record(f"key-{slot.number:06}", slot, RATER, answers)
+            store.record(f"key-{slot.number:06}", slot, RATER, answers, store.survey.digest)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(uvicorn.Server, "run", someone_votes)
@@ -36,4 +36,16 @@ def test_votes_that_come_in_are_results(tmp_path: Path, monkeypatch: pytest.Monk
     results = CliRunner().invoke(cli, ["rate", str(tmp_path), "--results"])
     assert results.exit_code == 0, results.output
     assert "| ours | 100% (44%–100%) | 0% (0%–56%) | 0% (0%–56%) | sd | 3 |" in results.output
+    found = VoteStore(tmp_path / "votes.sqlite")
+    other = VoteStore.create(tmp_path / "more.sqlite", found.survey)
+    slot = other.survey.slots(RATER)[0]
+    ranks = {"alignment": [1, 1], "fidelity": [1, 1], "seconds": 3}
+    other.record("key-000000", slot, RATER, ranks, other.survey.digest)
+    before = (tmp_path / "ratings.md").read_text()
+    words = ["rate", str(tmp_path), "--results", "--votes", str(other.path)]
+    assert "more-ratings.md" in CliRunner().invoke(cli, words).output
+    assert (tmp_path / "ratings.md").read_text() == before
+    assert {"more-ratings.md", "more-ratings.json", "more-votes.csv"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
     assert {"ratings.md", "ratings.json", "votes.csv"} <= {p.name for p in tmp_path.iterdir()}

@@ -29,3 +29,26 @@ def test_two_models_make_a_suite_in_the_workspace(
     names = ("emoji-small", "again")
     assert made == {f"{name}/{n}/{seed}.png" for name in names for n in (1, 2) for seed in (0, 1)}
     assert "0 pictures made" in CliRunner().invoke(cli, words).output
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("emoji-small", "several models are called emoji-small"),
+        ("nobody", "nothing is registered in"),
+        ("emoji-small@nobody", "no decoder with the alias 'nobody'"),
+        ("./nowhere", "there is no folder nowhere"),
+        ("k=emoji-small,prior=./nowhere", "there is no folder ./nowhere"),
+    ],
+)
+def test_all_models_are_looked_for_before_one_makes_pictures(
+    pipeline: CorgiPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str, said: str
+) -> None:
+    register(pipeline, tmp_path / ".corgi", "emoji-small")
+    (tmp_path / "mine.txt").write_text("a cat")
+    monkeypatch.setenv("CORGI_HOME", str(tmp_path / ".corgi"))
+    words = ["suite", str(tmp_path / "mine.txt"), "--preset", "emoji-small", "-n", "1"]
+    words += ["--model", "emoji-small", "--model", second]
+    done = CliRunner().invoke(cli, words)
+    assert said in " ".join((done.stdout + done.stderr).split())
+    assert not list(tmp_path.rglob("*.png"))
