@@ -37,7 +37,7 @@ from corgi_core.metrics.vendi import vendi
 from corgi_core.progress import report
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-FORMAT = 1  # of a file of features
+FORMAT = 2  # of a file of features
 BATCH = 32  # pictures in memory
 EDGE = 8  # levels of 255 by which the pixels of a bar may differ, as a JPEG's do
 APART = 0.3  # the difference of two sets' shares of pictures with bars from which on they differ
@@ -63,7 +63,7 @@ class Prepared:
     Attributes:
         encoding: Of their files, such as "PNG".
         size: Pixels to a side.
-        bars: The share of them with a bar of one colour at two opposite sides.
+        bars: The share of them with bars of one colour at two opposite sides, and not at all four.
     """
 
     encoding: str
@@ -77,7 +77,7 @@ class FolderFeatures:
 
     Attributes:
         folder: Where the pictures were.
-        files: Names the files, by their names and sizes.
+        files: Names the files; see `fingerprint`.
         extractor: "inception" or "dinov2".
         weights: The digest of its weights.
         prepared: How the pictures were prepared.
@@ -101,10 +101,10 @@ class FolderFeatures:
             extractor: The network.
 
         Raises:
-            CorgiError: the folder has no pictures, one is damaged, or they are not alike in size
-                and encoding.
+            CorgiError: the folder has no pictures, one is damaged, they are not alike in size and
+                encoding, or they changed meanwhile.
         """
-        paths = pictures_in(folder)
+        files, paths = fingerprint(folder), pictures_in(folder)
         features, kinds, bars = list[Features](), set[tuple[str, int]](), 0
         for first in range(0, len(paths), BATCH):
             images, prepared = _read(paths[first : first + BATCH])
@@ -117,9 +117,14 @@ class FolderFeatures:
                 )
             features.append(extractor(torch.from_numpy(images).float() / 255))
             report(f"features of {folder.name}", min(first + BATCH, len(paths)), len(paths))
+        if fingerprint(folder) != files:
+            raise CorgiError(
+                f"the pictures in {folder} changed while they were read",
+                "wait until nothing writes there, and compare again",
+            )
         ((encoding, size),) = kinds
         return cls(
-            str(folder.absolute()), fingerprint(folder), name, extractor.digest,
+            str(folder.absolute()), files, name, extractor.digest,
             Prepared(encoding, size, bars / len(paths)), np.concatenate(features),
         )  # fmt: skip
 
@@ -228,9 +233,9 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Names the pictures below a folder by the names and sizes of their files."""
-    paths = pictures_in(folder)
-    return digest_of([(str(path.relative_to(folder)), path.stat().st_size) for path in paths])
+    """Names the pictures below a folder by their files' names, sizes and times of change."""
+    found = [(str(path.relative_to(folder)), path.stat()) for path in pictures_in(folder)]
+    return digest_of([(name, about.st_size, about.st_mtime_ns) for name, about in found])
 
 
 def _read(paths: Sequence[Path]) -> tuple[NDArray[np.uint8], set[tuple[str, int]]]:
@@ -263,7 +268,10 @@ def _read(paths: Sequence[Path]) -> tuple[NDArray[np.uint8], set[tuple[str, int]
 
 
 def _has_bars(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether both outer rows or both outer columns have one colour [n]."""
+    """Whether both outer rows or both outer columns have one colour [n].
+
+    Where all four have, that is a background, such as a product's on white.
+    """
 
     def flat(line: NDArray[np.uint8]) -> NDArray[np.bool_]:
         spread = line.max(axis=-1).astype(int) - line.min(axis=-1)
@@ -272,7 +280,7 @@ def _has_bars(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     rows = flat(images[:, :, 0]) & flat(images[:, :, -1])
     columns = flat(images[..., 0]) & flat(images[..., -1])
-    return rows | columns
+    return rows ^ columns
 
 
 def extractor_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +89,37 @@ def test_sets_that_differ_in_more_than_what_they_show_are_refused(
 ) -> None:
     with pytest.raises(CorgiError, match=message):
         compared(of_real, features(write(tmp_path / "other", seed=1, **others)))
+
+
+def test_pictures_on_a_plain_background_are_not_letterboxed(
+    of_real: FolderFeatures, tmp_path: Path
+) -> None:
+    """As emoji and products are, compared with pictures that fill their squares."""
+    plain = write(tmp_path / "plain", seed=1)
+    for path in plain.iterdir():
+        pixels = np.array(Image.open(path))
+        pixels[[0, -1]] = pixels[:, [0, -1]] = 255
+        Image.fromarray(pixels).save(path)
+    assert features(plain).prepared.bars == 0
+    assert compared(of_real, features(plain))["fid"] > 0
+
+
+def test_a_folder_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    folder, file = write(tmp_path / "pictures", seed=5, count=3), tmp_path / "real.safetensors"
+    features(folder).save(file)
+
+    class Writing(Pixels):
+        def __call__(self, images: torch.Tensor) -> np.ndarray:
+            (folder / "late.png").write_bytes((folder / "000.png").read_bytes())
+            return super().__call__(images)
+
+    with pytest.raises(CorgiError, match="changed while they were read"):
+        FolderFeatures.of(folder, "inception", Writing())
+    (folder / "late.png").unlink()
+    assert FolderFeatures.load(file, Pixels()).prepared.size == SIDE
+    os.utime(folder / "000.png", ns=(0, 1))  # another picture may have as many bytes
+    with pytest.raises(CorgiError, match="have changed since"):
+        FolderFeatures.load(file, Pixels())
 
 
 def test_features_of_another_network_are_refused(of_real: FolderFeatures) -> None:
