@@ -9,7 +9,7 @@ import dagster as dg
 from corgi_core.config import fraction_of
 from corgi_core.evaluation import plain_scores
 from corgi_core.evaluation.paired import CaptionScores
-from corgi_core.evaluation.plain_scores import REAL_EMBEDDING
+from corgi_core.evaluation.report import REAL_EMBEDDING
 from corgi_core.io.files import digest_of
 from corgi_core.io.pictures import enlarged, save_png
 from orchestration.resources.artifacts import Evaluation, FolderBacked, StoredDecoder, StoredPrior

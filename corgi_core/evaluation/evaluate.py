@@ -36,6 +36,7 @@ from corgi_core.evaluation.prior_scores import Name, PredictionScores, caption_s
 from corgi_core.evaluation.protocol import Protocol
 from corgi_core.evaluation.report import (
     REAL_AGAINST_REAL,
+    REAL_EMBEDDING,
     SHUFFLED,
     Evaluation,
     Samples,
@@ -52,7 +53,7 @@ from corgi_core.prior.ridge import check_captions
 if TYPE_CHECKING:
     import pandas as pd
 
-REAL_IMAGE, REAL_EMBEDDING = "real image", "real embedding"
+REAL_IMAGE = "real image"
 SCORED_AT_ONCE = 512  # captions whose scores are stored at once
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corgi_core.evaluation.plain_scores import REAL_EMBEDDING
 from corgi_core.evaluation.report import (
     CONTRASTIVE_PRIOR,
     LINEAR_PRIOR,
     REAL_AGAINST_REAL,
+    REAL_EMBEDDING,
     SCORES,
     SHUFFLED,
 )

@@ -21,6 +21,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation.protocol import Protocol
 from corgi_core.io.files import atomic_file, read_json, write_json
 from corgi_core.io.pictures import rendered
+from corgi_core.metrics.retrieval import recalls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 CAPTIONS, PROTOCOL = "captions.parquet", "protocol.json"
 RESAMPLES = 2000
 AT_ONCE = 100  # resamples, whose counts of captions are in memory
-RANKS = (1, 5)  # recall among so many
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,11 @@ class CaptionScores:
     @property
     def scores(self) -> dict[str, NDArray[np.float64]]:
         """Each score by its name in runs, caption by caption [n]."""
-        ranks = self.captions["rank"].to_numpy()
-        recalls = {f"recall_at_{rank}": (ranks <= rank).astype(np.float64) for rank in RANKS}
-        return {"cosine": self.captions["cosine"].to_numpy(dtype=np.float64), **recalls}
+        found = recalls(self.captions["rank"].to_numpy() - 1)
+        return {
+            "cosine": self.captions["cosine"].to_numpy(dtype=np.float64),
+            **{name: each.astype(np.float64) for name, each in found.items()},
+        }
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from corgi_core.evaluation.report import SCORES, SHUFFLED, STRATA, TIMES
+from corgi_core.metrics.bootstrap import CI_HIGH, CI_LOW
 
 BY_STEPS = "_by_steps"  # the end of a curve's name
-BOUNDS = ("_ci_low", "_ci_high")  # the ends of an interval's names
-REAL_EMBEDDING = "real embedding"  # the source of the pictures that a perfect prior would give
+BOUNDS = (CI_LOW, CI_HIGH)
 PARTS = (*STRATA, SHUFFLED)  # dictionaries within scores
 LEFT_OUT = (*TIMES, "count")
 SHORTER = {"clip_similarity_text": "clip_similarity"}

@@ -29,11 +29,11 @@ from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest
 from corgi_core.io.files import digest_of
 from corgi_core.metrics.bootstrap import with_intervals
+from corgi_core.metrics.retrieval import recalls
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECALL_RANKS = (1, 5)
 Name = tuple[str, str]  # (variant, caption subset)
 
 
@@ -211,9 +211,8 @@ def _means(cosines: NDArray[Any], nearer: NDArray[Any], names: Sequence[str]) ->
         return {"count": 0}
     by_encoder = cosines.mean(axis=0, dtype=np.float64).tolist()
     each = {"cosine": cosines.mean(axis=1, dtype=np.float64)}
-    each |= {f"recall_at_{rank}": nearer < rank for rank in RECALL_RANKS}
     return {
-        **with_intervals(each),
+        **with_intervals(each | recalls(nearer)),
         "cosine_by_encoder": dict(zip(names, by_encoder, strict=True)),
         "count": len(nearer),
     }

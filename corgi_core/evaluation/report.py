@@ -17,6 +17,7 @@ from corgi_core.evaluation.protocol import Protocol
 from corgi_core.io.files import atomic_file, digest_of, read_json, write_json
 from corgi_core.io.folders import atomic_folder, published
 from corgi_core.io.pictures import load_pictures, rendered, save_pictures
+from corgi_core.metrics.retrieval import RECALL_RANKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 METRICS = "metrics.json"
 STRATA = ("near", "far")  # test images with a near neighbour in training, and those without
 SHUFFLED = "shuffled"  # a prior's samples, compared with the images of other captions
+REAL_EMBEDDING = "real embedding"  # the source of the pictures that a perfect prior would give
 REAL_AGAINST_REAL = "real against real"
 NEAREST_TO_IMAGE = "nearest training image"
 NEAREST_TO_TEXT = "training image nearest to the text"
@@ -38,7 +40,7 @@ BASELINES = (
 TRAINING_PICTURES = (NEAREST_TO_IMAGE, RANDOM_TRAINING)
 PICTURE_BASELINES = (REAL_AGAINST_REAL, *TRAINING_PICTURES)  # rows of the pictures' table
 TIMES = ("seconds", "wall_seconds")
-SCORES = ("cosine", "recall_at_1", "recall_at_5")  # of a prior
+SCORES = ("cosine", *(f"recall_at_{rank}" for rank in RECALL_RANKS))  # of a prior
 
 Samples = dict[tuple[str, str], list[tuple[str, Image.Image]]]
 """By (variant, caption subset): captions, and the picture that was decoded for each."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from corgi_core.metrics.features import Features, check_features
+from corgi_core.metrics.features import Features, check_features, unit_rows
 from corgi_core.metrics.mmd import MMD, Matrix, squared_mmd
 
 SIGMA = 10.0  # the kernel's width, the paper's
@@ -30,15 +30,10 @@ def cmmd(real: Features, generated: Features) -> MMD:
     Raises:
         CorgiError: a set is too small, an embedding is not finite, or the widths differ.
     """
-    found = squared_mmd(_unit(real), _unit(generated), _gaussian)
+    check_features(real)
+    check_features(generated)
+    found = squared_mmd(unit_rows(real), unit_rows(generated), _gaussian)
     return MMD(SCALE * found.value, SCALE * found.error)
-
-
-def _unit(embeddings: Features) -> Matrix:
-    check_features(embeddings)
-    rows = np.asarray(embeddings, dtype=np.float64)
-    unit: Matrix = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit
 
 
 def _gaussian(a: Matrix, b: Matrix) -> Matrix:

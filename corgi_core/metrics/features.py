@@ -53,6 +53,13 @@ def check_widths(a: Features, b: Features) -> None:
         )
 
 
+def unit_rows(features: Features) -> NDArray[np.float64]:
+    """Features [n, d], of any norm but 0, scaled to norm 1."""
+    rows = np.asarray(features, dtype=np.float64)
+    unit: NDArray[np.float64] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
+
+
 def shuffled_parts(count: int, parts: int, seed: int) -> list[NDArray[np.int64]]:
     """The rows 0 … count − 1 in so many parts of about one size, at random.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from corgi_core.metrics.features import Features, check_features
+from corgi_core.metrics.features import Features, check_features, unit_rows
 
 ROWS = 4096  # of features that are float64 at once
 
@@ -34,19 +34,13 @@ def vendi(features: Features) -> float:
     check_features(features, at_least=1)
     count, width = features.shape
     if count <= width:
-        rows = _unit(features)
+        rows = unit_rows(features)
         products = rows @ rows.T
     else:
         products = np.zeros((width, width))
         for first in range(0, count, ROWS):
-            rows = _unit(features[first : first + ROWS])
+            rows = unit_rows(features[first : first + ROWS])
             products += rows.T @ rows
     shares = np.linalg.eigvalsh(products / count)
     shares = shares[shares > 0]
     return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def _unit(features: Features) -> np.ndarray:
-    rows = np.asarray(features, dtype=np.float64)
-    unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit

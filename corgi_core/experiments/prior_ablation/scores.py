@@ -11,8 +11,8 @@ from corgi_core.encoders.similarity import mean_encoder_cosine, recall_at
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.derangement import derangement
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
+from corgi_core.metrics.retrieval import RECALL_RANKS
 
-RANKS = (1, 5)
 SHUFFLE_SEED = 0  # the same derangement for every arm
 
 
@@ -38,7 +38,7 @@ class Scorer:
         `shuffled_cosine` is to the image of another caption, which needs no reading of the text.
         `frechet` is on the embeddings scaled to norm 1.
         """
-        recalls = recall_at(z, self.real, RANKS, self.encoder_dims)
+        recalls = recall_at(z, self.real, RECALL_RANKS, self.encoder_dims)
         return {
             "cosine": self.cosine(z),
             "shuffled_cosine": float(

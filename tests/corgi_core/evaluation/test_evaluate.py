@@ -21,7 +21,7 @@ from corgi_core.data.shards import Sample
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.derangement import derangement
-from corgi_core.evaluation.evaluate import REAL_EMBEDDING, evaluate
+from corgi_core.evaluation.evaluate import evaluate
 from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.material import Material, TrainingData
 from corgi_core.evaluation.report import (
@@ -33,6 +33,7 @@ from corgi_core.evaluation.report import (
     PICTURE_BASELINES,
     RANDOM_TRAINING,
     REAL_AGAINST_REAL,
+    REAL_EMBEDDING,
     SHUFFLED,
     STRATA,
     TEXT_EMBEDDING,
