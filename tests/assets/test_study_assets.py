@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import dagster as dg
 import pytest
@@ -15,7 +16,7 @@ from orchestration.resources.io_managers import ArtifactIOManager
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings
-from tests.helpers.small_study import PRESET, dataset, stores
+from tests.helpers.small_study import PRESET, dataset, small_study, stores
 
 TINY = replace(  # two arms and their figures' least
     PRESET,
@@ -27,6 +28,23 @@ TINY = replace(  # two arms and their figures' least
 @pytest.fixture
 def settings(tmp_path):
     return replace(Settings.from_environment({"CORGI_HOME": str(tmp_path / "home")}), preset=TINY)
+
+
+def test_an_arms_run_is_found_again_whatever_code_measures_other_things(settings, tmp_path):
+    """The asset's code version has the references' revision too, which changes no arm."""
+    from assets.study import _tracked
+
+    study = small_study(tmp_path)
+    about = {"arm": "k1", "seed": 0, "start": "shifted", "captions": 1.0}
+    sample = {"sampler": "ddpm", "guidance": 1.0, "steps": 4, "cosine": 0.5}
+    identities = []
+    for cosine in (0.5, 0.5, 0.6):
+        training = [about | {"step": 1, "held_out_cosine": cosine}]
+        mlflow = MagicMock()
+        found = {"training": training, "samples": [sample]}
+        _tracked(object(), study, found, Workspace.of(settings), mlflow)
+        identities.append(mlflow.run.call_args.args[2])
+    assert identities[0] == identities[1] != identities[2]
 
 
 def test_the_study_is_measured_tracked_and_plotted(settings, tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from corgi_core.pipeline import CorgiPipeline
+from corgi_core.suites.models import ModelSource
 from orchestration.cli.app import cli
 from tests.helpers.tiny_pipeline import register
 
@@ -52,3 +54,26 @@ def test_all_models_are_looked_for_before_one_makes_pictures(
     done = CliRunner().invoke(cli, words)
     assert said in " ".join((done.stdout + done.stderr).split())
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loaded:
+        def to(self, *_: object) -> Loaded:
+            return self
+
+    loaded: list[weakref.ref[Loaded]] = []
+
+    def load(*_: object) -> Loaded:
+        assert not any(each() for each in loaded)
+        model = Loaded()
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(ModelSource, "load", load)
+    monkeypatch.setattr(ModelSource, "check", lambda *_: None)
+    monkeypatch.setattr("corgi_core.suites.pictures.make_pictures", lambda *_: 0)
+    monkeypatch.setenv("CORGI_HOME", str(tmp_path / ".corgi"))
+    (tmp_path / "mine.txt").write_text("a cat")
+    words = ["suite", str(tmp_path / "mine.txt"), "--model", "a", "--model", "b", "--model", "c"]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert (done.exit_code, len(loaded)) == (0, 3)
