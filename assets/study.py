@@ -12,6 +12,7 @@ from assets.gaussians import PASSED_OVER
 from assets.metadata import OWNERS, links, materialized, table
 from assets.reports import reported
 from assets.versions import decided_by
+from corgi_core.data.revisions import LINEAR_PRIORS_REVISION
 from corgi_core.data.splits import TRAIN
 from corgi_core.io.files import digest_of
 from orchestration.partitions import STUDY
@@ -40,7 +41,7 @@ ABOUT_ARMS = "Every arm of the study of the prior, of every seed, is below this 
         "study",
         "prior",
         "gaussians",
-        revision=(REVISION, REFERENCES_REVISION),
+        revision=(REVISION, REFERENCES_REVISION, LINEAR_PRIORS_REVISION),
         partitions="study_seeds",
     ),
 )
