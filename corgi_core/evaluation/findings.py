@@ -33,7 +33,7 @@ def findings(metrics: Mapping[str, Any]) -> list[str]:
 
     Which prior is best, which baselines are above it, what it takes from the caption, what of it
     holds far from the training images; and of pictures, in what each baseline is better than the
-    decoder, and how much of the Fréchet distances is bias.
+    decoder, and the Fréchet distances that so many pictures have where they differ in nothing.
     """
     best = _chosen(metrics)
     return [

@@ -17,6 +17,7 @@ from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import write_dataset
 from corgi_core.data.image_index import ImageIndex
+from corgi_core.data.pixels import pixels
 from corgi_core.data.shards import Sample
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
@@ -589,13 +590,16 @@ def test_another_prior_costs_its_own_chunks_only(
 def test_at_most_so_many_captions_are_scored(
     models: Models, five: Material, tmp_path: Path
 ) -> None:
+    """And the real images may be stored larger than the pictures are."""
     settings = replace(SETTINGS, captions=5, images=4)
+    stored = pixels(five.images, tmp_path / "pixels", 2 * SIDE)
     few = evaluate(
         {("baseline", SUBSET): models.prior},
         models.decoder,
-        replace(five, folder=tmp_path),
+        replace(five, folder=tmp_path / "chunks", pixels=stored),
         settings,
     )
+    assert few.metrics["protocol"]["image_size"] == SIDE
     assert few.metrics["protocol"]["held_out_captions"] == 5
     assert few.metrics["baselines"][TEXT_EMBEDDING]["count"] == 5
     assert few.metrics["pictures"]["baseline"][SUBSET]["count"] == 4
