@@ -20,8 +20,8 @@ help: ## Show this list
 demo: $(STAMP) ## Train everything on emoji and show the results (interrupt and repeat as you like)
 	@$(BIN)/corgi demo --preset $(PRESET)
 
-# Two processes of one thread each: two of two threads on two cores are ten times slower.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes of one thread each: many tests wait for others, and two threads each on two cores are ten times slower.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP) ## Run all tests (the browser test needs chromium and says so)
 	@$(PYTEST) tests
