@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,8 @@ def test_a_ranking_is_votes_between_every_two() -> None:
 
 def test_a_random_clicker_is_flagged_and_counts_in_nothing(tmp_path: Path) -> None:
     """Among two raters who look, on the orders that the page gives them."""
-    survey = Survey.of(small_suite(tmp_path, ["ours", "sd"], prompts=30), [], None, 20)
+    folder = small_suite(tmp_path, ["ours", "sd"], prompts=30)
+    survey = replace(Survey.of(folder, [], None, 20), secret="0" * 32)  # one clicker in 50 is lucky
     random = np.random.default_rng(0)
     truth = {question: random.choice(["ours", "sd"]) for question in survey.questions}
 
