@@ -114,7 +114,8 @@ class Protocol:
     @property
     def without_pictures(self) -> Self:
         """What the scores of priors alone depend on, which no decoder and no judge changes."""
-        return replace(self, **dict.fromkeys(OF_PICTURES))
+        nothing: dict[str, Any] = dict.fromkeys(OF_PICTURES)
+        return replace(self, **nothing)
 
     @property
     def digest(self) -> str:

@@ -60,7 +60,7 @@ def test_a_stages_own_training_replaces_the_cascades(cascade_task: CascadeTask) 
     )
     assert found == [TINY_CASCADE.training, expected]
     tuned = settings.shortened(0.5)
-    assert [tuned.training_of(n).steps for n in (0, 1)] == [125, 4]
+    assert [tuned.training_of(n).steps for n in (0, 1)] == [TINY_CASCADE.training.steps // 2, 4]
     assert [tuned.training_of(n).learning_rate for n in (0, 1)] == [2.5e-3, 0.25]
 
 
