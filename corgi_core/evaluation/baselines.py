@@ -1,4 +1,4 @@
-"""The rows that every table of priors has: what a score is worth is seen beside them.
+"""The baselines that every table of priors has, to compare its scores with.
 
 Some need no model, some a linear map. A diffusion that does not exceed the linear prior has added
 nothing to it; one that does not exceed the nearest training image may have memorised.

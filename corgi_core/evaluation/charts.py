@@ -13,7 +13,7 @@ ROW = 34  # height of a row of dots: its name, and its interval below
 HEIGHT = 230  # of a chart of curves
 LONGEST = 58  # characters of a name
 TICKS = 4  # about so many on an axis
-LINES = (  # colours that are told apart on white and on black, by most people; dashes beside them
+LINES = (  # colours that most people can distinguish on white and on black, and dashes
     ("#0284c7", ""), ("#ea7317", "6 3"), ("#16a34a", "2 3"), ("#c026d3", "8 3 2 3"),
     ("#b45309", "1 2"), ("#64748b", "10 4"), ("#e11d48", "4 2"), ("#7c3aed", "3 5"),
 )  # fmt: skip

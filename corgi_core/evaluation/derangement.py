@@ -1,4 +1,4 @@
-"""Which caption's image stands in for each caption's own, where the right one is to be missed."""
+"""Permutations without a fixed point: each caption gets the image of another one."""
 
 from __future__ import annotations
 

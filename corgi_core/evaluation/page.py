@@ -75,11 +75,11 @@ ABOUT_PRIORS = (
 )
 ABOUT_STRATA = (
     "The same scores of the test images that have a near neighbour in training, and of those that "
-    "have none. A model that has learned by heart is better on the near ones alone."
+    "have none. A model that memorises is better on the near ones alone."
 )
 ABOUT_STEPS = (
     "Each prior by its number of sampling steps, with 95 % intervals over captions. "
-    "In the place of the paper's Figure 10."
+    "This corresponds to the paper's Figure 10."
 )
 ABOUT_VALIDATION = (
     "The priors are chosen by these scores, of other images. None was chosen by the scores above."
@@ -90,8 +90,8 @@ ABOUT_PICTURES = (
     "scores by the encoder that the models are conditioned on, which favours them; Inception and "
     "DINOv2 are independent judges, where they are there. Below a Fréchet distance is its bias: "
     "an estimate of how far apart two sets of so many pictures are that differ in nothing. ↑ and ↓ "
-    "say which side is better. In the place of the paper's Tables 1 and 2. Values of other data, "
-    "counts or judges are of another protocol."
+    "say which side is better. This corresponds to the paper's Tables 1 and 2. Values of "
+    "other data, counts or judges are of another protocol."
 )
 ABOUT_GUIDANCE = (
     "The numbers beside the points are the decoder's guidance scales. More guidance buys nearness "

@@ -1,4 +1,4 @@
-"""Two folders of pictures, whoever made them: their features, and what makes them incomparable.
+"""Two folders of pictures, from any model: their features, and what makes them incomparable.
 
 What is compared is what pictures show. A JPEG's artefacts, another size or white bars set two sets
 apart too, so sets that differ in them are refused.

@@ -105,6 +105,6 @@ def webp(image: Image.Image, largest: int) -> bytes:
 
 
 def picture(content: bytes, label: str) -> str:
-    """An element that carries a WebP's bytes; `label` is said where it cannot be seen."""
+    """An `img` element with a WebP's bytes; `label` is its alternative text and its title."""
     label, data = escape(label), base64.b64encode(content).decode()
     return f'<img alt="{label}" title="{label}" src="data:image/webp;base64,{data}">'

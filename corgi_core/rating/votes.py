@@ -77,8 +77,8 @@ class VoteStore:
     def create(cls, path: Path, survey: Survey) -> VoteStore:
         """The store of a survey, made where there is none.
 
-        A survey with the same questions is kept, and so is one that has votes: several pages may be
-        served from one file.
+        A stored survey stays if its questions are the same, or if it has votes, so that several
+        pages can serve one file.
 
         Raises:
             CorgiError: If there are votes of another survey.

@@ -1,4 +1,4 @@
-"""Krippendorff's alpha: how far raters agree beyond chance, whoever rated what."""
+"""Krippendorff's alpha: how far raters agree beyond chance; ratings may be missing."""
 
 from __future__ import annotations
 
