@@ -108,7 +108,7 @@ def evaluation(
     owners=OWNERS,
     kinds={"mlflow"},
     ins=PRIORS_THERE,
-    metadata=decided_by(revision=3),
+    metadata=decided_by(revision=4),
 )
 def registered_models(
     context: dg.AssetExecutionContext,

@@ -1,4 +1,8 @@
-"""The models in MLflow's registry; the alias `champion` decides what generates."""
+"""The models in MLflow's registry; the alias `champion` decides what generates.
+
+Every caption fraction has a champion among its priors, `champion-1_7`; `champion` is the best of
+all.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +14,7 @@ from assets.evaluation import IF_THERE, MODELS_THERE
 from assets.metadata import OWNERS, table
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
-from corgi_core.io.model_index import CHAMPION, TextEncoderName
+from corgi_core.io.model_index import CHAMPION, TextEncoderName, alias_of, champion_of
 from orchestration.partitions import prior_of
 from orchestration.resources.artifacts import (
     ClipEnsemble,
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"mlflow"},
     ins=MODELS_THERE | {"captioned_decoder": IF_THERE},
-    metadata=decided_by(revision=7),
+    metadata=decided_by(revision=8),
 )
 def registered_models(
     context: dg.AssetExecutionContext,
@@ -52,24 +56,21 @@ def registered_models(
 ) -> dg.MaterializeResult[None]:
     """Every evaluated prior, the decoders and the CLIP encoders as model folders, each digest once.
 
-    The champion among the priors has the highest validation cosine at the preset's sampling steps,
-    that among the decoders is the preset's first. A decoder also has its kind for an alias, with
-    the source where it is language-free; one that reads captions has "captions-100" for the subset
-    of 100 %. The best prior that is language-free has "language-free".
+    The champion among the priors has the highest validation cosine at the preset's sampling steps;
+    that of a caption fraction, such as "champion-1_7", is the best of those that learned from it.
+    The champion among the decoders is the preset's first. A decoder also has its kind for an alias,
+    with the source where it is language-free; one that reads captions has "captions-100" for the
+    subset of 100 %. The best prior that is language-free has "language-free" too.
     """
     decoders: dict[str, Decoder] = {
         **decoder,
-        **{_captions_alias(subset): model for subset, model in captioned_decoder.items()},
+        **{f"captions-{alias_of(subset)}": model for subset, model in captioned_decoder.items()},
         **{
             f"{kind}-{workspace.language_free.source}": model
             for kind, model in language_free_decoder.items()
         },
     }
     return registered(evaluation, prior, decoders, clip_encoder, workspace, mlflow)
-
-
-def _captions_alias(caption_subset: str) -> str:
-    return f"captions-{caption_subset.removesuffix('%').replace('.', '_')}"
 
 
 def registered(
@@ -139,11 +140,15 @@ def _register_priors(
             prior_scores(evaluation.metrics, variant, subset),
         )
     registry.promote("prior", versions[best], f"highest validation cosine at {steps} steps")
-    if free := [name for name in versions if name[1] == LANGUAGE_FREE]:
-        registry.alias("prior", FREE_PRIOR, versions[evaluation.best_prior(free)])
+    aliases = {name: [CHAMPION] if name == best else [] for name in versions}
+    for subset in dict.fromkeys(subset for _, subset in versions):
+        champion = evaluation.best_prior([name for name in versions if name[1] == subset])
+        aliases[champion] += [champion_of(subset)] + [FREE_PRIOR] * (subset == LANGUAGE_FREE)
+        for alias in aliases[champion]:
+            registry.alias("prior", alias, versions[champion])
     rows = [
         {"model": registry.name("prior"), "version": version, "variant": v, "captions": s,
-         "alias": CHAMPION if (v, s) == best else ""}
+         "alias": ", ".join(aliases[v, s])}
         for (v, s), version in versions.items()
     ]  # fmt: skip
     return pd.DataFrame(rows)

@@ -24,6 +24,21 @@ PARTS = ("clip", "prior", "decoder")
 FORMAT = 2  # raised when the file or its digests change; 2: a model's settings count
 
 
+def champion_of(caption_subset: str) -> str:
+    """The alias of the best prior that learned from a caption subset.
+
+    Examples:
+        >>> champion_of("1.7%")
+        'champion-1_7'
+    """
+    return f"{CHAMPION}-{alias_of(caption_subset)}"
+
+
+def alias_of(caption_subset: str) -> str:
+    """A caption subset as aliases have it, which may have neither dots nor percent signs."""
+    return caption_subset.removesuffix("%").replace(".", "_")
+
+
 @dataclass(frozen=True)
 class TextEncoderName:
     """The frozen encoder of the text tokens: its name, and how many tokens it reads of a caption.

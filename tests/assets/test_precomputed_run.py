@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from corgi_core.evaluation.report import TEXT_EMBEDDING
+from corgi_core.io.model_index import MODELS_FILE, ModelIndex, champion_of
 from tests.helpers.tiny_corgi import Corgi, corgi_in
 from tests.helpers.vectors_on_disk import WIDTHS, rows, write_parquet
 
@@ -74,6 +75,9 @@ def test_what_was_measured_is_registered_without_a_decoder(home: Path, workspace
     assert len(client.search_model_versions("name = 'embeddings.made-prior'")) == 6
     for name in names:
         assert client.get_model_version_by_alias(name, "champion").version
+    index = ModelIndex.load(workspace / MODELS_FILE)
+    of_all_captions = index.folder("prior", champion_of("100%"))  # the one fraction there is
+    assert of_all_captions == index.folder("prior")
 
 
 def test_the_results_are_a_table_of_priors(workspace: Path, corgi: Corgi) -> None:
