@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from corgi_core.config import fraction_of
+from corgi_core.config import NO_SUBSET, fraction_of
 from corgi_core.evaluation import plain_scores
 from corgi_core.evaluation.paired import CaptionScores
 from corgi_core.evaluation.report import REAL_EMBEDDING
@@ -104,8 +104,8 @@ class Scored:
         with self.mlflow.run(context, name, identity, versions, labels, evaluation, about) as run:
             run.log_datasets("eval", self.workspace.datasets(self.inputs))
             self._send_scores(run, scores)
-            self._send_pictures(run, (name, "none"))
-            self._send_captions(run, (name, "none"))
+            self._send_pictures(run, (name, NO_SUBSET))
+            self._send_captions(run, (name, NO_SUBSET))
         return run
 
     def _send_decoder(self, decoder: "StoredDecoder", scores: Mapping[str, float]) -> None:

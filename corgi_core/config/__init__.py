@@ -41,6 +41,7 @@ from corgi_core.config.variants import (
     BASELINE,
     CAPTION_SUBSETS,
     LANGUAGE_FREE,
+    NO_SUBSET,
     VARIANTS,
     clusters_of,
     fraction_of,
@@ -49,8 +50,9 @@ from corgi_core.config.variants import (
 
 __all__ = [
     "ALL_CAPTIONS", "BASELINE", "CAPTION_SUBSETS", "DECODER_SETTINGS", "FITTED", "LANGUAGE_FREE",
-    "PRESETS", "TRAINED", "VARIANTS", "CascadeSettings", "ComparisonSettings", "DataSettings",
-    "DecoderSettings", "EncoderSettings", "EvaluationSettings", "Framing", "GanSettings",
+    "NO_SUBSET", "PRESETS", "TRAINED", "VARIANTS", "CascadeSettings", "ComparisonSettings",
+    "DataSettings", "DecoderSettings", "EncoderSettings", "EvaluationSettings", "Framing",
+    "GanSettings",
     "GaussianSettings", "InferencePrecision", "LafiteSettings", "LanguageFreeSettings", "Layer",
     "LoadedPreset", "PCASettings", "PixelSource", "Preset", "PriorSettings", "RaySettings",
     "StableDiffusionSettings",

@@ -12,6 +12,7 @@ VARIANTS = (
 """The variants that can be made by name beside a preset's own."""
 LANGUAGE_FREE = "0%"  # no captions of the language-free source, but those of the others
 ALL_CAPTIONS = "100%"
+NO_SUBSET = "none"  # in the place of a caption subset: what no captions were chosen for
 CAPTION_SUBSETS = (LANGUAGE_FREE, "1.7%", "10%", ALL_CAPTIONS)
 
 _VARIANT = re.compile(rf"{BASELINE}|shifted-k[1-9][0-9]*({LEARNED})?")

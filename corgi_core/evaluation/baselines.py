@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from upath import UPath
 
+from corgi_core.config import NO_SUBSET
 from corgi_core.data.revisions import LINEAR_PRIORS_REVISION
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.derangement import derangement
@@ -89,7 +90,7 @@ def baseline_pictures(
     training = material.training
     assert training.pixels is not None, "there are no training images to compare pictures with"
     return {
-        (name, "none"): StoredPictures(
+        (name, NO_SUBSET): StoredPictures(
             case.images.taken(rows), training.pixels, training.images, size
         )
         for name, case in beside.items()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from corgi_core.config import EvaluationSettings
+from corgi_core.config import NO_SUBSET, EvaluationSettings
 from corgi_core.data.dataset import sources_of
 from corgi_core.data.splits import TEST, VALIDATION
 from corgi_core.errors import CorgiError
@@ -112,7 +112,7 @@ def evaluate(
             settings.inception_weights, settings.dinov2_weights,
         )  # fmt: skip
         metrics["protocol"] |= _of_pictures(material, decoder, len(chosen), settings)
-        metrics["pictures"] = {REAL_AGAINST_REAL: {"none": scorer.real_against_real(size)}}
+        metrics["pictures"] = {REAL_AGAINST_REAL: {NO_SUBSET: scorer.real_against_real(size)}}
         for (variant, subset), case in (of_training | cases).items():
             metrics["pictures"].setdefault(variant, {})[subset] = scorer.scores(case)
         for (guidance, (variant, subset)), case in guided.items():
@@ -123,7 +123,7 @@ def evaluate(
         real = scorer.displayed(RealImages())
         grids = _grids(captions, real, columns)
         of_training_images = {name: scorer.displayed(case) for name, case in of_training.items()}
-        every = {(REAL_IMAGE, "none"): real} | of_training_images | columns
+        every = {(REAL_IMAGE, NO_SUBSET): real} | of_training_images | columns
         samples = {
             name: [(c, picture(p)) for c, p in zip(captions, column, strict=True)]
             for name, column in every.items()
@@ -165,7 +165,7 @@ def _prior_metrics(
         name: caption_scores(store, chunks.shards_of(case), str(num_steps))
         for name, case in cases.items()
     } | {
-        (name, "none"): caption_scores(store, chunks.shards_of(case), ONCE)
+        (name, NO_SUBSET): caption_scores(store, chunks.shards_of(case), ONCE)
         for name, case in beside.items()
     }
     metrics = {
@@ -246,7 +246,7 @@ def _decoded(
     priors: Mapping[Name, StoredPrior], decoder: StoredDecoder, seed: int
 ) -> dict[Name, Decoded]:
     """The pictures of the real embeddings and of every prior's."""
-    cases = {(REAL_EMBEDDING, "none"): Decoded(decoder, REAL, seed)}
+    cases = {(REAL_EMBEDDING, NO_SUBSET): Decoded(decoder, REAL, seed)}
     return cases | {n: Decoded(decoder, Sampled(prior, seed), seed) for n, prior in priors.items()}
 
 
@@ -288,7 +288,7 @@ def _grids(
     subsets = dict.fromkeys(subset for variant, subset in pictures if variant != REAL_EMBEDDING)
     grids = {}
     for subset in subsets:
-        columns = {REAL_IMAGE: real, REAL_EMBEDDING: pictures[REAL_EMBEDDING, "none"]}
+        columns = {REAL_IMAGE: real, REAL_EMBEDDING: pictures[REAL_EMBEDDING, NO_SUBSET]}
         columns |= {variant: decoded for (variant, s), decoded in pictures.items() if s == subset}
         name = f"pictures_{subset.removesuffix('%')}_percent"
         grids[name] = labelled_grid(captions, columns)

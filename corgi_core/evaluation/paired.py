@@ -21,14 +21,13 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation.protocol import Protocol
 from corgi_core.io.files import atomic_file, read_json, write_json
 from corgi_core.io.pictures import rendered
+from corgi_core.metrics.bootstrap import middle, resamples
 from corgi_core.metrics.retrieval import recalls
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CAPTIONS, PROTOCOL = "captions.parquet", "protocol.json"
-RESAMPLES = 2000
-AT_ONCE = 100  # resamples, whose counts of captions are in memory
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,7 @@ def differences(
         {number: np.stack(list(one.scores.values())) for number, one in each.items()}
         for each in (a, b)
     )
-    resampled = _resampled_differences(first, second, seed)
-    ends = np.quantile(resampled, (0.025, 0.975), axis=0).T.tolist()
+    ends = middle(_resampled_differences(first, second, seed)).T.tolist()
     means = (np.mean(list(each.values()), axis=(0, 2)).tolist() for each in (first, second))
     return [
         Difference(score, of_a, of_b, low, high)
@@ -130,20 +128,20 @@ def differences(
 
 def _resampled_differences(
     a: Mapping[int, NDArray[np.float64]], b: Mapping[int, NDArray[np.float64]], seed: int
-) -> NDArray[np.float64]:
-    """Means of b − a, [RESAMPLES, m], of models with scores [m, n] of n captions by training seed.
+) -> list[NDArray[np.float64]]:
+    """Means of b − a, [r, m] each, of models with scores [m, n] of n captions by training seed.
 
     Where both have the same seeds, a resample has the same seeds of both.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng((seed, 1))  # apart from the captions'
     first, second = (np.stack([each[number] for number in sorted(each)]) for each in (a, b))
-    n, found = first.shape[2], list[NDArray[np.float64]]()
-    for _ in range(RESAMPLES // AT_ONCE):
-        captions = random.multinomial(n, np.full(n, 1 / n), AT_ONCE) / n
-        of_a = _resampled_seeds(len(first), random)
-        of_b = of_a if a.keys() == b.keys() else _resampled_seeds(len(second), random)
+    found = list[NDArray[np.float64]]()
+    for captions in resamples(first.shape[2], seed):
+        of_a = _resampled_seeds(len(captions), len(first), random)
+        same = a.keys() == b.keys()
+        of_b = of_a if same else _resampled_seeds(len(captions), len(second), random)
         found.append(_weighted(second, of_b, captions) - _weighted(first, of_a, captions))
-    return np.concatenate(found)
+    return found
 
 
 def _weighted(
@@ -155,9 +153,9 @@ def _weighted(
     return means
 
 
-def _resampled_seeds(count: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """Weights of the seeds in some resamples, [AT_ONCE, count]."""
-    return random.multinomial(count, np.full(count, 1 / count), AT_ONCE) / count
+def _resampled_seeds(times: int, count: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """Weights of the seeds in some resamples, [times, count]."""
+    return random.multinomial(count, np.full(count, 1 / count), times) / count
 
 
 def _check_comparable(a: CaptionScores, b: CaptionScores, names: tuple[str, str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from corgi_core.config import NO_SUBSET
 from corgi_core.evaluation.report import SCORES, SHUFFLED, STRATA, TIMES
 from corgi_core.metrics.bootstrap import CI_HIGH, CI_LOW
 
@@ -58,7 +59,7 @@ def baseline_scores(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     pictures = {k: v for k, v in metrics.get("pictures", {}).items() if k not in metrics["priors"]}
     for name, scores in (*_rows(metrics.get("baselines", {})), *_rows(pictures)):
-        named = name.removesuffix(" none")  # of no caption subset
+        named = name.removesuffix(f" {NO_SUBSET}")
         found[named] = found.get(named, {}) | plain(scores)
     return found
 

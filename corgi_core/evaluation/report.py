@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from PIL import Image
 from upath import UPath
 
-from corgi_core.config import ALL_CAPTIONS
+from corgi_core.config import ALL_CAPTIONS, NO_SUBSET
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.protocol import Protocol
 from corgi_core.io.files import atomic_file, digest_of, read_json, write_json
@@ -125,13 +125,13 @@ class Evaluation:
         """One row a baseline, and one for each prior's shuffled captions: baseline, cosine, ….
 
         The columns are those of `prior_table`, without the steps. "captions" is the subset whose
-        captions were learned from, or "none".
+        captions were learned from, or `NO_SUBSET`.
         """
         import pandas as pd
 
         steps = str(self.metrics["protocol"]["prior_steps"])
         rows = [
-            {"baseline": name, "captions": "none", **_numbers(scores), **_by_stratum(scores)}
+            {"baseline": name, "captions": NO_SUBSET, **_numbers(scores), **_by_stratum(scores)}
             for name, scores in self.metrics["baselines"].items()
         ]
         rows += [

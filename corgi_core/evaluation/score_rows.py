@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from corgi_core.config import NO_SUBSET
 from corgi_core.evaluation.plain_scores import BOUNDS, LEFT_OUT
 from corgi_core.evaluation.report import BASELINES, SHUFFLED
 
-NO_SUBSET = "none"  # what has learned from no captions
 BIAS = "_bias"  # the end of a Fréchet distance's bias's name
 
 

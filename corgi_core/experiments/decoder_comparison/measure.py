@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from corgi_core.config import ComparisonSettings
+from corgi_core.config import NO_SUBSET, ComparisonSettings
 from corgi_core.evaluation.held_out import HeldOut, evenly_spaced
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.picture_features import REAL, TEXT, Decoded, RealImages
@@ -48,7 +48,7 @@ class Decoding:
     Attributes:
         decoder: Its kind.
         source: REAL, TEXT or a prior's variant.
-        captions: The subset that the source was trained on, or "none".
+        captions: The subset that the source was trained on, or `NO_SUBSET`.
         pictures: The pictures.
     """
 
@@ -60,7 +60,7 @@ class Decoding:
     @property
     def title(self) -> str:
         """The decoder and the source, with its caption subset if it has one."""
-        source = self.source if self.captions == "none" else f"{self.source} {self.captions}"
+        source = self.source if self.captions == NO_SUBSET else f"{self.source} {self.captions}"
         return f"{self.decoder}, {source}"
 
 
@@ -116,7 +116,7 @@ def measure(
 
 def _decodings(comparison: Comparison, seed: int) -> Iterator[Decoding]:
     """Every source's embeddings by every decoder that is made for them."""
-    sources: dict[Name, str | Sampled] = {(REAL, "none"): REAL, (TEXT, "none"): TEXT}
+    sources: dict[Name, str | Sampled] = {(REAL, NO_SUBSET): REAL, (TEXT, NO_SUBSET): TEXT}
     sources |= {name: Sampled(prior, seed) for name, prior in comparison.priors.items()}
     for (source, captions), embeddings in sources.items():
         for kind, decoder in comparison.decoders.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from corgi_core.config import ComparisonSettings
+from corgi_core.config import NO_SUBSET, ComparisonSettings
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.picture_features import REAL, TEXT
 from corgi_core.experiments.decoder_comparison.measure import (
@@ -100,7 +100,7 @@ def figure_of(rows: pd.DataFrame, title: str) -> Figure:
     """Means over seeds with 95 % intervals; the dashed line is the real images' score."""
     decoded, real = rows[rows["decoder"] != REAL_IMAGES], rows[rows["decoder"] == REAL_IMAGES]
     decoders, sources = list(decoded["decoder"].unique()), list(decoded["source"].unique())
-    subsets = [each for each in decoded["captions"].unique() if each != "none"]
+    subsets = [each for each in decoded["captions"].unique() if each != NO_SUBSET]
     ticks = [*((TEXT,) if TEXT in sources else ()), *subsets, REAL]
     figure, panels = new_figure(title, -(-len(METRICS) // COLUMNS), COLUMNS)
     for panel, (metric, name) in zip(panels.flat, METRICS.items(), strict=False):
@@ -127,7 +127,7 @@ def figure_of(rows: pd.DataFrame, title: str) -> Figure:
 
 
 def _tick(ticks: Sequence[str], source: str, captions: str) -> int:
-    return ticks.index(source if captions == "none" else captions)
+    return ticks.index(source if captions == NO_SUBSET else captions)
 
 
 def _tick_label(tick: str) -> str:
