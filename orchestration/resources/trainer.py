@@ -1,6 +1,6 @@
 """Training inside an asset: on Ray workers, resumable, tracked in MLflow while it runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -10,7 +10,7 @@ from corgi_core.config import TrainingSettings
 from corgi_core.io.files import digest_of
 from orchestration.resources.artifacts import FolderBacked
 from orchestration.resources.compute import Compute
-from orchestration.resources.tracking import MLflow
+from orchestration.resources.tracking import MLflow, Parent
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def joint_card(trained: Mapping[str, Trained[Any]]) -> dict[str, Any]:
     if len(cards) == 1:
         return next(iter(cards.values()))
     return {
-        "training": digest_of([card["training"] for card in cards.values()]),
+        "training": _joint_identity(card["training"] for card in cards.values()),
         "labels": next(iter(cards.values()))["labels"],
         "data_versions": next(iter(cards.values()))["data_versions"],
         "metrics": {
@@ -90,6 +90,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         name: str,
         inputs: Mapping[str, FolderBacked],
         labels: Mapping[str, Any],
+        parent: Parent | None = None,
     ) -> Trained[Any]:
         """Train `task`, or resume a killed run of the same task, data and settings.
 
@@ -102,6 +103,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
                 recorded as data versions.
             labels: what people tell the model from others by, such as its variant; the preset, the
                 dataset and the seed are added.
+            parent: the MLflow run that it is below; by default the one of its refresh.
 
         Returns:
             The training's result, with the model card's entries and the MLflow run's page.
@@ -109,16 +111,14 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             CorgiError: as `Compute.train`.
         """
-        from corgi_core.training.identity import identity_of
-
         versions = {asset: artifact.digest for asset, artifact in inputs.items()}
-        described = identity_of(task, settings) | {"code_version": code_version(context)}
+        described = _described(context, task, settings)
         identity = digest_of(described)
         folder = self.workspace.work_folder(context, identity)
         storage = self.workspace.stored_work(context, identity)
         about = f"The training of {name} on {self.workspace.dataset}."
         labels = self.workspace.labels(settings.seed) | dict(labels)
-        with self.mlflow.run(context, name, identity, versions, labels, description=about) as run:
+        with self.mlflow.run(context, name, identity, versions, labels, parent, about) as run:
             run.log_parameters(_parameters(described))
             run.log_tags({"code_version": described["code_version"]})
             run.log_datasets("train", self.workspace.datasets(inputs))
@@ -138,12 +138,16 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         inputs: Mapping[str, FolderBacked],
         labels: Mapping[str, Any],
     ) -> dict[str, Trained[Any]]:
-        """Train the parts of one model, one after the other, each in a run of its own.
+        """Train the parts of one model, one after the other, in one MLflow run a model.
+
+        Of several parts each has a run of its own below the model's, with its training curve. The
+        model's run has the last metrics of all parts under the parts' names, and is the one that
+        an evaluation adds its scores to.
 
         Args:
             context: as `train`.
             plans: the trainings by the parts' names, "" for a model of one part.
-            name: of the model; a part's run has "NAME-PART".
+            name: of the model and its run; a part's run has "NAME-PART".
             inputs: as `train`.
             labels: as `train`.
 
@@ -157,17 +161,40 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         for plan in plans.values():
             check_division(plan.task, plan.settings, max(1, self.compute.num_workers))
-        return {
-            part: self.train(
-                context,
-                plan.task,
-                plan.settings,
-                f"{name}-{part}" if part else name,
-                inputs,
-                labels,
-            )
-            for part, plan in plans.items()
-        }
+        if len(plans) == 1:
+            ((part, plan),) = plans.items()
+            return {part: self.train(context, plan.task, plan.settings, name, inputs, labels)}
+        identity = _joint_identity(
+            digest_of(_described(context, plan.task, plan.settings)) for plan in plans.values()
+        )
+        versions = {asset: artifact.digest for asset, artifact in inputs.items()}
+        shared = self.workspace.labels(next(iter(plans.values())).settings.seed) | dict(labels)
+        about = f"The training of {name}, whose parts' trainings are below this run."
+        parent = Parent(name, identity)
+        with self.mlflow.run(context, name, identity, versions, shared, None, about) as run:
+            run.log_datasets("train", self.workspace.datasets(inputs))
+            trained = {
+                part: self.train(
+                    context, plan.task, plan.settings, f"{name}-{part}", inputs, labels, parent
+                )
+                for part, plan in plans.items()
+            }
+            run.log_metrics({"step": 0, **joint_card(trained)["metrics"]})
+        return trained
+
+
+def _joint_identity(identities: Iterable[str]) -> str:
+    """The identity of a model whose parts' trainings have the given ones."""
+    return digest_of(list(identities))
+
+
+def _described(
+    context: dg.AssetExecutionContext, task: "Task[Any]", settings: TrainingSettings
+) -> dict[str, str]:
+    """All that a training's identity is the digest of."""
+    from corgi_core.training.identity import identity_of
+
+    return identity_of(task, settings) | {"code_version": code_version(context)}
 
 
 def code_version(context: dg.AssetExecutionContext) -> str:

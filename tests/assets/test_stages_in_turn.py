@@ -98,9 +98,19 @@ def test_a_kill_in_the_second_stage_repeats_nothing_of_the_first(tmp_path: Path)
     experiment = store.get_experiment_by_name("emoji")
     runs = store.search_runs([experiment.experiment_id])
     trained_runs = [run for run in runs if "dagster.asset" in run.data.tags]
-    assert {run.info.run_name: run.info.status for run in trained_runs} == {
-        "decoder-cascade-stage-8": "FINISHED", "decoder-cascade-stage-16": "FINISHED"
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    above = {
+        run.info.run_name: names[run.data.tags["mlflow.parentRunId"]].partition("-")[0]
+        for run in trained_runs
+    }
+    assert above == {
+        "decoder-cascade": "refresh", "decoder-cascade-stage-8": "decoder",
+        "decoder-cascade-stage-16": "decoder",
     }  # fmt: skip
+    assert {run.info.status for run in trained_runs} == {"FINISHED"}
+    whole = next(run for run in trained_runs if run.info.run_name == "decoder-cascade")
+    assert whole.data.tags["corgi.identity"] == card["training"]  # where scores are added
+    assert whole.data.metrics == pytest.approx(card["metrics"])
 
 
 def test_a_batch_of_a_later_stage_is_checked_before_the_first_is_trained(tmp_path: Path) -> None:
