@@ -51,7 +51,7 @@ DECODING = {"decoder": dg.AssetIn(partition_mapping=PRESETS_DECODER)}
     ins=PRIORS_THERE | DECODING,
     deps=[CLIP],
     metadata=decided_by(
-        "evaluation", revision=(9, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, *STRATA_JOBS)
+        "evaluation", revision=(10, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, *STRATA_JOBS)
     ),
 )
 def evaluation(
@@ -68,9 +68,9 @@ def evaluation(
 ) -> dg.MaterializeResult[Evaluation]:
     """Test cosine and recall by steps, Fréchet distance and CLIP similarity, picture grids.
 
-    And validation cosine and recall, by which the champion is chosen. Of every prior that is there:
-    the preset's variants, and others that were materialised by name. What is computed is stored in
-    chunks, from which a killed evaluation goes on.
+    And validation cosine and recall, by which champions are chosen: of every prior that is there
+    (the preset's variants, and others that were materialised by name), of the present champions,
+    and of baselines. What is computed is stored in chunks, from which a killed evaluation goes on.
     """
     material = material_of(
         context, workspace, compute, images, image_embeddings, text_embeddings, pixels
@@ -140,7 +140,9 @@ def evaluated(
 
     settings, folder, name = workspace.preset.evaluation, workspace.reports_folder, "evaluation"
     priors = comparable(prior, workspace.preset.prior, material.text_embeddings.spec)
+    champions = {} if zero_shot else champions_of(mlflow, material.text_embeddings.spec)
     versions = prior_versions(priors) | {asset: each.digest for asset, each in inputs.items()}
+    versions |= {f"prior.{alias}": model.digest for alias, model in champions.items()}
     if decoder and settings.inception_weights:
         versions["inception_weights"] = digest_of_file(Path(settings.inception_weights))
     if decoder and settings.dinov2_weights:
@@ -152,7 +154,7 @@ def evaluated(
         name, folder = f"zero-shot-{zero_shot['dataset']}", folder / ZERO_SHOT
         labels |= {"zero_shot": zero_shot["dataset"]}
     with report_run(context, name, versions, labels, mlflow) as (run, identity):
-        report = evaluate(priors, decoder, material, settings)
+        report = evaluate(priors, decoder, material, settings, [*champions.values()])
         if zero_shot:
             report.metrics["protocol"]["zero_shot"] = dict(zero_shot)
         report.publish(folder)
@@ -172,6 +174,16 @@ def evaluated(
         mlflow_runs=links({name: each.url for name, each in runs.items()}),
         **evaluation_metadata(report, left_out, folder),
     )  # fmt: skip
+
+
+def champions_of(mlflow: MLflow, encoders: Mapping[str, Any]) -> "dict[str, StoredPrior]":
+    """The registry's champions among the priors of these encoders, by alias."""
+    from corgi_core.evaluation.stored_models import StoredPrior
+    from corgi_core.io.model_index import ModelIndex
+
+    folders = ModelIndex.champions_in(Path(mlflow.models_file), "prior")
+    models = {alias: StoredPrior.load(folder) for alias, folder in folders.items()}
+    return {alias: model for alias, model in models.items() if model.encoders == encoders}
 
 
 def title_of(name: str, workspace: Workspace) -> str:

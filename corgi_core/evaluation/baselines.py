@@ -35,7 +35,7 @@ from corgi_core.evaluation.report import (
     TEXT_EMBEDDING,
     TRAINING_PICTURES,
 )
-from corgi_core.evaluation.training_neighbours import Found
+from corgi_core.evaluation.training_neighbours import Found, nearest_to_texts
 from corgi_core.io.files import digest_of
 from corgi_core.prior.contrastive_linear import contrastive_prior
 from corgi_core.prior.linear import LinearPrior
@@ -70,6 +70,26 @@ def baselines(
         NEAREST_TO_IMAGE: StoredImages(neighbours.images("image"), training.embeddings),
         NEAREST_TO_TEXT: StoredImages(neighbours.images("text"), training.embeddings),
         RANDOM_TRAINING: StoredImages(training.listed(random), training.embeddings),
+        TEXT_EMBEDDING: TextEmbeddings(),
+        LINEAR_PRIOR: LinearPredictions(linear),
+        CONTRASTIVE_PRIOR: LinearPredictions(contrastive),
+    }
+
+
+def validation_baselines(captions: HeldOut, material: Material) -> dict[str, Predictor]:
+    """The baselines that a prior must not fall behind: those that know no more than the caption.
+
+    Left out of `baselines` is what looks at the image that is to be predicted, and what looks at
+    nothing.
+
+    Args:
+        captions: The validation images and captions.
+        material: Their embeddings, and what the models learned from.
+    """
+    linear, contrastive = linear_priors(material)
+    nearest = nearest_to_texts(captions, material, "validation_neighbours")
+    return {
+        NEAREST_TO_TEXT: StoredImages(nearest, material.training.image_embeddings),
         TEXT_EMBEDDING: TextEmbeddings(),
         LINEAR_PRIOR: LinearPredictions(linear),
         CONTRASTIVE_PRIOR: LinearPredictions(contrastive),

@@ -20,7 +20,11 @@ from corgi_core.config import NO_SUBSET, EvaluationSettings
 from corgi_core.data.dataset import sources_of
 from corgi_core.data.splits import TEST, VALIDATION
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.baselines import baseline_pictures, baselines
+from corgi_core.evaluation.baselines import (
+    baseline_pictures,
+    baselines,
+    validation_baselines,
+)
 from corgi_core.evaluation.held_out import Chunks, HeldOut, evenly_spaced
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.other_priors import other_priors
@@ -62,6 +66,7 @@ def evaluate(
     decoder: StoredDecoder | None,
     material: Material,
     settings: EvaluationSettings,
+    champions: Sequence[StoredPrior] = (),
 ) -> Evaluation:
     """Scores of every prior on the test images, and of the pictures decoded for some of them.
 
@@ -74,6 +79,8 @@ def evaluate(
             no pictures.
         material: The held-out images and captions, and where they are computed with.
         settings: Numbers of sampling steps, of captions and of images to decode, and the seed.
+        champions: Priors of the same encoders that others are to replace; they are scored on the
+            validation images alone, sampled from as the priors are.
 
     Returns:
         The numbers, a curve of the cosine over the sampling steps, and a picture grid for each
@@ -87,7 +94,7 @@ def evaluate(
     started = time.perf_counter()
     held_out = HeldOut.of(material.images, settings.captions, left_out=material.left_out)
     check_captions(material.training.images)
-    chosen_on = None
+    chosen_on, validation = None, None
     if material.trained_here:
         chosen_on = HeldOut.of(material.images, settings.captions, split=VALIDATION)
     others = other_priors(settings.other_priors, material.encoder_dims, settings.seed)
@@ -96,7 +103,9 @@ def evaluate(
     beside = baselines(held_out, material, neighbours, settings.seed) | others
     metrics, by_caption = _prior_metrics(priors, beside, held_out, near, material, settings)
     if chosen_on is not None:
-        metrics["validation"] = _validation_metrics(priors, chosen_on, material, settings)
+        metrics["validation"], validation = _validation_metrics(
+            priors, champions, chosen_on, material, settings
+        )
     grids: dict[str, Image.Image] = {}
     samples: Samples = {}
     if decoder is not None:
@@ -131,7 +140,7 @@ def evaluate(
     metrics["protocol_digest"] = Protocol.stored_in(metrics).digest
     metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
     pictures = {"cosine_by_steps": cosine_curves(metrics), **grids}
-    return Evaluation(metrics, pictures, samples, by_caption)
+    return Evaluation(metrics, pictures, samples, by_caption, validation)
 
 
 def _prior_metrics(
@@ -213,23 +222,55 @@ def _strata(near: NDArray[np.bool_], settings: EvaluationSettings) -> dict[str, 
 
 def _validation_metrics(
     priors: Mapping[Name, StoredPrior],
+    champions: Sequence[StoredPrior],
     captions: HeldOut,
     material: Material,
     settings: EvaluationSettings,
-) -> dict[str, Any]:
-    """Every prior's scores on the validation images, at its own number of steps alone."""
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Scores on the validation images, at the priors' own number of steps alone.
+
+    Of every prior, of the champions (sampled from as the priors are, whatever their own settings
+    say), and of the baselines that know no more than they. The second value has them caption by
+    caption, as `Evaluation.validation`.
+    """
+    import pandas as pd
+
     steps, names = _common_steps(priors), material.text_embeddings.spec["names"]
     cases = {name: PriorSamples(prior, (steps,), settings.seed) for name, prior in priors.items()}
-    chunks = Chunks[Predictor](captions, tuple(cases.values()), SCORED_AT_ONCE)
+    own = next(iter(priors.values())).settings
+    evaluated = {prior.digest for prior in priors.values()}
+    earlier = {
+        prior.digest: PriorSamples(prior, (steps,), settings.seed, own.sampler, own.guidance)
+        for prior in champions
+        if prior.digest not in evaluated
+    }
+    beside = validation_baselines(captions, material)
+    every = (*cases.values(), *earlier.values(), *beside.values())
+    chunks = Chunks[Predictor](captions, every, SCORED_AT_ONCE)
     job = PredictionScores(
         chunks, material.image_embeddings, material.text_embeddings, material.precision
     )
     store = material.run(job, material.folder / "validation_scores")
+
+    def means(case: Predictor, name: str) -> dict[str, Any]:
+        return scores_of(store, chunks.shards_of(case), name, names)
+
     scores: dict[str, dict[str, Any]] = {}
     for (variant, subset), case in cases.items():
-        found = scores_of(store, chunks.shards_of(case), str(steps), names)
-        scores.setdefault(variant, {})[subset] = found
-    return {"captions": len(captions), "priors": scores}
+        scores.setdefault(variant, {})[subset] = means(case, str(steps))
+    metrics = {
+        "captions": len(captions),
+        "priors": scores,
+        "champions": {digest: means(case, str(steps)) for digest, case in earlier.items()},
+        "baselines": {name: means(case, ONCE) for name, case in beside.items()},
+    }
+    sampled = {case.prior.digest: case for case in (*cases.values(), *earlier.values())}
+    by_caption = [
+        caption_scores(store, chunks.shards_of(case), name).assign(model=model)
+        for group, name in ((sampled, str(steps)), (beside, ONCE))
+        for model, case in group.items()
+    ]
+    return metrics, pd.concat(by_caption, ignore_index=True)
 
 
 def _common_steps(priors: Mapping[Name, StoredPrior]) -> int:

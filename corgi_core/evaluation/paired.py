@@ -21,7 +21,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation.protocol import Protocol
 from corgi_core.io.files import atomic_file, read_json, write_json
 from corgi_core.io.pictures import rendered
-from corgi_core.metrics.bootstrap import middle, resamples
+from corgi_core.metrics.bootstrap import CONFIDENCE, middle, resamples
 from corgi_core.metrics.retrieval import recalls
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Difference:
         score: Its name.
         a: The mean of the first model.
         b: The mean of the second.
-        low: The low end of the 95 % interval of b − a.
+        low: The low end of the interval of b − a, which has 95 % unless another was asked for.
         high: The high end.
     """
 
@@ -95,6 +95,7 @@ def differences(
     b: Mapping[int, CaptionScores],
     names: tuple[str, str],
     seed: int = 0,
+    confidence: float = CONFIDENCE,
 ) -> list[Difference]:
     """Differences of two models in every score.
 
@@ -103,6 +104,7 @@ def differences(
         b: The second's.
         names: The models', for errors.
         seed: Of the resamples.
+        confidence: Of the intervals; higher where the best of several models is compared.
 
     Returns:
         One for each score, b − a.
@@ -118,7 +120,7 @@ def differences(
         {number: np.stack(list(one.scores.values())) for number, one in each.items()}
         for each in (a, b)
     )
-    ends = middle(_resampled_differences(first, second, seed)).T.tolist()
+    ends = middle(_resampled_differences(first, second, seed), confidence).T.tolist()
     means = (np.mean(list(each.values()), axis=(0, 2)).tolist() for each in (first, second))
     return [
         Difference(score, of_a, of_b, low, high)

@@ -69,16 +69,21 @@ class PriorSamples:
         prior: The prior.
         steps: The numbers of sampling steps.
         seed: The sampling's.
+        sampler: Another one than the prior's own.
+        guidance: Another scale of guidance than the prior's own.
     """
 
     prior: StoredPrior
     steps: tuple[int, ...]
     seed: int
+    sampler: str | None = None
+    guidance: float | None = None
 
     @property
     def digest(self) -> str:
         """Names the prior, with its settings, and how it is sampled from."""
-        return digest_of("predicted", self.prior.digest, self.steps, self.seed)
+        others = [each for each in (self.sampler, self.guidance) if each is not None]
+        return digest_of("predicted", self.prior.digest, self.steps, self.seed, *others)
 
     @property
     def controlled(self) -> str:
@@ -100,8 +105,9 @@ class PriorSamples:
                 for steps in self.steps:
                     started = time.perf_counter()
                     z = prior.sample(
-                        tokens, mask, text, num_steps=steps, seed=self.seed, sample_ids=ids
-                    )
+                        tokens, mask, text, num_steps=steps, guidance=self.guidance,
+                        sampler=self.sampler, seed=self.seed, sample_ids=ids,
+                    )  # fmt: skip
                     wait_for(prior.device)
                     yield str(steps), z, time.perf_counter() - started
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Self
 
+from corgi_core.data.splits import VALIDATION
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 
@@ -44,6 +45,7 @@ class Protocol:
         encoders: The names of the CLIP encoders that embeddings are of.
         clip: The digest of these, on which the models are conditioned.
         is_zero_shot: Whether the models have learned from another dataset.
+        split: Of the captions, where they are not those of the test split.
         captions: Which caption stands for an image.
         near_cosine: As in `EvaluationSettings`, like the next two; None without strata.
         near_bits: See there.
@@ -69,6 +71,7 @@ class Protocol:
     encoders: tuple[str, ...]
     clip: str
     is_zero_shot: bool = False
+    split: str | None = None
     captions: str = CAPTIONS
     near_cosine: float | None = None
     near_bits: int | None = None
@@ -116,6 +119,13 @@ class Protocol:
         """What the scores of priors alone depend on, which no decoder and no judge changes."""
         nothing: dict[str, Any] = dict.fromkeys(OF_PICTURES)
         return replace(self, **nothing)
+
+    def on_validation(self, count: int) -> Self:
+        """That of the priors' scores on `count` validation captions, by which they are chosen."""
+        return replace(
+            self.without_pictures, split=VALIDATION, held_out_captions=count, near_cosine=None,
+            near_bits=None, near_hash_cosine=None, near_images=None,
+        )  # fmt: skip
 
     @property
     def digest(self) -> str:

@@ -14,7 +14,7 @@ from upath import UPath
 from corgi_core.config import ALL_CAPTIONS, NO_SUBSET
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.protocol import Protocol
-from corgi_core.io.files import atomic_file, digest_of, read_json, write_json
+from corgi_core.io.files import atomic_file, digest_of, local_file, read_json, write_json
 from corgi_core.io.folders import atomic_folder, published
 from corgi_core.io.pictures import load_pictures, rendered, save_pictures
 from corgi_core.metrics.retrieval import RECALL_RANKS
@@ -22,7 +22,7 @@ from corgi_core.metrics.retrieval import RECALL_RANKS
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = "metrics.json"
+METRICS, VALIDATION_CAPTIONS = "metrics.json", "validation.parquet"
 STRATA = ("near", "far")  # test images with a near neighbour in training, and those without
 SHUFFLED = "shuffled"  # a prior's samples, compared with the images of other captions
 REAL_EMBEDDING = "real embedding"  # the source of the pictures that a perfect prior would give
@@ -40,6 +40,9 @@ BASELINES = (
 TRAINING_PICTURES = (NEAREST_TO_IMAGE, RANDOM_TRAINING)
 PICTURE_BASELINES = (REAL_AGAINST_REAL, *TRAINING_PICTURES)  # rows of the pictures' table
 TIMES = ("seconds", "wall_seconds")
+UNTRAINED, LINEAR = (NEAREST_TO_TEXT, TEXT_EMBEDDING), (LINEAR_PRIOR, CONTRASTIVE_PRIOR)
+"""The baselines that know the caption alone, as a prior does: those that learned from no captions,
+and those that learned from all of them."""
 SCORES = ("cosine", *(f"recall_at_{rank}" for rank in RECALL_RANKS))  # of a prior
 
 Samples = dict[tuple[str, str], list[tuple[str, Image.Image]]]
@@ -50,14 +53,18 @@ Samples = dict[tuple[str, str], list[tuple[str, Image.Image]]]
 class Evaluation:
     """`metrics` by variant, caption subset and number of steps; `pictures` by file stem.
 
+    `validation` has the scores of every validation caption, a row each: "model", a prior's digest
+    or a baseline's name, and what `CaptionScores` has. None where nothing is chosen.
+
     Not stored with the evaluation are `samples`, the grids' pictures one by one, and `captions`,
-    the scores of every caption by model, as `CaptionScores` has them.
+    the scores of every test caption by model, as `CaptionScores` has them.
     """
 
     metrics: dict[str, Any]
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     samples: Samples = field(default_factory=dict)
     captions: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
+    validation: pd.DataFrame | None = None
 
     @property
     def protocol(self) -> Protocol:
@@ -101,6 +108,9 @@ class Evaluation:
         with atomic_folder(folder) as temporary:
             write_json(temporary / METRICS, self.metrics)
             save_pictures(temporary, self.pictures)
+            if self.validation is not None:
+                with atomic_file(temporary / VALIDATION_CAPTIONS) as file:
+                    self.validation.to_parquet(file, index=False)
 
     @classmethod
     def load(cls, folder: Path | UPath) -> Self:
@@ -108,7 +118,13 @@ class Evaluation:
         folder = published(folder)
         if not (folder / METRICS).exists():
             raise CorgiError(f"{folder} holds no evaluation", "materialise `evaluation`")
-        return cls(read_json(folder / METRICS), load_pictures(folder))
+        validation, stored = None, folder / VALIDATION_CAPTIONS
+        if stored.exists():
+            import pandas as pd
+
+            with local_file(stored) as file:
+                validation = pd.read_parquet(file)
+        return cls(read_json(folder / METRICS), load_pictures(folder), validation=validation)
 
     def publish(self, folder: Path) -> None:
         """Write metrics.json, which `dvc metrics show` reads, and the pictures to a folder.

@@ -138,6 +138,28 @@ class Found:
         return self.training.listed(self.nearest[query])
 
 
+def nearest_to_texts(captions: HeldOut, material: Material, folder: str) -> HeldOut:
+    """The training image whose embedding is nearest to each caption's text embedding.
+
+    Args:
+        captions: The captions [n].
+        material: Their embeddings, and the training images.
+        folder: Where the search is stored, beside other chunks; other captions, another folder.
+    """
+    training = material.training
+    case = Sought("text", training.images.digest)
+    chunks = Chunks(captions, (case,), COMPARED_AT_ONCE)
+    job = TrainingNeighbours(
+        chunks, training.images, training.image_embeddings, material.image_embeddings,
+        material.text_embeddings,
+    )  # fmt: skip
+    store = material.run(job, material.folder / folder)
+    numbers = [store.mapped(shard, "nearest") for shard in chunks.shards_of(case)]
+    return TrainingImages(training.images, training.image_embeddings).listed(
+        np.concatenate(numbers)
+    )
+
+
 def training_neighbours(held_out: HeldOut, material: Material) -> Found:
     """The nearest training images of the test images and of their captions.
 

@@ -7,6 +7,7 @@ that sampling needs no MLflow: `CorgiPipeline.from_pretrained("emoji")` reads th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +33,11 @@ def champion_of(caption_subset: str) -> str:
         'champion-1_7'
     """
     return f"{CHAMPION}-{alias_of(caption_subset)}"
+
+
+def is_champion(alias: str) -> bool:
+    """Whether an alias is a champion's: of all models, or of a caption subset."""
+    return alias == CHAMPION or alias.startswith(f"{CHAMPION}-")
 
 
 def alias_of(caption_subset: str) -> str:
@@ -141,6 +147,20 @@ class ModelIndex:
                 "materialise registered_models again",
             )
         return model.folder
+
+    @classmethod
+    def champions_in(cls, path: Path, part: str) -> dict[str, Path]:
+        """The folders of a part's champions by alias, where the file and the folders are whole."""
+        try:
+            index = cls.load(path)
+        except CorgiError:  # nothing is registered yet
+            return {}
+        aliases = [alias for alias in index.models.get(part, {}) if is_champion(alias)]
+        found = dict[str, Path]()
+        for alias in aliases:
+            with suppress(CorgiError):  # its folder is gone
+                found[alias] = index.folder(part, alias)
+        return found
 
 
 def digest_in(folder: Path | UPath) -> str | None:

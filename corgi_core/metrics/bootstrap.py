@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
-QUANTILES = (0.025, 0.975)
+CONFIDENCE = 0.95
 CI_LOW, CI_HIGH = "_ci_low", "_ci_high"  # what follows a score's name
 DIGITS = 8  # so many are stored: further ones depend on the order in which a CPU sums
 AT_ONCE = 50  # resamples, whose weights are in memory
@@ -47,9 +47,12 @@ def resamples(n: int, seed: int) -> Iterator[NDArray[np.float64]]:
         yield counts[first : first + AT_ONCE].astype(np.float64) / n
 
 
-def middle(means: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The ends of the middle 95 % of all resamples' means, a list of [AT_ONCE, m] → [2, m]."""
-    ends = np.quantile(np.concatenate(means), QUANTILES, axis=0)
+def middle(
+    means: Sequence[NDArray[np.float64]], confidence: float = CONFIDENCE
+) -> NDArray[np.float64]:
+    """The ends of the middle share of all resamples' means, a list of [AT_ONCE, m] → [2, m]."""
+    tail = round((1 - confidence) / 2, DIGITS)
+    ends = np.quantile(np.concatenate(means), (tail, 1 - tail), axis=0)
     rounded: NDArray[np.float64] = ends.round(DIGITS)
     return rounded
 

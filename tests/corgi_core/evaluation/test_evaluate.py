@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from corgi_core.evaluation.material import Material, TrainingData
 from corgi_core.evaluation.report import (
     BASELINES,
     CONTRASTIVE_PRIOR,
+    LINEAR,
     LINEAR_PRIOR,
     NEAREST_TO_IMAGE,
     NEAREST_TO_TEXT,
@@ -38,6 +40,7 @@ from corgi_core.evaluation.report import (
     SHUFFLED,
     STRATA,
     TEXT_EMBEDDING,
+    UNTRAINED,
     Evaluation,
 )
 from corgi_core.evaluation.strata import near_training
@@ -69,11 +72,11 @@ from tests.helpers.tiny_pipeline import BLOCKS, SIDE, tiny_pipeline
 SETTINGS = EvaluationSettings(steps=(1,), images=8, grid_rows=3, near_cosine=0.99999, near_bits=0)
 SUBSET = "100%"
 # Of `small_chunks`: twelve captions for seven baselines and a prior by fives, four validation
-# captions for one; eight pictures of two or three cases, 3 + 3 + 2 each. The dataset has four
-# shards.
+# captions for four baselines and a prior; eight pictures of two or three cases, 3 + 3 + 2 each. The
+# dataset has four shards.
 ALL_CHUNKS = {
-    "hashes": 4, "neighbours": 2, "scores": 24, "validation_scores": 1, "embeddings": 3,
-    "pictures": 15, "picture_neighbours": 5,
+    "hashes": 4, "neighbours": 2, "scores": 24, "validation_scores": 5,
+    "validation_neighbours": 1, "embeddings": 3, "pictures": 15, "picture_neighbours": 5,
 }  # fmt: skip
 
 
@@ -161,9 +164,33 @@ def test_priors_are_chosen_on_validation_images_at_their_own_steps_alone(
     found = numbers(validation["priors"]["baseline"][SUBSET])
     for score in ("cosine", "recall_at_1", "recall_at_5", "count"):
         assert found[score] == pytest.approx(expected[score], abs=1e-5)
+    rows = report.validation.query("model == @models.prior.digest")
+    assert tuple(rows["key"]) == captions.keys
+    assert rows["cosine"].mean() == pytest.approx(expected["cosine"], abs=1e-5)
     unchosen = evaluated(models, replace(one, other_training=one.training))
     assert "validation" not in unchosen.metrics
     assert unchosen.validation_table().empty
+    assert unchosen.validation is None
+
+
+def test_a_champion_is_scored_on_the_same_captions_sampled_from_as_its_challengers_are(
+    models: Models, one: Material, pipeline: CorgiPipeline, tmp_path: Path
+) -> None:
+    """The champion's own settings say another sampler, guidance and number of steps."""
+    prior = pipeline.prior
+    settings = replace(prior.settings, num_steps=1, sampler="ddpm", guidance=3.0)
+    same = PriorModel(prior.network, prior.bank, settings, prior.encoders, {})
+    champion = stored_prior(same, tmp_path / "champion")
+    priors = {("baseline", SUBSET): models.prior}
+    report = evaluate(priors, None, one, SETTINGS, [champion, models.prior])
+    by_model = dict(list(report.validation.groupby("model")))
+    ours, theirs = (by_model[m.digest].reset_index(drop=True) for m in (models.prior, champion))
+    pd.testing.assert_frame_equal(ours.drop(columns="model"), theirs.drop(columns="model"))
+    assert set(report.metrics["validation"]["champions"]) == {champion.digest}
+    assert by_model.keys() == {models.prior.digest, champion.digest, *UNTRAINED, *LINEAR}
+    report.save(tmp_path / "saved")
+    read = Evaluation.load(tmp_path / "saved")
+    pd.testing.assert_frame_equal(read.validation, report.validation)
 
 
 def test_scores_are_of_all_images_and_of_those_with_and_without_a_near_training_image(

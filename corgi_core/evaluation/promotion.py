@@ -1,0 +1,225 @@
+"""Whether a model takes the champion's place: the gate, as a function of scores alone.
+
+The challenger must be better than the champion on the same validation captions: in cosine beyond
+the interval of a paired bootstrap, and in no recall worse beyond it, as the cosine alone rewards
+the mean of all images. A baseline that is better than it beyond the interval in every score
+dominates it, and then it is not worth a promotion. Where there is no champion yet, the best
+candidate becomes it, and the baselines that are better than it are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from corgi_core.evaluation.paired import CaptionScores, Difference, differences
+from corgi_core.evaluation.report import LINEAR, SCORES, UNTRAINED, Evaluation
+from corgi_core.metrics.bootstrap import CONFIDENCE
+
+DECIDING = SCORES[0]  # the score in which a challenger must be better; in the others, not worse
+
+
+class Verdict(StrEnum):
+    """What becomes of a challenger."""
+
+    PROMOTED = "promoted"
+    REFUSED = "refused"  # the champion, if there is one, stays
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model, and its scores on the validation captions, if it has any under today's protocol."""
+
+    name: str
+    digest: str
+    scores: CaptionScores | None
+
+    def mean(self, score: str) -> float:
+        """Of a candidate that has scores."""
+        assert self.scores is not None, f"{self.name} has no scores"
+        return float(self.scores.scores[score].mean())
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict and all that it rests on.
+
+    Attributes:
+        verdict: Whether the challenger becomes the champion.
+        reason: Why, in a sentence.
+        challenger: Its name.
+        champion: The name of the champion that it met, if there was one.
+        differences: Challenger minus champion, by score; empty where they were not compared.
+        confidence: Of the intervals.
+        baselines: The scores in which a baseline is better than the challenger beyond the interval,
+            by the baseline's name.
+        protocol: The digest of the protocol of all scores.
+    """
+
+    verdict: Verdict
+    reason: str
+    challenger: str
+    champion: str | None = None
+    differences: tuple[Difference, ...] = ()
+    confidence: float = CONFIDENCE
+    baselines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    protocol: str | None = None
+
+
+def decide(
+    candidates: Sequence[Candidate],
+    champion: Candidate | None,
+    baselines: Mapping[str, CaptionScores],
+    failed_checks: Sequence[str] = (),
+    without_champion: str = "there was no champion",
+) -> Decision:
+    """Whether the best of some candidates becomes the champion.
+
+    The one with the highest validation cosine is the challenger. As it is the best of several on
+    these very captions, the intervals are widened for their number (Bonferroni).
+
+    Args:
+        candidates: At least one; the champion is none of them.
+        champion: The present one; None where there is none to compare with.
+        baselines: Scores of the baselines by name, on the same captions.
+        failed_checks: Blocking checks that have not passed.
+        without_champion: Why there is none.
+
+    Raises:
+        CorgiError: the scores are of different protocols or captions.
+    """
+    scored = [each for each in candidates if each.scores is not None]
+    if not scored:
+        name = candidates[0].name
+        return Decision(
+            Verdict.REFUSED,
+            f"{name} has no validation scores under today's protocol: materialise `evaluation`",
+            name,
+            champion.name if champion else None,
+        )
+    challenger = max(scored, key=lambda each: each.mean(DECIDING))
+    confidence = 1 - (1 - CONFIDENCE) / len(scored)
+    better = _better_baselines(challenger, baselines, confidence)
+    compared: tuple[Difference, ...] = ()
+    if champion is not None and champion.scores is not None:
+        compared = _differences(champion, challenger, confidence)
+    verdict, reason = _judged(
+        challenger, champion, compared, better, failed_checks, without_champion
+    )
+    assert challenger.scores is not None
+    return Decision(
+        verdict,
+        reason + _width_note(compared, confidence, len(scored)),
+        challenger.name,
+        champion.name if champion else None,
+        compared,
+        confidence,
+        better,
+        challenger.scores.protocol.digest,
+    )
+
+
+def _judged(
+    challenger: Candidate,
+    champion: Candidate | None,
+    compared: Sequence[Difference],
+    better: Mapping[str, tuple[str, ...]],
+    failed_checks: Sequence[str],
+    without_champion: str,
+) -> tuple[Verdict, str]:
+    if failed_checks:
+        return Verdict.REFUSED, f"blocking checks have not passed: {', '.join(failed_checks)}"
+    if champion is None:
+        beaten = [f"baseline {name} is better in {_listed(s)}" for name, s in better.items()]
+        but = f"; {'; '.join(beaten)}" if beaten else ""
+        value = f"{DECIDING} {challenger.mean(DECIDING):.4f}"
+        return Verdict.PROMOTED, f"{without_champion}, and it is the best candidate: {value}{but}"
+    if champion.scores is None:
+        return Verdict.REFUSED, (
+            f"the champion {champion.name} has no validation scores under today's protocol: "
+            "materialise `evaluation`"
+        )
+    dominating = [name for name, scores in better.items() if set(scores) == set(SCORES)]
+    if dominating:
+        return Verdict.REFUSED, f"the baseline {dominating[0]} is better in {_listed(SCORES)}"
+    by_score = {each.score: each for each in compared}
+    deciding = by_score[DECIDING]
+    if deciding.low <= 0:
+        how = "worse" if deciding.high < 0 else "not better beyond the interval"
+        return Verdict.REFUSED, f"{how}: {_described(deciding)}"
+    if worse := [each for each in compared if each.high < 0]:
+        return Verdict.REFUSED, f"{_described(deciding)}, but worse in {_described(worse[0])}"
+    return Verdict.PROMOTED, f"better: {_described(deciding)}"
+
+
+def candidates_in(evaluation: Evaluation, models: Mapping[str, str]) -> list[Candidate]:
+    """Models with their validation scores in an evaluation.
+
+    Args:
+        evaluation: The evaluation.
+        models: Names by digest.
+    """
+    return [
+        Candidate(name, digest, validation_scores(evaluation, digest))
+        for digest, name in models.items()
+    ]
+
+
+def baselines_for(evaluation: Evaluation, all_captions: bool) -> dict[str, CaptionScores]:
+    """The baselines' validation scores that a prior must not fall behind.
+
+    Args:
+        evaluation: The evaluation.
+        all_captions: Whether the prior learned from all captions. The linear maps did: a prior that
+            learned from a few of them is not compared with those.
+    """
+    fair = (*UNTRAINED, *LINEAR) if all_captions else UNTRAINED
+    found = {name: validation_scores(evaluation, name) for name in fair}
+    return {name: scores for name, scores in found.items() if scores is not None}
+
+
+def validation_scores(evaluation: Evaluation, model: str) -> CaptionScores | None:
+    """The scores of a model, by its digest or its name, on each validation caption."""
+    if evaluation.validation is None:
+        return None
+    rows = evaluation.validation.query("model == @model").drop(columns="model")
+    if rows.empty:
+        return None
+    return CaptionScores(rows.reset_index(drop=True), evaluation.protocol.on_validation(len(rows)))
+
+
+def _better_baselines(
+    challenger: Candidate, baselines: Mapping[str, CaptionScores], confidence: float
+) -> dict[str, tuple[str, ...]]:
+    """By baseline, the scores in which it is better beyond the interval; those without are left."""
+    found = {}
+    for name, scores in baselines.items():
+        above = _differences(challenger, Candidate(name, name, scores), confidence)
+        found[name] = tuple(each.score for each in above if each.low > 0)
+    return {name: scores for name, scores in found.items() if scores}
+
+
+def _differences(a: Candidate, b: Candidate, confidence: float) -> tuple[Difference, ...]:
+    assert a.scores is not None
+    assert b.scores is not None
+    return tuple(differences({0: a.scores}, {0: b.scores}, (a.name, b.name), confidence=confidence))
+
+
+def _described(difference: Difference) -> str:
+    d = difference
+    return (
+        f"{d.score.replace('_', ' ')} {d.b:.4f} against {d.a:.4f}, {d.value:+.4f} "
+        f"({d.low:+.4f} to {d.high:+.4f})"
+    )
+
+
+def _width_note(compared: Sequence[Difference], confidence: float, candidates: int) -> str:
+    if not compared or candidates == 1:
+        return ""
+    return f" [intervals of {100 * confidence:.3g} %, as it is the best of {candidates} candidates]"
+
+
+def _listed(scores: Sequence[str]) -> str:
+    words = [score.replace("_", " ") for score in scores]
+    return ", ".join(words[:-1]) + (" and " if len(words) > 1 else "") + words[-1]
