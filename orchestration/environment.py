@@ -10,6 +10,13 @@ from pathlib import Path
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EXCEPTED = ("no_proxy", "NO_PROXY")
+NO_TELEMETRY = {  # Dagster's switch is in infra/dagster.yaml; Great Expectations sends none
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "true",
+}
 
 
 def restart_if_incomplete() -> None:

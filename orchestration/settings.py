@@ -18,6 +18,18 @@ CORGI_DAGSTER_PORT   where `corgi ui` serves Dagster, and links point to (defaul
 CORGI_MLFLOW_PORT    the same for MLflow (default: 5000)
 MLFLOW_TRACKING_URI  an MLflow server (default: SQLite under <home>/mlflow)
 
+Who may see the pages of `corgi ui` (default: browsers on this machine, without a password):
+
+CORGI_PASSWORD_FILE    the hash of a password that the pages ask for: `corgi password FILE`
+CORGI_DAGSTER_URL      where people find Dagster, for links, such as https://dagster.example.org
+CORGI_MLFLOW_URL       the same for MLflow
+CORGI_LISTEN           the address of this machine that the pages are served on (default: 127.0.0.1)
+CORGI_HOSTS            further names that requests may give as their Host, with commas
+CORGI_USER_HEADER      the header in which a proxy in front names the user, such as
+                       X-Auth-Request-Email
+CORGI_USERS            who may come in by it, with commas; @example.org is all of a domain
+CORGI_TRUSTED_PROXIES  the networks of that proxy, with commas
+
 and these, for settings of a preset:
 
 CORGI_WORKERS            workers
@@ -53,10 +65,11 @@ from corgi_core.config.names import check_dataset_name, check_name
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, is_local
 from corgi_core.io.object_store import check_reachable, is_url
+from orchestration.access import LOOPBACK_NAMES, Access
 
 DEFAULT_PRESET = "emoji"
 SQLITE = "sqlite:///"
-HOST = "127.0.0.1"  # pages are served to this machine alone
+HOST = LOOPBACK_NAMES[0]  # where pages are served, unless Access.listen says otherwise
 AS_TRAINING = (
     "workflowType=machine_learning"  # else MLflow's pages look for language models' traces
 )
@@ -94,6 +107,14 @@ class Variables(BaseSettings):
     clip: str | None = None
     language_free: str | None = None
     zero_shot: str | None = None
+    password_file: Path | None = None
+    dagster_url: str | None = None
+    mlflow_url: str | None = None
+    listen: str = HOST
+    hosts: str = ""
+    user_header: str | None = None
+    users: str = ""
+    trusted_proxies: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Variables:
@@ -118,6 +139,20 @@ class Variables(BaseSettings):
                 f"{variable} is {found['input']!r}: {found['msg'].lower()}",
                 f"correct {variable} or leave it unset",
             ) from error
+
+    @property
+    def access(self) -> Access:
+        """Who may see the pages, and where."""
+        return Access(
+            listen=self.listen,
+            dagster_url=_without_slash(self.dagster_url),
+            mlflow_url=_without_slash(self.mlflow_url),
+            hosts=_listed(self.hosts),
+            password_file=self.password_file and self.password_file.absolute(),
+            user_header=self.user_header,
+            users=_listed(self.users),
+            trusted_proxies=_listed(self.trusted_proxies),
+        )
 
     def layers(self, environment: Mapping[str, str]) -> list[Layer]:
         """A layer for each variable that sets a setting of the preset."""
@@ -157,6 +192,7 @@ class Settings:
     tracking_uri: str
     dagster_port: int
     mlflow_port: int
+    access: Access
     loaded: LoadedPreset = field(compare=False, repr=False)  # says where settings come from
     choice: Choice = field(compare=False)
 
@@ -219,6 +255,7 @@ class Settings:
             tracking_uri=variables.tracking_uri or sqlite_url(home / "mlflow" / "mlflow.db"),
             dagster_port=dagster_port or variables.dagster_port,
             mlflow_port=mlflow_port or variables.mlflow_port,
+            access=variables.access,
             loaded=loaded,
             choice=Choice(preset, config, tuple(overrides)),
         )
@@ -248,14 +285,20 @@ class Settings:
         path = self.state / "settings.yaml"
         with atomic_file(path) as temporary:
             temporary.write_text(yaml_of({"extends": self.base, **self.values}), encoding="utf-8")
+        access = self.access
         given = {
             "CONFIG": str(path), "DATASET": self.own_dataset, "HOME": str(self.home),
             "DATA": str(self.data), "STORAGE": self.storage_url, "RAY_ADDRESS": self.ray_address,
             "DAGSTER_PORT": str(self.dagster_port), "MLFLOW_PORT": str(self.mlflow_port),
+            "LISTEN": access.listen, "DAGSTER_URL": access.dagster_url,
+            "MLFLOW_URL": access.mlflow_url, "HOSTS": ",".join(access.hosts),
+            "PASSWORD_FILE": access.password_file and str(access.password_file),
+            "USER_HEADER": access.user_header, "USERS": ",".join(access.users),
+            "TRUSTED_PROXIES": ",".join(access.trusted_proxies),
         }  # fmt: skip
         inherited = os.environ if environment is None else environment
         others = {k: v for k, v in inherited.items() if not k.startswith(PREFIX)}
-        ours = {f"{PREFIX}{name}": value for name, value in given.items() if value is not None}
+        ours = {f"{PREFIX}{name}": value for name, value in given.items() if value}
         return others | ours | {"MLFLOW_TRACKING_URI": self.tracking_uri}
 
     @property
@@ -325,13 +368,13 @@ class Settings:
 
     @property
     def dagster_page(self) -> str:
-        """The address of Dagster's pages."""
-        return f"http://{HOST}:{self.dagster_port}"
+        """The address of Dagster's pages, for people."""
+        return self.access.dagster_url or f"http://{HOST}:{self.dagster_port}"
 
     @property
     def mlflow_page(self) -> str:
-        """The address of MLflow's pages."""
-        return f"http://{HOST}:{self.mlflow_port}"
+        """The address of MLflow's pages, for people."""
+        return self.access.mlflow_url or f"http://{HOST}:{self.mlflow_port}"
 
     @property
     def under_dvc(self) -> bool:
@@ -345,6 +388,14 @@ class Settings:
             and parameters.exists()
             and f"preset: {self.preset.name}\n" in parameters.read_text(encoding="utf-8")
         )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (each.strip().lower() for each in text.split(","))))
+
+
+def _without_slash(url: str | None) -> str | None:
+    return url and url.rstrip("/")
 
 
 def _has_dvc() -> bool:

@@ -107,8 +107,9 @@ ROOMS = (
     ("orchestration.cli",),
     ("orchestration.definitions",),
     ("orchestration.automation", "assets"),
-    ("orchestration.resources", "orchestration.partitions"),
+    ("orchestration.resources", "orchestration.partitions", "orchestration.proxy"),
     ("orchestration.settings",),
+    ("orchestration.access",),
     ("orchestration.environment",),
     ("corgi_core",),
 )

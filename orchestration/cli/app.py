@@ -68,7 +68,7 @@ cli = typer.Typer(
 for command in (
     run.demo, run.run, run.study, run.compare, results.results, compare_runs.compare_runs,
     generate.generate, suite.suite, rate.rate, metrics.metrics, data.ingest, data.gate, ui.ui,
-    config.presets,
+    ui.password, config.presets,
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(config.config, name="config")

@@ -1,23 +1,34 @@
-"""Dagster's and MLflow's pages on this machine, started together and stopped together."""
+"""Dagster's and MLflow's pages on this machine, started together and stopped together.
+
+Browsers reach the proxy alone: the servers behind it listen on Unix sockets in a folder that no
+other user of the machine can enter.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.parse import urlsplit
 
 import typer
 
 from corgi_core.errors import CorgiError
+from orchestration.access import LOOPBACK_NAMES
 from orchestration.cli.options import (
     ConfigOption,
     DatasetOption,
@@ -25,11 +36,16 @@ from orchestration.cli.options import (
     SetOption,
     chosen_settings,
 )
+from orchestration.environment import NO_TELEMETRY
 
 if TYPE_CHECKING:
     from orchestration.settings import Settings
 
 PATIENCE = 90  # seconds until a server answers
+HOST = LOOPBACK_NAMES[0]
+SERVERS = ("code", "dagster", "mlflow")  # those with sockets
+CODE = "orchestration.definitions"  # the code location
+SOCKETS = "corgi-ui-"  # their folder's name; a socket's path is short
 FAREWELL = 15  # seconds until a server that was asked to stop is killed
 
 
@@ -63,56 +79,115 @@ def serve(settings: Settings) -> int:
             f"Dagster and MLflow cannot both be served on port {settings.dagster_port}",
             "choose two ports with --dagster-port and --mlflow-port",
         )
-    _check_free("--dagster-port", settings.dagster_port)
-    _check_free("--mlflow-port", settings.mlflow_port)
+    settings.access.check()
+    _check_free("--dagster-port", settings.dagster_port, settings.access.listen)
+    _check_free("--mlflow-port", settings.mlflow_port, settings.access.listen)
+    from corgi_core.io.scratch import scratch_folder
     from orchestration.resources.instance import prepare_home
     from orchestration.settings import AS_TRAINING
 
     home = prepare_home(settings)
     running: dict[Path, subprocess.Popen[bytes]] = {}  # by log
-    try:
-        for name, command in _commands(settings).items():
-            log = settings.state / f"{name}.log"
-            running[log] = _start(command, log, settings, home)
-        typer.echo(f"Workspace {settings.workspace}; starting, this takes a moment …")
-        pages = {"Dagster": settings.dagster_page, "MLflow": settings.tracking_uri}
-        _wait_for(f"{settings.dagster_page}/server_info", running)
-        if len(running) > 1:
-            pages["MLflow"] = f"{settings.mlflow_page}/#/?{AS_TRAINING}"
-            _wait_for(f"{settings.mlflow_page}/health", running)
-        for name, page in pages.items():
-            typer.echo(f"{name:8} {page}")
-        typer.echo("Ctrl-C stops both.")
-        while True:
-            _check_alive(running)
-            time.sleep(1)
-    except KeyboardInterrupt:
-        typer.echo("Stopping …")
-        return 0
-    finally:
-        _end_all(running.values())
+    with scratch_folder(SOCKETS, Path(tempfile.gettempdir())) as sockets:
+        servers = _Servers(settings, sockets)
+        try:
+            typer.echo(f"Workspace {settings.workspace}; starting, this takes a moment …")
+            for name, command in servers.commands().items():
+                log = settings.state / f"{name}.log"
+                running[log] = _start(command, log, settings, home)
+                if name == "code":  # which the others ask as they start
+                    _wait_for(servers.socket(name).exists, log, running)
+            pages = {"Dagster": settings.dagster_page, "MLflow": settings.tracking_uri}
+            if servers.has_mlflow:
+                pages["MLflow"] = f"{settings.mlflow_page}/#/?{AS_TRAINING}"
+            for log in running:
+                if log.stem in SERVERS:
+                    _wait_for(servers.socket(log.stem).exists, log, running)
+            _wait_for(partial(_answers, settings), settings.state / "proxy.log", running)
+            for name, page in pages.items():
+                typer.echo(f"{name:8} {page}")
+            typer.echo("Ctrl-C stops both.")
+            while True:
+                _check_alive(running)
+                time.sleep(1)
+        except KeyboardInterrupt:
+            typer.echo("Stopping …")
+            return 0
+        finally:
+            _end_all(running.values())
 
 
-def _commands(settings: Settings) -> dict[str, list[str]]:
-    """The servers' command lines by name."""
-    from orchestration.settings import HOST
+def password(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the password's hash goes.")],
+) -> None:
+    """Choose the password that the pages of [bold cyan]corgi ui[/bold cyan] ask for.
 
-    settings.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
-    python = [sys.executable, "-m"]
-    commands = {
-        "mlflow": [
-            *python, "mlflow", "server", "--host", HOST, "--port", str(settings.mlflow_port),
-            "--workers", "1", "--backend-store-uri", settings.tracking_uri,
-            "--default-artifact-root", settings.mlflow_artifacts.as_uri(),
-        ],
-        "dagster": [  # webserver, daemon and one code server between them
-            *python, "dagster", "dev", "-h", HOST, "-p", str(settings.dagster_port),
-            "-m", "orchestration.definitions",
-        ],
-    }  # fmt: skip
-    if not settings.tracking_uri.startswith("sqlite"):
-        del commands["mlflow"]  # it runs elsewhere
-    return commands
+    Its hash is stored in FILE; then set CORGI_PASSWORD_FILE=FILE.
+    """
+    from orchestration.proxy.passwords import store_password
+
+    given = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    store_password(given, file)
+    typer.echo(f"Its hash is in {file}. The pages ask for it with CORGI_PASSWORD_FILE={file}")
+
+
+@dataclass(frozen=True)
+class _Servers:
+    """The processes of `corgi ui`.
+
+    Attributes:
+        settings: The workspace.
+        sockets: The folder of the sockets by which they reach each other.
+    """
+
+    settings: Settings
+    sockets: Path
+
+    def socket(self, name: str) -> Path:
+        """The socket of one of SERVERS; it is there when the server answers."""
+        return self.sockets / name
+
+    @property
+    def has_mlflow(self) -> bool:
+        """Whether MLflow's server is one of them; else it runs elsewhere."""
+        return self.settings.tracking_uri.startswith("sqlite")
+
+    def commands(self) -> dict[str, list[str]]:
+        """The command lines by name, in the order of their start."""
+        settings, workspace = self.settings, self.sockets / "workspace.yaml"
+        code, dagster, mlflow = map(self.socket, SERVERS)
+        server = {"socket": str(code), "location_name": CODE}
+        workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+        python = [sys.executable, "-m"]
+        commands: dict[str, list[object]] = {}
+        if self.has_mlflow:
+            settings.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
+            commands["mlflow"] = [
+                *python, "mlflow", "server", "--uvicorn-opts", f"--uds {shlex.quote(str(mlflow))}",
+                "--workers", 1, "--backend-store-uri", settings.tracking_uri,
+                "--default-artifact-root", settings.mlflow_artifacts.as_uri(),
+                "--allowed-hosts", ",".join(self._hosts()),
+            ]  # fmt: skip
+        commands |= {
+            "code": [*python, "dagster", "code-server", "start", "-m", CODE, "--socket", code],
+            "daemon": [*python, "dagster._daemon", "run", "-w", workspace],
+            "dagster": [
+                *python, "orchestration.proxy.webserver", dagster, "-w", workspace,
+                "-p", settings.dagster_port,
+            ],
+            "proxy": [
+                *python, "orchestration.proxy", "--dagster", f"unix:{dagster}",
+                *(("--mlflow", f"unix:{mlflow}") if self.has_mlflow else ()),
+            ],
+        }  # fmt: skip
+        return {name: [str(word) for word in words] for name, words in commands.items()}
+
+    def _hosts(self) -> list[str]:
+        """What MLflow may be asked as: it checks the Host that the proxy has let through again."""
+        url = self.settings.access.mlflow_url
+        names = [*LOOPBACK_NAMES, *self.settings.access.hosts]
+        names += [urlsplit(url).hostname or ""] if url else []
+        return [pattern for name in names for pattern in (name, f"{name}:*")]
 
 
 def _start(
@@ -121,8 +196,8 @@ def _start(
     """A child in its own process group, so that its own children end with it."""
     environment = {
         **settings.child_environment(),
+        **NO_TELEMETRY,
         "DAGSTER_HOME": str(home),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -146,13 +221,18 @@ def _end_all(children: Iterable[subprocess.Popen[bytes]]) -> None:
                 child.wait(max(0, until - time.monotonic()))
 
 
-def _check_free(option: str, port: int) -> None:
-    from orchestration.settings import HOST
+def _local_address(settings: Settings) -> str:
+    """The address under which this machine itself reaches the pages."""
+    everywhere = ("0.0.0.0", "::")
+    return HOST if settings.access.listen in everywhere else settings.access.listen
 
-    with socket.socket() as probe:
+
+def _check_free(option: str, port: int, address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((address, port))
         except OSError as error:
             raise CorgiError(
                 f"port {port} is taken ({error.strerror})", f"choose another with {option}"
@@ -168,15 +248,26 @@ def _check_alive(running: Mapping[Path, subprocess.Popen[bytes]]) -> None:
             )
 
 
-def _wait_for(address: str, running: Mapping[Path, subprocess.Popen[bytes]]) -> None:
+def _answers(settings: Settings) -> bool:
+    """Whether the proxy does."""
+    connection = HTTPConnection(_local_address(settings), settings.dagster_port, timeout=5)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _wait_for(
+    is_there: Callable[[], bool], log: Path, running: Mapping[Path, subprocess.Popen[bytes]]
+) -> None:
     until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+    while not is_there():
         _check_alive(running)
-        try:
-            with urlopen(address, timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.3)
-    raise CorgiError(
-        f"{address} does not answer after {PATIENCE} s", "read the logs under the workspace's state"
-    )
+        if time.monotonic() > until:
+            raise CorgiError(
+                f"{log.stem} does not answer after {PATIENCE} s", f"read {log} for the cause"
+            )
+        time.sleep(0.1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from corgi_core import progress
 from corgi_core.config import InferencePrecision
 from corgi_core.errors import CorgiError
 from corgi_core.io.scratch import private_folder
-from orchestration.environment import set_for_library
+from orchestration.environment import NO_TELEMETRY, set_for_library
 from orchestration.resources.interrupts import interrupts_for_ray
 from orchestration.resources.ray_train import fit
 from orchestration.resources.ray_workers import Opened, gpu_share, share_among_workers, share_of
@@ -48,18 +47,18 @@ OBJECT_STORE = 100 * 2**20  # bytes; tasks are settings and folders, so little p
 # Ray Train polls its workers every 0.2 s instead of 2; nothing is sent home; the preemption
 # watcher and the metrics exporter, a process and a server, serve clusters only.
 ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
+    **NO_TELEMETRY,
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
+# Without clusters, as on macOS, a local Ray's processes listen on the loopback alone, behind a
+# token; with them, on all interfaces. Ray reads the first variable when it is imported.
 LOCAL_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
-
-# A laptop's own address changes. Ray on Linux puts that in place of 127.0.0.1, but of no other
-# address of the loopback. Whatever it is, Ray's processes listen on all interfaces, behind a token.
-LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 SESSIONS, SESSION = Path("/tmp"), "corgi-ray-"  # of Ray's folders; its sockets need a short path
 
@@ -124,9 +123,7 @@ class Compute(LocalRay):
 
         Raises CorgiError: no cluster answers at `address`, or it refuses this process's token.
         """
-        set_for_library(ENVIRONMENT)
-        if not self.address:
-            set_for_library(LOCAL_ENVIRONMENT)
+        self._prepare_ray()
         import ray
 
         if ray.is_initialized():
@@ -137,13 +134,16 @@ class Compute(LocalRay):
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE,
                 "_temp_dir": str(private_folder(SESSION, SESSIONS)),
-                "_node_ip_address": LOOPBACK,
             }
         with interrupts_for_ray():  # Ray puts a handler of its own in place, which is taken back
             try:
                 return ray.init(address=self.address, **{**options, **self.ray_init_options})
             except (ConnectionError, ray.exceptions.AuthenticationError) as failure:
                 raise _explained(failure, self.address) from failure
+
+    def _prepare_ray(self) -> None:
+        """Set what Ray reads when it is imported."""
+        set_for_library(ENVIRONMENT if self.address else ENVIRONMENT | LOCAL_ENVIRONMENT)
 
     def train(
         self,
@@ -307,9 +307,9 @@ class Compute(LocalRay):
         in_order: bool = True,
     ) -> Generator[Result]:
         """The items' results, from workers with so many CPUs and GPUs; None: a CPU's share."""
+        self.connect()
         import ray
 
-        self.connect()
         nodes = [node.total for node in self._nodes()]
         share = share_of(nodes, len(items), cpus, gpu_share(nodes) if gpus is None else gpus)
         try:
@@ -320,6 +320,7 @@ class Compute(LocalRay):
 
     def _nodes(self) -> list[Node]:
         """The cluster's nodes; this machine, all of it free, where no Ray runs yet."""
+        self._prepare_ray()
         import ray
 
         if self.address:

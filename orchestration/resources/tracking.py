@@ -75,13 +75,14 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
     def of(cls, settings: Settings) -> MLflow:
         """The server or the local store that the settings name."""
         served = settings.tracking_uri.startswith("http")
+        page = settings.mlflow_page if settings.access.mlflow_url else settings.tracking_uri
         return cls(
             tracking_uri=settings.tracking_uri,
             experiment=settings.workspace,
             artifacts="" if served else settings.mlflow_artifacts.as_uri(),
             outbox=str(settings.state / "outbox"),
             models_file=str(settings.state / MODELS_FILE),
-            address=settings.tracking_uri if served else settings.mlflow_page,
+            address=page if served else settings.mlflow_page,
             dagster_address=settings.dagster_page,
         )
 

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 
 from orchestration.settings import AS_TRAINING
+from tests.helpers import serving
 from tests.helpers.browsers import chromium
 
 LAUNCH = """
@@ -40,6 +42,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def listening(pid: int) -> set[int]:
+    """The ports that a process and all below it listen on."""
+    top = psutil.Process(pid)
+    each = (top, *top.children(recursive=True))
+    return {c.laddr.port for one in each for c in one.net_connections() if c.status == "LISTEN"}
+
+
 @pytest.fixture(scope="module")
 def pages(workspace) -> Iterator[dict[str, str]]:
     """`corgi ui` on free ports; {"Dagster": url, "MLflow": url}."""
@@ -55,6 +64,7 @@ def pages(workspace) -> Iterator[dict[str, str]]:
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.2)
+        assert listening(server.pid) == set(ports)  # what is behind the proxy has no port
         names = ("Dagster", "MLflow")
         yield {n: f"http://127.0.0.1:{port}" for n, port in zip(names, ports, strict=True)}
     finally:
@@ -104,6 +114,15 @@ def test_a_graphql_launch_materialises_the_same_artefact(pages, workspace, asset
     assert run["status"] == "SUCCESS"
     assert [m["assetKey"]["path"] for m in run["assetMaterializations"]] == [[asset]]
     assert workspace.bytes_of(asset, partition) == before
+
+
+@pytest.mark.parametrize("name", ["Dagster", "MLflow"])
+def test_other_pages_reach_neither_server(pages, name):
+    """A page whose name leads to this machine, and a page of this machine on another port."""
+    port, path = int(pages[name].rpartition(":")[2]), "/graphql?query=%7Bversion%7D"
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://127.0.0.1:1"}):
+        assert serving.ask(port, path, headers=headers)[0] == 403
+    assert serving.ask(port, "/", headers={"Host": f"localhost:{port}"})[0] == 200
 
 
 @pytest.fixture(scope="module")

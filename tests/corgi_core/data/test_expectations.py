@@ -158,3 +158,8 @@ def test_each_fault_of_embeddings_fails_alone(changes, failing):
 
 def test_no_embeddings_fail():
     assert not check_embeddings(parts(stats()[:0])).success
+
+
+def test_great_expectations_is_asked_to_tell_nobody():
+    source = expectations._Suites()._frames.data_asset.datasource
+    assert source._data_context.config.analytics_enabled is False
