@@ -9,7 +9,7 @@ import dagster as dg
 from assets.embeddings import CLIP
 from assets.metadata import OWNERS, evaluation_metadata, link, links, materialized
 from assets.model_runs import Scored
-from assets.reports import provenance, report_run, settings_labels
+from assets.reports import provenance, report_run, reports_beside, settings_labels
 from assets.versions import PRESETS_DECODER, decided_by
 from corgi_core.data.revisions import EVALUATION_JOBS, LINEAR_PRIORS_REVISION, STRATA_JOBS
 from corgi_core.data.splits import TRAIN
@@ -134,7 +134,7 @@ def evaluated(
         The report as the asset's value, and what Dagster displays of it.
     """
     from corgi_core.evaluation.evaluate import evaluate
-    from corgi_core.evaluation.page import write_page
+    from corgi_core.evaluation.page import NOTHING_BESIDE, write_page
     from corgi_core.metrics.dinov2 import dinov2_digest
     from corgi_core.prior.diffusers_prior import diffusers_prior_digest
 
@@ -159,7 +159,9 @@ def evaluated(
             report.metrics["protocol"]["zero_shot"] = dict(zero_shot)
         report.publish(folder)
         title = title_of(name, workspace)
-        page = write_page(report, folder, title, provenance(context, run, versions, mlflow))
+        origin = provenance(context, run, versions, mlflow)
+        beside = reports_beside(workspace) if not zero_shot else NOTHING_BESIDE
+        page = write_page(report, folder, title, origin, beside)
         files = [METRICS, page.name, *(f"{picture}.png" for picture in report.pictures)]
         run.log_artifacts((folder / file for file in files), REPORT)
         scored = Scored(report, workspace, mlflow, inputs, f"{ZERO_SHOT}/" if zero_shot else "")

@@ -8,6 +8,8 @@ import dagster as dg
 
 from assets.metadata import link, materialized, report_metadata
 from corgi_core.io.files import digest_of
+from corgi_core.io.folders import published
+from orchestration.partitions import RATINGS, STUDY
 from orchestration.resources.artifacts import StudyReport
 from orchestration.resources.source_code import git_commit
 from orchestration.resources.tracking import ASSET_PAGE_TAG, RUN_PAGE_TAG, MLflow, TrackedRun
@@ -15,6 +17,7 @@ from orchestration.resources.trainer import code_version
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
+    from corgi_core.evaluation.paper_figures import Beside
     from corgi_core.experiments.report import StudyReport as Report
 
 
@@ -53,6 +56,17 @@ def provenance(
         **{f"data version of {asset}": version for asset, version in versions.items()},
     }
     return {name: value for name, value in known.items() if value is not None}
+
+
+def reports_beside(workspace: Workspace) -> "Beside":
+    """The reports of people's votes and of the study that the workspace has so far."""
+    from corgi_core.evaluation.paper_figures import Beside
+    from corgi_core.experiments.report import ROWS
+    from corgi_core.experiments.report import StudyReport as Report
+
+    folders = (workspace.reports_folder / name for name in (RATINGS, STUDY))
+    there = (folder if (published(folder) / ROWS).exists() else None for folder in folders)
+    return Beside(*(folder and Report.load(folder) for folder in there))
 
 
 def settings_labels(section: str, settings: object, workspace: Workspace) -> dict[str, Any]:

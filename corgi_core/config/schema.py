@@ -332,6 +332,7 @@ class EvaluationSettings:
     captions: Count = 30_000  # held-out images whose captions priors are scored on, at most
     images: Count = 256  # of them, decoded for the Fréchet distance and CLIP similarity, at most
     grid_rows: Count = 12
+    grid_seeds: Count = 3  # pictures of each of the grids' captions on the report's page
     # A test image has a near neighbour if the cosine to a training image is at least `near_cosine`.
     near_cosine: Cosine = 0.9
     # It also has one if at most `near_bits` of the 64 bits of their perceptual hashes differ and

@@ -8,11 +8,12 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH = 380  # units of a chart, about the pixels of a phone
-LEFT, RIGHT = 44, 16  # margins of the plot
+LEFT, RIGHT = 56, 16  # margins of the plot
 ROW = 34  # height of a row of dots: its name, and its interval below
 HEIGHT = 230  # of a chart of curves
 LONGEST = 58  # characters of a name
-TICKS = 4  # about so many on an axis
+TICKS = 5  # about so many on an axis
+APART = 3  # units between curves at one number of steps, so that their bars can be seen
 LINES = (  # colours that most people can distinguish on white and on black, and dashes
     ("#0284c7", ""), ("#ea7317", "6 3"), ("#16a34a", "2 3"), ("#c026d3", "8 3 2 3"),
     ("#b45309", "1 2"), ("#64748b", "10 4"), ("#e11d48", "4 2"), ("#7c3aed", "3 5"),
@@ -87,34 +88,40 @@ def by_steps(
     title: str,
     series: Mapping[str, Mapping[int, Point]],
     references: Mapping[str, float],
+    score: str,
 ) -> str:
     """Curves over the number of sampling steps, doubled at equal distances.
 
     Args:
-        title: What the values are.
+        title: What the curves are of.
         series: Points by their number of steps, by the curve's name; at least one.
         references: Values that have no number of steps, by name, as dashed lines.
+        score: What the values are.
     """
     marks = {math.log2(x): str(x) for points in series.values() for x in points}
-    across = _Axis(min(marks), max(marks), LEFT + 6, WIDTH - RIGHT)
+    across = _Axis(min(marks), max(marks), LEFT + 6 + APART * len(series) / 2, WIDTH - RIGHT)
+    shift = APART * ((max(marks) - min(marks)) or 1) / (across.end - across.start)
     curves = {
-        name: [Mark(math.log2(x), point, "") for x, point in sorted(points.items())]
-        for name, points in series.items()
+        name: [
+            Mark(math.log2(x) + shift * (number - (len(series) - 1) / 2), point, "")
+            for x, point in sorted(points.items())
+        ]
+        for number, (name, points) in enumerate(series.items())
     }
-    return _curves(title, curves, references, across, marks, "sampling steps")
+    return _curves(title, curves, references, across, marks, ("sampling steps", score))
 
 
-def trade_off(title: str, series: Mapping[str, Sequence[Mark]], axis_name: str) -> str:
+def trade_off(title: str, series: Mapping[str, Sequence[Mark]], axis_names: tuple[str, str]) -> str:
     """Curves of one score over another, through marks in their order.
 
     Args:
-        title: What the values are.
+        title: What the curves are of.
         series: Marks by the curve's name; at least one.
-        axis_name: What x is.
+        axis_names: What x and the values are.
     """
     across = _Axis.over([m.x for marks in series.values() for m in marks], LEFT + 6, WIDTH - RIGHT)
     ticks = {tick: f"{tick:g}" for tick in across.ticks()}
-    return _curves(title, series, {}, across, ticks, axis_name)
+    return _curves(title, series, {}, across, ticks, axis_names)
 
 
 def _curves(
@@ -123,7 +130,7 @@ def _curves(
     references: Mapping[str, float],
     across: _Axis,
     ticks: Mapping[float, str],
-    axis_name: str,
+    axis_names: tuple[str, str],
 ) -> str:
     """Curves with bars for the intervals, a legend, and values as dashed lines."""
     ys = [each for marks in series.values() for mark in marks for each in mark.point]
@@ -137,9 +144,11 @@ def _curves(
         f'<text x="{across.at(x):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{tick}</text>'
         for x, tick in ticks.items()
     ]
-    middle = (LEFT + WIDTH) / 2
+    x_name, y_name = map(escape, axis_names)
     parts += [
-        f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{escape(axis_name)}</text>'
+        f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{x_name}</text>',
+        f'<text transform="translate(11 {HEIGHT / 2 - 14:g}) rotate(-90)" '
+        f'text-anchor="middle">{y_name}</text>',
     ]
     for name, value in references.items():
         y = up.at(value)

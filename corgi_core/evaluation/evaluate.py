@@ -47,6 +47,7 @@ from corgi_core.evaluation.report import (
     cosine_curves,
 )
 from corgi_core.evaluation.sampling import Sampled
+from corgi_core.evaluation.seed_grids import seed_grids
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.evaluation.strata import near_training
 from corgi_core.evaluation.training_neighbours import training_neighbours
@@ -108,6 +109,7 @@ def evaluate(
         )
     grids: dict[str, Image.Image] = {}
     samples: Samples = {}
+    by_seed: dict[int, Samples] = {}
     if decoder is not None:
         rows, size = evenly_spaced(len(held_out), settings.images), decoder.settings.image_size
         chosen = held_out.taken(rows)
@@ -137,10 +139,12 @@ def evaluate(
             name: [(c, picture(p)) for c, p in zip(captions, column, strict=True)]
             for name, column in every.items()
         }
+        further = range(settings.seed + 1, settings.seed + settings.grid_seeds)
+        by_seed = seed_grids(priors, decoder, chosen.taken(displayed), further, material)
     metrics["protocol_digest"] = Protocol.stored_in(metrics).digest
     metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
     pictures = {"cosine_by_steps": cosine_curves(metrics), **grids}
-    return Evaluation(metrics, pictures, samples, by_caption, validation)
+    return Evaluation(metrics, pictures, samples, by_seed, by_caption, validation)
 
 
 def _prior_metrics(

@@ -1,10 +1,4 @@
-"""An evaluation as one page of HTML that loads nothing, to be read, sent and stored.
-
-What stands here for which part of the paper (arXiv 2211.15388): the tables of pictures for its
-Tables 1 and 2, on this evaluation's data; `corgi rate` for Figure 6; the curves over sampling steps
-for Figure 10. Figures 12 and 13 (the cosine at every timestep; one Gaussian or many) vary the
-training, which is what `corgi study` reports.
-"""
+"""An evaluation as one page of HTML that loads nothing, to be read, sent and stored."""
 
 from __future__ import annotations
 
@@ -15,9 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from corgi_core.config import ALL_CAPTIONS
+from corgi_core.config import ALL_CAPTIONS, NO_SUBSET
 from corgi_core.evaluation.charts import CHART_STYLE, Dot, Mark, Point, by_steps, dots, trade_off
 from corgi_core.evaluation.findings import findings
+from corgi_core.evaluation.paper_figures import Beside, paper_figures
 from corgi_core.evaluation.protocol import Protocol
 from corgi_core.evaluation.published import published_under
 from corgi_core.evaluation.report import (
@@ -40,13 +35,14 @@ from corgi_core.evaluation.score_rows import (
     validation_rows,
 )
 from corgi_core.io.files import atomic_file
-from corgi_core.io.html_pages import SORTING, TABLE_STYLE, Cell, head, picture, table, webp
+from corgi_core.io.html_pages import SORTING, TABLE_STYLE, Cell, head, picture, section, table, webp
 
 PAGE = "report.html"
 PICTURE_BYTES = 2_000_000  # of all pictures; as data in the page a third more
 LARGEST, SMALLEST, SMALLER = 256, 24, 0.8  # pixels of a picture's longer side; the next size
 CAPTIONS = 48  # whose pictures are displayed, at most
 DISTANCES = ("fid", "frechet_dinov2", "frechet_clip")  # the most independent judge's first
+NOTHING_BESIDE = Beside()
 CHARTED = ("cosine", "recall_at_1")
 PAGE_STYLE = """
 :root { --accent: #c2410c; }
@@ -59,9 +55,11 @@ dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; padding: .6rem 0; }
 article { margin: 1rem 0; }
 article h3 { font-size: 1rem; margin: 0 0 .4rem; overflow-wrap: anywhere; }
-.pictures figure { width: 8.5rem; }
-.pictures img { aspect-ratio: 1; border-radius: 4px; display: block; image-rendering: pixelated;
-  object-fit: contain; width: 100%; }
+.pictures { gap: .6rem 1rem; }
+.seeds { display: flex; gap: 2px; }
+.seeds img { aspect-ratio: 1; border-radius: 4px; display: block; image-rendering: pixelated;
+  object-fit: contain; width: 5.5rem; }
+.plots img { background: white; display: block; height: auto; margin: .6rem 0; max-width: 100%; }
 """
 ABOUT_PRIORS = (
     "How near each embedding is to the true one of the image, and whether the true image is among "
@@ -77,10 +75,7 @@ ABOUT_STRATA = (
     "The same scores of the test images that have a near neighbour in training, and of those that "
     "have none. A model that memorises is better on the near ones alone."
 )
-ABOUT_STEPS = (
-    "Each prior by its number of sampling steps, with 95 % intervals over captions. "
-    "This corresponds to the paper's Figure 10."
-)
+ABOUT_STEPS = "Each prior by its number of sampling steps, with 95 % intervals over captions."
 ABOUT_VALIDATION = (
     "The priors are chosen by these scores, of other images. None was chosen by the scores above."
 )
@@ -101,35 +96,40 @@ ABOUT_GUIDANCE = (
     "no longer those of unseen ones."
 )
 ABOUT_SAMPLES = (
-    "Test captions at even distances, not the best ones. All sources have the same seed ({seed}) "
-    "and the same decoder. Pictures are scaled down where they are many."
-)
-ABOUT_PEOPLE = (
-    "What people prefer is not on this page: `corgi suite` and `corgi rate` ask them (the paper's "
-    "Figure 6). `corgi study` trains priors again and again, one setting changed at a time, with "
-    "several seeds (the paper's Figures 10, 12 and 13)."
+    "Test captions at even distances, not the best ones: a row for each, in it every source, with "
+    "the same decoder, and from left to right the seeds {seeds}. Where a source's pictures of one "
+    "caption are all alike, it has little diversity. Pictures are scaled down where they are many."
 )
 
 
-def write_page(report: Evaluation, folder: Path, title: str, provenance: Mapping[str, str]) -> Path:
+def write_page(
+    report: Evaluation,
+    folder: Path,
+    title: str,
+    provenance: Mapping[str, str],
+    beside: Beside = NOTHING_BESIDE,
+) -> Path:
     """Write the page of an evaluation into a folder, whole or not at all; see `page`."""
     path = folder / PAGE
-    content = page(report.metrics, report.samples, title, provenance)
+    content = page(report, title, provenance, beside)
     with atomic_file(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
     return path
 
 
 def page(
-    metrics: Mapping[str, Any], samples: Samples, title: str, provenance: Mapping[str, str]
+    report: Evaluation,
+    title: str,
+    provenance: Mapping[str, str],
+    beside: Beside = NOTHING_BESIDE,
 ) -> str:
     """The page: findings, tables with the baselines first, charts, pictures, all numbers.
 
     Args:
-        metrics: An `Evaluation`'s.
-        samples: Its pictures by source, each source's of the same captions.
+        report: The numbers, and the pictures by source, each source's of the same captions.
         title: The page's heading.
         provenance: What the numbers were made from and by; web addresses become links.
+        beside: The workspace's reports that the paper's other figures are told from.
 
     Returns:
         HTML of a few megabytes at most. It loads nothing from elsewhere.
@@ -137,52 +137,43 @@ def page(
     Raises:
         CorgiError: a row that every table must have is not there, or the protocol is not complete.
     """
-    Evaluation(dict(metrics)).check_rows()
+    report.check_rows()
+    metrics, samples = report.metrics, report.samples
     rows, pictures, chosen_by = prior_rows(metrics), picture_rows(metrics), validation_rows(metrics)
     steps = metrics["protocol"]["prior_steps"]
     parts = [
         head(title, TABLE_STYLE + CHART_STYLE + PAGE_STYLE),
         "<ul>", *(f"<li>{escape(each)}</li>" for each in findings(metrics)), "</ul>",
-        _section("Protocol", Protocol.stored_in(metrics).line),
+        section("Protocol", Protocol.stored_in(metrics).line),
         _definitions(_flat(metrics["protocol"])),
-        _section(f"Priors at {steps} sampling steps", ABOUT_PRIORS),
+        section(f"Priors at {steps} sampling steps", ABOUT_PRIORS),
         _score_table(rows, score_names(rows)),
         _charts(rows),
     ]  # fmt: skip
     if any(part in row.scores for row in rows for part in STRATA):
-        parts += [_section("Near training, and far from it", ABOUT_STRATA), _strata_table(rows)]
-    parts += [_section("By sampling steps", ABOUT_STEPS), _curves(metrics)]
+        parts += [section("Near training, and far from it", ABOUT_STRATA), _strata_table(rows)]
+    parts += [section("By sampling steps", ABOUT_STEPS), _curves(metrics)]
     if chosen_by:
-        parts.append(_section("Validation", ABOUT_VALIDATION))
+        parts.append(section("Validation", ABOUT_VALIDATION))
         parts.append(_score_table(chosen_by, score_names(chosen_by)))
     if pictures:
-        parts.append(_section("Pictures", ABOUT_PICTURES))
+        parts.append(section("Pictures", ABOUT_PICTURES))
         parts.append(_score_table(pictures, score_names(pictures)))
         parts.append(_published(Protocol.stored_in(metrics).name, score_names(pictures)))
     if metrics.get("guidances"):
-        parts += [_section("By the decoder's guidance", ABOUT_GUIDANCE), _guidance(metrics)]
+        parts += [section("By the decoder's guidance", ABOUT_GUIDANCE), _guidance(metrics)]
     if samples:
-        parts.append(_samples(samples, metrics["protocol"]))
+        parts.append(_samples(samples, report.seeds, metrics["protocol"]["seed"]))
     every = [[Cell(name, name), _cell(value)] for name, value in _flat(metrics).items()]
     parts += [
-        _section("People, and the training varied", ABOUT_PEOPLE),
-        _section("Provenance", "What the numbers were made from, and by."),
-        _definitions(provenance),
-        _section("All numbers", "As in `metrics.json`, with all digits."),
+        "<h2>The paper's figures</h2>\n", paper_figures(metrics, beside),
+        section("Provenance", "What the numbers were made from, and by."),
+        _definitions({**provenance, **beside.versions}),
+        section("All numbers", "As in `metrics.json`, with all digits."),
         "<details><summary>Show them</summary>", table(["name", "value"], every), "</details>",
         f"<script>{SORTING}</script>\n",
     ]  # fmt: skip
     return "".join(parts)
-
-
-def _section(title: str, text: str) -> str:
-    return f"<h2>{escape(title)}</h2>\n<p>{_with_code(text)}</p>\n"
-
-
-def _with_code(text: str) -> str:
-    """Escaped text whose words between backticks are code."""
-    parts = escape(text).split("`")
-    return "".join(f"<code>{each}</code>" if n % 2 else each for n, each in enumerate(parts))
 
 
 def _definitions(values: Mapping[str, Any]) -> str:
@@ -274,26 +265,36 @@ def _curves(metrics: Mapping[str, Any]) -> str:
             if linear is not None and all(series.values()):
                 title = f"{label(name)}, trained with {subset} of the captions"
                 fair = {LINEAR_PRIOR: linear} if subset == ALL_CAPTIONS else {}
-                charts.append(by_steps(title, series, fair))
+                charts.append(by_steps(title, series, fair, label(name)))
     return f'<div class="charts">{"".join(charts)}</div>\n'
 
 
 def _guidance(metrics: Mapping[str, Any]) -> str:
-    """The Fréchet distance of the most independent judge over the CLIP score."""
-    by_guidance = {
-        guidance: picture_rows({**metrics, "pictures": pictures})
-        for guidance, pictures in metrics["guidances"].items()
+    """The Fréchet distance of the most independent judge over the CLIP score.
+
+    A chart for each caption subset; what has none, such as the real embedding, is in all of them.
+    """
+    guidances = metrics["guidances"]
+    rows = {
+        (subset, source, guidance): ScoreRow(source, Kind.PRIOR, scores)
+        for guidance, by_source in guidances.items()
+        for source, by_subset in by_source.items()
+        for subset, scores in by_subset.items()
     }
-    scored = next(iter(by_guidance.values()))[0].scores
-    judge = next(name for name in DISTANCES if name in scored)
-    series: dict[str, list[Mark]] = {}
-    for guidance, rows in by_guidance.items():
-        for row in rows:
-            value = row.scores[judge]
-            mark = Mark(row.scores["clip_score"], Point(value, value, value), guidance)
-            series.setdefault(row.name, []).append(mark)
-    title = f"{label(judge)} by {label('clip_score')}"
-    return f'<div class="charts">{trade_off(title, series, label("clip_score"))}</div>\n'
+    judge = next(name for name in DISTANCES if name in next(iter(rows.values())).scores)
+    subsets = dict.fromkeys(s for s, _, _ in rows if s != NO_SUBSET) or {NO_SUBSET: None}
+    charts = []
+    for subset in subsets:
+        series: dict[str, list[Mark]] = {}
+        for (of, source, guidance), row in rows.items():
+            point = row.point(judge)
+            if of in (subset, NO_SUBSET) and point is not None:
+                mark = Mark(row.scores["clip_score"], Point(*point), guidance)
+                series.setdefault(source, []).append(mark)
+        trained = "" if subset == NO_SUBSET else f", priors trained with {subset} of the captions"
+        title = f"{label(judge)} by {label('clip_score')}{trained}"
+        charts.append(trade_off(title, series, (label("clip_score"), label(judge))))
+    return f'<div class="charts">{"".join(charts)}</div>\n'
 
 
 def _published(protocol: str | None, names: Sequence[str]) -> str:
@@ -310,18 +311,36 @@ def _published(protocol: str | None, names: Sequence[str]) -> str:
     return f"<h3>{escape(title)}</h3>\n{table(['published', 'score', 'value', 'source'], rows)}"
 
 
-def _samples(samples: Samples, protocol: Mapping[str, Any]) -> str:
-    """Each caption with its picture of every source, all together within `PICTURE_BYTES`."""
-    names = [prior_name(*name) for name in samples]
+def _samples(samples: Samples, seeds: Mapping[int, Samples], first: int) -> str:
+    """Each caption with the pictures of every source and seed, within `PICTURE_BYTES` together.
+
+    Args:
+        samples: Of the first seed, and of sources without seeds such as the real images.
+        seeds: Of further seeds.
+        first: The first seed.
+    """
+    by_seed = {first: samples, **seeds}
+    every = [(name, seed) for name in samples for seed, each in by_seed.items() if name in each]
+    sources = [name for name, _ in every]
     captions = [caption for caption, _ in next(iter(samples.values()))][:CAPTIONS]
-    contents = _within_bytes([[image for _, image in each[:CAPTIONS]] for each in samples.values()])
-    about = ABOUT_SAMPLES.format(seed=protocol["seed"])
-    parts = [_section("Pictures of the same captions", about)]
+    contents = _within_bytes(
+        [[image for _, image in by_seed[seed][name][:CAPTIONS]] for name, seed in every]
+    )
+    about = ABOUT_SAMPLES.format(seeds=", ".join(map(str, by_seed)))
+    parts = [section("Pictures of the same captions", about)]
     for number, caption in enumerate(captions):
+        figures: dict[str, list[str]] = {}
+        for (name, seed), of_source in zip(every, contents, strict=True):
+            source = prior_name(*name)
+            which = f"{source}, seed {seed}" if sources.count(name) > 1 else source
+            image = picture(of_source[number], f"{which}: {caption}")
+            figures.setdefault(source, []).append(image)
         parts.append(f'<article><h3 dir="auto">{escape(caption)}</h3><div class="pictures">')
-        for name, of_name in zip(names, contents, strict=True):
-            image = picture(of_name[number], f"{name}: {caption}")
-            parts.append(f"<figure>{image}<figcaption>{escape(name)}</figcaption></figure>")
+        parts += [
+            f'<figure><div class="seeds">{"".join(images)}</div>'
+            f"<figcaption>{escape(source)}</figcaption></figure>"
+            for source, images in figures.items()
+        ]
         parts.append("</div></article>\n")
     return "".join(parts)
 

@@ -56,13 +56,15 @@ class Evaluation:
     `validation` has the scores of every validation caption, a row each: "model", a prior's digest
     or a baseline's name, and what `CaptionScores` has. None where nothing is chosen.
 
-    Not stored with the evaluation are `samples`, the grids' pictures one by one, and `captions`,
-    the scores of every test caption by model, as `CaptionScores` has them.
+    Not stored with the evaluation are `samples`, the grids' pictures one by one, `seeds`, pictures
+    of the same captions by further seeds, and `captions`, the scores of every test caption by
+    model, as `CaptionScores` has them.
     """
 
     metrics: dict[str, Any]
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     samples: Samples = field(default_factory=dict)
+    seeds: dict[int, Samples] = field(default_factory=dict)
     captions: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
     validation: pd.DataFrame | None = None
 

@@ -74,6 +74,18 @@ def head(title: str, style: str = "") -> str:
     )
 
 
+def paragraph(text: str) -> str:
+    """A paragraph of plain text, in which words between backticks are code."""
+    parts = escape(text).split("`")
+    inner = "".join(f"<code>{each}</code>" if n % 2 else each for n, each in enumerate(parts))
+    return f"<p>{inner}</p>\n"
+
+
+def section(title: str, text: str) -> str:
+    """The heading of a part of a page, and a `paragraph` that says how to read it."""
+    return f"<h2>{escape(title)}</h2>\n{paragraph(text)}"
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     """A table that is sorted by the column whose head is pressed, with `TABLE_STYLE`, `SORTING`.
 

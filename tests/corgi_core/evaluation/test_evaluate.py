@@ -69,14 +69,17 @@ from tests.helpers.picture_metrics import frechet, share_inside
 from tests.helpers.tiny_diffusers_prior import saved_prior
 from tests.helpers.tiny_pipeline import BLOCKS, SIDE, tiny_pipeline
 
-SETTINGS = EvaluationSettings(steps=(1,), images=8, grid_rows=3, near_cosine=0.99999, near_bits=0)
+SETTINGS = EvaluationSettings(
+    steps=(1,), images=8, grid_rows=3, grid_seeds=2, near_cosine=0.99999, near_bits=0
+)
 SUBSET = "100%"
 # Of `small_chunks`: twelve captions for seven baselines and a prior by fives, four validation
-# captions for four baselines and a prior; eight pictures of two or three cases, 3 + 3 + 2 each. The
-# dataset has four shards.
+# captions for four baselines and a prior; eight pictures of two or three cases, 3 + 3 + 2 each;
+# another seed's three pictures of a prior and of the real embedding. The dataset has four shards.
 ALL_CHUNKS = {
     "hashes": 4, "neighbours": 2, "scores": 24, "validation_scores": 5,
     "validation_neighbours": 1, "embeddings": 3, "pictures": 15, "picture_neighbours": 5,
+    "seed_embeddings": 1, "seed_pictures": 2,
 }  # fmt: skip
 
 
@@ -225,6 +228,29 @@ def test_what_is_averaged_is_there_caption_by_caption(models: Models, one: Mater
         text for text, _ in whole.samples[REAL_EMBEDDING, "none"]
     ]
     assert [image.size for _, image in samples] == [(SIDE, SIDE)] * SETTINGS.grid_rows
+
+
+def test_the_grids_captions_have_pictures_of_further_seeds(
+    report: Evaluation, five: Material, pipeline: CorgiPipeline
+) -> None:
+    """The prior samples with the seed, and the decoder decodes with it."""
+    (seed,) = report.seeds
+    assert seed == SETTINGS.seed + 1
+    shown = np.array([chosen()[row] for row in displayed_first()[: SETTINGS.grid_rows]])
+    captions = HeldOut.of(five.images, 100)
+    read = captions.read(shown, five.image_embeddings, five.text_embeddings)
+    tokens, mask, text, _ = read.batch(torch.arange(len(shown)))
+    numbered = list(range(len(shown)))
+    z = pipeline.prior.sample(tokens, mask, text, seed=seed, sample_ids=numbered)
+    for name, embeddings in ((("baseline", SUBSET), z), ((REAL_EMBEDDING, "none"), read.image)):
+        decoded = pipeline.decoder.decode(embeddings, seed=seed, sample_ids=numbered)
+        found = report.seeds[seed][name]
+        assert [text for text, _ in found] == [captions.captions[row] for row in shown]
+        for (_, image), expected in zip(found, decoded, strict=True):
+            pixels = np.asarray(image).transpose(2, 0, 1) / 255
+            np.testing.assert_allclose(pixels, expected.numpy(), atol=1.5 / 255)
+        others = [image for _, image in report.samples[name]]
+        assert any(a.tobytes() != b.tobytes() for (_, a), b in zip(found, others, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -601,7 +627,7 @@ def test_another_prior_costs_its_own_chunks_only(
     both = evaluate(priors, models.decoder, five, SETTINGS)
     of_one_prior = {
         "scores": 3, "validation_scores": 1, "embeddings": 3, "pictures": 3,
-        "picture_neighbours": 1,
+        "picture_neighbours": 1, "seed_embeddings": 1, "seed_pictures": 1,
     }  # fmt: skip
     assert computed == dict.fromkeys(ALL_CHUNKS, 0) | of_one_prior
     assert numbers(both.metrics["priors"]["baseline"]) == numbers(

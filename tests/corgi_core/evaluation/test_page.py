@@ -17,13 +17,16 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation import page as module
 from corgi_core.evaluation.findings import findings
 from corgi_core.evaluation.page import page
+from corgi_core.evaluation.paper_figures import Beside
 from corgi_core.evaluation.protocol import NAMED
 from corgi_core.evaluation.report import (
     BASELINES,
     PICTURE_BASELINES,
     REAL_AGAINST_REAL,
+    Evaluation,
     cosine_curves,
 )
+from corgi_core.experiments.report import StudyReport
 
 HOSTILE = '<script>alert("x")</script><img src="https://example.org/x.png"> & \'quoted\''
 PROVENANCE = {"MLflow run": "http://127.0.0.1:5000/#/runs/1?a=b&c=d", "commit": "0123abcd"}
@@ -129,7 +132,7 @@ def numbers(values: Any) -> list[float]:
 
 
 def test_every_number_is_there_and_the_baselines_are_first(metrics, samples) -> None:
-    parsed = Parsed(page(metrics, samples, "Emoji", PROVENANCE))
+    parsed = Parsed(page(Evaluation(metrics, samples=samples), "Emoji", PROVENANCE))
     sorted_by = set(parsed.having("data-value"))
     assert {str(number) for number in numbers(metrics)} <= sorted_by
     names = [row.partition("|")[0] for row in parsed.rows]
@@ -145,7 +148,7 @@ def test_every_number_is_there_and_the_baselines_are_first(metrics, samples) -> 
 
 
 def test_nothing_is_loaded_and_only_provenance_is_linked(metrics, samples) -> None:
-    parsed = Parsed(page(metrics, samples, "Emoji", PROVENANCE))
+    parsed = Parsed(page(Evaluation(metrics, samples=samples), "Emoji", PROVENANCE))
     loaded = [value for name in LOADING for value in parsed.having(name)]
     assert len(loaded) == 4
     for value in loaded:
@@ -154,7 +157,9 @@ def test_nothing_is_loaded_and_only_provenance_is_linked(metrics, samples) -> No
         assert Image.open(BytesIO(base64.b64decode(content))).size == (40, 40)
     assert parsed.having("href") == [PROVENANCE["MLflow run"]]
     assert not {tag for tag, _ in parsed.elements} & {"link", "iframe", "object", "base"}
-    assert not re.search(r"url\(|@import", page(metrics, samples, "Emoji", PROVENANCE))
+    assert not re.search(
+        r"url\(|@import", page(Evaluation(metrics, samples=samples), "Emoji", PROVENANCE)
+    )
 
 
 def test_hostile_text_is_text(metrics, samples) -> None:
@@ -162,7 +167,7 @@ def test_hostile_text_is_text(metrics, samples) -> None:
     metrics["priors"]["baseline"][HOSTILE] = metrics["priors"]["baseline"].pop("10%")
     metrics["validation"]["priors"]["baseline"][HOSTILE] = score(0.9)
     provenance = {"run": f"javascript:{HOSTILE}", HOSTILE: "http://h/\"onclick='x'"}
-    parsed = Parsed(page(metrics, samples, HOSTILE, provenance))
+    parsed = Parsed(page(Evaluation(metrics, samples=samples), HOSTILE, provenance))
     assert [tag for tag, _ in parsed.elements].count("script") == 1  # the page's own
     assert parsed.texts.count(HOSTILE) >= 4
     assert not [attrs for _, attrs in parsed.elements if any(n.startswith("on") for n in attrs)]
@@ -174,12 +179,12 @@ def test_a_page_without_a_mandatory_row_is_refused(metrics) -> None:
         lacking = copy.deepcopy(metrics)
         del lacking["baselines"][name]
         with pytest.raises(CorgiError, match=f"lacks a row .*: {name}"):
-            page(lacking, {}, "", {})
+            page(Evaluation(lacking), "", {})
     for name in PICTURE_BASELINES:
         lacking = copy.deepcopy(metrics)
         del lacking["pictures"][name]
         with pytest.raises(CorgiError, match=f"lacks a row .*: {name} .pictures"):
-            page(lacking, {}, "", {})
+            page(Evaluation(lacking), "", {})
 
 
 def test_sentences_follow_the_numbers(metrics) -> None:
@@ -210,9 +215,9 @@ def test_sentences_follow_the_numbers(metrics) -> None:
 def test_published_values_are_marked_and_of_the_same_named_protocol_alone(metrics) -> None:
     metrics["pictures"]["real embedding"]["none"]["fid"] = 12.5
     metrics["protocol"] |= NAMED["coco-fid-30k"] | {"inception": "0123456789", "image_size": 64}
-    assert "10.88" not in page(metrics, {}, "", {})
+    assert "10.88" not in page(Evaluation(metrics), "", {})
     metrics["protocol"]["image_size"] = 256
-    parsed = Parsed(page(metrics, {}, "", {}))
+    parsed = Parsed(page(Evaluation(metrics), "", {}))
     (row,) = [row for row in parsed.rows if "10.88" in row]
     assert row.startswith("Corgi|FID (Inception)|10.88|arXiv 2211.15388")
     assert "Published under the protocol coco-fid-30k: not measured here" in parsed.texts
@@ -222,12 +227,12 @@ def test_priors_of_fewer_captions_are_not_judged_by_the_linear_prior(metrics, mo
     """It is fitted to all captions."""
     references: dict[str, list[str]] = {}
 
-    def noted(title: str, series: Any, lines: Any) -> str:
+    def noted(title: str, series: Any, lines: Any, score: str) -> str:
         references[title] = list(lines)
         return ""
 
     monkeypatch.setattr(module, "by_steps", noted)
-    page(metrics, {}, "", {})
+    page(Evaluation(metrics), "", {})
     for title, names in references.items():
         assert names == (["linear prior"] if "100%" in title else [])
     assert len(references) == 4
@@ -245,7 +250,7 @@ def test_the_pictures_are_bounded_together(metrics, monkeypatch) -> None:
     monkeypatch.setattr(module, "CAPTIONS", 6)
     noise = Image.fromarray(random.integers(0, 256, (99, 99, 3), np.uint8))
     samples = {("real image", "none"): [("a", noise)] * 7}
-    parsed = Parsed(page(metrics, samples, "", {}))
+    parsed = Parsed(page(Evaluation(metrics, samples=samples), "", {}))
     sources = parsed.having("src")
     assert len(sources) == 6
     assert 4500 < sum(len(source) * 3 / 4 for source in sources) < 9200
@@ -255,12 +260,67 @@ def test_curves_of_one_number_of_steps_and_equal_values_are_plotted(metrics) -> 
     for subsets in metrics["priors"].values():
         for by_steps in subsets.values():
             del by_steps["1"]
-    parsed = Parsed(page(metrics, {}, "", {}))
+    parsed = Parsed(page(Evaluation(metrics), "", {}))
     assert "2.5" not in parsed.texts
     scores = {"frechet_clip": 0.2, "clip_score": 30.5}
     metrics["guidances"] = {"2.5": {"real embedding": {"none": scores}}}
-    parsed = Parsed(page(metrics, {}, "", {}))
+    parsed = Parsed(page(Evaluation(metrics), "", {}))
     assert "2.5" in parsed.texts
     points = [*parsed.having("cx"), *parsed.having("cy")]
     assert points
     assert np.isfinite(np.array(points, float)).all()
+
+
+def test_every_seed_stands_beside_the_first_and_what_has_no_seeds_stands_once(
+    metrics, samples
+) -> None:
+    name = ("shifted-k1", "100%")
+    seeds = {8: {name: samples[name]}, 9: {name: samples[name]}}
+    parsed = Parsed(page(Evaluation(metrics, samples=samples, seeds=seeds), "", {}))
+    of_caption = [each for each in parsed.having("alt") if each.endswith(": a red apple")]
+    assert of_caption == [
+        f"{source}: a red apple"
+        for source in (
+            "real image", "shifted-k1, 100%, seed 7", "shifted-k1, 100%, seed 8",
+            "shifted-k1, 100%, seed 9",
+        )
+    ]  # fmt: skip
+    assert any("the seeds 7, 8, 9." in text for text in parsed.texts)
+
+
+def test_a_curve_over_guidance_names_both_axes(metrics) -> None:
+    scores = {"frechet_clip": 0.2, "frechet_clip_ci_low": 0.1, "frechet_clip_ci_high": 0.4}
+    metrics["guidances"] = {
+        f"{g:g}": {"real embedding": {"none": {**scores, "clip_score": 30.5 + g}}} for g in (1, 2)
+    }
+    parsed = Parsed(page(Evaluation(metrics), "", {}))
+    at = parsed.texts.index("CLIP score (own CLIP)")
+    assert "Fréchet (own CLIP)" in parsed.texts[at : at + 3]
+    assert {"1", "2"} <= set(parsed.texts)
+
+
+def test_the_papers_figures_are_told_or_the_command_that_measures_them(metrics) -> None:
+    def text(beside: Beside) -> str:
+        return "".join(Parsed(page(Evaluation(metrics), "", {}, beside)).texts)
+
+    nothing = text(Beside())
+    for command in ("corgi rate FOLDER", "corgi study", "evaluation.guidances=[1,2,4]"):
+        assert command in nothing
+    rows = [
+        {"aspect": aspect, "metric": metric, "model": "ours", "other": "sd", "value": value,
+         "low": value - 0.0625, "high": value + 0.0625, "votes": 40}
+        for aspect in ("alignment", "fidelity")
+        for metric, value in (("win rate", 0.5), ("same rate", 0.125), ("loss rate", 0.375))
+    ]  # fmt: skip
+    rows += [{**rows[0], "metric": "strength", "other": "", "low": None, "high": None}]
+    ratings = StudyReport({"parti": rows})
+    plot = Image.new("RGB", (30, 20))
+    study = StudyReport({}, dict.fromkeys(("steps", "timesteps", "gaussians", "kappa"), plot))
+    content = page(Evaluation(metrics), "", {}, Beside(ratings, study))
+    parsed = Parsed(content)
+    assert "parti|alignment|ours|sd|50.0%|43.8% – 56.2%|12.5%|" in "".join(parsed.rows)
+    assert set(parsed.having("alt")) == set(study.pictures)
+    assert ratings.digest in parsed.texts
+    told = "".join(parsed.texts)
+    assert "corgi study" not in told
+    assert "Nobody has voted" not in told

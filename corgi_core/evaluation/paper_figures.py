@@ -1,0 +1,159 @@
+"""The paper's figures (arXiv 2211.15388) in a workspace's own numbers, as a part of its page.
+
+The tables of pictures stand for the paper's Tables 1 and 2. Its figures ask four things more, and
+each is answered from the report that has the numbers: people's votes (Figure 6), few or many
+sampling steps and distance against CLIP score (Figures 10 and 11), the prediction at every timestep
+(Figure 12), one Gaussian or many (Figure 13). What a workspace has not measured is named, with the
+command that measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from corgi_core.evaluation.charts import Dot, Point, dots
+from corgi_core.experiments.report import StudyReport
+from corgi_core.io.html_pages import Cell, paragraph, picture, table, webp
+from corgi_core.rating.results import METRICS
+from corgi_core.rating.votes import ASPECTS
+
+PLOT = 1400  # pixels of the longer side of a plot of the study's
+AGAIN = (
+    "`dagster asset materialize -m orchestration.definitions --select evaluation` writes this page "
+    "anew, mostly from what is stored"
+)
+NO_VOTES = (
+    "Nobody has voted in this workspace yet. `corgi suite PROMPTS` makes pictures, `corgi rate "
+    "FOLDER` asks people, the asset `human_ratings` counts their votes, and then " + AGAIN + "."
+)
+NO_STUDY = (
+    "The study has not been made in this workspace yet: `corgi study` measures it, and then "
+    + AGAIN + "."
+)  # fmt: skip
+NO_GUIDANCES = (
+    "The decoder's guidance was not varied: `corgi run --set evaluation.guidances=[1,2,4]` decodes "
+    "the same captions with each, and this page has the curve then."
+)
+ABOUT = (
+    "What the figures of the paper show, and the same question asked of this workspace's models. "
+    "They are other models, on other data: the direction can be compared, the height cannot."
+)
+FIGURE_6 = (
+    "In the paper: of two models' pictures of one prompt, the shares of people's votes for either, "
+    "for alignment with the text and for fidelity. Here: votes cast on the page of `corgi rate`. A "
+    "dot is the share that found the first model better, with Wilson's 95 % interval; a vote for "
+    '"the same" is a vote for neither. Where the intervals of better and worse, in the table, do '
+    "not overlap, people prefer one of the two."
+)
+FIGURES_10_11 = (
+    "In the paper: shifted and baseline diffusion by the number of sampling steps, and distance "
+    "from the real images against nearness to the caption. Here: the curves under By sampling "
+    "steps are those of the test images, with intervals over captions, and those under By the "
+    "decoder's guidance set the Fréchet distance against the CLIP score."
+)
+FIGURE_12 = (
+    "In the paper: the cosine of the prediction to the true image embedding at every timestep. "
+    "Here: the cosine of ẑ₀ to z₀ on validation captions on the way from noise (left) to the "
+    "sample, and beside it the cosine of z_T, where sampling starts."
+)
+FIGURE_13 = (
+    "In the paper: how many Gaussians, fixed or learned. Here: quality on validation captions by "
+    "the number k of Gaussians, fitted or learned, and by the width κ of their deviations."
+)
+OF_SEEDS = "Means over the study's seeds, with 95 % intervals."
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Reports of the same workspace that an evaluation's page tells of; None where there is none.
+
+    Attributes:
+        ratings: People's votes, as `corgi_core.rating.report.report_of` makes it.
+        study: The study of the prior, with its pictures.
+    """
+
+    ratings: StudyReport | None = None
+    study: StudyReport | None = None
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The digests of the reports that are there, by name, for the page's provenance."""
+        reports = {"human ratings": self.ratings, "study of the prior": self.study}
+        return {name: each.digest for name, each in reports.items() if each is not None}
+
+
+def paper_figures(metrics: Mapping[str, Any], beside: Beside) -> str:
+    """Figures 6, 10 to 13 of the paper: what each shows, and ours or how to measure it.
+
+    Args:
+        metrics: Those of an `Evaluation`.
+        beside: The workspace's other reports.
+
+    Returns:
+        HTML below a heading of the page.
+    """
+    varied = "pictures" not in metrics or metrics.get("guidances")
+    guided = "" if varied else paragraph(NO_GUIDANCES)
+    return "".join([
+        paragraph(ABOUT),
+        _heading("Figure 6: what people prefer", FIGURE_6), _votes(beside.ratings),
+        _heading("Figures 10 and 11: sampling steps, and distance against CLIP score",
+                 FIGURES_10_11),
+        guided, _plots(beside.study, ("steps",)),
+        _heading("Figure 12: the prediction at every timestep", FIGURE_12),
+        _plots(beside.study, ("timesteps",)),
+        _heading("Figure 13: one Gaussian or many", FIGURE_13),
+        _plots(beside.study, ("gaussians", "kappa")),
+    ])  # fmt: skip
+
+
+def _heading(title: str, text: str) -> str:
+    return f"<h3>{escape(title)}</h3>\n{paragraph(text)}"
+
+
+def _plots(study: StudyReport | None, names: Sequence[str]) -> str:
+    """The study's plots of these names, or how to make them."""
+    if study is None:
+        return paragraph(NO_STUDY)
+    there = {name: study.pictures[name] for name in names if name in study.pictures}
+    images = [picture(webp(image, PLOT), name) for name, image in there.items()]
+    return f'<div class="plots">{"".join(images)}</div>\n{paragraph(OF_SEEDS)}'
+
+
+def _votes(ratings: StudyReport | None) -> str:
+    """A chart of the win rates for each suite and question, and a table of all rates."""
+    if ratings is None:
+        return paragraph(NO_VOTES)
+    charts, cells = [], []
+    for suite, rows in ratings.rows.items():
+        for aspect in ASPECTS:
+            rates = {
+                (row["model"], row["other"], row["metric"]): row
+                for row in rows
+                if row["aspect"] == aspect and row["other"]
+            }
+            pairs = list(dict.fromkeys((model, other) for model, other, _ in rates))
+            won = {pair: rates[*pair, METRICS[1]] for pair in pairs}
+            known = [Dot(f"{a} better than {b}", _point(row), False) for (a, b), row in won.items()]
+            if known:
+                charts.append(dots(f"{suite}: {aspect}", known))
+            cells += [
+                [Cell(suite, suite), Cell(aspect, aspect), Cell(a, a), Cell(b, b),
+                 *(_rate(rates[a, b, metric]) for metric in METRICS.values()),
+                 Cell(f"{row['votes']:,}", row["votes"])]
+                for (a, b), row in won.items()
+            ]  # fmt: skip
+    heads = ["suite", "question", "model", "other model", "better", "same", "worse", "votes"]
+    return f'<div class="charts">{"".join(charts)}</div>\n{table(heads, cells)}'
+
+
+def _point(row: Mapping[str, Any]) -> Point:
+    return Point(row["value"], row["low"], row["high"])
+
+
+def _rate(row: Mapping[str, Any]) -> Cell:
+    share, low, high = _point(row)
+    return Cell(f"{share:.1%}", share, f"{low:.1%} – {high:.1%}")
