@@ -64,9 +64,17 @@ def reports_beside(workspace: Workspace) -> "Beside":
     from corgi_core.experiments.report import ROWS
     from corgi_core.experiments.report import StudyReport as Report
 
-    folders = (workspace.reports_folder / name for name in (RATINGS, STUDY))
-    there = (folder if (published(folder) / ROWS).exists() else None for folder in folders)
-    return Beside(*(folder and Report.load(folder) for folder in there))
+    folders = {name: workspace.reports_folder / name for name in (RATINGS, STUDY)}
+    there = {
+        name: Report.load(folder)
+        for name, folder in folders.items()
+        if (published(folder) / ROWS).exists()
+    }
+    nothing = Report({})
+    return Beside(
+        there.get(RATINGS, nothing).rows, there.get(STUDY, nothing).pictures,
+        {f"digest of the {name} report": report.digest for name, report in there.items()},
+    )  # fmt: skip
 
 
 def settings_labels(section: str, settings: object, workspace: Workspace) -> dict[str, Any]:

@@ -10,15 +10,15 @@ command that measures it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from PIL import Image
+
 from corgi_core.evaluation.charts import Dot, Point, dots
-from corgi_core.experiments.report import StudyReport
 from corgi_core.io.html_pages import Cell, paragraph, picture, table, webp
-from corgi_core.rating.results import METRICS
-from corgi_core.rating.votes import ASPECTS
+from corgi_core.metrics.ratings.win_rates import RATES
 
 PLOT = 1400  # pixels of the longer side of a plot of the study's
 AGAIN = (
@@ -68,21 +68,17 @@ OF_SEEDS = "Means over the study's seeds, with 95 % intervals."
 
 @dataclass(frozen=True)
 class Beside:
-    """Reports of the same workspace that an evaluation's page tells of; None where there is none.
+    """What other reports of the same workspace say; empty where a report has not been made.
 
     Attributes:
-        ratings: People's votes, as `corgi_core.rating.report.report_of` makes it.
-        study: The study of the prior, with its pictures.
+        votes: By prompt suite the rows of `corgi_core.rating.results`, as dictionaries.
+        plots: The study's, by name.
+        versions: The digests of the reports by name, for the page's provenance.
     """
 
-    ratings: StudyReport | None = None
-    study: StudyReport | None = None
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """The digests of the reports that are there, by name, for the page's provenance."""
-        reports = {"human ratings": self.ratings, "study of the prior": self.study}
-        return {name: each.digest for name, each in reports.items() if each is not None}
+    votes: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    plots: Mapping[str, Image.Image] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def paper_figures(metrics: Mapping[str, Any], beside: Beside) -> str:
@@ -99,14 +95,14 @@ def paper_figures(metrics: Mapping[str, Any], beside: Beside) -> str:
     guided = "" if varied else paragraph(NO_GUIDANCES)
     return "".join([
         paragraph(ABOUT),
-        _heading("Figure 6: what people prefer", FIGURE_6), _votes(beside.ratings),
+        _heading("Figure 6: what people prefer", FIGURE_6), _votes(beside.votes),
         _heading("Figures 10 and 11: sampling steps, and distance against CLIP score",
                  FIGURES_10_11),
-        guided, _plots(beside.study, ("steps",)),
+        guided, _plots(beside.plots, ("steps",)),
         _heading("Figure 12: the prediction at every timestep", FIGURE_12),
-        _plots(beside.study, ("timesteps",)),
+        _plots(beside.plots, ("timesteps",)),
         _heading("Figure 13: one Gaussian or many", FIGURE_13),
-        _plots(beside.study, ("gaussians", "kappa")),
+        _plots(beside.plots, ("gaussians", "kappa")),
     ])  # fmt: skip
 
 
@@ -114,35 +110,34 @@ def _heading(title: str, text: str) -> str:
     return f"<h3>{escape(title)}</h3>\n{paragraph(text)}"
 
 
-def _plots(study: StudyReport | None, names: Sequence[str]) -> str:
+def _plots(plots: Mapping[str, Image.Image], names: Sequence[str]) -> str:
     """The study's plots of these names, or how to make them."""
-    if study is None:
+    images = [picture(webp(plots[name], PLOT), name) for name in names if name in plots]
+    if not images:
         return paragraph(NO_STUDY)
-    there = {name: study.pictures[name] for name in names if name in study.pictures}
-    images = [picture(webp(image, PLOT), name) for name, image in there.items()]
     return f'<div class="plots">{"".join(images)}</div>\n{paragraph(OF_SEEDS)}'
 
 
-def _votes(ratings: StudyReport | None) -> str:
+def _votes(votes: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """A chart of the win rates for each suite and question, and a table of all rates."""
-    if ratings is None:
+    if not votes:
         return paragraph(NO_VOTES)
     charts, cells = [], []
-    for suite, rows in ratings.rows.items():
-        for aspect in ASPECTS:
+    for suite, rows in votes.items():
+        of_pairs = [row for row in rows if row["other"]]
+        for aspect in dict.fromkeys(row["aspect"] for row in of_pairs):
             rates = {
                 (row["model"], row["other"], row["metric"]): row
-                for row in rows
-                if row["aspect"] == aspect and row["other"]
+                for row in of_pairs
+                if row["aspect"] == aspect
             }
             pairs = list(dict.fromkeys((model, other) for model, other, _ in rates))
-            won = {pair: rates[*pair, METRICS[1]] for pair in pairs}
+            won = {pair: rates[*pair, RATES[1]] for pair in pairs}
             known = [Dot(f"{a} better than {b}", _point(row), False) for (a, b), row in won.items()]
-            if known:
-                charts.append(dots(f"{suite}: {aspect}", known))
+            charts.append(dots(f"{suite}: {aspect}", known))
             cells += [
                 [Cell(suite, suite), Cell(aspect, aspect), Cell(a, a), Cell(b, b),
-                 *(_rate(rates[a, b, metric]) for metric in METRICS.values()),
+                 *(_rate(rates[a, b, metric]) for metric in RATES.values()),
                  Cell(f"{row['votes']:,}", row["votes"])]
                 for (a, b), row in won.items()
             ]  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from corgi_core.experiments.panels import BLUE, ORANGE
-from corgi_core.rating.results import METRICS, RatingResults
+from corgi_core.metrics.ratings.win_rates import RATES
+from corgi_core.rating.results import RatingResults
 from corgi_core.rating.votes import ASPECTS
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def figure_of(results: RatingResults, title: str) -> Figure:
     for panel, aspect in zip(panels, ASPECTS, strict=True):
         for y, pair in enumerate(results.pairs):
             left = 0.0
-            for outcome, metric in METRICS.items():
+            for outcome, metric in RATES.items():
                 row = results.row(aspect, metric, *pair)
                 label = LABELS[outcome] if y == 0 else None
                 panel.barh(y, row.value, left=left, color=COLOURS[outcome], label=label)

@@ -28,11 +28,10 @@ from corgi_core.metrics.ratings.random_raters import (
     preferences,
     shares,
 )
-from corgi_core.metrics.ratings.win_rates import wilson
+from corgi_core.metrics.ratings.win_rates import RATES, wilson
 from corgi_core.rating.votes import ASPECTS, Vote
 
 RESULTS, TABLE, VOTES = "ratings.json", "ratings.md", "votes.csv"
-METRICS = {1: "win rate", 0: "same rate", -1: "loss rate"}
 STRENGTH, AGREEMENT = "strength", "agreement"
 
 
@@ -135,8 +134,8 @@ class RatingResults:
                 "|---|--:|--:|--:|---|--:|",
             ]  # fmt: skip
             for model, other, metric in rates:
-                if metric == METRICS[1]:
-                    better, same, worse = (rates[model, other, name] for name in METRICS.values())
+                if metric == RATES[1]:
+                    better, same, worse = (rates[model, other, name] for name in RATES.values())
                     cells = " | ".join(_percent(each) for each in (better, same, worse))
                     lines.append(f"| {model} | {cells} | {other} | {better.votes} |")
             lines += ["", "| model | strength (log-odds, mean 0) |", "|---|--:|"]
@@ -254,7 +253,7 @@ def _rows(votes: Sequence[Vote], aspect: str, models: Sequence[str]) -> list[Row
     rows = []
     for pair in combinations(models, 2):
         given = [s for unit, each in outcomes.items() if unit.models == pair for s in each.values()]
-        for outcome, metric in METRICS.items() if given else ():
+        for outcome, metric in RATES.items() if given else ():
             share = wilson(given.count(outcome), len(given))
             rows.append(Row(aspect, metric, *pair, *share, len(given)))
     return rows + _strengths(outcomes, aspect, models) + _agreement(outcomes, aspect)

@@ -9,8 +9,10 @@ import pytest
 from upath import UPath
 
 from assets.ratings import human_ratings
+from assets.reports import reports_beside
 from assets.versions import settled
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.paper_figures import Beside
 from orchestration.resources.io_managers import ArtifactIOManager
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
@@ -40,6 +42,7 @@ def materialized(settings: Settings) -> dg.AssetMaterialization:
 
 
 def test_votes_are_an_asset_and_a_run_that_grow(settings: Settings) -> None:
+    assert reports_beside(Workspace.of(settings)) == Beside()
     with pytest.raises(CorgiError, match="nobody has voted on a suite"):
         materialized(settings)
     _, store = small_store(settings.suites / "small suite", ["ours", "sd"], questions=4)
@@ -52,6 +55,12 @@ def test_votes_are_an_asset_and_a_run_that_grow(settings: Settings) -> None:
             event = materialized(settings)
             versions.append(event.tags["dagster/data_version"])
     assert versions[0] != versions[1]
+    beside = reports_beside(Workspace.of(settings))  # for the page of an evaluation
+    won = {row["aspect"]: row["value"] for row in beside.votes["small suite"]
+           if row["metric"] == "win rate"}  # fmt: skip
+    assert won == {"alignment": 1, "fidelity": 0}
+    assert list(beside.versions) == ["digest of the ratings report"]
+    assert not beside.plots
     assert "data:image/" in event.metadata["small suite"].value
     assert "| ours | 100% (44%–100%)" in event.metadata["small suite_table"].value
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from corgi_core.errors import CorgiError
 
+RATES = {1: "win rate", 0: "same rate", -1: "loss rate"}
+"""The names of the shares of votes between two models, by the sign of the vote."""
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 

@@ -26,7 +26,6 @@ from corgi_core.evaluation.report import (
     Evaluation,
     cosine_curves,
 )
-from corgi_core.experiments.report import StudyReport
 
 HOSTILE = '<script>alert("x")</script><img src="https://example.org/x.png"> & \'quoted\''
 PROVENANCE = {"MLflow run": "http://127.0.0.1:5000/#/runs/1?a=b&c=d", "commit": "0123abcd"}
@@ -313,14 +312,12 @@ def test_the_papers_figures_are_told_or_the_command_that_measures_them(metrics) 
         for metric, value in (("win rate", 0.5), ("same rate", 0.125), ("loss rate", 0.375))
     ]  # fmt: skip
     rows += [{**rows[0], "metric": "strength", "other": "", "low": None, "high": None}]
-    ratings = StudyReport({"parti": rows})
-    plot = Image.new("RGB", (30, 20))
-    study = StudyReport({}, dict.fromkeys(("steps", "timesteps", "gaussians", "kappa"), plot))
-    content = page(Evaluation(metrics), "", {}, Beside(ratings, study))
-    parsed = Parsed(content)
+    plots = dict.fromkeys(("steps", "timesteps", "gaussians", "kappa"), Image.new("RGB", (30, 20)))
+    beside = Beside({"parti": rows}, plots, {"votes": "0123456789"})
+    parsed = Parsed(page(Evaluation(metrics), "", {}, beside))
     assert "parti|alignment|ours|sd|50.0%|43.8% – 56.2%|12.5%|" in "".join(parsed.rows)
-    assert set(parsed.having("alt")) == set(study.pictures)
-    assert ratings.digest in parsed.texts
+    assert set(parsed.having("alt")) == set(plots)
+    assert "0123456789" in parsed.texts
     told = "".join(parsed.texts)
     assert "corgi study" not in told
     assert "Nobody has voted" not in told
