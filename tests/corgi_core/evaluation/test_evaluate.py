@@ -236,16 +236,16 @@ def test_the_grids_captions_have_pictures_of_further_seeds(
     """The prior samples with the seed, and the decoder decodes with it."""
     (seed,) = report.seeds
     assert seed == SETTINGS.seed + 1
-    shown = np.array([chosen()[row] for row in displayed_first()[: SETTINGS.grid_rows]])
+    rows = np.array([chosen()[row] for row in displayed_first()[: SETTINGS.grid_rows]])
     captions = HeldOut.of(five.images, 100)
-    read = captions.read(shown, five.image_embeddings, five.text_embeddings)
-    tokens, mask, text, _ = read.batch(torch.arange(len(shown)))
-    numbered = list(range(len(shown)))
+    read = captions.read(rows, five.image_embeddings, five.text_embeddings)
+    tokens, mask, text, _ = read.batch(torch.arange(len(rows)))
+    numbered = list(range(len(rows)))
     z = pipeline.prior.sample(tokens, mask, text, seed=seed, sample_ids=numbered)
     for name, embeddings in ((("baseline", SUBSET), z), ((REAL_EMBEDDING, "none"), read.image)):
         decoded = pipeline.decoder.decode(embeddings, seed=seed, sample_ids=numbered)
         found = report.seeds[seed][name]
-        assert [text for text, _ in found] == [captions.captions[row] for row in shown]
+        assert [text for text, _ in found] == [captions.captions[row] for row in rows]
         for (_, image), expected in zip(found, decoded, strict=True):
             pixels = np.asarray(image).transpose(2, 0, 1) / 255
             np.testing.assert_allclose(pixels, expected.numpy(), atol=1.5 / 255)

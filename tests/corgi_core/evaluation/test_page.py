@@ -298,7 +298,7 @@ def test_a_curve_over_guidance_names_both_axes(metrics) -> None:
     assert {"1", "2"} <= set(parsed.texts)
 
 
-def test_the_papers_figures_are_told_or_the_command_that_measures_them(metrics) -> None:
+def test_the_papers_figures_are_there_or_the_command_that_measures_them(metrics) -> None:
     def text(beside: Beside) -> str:
         return "".join(Parsed(page(Evaluation(metrics), "", {}, beside)).texts)
 
@@ -318,6 +318,6 @@ def test_the_papers_figures_are_told_or_the_command_that_measures_them(metrics) 
     assert "parti|alignment|ours|sd|50.0%|43.8% – 56.2%|12.5%|" in "".join(parsed.rows)
     assert set(parsed.having("alt")) == set(plots)
     assert "0123456789" in parsed.texts
-    told = "".join(parsed.texts)
-    assert "corgi study" not in told
-    assert "Nobody has voted" not in told
+    text_of_page = "".join(parsed.texts)
+    assert "corgi study" not in text_of_page
+    assert "Nobody has voted" not in text_of_page
