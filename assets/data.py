@@ -60,7 +60,8 @@ def images(
 ) -> dg.MaterializeResult[Dataset]:
     """The quality gate: plain RGB images, sound captions; the rest is quarantined with reasons.
 
-    Only shards that are new or have changed are computed.
+    Near twins by perceptual hash come into one split; `quarantine` names those that are moved. Only
+    shards that are new or have changed are computed.
     """
     from corgi_core.data import dataset, quality
 

@@ -101,6 +101,7 @@ def gated_metadata(gated: Dataset) -> dict[str, Any]:
         "shards_computed": gated.recomputed,
         "quarantined": actions["quarantined"],
         "normalised": actions["normalised"],
+        "moved_to_a_near_twin": actions["moved"],
         "quarantine": table(quarantine),
         "splits": table(splits),
     }

@@ -143,9 +143,30 @@ def epoch(rows: int) -> str:
     return f"{'each row once' if once else 'NOT each row once'}, windows of {window:,}"
 
 
+def near_twins(rows: int) -> str:
+    """The moves of near twins' groups, as the gate decides them, among random hashes.
+
+    The first image of every shard has its hash again, with four bits flipped, at the shard's end.
+    """
+    from corgi_core.data.splits import SPLITS
+    from corgi_core.data.twins import HashedRows, moves_of
+
+    def read(shard: str) -> HashedRows:
+        number = int(shard)
+        hashes = np.random.default_rng(number).integers(0, 2**64, SHARD, dtype=np.uint64)
+        hashes[-1] = hashes[0] ^ np.uint64(0x8000_0400_0020_0001)
+        groups, splits = keys_of(number, "group"), [*SPLITS[:2]] * (SHARD // 2)
+        return HashedRows(groups, groups, splits, hashes, np.ones(SHARD, bool))
+
+    shards = [f"{number:05d}" for number in range(rows // SHARD)]
+    batches = [2 * number // len(shards) for number in range(len(shards))]
+    moves = moves_of(shards, batches, read, bits=4)
+    return f"{len(moves.groups):,} of {len(shards):,} planted twins moved"
+
+
 OPERATIONS: dict[str, Callable[[int], str]] = {
     "append": append, "expectations": expectations, "dataset": dataset,
-    "caption_subset": caption_subset, "epoch": epoch,
+    "caption_subset": caption_subset, "epoch": epoch, "near_twins": near_twins,
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Bits = Annotated[int, Field(strict=True, ge=0, le=64)]
+TwinBits = Annotated[int, Field(strict=True, ge=0, le=6)]  # more would take quadratic time
 Cosine = Annotated[float, Field(strict=True, ge=-1, le=1)]
 Decay = Annotated[float, Field(strict=True, ge=0, lt=1)]
 GpuShare = Annotated[float, Field(strict=True, gt=0, le=1)]
@@ -89,6 +90,9 @@ class DataSettings:
     validation_fraction: Share = 0.05  # of the groups; models are chosen on them
     max_pixels: Count = 50_000_000  # larger images are refused (decompression bombs)
     max_side: Count = 1024  # pixels; larger images are scaled down by the gate
+    # Images whose perceptual hashes differ in at most so many of 64 bits are in one split; None:
+    # near twins are not looked for.
+    twin_bits: TwinBits | None = 4
 
     def __post_init__(self) -> None:
         if self.test_fraction + self.validation_fraction >= 1:

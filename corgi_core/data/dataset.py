@@ -102,6 +102,17 @@ class Dataset:
         return list(self.index.get("ingests", []))
 
     @property
+    def batches(self) -> list[int]:
+        """The number of the ingest that brought each shard of a raw dataset, never decreasing.
+
+        Of data that were ingested by an older version, the first number stands for several.
+        """
+        starts = [about["first_shard"] for about in self.ingests if "first_shard" in about]
+        numbers = [int(shard) for shard in self.shards]
+        found: list[int] = np.searchsorted(np.unique(starts), numbers, side="right").tolist()
+        return found
+
+    @property
     def owners_splits(self) -> list[str]:
         """The splits that the data of a raw dataset came with, if they were taken over.
 

@@ -43,6 +43,12 @@ from corgi_core.io.markers import files_below
 from corgi_core.io.read_errors import explained_read_error, is_no_fault_of_the_file
 from corgi_core.progress import track
 
+OF_ONE_INGEST = (
+    "passed_over",
+    "failed",
+    "first_shard",
+)  # what another one of the same data changes
+
 
 def ingest(
     source: str,
@@ -166,12 +172,15 @@ def _finish(added: Addition, about: dict[str, Any], retried: int | None = None) 
     ingests = [dict(each) for each in added.present.ingests] if added.present else []
     if added.present is not None:
         _check_unchanged(added.present)  # other machines hold no lock of this one
-    about = {key: value for key, value in about.items() if key not in ("passed_over", "failed")}
+    about = {key: value for key, value in about.items() if key not in OF_ONE_INGEST}
     for number, earlier in enumerate(ingests):
         if number == retried or (retried is None and about.items() <= earlier.items()):
             earlier["failed"] = 0
     skipped = added.skipped
-    added.finish([*ingests, about | {"passed_over": skipped.count, "failed": skipped.failed}])
+    found = {
+        "passed_over": skipped.count, "failed": skipped.failed, "first_shard": added.first,
+    }  # fmt: skip
+    added.finish([*ingests, about | found])
 
 
 def _present(folder: Path | UPath) -> Dataset | None:

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from xxhash import xxh3_128
 
 from corgi_core.config import DataSettings
+from corgi_core.data.perceptual_hash import hash_of
 from corgi_core.data.plain_files import without_metadata
 from corgi_core.errors import CorgiError
 
@@ -52,11 +53,13 @@ class Normalised:
         image: The file's bytes.
         suffix: "jpg", "png" or "webp".
         pixels: Names the decoded pixels: the XXH3, of 128 bits, of width, height and RGB bytes.
+        hash: The perceptual hash; None for an image that shows nothing.
     """
 
     image: bytes = b""
     suffix: str = "png"
     pixels: str = ""
+    hash: int | None = None
     changes: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -97,7 +100,7 @@ def _normalised(image: bytes, max_pixels: int, max_side: int) -> Normalised:
             else:
                 picture = _plain(opened, max_side, result.changes)
                 result.image = _png(picture)
-            result.pixels = _digest(picture)
+            result.pixels, result.hash = _digest(picture), hash_of(picture)
     except UnfitError:
         raise
     except UnidentifiedImageError as error:

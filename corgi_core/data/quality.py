@@ -4,9 +4,11 @@ The gated dataset's images are RGB files that a training may trust: JPEG, PNG or
 where no pixel had to change. Precomputed embeddings are checked and left as they are. Its shards
 are those of the raw data, each less what was left out, and
 
-<folder>/quarantine/00000.parquet    what was left out of a shard ("quarantined") and what was
-                                     changed in a way worth knowing ("normalised")
-<folder>/pixels/00000.parquet        digests of a shard's decoded images, to find duplicates by
+<folder>/quarantine/00000.parquet    what was left out of a shard ("quarantined"), changed in a way
+                                     worth knowing ("normalised"), or put into the split of a near
+                                     twin ("moved")
+<folder>/pixels/00000.parquet        digests of a shard's decoded images, to find duplicates by, and
+                                     their perceptual hashes, to find near twins by
 """
 
 from __future__ import annotations
@@ -19,11 +21,10 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from upath import UPath
 
 from corgi_core.config import DataSettings
@@ -38,6 +39,7 @@ from corgi_core.data.dataset import (
     write_index,
     writing,
 )
+from corgi_core.data.gate_tables import PIXELS, QUARANTINE, pixels_path, quarantine_path
 from corgi_core.data.hashes import HashColumn
 from corgi_core.data.manifest import (
     ShardRecord,
@@ -51,6 +53,7 @@ from corgi_core.data.parquet import Row, read_frame, read_rows, write_table
 from corgi_core.data.prefetch import in_order
 from corgi_core.data.revisions import GATE_REVISION
 from corgi_core.data.shards import Sample, read_shard
+from corgi_core.data.twins_together import with_twins_together
 from corgi_core.data.vectors import VECTOR, Space, read_vector
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, make_folder, remove_file
@@ -63,9 +66,7 @@ MAX_CAPTION = 2000  # characters
 EXAMPLES = 200  # rows of the quarantine, or a shard's more, that its summary has
 _TABLE = "parquet"
 _THREADS = min(8, os.cpu_count() or 1)  # that decode; each may hold two images of `max_pixels`
-QUARANTINE = pa.schema([(name, pa.string()) for name in ("key", "reason", "detail", "action")])
-PIXELS = pa.schema([(name, pa.string()) for name in ("key", "digest")])
-Records = list[dict[str, str]]
+Records = list[dict[str, Any]]
 
 
 def gate(
@@ -81,10 +82,13 @@ def gate(
     made by other encoders than the first one, or repeats an earlier one. An image without a single
     good caption stays, as image-only.
 
-    A shard's result is a function of the raw shard, the settings and the pixels of the shards
-    before it; it is there whole or not at all. So the outcome does not depend on in how many steps
-    the shards came, nor on who looked at them, and a killed run leaves whole shards, from which the
-    next one goes on.
+    Of images whose perceptual hashes differ in up to `settings.twin_bits` bits all groups are in
+    one split (`corgi_core.data.twins`). Splits that the data came with stay.
+
+    A shard's result is a function of the raw shard, the settings, the pixels of the shards before
+    it and those that the same ingest brought; it is there whole or not at all. So the outcome does
+    not depend on who looked at the shards, nor on whether the data came through the gate in steps,
+    and a killed run leaves whole shards, from which the next one goes on.
 
     Args:
         raw: The dataset as it was read.
@@ -187,14 +191,12 @@ class _Gate:
                 report("checking images", done, len(self.raw))
         if not any(record.images for record in records):
             raise self._nothing_usable()
+        records = with_twins_together(self.raw, self.folder, records, self.settings.twin_bits)
         write_index(self.folder, records)
         for name in self._files_there() - expected - {INDEX}:
             remove_file(self.folder / name)
         mark_folder(self.folder, expected | {INDEX})
         return replace(Dataset.load(self.folder), recomputed=recomputed)
-
-    def _quarantine_path(self, shard: str) -> Path | UPath:
-        return self.folder / "quarantine" / f"{shard}.{_TABLE}"
 
     def _files_there(self) -> set[str]:
         """The gate's own files, of this and of older versions, relative to the folder."""
@@ -221,7 +223,7 @@ class _Gate:
             return record
         # Shards before it have changed: its result stands where its duplicates are the same.
         name = record.name
-        passed = read_frame(_pixels_path(self.folder, name))["digest"].tolist()
+        passed = read_frame(pixels_path(self.folder, name))["digest"].tolist()
         left_out = dict(record.made_from["duplicates"])
         expected = [*[None] * len(passed), *left_out.values()]
         if self.earlier.first_with([*passed, *left_out], number) != expected:
@@ -248,8 +250,8 @@ class _Gate:
         rows, size = look.rows, look.size
         if len(pixels) < len(rows):
             rows, size = self._rewritten(look, {row["key"] for row in pixels})
-        write_table(self._quarantine_path(look.name), records, QUARANTINE)
-        write_table(_pixels_path(self.folder, look.name), pixels, PIXELS)
+        write_table(quarantine_path(self.folder, look.name), records, QUARANTINE)
+        write_table(pixels_path(self.folder, look.name), pixels, PIXELS)
         return finish_shard(
             self.folder, look.name, rows, size,
             source=source, earlier=chain, duplicates=sorted(map(list, duplicates.items())),
@@ -276,10 +278,6 @@ class _Gate:
         )
 
 
-def _pixels_path(folder: Path | UPath, shard: str) -> Path | UPath:
-    return folder / "pixels" / f"{shard}.{_TABLE}"
-
-
 class _EarlierPixels:
     """Finds images of the shards before one by the digest of their pixels, out of core."""
 
@@ -303,7 +301,7 @@ class _EarlierPixels:
 
     def _read_keys(self, number: int) -> dict[str, str]:
         """The key of each digest in a shard."""
-        rows = read_frame(_pixels_path(self._folder, self._shards[number]))
+        rows = read_frame(pixels_path(self._folder, self._shards[number]))
         return dict(zip(rows["digest"], rows["key"], strict=True))
 
 
@@ -314,6 +312,7 @@ class _Checked:
     key: str
     plain: Sample | None = None
     digest: str | None = None  # of its pixels, or of the embedding
+    hash: int | None = None
     notes: list[tuple[str, str]] = field(default_factory=list)  # (reason, detail)
 
 
@@ -326,7 +325,7 @@ def _checked(sample: Sample, settings: DataSettings, space: Space | None) -> _Ch
     except UnfitError as unfit:
         return _Checked(sample.key, notes=[(unfit.reason, unfit.detail)])
     plain = replace(sample, image=image.image, suffix=image.suffix)
-    return _Checked(sample.key, plain, image.pixels, image.changes)
+    return _Checked(sample.key, plain, image.pixels, image.hash, image.changes)
 
 
 @dataclass(frozen=True)
@@ -346,6 +345,7 @@ class _Image:
 
     key: str
     digest: str | None  # None: it is left out
+    hash: int | None
     kind: str  # of its content
     notes: list[tuple[str, str, str]]
 
@@ -378,7 +378,7 @@ def _look(looking: _Looking, name: str) -> _Look:
             plain, captions, notes = each.plain, [], [(*note, "normalised") for note in each.notes]
             if plain is None or each.digest is None:
                 notes = [(*each.notes[0], "quarantined")]
-                images.append(_Image(each.key, None, "", notes))
+                images.append(_Image(each.key, None, None, "", notes))
                 continue
             for caption in plain.captions or []:
                 if fault := fault_of(caption):
@@ -387,7 +387,7 @@ def _look(looking: _Looking, name: str) -> _Look:
                 else:
                     captions.append(" ".join(caption.split()))
             kind = "numbers" if plain.suffix == VECTOR else "pixels"
-            images.append(_Image(each.key, each.digest, kind, notes))
+            images.append(_Image(each.key, each.digest, each.hash, kind, notes))
             if each.digest not in first:
                 first.add(each.digest)
                 yield replace(plain, captions=captions or None)
@@ -412,7 +412,7 @@ def _passed(images: Iterable[_Image], duplicates: Mapping[str, str]) -> tuple[Re
         if image.digest is not None:
             first = first_with.setdefault(image.digest, image.key)
             if first == image.key:
-                pixels.append({"key": image.key, "digest": image.digest})
+                pixels.append({"key": image.key, "digest": image.digest, "hash": image.hash})
             else:
                 same = f"has the same {image.kind} as {first}"
                 notes = [("duplicate", same, "quarantined")]

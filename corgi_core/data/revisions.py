@@ -5,7 +5,7 @@ the stores of arrays: what is raised is computed again, shard by shard, and what
 """
 
 INGEST_REVISION = 4
-GATE_REVISION = 5
+GATE_REVISION = 6
 
 PIXELS_REVISION = 3
 IMAGE_EMBEDDING_REVISION = 3

@@ -149,7 +149,7 @@ def gate(
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Pass ingested data through the quality gate; says what it refused."""
+    """Pass ingested data through the quality gate; says what it refused and moved."""
     settings = chosen_settings(preset, dataset, config, overrides)
     settings.check_stores()
     from corgi_core.data.dataset import Dataset
@@ -162,7 +162,8 @@ def gate(
     actions, _ = quarantine_summary(images)
     typer.echo(
         f"{images.folder}: {len(images):,} images, {actions['normalised']:,} normalised, "
-        f"{actions['quarantined']:,} quarantined (quarantine/ says why)"
+        f"{actions['quarantined']:,} quarantined, {actions['moved']:,} moved into the split of a "
+        "near twin (quarantine/ says why)"
     )
     if failures := check_manifest(images.iter_rows).failures:
         raise CorgiError(
