@@ -7,7 +7,7 @@ Those that grids show are stored, as bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from corgi_core.devices import wait_for
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import ClipSource
 from corgi_core.encoders.similarity import mean_encoder_cosine
+from corgi_core.errors import CorgiError
 from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.sharing import Columns, in_batches
@@ -215,7 +216,9 @@ class PictureFeatures(ArrayJob):
                 return found
 
             size, keys = _batch_size(here, case, self.pixels), self.images.keys(shard)
-            return {"keys": keys, **in_batches(of, len(rows), size, here, threads)}
+            found = in_batches(of, len(rows), size, here, threads)
+            check_finite({name: found[name] for name in (CLIP, *extractors)}, keys)
+            return {"keys": keys, **found}
 
         return features
 
@@ -238,6 +241,23 @@ class PictureFeatures(ArrayJob):
         if case.source == REAL:
             return captions.image_embeddings(rows, self.image_embeddings)
         return torch.from_numpy(captions.gather(rows, self.text_embeddings, "text")).float()
+
+
+def check_finite(features: Mapping[str, NDArray[Any]], keys: NDArray[np.str_]) -> None:
+    """Raise CorgiError where an extractor has made features [n, d] that are not finite.
+
+    Args:
+        features: By extractor.
+        keys: The images' [n].
+    """
+    for extractor, array in features.items():
+        if len(broken := keys[~np.isfinite(array).all(axis=1)]):
+            raise CorgiError(
+                f"the {extractor} features of {len(broken)} of {len(keys)} pictures are not "
+                f"finite, first those of {str(broken[0])!r}",
+                "look for a decoder that has diverged or broken weights of the extractor, and "
+                "evaluate again",
+            )
 
 
 def _decoded(

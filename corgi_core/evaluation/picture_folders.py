@@ -23,26 +23,25 @@ from torch import Tensor
 
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.picture_features import DINOV2, INCEPTION
-from corgi_core.evaluation.picture_scores import (
-    PictureSet,
-    check_enough_for_fid,
-    distances,
-    manifold_scores,
-)
+from corgi_core.evaluation.picture_scores import check_enough_for_fid, frechet_scores
+from corgi_core.evaluation.picture_statistics import KERNELS, NEAREST
 from corgi_core.io.files import atomic_file, digest_of
 from corgi_core.metrics.dinov2 import Dinov2Features
 from corgi_core.metrics.features import Features
+from corgi_core.metrics.frechet import FeatureStatistics, SumsByPart
 from corgi_core.metrics.inception import InceptionFeatures
+from corgi_core.metrics.mmd import squared_mmd
+from corgi_core.metrics.precision_recall import DENSE_NEIGHBOURS, NEIGHBOURS, Manifold, between
 from corgi_core.metrics.vendi import vendi
 from corgi_core.progress import report
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-FORMAT = 2  # of a file of features
+FORMAT = 3  # of a file of features
 BATCH = 32  # pictures in memory
 EDGE = 8  # levels of 255 by which the pixels of a bar may differ, as a JPEG's do
 APART = 0.3  # the difference of two sets' shares of pictures with bars from which on they differ
 NAMED = 3  # of the files that cannot be read
-FEATURES, ABOUT = "features", "corgi"  # names in a file of features
+FEATURES, ABOUT, MEAN, COVARIANCE = "features", "corgi", "mean", "covariance"  # names in a file
 
 
 class Extractor(Protocol):
@@ -82,6 +81,8 @@ class FolderFeatures:
         weights: The digest of its weights.
         prepared: How the pictures were prepared.
         features: One row a picture, in the order of the files' names [n, d].
+        statistics: Of the features, with the bias of their Fréchet distance.
+        nearest: Squared distances of each to its nearest others, as `Manifold` has them.
     """
 
     folder: str
@@ -90,6 +91,13 @@ class FolderFeatures:
     weights: str
     prepared: Prepared
     features: Features
+    statistics: FeatureStatistics
+    nearest: NDArray[np.float64]
+
+    @property
+    def manifold(self) -> Manifold:
+        """The balls around the features."""
+        return Manifold(self.features, self.nearest)
 
     @classmethod
     def of(cls, folder: Path, name: str, extractor: Extractor) -> Self:
@@ -123,18 +131,27 @@ class FolderFeatures:
                 "wait until nothing writes there, and compare again",
             )
         ((encoding, size),) = kinds
+        found = np.concatenate(features)
+        neighbours = max(NEIGHBOURS, min(DENSE_NEIGHBOURS, len(found) - 1))
         return cls(
             str(folder.absolute()), files, name, extractor.digest,
-            Prepared(encoding, size, bars / len(paths)), np.concatenate(features),
+            Prepared(encoding, size, bars / len(paths)), found,
+            SumsByPart.of(found).statistics, Manifold.of(found, neighbours).nearest,
         )  # fmt: skip
 
     def save(self, path: Path) -> None:
-        """Write the features to a safetensors file, to be compared with again."""
+        """Write features and statistics to a safetensors file, to be compared with again."""
         about = {
             "format": FORMAT, "folder": self.folder, "files": self.files,
             "extractor": self.extractor, "weights": self.weights, "prepared": asdict(self.prepared),
+            "bias": self.statistics.bias,
         }  # fmt: skip
-        content = save({FEATURES: np.ascontiguousarray(self.features)}, {ABOUT: json.dumps(about)})
+        arrays = {
+            FEATURES: self.features, MEAN: self.statistics.mean,
+            COVARIANCE: self.statistics.covariance, NEAREST: self.nearest,
+        }  # fmt: skip
+        stored = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        content = save(stored, {ABOUT: json.dumps(about)})
         with atomic_file(path) as temporary:
             temporary.write_bytes(content)
 
@@ -154,14 +171,21 @@ class FolderFeatures:
         try:
             with safe_open(str(path), "numpy") as file:
                 about = json.loads((file.metadata() or {})[ABOUT])
-                features = file.get_tensor(FEATURES)
+                names = (FEATURES, MEAN, COVARIANCE, NEAREST)
+                arrays = {
+                    name: file.get_tensor(name) for name in names if about["format"] == FORMAT
+                }
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise CorgiError(
                 f"{path} holds no features ({str(error).splitlines()[0]})", again
             ) from error
         if about.pop("format") != FORMAT:
             raise CorgiError(f"{path} was written by another version", again)
-        found = cls(**about | {"prepared": Prepared(**about["prepared"]), FEATURES: features})
+        statistics = FeatureStatistics(arrays[MEAN], arrays[COVARIANCE], about.pop("bias"))
+        found = cls(
+            **about | {"prepared": Prepared(**about["prepared"])},
+            features=arrays[FEATURES], nearest=arrays[NEAREST], statistics=statistics,
+        )  # fmt: skip
         if found.weights != extractor.digest:
             raise CorgiError(
                 f"the features in {path} are of {found.extractor} {found.weights}, and the other "
@@ -187,11 +211,15 @@ def compared(real: FolderFeatures, generated: FolderFeatures) -> dict[str, float
     check_comparable(real, generated)
     if real.extractor == INCEPTION:
         check_enough_for_fid(min(len(real.features), len(generated.features)))
-    theirs, ours = PictureSet(real.features), PictureSet(generated.features)
+    name, kernel = KERNELS[real.extractor]
+    manifold = between(real.manifold, generated.manifold)._asdict()
+    if len(real.features) <= DENSE_NEIGHBOURS:
+        del manifold["density"], manifold["coverage"]
     return {
-        **distances(real.extractor, theirs, ours),
-        **manifold_scores(theirs, ours),
-        "vendi": vendi(ours.features),
+        **frechet_scores(real.extractor, real.statistics, generated.statistics),
+        name: squared_mmd(real.features, generated.features, kernel).value,
+        **manifold,
+        "vendi": vendi(generated.features),
         "count": len(generated.features),
         "real_count": len(real.features),
     }

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.encoders.similarity import mean_encoder_cosine
@@ -35,25 +34,20 @@ from corgi_core.evaluation.picture_features import (
     StoredPictures,
 )
 from corgi_core.evaluation.picture_neighbours import PictureNeighbours
+from corgi_core.evaluation.picture_sets import Compared, PictureSet
+from corgi_core.evaluation.picture_statistics import KERNELS, PictureStatistics
 from corgi_core.evaluation.sampling import Sampled, SampledEmbeddings
 from corgi_core.metrics.bootstrap import with_intervals
 from corgi_core.metrics.clip_score import clip_score
-from corgi_core.metrics.cmmd import cmmd
-from corgi_core.metrics.features import Features
-from corgi_core.metrics.frechet import Quarters, frechet_estimate
-from corgi_core.metrics.kid import kid
+from corgi_core.metrics.frechet import FeatureStatistics, frechet_estimate
 from corgi_core.metrics.memorisation import memorisation
-from corgi_core.metrics.precision_recall import DENSE_NEIGHBOURS, Manifold, between
-from corgi_core.metrics.vendi import vendi
+from corgi_core.metrics.vendi import vendi_of_moment
 
 FEWEST_FOR_FID = 50  # pictures: with fewer even the bias of an FID cannot be estimated
-HALVES_SEED = 0  # of the real images' two halves
 FEWEST_IN_A_HALF = 4  # real images, for distances between the halves
 LETTERBOX = "letterbox"  # the framing of stores that name none
 FRECHET = {CLIP: "frechet_clip", INCEPTION: "fid", DINOV2: "frechet_dinov2"}
 """The names of the Fréchet distance, by the features' extractor."""
-KERNEL = {INCEPTION: "kid", DINOV2: "kid_dinov2"}
-"""Those of the kernel distance; CLIP's embeddings, of norm 1, have CMMD instead."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +59,7 @@ class PictureScorer:
         chunks: Their captions and cases.
         encoder_dims: Widths of the CLIP encoders.
         real: The real images by the size of the pictures that are compared with them.
+        statistics: What was computed from the features of all that is compared.
         extractors: The names of the features' arrays. Precision, recall, density and coverage are
             of the last one.
         nearest: The arrays of `PictureNeighbours` and their chunks; None where the models learned
@@ -75,6 +70,7 @@ class PictureScorer:
     chunks: Chunks[Pictures]
     encoder_dims: Sequence[int]
     real: Mapping[int, RealImages]
+    statistics: PictureStatistics
     extractors: Sequence[str] = (CLIP,)
     nearest: tuple[ArrayStore, Chunks[Pictures]] | None = None
 
@@ -90,12 +86,8 @@ class PictureScorer:
             "clip_similarity_image" and "clip_similarity_text" with the ends of their intervals,
             "clip_score" with the text; "count" and "seconds".
         """
-        real = self._real_of(case)
-        found: dict[str, Any] = {}
-        for extractor in self.extractors:
-            ours, theirs = self._of(case, extractor), self._of_real(real, extractor)
-            found |= _set_scores(extractor, theirs, ours)
-        found |= manifold_scores(theirs, ours)
+        real = real_of(case, self.real)
+        found = self._set_scores(compared_with(case, real))
         if self.nearest is not None:
             found |= _memorisation(*(self._nearest(each) for each in (case, real)))
         to_image, to_text, seconds = map(
@@ -118,71 +110,70 @@ class PictureScorer:
         Args:
             size: Pixels to a side of the pictures whose scores stand beside these.
         """
-        real, found = self.real[size], dict[str, Any]()
-        order = np.random.default_rng(HALVES_SEED).permutation(len(self.chunks.captions))
-        n = len(order) // 2
-        half, other = order[:n], order[n : 2 * n]
-        if n >= FEWEST_IN_A_HALF:
-            for extractor in self.extractors:
-                features = self._of_real(real, extractor).features
-                ours, theirs = PictureSet(features[half]), PictureSet(features[other])
-                found |= _set_scores(extractor, theirs, ours)
-            found |= manifold_scores(theirs, ours)
+        real, total, found = self.real[size], len(self.chunks.captions), dict[str, Any]()
+        pair = halves_of(real)
+        half, other = (each.rows(total) for each in (pair.ours, pair.theirs))
+        if len(half) >= FEWEST_IN_A_HALF:
+            found |= self._set_scores(pair)
         if self.nearest is not None:
             nearest = self._nearest(real)
             found |= _memorisation(nearest[half], nearest[other])
-        z, shards = self.embeddings(real), self.chunks.shards_of(real)
+        z = self.embeddings(real)
         to_image = mean_encoder_cosine(z[half], z[other], self.encoder_dims).numpy()
-        to_text = np.concatenate([self.features.mapped(shard, TO_TEXT) for shard in shards])[half]
+        to_text = self._by_caption(real, TO_TEXT)[half]
         return found | {
             **with_intervals({"clip_similarity_image": to_image, "clip_similarity_text": to_text}),
             "clip_score": clip_score(to_text),
-            "count": n,
+            "count": len(half),
         }
 
     def embeddings(self, case: Pictures) -> Tensor:
-        """CLIP's embeddings of a case's pictures [n, d]."""
-        parts = [self.features.mapped(s, CLIP) for s in self.chunks.shards_of(case)]
-        return torch.from_numpy(np.concatenate(parts))
+        """CLIP's embeddings of a case's pictures [n, d], in the captions' order."""
+        return torch.from_numpy(self._by_caption(case, CLIP))
 
     def displayed(self, case: Pictures) -> Tensor:
         """The pictures of a case that grids show, float32 [n, 3, s, s] in [0, 1]."""
         first = self.chunks.shards_of(case)[0]
         return torch.from_numpy(np.array(self.features.mapped(first, PICTURES))).float() / 255
 
-    def _real_of(self, case: Pictures) -> RealImages:
-        """The real images that pictures are compared with: those of their size."""
-        if isinstance(case, RealImages):
-            return case
-        if isinstance(case, StoredPictures):
-            return self.real[case.size]
-        return self.real[case.decoder.settings.image_size]
+    def _set_scores(self, pair: Compared) -> dict[str, float]:
+        """Distances by every extractor, CLIP's Vendi score, and the last extractor's manifolds."""
+        found: dict[str, float] = {}
+        for extractor in self.extractors:
+            ours = self.statistics.sums_of(pair.ours, extractor)
+            theirs = self._statistics_of_real(pair.theirs, extractor)
+            found |= frechet_scores(extractor, theirs, ours.statistics)
+            found[KERNELS[extractor][0]] = self.statistics.kernel_distance(pair, extractor).value
+            if extractor == CLIP:
+                found["vendi"] = vendi_of_moment(ours.whole.second_moment)
+        inside = self.statistics.inside(pair)
+        return found | {name: float(each.mean()) for name, each in inside.items()}
 
-    def _of_real(self, real: RealImages, extractor: str) -> PictureSet:
-        """As `_of`, computed once for all cases."""
-        if (real, extractor) not in self._sets:
-            self._sets[real, extractor] = self._of(real, extractor)
-        return self._sets[real, extractor]
+    def _statistics_of_real(self, real: PictureSet, extractor: str) -> FeatureStatistics:
+        """Computed once for all cases, as the bias takes three distances."""
+        if (real, extractor) not in self._of_real:
+            sums = self.statistics.sums_of(real, extractor)
+            self._of_real[real, extractor] = sums.statistics
+        return self._of_real[real, extractor]
 
     @cached_property
-    def _sets(self) -> dict[tuple[RealImages, str], PictureSet]:
-        """The real images' features that were needed."""
+    def _of_real(self) -> dict[tuple[PictureSet, str], FeatureStatistics]:
+        """The statistics of the real images that were needed."""
         return {}
 
-    def _of(self, case: Pictures, extractor: str) -> PictureSet:
-        """A case's features, all in memory and in the chunks' order; CLIP's of norm 1."""
-        if extractor == CLIP:
-            return PictureSet(F.normalize(self.embeddings(case), dim=1).numpy())
-        parts = [self.features.mapped(shard, extractor) for shard in self.chunks.shards_of(case)]
-        return PictureSet(np.concatenate(parts))
+    def _by_caption(self, case: Pictures, name: str) -> NDArray[Any]:
+        """An array of the features' store [n, …], in the captions' order."""
+        shards = self.chunks.shards_of(case)
+        stored = np.concatenate([self.features.mapped(shard, name) for shard in shards])
+        found = np.empty_like(stored)
+        found[np.concatenate([self.chunks.part(shard)[1] for shard in shards])] = stored
+        return found
 
     def _nearest(self, case: Pictures) -> NDArray[np.floating[Any]]:
-        """The cosines [n] of pictures to their nearest training images, in the features' order."""
+        """The cosines [n] of pictures to their nearest training images, in the captions' order."""
         assert self.nearest is not None, "nearest training images were not looked for"
         store, chunks = self.nearest
-        cosines = np.concatenate([store.mapped(each, "cosine") for each in chunks.shards_of(case)])
-        rows = [self.chunks.part(shard)[1] for shard in self.chunks.shards_of(case)]
-        return np.asarray(cosines[np.concatenate(rows)])
+        return np.concatenate([store.mapped(each, "cosine") for each in chunks.shards_of(case)])
 
     def _similarities(self, case: Pictures, real: RealImages) -> Iterator[tuple[np.ndarray, ...]]:
         """The cosines to the images and to the captions, and the seconds, chunk by chunk."""
@@ -198,32 +189,6 @@ class PictureScorer:
             )
 
 
-@dataclass(frozen=True)
-class PictureSet:
-    """Features of a set of pictures [n, d], and what follows from them."""
-
-    features: Features
-
-    @cached_property
-    def quarters(self) -> Quarters:
-        """Sums over four quarters."""
-        return Quarters.of(self.features)
-
-    @cached_property
-    def manifold(self) -> Manifold:
-        """The balls around the features."""
-        return Manifold.of(self.features, min(DENSE_NEIGHBOURS, len(self.features) - 1))
-
-
-def _set_scores(extractor: str, real: PictureSet, ours: PictureSet) -> dict[str, float]:
-    """`distances`, and of CLIP's features CMMD and the Vendi score."""
-    found = distances(extractor, real, ours)
-    if extractor == CLIP:
-        found["cmmd"] = cmmd(real.features, ours.features).value
-        found["vendi"] = vendi(ours.features)
-    return found
-
-
 def _memorisation(
     ours: NDArray[np.floating[Any]], real: NDArray[np.floating[Any]]
 ) -> dict[str, float]:
@@ -232,24 +197,24 @@ def _memorisation(
     return memorisation(ours, real)._asdict() | {"nearest_distance": nearest_distance}
 
 
-def distances(extractor: str, real: PictureSet, ours: PictureSet) -> dict[str, float]:
-    """The Fréchet distance with its bias, and the kernel distance, by the extractor's names."""
-    frechet, kernel = FRECHET[extractor], KERNEL.get(extractor)
-    estimate = frechet_estimate(ours.quarters, real.quarters)
-    found = {frechet: estimate.value}
-    if estimate.bias is not None:
-        found[f"{frechet}_bias"] = estimate.bias
-    if kernel is not None:
-        found[kernel] = kid(real.features, ours.features).value
-    return found
+def compared_with(case: Pictures, real: RealImages) -> Compared:
+    """All pictures of a case beside the real images."""
+    return Compared(PictureSet(case), PictureSet(real))
 
 
-def manifold_scores(real: PictureSet, ours: PictureSet) -> dict[str, float]:
-    """Density and coverage are left out where there are too few pictures for their balls."""
-    scores = between(real.manifold, ours.manifold)._asdict()
-    if real.manifold.nearest.shape[1] < DENSE_NEIGHBOURS:
-        del scores["density"], scores["coverage"]
-    return scores
+def halves_of(real: RealImages) -> Compared:
+    """A random half of the real images beside the other half."""
+    return Compared(PictureSet(real, half=0), PictureSet(real, half=1))
+
+
+def frechet_scores(
+    extractor: str, real: FeatureStatistics, ours: FeatureStatistics
+) -> dict[str, float]:
+    """The Fréchet distance with its bias, by the extractor's name of it."""
+    name, estimate = FRECHET[extractor], frechet_estimate(ours, real)
+    return {name: estimate.value} | (
+        {} if estimate.bias is None else {f"{name}_bias": estimate.bias}
+    )
 
 
 def check_enough_for_fid(count: int) -> None:
@@ -314,7 +279,24 @@ def picture_scorer(
         )  # fmt: skip
         nearest = material.run(near, material.folder / "picture_neighbours"), near.images
     extractors = [CLIP, *([INCEPTION] if inception else []), *([DINOV2] if dinov2 else [])]
-    return PictureScorer(stored, chunks, material.encoder_dims, real, extractors, nearest)
+    halves = len(captions) // 2 >= FEWEST_IN_A_HALF
+    pairs = [compared_with(case, real_of(case, real)) for case in chunks.cases]
+    pairs += [halves_of(each) for each in real.values() if halves]
+    statistics = PictureStatistics.computed(
+        material.run, material.folder / "picture_statistics", chunks, stored, extractors, pairs
+    )
+    return PictureScorer(
+        stored, chunks, material.encoder_dims, real, statistics, extractors, nearest
+    )
+
+
+def real_of(case: Pictures, real: Mapping[int, RealImages]) -> RealImages:
+    """The real images that pictures are compared with: those of their size."""
+    if isinstance(case, RealImages):
+        return case
+    if isinstance(case, StoredPictures):
+        return real[case.size]
+    return real[case.decoder.settings.image_size]
 
 
 def _real_images(pixels: ArrayStore, cases: Iterable[Decoded]) -> dict[int, RealImages]:

@@ -61,8 +61,10 @@ def unit_rows(features: Features) -> NDArray[np.float64]:
 
 
 def shuffled_parts(count: int, parts: int, seed: int) -> list[NDArray[np.int64]]:
-    """The rows 0 … count − 1 in so many parts of about one size, at random.
+    """The rows 0 … count − 1 in so many parts, at random, whose sizes differ by one at most.
 
-    Rows that lie side by side are often alike, so parts are not cut from their order.
+    Rows that lie side by side are often alike, so parts are not cut from their order. Parts nest:
+    the two halves of a set are the first four and the last four of its eight parts.
     """
-    return np.array_split(np.random.default_rng(seed).permutation(count), parts)
+    ends = [number * count // parts for number in range(1, parts)]
+    return np.split(np.random.default_rng(seed).permutation(count), ends)

@@ -5,10 +5,11 @@ It is called FID only where the features are Inception's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from operator import add
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,101 +18,103 @@ from corgi_core.errors import CorgiError
 from corgi_core.metrics.features import Features, check_features, check_widths, shuffled_parts
 
 ROWS = 4096  # of features that are float64 at once
+PARTS = 8  # of a set, whose sums are stored: quarters of the set, and of each half of it
 
 
 @dataclass(frozen=True)
 class FeatureSums:
     """Sums over features from which their statistics follow; the sums of two sets add up.
 
-    A sum of sums depends on their order by its rounding alone, so features that are summed chunk by
-    chunk, in the chunks' order, have the same bits on any number of workers.
+    They are about the set's own mean, which saves the covariance from cancellation (Chan, Golub and
+    LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979). A sum
+    of sums depends on their order by its rounding alone, so sets that are added in a fixed order
+    have the same bits on any number of workers.
 
     Attributes:
         count: n, the number of features.
-        origin: What is subtracted from every feature [d], float64. Near the mean, it saves the
-            covariance from cancellation.
-        total: The sum of the differences [d].
-        products: The sum of their outer products [d, d].
+        mean: Theirs [d], float64.
+        scatter: The sum of the outer products of their differences from the mean [d, d].
     """
 
     count: int
-    origin: NDArray[np.float64]
-    total: NDArray[np.float64]
-    products: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    scatter: NDArray[np.float64]
 
     @classmethod
-    def of(
-        cls, features: NDArray[np.floating[Any]], origin: NDArray[np.floating[Any]] | None = None
-    ) -> Self:
-        """Sums over features [n, d], n ≥ 1.
-
-        Args:
-            features: What is summed, float64 a block of rows at a time.
-            origin: The same [d] for all sums that are added; by default the first feature.
+    def of(cls, features: Features) -> Self:
+        """Sums over features [n, d], float64 a block of rows at a time.
 
         Raises:
             CorgiError: there is no feature, or one is not finite.
         """
         check_features(features, at_least=1)
-        first = np.asarray(features[0] if origin is None else origin, dtype=np.float64)
-        total, products = np.zeros_like(first), np.zeros((len(first), len(first)))
+        origin = np.asarray(features[0], dtype=np.float64)
+        total, products = np.zeros_like(origin), np.zeros((len(origin), len(origin)))
         for begin in range(0, len(features), ROWS):
-            apart = features[begin : begin + ROWS] - first
+            apart = features[begin : begin + ROWS] - origin
             total += apart.sum(axis=0)
             products += apart.T @ apart
-        return cls(len(features), first, total, products)
+        mean = total / len(features)
+        products -= len(features) * np.outer(mean, mean)
+        return cls(len(features), origin + mean, products)
+
+    @classmethod
+    def of_none(cls, width: int) -> Self:
+        """The sums over no feature of that width, which add nothing."""
+        return cls(0, np.zeros(width), np.zeros((width, width)))
 
     def __add__(self, other: Self) -> Self:
-        """The sums over both sets; ValueError where they have different origins."""
-        if not np.array_equal(self.origin, other.origin):
-            raise ValueError("sums about different origins do not add up")
-        return type(self)(
-            self.count + other.count,
-            self.origin,
-            self.total + other.total,
-            self.products + other.products,
-        )
+        """The sums over both sets.
+
+        Raises:
+            CorgiError: the widths differ.
+        """
+        check_widths(self.mean[None], other.mean[None])
+        if not self.count or not other.count:
+            return self if self.count else other
+        count, apart = self.count + other.count, other.mean - self.mean
+        scatter = np.outer(apart, apart)
+        scatter *= self.count * other.count / count
+        scatter += self.scatter
+        scatter += other.scatter
+        return type(self)(count, self.mean + apart * (other.count / count), scatter)
 
     @property
     def statistics(self) -> FeatureStatistics:
         """Mean and covariance; CorgiError for fewer than two features."""
         if self.count < 2:
             raise CorgiError("one feature has no covariance", "give at least two images")
-        mean = self.total / self.count
-        scatter = self.products - self.count * np.outer(mean, mean)
-        return FeatureStatistics(self.origin + mean, scatter / (self.count - 1))
+        return FeatureStatistics(self.mean, self.scatter / (self.count - 1))
+
+    @property
+    def second_moment(self) -> NDArray[np.float64]:
+        """The mean outer product of the features themselves [d, d], not about their mean."""
+        moment: NDArray[np.float64] = self.scatter / self.count + np.outer(self.mean, self.mean)
+        return moment
 
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """Mean [d] and covariance [d, d] (divisor n − 1) of n features, float64."""
+    """What the Fréchet distance is computed from.
+
+    Attributes:
+        mean: Of n features [d], float64.
+        covariance: Theirs [d, d], with the divisor n − 1.
+        bias: See `SumsByPart.bias`; None where it was not estimated.
+    """
 
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
+    bias: float | None = None
 
     @classmethod
-    def of(cls, features: NDArray[np.floating[Any]]) -> FeatureStatistics:
+    def of(cls, features: Features) -> FeatureStatistics:
         """Statistics of features [n, d].
 
         Raises:
             CorgiError: there are fewer than two, or one is not finite.
         """
         return FeatureSums.of(features).statistics
-
-    @classmethod
-    def of_chunks(cls, chunks: Iterable[NDArray[np.floating[Any]]]) -> FeatureStatistics:
-        """Statistics of features that come in chunks [n, d], one of which is in memory at a time.
-
-        Raises:
-            CorgiError: there are fewer than two features, or one is not finite.
-        """
-        sums: FeatureSums | None = None
-        for chunk in chunks:
-            more = FeatureSums.of(chunk, None if sums is None else sums.origin)
-            sums = more if sums is None else sums + more
-        if sums is None:
-            raise CorgiError("no features have no covariance", "give at least two images")
-        return sums.statistics
 
 
 @dataclass(frozen=True)
@@ -129,29 +132,96 @@ class FrechetEstimate:
 
 
 @dataclass(frozen=True)
-class Quarters:
-    """Sums over four quarters of a set of features, from which its distance and bias follow."""
+class SumsByPart:
+    """Sums over a set's features, dealt to parts at random: distance, bias and halves follow.
 
-    sums: tuple[FeatureSums, ...]
+    Which part a row is in depends on its number in the set alone, so the sums of chunks of the set,
+    computed anywhere, merge to those of the whole.
+
+    Attributes:
+        parts: The sums over each part; the bias needs them in four quarters.
+    """
+
+    parts: tuple[FeatureSums, ...]
 
     @classmethod
     def of(cls, features: Features) -> Self:
-        """Sums over features [n, d], n ≥ 2, that are dealt to the quarters at random.
+        """Sums over a whole set [n, d], n ≥ 2.
 
         Raises:
             CorgiError: there are fewer than two features, or one is not finite.
         """
         check_features(features)
-        parts = shuffled_parts(len(features), 4, seed=0)
-        return cls(tuple(FeatureSums.of(features[p], features[0]) for p in parts if len(p)))
+        return cls.of_rows(np.arange(len(features)), len(features), features.__getitem__)
+
+    @classmethod
+    def of_rows(
+        cls,
+        rows: NDArray[np.int64],
+        total: int,
+        read: Callable[[NDArray[np.int64]], Features],
+    ) -> Self:
+        """Sums over some of a set's features, of which one part is in memory at a time.
+
+        Args:
+            rows: Their numbers in the set [n], n ≥ 1.
+            total: How many features the whole set has.
+            read: The features [m, d] of the rows at positions [m] of `rows`.
+
+        Raises:
+            CorgiError: a feature is not finite.
+        """
+        among = [np.flatnonzero(np.isin(rows, part)) for part in shuffled_parts(total, PARTS, 0)]
+        found = [FeatureSums.of(read(at)) if len(at) else None for at in among]
+        width = next(len(each.mean) for each in found if each is not None)
+        return cls(tuple(each or FeatureSums.of_none(width) for each in found))
+
+    def __add__(self, other: Self) -> Self:
+        """The sums over both chunks of a set, part by part."""
+        pairs = zip(self.parts, other.parts, strict=True)
+        return type(self)(tuple(ours + theirs for ours, theirs in pairs))
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored: "count" [p], "mean" [p, d], "scatter" [p, d (d + 1) / 2], a triangle."""
+        corner = np.triu_indices(len(self.parts[0].mean))
+        return {
+            "count": np.array([each.count for each in self.parts]),
+            "mean": np.stack([each.mean for each in self.parts]),
+            "scatter": np.stack([each.scatter[corner] for each in self.parts]),
+        }
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """The sums that `arrays` was made from, with the same bits."""
+        width = arrays["mean"].shape[1]
+        corner, parts = np.triu_indices(width), list[FeatureSums]()
+        for count, mean, triangle in zip(
+            arrays["count"], arrays["mean"], arrays["scatter"], strict=True
+        ):
+            scatter = np.empty((width, width))
+            scatter[corner] = triangle
+            scatter.T[corner] = triangle
+            parts.append(FeatureSums(int(count), np.array(mean), scatter))
+        return cls(tuple(parts))
+
+    @property
+    def halves(self) -> tuple[Self, Self]:
+        """Two random halves of the set."""
+        middle = len(self.parts) // 2
+        return type(self)(self.parts[:middle]), type(self)(self.parts[middle:])
 
     @cached_property
-    def whole(self) -> FeatureStatistics:
-        """Statistics of all features."""
-        first, *others = self.sums
-        return sum(others, start=first).statistics
+    def whole(self) -> FeatureSums:
+        """Sums over all features."""
+        return self._joined(1)[0]
 
-    @cached_property
+    @property
+    def statistics(self) -> FeatureStatistics:
+        """Mean, covariance and bias; CorgiError for fewer than two features."""
+        return replace(self.whole.statistics, bias=self.bias)
+
+    @property
     def bias(self) -> float | None:
         """How far apart two independent samples of as many features are; None for fewer than eight.
 
@@ -160,32 +230,38 @@ class Quarters:
         falls by a power of n: by 1/n with many more features than their width (Chong and Forsyth,
         Effectively Unbiased FID and Inception Score, 2020), more slowly with fewer.
         """
-        if sum(each.count for each in self.sums) < 8:
+        if self.whole.count < 8:
             return None
-        one, two, three, four = self.sums
+        one, two, three, four = self._joined(4)
         of_halves = _distance(one + two, three + four)
         of_quarters = (_distance(one, two) + _distance(three, four)) / 2
         return of_halves**2 / of_quarters if of_quarters else 0.0
+
+    def _joined(self, count: int) -> list[FeatureSums]:
+        """The sums over so many equal groups of parts, each joined in the parts' order."""
+        size = len(self.parts) // count
+        groups = (self.parts[first : first + size] for first in range(0, len(self.parts), size))
+        return [reduce(add, group) for group in groups]
 
 
 def _distance(a: FeatureSums, b: FeatureSums) -> float:
     return frechet_distance(a.statistics, b.statistics)
 
 
-def frechet_estimate(a: Quarters, b: Quarters) -> FrechetEstimate:
+def frechet_estimate(a: FeatureStatistics, b: FeatureStatistics) -> FrechetEstimate:
     """The Fréchet distance of two sets, and its bias: the geometric mean of both sets' own.
 
     To second order in the sampling noise of covariances, the mean is exact where one covariance is
     a multiple of the other.
 
     Args:
-        a: Quarters of one set of features.
-        b: Quarters of the other, of the same width.
+        a: Statistics of one set of features, with its bias.
+        b: Those of the other, of the same width.
 
     Raises:
         CorgiError: the widths differ.
     """
-    value = frechet_distance(a.whole, b.whole)
+    value = frechet_distance(a, b)
     if a.bias is None or b.bias is None:
         return FrechetEstimate(value, None)
     return FrechetEstimate(value, (a.bias * b.bias) ** 0.5)

@@ -22,10 +22,11 @@ def kid(real: Features, generated: Features) -> MMD:
     Raises:
         CorgiError: a set is too small, a feature is not finite, or the widths differ.
     """
-    return squared_mmd(real, generated, _cubic)
+    return squared_mmd(real, generated, cubic)
 
 
-def _cubic(a: Matrix, b: Matrix) -> Matrix:
+def cubic(a: Matrix, b: Matrix) -> Matrix:
+    """The kernel of features [n, d] and [m, d]: its values of all pairs [n, m]."""
     values = a @ b.T
     values /= a.shape[1]
     values += 1

@@ -13,7 +13,7 @@ That has no bias with or without pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,22 +62,45 @@ def squared_mmd(real: Features, generated: Features, kernel: Kernel) -> MMD:
     check_features(real)
     check_features(generated)
     check_widths(real, generated)
-    fewer = min(len(real), len(generated))
-    parts = min(-(-max(len(real), len(generated)) // PART), fewer // 2)
-    pairs = zip(
-        *(shuffled_parts(len(each), parts, seed=0) for each in (real, generated)), strict=True
-    )
     may_be_pairs = len(real) == len(generated)
-    found = np.array([_of_part(real[a], generated[b], kernel, may_be_pairs) for a, b in pairs])
-    error = found.std(ddof=1) / parts**0.5 if parts > 1 else np.nan
-    return MMD(float(found.mean()), float(error))
+    return mmd_of_parts(
+        part_mmd(real[a], generated[b], kernel, may_be_pairs)
+        for a, b in paired_parts(len(real), len(generated))
+    )
 
 
-def _of_part(real: Features, generated: Features, kernel: Kernel, may_be_pairs: bool) -> float:
+def paired_parts(real: int, generated: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The rows of both sets that are compared with one another, part by part.
+
+    Args:
+        real: How many real features there are, two or more.
+        generated: How many generated ones, two or more.
+    """
+    parts = min(-(-max(real, generated) // PART), min(real, generated) // 2)
+    ours, theirs = (shuffled_parts(count, parts, seed=0) for count in (real, generated))
+    return list(zip(ours, theirs, strict=True))
+
+
+def part_mmd(real: Features, generated: Features, kernel: Kernel, may_be_pairs: bool) -> float:
+    """The squared discrepancy of one part, from the means of the kernel in three blocks of pairs.
+
+    Args:
+        real: Features [n, d], n ≥ 2.
+        generated: Features [m, d], m ≥ 2.
+        kernel: The values of all pairs of two sets.
+        may_be_pairs: Whether rows of one number are left out between the sets, as within them.
+    """
     x, y = (np.asarray(each, dtype=np.float64) for each in (real, generated))
     between = kernel(x, y)
     mean_between = _mean_of_others(between) if may_be_pairs else between.mean()
     return float(_mean_of_others(kernel(x, x)) + _mean_of_others(kernel(y, y)) - 2 * mean_between)
+
+
+def mmd_of_parts(estimates: Iterable[float]) -> MMD:
+    """The estimate from those of all parts, in the parts' order, with its standard error."""
+    found = np.array(list(estimates))
+    error = found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.nan
+    return MMD(float(found.mean()), float(error))
 
 
 def _mean_of_others(values: Matrix) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,38 @@ class ManifoldScores(NamedTuple):
     recall: float
     density: float
     coverage: float
+
+
+@dataclass(frozen=True)
+class Inside:
+    """Which features of two sets are inside the other set's balls, feature by feature.
+
+    Attributes:
+        precise: Whether each generated feature is in a real ball of `neighbours` [m].
+        recalled: Whether each real feature is in a generated ball of `neighbours` [n].
+        balls: In how many real balls of `dense` neighbours each generated feature is [m].
+        covered: Whether the real ball of `dense` neighbours around each holds a generated one [n].
+        dense: k of density and coverage.
+    """
+
+    precise: NDArray[np.bool_]
+    recalled: NDArray[np.bool_]
+    balls: NDArray[np.int64]
+    covered: NDArray[np.bool_]
+    dense: int
+
+    @property
+    def by_feature(self) -> dict[str, NDArray[Any]]:
+        """What the four scores are the means of, by their names: [m], [n], [m] and [n]."""
+        return {
+            "precision": self.precise, "recall": self.recalled,
+            "density": self.balls / self.dense, "coverage": self.covered,
+        }  # fmt: skip
+
+    @property
+    def scores(self) -> ManifoldScores:
+        """All four scores."""
+        return ManifoldScores(**{name: float(v.mean()) for name, v in self.by_feature.items()})
 
 
 @dataclass(frozen=True)
@@ -110,7 +142,12 @@ def precision_recall(
 
 
 def between(real: Manifold, generated: Manifold, neighbours: int = NEIGHBOURS) -> ManifoldScores:
-    """All four scores of generated features, from the manifolds of both sets.
+    """All four scores of generated features, from the manifolds of both sets: means of `inside`."""
+    return inside(real, generated, neighbours).scores
+
+
+def inside(real: Manifold, generated: Manifold, neighbours: int = NEIGHBOURS) -> Inside:
+    """Which features are inside the other set's balls, from the manifolds of both sets.
 
     Args:
         real: Of the real images.
@@ -126,7 +163,7 @@ def between(real: Manifold, generated: Manifold, neighbours: int = NEIGHBOURS) -
     dense_radii = real.squared_radii(dense)
     count = len(generated.features)
     precise, recalled = np.zeros(count, dtype=bool), np.zeros(len(radii), dtype=bool)
-    covered, balls = np.zeros(len(radii), dtype=bool), 0
+    covered, balls = np.zeros(len(radii), dtype=bool), np.zeros(count, dtype=np.int64)
     for rows in _blocks(count):
         for columns in _blocks(len(radii)):
             distances = _squared_distances(generated.features[rows], real.features[columns])
@@ -134,11 +171,8 @@ def between(real: Manifold, generated: Manifold, neighbours: int = NEIGHBOURS) -
             recalled[columns] |= (distances <= generated_radii[rows, None]).any(axis=0)
             within = distances <= dense_radii[columns]
             covered[columns] |= within.any(axis=0)
-            balls += int(np.count_nonzero(within))
-    return ManifoldScores(
-        precision=float(precise.mean()), recall=float(recalled.mean()),
-        density=balls / (dense * count), coverage=float(covered.mean()),
-    )  # fmt: skip
+            balls[rows] += np.count_nonzero(within, axis=1)
+    return Inside(precise, recalled, balls, covered, dense)
 
 
 def _nearest(features: Features, neighbours: int) -> NDArray[np.float64]:

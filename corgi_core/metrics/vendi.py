@@ -6,6 +6,7 @@ Friedman and Dieng, The Vendi Score: A Diversity Evaluation Metric for Machine L
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corgi_core.metrics.features import Features, check_features, unit_rows
 
@@ -35,12 +36,19 @@ def vendi(features: Features) -> float:
     count, width = features.shape
     if count <= width:
         rows = unit_rows(features)
-        products = rows @ rows.T
-    else:
-        products = np.zeros((width, width))
-        for first in range(0, count, ROWS):
-            rows = unit_rows(features[first : first + ROWS])
-            products += rows.T @ rows
-    shares = np.linalg.eigvalsh(products / count)
+        return vendi_of_moment(rows @ rows.T / count)
+    products = np.zeros((width, width))
+    for first in range(0, count, ROWS):
+        rows = unit_rows(features[first : first + ROWS])
+        products += rows.T @ rows
+    return vendi_of_moment(products / count)
+
+
+def vendi_of_moment(moment: NDArray[np.float64]) -> float:
+    """The score from the mean outer product [d, d] of features of norm 1.
+
+    That is their `second_moment`, which follows from the sums of the Fréchet distance.
+    """
+    shares = np.linalg.eigvalsh(moment)
     shares = shares[shares > 0]
     return float(np.exp(-(shares * np.log(shares)).sum()))

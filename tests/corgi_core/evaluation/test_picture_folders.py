@@ -105,7 +105,7 @@ def test_pictures_on_a_plain_background_are_not_letterboxed(
 
 
 def test_a_folder_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
-    folder, file = write(tmp_path / "pictures", seed=5, count=3), tmp_path / "real.safetensors"
+    folder, file = write(tmp_path / "pictures", seed=5, count=4), tmp_path / "real.safetensors"
     features(folder).save(file)
 
     class Writing(Pixels):

@@ -7,14 +7,14 @@ import pytest
 
 from corgi_core.errors import CorgiError
 from corgi_core.metrics.cmmd import cmmd
-from corgi_core.metrics.frechet import Quarters, frechet_estimate
+from corgi_core.metrics.frechet import SumsByPart, frechet_estimate
 from corgi_core.metrics.kid import kid
 from corgi_core.metrics.precision_recall import Manifold, between
 from corgi_core.metrics.vendi import vendi
 
 
 def frechet(real, generated):
-    return frechet_estimate(Quarters.of(real), Quarters.of(generated))
+    return frechet_estimate(SumsByPart.of(real).statistics, SumsByPart.of(generated).statistics)
 
 
 def manifolds(real, generated):

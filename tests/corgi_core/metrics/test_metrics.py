@@ -1,5 +1,8 @@
 """The Fréchet distance against its closed form and an independent implementation."""
 
+from functools import reduce
+from operator import add
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from corgi_core.metrics.frechet import (
     FeatureStatistics,
     FeatureSums,
     FrechetEstimate,
-    Quarters,
+    SumsByPart,
     frechet_distance,
     frechet_estimate,
 )
@@ -73,8 +76,8 @@ def test_the_bias_is_what_samples_have_and_distributions_have_not(count, width, 
     random = np.random.default_rng(9)
     found = [
         frechet_estimate(
-            Quarters.of(random.normal(size=(count, width))),
-            Quarters.of(scale * random.normal(size=(count, width))),
+            SumsByPart.of(random.normal(size=(count, width))).statistics,
+            SumsByPart.of(scale * random.normal(size=(count, width))).statistics,
         )
         for _ in range(12)
     ]
@@ -83,56 +86,84 @@ def test_the_bias_is_what_samples_have_and_distributions_have_not(count, width, 
     assert biases.mean() == pytest.approx(bias, rel=0.35)
 
 
-def test_the_quarters_have_all_features_once_and_make_the_whole():
+def test_the_parts_have_all_features_once_and_make_the_whole_and_its_halves():
     features = np.random.default_rng(10).normal(size=(41, 6))
-    quarters = Quarters.of(features)
-    assert [each.count for each in quarters.sums] == [11, 10, 10, 10]
-    np.testing.assert_allclose(quarters.whole.mean, features.mean(axis=0), atol=1e-13)
-    np.testing.assert_allclose(quarters.whole.covariance, np.cov(features.T), atol=1e-12)
+    sums = SumsByPart.of(features)
+    assert sorted(each.count for each in sums.parts) == [5] * 7 + [6]
+    np.testing.assert_allclose(sums.whole.mean, features.mean(axis=0), atol=1e-13)
+    np.testing.assert_allclose(sums.statistics.covariance, np.cov(features.T), atol=1e-12)
+    second = features.T @ features / 41
+    np.testing.assert_allclose(sums.whole.second_moment, second, atol=1e-12)
+    order = np.random.default_rng(0).permutation(41)
+    for half, rows in zip(sums.halves, (order[:20], order[20:]), strict=True):
+        np.testing.assert_allclose(
+            half.whole.statistics.covariance, np.cov(features[rows].T), atol=1e-12
+        )
 
 
 def test_few_features_have_a_distance_and_no_bias_and_equal_ones_none_of_both():
     features = np.random.default_rng(11).normal(size=(8, 3))
-    few, enough, equal = (Quarters.of(each) for each in (features[:7], features, features * 0))
+    few, enough, equal = (
+        SumsByPart.of(each).statistics for each in (features[:7], features, features * 0)
+    )
     assert frechet_estimate(few, enough).value > 0
     assert frechet_estimate(few, enough).bias is None
     assert frechet_estimate(enough, enough).bias > 0
     assert frechet_estimate(equal, equal) == FrechetEstimate(0, 0)
 
 
-def test_chunks_have_the_statistics_of_the_whole():
+def chunked(features, ends):
+    """The sums of a set that is read in chunks, merged in their order."""
+    total = len(features)
+    chunks = np.split(np.arange(total), ends)
+    return reduce(
+        add, [SumsByPart.of_rows(rows, total, features[rows].__getitem__) for rows in chunks]
+    )
+
+
+def test_chunks_have_the_statistics_of_the_whole_however_they_are_cut():
+    """Far from the origin, where sums of squares would lose all digits of the covariance."""
     random = np.random.default_rng(3)
     features = (1e3 + random.normal(size=(1000, 24))).astype(np.float32)
-    whole, chunks = FeatureStatistics.of(features), np.split(features, [1, 300, 813])
-    merged = FeatureStatistics.of_chunks(chunks)
-    for found in (whole, merged):
-        np.testing.assert_allclose(found.mean, features.mean(axis=0, dtype=np.float64), rtol=1e-13)
-        np.testing.assert_allclose(
-            found.covariance, np.cov(features.astype(np.float64), rowvar=False), atol=1e-12
-        )
-    again = FeatureStatistics.of_chunks(iter(chunks))
-    assert (again.covariance == merged.covariance).all()
+    whole = SumsByPart.of(features)
+    expected = np.cov(features.astype(np.float64), rowvar=False)
+    for found in (whole, chunked(features, [1, 300, 813]), chunked(features, [999])):
+        assert [each.count for each in found.parts] == [each.count for each in whole.parts]
+        mean = features.mean(axis=0, dtype=np.float64)
+        np.testing.assert_allclose(found.whole.mean, mean, rtol=1e-13)
+        np.testing.assert_allclose(found.statistics.covariance, expected, atol=1e-12)
+        assert found.bias == pytest.approx(whole.bias, rel=1e-9)
 
 
-def test_sums_add_up_in_any_grouping_and_about_one_origin_only():
+def test_stored_sums_are_those_again_bit_for_bit():
+    features = np.random.default_rng(5).normal(size=(50, 7))
+    sums = chunked(features, [3, 20])
+    again = SumsByPart.of_arrays({name: np.array(a) for name, a in sums.arrays.items()})
+    assert again.arrays["scatter"].shape == (8, 28)
+    for ours, theirs in zip(again.parts, sums.parts, strict=True):
+        assert ours.count == theirs.count
+        assert ours.mean.tobytes() == theirs.mean.tobytes()
+    assert again.statistics.covariance.tobytes() == sums.statistics.covariance.tobytes()
+    assert again.bias == sums.bias
+
+
+def test_sums_add_up_in_any_grouping_and_of_one_width_only():
     random = np.random.default_rng(4)
     a, b, c = (random.normal(size=(n, 5)) for n in (3, 1, 7))
-    origin = random.normal(size=5)
-    sums = [FeatureSums.of(part, origin) for part in (a, b, c)]
-    found = (sums[0] + (sums[1] + sums[2])).statistics
+    sums = [FeatureSums.of(part) for part in (a, b, c)]
     expected = np.cov(np.concatenate([a, b, c]), rowvar=False)
-    np.testing.assert_allclose(found.covariance, expected, atol=1e-14)
-    with pytest.raises(ValueError, match="origins"):
-        sums[0] + FeatureSums.of(b)
+    nothing = FeatureSums.of_none(5)
+    for found in (sums[0] + (sums[1] + sums[2]), nothing + sums[0] + sums[1] + nothing + sums[2]):
+        np.testing.assert_allclose(found.statistics.covariance, expected, atol=1e-14)
+    with pytest.raises(CorgiError, match="different extractors"):
+        sums[0] + FeatureSums.of(b[:, :4])
 
 
 def test_bad_features_are_refused():
     with pytest.raises(CorgiError, match="two images"):
-        FeatureStatistics.of_chunks([])
-    with pytest.raises(CorgiError, match="not finite"):
-        FeatureStatistics.of_chunks([np.zeros((3, 4)), np.full((3, 4), np.nan)])
-    with pytest.raises(CorgiError, match="two images"):
         FeatureStatistics.of(np.zeros((1, 4)))
+    with pytest.raises(CorgiError, match="two images"):
+        _ = FeatureSums.of_none(4).statistics
     with pytest.raises(CorgiError, match="not finite"):
         FeatureStatistics.of(np.full((3, 4), np.inf))
 

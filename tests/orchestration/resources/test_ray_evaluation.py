@@ -1,4 +1,4 @@
-"""An evaluation whose pictures are decoded by Ray's workers: the same bits as in this process."""
+"""An evaluation whose pictures are decoded and summed by Ray's workers: the same bits as here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.evaluation.evaluate import evaluate
 from corgi_core.evaluation.picture_features import PictureFeatures
+from corgi_core.evaluation.picture_statistics import PictureSums
 from corgi_core.pipeline import CorgiPipeline
 from orchestration.resources.compute import Compute
 from tests.helpers.evaluations import held_out_material, in_this_process, saved_models
@@ -32,7 +33,7 @@ def ray_session() -> Iterator[None]:
         ray.shutdown()
 
 
-def test_two_workers_decode_the_same_bits(
+def test_two_workers_decode_and_sum_the_same_bits(
     pipeline: CorgiPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("corgi_core.evaluation.picture_scores.CHUNK", 3)
@@ -40,15 +41,16 @@ def test_two_workers_decode_the_same_bits(
     two_workers = Compute(num_workers=1, min_images=0)
 
     def on_ray(job: ArrayJob, folder: Path) -> ArrayStore:
-        pictures = isinstance(job, PictureFeatures)
-        return two_workers.arrays(job, folder) if pictures else in_this_process(job, folder)
+        shared = isinstance(job, PictureFeatures | PictureSums)
+        return two_workers.arrays(job, folder) if shared else in_this_process(job, folder)
 
     material = held_out_material(pipeline, models, tmp_path, captions=2)
-    digests, clips = set(), set()
+    digests, clips, sums = set(), set(), set()
     for name, run in (("here", in_this_process), ("there", on_ray)):
         there = replace(material, folder=tmp_path / name, run=run)
         found = evaluate({("baseline", "100%"): models.prior}, models.decoder, there, SETTINGS)
         digests.add(found.digest)
         store = ArrayStore.load(tmp_path / name / "pictures")
         clips.add(b"".join(store.read_shard(shard, "clip").tobytes() for shard in store.shards))
-    assert len(digests) == len(clips) == 1
+        sums.add(ArrayStore.load(tmp_path / name / "picture_statistics" / "sums").digest)
+    assert len(digests) == len(clips) == len(sums) == 1

@@ -1,0 +1,283 @@
+"""Statistics of pictures' features, computed on the workers that there are, and read by scores.
+
+What a set's sums give (the Fréchet distance, its bias, the Vendi score) streams over chunks of
+pictures, and the chunks' sums merge in their order. What needs pairs of pictures (the kernel
+distances, precision, recall, density and coverage) reads the features of the two sets that are
+compared, and pairs are made block by block. One thread computes each operator, so all of it has the
+same bits on any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from upath import UPath
+
+from corgi_core.data.array_jobs import ArrayJob
+from corgi_core.data.arrays import Arrays, ArrayStore
+from corgi_core.data.revisions import PICTURE_STATISTICS_REVISION
+from corgi_core.devices import one_thread_each
+from corgi_core.evaluation.held_out import Chunks
+from corgi_core.evaluation.material import RunJob
+from corgi_core.evaluation.picture_features import CLIP, DINOV2, INCEPTION, Pictures
+from corgi_core.evaluation.picture_sets import Compared, PictureSet, SetFeatures, Whole
+from corgi_core.metrics.cmmd import scaled_gaussian
+from corgi_core.metrics.frechet import SumsByPart
+from corgi_core.metrics.kid import cubic
+from corgi_core.metrics.mmd import MMD, Kernel, mmd_of_parts, paired_parts, part_mmd
+from corgi_core.metrics.precision_recall import DENSE_NEIGHBOURS, NEIGHBOURS, Manifold, inside
+
+SUMMED_AT_ONCE = 2**14  # pictures, so that the sums of a chunk are no larger than its features
+COMPARED_AS_ONE = 2**14  # pictures with which one is compared as quickly as one is embedded
+KERNELS: dict[str, tuple[str, Kernel]] = {
+    CLIP: ("cmmd", scaled_gaussian), INCEPTION: ("kid", cubic), DINOV2: ("kid_dinov2", cubic),
+}  # fmt: skip
+"""The kernel distance of each extractor's features, and its name in scores."""
+SUMS, KERNEL_PARTS, BALLS, INSIDE = "sums", "kernel_parts", "balls", "inside"  # folders
+NEAREST = "nearest"  # an array
+
+
+@dataclass(frozen=True)
+class OfFeatures(ArrayJob):
+    """What is computed from the stored features of an evaluation's pictures.
+
+    Attributes:
+        pictures: The pictures in the chunks of their features.
+        features: The arrays of `PictureFeatures`.
+        extractors: The names of those arrays.
+    """
+
+    pictures: Chunks[Pictures]
+    features: ArrayStore
+    extractors: tuple[str, ...]
+    revision = PICTURE_STATISTICS_REVISION
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the features are of, and by which models; not their digest: cases come and go."""
+        return {"features": self.features.spec}
+
+    @property
+    def weight(self) -> int:
+        """Of so few pictures that workers start more slowly: nothing."""
+        return len(self.pictures.captions) // COMPARED_AS_ONE
+
+    @property
+    def of_sets(self) -> SetFeatures:
+        """The features by set and row."""
+        return SetFeatures(self.pictures, self.features)
+
+
+@dataclass(frozen=True)
+class PictureSums(OfFeatures):
+    """`SumsByPart` of a chunk of pictures, one row a part, each array named by its extractor.
+
+    Attributes:
+        images: The pictures in chunks of up to `SUMMED_AT_ONCE`.
+    """
+
+    images: Chunks[Pictures]
+    what = "summing pictures' features"
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from a chunk's name to its sums."""
+        of_sets, total = self.of_sets, len(self.images.captions)
+
+        def summed(shard: str) -> Arrays:
+            case, rows = self.images.part(shard)
+            found: Arrays = {}
+            with one_thread_each():
+                for extractor in self.extractors:
+
+                    def read(at: NDArray[np.int64], of: str = extractor) -> NDArray[Any]:
+                        return of_sets.read(case, of, rows[at])
+
+                    sums = SumsByPart.of_rows(rows, total, read)
+                    found |= {f"{extractor}/{name}": a for name, a in sums.arrays.items()}
+            parts = np.arange(len(sums.parts)).astype(str)
+            return {"keys": parts, **found}
+
+        return summed
+
+
+@dataclass(frozen=True)
+class KernelParts(OfFeatures):
+    """The kernel distances of each part of two sets, one row a part.
+
+    Attributes:
+        images: The pairs of sets.
+    """
+
+    images: Whole[Compared]
+    what = "comparing pictures' features by kernels"
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from a pair's name to the estimates of its parts."""
+        of_sets, total = self.of_sets, len(self.pictures.captions)
+
+        def compared(shard: str) -> Arrays:
+            pair = self.images.case(shard)
+            ours, theirs = pair.ours.rows(total), pair.theirs.rows(total)
+            parts, found = paired_parts(len(theirs), len(ours)), dict[str, NDArray[Any]]()
+            with one_thread_each():
+                for extractor in self.extractors:
+                    name, kernel = KERNELS[extractor]
+                    found[name] = np.array([
+                        part_mmd(
+                            of_sets.read(pair.theirs.pictures, extractor, theirs[a]),
+                            of_sets.read(pair.ours.pictures, extractor, ours[b]),
+                            kernel, may_be_pairs=True,
+                        )
+                        for a, b in parts
+                    ])  # fmt: skip
+            return {"keys": np.arange(len(parts)).astype(str), **found}
+
+        return compared
+
+
+@dataclass(frozen=True)
+class Balls(OfFeatures):
+    """The array "nearest" [n, k] of each set: squared distances to each picture's nearest others.
+
+    By the last extractor. Of a set's features, all are in memory, and one block of distances.
+
+    Attributes:
+        images: The sets.
+    """
+
+    images: Whole[PictureSet]
+    what = "measuring distances between pictures"
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from a set's name to its distances."""
+        of_sets, total = self.of_sets, len(self.pictures.captions)
+
+        def measured(shard: str) -> Arrays:
+            each = self.images.case(shard)
+            rows = each.rows(total)
+            features = of_sets.read(each.pictures, self.extractors[-1], rows)
+            neighbours = max(NEIGHBOURS, min(DENSE_NEIGHBOURS, len(rows) - 1))
+            with one_thread_each():
+                nearest = Manifold.of(features, neighbours).nearest
+            return {"keys": _keys(self.pictures, rows), NEAREST: nearest}
+
+        return measured
+
+
+@dataclass(frozen=True)
+class PicturesInside(OfFeatures):
+    """`Inside.by_feature` of two sets: row i is of the i-th picture of ours, or of theirs.
+
+    Attributes:
+        images: The pairs of sets.
+        balls: The arrays of `Balls`.
+    """
+
+    images: Whole[Compared]
+    balls: ArrayStore
+    what = "comparing pictures with real ones"
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from a pair's name to what is inside."""
+        of_sets, total = self.of_sets, len(self.pictures.captions)
+
+        def manifold(each: PictureSet) -> Manifold:
+            features = of_sets.read(each.pictures, self.extractors[-1], each.rows(total))
+            return Manifold(features, self.balls.mapped(each.digest, NEAREST))
+
+        def compared(shard: str) -> Arrays:
+            pair = self.images.case(shard)
+            with one_thread_each():
+                found = inside(manifold(pair.theirs), manifold(pair.ours))
+            return {"keys": _keys(self.pictures, pair.ours.rows(total)), **found.by_feature}
+
+        return compared
+
+
+def _keys(pictures: Chunks[Pictures], rows: NDArray[np.int64]) -> NDArray[np.str_]:
+    return np.array([pictures.captions.keys[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class PictureStatistics:
+    """The stored statistics of an evaluation's pictures.
+
+    Attributes:
+        summed: The chunks of `sums`.
+        sums: The arrays of `PictureSums`.
+        kernel_parts: The arrays of `KernelParts`.
+        insides: The arrays of `PicturesInside`.
+    """
+
+    summed: Chunks[Pictures]
+    sums: ArrayStore
+    kernel_parts: ArrayStore
+    insides: ArrayStore
+
+    @classmethod
+    def computed(
+        cls,
+        run: RunJob,
+        folder: Path | UPath,
+        chunks: Chunks[Pictures],
+        features: ArrayStore,
+        extractors: Sequence[str],
+        pairs: Sequence[Compared],
+    ) -> PictureStatistics:
+        """Compute what is missing of the statistics of all pictures that are compared.
+
+        Args:
+            run: Computes the arrays of a job.
+            folder: Where they are stored, in folders of their own.
+            chunks: The pictures in the chunks of their features.
+            features: The arrays of `PictureFeatures`.
+            extractors: Their names; precision and its like are of the last one.
+            pairs: The sets that are compared.
+
+        Raises:
+            CorgiError: there are too few pictures, or a feature is not finite.
+        """
+        captions, given = chunks.captions, (chunks, features, tuple(extractors))
+        sets = list(dict.fromkeys(each for pair in pairs for each in (pair.ours, pair.theirs)))
+        cases = tuple(dict.fromkeys(each.pictures for each in sets))
+        summed = Chunks[Pictures](captions, cases, SUMMED_AT_ONCE)
+        both = Whole(captions, pairs)
+        balls = run(Balls(Whole(captions, sets), *given), folder / BALLS)
+        return cls(
+            summed,
+            run(PictureSums(summed, *given), folder / SUMS),
+            run(KernelParts(both, *given), folder / KERNEL_PARTS),
+            run(PicturesInside(both, *given, balls), folder / INSIDE),
+        )
+
+    def sums_of(self, each: PictureSet, extractor: str) -> SumsByPart:
+        """The sums over a set's features, merged in the chunks' order."""
+        names = ("count", "mean", "scatter")
+        chunks = (
+            SumsByPart.of_arrays({n: self.sums.mapped(shard, f"{extractor}/{n}") for n in names})
+            for shard in self.summed.shards_of(each.pictures)
+        )
+        sums = reduce(add, chunks)
+        return sums if each.half is None else sums.halves[each.half]
+
+    def kernel_distance(self, pair: Compared, extractor: str) -> MMD:
+        """CMMD or KID of two sets."""
+        name, _ = KERNELS[extractor]
+        return mmd_of_parts(self.kernel_parts.mapped(pair.digest, name).tolist())
+
+    def inside(self, pair: Compared) -> dict[str, NDArray[Any]]:
+        """What precision, recall, density and coverage of two sets are the means of [n].
+
+        Density and coverage are left out where there are too few pictures for their balls.
+        """
+        names = ["precision", "recall"]
+        if self.insides.rows_in(pair.digest) > DENSE_NEIGHBOURS:
+            names += ["density", "coverage"]
+        return {name: self.insides.mapped(pair.digest, name) for name in names}
