@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json as json_library
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +24,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.contender import Contender, in_turns
 from benchmarks.embedding_systems.case import Case
 from benchmarks.embedding_systems.photographs import photograph
 from benchmarks.environments import python_with
@@ -49,45 +49,6 @@ TINY = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
 }
 Row = dict[str, Any]
-
-
-@dataclass
-class Contender:
-    """A system with its settings, and what was measured of it."""
-
-    label: str
-    child: Child
-    case: Case
-    seconds: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
-    images: int = 0
-    cosine: float = 1.0
-    first: float = 0.0  # seconds of the round that warms up, in which settings are compared
-
-    def measure(self) -> None:
-        """One round."""
-        answer = self.child.ask("measure", case=asdict(self.case))
-        self.images = answer["images"]
-        self.seconds.append(answer["seconds"])
-        self.processor.append(answer["processor"])
-
-    def row(self) -> Row:
-        """Pictures a second by the median of the rounds, and processor time a picture."""
-        return {
-            "system": self.child.name,
-            "label": self.label,
-            "architecture": self.case.architecture,
-            "precision": self.case.precision,
-            "batch": self.case.batch,
-            "workers": self.case.workers,
-            "images": self.images,
-            "rounds": len(self.seconds),
-            "per_second": self.images / statistics.median(self.seconds),
-            "fastest": self.images / min(self.seconds),
-            "slowest": self.images / max(self.seconds),
-            "processor_ms": 1000 * statistics.median(self.processor) / self.images,
-            "cosine": self.cosine,
-        }
 
 
 @app.command()
@@ -124,14 +85,11 @@ def main(
         for child in running:
             status.update(f"{child.name}: looking for its best settings …")
             contenders += contenders_of(child, case, quick)
-        for number in range(1 if quick else rounds):
+        for number in in_turns(contenders, 1 if quick else rounds):
             status.update(f"round {number + 1} …")
-            first = number % len(contenders)
-            for contender in [*contenders[first:], *contenders[:first]]:
-                contender.measure()
         for contender in contenders:
-            asked = contender.child.ask("check", case=asdict(contender.case))
-            contender.cosine = asked["cosine"]
+            asked = contender.child.ask("check", **contender.work)
+            contender.about["cosine"] = asked["cosine"]
     rows = [contender.row() for contender in contenders]
     console.print(table_of(rows))
     console.print(verdict(rows))
@@ -199,21 +157,20 @@ def contenders_of(child: Child, case: Case, quick: bool) -> list[Contender]:
     """
     halves = quick or _multiplies_bfloat16()
     if child.name == "corgi":
-        ours = [Contender("fp32", child, case)]
+        ours = [_warmed("fp32", child, case)]
         if halves:
             half = replace(case, precision="bf16")
-            ours += [
-                Contender("bf16", child, half),
-                Contender("bf16, stored first", child, replace(half, stored=True)),
-            ]
-        return [_warm(contender) for contender in ours]
+            ours.append(_warmed("bf16", child, half))
+            ours.append(_warmed("bf16, stored first", child, replace(half, stored=True)))
+        return ours
     if child.name == CLIP_RETRIEVAL:
         return [_best(child, case, [(64, 2), (64, 1), (256, 2)][: 1 if quick else None])]
     exact = _best(child, case, [(32, 2), (32, 1), (128, 2), (32, 0)][: 2 if quick else None])
     if not halves:
         return [exact]
+    best = Case(**exact.work["case"])
     rounded = [
-        _warm(Contender(precision, child, replace(exact.case, precision=precision)))
+        _warmed(precision, child, replace(best, precision=precision))
         for precision in ("bf16", "amp_bf16")
     ]
     return [exact, min(rounded, key=lambda contender: contender.first)]
@@ -227,17 +184,20 @@ def _multiplies_bfloat16() -> bool:
 def _best(child: Child, case: Case, settings: Sequence[tuple[int, int]]) -> Contender:
     """The fastest of some (batch, workers)."""
     tried = [
-        _warm(Contender("fp32", child, replace(case, batch=batch, workers=workers)))
+        _warmed("fp32", child, replace(case, batch=batch, workers=workers))
         for batch, workers in settings
     ]
     return min(tried, key=lambda contender: contender.first)
 
 
-def _warm(contender: Contender) -> Contender:
+def _warmed(label: str, child: Child, case: Case) -> Contender:
     """The contender after a round that loads and warms up, and one that is compared by."""
-    case = asdict(contender.case)
-    contender.child.ask("check", case=case)
-    contender.first = contender.child.ask("measure", case=case)["seconds"]
+    asked = asdict(case)
+    columns = ("architecture", "precision", "batch", "workers")
+    about = {"label": label, **{name: asked[name] for name in columns}}
+    contender = Contender(child, {"case": asked}, about)
+    child.ask("check", case=asked)
+    contender.warm()
     return contender
 
 

@@ -9,18 +9,17 @@ memory, beside the memory that all of its pictures would take as float32.
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.fresh_process import in_fresh_process, peak_gb
 from corgi_core.config import EvaluationSettings, preset_named
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset, write_dataset
@@ -146,7 +145,7 @@ def measured(count: int, size: int, threads: int) -> dict[str, Any]:
         "images": count,
         "size": size,
         "seconds": round(seconds, 1),
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "peak_gb": peak_gb(),
         "pictures_gb": (1 + SOURCES) * count * 3 * size**2 * 4 / 1e9,
         "decoded": report.metrics["pictures"]["baseline"]["100%"]["count"],
     }
@@ -162,8 +161,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = []
     for count in given.images:
-        with get_context("spawn").Pool(1) as pool:
-            rows.append(pool.apply(measured, (count, given.size, given.threads)))
+        rows.append(in_fresh_process(measured, count, given.size, given.threads))
         row = rows[-1]
         print(
             f"{row['images']:,} images of {row['size']} pixels: {row['seconds']:,} s, peak "

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.fresh_process import in_fresh_process, peak_gb
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import write_dataset
 from corgi_core.data.shards import Sample
@@ -83,7 +82,7 @@ def fit_in_this_process(folder: Path, count: int, k: int, save: Path) -> dict[st
     store = ArrayStore.load(folder)
     whole = EmbeddingStream.of_store(store, "image")
     stream = replace(whole, counts=whole.counts[: count // SHARD])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_gb()
     with listening(listener):
         bank, fit = fit_bank(stream, k, store.spec["encoder_dims"], GaussianSettings())
     bank.save(save)
@@ -94,8 +93,8 @@ def fit_in_this_process(folder: Path, count: int, k: int, save: Path) -> dict[st
         "sampling_seconds": round(sampling, 1),
         "kmeans_seconds": round(fit.kmeans_seconds - sampling, 1),
         "moments_seconds_per_million": round(fit.moments_seconds / count * 1e6, 1),
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
-        "imports_gb": round(before * 1024 / 1e9, 2),
+        "peak_gb": round(peak_gb(), 2),
+        "imports_gb": round(before, 2),
     }  # fmt: skip
 
 
@@ -139,9 +138,8 @@ def measure(count: int, width: int, k: int) -> list[dict[str, Any]]:
         folder = Path(temporary)
         store = write_store(folder, count, width, k)
         for part in sorted({max(SHARD, count // 4 // SHARD * SHARD), count}):
-            with get_context("spawn").Pool(1) as fresh:
-                bank = folder / f"bank-{part}"
-                row = fresh.apply(fit_in_this_process, (folder / "store", part, k, bank))
+            bank = folder / f"bank-{part}"
+            row = in_fresh_process(fit_in_this_process, folder / "store", part, k, bank)
             row |= errors(store, part, row["k"], bank) | {"cpus": os.cpu_count()}
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
             rows.append(row)

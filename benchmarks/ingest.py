@@ -8,13 +8,11 @@ bytes in memory. Both leave images of 640 × 480 pixels at their size and write 
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.contender import Contender, in_turns
 from benchmarks.embedding_systems.photographs import photograph
 from benchmarks.environments import python_with
 from benchmarks.prior_systems.parent import REPOSITORY, Child, end_child
@@ -40,37 +39,6 @@ REQUIREMENTS = Path(__file__).parent / "ingest_systems" / "img2dataset-requireme
 SHARD = 250  # images
 SIDES = {False: (640, 480), True: (64, 48)}
 Row = dict[str, Any]
-
-
-@dataclass
-class Contender:
-    """One kind of work of one system, and what was measured of it."""
-
-    child: Child
-    work: str
-    seconds: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
-    images: int = 0
-
-    def measure(self, folder: Path) -> None:
-        """One round."""
-        answer = self.child.ask("measure", work=self.work, folder=str(folder))
-        self.images = answer["images"]
-        self.seconds.append(answer["seconds"])
-        self.processor.append(answer["processor"])
-
-    def row(self) -> Row:
-        """Pictures a second by the median of the rounds, and processor time a picture."""
-        return {
-            "system": self.child.name,
-            "work": self.work,
-            "images": self.images,
-            "rounds": len(self.seconds),
-            "per_second": self.images / statistics.median(self.seconds),
-            "fastest": self.images / min(self.seconds),
-            "slowest": self.images / max(self.seconds),
-            "processor_ms": 1000 * statistics.median(self.processor) / self.images,
-        }
 
 
 @app.command()
@@ -104,15 +72,17 @@ def main(
         data = Path(folder) / "photographs"
         write_dataset(data, samples, SHARD)
         running = stack.enter_context(children(names))
-        contenders = [Contender(child, work) for child in running for work in WORK[child.name]]
-        for number in range(1 if quick else rounds + 1):
-            status.update(f"round {number + 1} …")
-            first = number % len(contenders)
-            for contender in [*contenders[first:], *contenders[:first]]:
-                contender.measure(data)
+        contenders = [
+            Contender(child, {"work": work, "folder": str(data)}, {"work": work})
+            for child in running
+            for work in WORK[child.name]
+        ]
         if not quick:
+            status.update("warming up …")
             for contender in contenders:
-                del contender.seconds[0], contender.processor[0]
+                contender.warm()
+        for number in in_turns(contenders, 1 if quick else rounds):
+            status.update(f"round {number + 1} …")
     rows = [contender.row() for contender in contenders]
     console.print(table_of(rows))
     if json is not None:

@@ -8,23 +8,22 @@ float32, are in it.
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks.fresh_process import in_fresh_process, peak_gb
 from corgi_core.io.files import write_json
 from corgi_core.metrics.cmmd import cmmd
 from corgi_core.metrics.features import Features
 from corgi_core.metrics.frechet import (
     FeatureStatistics,
-    Quarters,
+    SumsByPart,
     frechet_distance,
     frechet_estimate,
 )
@@ -38,7 +37,9 @@ def _fid(real: Features, generated: Features) -> float:
 
 
 def _fid_with_bias(real: Features, generated: Features) -> float:
-    return frechet_estimate(Quarters.of(real), Quarters.of(generated)).value
+    return frechet_estimate(
+        SumsByPart.of(real).statistics, SumsByPart.of(generated).statistics
+    ).value
 
 
 def _manifolds(real: Features, generated: Features) -> float:
@@ -77,10 +78,10 @@ def measured(number: int, quick: bool, threads: int) -> dict[str, Any]:
         began, used = time.perf_counter(), time.process_time()
         value = case.metric(real, 1.1 * generated)
         seconds, processor = time.perf_counter() - began, time.process_time() - used
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return {
         "metric": case.name, "pictures": count, "width": case.width, "value": value,
-        "seconds": round(seconds, 2), "processor_seconds": round(processor, 2), "peak_gb": peak,
+        "seconds": round(seconds, 2), "processor_seconds": round(processor, 2),
+        "peak_gb": peak_gb(),
     }  # fmt: skip
 
 
@@ -94,8 +95,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = []
     for number in given.only:
-        with get_context("spawn").Pool(1) as pool:
-            rows.append(pool.apply(measured, (number, given.quick, given.threads)))
+        rows.append(in_fresh_process(measured, number, given.quick, given.threads))
         row = rows[-1]
         print(
             f"{row['metric']} of 2 × {row['pictures']:,} × {row['width']:,}: {row['seconds']} s, "
