@@ -24,11 +24,13 @@ from assets import (
 )
 from assets.versions import settled
 from corgi_core.config import Preset
+from orchestration.automation.dead_runs import dead_runs
 from orchestration.automation.jobs import jobs_of
 from orchestration.automation.schedules import weekly_retrain_of
 from orchestration.automation.sensors import new_data_version
 from orchestration.resources.compute import Compute
 from orchestration.resources.dvc import DVC
+from orchestration.resources.executor import one_process_executor
 from orchestration.resources.io_managers import ArtifactIOManager
 from orchestration.resources.logs import file_logger_of
 from orchestration.resources.tracking import MLflow
@@ -99,10 +101,10 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         asset_checks=checks_of(settings.preset),
         jobs=jobs_of(settings),
         schedules=[weekly_retrain_of(settings.preset)],
-        sensors=[new_data_version],
+        sensors=[new_data_version, dead_runs],
         resources=resources(settings),
         loggers={"file": file_logger_of(settings)},
-        executor=dg.in_process_executor,  # one process a run: Ray and torch are loaded once
+        executor=one_process_executor,  # one process a run: Ray and torch are loaded once
     )
 
 

@@ -7,6 +7,7 @@ inputs. Steps run one by one in this process, so that an interrupted job loses o
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -38,7 +39,14 @@ from orchestration.partitions import (
 )
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.logs import TO_FILE_ONLY
-from orchestration.resources.tracking import REFRESH_TAG
+from orchestration.resources.runs import (
+    cancel,
+    cancelled_in_time,
+    end_dead_runs,
+    process_tags,
+    wait_for,
+)
+from orchestration.resources.tracking import CANCELLED, REFRESH_TAG
 from orchestration.resources.workspace import RAW_VERSION, Workspace
 from orchestration.settings import Settings
 
@@ -156,15 +164,21 @@ class Refresh:
 
         A check that does not pass is a CorgiError: nothing is made from such an asset.
         """
+        run_id = str(uuid.uuid4())
+        if pool := self.repository.assets_defs_by_key[step.asset].op.pool:
+            wait_for(self.instance, pool)
         try:
-            self.repository.get_implicit_global_asset_job_def().execute_in_process(
-                instance=self.instance,
-                asset_selection=[step.asset],
-                partition_key=step.partition,
-                run_config=TO_FILE_ONLY,
-                tags=TAG | {REFRESH_TAG: self.name},
-            )
-        except dg.DagsterExecutionInterruptedError as interrupted:
+            with cancelled_in_time(self.instance, run_id):
+                self.repository.get_implicit_global_asset_job_def().execute_in_process(
+                    instance=self.instance,
+                    asset_selection=[step.asset],
+                    partition_key=step.partition,
+                    run_config=TO_FILE_ONLY,
+                    run_id=run_id,
+                    tags=TAG | {REFRESH_TAG: self.name} | process_tags(),
+                )
+        except CANCELLED as interrupted:
+            cancel(self.instance, run_id)
             raise KeyboardInterrupt from interrupted
         except DagsterAssetCheckFailedError as error:
             failed = failures(self._graph, step.asset, self.instance)
@@ -184,6 +198,7 @@ def _only_one(instance: dg.DagsterInstance, settings: Settings) -> Iterator[None
     busy = f"the workspace {settings.workspace} is being brought up to date already"
     with exclusive_lock(settings.state / "refresh.lock", busy):
         end_interrupted_runs(instance, TAG)
+        end_dead_runs(instance)
         yield
 
 

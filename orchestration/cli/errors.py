@@ -19,7 +19,8 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from corgi_core.errors import CorgiError
-from orchestration.cli.interrupts import MESSAGE, exit_code, interrupts_raised
+from orchestration.cli.interrupts import exit_code, interrupts_raised
+from orchestration.resources.interrupts import MESSAGE
 
 DEFECT, FIXABLE = 1, 2  # exit codes
 LOG = "corgi.log"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from orchestration.cli.interrupts import ended_in_time
 from orchestration.cli.options import (
     ConfigOption,
     DatasetOption,
@@ -14,6 +13,7 @@ from orchestration.cli.options import (
     chosen_settings,
 )
 from orchestration.cli.results import show_comparison, show_results, show_study
+from orchestration.resources.interrupts import ended_in_time
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -24,8 +24,10 @@ import dagster as dg
 
 from corgi_core.io.model_index import MODELS_FILE
 from orchestration.environment import set_for_library
+from orchestration.resources.interrupts import Notice, noticed
 from orchestration.resources.outbox import Outbox, deliver_left_over
 from orchestration.resources.run_messages import IDENTITY_TAG, Receiver, end_of_killed
+from orchestration.resources.runs import CANCELLED
 from orchestration.resources.source_code import git_commit
 from orchestration.settings import (
     AS_TRAINING,
@@ -39,13 +41,12 @@ if TYPE_CHECKING:
 
 SERVER_TIMEOUT = 10  # seconds for one answer; tried once, the outbox tries again
 PATIENCE = 30.0  # seconds to wait for the last messages when a run ends
+AT_ONCE = 1.0  # … when it is cancelled: what is left is delivered by a later process
 LONGEST = 6000  # characters of a parameter, MLflow's limit
 RUN_TAG, RUN_PAGE_TAG, ASSET_PAGE_TAG = "dagster.run_id", "dagster.run_url", "dagster.asset_url"
 REFRESH_TAG = "corgi/refresh_name"
 REFRESH_TAGS = (REFRESH_TAG, "dagster/backfill")
 """Tags of Dagster's runs that belong together, the first that a run has; else a run is alone."""
-CANCELLED = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
-
 
 UNTITLED = re.compile(r"[^\w\-. ]+", re.ASCII)  # what no picture's title may have
 CHANGING = ("decoder",)  # a prior's pictures may be decoded by another one
@@ -129,10 +130,12 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         moment = int(1000 * time.time())
         run = TrackedRun(self, "start", name=name, tags=tags, moment=moment, parent=above)
         run.log_labels(labels)
+        killed = Notice(lambda: None, lambda: run.end("KILLED", AT_ONCE))
         try:
-            yield run
+            with noticed(killed):
+                yield run
         except CANCELLED:
-            run.end("KILLED")
+            run.end("KILLED", AT_ONCE)
             raise
         except BaseException:
             run.end("FAILED")
@@ -296,10 +299,10 @@ class TrackedRun:
         page, _, options = self.url.partition("?")
         return f"{page}/artifacts/{quote(path)}?{options}"
 
-    def end(self, status: str) -> None:
+    def end(self, status: str, patience: float = PATIENCE) -> None:
         """End the run as FINISHED, FAILED or KILLED; waits a while for the last messages."""
         self._send("end", status=status, moment=int(1000 * time.time()))
-        self.close()
+        self._outbox.close(patience)
 
     def close(self) -> None:
         """Wait a while for the last messages."""

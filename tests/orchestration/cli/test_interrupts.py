@@ -18,7 +18,8 @@ HEAD = """
 import subprocess, sys, time
 from pathlib import Path
 import dagster as dg
-from orchestration.cli.interrupts import ended_in_time, interrupts_raised
+from orchestration.cli.interrupts import interrupts_raised
+from orchestration.resources.interrupts import ended_in_time
 from orchestration.resources.compute import Compute
 
 def sleep(common, item):

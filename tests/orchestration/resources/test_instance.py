@@ -14,7 +14,20 @@ from orchestration.resources.trainer import DEVICE
 from orchestration.settings import Settings
 
 OURS = CONFIGURATION.read_text(encoding="utf-8")
-FIRST = OURS.replace("one asset at a time", "one training at a time")  # before it was recorded
+FIRST = """\
+# Dagster's instance for one workspace; copied to .corgi/<workspace>/dagster. SQLite by default.
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1 # one training at a time on one device
+    granularity: op
+run_monitoring:
+  enabled: true # frees the pool of a run whose process was killed
+  free_slots_after_run_end_seconds: 30
+"""  # what Corgi wrote before it recorded that
 
 
 @pytest.fixture
@@ -54,6 +67,21 @@ def test_an_edited_file_stays_and_a_later_version_says_that_it_has_another(
     assert path.read_text() == "telemetry: {enabled: false}\n"
     assert len(caplog.records) == 1
     assert str(path) in caplog.text
+
+
+def test_limits_that_a_user_sets_survive_and_are_in_force(settings: Settings) -> None:
+    path = prepare_home(settings) / "dagster.yaml"
+    text = path.read_text().replace("max_runtime_seconds: 0", "max_runtime_seconds: 7200")
+    text = text.replace("  enabled: false # of runs", "  enabled: true #").replace(
+        "default_limit: 1", "default_limit: 4"
+    )
+    path.write_text(text)
+    for _ in range(2):
+        with open_instance(settings) as opened:
+            assert opened.run_monitoring_max_runtime_seconds == 7200
+            assert opened.run_retries_enabled
+            opened.event_log_storage.initialize_concurrency_limit_to_default(DEVICE)
+            assert opened.event_log_storage.get_concurrency_info(DEVICE).slot_count == 4
 
 
 @pytest.mark.parametrize("has_default", [True, False], ids=["now", "before it was recorded"])

@@ -1,0 +1,163 @@
+"""Runs know their process: dead ones are named, and their device is free; waiting says for whom."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from corgi_core.io import processes
+from corgi_core.io.processes import this_process
+from corgi_core.progress import listening
+from orchestration.automation.dead_runs import dead_runs
+from orchestration.resources import runs
+from orchestration.resources.executor import one_process_executor
+from orchestration.resources.instance import open_instance
+from orchestration.resources.runs import (
+    HOST_TAG,
+    LAUNCHED_BY,
+    PID_TAG,
+    STARTED_TAG,
+    cancel,
+    end_dead_runs,
+    mark_cancelling,
+    process_of,
+    process_tags,
+    wait_for,
+)
+from orchestration.resources.trainer import DEVICE
+from orchestration.settings import Settings
+
+S = dg.DagsterRunStatus
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    home = tmp_path_factory.mktemp("home")
+    with open_instance(Settings.from_environment({"CORGI_HOME": str(home)})) as opened:
+        opened.event_log_storage.initialize_concurrency_limit_to_default(DEVICE)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def dead() -> dict[str, str]:
+    """The tags of a process that has ended."""
+    with subprocess.Popen(["true"]) as child:
+        pass
+    return process_tags() | {PID_TAG: str(child.pid)}
+
+
+def run_of(
+    instance: dg.DagsterInstance, status: S, tags: dict[str, str], slot: bool = False
+) -> str:
+    @dg.job
+    def training() -> None: ...
+
+    run = instance.create_run_for_job(training, status=status, tags=tags)
+    if slot:
+        instance.event_log_storage.claim_concurrency_slot(DEVICE, run.run_id, "prior")
+    return run.run_id
+
+
+@dg.job(executor_def=one_process_executor)
+def interrupted() -> None:
+    @dg.op
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    interrupt()
+
+
+def slots(instance: dg.DagsterInstance) -> int:
+    return instance.event_log_storage.get_concurrency_info(DEVICE).active_slot_count
+
+
+def status(instance: dg.DagsterInstance, run_id: str) -> S:
+    run = instance.get_run_by_id(run_id)
+    assert run
+    return run.status
+
+
+def test_the_runs_of_dead_processes_end_and_free_the_device(
+    instance: dg.DagsterInstance, dead: dict[str, str], tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listening_server:
+        listening_server.bind(str(tmp_path / "alive"))
+        listening_server.listen()
+        servers = {
+            name: {LAUNCHED_BY: f'{{"host": "localhost", "socket": "{tmp_path / name}"}}'}
+            for name in ("alive", "gone")
+        }
+        died = [
+            run_of(instance, S.STARTED, dead, slot=True),
+            run_of(instance, S.STARTING, servers["gone"]),
+            run_of(instance, S.STARTED, process_tags() | {STARTED_TAG: "an earlier boot/7"}),
+        ]
+        cancelled = run_of(instance, S.CANCELING, dead)
+        lives = [
+            run_of(instance, S.STARTED, process_tags()),
+            run_of(instance, S.STARTED, dead | {HOST_TAG: "elsewhere"}),
+            run_of(instance, S.STARTING, servers["alive"]),
+            run_of(instance, S.NOT_STARTED, {}),
+        ]
+        assert slots(instance) == 1
+        reason = dead_runs(dg.build_sensor_context(instance=instance))
+        assert end_dead_runs(instance) == []
+    assert isinstance(reason, dg.SkipReason)
+    assert reason.skip_message
+    assert all(run_id in reason.skip_message for run_id in [*died, cancelled])
+    assert {status(instance, run_id) for run_id in died} == {S.FAILURE}
+    assert status(instance, cancelled) == S.CANCELED
+    assert not {status(instance, run_id) for run_id in lives} & {S.FAILURE, S.CANCELED}
+    assert slots(instance) == 0
+    said = [entry.user_message or entry.message for entry in instance.all_logs(died[0])]
+    assert any(f"process {dead[PID_TAG]} on {platform.node()}" in str(words) for words in said)
+
+
+def test_who_waits_for_the_device_reads_who_has_it_and_gets_it_when_that_run_dies(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "DEATHS_LOOKED_FOR", 1)
+    partition = {"dagster/partition": "100%|baseline"}
+    with subprocess.Popen(["sleep", "5"]) as child:
+        tags = process_tags() | {
+            PID_TAG: str(child.pid),
+            STARTED_TAG: str(processes._started(child.pid)),
+        }
+        holder = run_of(instance, S.STARTED, tags | partition, slot=True)
+        heard: list[str] = []
+
+        def hear(what: str, done: int, total: int) -> None:
+            heard.append(what)
+            child.kill()
+            child.wait()
+
+        with listening(hear):
+            wait_for(instance, DEVICE)
+    assert status(instance, holder) == S.FAILURE
+    for words in (holder[:8], "prior 100% baseline", f"process {child.pid}", platform.node()):
+        assert words in heard[0]
+
+
+def test_a_run_knows_its_process_and_an_interrupt_cancels_it(instance: dg.DagsterInstance) -> None:
+    """By the executor of the code location; Dagster's own would say that the run has failed."""
+    result = dg.execute_job(dg.reconstructable(interrupted), instance)
+    assert not result.success
+    (run,) = instance.get_runs(dg.RunsFilter(job_name="interrupted"))
+    assert run.status == S.CANCELED
+    assert process_of(run) == this_process()
+
+
+def test_cancelling_leaves_a_finished_run_alone(instance: dg.DagsterInstance) -> None:
+    finished = run_of(instance, S.SUCCESS, process_tags())
+    failed = run_of(instance, S.FAILURE, process_tags())
+    mark_cancelling(instance, finished)
+    cancel(instance, finished)
+    cancel(instance, failed)  # of an interrupt, which Dagster takes for a failure
+    assert status(instance, finished) == S.SUCCESS
+    assert status(instance, failed) == S.CANCELED
