@@ -83,10 +83,13 @@ def serve(settings: Settings) -> int:
     _check_free("--dagster-port", settings.dagster_port, settings.access.listen)
     _check_free("--mlflow-port", settings.mlflow_port, settings.access.listen)
     from corgi_core.io.scratch import scratch_folder
-    from orchestration.resources.instance import prepare_home
+    from orchestration.resources.instance import open_instance, prepare_home
+    from orchestration.resources.runs import end_dead_runs
     from orchestration.settings import AS_TRAINING
 
     home = prepare_home(settings)
+    with open_instance(settings) as instance:
+        end_dead_runs(instance)
     running: dict[Path, subprocess.Popen[bytes]] = {}  # by log
     with scratch_folder(SOCKETS, Path(tempfile.gettempdir())) as sockets:
         servers = _Servers(settings, sockets)
