@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 
+from corgi_core.batches import batches
 from corgi_core.devices import inference
 from corgi_core.errors import CorgiError
 from corgi_core.io.diffusers_folder import check_no_code, digest_of_diffusers
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 INDEX = "model_index.json"
 STEPS, GUIDANCE = "num_inference_steps", "guidance_scale"  # as most pipelines call them
+AT_ONCE = 4  # prompts in a first batch; on a GPU the next ones are as large as its memory holds
+ROUNDING = 4.0  # of 255: a mean difference up to which two pictures are the same but for rounding
 LESS_MEMORY = "take a smaller pipeline, end what else uses that memory, or compute on the CPU"
 
 
@@ -30,8 +34,9 @@ class DiffusersModel:
     """A text-to-image pipeline of diffusers.
 
     The picture of a prompt with seed s is the pipeline's own with a generator of that seed,
-    `torch.Generator().manual_seed(s)`. Prompts are sampled one by one, so that no picture depends
-    on the others.
+    `torch.Generator().manual_seed(s)`. Prompts are sampled in batches, each from a generator of its
+    own, so that no picture depends on the others but by rounding. Whether a pipeline's batches are
+    so is tried once; where they are not, prompts are sampled one by one.
 
     Attributes:
         pipeline: The loaded pipeline.
@@ -42,6 +47,7 @@ class DiffusersModel:
         self.pipeline = pipeline
         self.digest = digest
         self.precision = "auto"
+        self._takes_batches: bool | None = None  # not known before they are tried
 
     @staticmethod
     def is_in(folder: Path) -> bool:
@@ -104,7 +110,7 @@ class DiffusersModel:
         guidance: float | None = None,
         seed: int = 0,
     ) -> Iterator[Image.Image]:
-        """A picture of each prompt, all with one seed, as soon as it is made.
+        """A picture of each prompt, all with one seed, a batch as soon as it is made.
 
         Args:
             prompts: The prompts.
@@ -116,19 +122,47 @@ class DiffusersModel:
             CorgiError: If the pipeline has no such option, gives no pictures, or memory runs out.
         """
         asked = self._asked(num_steps, guidance)
-        for prompt in prompts:
-            generator = torch.Generator().manual_seed(seed)
-            with (
-                inference(self.pipeline.device, self.precision),
-                out_of_memory_explained("making a picture", LESS_MEMORY),
-            ):
-                made = self.pipeline(prompt=prompt, generator=generator, **asked)
-            if not hasattr(made, "images"):
-                raise CorgiError(
-                    f"{type(self.pipeline).__name__} gives no pictures",
-                    "give a text-to-image pipeline, not a part of one such as a prior",
-                )
-            yield made.images[0]
+        for rows in batches(len(prompts), torch.device(self.pipeline.device), AT_ONCE):
+            yield from self._pictures(prompts[rows], seed, asked)
+
+    def _pictures(
+        self, prompts: Sequence[str], seed: int, asked: dict[str, Any]
+    ) -> list[Image.Image]:
+        """The pictures of a batch; of the first one the last picture is made alone too."""
+        if len(prompts) == 1 or self._takes_batches is False:
+            return [self._picture(prompt, seed, asked) for prompt in prompts]
+        if self._takes_batches:
+            return self._batch(prompts, seed, asked)
+        last = self._picture(prompts[-1], seed, asked)
+        try:
+            images = self._batch(prompts, seed, asked)
+        except (TypeError, ValueError, AttributeError, RuntimeError):  # no lists, or no memory
+            images = []
+        self._takes_batches = len(images) == len(prompts) and _alike(images[-1], last)
+        if self._takes_batches:
+            return images
+        return [*(self._picture(prompt, seed, asked) for prompt in prompts[:-1]), last]
+
+    def _picture(self, prompt: str, seed: int, asked: dict[str, Any]) -> Image.Image:
+        (image,) = self._images(prompt, torch.Generator().manual_seed(seed), asked)
+        return image
+
+    def _batch(self, prompts: Sequence[str], seed: int, asked: dict[str, Any]) -> list[Image.Image]:
+        generators = [torch.Generator().manual_seed(seed) for _ in prompts]
+        return self._images(list(prompts), generators, asked)
+
+    def _images(self, prompt: Any, generator: Any, asked: dict[str, Any]) -> list[Image.Image]:
+        with (
+            inference(self.pipeline.device, self.precision),
+            out_of_memory_explained("making pictures", LESS_MEMORY),
+        ):
+            made = self.pipeline(prompt=prompt, generator=generator, **asked)
+        if not hasattr(made, "images"):
+            raise CorgiError(
+                f"{type(self.pipeline).__name__} gives no pictures",
+                "give a text-to-image pipeline, not a part of one such as a prior",
+            )
+        return list(made.images)
 
     def _parameters(self) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(self.pipeline.__call__).parameters)
@@ -160,3 +194,11 @@ class DiffusersModel:
                 f"{type(self.pipeline).__name__} in {folder} needs more than a prompt and a seed",
                 "give a pipeline that makes pictures of text alone",
             )
+
+
+def _alike(image: Image.Image, other: Image.Image) -> bool:
+    """Whether two pictures are the same but for rounding."""
+    if image.size != other.size:
+        return False
+    a, b = (np.asarray(each.convert("RGB"), dtype=np.float32) for each in (image, other))
+    return float(np.abs(a - b).mean()) <= ROUNDING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,8 +59,51 @@ def test_each_picture_is_the_pipelines_own_of_its_prompt_and_seed(
             found[prompt.number, seed] = np.asarray(
                 Image.open(made.picture("sd", prompt.number, seed))
             )
-            np.testing.assert_array_equal(found[prompt.number, seed], np.asarray(expected))
+            difference = found[prompt.number, seed].astype(int) - np.asarray(expected)
+            assert np.abs(difference).max() <= 1  # a batch rounds otherwise
     assert len({picture.tobytes() for picture in found.values()}) == 4
+
+
+class Counting:
+    """A pipeline whose pictures are grey by the prompt's length; it notes what it is called with.
+
+    With `together`, a batch's pictures depend on each other; with `alone`, it takes no batches.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, together: bool = False, alone: bool = False) -> None:
+        self.together, self.alone = together, alone
+        self.calls: list[list[str]] = []
+
+    def __call__(
+        self, prompt: str | list[str], generator: torch.Generator | list[torch.Generator]
+    ) -> SimpleNamespace:
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        if isinstance(generator, list):
+            assert [each.initial_seed() for each in generator] == [7] * len(prompts)
+            if self.alone:
+                raise TypeError("takes no lists")
+        self.calls.append(prompts)
+        shift = 100 * len(prompts) if self.together else 0
+        greys = [(20 * len(each) + shift) % 256 for each in prompts]
+        return SimpleNamespace(images=[Image.new("RGB", (4, 4), (grey,) * 3) for grey in greys])
+
+
+@pytest.mark.parametrize("how", [{}, {"together": True}, {"alone": True}])
+def test_prompts_are_sampled_in_batches_where_the_pictures_stay_the_same(how) -> None:
+    prompts = ["a" * n for n in range(1, 11)]
+    pipeline = Counting(**how)
+    model = DiffusersModel(pipeline, "digest")
+    images = list(model.text_to_image(prompts, seed=7))
+    alone = Counting(**how)
+    expected = [alone(p, torch.Generator().manual_seed(7)).images[0] for p in prompts]
+    assert [image.tobytes() for image in images] == [image.tobytes() for image in expected]
+    sizes = [len(call) for call in pipeline.calls]
+    if how:
+        assert sizes == [1, *([4] if "together" in how else []), *[1] * 9]
+    else:
+        assert sizes == [1, 4, 4, 2]  # one is made alone, to compare
 
 
 def test_its_defaults_are_noted_and_on_the_page(saved: Path, made: SuiteFolder) -> None:
