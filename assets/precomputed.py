@@ -5,7 +5,8 @@ import dagster as dg
 from assets.clip import trained_ensemble
 from assets.evaluation import PRIORS_THERE, evaluated, material_of
 from assets.metadata import OWNERS, array_metadata, materialized
-from assets.registry import registered
+from assets.promotion import PROMOTION_CHECK
+from assets.registry import PROMOTION, registered
 from assets.versions import decided_by
 from corgi_core.data.revisions import (
     PRECOMPUTED_EMBEDDING_REVISION,
@@ -108,7 +109,9 @@ def evaluation(
     owners=OWNERS,
     kinds={"mlflow"},
     ins=PRIORS_THERE,
-    metadata=decided_by(revision=4),
+    metadata=decided_by(revision=5),
+    pool=PROMOTION,
+    check_specs=[PROMOTION_CHECK],
 )
 def registered_models(
     context: dg.AssetExecutionContext,
@@ -117,9 +120,9 @@ def registered_models(
     clip_encoder: ClipEnsemble,
     workspace: Workspace,
     mlflow: MLflow,
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # so Dagster wants it, with a check
     """Every evaluated prior and the fitted text towers as model folders, each digest once.
 
-    The champion among the priors has the highest validation cosine at the preset's sampling steps.
+    A prior becomes the champion of its caption fraction at the gate, as with pictures.
     """
-    return registered(evaluation, prior, {}, clip_encoder, workspace, mlflow)
+    return registered(context, evaluation, prior, {}, clip_encoder, workspace, mlflow)

@@ -1,17 +1,18 @@
 """The models in MLflow's registry; the alias `champion` decides what generates.
 
 Every caption fraction has a champion among its priors, `champion-1_7`; `champion` is the best of
-all.
+all. A prior becomes champion at the gate (`assets/promotion.py`).
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets import checks
 from assets.evaluation import IF_THERE, MODELS_THERE
 from assets.metadata import OWNERS, table
+from assets.promotion import PROMOTION_CHECK, Gate, check_result
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
 from corgi_core.io.model_index import CHAMPION, TextEncoderName, alias_of, champion_of
@@ -23,11 +24,22 @@ from orchestration.resources.artifacts import (
     FolderBacked,
     PriorModel,
 )
+from orchestration.resources.champions import SUBSET_TAG, VARIANT_TAG, Champions
+from orchestration.resources.check_results import not_passed
 from orchestration.resources.model_registry import Registry
+from orchestration.resources.promotion_history import Entry, Event
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
 
 FREE_PRIOR = "language-free"  # an alias
+PROMOTION = "promotion"  # a pool of one: promotions take turns
+BLOCKING = [
+    spec.key
+    for check in vars(checks).values()
+    if isinstance(check, dg.AssetChecksDefinition)
+    for spec in check.check_specs
+    if spec.blocking
+]
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +53,9 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"mlflow"},
     ins=MODELS_THERE | {"captioned_decoder": IF_THERE},
-    metadata=decided_by(revision=8),
+    metadata=decided_by(revision=9),
+    pool=PROMOTION,
+    check_specs=[PROMOTION_CHECK],
 )
 def registered_models(
     context: dg.AssetExecutionContext,
@@ -53,14 +67,15 @@ def registered_models(
     clip_encoder: ClipEnsemble,
     workspace: Workspace,
     mlflow: MLflow,
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:  # type: ignore[type-arg]  # so Dagster wants it, with a check
     """Every evaluated prior, the decoders and the CLIP encoders as model folders, each digest once.
 
-    The champion among the priors has the highest validation cosine at the preset's sampling steps;
-    that of a caption fraction, such as "champion-1_7", is the best of those that learned from it.
-    The champion among the decoders is the preset's first. A decoder also has its kind for an alias,
-    with the source where it is language-free; one that reads captions has "captions-100" for the
-    subset of 100 %. The best prior that is language-free has "language-free" too.
+    Every caption fraction has a champion among its priors, such as "champion-1_7", which another
+    one replaces that is better on the validation captions beyond a paired interval; "champion" is
+    the best of these. The champion among the decoders is the preset's first. A decoder also has its
+    kind for an alias, with the source where it is language-free; one that reads captions has
+    "captions-100" for the subset of 100 %. The champion of the language-free priors has
+    "language-free" too.
     """
     decoders: dict[str, Decoder] = {
         **decoder,
@@ -70,10 +85,11 @@ def registered_models(
             for kind, model in language_free_decoder.items()
         },
     }
-    return registered(evaluation, prior, decoders, clip_encoder, workspace, mlflow)
+    return registered(context, evaluation, prior, decoders, clip_encoder, workspace, mlflow)
 
 
 def registered(
+    context: dg.AssetExecutionContext,
     evaluation: "Report",
     priors: "Mapping[str, PriorModel]",
     decoders: "Mapping[str, DecoderModel]",
@@ -81,49 +97,68 @@ def registered(
     workspace: Workspace,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[None]:
-    """Register models, and set the aliases that decide which of them generate.
+    """Register models, and decide at the gate which of them generate.
 
     The aliases are exported to `models.json` last, so that it never names a missing model.
 
     Args:
+        context: The asset's.
         evaluation: ranks the priors; those that it left out are not registered.
         priors: by partition.
-        decoders: by alias; the preset's own decoder is promoted.
+        decoders: by alias; the preset's own decoder is the champion.
         clip: the CLIP encoders.
         workspace: whose preset names the decoder, and the encoder of the priors' text tokens.
         mlflow: the store.
     """
     registry, preset = Registry(mlflow), workspace.preset
-    priors_table = _register_priors(registry, evaluation, priors)
-    for kind, decoder in decoders.items():
-        description = f"The {kind} decoder of {mlflow.experiment}."
-        version = registry.register("decoder", decoder, {"kind": kind}, description)
-        registry.alias("decoder", kind, version)
-        if preset.decoder is not None and kind == preset.decoder.kind:
-            registry.promote("decoder", version, f"{kind} is the decoder of this preset")
-    version = registry.register("clip", clip, {}, f"The clip of {mlflow.experiment}.")
-    registry.promote("clip", version, "the only one of this preset and data")
-    text_encoder = TextEncoderName(preset.encoders.text, preset.encoders.text_tokens)
-    registry.write_index(Path(mlflow.models_file), text_encoder)
+    versions = _register_priors(registry, evaluation, priors)
+    of_decoders = {
+        kind: registry.register(
+            "decoder", decoder, {"kind": kind}, f"The {kind} decoder of {mlflow.experiment}."
+        )
+        for kind, decoder in decoders.items()
+    }
+    of_clip = registry.register("clip", clip, {}, f"The clip of {mlflow.experiment}.")
+    champions, failed = Champions(registry), not_passed(context.instance, BLOCKING)
+    with champions.deciding() as entries:
+        encoders = next(m.encoders for key, m in priors.items() if prior_of(key) in versions)
+        gate = Gate(registry, champions, evaluation, encoders, failed)
+        entries += gate.decide(versions)
+        for kind, version in of_decoders.items():
+            registry.alias("decoder", kind, version)
+        of_preset = preset.decoder.kind if preset.decoder else ""
+        entries += _set(champions, "decoder", of_decoders.get(of_preset), "the preset's decoder")
+        entries += _set(champions, "clip", of_clip, "the encoders of this preset and data")
+        free = champions.present("prior", champion_of(LANGUAGE_FREE))
+        if free is not None:
+            registry.alias("prior", FREE_PRIOR, free)
+        registry.write_index(TextEncoderName(preset.encoders.text, preset.encoders.text_tokens))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(registry.digest),
+        check_results=[check_result(entries, failed)],
         metadata={
-            "models": table(priors_table),
+            "models": table(_table(registry, versions)),
             "new_versions": registry.added,
             "mlflow_models": dg.MetadataValue.url(registry.page),
         },
     )
 
 
+def _set(champions: Champions, part: str, version: str | None, reason: str) -> list[Entry]:
+    """Make a version the champion of its part without the gate; nothing where there is none."""
+    if version is None:
+        return []
+    present = champions.present(part)
+    return champions.promote(part, CHAMPION, version, Event.SET, reason, present)
+
+
 def _register_priors(
     registry: Registry, evaluation: "Report", priors: "Mapping[str, PriorModel]"
-) -> "pd.DataFrame":
-    """Register the evaluated priors, and promote the best; a row each: model, version, alias."""
-    import pandas as pd
-
+) -> dict[tuple[str, str], str]:
+    """Register the evaluated priors; their versions by variant and caption subset."""
     from corgi_core.evaluation.plain_scores import prior_scores
 
-    best, scores = evaluation.best_prior(), evaluation.prior_table()
+    scores = evaluation.prior_table()
     steps = evaluation.metrics["protocol"]["prior_steps"]
     versions = {}
     for key, model in priors.items():
@@ -134,21 +169,22 @@ def _register_priors(
         versions[variant, subset] = registry.register(
             "prior",
             model,
-            {"variant": variant, "caption_subset": subset},
+            {VARIANT_TAG: variant, SUBSET_TAG: subset},
             f"{variant}, {subset} of the captions: test cosine "
             f"{score['cosine'].item():.4f} at {steps} sampling steps.",
             prior_scores(evaluation.metrics, variant, subset),
         )
-    registry.promote("prior", versions[best], f"highest validation cosine at {steps} steps")
-    aliases = {name: [CHAMPION] if name == best else [] for name in versions}
-    for subset in dict.fromkeys(subset for _, subset in versions):
-        champion = evaluation.best_prior([name for name in versions if name[1] == subset])
-        aliases[champion] += [champion_of(subset)] + [FREE_PRIOR] * (subset == LANGUAGE_FREE)
-        for alias in aliases[champion]:
-            registry.alias("prior", alias, versions[champion])
+    return versions
+
+
+def _table(registry: Registry, versions: Mapping[tuple[str, str], str]) -> "pd.DataFrame":
+    """The evaluated priors, a row each: model, version, variant, captions, aliases."""
+    import pandas as pd
+
+    aliases = registry.aliases("prior")
     rows = [
         {"model": registry.name("prior"), "version": version, "variant": v, "captions": s,
-         "alias": ", ".join(aliases[v, s])}
+         "alias": ", ".join(sorted(a for a, named in aliases.items() if named == version))}
         for (v, s), version in versions.items()
     ]  # fmt: skip
     return pd.DataFrame(rows)

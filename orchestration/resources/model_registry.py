@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 from corgi_core.io.folders import atomic_folder
-from corgi_core.io.model_index import CHAMPION, PARTS, IndexedModel, ModelIndex, TextEncoderName
+from corgi_core.io.model_index import PARTS, IndexedModel, ModelIndex, TextEncoderName
 from orchestration.resources.artifacts import FolderBacked
 from orchestration.resources.run_messages import (
     IDENTITY_TAG,
@@ -45,7 +45,6 @@ class Registry:
     def __init__(self, mlflow: MLflow) -> None:
         self._mlflow = mlflow
         self._client = mlflow.client()
-        self._named: dict[str, str] = {}
         self.added = 0
         try:
             self._experiment = mlflow.experiment_id()
@@ -59,7 +58,12 @@ class Registry:
     @property
     def digest(self) -> str:
         """Identifies the versions that have an alias."""
-        return digest_of(self._named)
+        return digest_of({part: self.aliases(part) for part in PARTS})
+
+    @property
+    def state(self) -> Path:
+        """The folder of the workspace's state, which has `models.json`."""
+        return Path(self._mlflow.models_file).parent
 
     @property
     def page(self) -> str:
@@ -90,9 +94,9 @@ class Registry:
         Returns:
             The version's number.
         """
-        known = self._versions(part)
+        known = self.versions(part)
         wanted = {**tags, DIGEST_TAG: artifact.digest}
-        for version in known:
+        for version in known.values():
             if wanted.items() <= version.tags.items():
                 self._client.update_model_version(version.name, version.version, description)
                 self._score(version.tags.get(MODEL_TAG), scores or {})
@@ -114,42 +118,42 @@ class Registry:
         self.added += 1
         return str(version.version)
 
-    def promote(self, part: str, version: str, why: str) -> None:
-        """Give a version the alias `champion`, with the reason in the model's description."""
-        self.alias(part, CHAMPION, version)
-        description = f"Champion: version {version}, {why}."
-        self._client.update_registered_model(self.name(part), description)
-
     def alias(self, part: str, alias: str, version: str) -> None:
         """Give a version an alias."""
         self._client.set_registered_model_alias(self.name(part), alias, version)
-        self._named[f"{part}@{alias}"] = version
 
-    def write_index(self, path: Path, text_encoder: TextEncoderName) -> None:
+    def tag(self, part: str, version: str, name: str, value: str) -> None:
+        """Give a version a tag."""
+        self._client.set_model_version_tag(self.name(part), version, name, value)
+
+    def write_index(self, text_encoder: TextEncoderName) -> None:
         """Write `models.json`: the model folder of every alias of every part.
 
         A version whose files only MLflow can read is copied beside the file, into `models/`.
         """
         models = {
-            part: {
-                alias: self._indexed(part, str(version), path.parent / "models")
-                for alias, version in self._aliases(part).items()
-            }
+            part: {alias: self.model(part, version) for alias, version in found.items()}
             for part in PARTS
+            for found in [self.aliases(part)]
         }
-        ModelIndex(self._mlflow.experiment, text_encoder, models).save(path)
+        index = ModelIndex(self._mlflow.experiment, text_encoder, models)
+        index.save(Path(self._mlflow.models_file))
 
-    def _aliases(self, part: str) -> dict[str, str]:
+    def aliases(self, part: str) -> dict[str, str]:
         """Version by alias, whoever gave it: Corgi, or a user on MLflow's pages."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return dict(self._client.get_registered_model(self.name(part)).aliases)
-        except MlflowException:  # nothing of that part is registered
+            found = self._client.get_registered_model(self.name(part)).aliases
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             return {}
+        return {alias: str(version) for alias, version in found.items()}
 
-    def _indexed(self, part: str, version: str, copies: Path) -> IndexedModel:
-        found = self._client.get_model_version(self.name(part), version)
+    def model(self, part: str, version: str) -> IndexedModel:
+        """The folder and the digest of a version."""
+        found, copies = self.versions(part)[version], self.state / "models"
         digest = found.tags[DIGEST_TAG]
         source = urlsplit(str(found.source))
         if source.scheme in ("", "file"):
@@ -166,8 +170,10 @@ class Registry:
                 shutil.copytree(downloaded, str(folder), dirs_exist_ok=True)
         return IndexedModel(copy, digest)
 
-    def _versions(self, part: str) -> list[ModelVersion]:
-        return list(self._client.search_model_versions(f"name = '{self.name(part)}'"))
+    def versions(self, part: str) -> dict[str, ModelVersion]:
+        """The versions of a part by their numbers."""
+        found = self._client.search_model_versions(f"name = '{self.name(part)}'")
+        return {str(version.version): version for version in found}
 
     def _make(self, name: str) -> None:
         from mlflow.exceptions import MlflowException

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs
 from urllib.request import urlopen
@@ -30,8 +29,10 @@ from corgi_core.evaluation.paired import CaptionScores
 from corgi_core.evaluation.protocol import Protocol
 from corgi_core.io.model_index import CHAMPION, ModelIndex, TextEncoderName
 from orchestration.cli.app import cli
+from orchestration.resources.champions import DECISION_TAG, Champions
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.outbox import Message, UndeliverableError, deliver_left_over
+from orchestration.resources.promotion_history import Event
 from orchestration.resources.run_messages import (
     IDENTITY_TAG,
     PARENT_TAG,
@@ -43,6 +44,7 @@ from orchestration.resources.run_messages import (
 from orchestration.resources.scored_runs import scored_model
 from orchestration.resources.tracking import REFRESH_TAG, RUN_TAG, MLflow, TrackedRun
 from orchestration.settings import Settings
+from tests.helpers.smallest_model import Model
 
 STEPS = 5
 
@@ -467,22 +469,6 @@ def served(folder: Path, port: int) -> Iterator[str]:
         server.wait()
 
 
-@dataclass
-class Model:
-    """The smallest artefact: a folder that states its digest."""
-
-    digest: str
-    card: dict[str, str] = field(default_factory=dict)
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        (folder / "ensemble.json").write_text(json.dumps({"digest": self.digest}))
-
-    @classmethod
-    def load(cls, folder: Path) -> "Model":
-        return cls(json.loads((folder / "ensemble.json").read_text())["digest"])
-
-
 def test_a_dead_server_fails_nothing_and_gets_all_later(tmp_path: Path) -> None:
     """Also: the registry and its champions through the server."""
     port = free_port()
@@ -513,7 +499,8 @@ def test_a_dead_server_fails_nothing_and_gets_all_later(tmp_path: Path) -> None:
 
 def promote_and_read_back(mlflow: MLflow) -> None:
     registry, path = Registry(mlflow), Path(mlflow.models_file)
-    registry.write_index(path, TextEncoderName("minilm", 8))
+    champions = Champions(registry)
+    registry.write_index(TextEncoderName("minilm", 8))
     with pytest.raises(CorgiError, match="no prior with the alias 'champion'"):
         ModelIndex.load(path).folder("prior")
     first = registry.register("prior", Model("aaa", {"training": "one"}), {"variant": "x"}, "A.")
@@ -522,13 +509,16 @@ def promote_and_read_back(mlflow: MLflow) -> None:
     assert registry.register("prior", Model("aaa"), {"variant": "x"}, "A again.") == first
     assert (first, second, registry.added) == ("1", "2", 2)
     for version, digest in ((first, "aaa"), (second, "bbb")):
-        registry.promote("prior", version, "the test says so")
-        registry.write_index(path, TextEncoderName("minilm", 8))
+        with champions.deciding():
+            before = champions.present("prior")
+            why = "the test says so"
+            champions.promote("prior", CHAMPION, version, Event.BY_HAND, why, before)
+        registry.write_index(TextEncoderName("minilm", 8))
         assert Model.load(ModelIndex.load(path).folder("prior")).digest == digest
     client = mlflow.client()
     champion = client.get_model_version_by_alias(registry.name("prior"), CHAMPION)
     assert str(champion.version) == second
-    assert "test says so" in client.get_registered_model(registry.name("prior")).description
+    assert "test says so" in champion.tags[f"{DECISION_TAG}.{CHAMPION}"]
     trained = client.get_model_version(registry.name("prior"), first)
     identity = client.get_run(trained.run_id).data.tags[IDENTITY_TAG]
     assert identity == "one"  # the model lies with the run that trained it

@@ -1,0 +1,179 @@
+"""Carries out promotions: aliases in MLflow, the history, and tags that say why.
+
+Whatever changes a champion holds the workspace's lock and says which champion it wants to replace.
+Of two that want to replace the same one, the second finds another there, and does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from corgi_core.errors import CorgiError
+from corgi_core.io.locks import exclusive_lock
+from corgi_core.io.model_index import CHAMPION, PARTS, is_champion
+from orchestration.resources.model_registry import DIGEST_TAG, Registry
+from orchestration.resources.promotion_history import PROMOTIONS, Entry, Event, History
+
+log = logging.getLogger(__name__)
+LOCK = "promotion.lock"
+PATIENCE = 120.0  # seconds to wait for another promotion
+VARIANT_TAG, SUBSET_TAG = "variant", "caption_subset"
+DECISION_TAG = "promotion"
+LONGEST = 4000  # characters of a tag
+
+
+class Champions:
+    """The champions of one workspace's registry.
+
+    Every method but `present` is called within `deciding`.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.history = History(registry.state / PROMOTIONS)
+
+    @contextmanager
+    def deciding(self) -> Iterator[list[Entry]]:
+        """Hold the lock; yields what had to be restored or adopted first, see `reconcile`."""
+        busy = "another promotion is being decided in this workspace"
+        with exclusive_lock(self._registry.state / LOCK, busy, PATIENCE):
+            yield self.reconcile()
+
+    def present(self, part: str, alias: str = CHAMPION) -> str | None:
+        """The number of the version that has an alias."""
+        return self._registry.aliases(part).get(alias)
+
+    def reconcile(self) -> list[Entry]:
+        """Make MLflow and the history agree; the entries that say what was done.
+
+        An alias that somebody deleted in MLflow is restored from the history: to the latest of its
+        models whose version is still there. One that somebody moved there is adopted.
+        """
+        done = []
+        known = {(e.part, e.alias) for e in self.history.entries()}
+        for part in PARTS:
+            aliases = {a: v for a, v in self._registry.aliases(part).items() if is_champion(a)}
+            for alias in sorted({*aliases, *(a for p, a in known if p == part)}):
+                entry = self._reconciled(part, alias, aliases.get(alias))
+                if entry is not None:
+                    log.warning("%s of %s: %s, %s", alias, part, entry.event, entry.reason)
+                    done.append(entry)
+        return done
+
+    def _reconciled(self, part: str, alias: str, version: str | None) -> Entry | None:
+        stack, there = self.history.champions(part, alias), self._registry.versions(part)
+        expected = stack[-1].version if stack else None
+        if version == expected:
+            return None
+        if version is not None:
+            reason = f"somebody gave it to version {version} in MLflow"
+            return self._record(Event.ADOPTED, part, alias, version, reason, expected)
+        for earlier in reversed(stack):
+            if earlier.version in there:
+                reason = "somebody deleted the alias in MLflow"
+                if earlier.version != expected:
+                    reason += f"; version {expected} is gone, so it is an earlier champion"
+                self._registry.alias(part, alias, earlier.version)
+                return self._record(Event.RESTORED, part, alias, earlier.version, reason, expected)
+        return None
+
+    def promote(
+        self,
+        part: str,
+        alias: str,
+        version: str,
+        event: Event,
+        reason: str,
+        instead_of: str | None,
+        numbers: Mapping[str, Any] | None = None,
+    ) -> list[Entry]:
+        """Give a version a champion's alias, and record it; the entries.
+
+        Where `champion` was the model that loses the title of its caption fraction, it follows.
+
+        Args:
+            part: "prior", "decoder" or "clip".
+            alias: The champion's.
+            version: The version's number.
+            event: How it came to it.
+            reason: Why.
+            instead_of: The version that the decision was made against; None for no champion.
+            numbers: Of the decision.
+
+        Raises:
+            CorgiError: by now another version is the champion.
+        """
+        present = self.present(part, alias)
+        if present != instead_of:
+            raise CorgiError(
+                f"{alias} is version {present} by now, and was to be replaced as version "
+                f"{instead_of}: another promotion was first",
+                "look at `corgi history`, and decide again",
+            )
+        if present == version:
+            return []
+        follows = alias != CHAMPION and present and self.present(part) == present
+        self._registry.alias(part, alias, version)
+        entries = [self._record(event, part, alias, version, reason, present, numbers)]
+        if follows:
+            self._registry.alias(part, CHAMPION, version)
+            why = f"it was the model that {alias} has replaced"
+            event = Event.ROLLED_BACK if event is Event.ROLLED_BACK else Event.FOLLOWED
+            entries.append(self._record(event, part, CHAMPION, version, why, present))
+        return entries
+
+    def refuse(
+        self, part: str, alias: str, version: str, reason: str, numbers: Mapping[str, Any]
+    ) -> Entry:
+        """Record that a challenger was refused; the same decision twice is one entry."""
+        present = self.present(part, alias)
+        return self._record(Event.REFUSED, part, alias, version, reason, present, numbers)
+
+    def roll_back(self, alias: str, reason: str) -> list[Entry]:
+        """Give a champion's alias back to the prior that had it before; the entries.
+
+        Raises:
+            CorgiError: there was none, or MLflow has it no longer.
+        """
+        stack = self.history.champions("prior", alias)
+        present, there = self.present("prior", alias), self._registry.versions("prior")
+        earlier = [e for e in stack if e.version != present and e.version in there]
+        if present is None or not earlier:
+            raise CorgiError(
+                f"{alias} has no earlier model to go back to",
+                "`corgi history` shows what was promoted; `corgi promote` takes any version",
+            )
+        version = earlier[-1].version
+        return self.promote("prior", alias, version, Event.ROLLED_BACK, reason, present)
+
+    def _record(
+        self,
+        event: Event,
+        part: str,
+        alias: str,
+        version: str,
+        reason: str,
+        before: str | None,
+        numbers: Mapping[str, Any] | None = None,
+    ) -> Entry:
+        tags = self._registry.versions(part)[version].tags
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
+        entry = Entry(
+            moment, event, part, alias, version, tags.get(DIGEST_TAG, ""), name_of(part, tags),
+            reason, before, dict(numbers or {}),
+        )  # fmt: skip
+        if not self.history.is_latest(entry):
+            self.history.append(entry)
+            text = f"{moment} {event}: {reason}"[:LONGEST]
+            self._registry.tag(part, version, f"{DECISION_TAG}.{alias}", text)
+        return entry
+
+
+def name_of(part: str, tags: Mapping[str, str]) -> str:
+    """What a version is called in tables: "shifted-k1, 1.7%", "pca" or "clip"."""
+    named = [tags[tag] for tag in (VARIANT_TAG, SUBSET_TAG, "kind") if tag in tags]
+    return ", ".join(named) or part
