@@ -9,12 +9,12 @@ import dagster as dg
 from assets.metadata import table
 from corgi_core.config import ALL_CAPTIONS
 from corgi_core.io.model_index import CHAMPION, champion_of
-from orchestration.resources.champions import Champions, name_of
+from orchestration.resources.champions import Champions, candidate_of
 from orchestration.resources.model_registry import DIGEST_TAG, Registry
 from orchestration.resources.promotion_history import Entry, Event
 
 if TYPE_CHECKING:
-    from corgi_core.evaluation.promotion import Candidate, Decision
+    from corgi_core.evaluation.promotion import Candidate
     from corgi_core.evaluation.report import Evaluation as Report
 
 CHECK = "promotion"
@@ -72,7 +72,7 @@ class Gate:
             list(candidates.values()), champion, baselines, self.failed_checks, why_none
         )
         version = next(v for v, each in candidates.items() if each.name == decision.challenger)
-        reason, numbers = decision.reason, numbers_of(decision)
+        reason, numbers = decision.reason, decision.numbers
         if decision.verdict is Verdict.PROMOTED:
             event = Event.PROMOTED
             return self.champions.promote("prior", alias, version, event, reason, present, numbers)
@@ -106,27 +106,6 @@ class Gate:
     @property
     def _versions(self) -> Mapping[str, Any]:
         return self.registry.versions("prior")
-
-
-def candidate_of(evaluation: "Report", version: str, tags: Mapping[str, str]) -> "Candidate":
-    """A version of a prior with its validation scores in an evaluation."""
-    from corgi_core.evaluation.promotion import Candidate, validation_scores
-
-    digest = tags[DIGEST_TAG]
-    name = f"{name_of('prior', tags)} (version {version})"
-    return Candidate(name, digest, validation_scores(evaluation, digest))
-
-
-def numbers_of(decision: "Decision") -> dict[str, Any]:
-    """A decision's numbers, for the history and for tables."""
-    from dataclasses import asdict
-
-    return {
-        "scores": [asdict(each) for each in decision.differences],
-        "confidence": decision.confidence,
-        "baselines": {name: list(scores) for name, scores in decision.baselines.items()},
-        "protocol": decision.protocol,
-    }
 
 
 def check_result(entries: Sequence[Entry], failed_checks: Sequence[str]) -> dg.AssetCheckResult:

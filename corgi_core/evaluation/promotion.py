@@ -10,8 +10,9 @@ candidate becomes it, and the baselines that are better than it are named.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from corgi_core.evaluation.paired import CaptionScores, Difference, differences
 from corgi_core.evaluation.report import LINEAR, SCORES, UNTRAINED, Evaluation
@@ -65,6 +66,16 @@ class Decision:
     confidence: float = CONFIDENCE
     baselines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     protocol: str | None = None
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """All that is no word, as JSON has it."""
+        return {
+            "scores": [asdict(each) for each in self.differences],
+            "confidence": self.confidence,
+            "baselines": {name: list(scores) for name, scores in self.baselines.items()},
+            "protocol": self.protocol,
+        }
 
 
 def decide(

@@ -19,6 +19,7 @@ from orchestration.cli import (
     data,
     generate,
     metrics,
+    promotion,
     rate,
     results,
     run,
@@ -67,8 +68,9 @@ cli = typer.Typer(
 )
 for command in (
     run.demo, run.run, run.study, run.compare, results.results, compare_runs.compare_runs,
-    generate.generate, suite.suite, rate.rate, metrics.metrics, data.ingest, data.gate, ui.ui,
-    ui.password, config.presets,
+    generate.generate, suite.suite, rate.rate, metrics.metrics, promotion.promote,
+    promotion.rollback, promotion.history, data.ingest, data.gate, ui.ui, ui.password,
+    config.presets,
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(config.config, name="config")

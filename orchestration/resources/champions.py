@@ -10,13 +10,17 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.locks import exclusive_lock
 from corgi_core.io.model_index import CHAMPION, PARTS, is_champion
 from orchestration.resources.model_registry import DIGEST_TAG, Registry
 from orchestration.resources.promotion_history import PROMOTIONS, Entry, Event, History
+
+if TYPE_CHECKING:
+    from corgi_core.evaluation.promotion import Candidate
+    from corgi_core.evaluation.report import Evaluation
 
 log = logging.getLogger(__name__)
 LOCK = "promotion.lock"
@@ -177,3 +181,41 @@ def name_of(part: str, tags: Mapping[str, str]) -> str:
     """What a version is called in tables: "shifted-k1, 1.7%", "pca" or "clip"."""
     named = [tags[tag] for tag in (VARIANT_TAG, SUBSET_TAG, "kind") if tag in tags]
     return ", ".join(named) or part
+
+
+def candidate_of(evaluation: Evaluation, version: str, tags: Mapping[str, str]) -> Candidate:
+    """A version of a prior with its validation scores in an evaluation."""
+    from corgi_core.evaluation.promotion import Candidate, validation_scores
+
+    digest = tags[DIGEST_TAG]
+    name = f"{name_of('prior', tags)} (version {version})"
+    return Candidate(name, digest, validation_scores(evaluation, digest))
+
+
+def version_named(registry: Registry, word: str, caption_subset: str | None) -> str:
+    """The number of a prior's version.
+
+    Args:
+        registry: The models.
+        word: Its number, its digest, or a variant, which stands for the newest version of it.
+        caption_subset: What it must have learned from, such as "1.7%"; None for any.
+
+    Raises:
+        CorgiError: there is none.
+    """
+    versions = registry.versions("prior")
+    tags = {number: versions[number].tags for number in sorted(versions, key=int)}
+    found = [
+        number
+        for number, each in tags.items()
+        if word in (number, each.get(DIGEST_TAG), each.get(VARIANT_TAG))
+        and caption_subset in (None, each.get(SUBSET_TAG))
+    ]
+    if not found:
+        listed = [f"{number} ({name_of('prior', each)})" for number, each in tags.items()]
+        of = f" that learned from {caption_subset} of the captions" if caption_subset else ""
+        raise CorgiError(
+            f"the registry has no prior {word!r}{of}",
+            f"choose one of {'; '.join(listed)}" if listed else "train priors first: `corgi run`",
+        )
+    return found[-1]

@@ -1,0 +1,207 @@
+"""`corgi promote`, `rollback` and `history`: who is champion, by hand, and how it came to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestration.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    PresetOption,
+    SetOption,
+    chosen_settings,
+)
+
+if TYPE_CHECKING:
+    from corgi_core.evaluation.promotion import Candidate
+    from orchestration.resources.champions import Champions
+    from orchestration.resources.model_registry import Registry
+    from orchestration.resources.promotion_history import Entry
+    from orchestration.settings import Settings
+
+FractionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--fraction",
+        help="The caption fraction, such as 1.7%, whose champion it is; default: `champion`, the "
+        "best of all fractions.",
+    ),
+]
+
+
+def promote(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A version's number or digest in the registry; or a variant, such as shifted-k16: "
+            "its newest version of that caption fraction.",
+        ),
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Why; the history has it.")],
+    fraction: FractionOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even without validation scores of today's protocol.")
+    ] = False,
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Make a prior the champion by hand, whatever the gate says.
+
+    The history says that it was by hand and why, with the numbers that the gate would have decided
+    by. A model without validation scores of the latest evaluation is refused, unless forced.
+
+    [bold cyan]corgi promote 7 --fraction 1.7% --reason "pictures look better"[/bold cyan]
+    """
+    from corgi_core.io.model_index import CHAMPION, champion_of
+    from orchestration.resources.champions import version_named
+    from orchestration.resources.promotion_history import Event
+
+    settings = chosen_settings(preset, dataset, config, overrides)
+    registry, champions = _champions(settings)
+    alias = CHAMPION if fraction is None else champion_of(fraction)
+    subset = f"{fraction.removesuffix('%')}%" if fraction else None
+    version = version_named(registry, model, subset)
+    before = champions.present("prior", alias)
+    numbers = _numbers(settings, registry, version, before, force)
+    with champions.deciding() as restored:
+        entries = champions.promote("prior", alias, version, Event.BY_HAND, reason, before, numbers)
+        _export(settings, registry)
+    _print(restored + entries, f"{alias} is version {version} already")
+
+
+def rollback(
+    fraction: FractionOption = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; the history has it.")] = "by hand",
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Give a champion's title back to the prior that had it before.
+
+    The gate never promotes a model again that was rolled back from; `corgi promote` does.
+
+    [bold cyan]corgi rollback --fraction 1.7%[/bold cyan]
+    """
+    from corgi_core.io.model_index import CHAMPION, champion_of
+
+    settings = chosen_settings(preset, dataset, config, overrides)
+    registry, champions = _champions(settings)
+    alias = CHAMPION if fraction is None else champion_of(fraction)
+    with champions.deciding() as restored:
+        entries = champions.roll_back(alias, reason)
+        _export(settings, registry)
+    _print(restored + entries, "")
+
+
+def history(
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Show every promotion, refusal and rollback, with scores and reasons.
+
+    Aliases that somebody deleted or moved in MLflow are named, and mended, first.
+    """
+    from corgi_core.errors import CorgiError
+    from orchestration.resources.promotion_history import PROMOTIONS, History
+
+    settings = chosen_settings(preset, dataset, config, overrides)
+    try:
+        registry, champions = _champions(settings)
+        with champions.deciding() as mended:
+            if mended:
+                _export(settings, registry)
+    except CorgiError as error:
+        typer.echo(f"Aliases were not compared with MLflow's: {error.problem}.", err=True)
+    path = settings.state / PROMOTIONS
+    entries = History(path).entries()
+    if not entries:
+        raise CorgiError(
+            f"nothing was promoted yet in the workspace {settings.workspace}",
+            "train and register models first, with `corgi run`",
+        )
+    show_history(entries, Console(highlight=False))
+    typer.echo(f"The same with all numbers, a line each: {path}")
+
+
+def show_history(entries: Sequence[Entry], console: Console) -> None:
+    """Print entries as a table, the oldest first: when, whose title, what, which model, why."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for head in ("when (UTC)", "champion", "decision", "model", "version"):
+        table.add_column(head, no_wrap=True)
+    table.add_column("why", ratio=1, overflow="fold")
+    for each in entries:
+        alias = each.alias if each.part == "prior" else f"{each.part} {each.alias}"
+        moment = each.moment[:16].replace("T", " ")
+        version = each.version if each.before is None else f"{each.version} (was {each.before})"
+        cells = (moment, alias, str(each.event), each.model, version, each.reason)
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+
+
+def _champions(settings: Settings) -> tuple[Registry, Champions]:
+    from orchestration.resources.champions import Champions
+    from orchestration.resources.model_registry import Registry
+    from orchestration.resources.tracking import MLflow
+
+    registry = Registry(MLflow.of(settings))
+    return registry, Champions(registry)
+
+
+def _export(settings: Settings, registry: Registry) -> None:
+    from corgi_core.io.model_index import TextEncoderName
+
+    encoders = settings.preset.encoders
+    registry.write_index(TextEncoderName(encoders.text, encoders.text_tokens))
+
+
+def _numbers(
+    settings: Settings, registry: Registry, version: str, before: str | None, force: bool
+) -> dict[str, Any]:
+    """What the gate would have decided by; CorgiError without scores, unless it is forced."""
+    from corgi_core.errors import CorgiError
+    from corgi_core.evaluation.promotion import decide
+
+    challenger = _candidate(settings, registry, version)
+    if challenger is None or challenger.scores is None:
+        if force:
+            return {}
+        raise CorgiError(
+            f"version {version} has no validation scores of the latest evaluation",
+            "materialise `evaluation` (`corgi run`) with this model, or give --force",
+        )
+    champion = _candidate(settings, registry, before) if before else None
+    if champion is None or champion.scores is None:
+        return {"protocol": challenger.scores.protocol.digest}
+    decision = decide([challenger], champion, {})
+    return decision.numbers | {"gate": f"{decision.verdict}: {decision.reason}"}
+
+
+def _candidate(settings: Settings, registry: Registry, version: str) -> Candidate | None:
+    """A version with its scores in the latest evaluation; None where there is no evaluation."""
+    from corgi_core.errors import CorgiError
+    from corgi_core.evaluation.report import Evaluation
+    from orchestration.resources.champions import candidate_of
+    from orchestration.resources.workspace import Workspace
+
+    try:
+        evaluation = Evaluation.load(Workspace.of(settings).path_of("evaluation"))
+    except CorgiError:
+        return None
+    return candidate_of(evaluation, version, registry.versions("prior")[version].tags)
+
+
+def _print(entries: Sequence[Entry], otherwise: str) -> None:
+    show_history(entries, Console(highlight=False)) if entries else typer.echo(otherwise)
