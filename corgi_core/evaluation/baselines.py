@@ -18,7 +18,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.evaluation.material import Material
-from corgi_core.evaluation.picture_features import StoredPictures
+from corgi_core.evaluation.picture_features import Decoded, StoredPictures
 from corgi_core.evaluation.predictors import (
     LinearPredictions,
     Predictor,
@@ -35,6 +35,7 @@ from corgi_core.evaluation.report import (
     TEXT_EMBEDDING,
     TRAINING_PICTURES,
 )
+from corgi_core.evaluation.stored_models import StoredDecoder
 from corgi_core.evaluation.training_neighbours import Found, nearest_to_texts
 from corgi_core.io.files import digest_of
 from corgi_core.prior.contrastive_linear import contrastive_prior
@@ -115,6 +116,23 @@ def baseline_pictures(
         )
         for name, case in beside.items()
         if name in TRAINING_PICTURES and isinstance(case, StoredImages)
+    }
+
+
+def baseline_decodings(
+    beside: Mapping[str, Predictor], decoder: StoredDecoder, seed: int
+) -> dict[tuple[str, str], Decoded]:
+    """The pictures that a decoder makes of what is predicted without a trained prior of ours.
+
+    Args:
+        beside: The `baselines`, and other people's priors.
+        decoder: Decodes text embeddings, and the predictions of linear and of others' priors.
+        seed: Of its noise.
+    """
+    return {
+        (name, NO_SUBSET): Decoded(decoder, case, seed)
+        for name, case in beside.items()
+        if not isinstance(case, StoredImages)
     }
 
 

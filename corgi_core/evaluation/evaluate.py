@@ -21,6 +21,7 @@ from corgi_core.data.dataset import sources_of
 from corgi_core.data.splits import TEST, VALIDATION
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.baselines import (
+    baseline_decodings,
     baseline_pictures,
     baselines,
     validation_baselines,
@@ -32,10 +33,11 @@ from corgi_core.evaluation.picture_features import (
     REAL,
     Decoded,
     RealImages,
+    StoredPictures,
     inception_digest,
 )
 from corgi_core.evaluation.picture_scores import picture_scorer
-from corgi_core.evaluation.predictors import ONCE, Predictor, PriorSamples
+from corgi_core.evaluation.predictors import ONCE, Predictor, PriorSamples, samples_of
 from corgi_core.evaluation.prior_scores import Name, PredictionScores, caption_scores, scores_of
 from corgi_core.evaluation.protocol import Protocol
 from corgi_core.evaluation.report import (
@@ -46,7 +48,6 @@ from corgi_core.evaluation.report import (
     Samples,
     cosine_curves,
 )
-from corgi_core.evaluation.sampling import Sampled
 from corgi_core.evaluation.seed_grids import seed_grids
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.evaluation.strata import near_training
@@ -116,15 +117,18 @@ def evaluate(
         displayed = evenly_spaced(len(chosen), settings.grid_rows)
         cases = _decoded(priors, decoder, settings.seed)
         guided = _guided(cases, settings.guidances)
-        of_training = baseline_pictures(beside, rows, material, size)
+        without_prior: dict[Name, Decoded | StoredPictures] = {
+            **baseline_pictures(beside, rows, material, size),
+            **baseline_decodings(beside, decoder, settings.seed),
+        }
         scorer = picture_scorer(
             material, chosen, displayed,
-            (*of_training.values(), *cases.values(), *guided.values()),
+            (*without_prior.values(), *cases.values(), *guided.values()),
             settings.inception_weights, settings.dinov2_weights,
         )  # fmt: skip
         metrics["protocol"] |= _of_pictures(material, decoder, len(chosen), settings)
         metrics["pictures"] = {REAL_AGAINST_REAL: {NO_SUBSET: scorer.real_against_real(size)}}
-        for (variant, subset), case in (of_training | cases).items():
+        for (variant, subset), case in (without_prior | cases).items():
             metrics["pictures"].setdefault(variant, {})[subset] = scorer.scores(case)
         for (guidance, (variant, subset)), case in guided.items():
             by_source = metrics.setdefault("guidances", {}).setdefault(f"{guidance:g}", {})
@@ -133,8 +137,8 @@ def evaluate(
         captions = [chosen.captions[row] for row in displayed]
         real = scorer.displayed(RealImages())
         grids = _grids(captions, real, columns)
-        of_training_images = {name: scorer.displayed(case) for name, case in of_training.items()}
-        every = {(REAL_IMAGE, NO_SUBSET): real} | of_training_images | columns
+        of_baselines = {name: scorer.displayed(case) for name, case in without_prior.items()}
+        every = {(REAL_IMAGE, NO_SUBSET): real} | of_baselines | columns
         samples = {
             name: [(c, picture(p)) for c, p in zip(captions, column, strict=True)]
             for name, column in every.items()
@@ -292,7 +296,9 @@ def _decoded(
 ) -> dict[Name, Decoded]:
     """The pictures of the real embeddings and of every prior's."""
     cases = {(REAL_EMBEDDING, NO_SUBSET): Decoded(decoder, REAL, seed)}
-    return cases | {n: Decoded(decoder, Sampled(prior, seed), seed) for n, prior in priors.items()}
+    return cases | {
+        n: Decoded(decoder, samples_of(prior, seed), seed) for n, prior in priors.items()
+    }
 
 
 def _guided(

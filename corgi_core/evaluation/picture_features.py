@@ -30,7 +30,7 @@ from corgi_core.encoders.embed import ClipSource
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.held_out import Chunks, HeldOut
-from corgi_core.evaluation.sampling import Sampled
+from corgi_core.evaluation.predictors import Predictor
 from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest, StoredDecoder
 from corgi_core.io.files import digest_of, digest_of_file
@@ -54,13 +54,13 @@ class Decoded:
 
     Attributes:
         decoder: The decoder.
-        source: REAL, TEXT, or a prior's samples.
+        source: REAL, TEXT, or what predicts them, by one number of sampling steps.
         seed: Of the decoder's noise.
         guidance: The decoder's; None for its own.
     """
 
     decoder: StoredDecoder
-    source: str | Sampled
+    source: str | Predictor
     seed: int
     guidance: float | None = None
 
@@ -133,7 +133,7 @@ class PictureFeatures(ArrayJob):
         text_embeddings: The captions' embeddings.
         pixels: The images.
         clip: As `ClipEnsemble.load` reads it.
-        sampled: The array "z" of every prior's samples, in the same chunks.
+        sampled: The array "z" of every prediction, in the same chunks.
         inception: The path of a TorchScript Inception, or None.
         precision: Of decoding and encoding on a GPU.
         dataset: The images' files, where the pixels are decoded from them.
@@ -233,7 +233,7 @@ class PictureFeatures(ArrayJob):
     def _embeddings(self, shard: str, case: Decoded) -> Tensor:
         """What is decoded, float32 [n, d]."""
         captions, (_, rows) = self.images.captions, self.images.part(shard)
-        if isinstance(case.source, Sampled):
+        if not isinstance(case.source, str):
             assert self.sampled is not None, "no samples are given"
             number = shard.rpartition("-")[2]
             z = self.sampled.mapped(f"{case.source.digest}-{number}", "z")

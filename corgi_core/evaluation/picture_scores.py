@@ -16,6 +16,7 @@ from torch import Tensor
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.nearest import COMPARED_AT_ONCE
@@ -25,6 +26,7 @@ from corgi_core.evaluation.picture_features import (
     DINOV2,
     INCEPTION,
     PICTURES,
+    REAL,
     SECONDS,
     TO_TEXT,
     Decoded,
@@ -36,7 +38,9 @@ from corgi_core.evaluation.picture_features import (
 from corgi_core.evaluation.picture_neighbours import PictureNeighbours
 from corgi_core.evaluation.picture_sets import Compared, PictureSet
 from corgi_core.evaluation.picture_statistics import KERNELS, PictureStatistics
-from corgi_core.evaluation.sampling import Sampled, SampledEmbeddings
+from corgi_core.evaluation.predictors import Predictor
+from corgi_core.evaluation.report import SHUFFLED
+from corgi_core.evaluation.sampling import SampledEmbeddings
 from corgi_core.metrics.bootstrap import with_intervals
 from corgi_core.metrics.clip_score import clip_score
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_estimate
@@ -58,6 +62,7 @@ class PictureScorer:
         features: The arrays of `PictureFeatures`; the real images are one of their cases.
         chunks: Their captions and cases.
         encoder_dims: Widths of the CLIP encoders.
+        text_embeddings: The captions' embeddings.
         real: The real images by the size of the pictures that are compared with them.
         statistics: What was computed from the features of all that is compared.
         extractors: The names of the features' arrays. Precision, recall, density and coverage are
@@ -69,6 +74,7 @@ class PictureScorer:
     features: ArrayStore
     chunks: Chunks[Pictures]
     encoder_dims: Sequence[int]
+    text_embeddings: ArrayStore
     real: Mapping[int, RealImages]
     statistics: PictureStatistics
     extractors: Sequence[str] = (CLIP,)
@@ -84,21 +90,37 @@ class PictureScorer:
             "memorisation", "copies" and "nearest_distance", 1 − the cosine to the nearest training
             image;
             "clip_similarity_image" and "clip_similarity_text" with the ends of their intervals,
-            "clip_score" with the text; "count" and "seconds".
+            "clip_score" with the text; "count" and "seconds"; and of pictures of what was predicted
+            from captions "shuffled", as `shuffled` has it.
         """
         real = real_of(case, self.real)
         found = self._set_scores(compared_with(case, real))
         if self.nearest is not None:
             found |= _memorisation(*(self._nearest(each) for each in (case, real)))
         to_image, to_text, seconds = map(
-            np.concatenate, zip(*self._similarities(case, real), strict=True)
+            np.concatenate, zip(*self._similarities_of(case, real), strict=True)
         )
+        if isinstance(case, Decoded) and case.source != REAL:
+            found[SHUFFLED] = self.shuffled(case)
         return found | {
-            **with_intervals({"clip_similarity_image": to_image, "clip_similarity_text": to_text}),
-            "clip_score": clip_score(to_text),
+            **_similarities(to_image, to_text),
             "count": len(self.chunks.captions),
             "seconds": round(float(seconds.sum()), 3),
         }
+
+    def shuffled(self, case: Pictures) -> dict[str, float]:
+        """The similarities of a case's pictures to other captions, and to their images.
+
+        What no reading of the caption gives. The captions are the same ones for every case.
+        """
+        others = derangement(len(self.chunks.captions)).numpy()
+        text = self.chunks.captions.gather(others, self.text_embeddings, "text")
+        z, images = self.embeddings(case), self.embeddings(real_of(case, self.real))[others]
+        to_image, to_text = (
+            mean_encoder_cosine(z, each, self.encoder_dims).numpy()
+            for each in (images, torch.from_numpy(text).float())
+        )
+        return {**_similarities(to_image, to_text), "count": len(others)}
 
     def real_against_real(self, size: int) -> dict[str, Any]:
         """`scores` of a random half of the real images against the other half: the best possible.
@@ -121,11 +143,7 @@ class PictureScorer:
         z = self.embeddings(real)
         to_image = mean_encoder_cosine(z[half], z[other], self.encoder_dims).numpy()
         to_text = self._by_caption(real, TO_TEXT)[half]
-        return found | {
-            **with_intervals({"clip_similarity_image": to_image, "clip_similarity_text": to_text}),
-            "clip_score": clip_score(to_text),
-            "count": len(half),
-        }
+        return found | {**_similarities(to_image, to_text), "count": len(half)}
 
     def embeddings(self, case: Pictures) -> Tensor:
         """CLIP's embeddings of a case's pictures [n, d], in the captions' order."""
@@ -175,7 +193,9 @@ class PictureScorer:
         store, chunks = self.nearest
         return np.concatenate([store.mapped(each, "cosine") for each in chunks.shards_of(case)])
 
-    def _similarities(self, case: Pictures, real: RealImages) -> Iterator[tuple[np.ndarray, ...]]:
+    def _similarities_of(
+        self, case: Pictures, real: RealImages
+    ) -> Iterator[tuple[np.ndarray, ...]]:
         """The cosines to the images and to the captions, and the seconds, chunk by chunk."""
         of_real = self.chunks.shards_of(real)
         for shard, its_real in zip(self.chunks.shards_of(case), of_real, strict=True):
@@ -187,6 +207,12 @@ class PictureScorer:
                 self.features.mapped(shard, TO_TEXT),
                 self.features.mapped(shard, SECONDS),
             )
+
+
+def _similarities(to_image: NDArray[Any], to_text: NDArray[Any]) -> dict[str, float]:
+    """The scores by cosines to images [n] and to captions [n]."""
+    named = {"clip_similarity_image": to_image, "clip_similarity_text": to_text}
+    return {**with_intervals(named), "clip_score": clip_score(to_text)}
 
 
 def _memorisation(
@@ -258,10 +284,10 @@ def picture_scorer(
     decoded = [case for case in cases if isinstance(case, Decoded)]
     real = _real_images(material.pixels, decoded)
     stores, rows = (material.image_embeddings, material.text_embeddings), tuple(displayed.tolist())
-    samples = dict.fromkeys(case.source for case in decoded if isinstance(case.source, Sampled))
+    samples = dict.fromkeys(case.source for case in decoded if not isinstance(case.source, str))
     sampled = None
     if samples:
-        of_samples = Chunks(captions, tuple(samples), CHUNK, rows)
+        of_samples = Chunks[Predictor](captions, tuple(samples), CHUNK, rows)
         job = SampledEmbeddings(of_samples, *stores, material.precision)
         sampled = material.run(job, material.folder / "embeddings")
     every = dict.fromkeys(chain[Pictures]((RealImages(),), real.values(), cases))
@@ -286,8 +312,9 @@ def picture_scorer(
         material.run, material.folder / "picture_statistics", chunks, stored, extractors, pairs
     )
     return PictureScorer(
-        stored, chunks, material.encoder_dims, real, statistics, extractors, nearest
-    )
+        stored, chunks, material.encoder_dims, material.text_embeddings, real, statistics,
+        extractors, nearest,
+    )  # fmt: skip
 
 
 def real_of(case: Pictures, real: Mapping[int, RealImages]) -> RealImages:

@@ -116,6 +116,11 @@ class PriorSamples:
         return chunk
 
 
+def samples_of(prior: StoredPrior, seed: int) -> PriorSamples:
+    """A prior's samples at its own number of steps."""
+    return PriorSamples(prior, (prior.settings.num_steps,), seed)
+
+
 @dataclass(frozen=True)
 class TextEmbeddings:
     """The caption's own CLIP text embedding."""

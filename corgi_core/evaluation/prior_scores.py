@@ -22,7 +22,7 @@ from corgi_core.data.revisions import PREDICTION_SCORES_REVISION
 from corgi_core.encoders.similarity import Retrieval, cosine_by_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.derangement import derangement
-from corgi_core.evaluation.predictors import ONCE, Predict, Predictor, Source
+from corgi_core.evaluation.predictors import ONCE, Predict, Predictor
 from corgi_core.evaluation.report import SHUFFLED, STRATA
 from corgi_core.evaluation.sampling import SamplingJob
 from corgi_core.evaluation.sharing import Columns, in_batches
@@ -109,7 +109,7 @@ class PredictionScores(SamplingJob[Predictor]):
         """The function from a shard's name to its arrays; all true embeddings are in memory."""
         here, captions = torch.device(device), self.images.captions
         latest = Latest[Callable[[NDArray[np.int64]], Predict]]()
-        source = Source(captions, self.image_embeddings, self.text_embeddings, self.precision)
+        source = self.source
         dims = self.image_embeddings.spec["encoder_dims"]
         true = captions.image_embeddings(np.arange(len(captions)), self.image_embeddings)
         distinct, own = torch.unique(true, dim=0, return_inverse=True)

@@ -38,7 +38,9 @@ BASELINES = (
     LINEAR_PRIOR, CONTRASTIVE_PRIOR,
 )  # fmt: skip
 TRAINING_PICTURES = (NEAREST_TO_IMAGE, RANDOM_TRAINING)
-PICTURE_BASELINES = (REAL_AGAINST_REAL, *TRAINING_PICTURES)  # rows of the pictures' table
+DECODED_BASELINES = (TEXT_EMBEDDING, LINEAR_PRIOR, CONTRASTIVE_PRIOR)
+PICTURE_BASELINES = (REAL_AGAINST_REAL, *TRAINING_PICTURES, *DECODED_BASELINES)
+"""The rows that every table of pictures begins with."""
 TIMES = ("seconds", "wall_seconds")
 UNTRAINED, LINEAR = (NEAREST_TO_TEXT, TEXT_EMBEDDING), (LINEAR_PRIOR, CONTRASTIVE_PRIOR)
 """The baselines that know the caption alone, as a prior does: those that learned from no captions,
@@ -81,8 +83,8 @@ class Evaluation:
     def check_rows(self) -> None:
         """Raise CorgiError, which names it, where a row is missing that every report has.
 
-        These are `BASELINES`, each prior's shuffled captions, and `PICTURE_BASELINES` where there
-        are pictures.
+        These are `BASELINES`, each prior's shuffled captions, and where there are pictures
+        `PICTURE_BASELINES`, and the shuffled captions of each prior's.
         """
         steps, of_priors = str(self.protocol.prior_steps), self.metrics.get("baselines", {})
         missing = [name for name in BASELINES if name not in of_priors]
@@ -95,6 +97,12 @@ class Evaluation:
         if "pictures" in self.metrics:
             of_pictures = self.metrics["pictures"]
             missing += [f"{n} (pictures)" for n in PICTURE_BASELINES if n not in of_pictures]
+            missing += [
+                f"{variant}, {subset}, {SHUFFLED} captions (pictures)"
+                for variant in self.metrics["priors"]
+                for subset, scores in of_pictures.get(variant, {}).items()
+                if SHUFFLED not in scores
+            ]
         if missing:
             raise CorgiError(
                 f"the report lacks a row without which its scores say little: {missing[0]}",
@@ -199,13 +207,26 @@ class Evaluation:
         return pd.DataFrame(rows)
 
     def picture_table(self) -> pd.DataFrame:
-        """One row for each source of embeddings, the real images' first; empty without pictures."""
+        """One row for each source of embeddings, the baselines first; empty without pictures.
+
+        After the rows of what was predicted from captions come those of the same pictures beside
+        other captions.
+        """
         import pandas as pd
 
-        rows = [
-            {"embeddings": source, "captions": subset, **_numbers(scores)}
+        every = [
+            (source, subset, scores)
             for source, subsets in self.metrics.get("pictures", {}).items()
             for subset, scores in subsets.items()
+        ]
+        every += [
+            (f"{source}, {SHUFFLED} captions", subset, scores[SHUFFLED])
+            for source, subset, scores in every
+            if SHUFFLED in scores
+        ]
+        rows = [
+            {"embeddings": source, "captions": subset, **_numbers(scores)}
+            for source, subset, scores in every
         ]
         return pd.DataFrame(rows)
 

@@ -1,4 +1,4 @@
-"""Embeddings that priors sample for held-out captions, stored chunk by chunk."""
+"""Embeddings that priors and baselines predict for held-out captions, stored chunk by chunk."""
 
 from __future__ import annotations
 
@@ -16,32 +16,18 @@ from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import Arrays, ArrayStore
 from corgi_core.data.revisions import SAMPLED_EMBEDDINGS_REVISION
 from corgi_core.evaluation.held_out import AnyCase, Chunks
+from corgi_core.evaluation.predictors import Predict, Predictor, Source
 from corgi_core.evaluation.sharing import Columns, in_batches
-from corgi_core.evaluation.stored_models import Latest, StoredPrior
-from corgi_core.io.files import digest_of
-from corgi_core.prior.model import CAPTIONS_AT_ONCE, PriorModel
-from corgi_core.prior.task import Captions
+from corgi_core.evaluation.stored_models import Latest
+from corgi_core.prior.model import CAPTIONS_AT_ONCE
 
 BATCH = 128  # captions that a CPU samples for at once
 WEIGHT = 5  # embedded images that a sampled caption takes as long as
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """A prior's samples of one seed, at its own number of steps."""
-
-    prior: StoredPrior
-    seed: int
-
-    @property
-    def digest(self) -> str:
-        """Names the prior, with its settings, and the seed."""
-        return digest_of("sampled", self.prior.digest, self.seed)
-
-
-@dataclass(frozen=True)
 class SamplingJob(ArrayJob, Generic[AnyCase]):
-    """Arrays of what priors sample for held-out captions.
+    """Arrays of what is predicted for held-out captions.
 
     Attributes:
         images: The captions in chunks, and what is sampled.
@@ -62,9 +48,11 @@ class SamplingJob(ArrayJob, Generic[AnyCase]):
         """Sampling takes several forward passes."""
         return WEIGHT
 
-    def captions(self, rows: NDArray[np.int64], device: torch.device) -> Captions:
-        """The captions of the given rows [b]."""
-        return self.images.captions.read(rows, self.image_embeddings, self.text_embeddings, device)
+    @property
+    def source(self) -> Source:
+        """What predictions are made from."""
+        stores = self.image_embeddings, self.text_embeddings
+        return Source(self.images.captions, *stores, self.precision)
 
     def captions_at_once(self, device: torch.device) -> int:
         """How many captions a device samples for at once."""
@@ -72,8 +60,8 @@ class SamplingJob(ArrayJob, Generic[AnyCase]):
 
 
 @dataclass(frozen=True)
-class SampledEmbeddings(SamplingJob[Sampled]):
-    """The array "z" [n, d] of every case: the sample of row i starts from the seed's noise i."""
+class SampledEmbeddings(SamplingJob[Predictor]):
+    """The array "z" [n, d] of every case: what it predicts, by one number of sampling steps."""
 
     revision = SAMPLED_EMBEDDINGS_REVISION
 
@@ -84,19 +72,16 @@ class SampledEmbeddings(SamplingJob[Sampled]):
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a shard's name to its embeddings."""
-        latest = Latest[PriorModel]()
+        latest = Latest[Callable[[NDArray[np.int64]], Predict]]()
         here = torch.device(device)
-        size = self.captions_at_once(here)
+        size, source = self.captions_at_once(here), self.source
 
         def sampled(shard: str) -> Arrays:
             case, rows = self.images.part(shard)
-            prior = latest(case.prior.digest, partial(case.prior.open, here, self.precision))
-            captions = self.captions(rows, here)
+            predict = latest(case.digest, partial(case.opened, source, here))(rows)
 
             def sample(at: NDArray[np.int64]) -> Columns:
-                tokens, attn_mask, text, _ = captions.batch(torch.from_numpy(at))
-                ids = rows[at].tolist()
-                z = prior.sample(tokens, attn_mask, text, seed=case.seed, sample_ids=ids)
+                ((_, z, _),) = predict(at)
                 return {"z": z.float().cpu().numpy()}
 
             keys = self.images.keys(shard)

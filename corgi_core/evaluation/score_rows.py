@@ -91,11 +91,17 @@ def prior_rows(metrics: Mapping[str, Any]) -> list[ScoreRow]:
     return [
         *(ScoreRow(name, Kind.BASELINE, scores) for name, scores in beside.items()),
         *(
-            ScoreRow(f"{name}, {SHUFFLED} captions", Kind.CONTROL, scores[SHUFFLED])
-            for name, scores in final.items()
+            _control(name, scores)
+            for name, scores in (beside | final).items()
+            if SHUFFLED in scores
         ),
         *(ScoreRow(name, Kind.PRIOR, scores) for name, scores in final.items()),
     ]
+
+
+def _control(name: str, scores: Mapping[str, Any]) -> ScoreRow:
+    """The row of the same samples, compared with the images of other captions."""
+    return ScoreRow(f"{name}, {SHUFFLED} captions", Kind.CONTROL, scores[SHUFFLED])
 
 
 def validation_rows(metrics: Mapping[str, Any]) -> list[ScoreRow]:
@@ -109,17 +115,20 @@ def validation_rows(metrics: Mapping[str, Any]) -> list[ScoreRow]:
 
 
 def picture_rows(metrics: Mapping[str, Any]) -> list[ScoreRow]:
-    """The sources of pictures, those that no prior samples first; none without pictures."""
-    rows = [
-        ScoreRow(
-            prior_name(source, subset),
-            Kind.PRIOR if source in metrics["priors"] else Kind.BASELINE,
-            scores,
-        )
-        for source, subsets in metrics.get("pictures", {}).items()
-        for subset, scores in subsets.items()
-    ]
-    return sorted(rows, key=lambda row: row.kind is Kind.PRIOR)
+    """The sources of pictures: baselines, controls and priors; none without pictures.
+
+    A control is of the same pictures, compared with other captions and their images.
+    """
+    baselines, controls, priors = list[ScoreRow](), list[ScoreRow](), list[ScoreRow]()
+    for source, subsets in metrics.get("pictures", {}).items():
+        is_prior = source in metrics["priors"]
+        for subset, scores in subsets.items():
+            name = prior_name(source, subset)
+            kind = Kind.PRIOR if is_prior else Kind.BASELINE
+            (priors if is_prior else baselines).append(ScoreRow(name, kind, scores))
+            if SHUFFLED in scores:
+                controls.append(_control(name, scores))
+    return [*baselines, *controls, *priors]
 
 
 def score_names(rows: list[ScoreRow]) -> list[str]:

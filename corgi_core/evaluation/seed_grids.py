@@ -18,9 +18,10 @@ from corgi_core.evaluation.picture_features import (
     PictureFeatures,
     Pictures,
 )
+from corgi_core.evaluation.predictors import Predictor, samples_of
 from corgi_core.evaluation.prior_scores import Name
 from corgi_core.evaluation.report import REAL_EMBEDDING, Samples
-from corgi_core.evaluation.sampling import Sampled, SampledEmbeddings
+from corgi_core.evaluation.sampling import SampledEmbeddings
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.io.pictures import picture
 
@@ -48,16 +49,16 @@ def seed_grids(
     """
     assert material.pixels is not None, "there are no images to decode for"
     cases = {
-        (seed, name): Decoded(decoder, REAL if prior is None else Sampled(prior, seed), seed)
+        (seed, name): Decoded(decoder, REAL if prior is None else samples_of(prior, seed), seed)
         for seed in seeds
         for name, prior in {(REAL_EMBEDDING, NO_SUBSET): None, **priors}.items()
     }
     if not cases:
         return {}
     stores, rows = (material.image_embeddings, material.text_embeddings), range(len(captions))
-    sources = [case.source for case in cases.values() if isinstance(case.source, Sampled)]
+    sources = [case.source for case in cases.values() if not isinstance(case.source, str)]
     sampling = SampledEmbeddings(
-        Chunks(captions, tuple(sources), CHUNK, tuple(rows)), *stores, material.precision
+        Chunks[Predictor](captions, tuple(sources), CHUNK, tuple(rows)), *stores, material.precision
     )
     of_samples, of_pictures = (material.folder / name for name in FOLDERS)
     chunks = Chunks[Pictures](captions, tuple(cases.values()), CHUNK, tuple(rows))

@@ -13,7 +13,7 @@ from corgi_core.evaluation.held_out import HeldOut, evenly_spaced
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.picture_features import REAL, TEXT, Decoded, RealImages
 from corgi_core.evaluation.picture_scores import picture_scorer
-from corgi_core.evaluation.sampling import Sampled
+from corgi_core.evaluation.predictors import Predictor, samples_of
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.io.pictures import labelled_grid
 from corgi_core.progress import track
@@ -116,8 +116,8 @@ def measure(
 
 def _decodings(comparison: Comparison, seed: int) -> Iterator[Decoding]:
     """Every source's embeddings by every decoder that is made for them."""
-    sources: dict[Name, str | Sampled] = {(REAL, NO_SUBSET): REAL, (TEXT, NO_SUBSET): TEXT}
-    sources |= {name: Sampled(prior, seed) for name, prior in comparison.priors.items()}
+    sources: dict[Name, str | Predictor] = {(REAL, NO_SUBSET): REAL, (TEXT, NO_SUBSET): TEXT}
+    sources |= {name: samples_of(prior, seed) for name, prior in comparison.priors.items()}
     for (source, captions), embeddings in sources.items():
         for kind, decoder in comparison.decoders.items():
             if source == REAL or (source == TEXT) == (decoder.input_kind == "text"):

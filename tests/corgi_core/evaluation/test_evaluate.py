@@ -74,13 +74,14 @@ SETTINGS = EvaluationSettings(
 )
 SUBSET = "100%"
 # Of `small_chunks`: twelve captions for seven baselines and a prior by fives, four validation
-# captions for four baselines and a prior; eight pictures of two or three cases, 3 + 3 + 2 each;
-# another seed's three pictures of a prior and of the real embedding. The dataset has four shards.
+# captions for four baselines and a prior; eight pictures of eight cases, 3 + 3 + 2 each, four of
+# them of predicted embeddings; another seed's three pictures of a prior and of the real embedding.
+# The dataset has four shards.
 ALL_CHUNKS = {
     "hashes": 4, "neighbours": 2, "scores": 24, "validation_scores": 5,
-    "validation_neighbours": 1, "embeddings": 3, "pictures": 15, "picture_neighbours": 5,
+    "validation_neighbours": 1, "embeddings": 12, "pictures": 24, "picture_neighbours": 8,
     "seed_embeddings": 1, "seed_pictures": 2,
-    "sums": 5, "balls": 5 + 2, "kernel_parts": 5 + 1, "inside": 5 + 1,  # of two halves, and a pair
+    "sums": 8, "balls": 8 + 2, "kernel_parts": 8 + 1, "inside": 8 + 1,  # of two halves, and a pair
 }  # fmt: skip
 
 
@@ -309,15 +310,18 @@ def test_several_captions_an_image_change_no_number(
     with pytest.raises(CorgiError, match="protocols: data_version is"):
         report.protocol.check_comparable(single.protocol)
     assert report.metrics["protocol"]["held_out_captions"] == HELD_OUT
-    for ours, expected in (
-        (report.prior_table(), single.prior_table()),
-        (report.picture_table(), single.picture_table()),
-    ):
+    fitted = rf"^{LINEAR_PRIOR}"  # to all captions
+    tables = [
+        table[~table["embeddings"].str.contains(fitted)]
+        for table in (report.picture_table(), single.picture_table())
+    ]
+    for ours, expected in ((report.prior_table(), single.prior_table()), tables):
         numbers = [c for c in ours.columns if c != "seconds"]
         assert ours[numbers].select_dtypes("number").to_numpy() == pytest.approx(
             expected[numbers].select_dtypes("number").to_numpy(), abs=2e-3, nan_ok=True
         )
-    assert [*report.picture_table()["count"]] == [SETTINGS.images // 2, *[SETTINGS.images] * 4]
+    counts = [*report.picture_table()["count"]]  # seven sources, four of them of captions
+    assert counts == [SETTINGS.images // 2, *[SETTINGS.images] * (7 + 4)]
 
 
 def features(pipeline: CorgiPipeline, pictures: Tensor) -> np.ndarray:
@@ -507,9 +511,42 @@ def test_chunks_are_scored_as_the_whole_was(
     ):
         pictures = pipeline.decoder.decode(embeddings, seed=SETTINGS.seed)
         expected = picture_scores(pipeline.clip, pictures, squares, text[rows], known)
-        assert without_intervals(numbers(found["pictures"][variant][subset])) == {
-            name: pytest.approx(value, abs=1e-4) for name, value in expected.items()
-        }
+        whole = without_intervals(numbers(found["pictures"][variant][subset]))
+        control = whole.pop(SHUFFLED, None)
+        assert whole == {name: pytest.approx(each, abs=1e-4) for name, each in expected.items()}
+    vectors = pipeline.clip.encode_images(pictures)
+    others = derangement(len(rows))
+    to_text = mean_encoder_cosine(vectors, text[rows][others], BLOCKS)
+    to_image = mean_encoder_cosine(vectors, pipeline.clip.encode_images(squares)[others], BLOCKS)
+    assert without_intervals(control) == {
+        "clip_similarity_image": pytest.approx(float(to_image.mean()), abs=1e-4),
+        "clip_similarity_text": pytest.approx(float(to_text.mean()), abs=1e-4),
+        "clip_score": pytest.approx(100 * float(to_text.clamp(min=0).mean()), abs=1e-2),
+        "count": len(rows),
+    }
+
+
+def test_pictures_of_baselines_are_those_that_the_decoder_makes_of_their_predictions(
+    pipeline: CorgiPipeline, five: Material, report: Evaluation
+) -> None:
+    rows = chosen()
+    assert five.pixels is not None
+    squares = torch.from_numpy(five.pixels.read("pixels")[rows]).float() / 255
+    text = torch.from_numpy(five.text_embeddings.read("text")[::5][rows]).float()
+    tokens, mask = pipeline.tokens.encode([caption(n, 0) for n in rows])
+    means = torch.stack([row[there].mean(dim=0) for row, there in zip(tokens, mask, strict=True)])
+    (fitted,) = Path(five.folder).glob("linear_priors/*")
+    features = torch.cat([text, means], dim=1)
+    predicted = {TEXT_EMBEDDING: text} | {
+        name: LinearPrior.load(fitted / folder).predict(features)
+        for name, folder in ((LINEAR_PRIOR, "ridge"), (CONTRASTIVE_PRIOR, "contrastive"))
+    }
+    real = pipeline.clip.encode_images(squares)
+    for name, z in predicted.items():
+        pictures = pipeline.decoder.decode(z, seed=SETTINGS.seed)
+        cosines = mean_encoder_cosine(pipeline.clip.encode_images(pictures), real, BLOCKS)
+        found = report.metrics["pictures"][name]["none"]
+        assert found["clip_similarity_image"] == pytest.approx(float(cosines.mean()), abs=2e-3)
 
 
 def arrays_of(folder: Path) -> dict[str, bytes]:
@@ -545,7 +582,7 @@ def test_the_number_of_threads_changes_no_bit(
     assert one.digest == three.digest
     stored = arrays_of(tmp_path / "one")
     assert stored == arrays_of(tmp_path / "three")
-    assert sum(name.endswith("/pictures") for name in stored) == 5  # of the displayed chunk alone
+    assert sum(name.endswith("/pictures") for name in stored) == 8  # of the displayed chunk alone
 
 
 class EndedError(Exception):
@@ -633,7 +670,7 @@ def test_another_prior_costs_its_own_chunks_only(
     computed.clear()
     assert evaluated(models, five).digest == alone.digest
     assert computed == dict.fromkeys(ALL_CHUNKS, 0)
-    assert len(ArrayStore.load(five.folder / "pictures").shards) == 15  # the other's are gone
+    assert len(ArrayStore.load(five.folder / "pictures").shards) == 24  # the other's are gone
 
 
 def test_at_most_so_many_captions_are_scored(

@@ -39,7 +39,8 @@ def metrics() -> dict[str, object]:
             },
         },
         "pictures": picture_rows()
-        | {"real embedding": {"none": {"frechet_clip": 0.5, "seconds": 3.0}}},
+        | {"real embedding": {"none": {"frechet_clip": 0.5, "seconds": 3.0}}}
+        | {"baseline": {"10%": {"frechet_clip": 0.7, "shuffled": {"clip_score": 9.0}}}},
         "validation": {
             "captions": 5,
             "priors": {
@@ -112,10 +113,12 @@ def test_tables_hold_a_row_for_every_score(report):
         *BASELINES, "baseline, shuffled captions", *["shifted-k1, shuffled captions"] * 2
     ]  # fmt: skip
     assert baselines["cosine"].tolist() == [0.2] * len(BASELINES) + [0.3] * 3
-    *first, row = report.picture_table().to_dict("records")
+    *first, row, _, control = report.picture_table().to_dict("records")
     assert [each["embeddings"] for each in first] == list(PICTURE_BASELINES)
     assert (row["embeddings"], row["captions"]) == ("real embedding", "none")
     assert row["frechet_clip"] == 0.5
+    assert control["embeddings"] == "baseline, shuffled captions"
+    assert control["clip_score"] == 9.0
 
 
 @pytest.mark.parametrize(
@@ -124,6 +127,7 @@ def test_tables_hold_a_row_for_every_score(report):
         *((("baselines", name), name) for name in BASELINES),
         *((("pictures", name), rf"{name} \(pictures\)") for name in PICTURE_BASELINES),
         (("priors", "shifted-k1", "10%", "16", "shuffled"), "shifted-k1, 10%, shuffled captions"),
+        (("pictures", "baseline", "10%", "shuffled"), r"baseline, 10%, shuffled .* \(pictures\)"),
     ],
 )
 def test_a_report_that_lacks_a_row_is_refused_by_its_name(report, tmp_path, path, named):
