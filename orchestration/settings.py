@@ -14,6 +14,8 @@ CORGI_DATA           datasets, a folder, which DVC may own, or a URL such as s3:
 CORGI_STORAGE        artefacts, a folder or a URL such as s3://bucket/corgi
                      (default: <home>/<workspace>/storage)
 CORGI_RAY_ADDRESS    a Ray cluster (default: a local one, started when needed)
+CORGI_DEVICE_LOCK    the file by which workspaces on one machine take turns on its device, or "off"
+                     (default: one file a user in the folder of temporary files)
 CORGI_DAGSTER_PORT   where `corgi ui` serves Dagster, and links point to (default: 3000)
 CORGI_MLFLOW_PORT    the same for MLflow (default: 5000)
 MLFLOW_TRACKING_URI  an MLflow server (default: SQLite under <home>/mlflow)
@@ -43,6 +45,7 @@ CORGI_ZERO_SHOT          zero_shot.dataset
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +77,7 @@ AS_TRAINING = (
     "workflowType=machine_learning"  # else MLflow's pages look for language models' traces
 )
 PREFIX = "CORGI_"
+NO_LOCK = "off"  # of CORGI_DEVICE_LOCK
 SHORT_VARIABLES = {  # field of `Variables` → setting
     "workers": "workers",
     "inception_weights": "evaluation.inception_weights",
@@ -98,6 +102,7 @@ class Variables(BaseSettings):
     data: str = "data"
     storage: str | None = None
     ray_address: str | None = None
+    device_lock: str | None = None
     dagster_port: Port = 3000
     mlflow_port: Port = 5000
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
@@ -189,6 +194,7 @@ class Settings:
     data: Path | UPath  # a UPath where it is a URL
     storage_url: str | None
     ray_address: str | None
+    device_lock: Path | None  # by which workspaces take turns; None: they do not
     tracking_uri: str
     dagster_port: int
     mlflow_port: int
@@ -252,6 +258,7 @@ class Settings:
             data=_data_root(variables.data),
             storage_url=variables.storage,
             ray_address=variables.ray_address,
+            device_lock=_device_lock(variables.device_lock),
             tracking_uri=variables.tracking_uri or sqlite_url(home / "mlflow" / "mlflow.db"),
             dagster_port=dagster_port or variables.dagster_port,
             mlflow_port=mlflow_port or variables.mlflow_port,
@@ -289,6 +296,7 @@ class Settings:
         given = {
             "CONFIG": str(path), "DATASET": self.own_dataset, "HOME": str(self.home),
             "DATA": str(self.data), "STORAGE": self.storage_url, "RAY_ADDRESS": self.ray_address,
+            "DEVICE_LOCK": str(self.device_lock) if self.device_lock else NO_LOCK,
             "DAGSTER_PORT": str(self.dagster_port), "MLFLOW_PORT": str(self.mlflow_port),
             "LISTEN": access.listen, "DAGSTER_URL": access.dagster_url,
             "MLFLOW_URL": access.mlflow_url, "HOSTS": ",".join(access.hosts),
@@ -433,6 +441,12 @@ def sqlite_path(url: str) -> Path:
 
 def _data_root(data: str) -> Path | UPath:
     return UPath(data) if is_url(data) else Path(data).absolute()
+
+
+def _device_lock(file: str | None) -> Path | None:
+    if file == NO_LOCK:
+        return None
+    return Path(file or Path(tempfile.gettempdir(), f"corgi-device-{os.getuid()}.lock")).absolute()
 
 
 def _local_home(home: str) -> Path:

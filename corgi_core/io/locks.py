@@ -20,7 +20,9 @@ class LockHeldError(CorgiError):
 
 
 @contextmanager
-def exclusive_lock(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
+def exclusive_lock(
+    path: Path, busy: str, patience: float = 0.0, holder: str = ""
+) -> Iterator[None]:
     """Hold the lock file `path` for this process.
 
     The operating system releases the lock when the process ends, however it ends. The file stays.
@@ -29,6 +31,7 @@ def exclusive_lock(path: Path, busy: str, patience: float = 0.0) -> Iterator[Non
         path: of the lock file; it and its folder are created where they are missing.
         busy: what another holder is doing, for the error message.
         patience: seconds to wait for another holder.
+        holder: what this process is doing, for the others' message, which names the process too.
 
     Raises:
         LockHeldError: another process holds the lock; the message names it.
@@ -45,7 +48,8 @@ def exclusive_lock(path: Path, busy: str, patience: float = 0.0) -> Iterator[Non
                 )
             time.sleep(RETRY_AFTER)
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        process = f"process {os.getpid()} on {platform.node()}"
+        file.write(f"{holder}, {process}\n" if holder else f"{process}\n")
         file.flush()
         yield
 

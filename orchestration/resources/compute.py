@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,9 @@ from corgi_core.config import InferencePrecision
 from corgi_core.errors import CorgiError
 from corgi_core.io.scratch import private_folder
 from orchestration.environment import NO_TELEMETRY, set_for_library
+from orchestration.resources.device_lock import device_held
 from orchestration.resources.interrupts import interrupts_for_ray
+from orchestration.resources.progress_log import progress_logged
 from orchestration.resources.ray_train import fit
 from orchestration.resources.ray_workers import Opened, gpu_share, share_among_workers, share_of
 from orchestration.resources.worker_shape import Node, nodes_of_cluster, shape_when_free
@@ -85,11 +87,16 @@ class Compute(LocalRay):
     precision: InferencePrecision = Field(
         default="auto", description="Of encoding, sampling and decoding on a GPU."
     )
+    device_lock: str | None = Field(
+        default=None, description="The file by which workspaces of this machine take turns."
+    )
+    workspace: str = Field(default="", description="The name that others read who wait.")
 
     @classmethod
     def of(cls, settings: Settings) -> Compute:
         """What the settings say."""
         ray = settings.preset.ray
+        alone = settings.device_lock and not settings.ray_address and ray.device_jobs == 1
         return cls(
             address=settings.ray_address,
             num_workers=settings.preset.workers,
@@ -99,6 +106,8 @@ class Compute(LocalRay):
             training_gpus=ray.training_gpus,
             patience=ray.patience,
             precision=settings.preset.inference_precision,
+            device_lock=str(settings.device_lock) if alone else None,
+            workspace=settings.workspace,
         )
 
     @property
@@ -107,6 +116,15 @@ class Compute(LocalRay):
         from corgi_core.devices import Device
 
         return Device(precision=self.precision)
+
+    @contextmanager
+    def _device_held(self, uses_device: bool = True) -> Iterator[None]:
+        """While the block runs, this machine's device is its own; who waits for it reads whose."""
+        path = Path(self.device_lock) if self.device_lock and uses_device else None
+        with ExitStack() as held:
+            with progress_logged():
+                held.enter_context(device_held(path, self.workspace))
+            yield
 
     @property
     def ray_address(self) -> str | None:  # type: ignore[override]
@@ -199,16 +217,18 @@ class Compute(LocalRay):
             if result:
                 log.info("%s is finished already; its weights are taken as they are", name)
             elif self.num_workers == 0:
-                result = train(task, settings, folder, device=self.device.here(), name=name)
+                with self._device_held():
+                    result = train(task, settings, folder, device=self.device.here(), name=name)
                 result.model.cpu()
             else:
-                shape = shape_when_free(
-                    self.num_workers, self.training_gpus, self._nodes, self.patience
-                )
-                self.connect()
-                release_memory()
-                with interrupts_for_ray(), explain_full_disk(folder):
-                    fit(task, settings, run, folder, name, shape, self.patience)
+                with self._device_held():
+                    shape = shape_when_free(
+                        self.num_workers, self.training_gpus, self._nodes, self.patience
+                    )
+                    self.connect()
+                    release_memory()
+                    with interrupts_for_ray(), explain_full_disk(folder):
+                        fit(task, settings, run, folder, name, shape, self.patience)
                 trained = finished_training(task, folder)
                 if trained is None:
                     raise RuntimeError(f"the workers ended, but {folder} holds no finished run")
@@ -247,7 +267,7 @@ class Compute(LocalRay):
             opened = partial(_with_common, function, common)
             gpus = None if uses_device else 0
             results = self._on_workers(opened, items, 1, gpus, lambda item: f"one of the {what}")
-        with closing(results):
+        with self._device_held(uses_device), progress_logged(), closing(results):
             yield from progress.track(results, what, len(items))
 
     def map_images(self, images: int) -> Map:
@@ -288,7 +308,8 @@ class Compute(LocalRay):
             )
         else:
             written = _written_here(opened, str(self.device.here()), missing)
-        with closing(written):
+        needed = job.uses_device and bool(missing)
+        with self._device_held(needed), progress_logged(), closing(written):
             report_shards(written, job.images, missing, job.what)
         release_memory()
         return finished_store(folder, job.images, job.spec, missing)

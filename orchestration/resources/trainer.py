@@ -10,6 +10,7 @@ from corgi_core.config import TrainingSettings
 from corgi_core.io.files import digest_of
 from orchestration.resources.artifacts import FolderBacked
 from orchestration.resources.compute import Compute
+from orchestration.resources.progress_log import ProgressLog
 from orchestration.resources.tracking import MLflow, Parent
 from orchestration.resources.workspace import Workspace
 
@@ -122,7 +123,13 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
             run.log_parameters(_parameters(described))
             run.log_tags({"code_version": described["code_version"]})
             run.log_datasets("train", self.workspace.datasets(inputs))
-            result = self.compute.train(task, settings, folder, name, run.log_metrics, storage)
+            progress = ProgressLog(context.log.info)
+
+            def hear(entry: Mapping[str, Any]) -> None:
+                run.log_metrics(entry)
+                progress.training(name, entry, settings.steps, lambda: run.url)
+
+            result = self.compute.train(task, settings, folder, name, hear, storage)
             url = run.url
         card = {
             "training": identity, "labels": labels, "data_versions": versions,

@@ -55,8 +55,10 @@ def a_task(folder: Path, killed: bool = False, **changes: object) -> Watched:
     )  # fmt: skip
 
 
-def trained(home: Path, task: Watched) -> tuple[str, dict[str, object], dict[str, object]]:
-    """(digest of the decoder, its card, metadata for Dagster) of materialising it in `home`."""
+def trained(
+    home: Path, task: Watched
+) -> tuple[str, dict[str, object], dict[str, object], list[str]]:
+    """(digest of the decoder, its card, Dagster's metadata, log) of materialising it in `home`."""
     settings = Settings.from_environment({"CORGI_HOME": str(home)})
     trainer = Trainer(
         workspace=Workspace.of(settings),
@@ -72,8 +74,11 @@ def trained(home: Path, task: Watched) -> tuple[str, dict[str, object], dict[str
         decoder = task.assembled([each.model for each in done.values()], joint_card(done))
         found.append((decoder.digest, decoder.card, trainings_metadata(done)))
 
-    dg.materialize([settled(model, settings.preset)], resources={"trainer": trainer})
-    return found[0]
+    with dg.DagsterInstance.ephemeral() as instance:
+        asset = settled(model, settings.preset)
+        result = dg.materialize([asset], resources={"trainer": trainer}, instance=instance)
+        said = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    return *found[0], said
 
 
 def test_a_kill_in_the_second_stage_repeats_nothing_of_the_first(tmp_path: Path) -> None:
@@ -87,7 +92,7 @@ def test_a_kill_in_the_second_stage_repeats_nothing_of_the_first(tmp_path: Path)
     assert child.exitcode == -signal.SIGKILL
     first = [f"0:{step}" for step in range(STEPS)]
     assert task.steps_file.read_text().split() == [*first, "1:0", "1:1", "1:2"]
-    digest, card, metadata = trained(tmp_path / "killed", task)
+    digest, card, metadata, said = trained(tmp_path / "killed", task)
     # from the checkpoint after two steps of the second stage
     assert task.steps_file.read_text().split()[STEPS + 3 :] == ["1:2", "1:3", "1:4", "1:5"]
     assert digest == trained_cascade(task, tmp_path / "straight").digest
@@ -111,6 +116,11 @@ def test_a_kill_in_the_second_stage_repeats_nothing_of_the_first(tmp_path: Path)
     whole = next(run for run in trained_runs if run.info.run_name == "decoder-cascade")
     assert whole.data.tags["corgi.identity"] == card["training"]  # where scores are added
     assert whole.data.metrics == pytest.approx(card["metrics"])
+
+    (line,) = [line for line in said if line.startswith("decoder-cascade-stage-16: step")]
+    part = next(run for run in trained_runs if run.info.run_name == "decoder-cascade-stage-16")
+    assert "step 4 of 6, loss 0." in line  # what the killed process logged is not said again
+    assert f"/runs/{part.info.run_id}" in line
 
 
 def test_a_batch_of_a_later_stage_is_checked_before_the_first_is_trained(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ class Workspace:
             "CORGI_HOME": str(self.folder / ".corgi"),
             "CORGI_DATA": str(self.folder / "data"),
             "CORGI_CONFIG": str(self.folder / "settings.yaml"),
+            "CORGI_DEVICE_LOCK": str(self.folder / "device.lock"),
             "DAGSTER_HOME": str(self.state / "dagster"),
             "COLUMNS": "120",
         }
