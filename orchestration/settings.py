@@ -18,7 +18,9 @@ CORGI_DEVICE_LOCK    the file by which workspaces on one machine take turns on i
                      (default: one file a user in the folder of temporary files)
 CORGI_DAGSTER_PORT   where `corgi ui` serves Dagster, and links point to (default: 3000)
 CORGI_MLFLOW_PORT    the same for MLflow (default: 5000)
-MLFLOW_TRACKING_URI  an MLflow server (default: SQLite under <home>/mlflow)
+CORGI_DATABASE_URL   PostgreSQL for Dagster, such as postgresql://corgi@db:5432/dagster, without the
+                     password: PGPASSFILE or PGPASSWORD has it (default: SQLite under <home>)
+MLFLOW_TRACKING_URI  an MLflow server, or PostgreSQL for it (default: SQLite under <home>/mlflow)
 
 Who may see the pages of `corgi ui` (default: browsers on this machine, without a password):
 
@@ -50,7 +52,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
@@ -72,6 +74,7 @@ from orchestration.access import LOOPBACK_NAMES, Access
 
 DEFAULT_PRESET = "emoji"
 SQLITE = "sqlite:///"
+POSTGRES = "postgresql+psycopg2://"
 HOST = LOOPBACK_NAMES[0]  # where pages are served, unless Access.listen says otherwise
 AS_TRAINING = (
     "workflowType=machine_learning"  # else MLflow's pages look for language models' traces
@@ -103,6 +106,7 @@ class Variables(BaseSettings):
     storage: str | None = None
     ray_address: str | None = None
     device_lock: str | None = None
+    database_url: str | None = None
     dagster_port: Port = 3000
     mlflow_port: Port = 5000
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
@@ -195,6 +199,7 @@ class Settings:
     storage_url: str | None
     ray_address: str | None
     device_lock: Path | None  # by which workspaces take turns; None: they do not
+    database_url: str | None
     tracking_uri: str
     dagster_port: int
     mlflow_port: int
@@ -259,7 +264,10 @@ class Settings:
             storage_url=variables.storage,
             ray_address=variables.ray_address,
             device_lock=_device_lock(variables.device_lock),
-            tracking_uri=variables.tracking_uri or sqlite_url(home / "mlflow" / "mlflow.db"),
+            database_url=_database(variables.database_url),
+            tracking_uri=_with_driver(
+                variables.tracking_uri or sqlite_url(home / "mlflow" / "mlflow.db")
+            ),
             dagster_port=dagster_port or variables.dagster_port,
             mlflow_port=mlflow_port or variables.mlflow_port,
             access=variables.access,
@@ -297,6 +305,7 @@ class Settings:
             "CONFIG": str(path), "DATASET": self.own_dataset, "HOME": str(self.home),
             "DATA": str(self.data), "STORAGE": self.storage_url, "RAY_ADDRESS": self.ray_address,
             "DEVICE_LOCK": str(self.device_lock) if self.device_lock else NO_LOCK,
+            "DATABASE_URL": self.database_url,
             "DAGSTER_PORT": str(self.dagster_port), "MLFLOW_PORT": str(self.mlflow_port),
             "LISTEN": access.listen, "DAGSTER_URL": access.dagster_url,
             "MLFLOW_URL": access.mlflow_url, "HOSTS": ",".join(access.hosts),
@@ -447,6 +456,33 @@ def _device_lock(file: str | None) -> Path | None:
     if file == NO_LOCK:
         return None
     return Path(file or Path(tempfile.gettempdir(), f"corgi-device-{os.getuid()}.lock")).absolute()
+
+
+def _database(url: str | None) -> str | None:
+    """The address, which is written to a file and must have no secret in it."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        known = bool(parts.hostname and parts.path.strip("/"))
+    except ValueError:
+        known = False
+    if not known or not url.startswith(("postgresql://", POSTGRES)):
+        raise CorgiError(
+            "CORGI_DATABASE_URL is no address of a PostgreSQL database",
+            "give postgresql://USER@HOST:PORT/DATABASE",
+        )
+    if parts.password is not None:
+        raise CorgiError(
+            "CORGI_DATABASE_URL has a password in it, which would be written to dagster.yaml",
+            "leave it out, and give it to PostgreSQL's clients by PGPASSFILE or PGPASSWORD",
+        )
+    return _with_driver(url)
+
+
+def _with_driver(url: str) -> str:
+    """The address with the driver that is installed: SQLAlchemy takes another by default."""
+    return POSTGRES + url.removeprefix("postgresql://") if url.startswith("postgresql://") else url
 
 
 def _local_home(home: str) -> Path:

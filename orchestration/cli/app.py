@@ -18,6 +18,7 @@ from orchestration.cli import (
     config,
     data,
     generate,
+    home,
     metrics,
     promotion,
     rate,
@@ -70,7 +71,7 @@ for command in (
     run.demo, run.run, run.study, run.compare, results.results, compare_runs.compare_runs,
     generate.generate, suite.suite, rate.rate, metrics.metrics, promotion.promote,
     promotion.rollback, promotion.history, data.ingest, data.gate, ui.ui, ui.password,
-    config.presets,
+    home.home, config.presets,
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(config.config, name="config")

@@ -153,7 +153,7 @@ class _Servers:
     @property
     def has_mlflow(self) -> bool:
         """Whether MLflow's server is one of them; else it runs elsewhere."""
-        return self.settings.tracking_uri.startswith("sqlite")
+        return not self.settings.tracking_uri.startswith("http")
 
     def commands(self) -> dict[str, list[str]]:
         """The command lines by name, in the order of their start."""

@@ -30,7 +30,7 @@ def prepare_home(settings: Settings) -> Path:
     Corgi has another one.
     """
     home = settings.dagster_home
-    ours = _configuration(settings.preset.ray.device_jobs)
+    ours = _configuration(settings.preset.ray.device_jobs, settings.database_url)
     path, written = home / "dagster.yaml", home / WRITTEN
     if _is_unedited(path, written):
         _write(path, ours)
@@ -40,13 +40,15 @@ def prepare_home(settings: Settings) -> Path:
     return _alias(home) if UNQUOTED & set(str(home)) else home
 
 
-def _configuration(device_jobs: int) -> bytes:
-    """The file, in which the pools have so many slots."""
+def _configuration(device_jobs: int, database_url: str | None) -> bytes:
+    """The file, in which the pools have so many slots, and storage is that database or SQLite."""
     given = CONFIGURATION.read_bytes()
-    if device_jobs == 1:
-        return given
-    limit = f"default_limit: {device_jobs} # ray.device_jobs"
-    return re.sub(rb"default_limit: 1\b.*", limit.encode(), given)
+    if device_jobs != 1:
+        limit = f"default_limit: {device_jobs} # ray.device_jobs"
+        given = re.sub(rb"default_limit: 1\b.*", limit.encode(), given)
+    if database_url is not None:
+        given += f"storage:\n  postgres:\n    postgres_url: {database_url}\n".encode()
+    return given
 
 
 def _is_unedited(path: Path, written: Path) -> bool:

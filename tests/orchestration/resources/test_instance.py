@@ -7,7 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
+from corgi_core.errors import CorgiError
 from orchestration.resources import instance
 from orchestration.resources.instance import CONFIGURATION, WRITTEN, open_instance, prepare_home
 from orchestration.resources.trainer import DEVICE
@@ -141,3 +143,19 @@ def test_so_many_assets_compute_at_once_as_the_setting_says(tmp_path: Path) -> N
         with open_instance(Settings.from_environment(environment)) as opened:
             opened.event_log_storage.initialize_concurrency_limit_to_default(DEVICE)
             assert opened.event_log_storage.get_concurrency_info(DEVICE).slot_count == jobs
+
+
+def test_a_database_is_named_in_the_configuration_and_its_password_never_is(tmp_path: Path) -> None:
+    given = {"CORGI_HOME": str(tmp_path / "home")}
+    url = "postgresql://corgi@db:5432/dagster"
+    settings = Settings.from_environment(given | {"CORGI_DATABASE_URL": url})
+    configured = yaml.safe_load((prepare_home(settings) / "dagster.yaml").read_text())
+    assert configured["storage"] == {
+        "postgres": {"postgres_url": "postgresql+psycopg2://corgi@db:5432/dagster"}
+    }
+    again = Settings.from_environment(settings.child_environment({}))
+    assert again.database_url == settings.database_url
+    for wrong in ("postgresql://corgi:secret@db/dagster", "mysql://db/dagster", "postgresql://db"):
+        with pytest.raises(CorgiError) as refused:
+            Settings.from_environment(given | {"CORGI_DATABASE_URL": wrong})
+        assert "secret" not in str(refused.value)

@@ -1,0 +1,128 @@
+"""infra/compose.yaml's services run: by their commands, with their environment, until healthy.
+
+No container engine runs here. PostgreSQL is Debian's, moto stands in for the object store, and all
+else is what the image would run.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from orchestration.proxy.passwords import store_password
+from tests.helpers import postgres
+from tests.helpers.compose import ROOT, Deployment, deployment
+
+PASSWORD = "four words in a row"
+ASK = """
+import json, sys, urllib.request
+url, body, *headers = sys.argv[1:]
+request = urllib.request.Request(url, body.encode() or None)
+for header in headers:
+    request.add_header(*header.split(": ", 1))
+try:
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        print(answer.status, answer.read().decode())
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode())
+"""
+WRITE = """
+import sys
+import dagster as dg
+with dg.DagsterInstance.get() as instance:
+    for number in map(str, range(25)):
+        event = dg.AssetMaterialization(sys.argv[1], partition=number)
+        instance.report_runless_asset_event(event)
+"""
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The deployment, with every service healthy."""
+    if not find_spec("dagster_postgres"):
+        pytest.skip("dagster-postgres is not installed (pip install 'corgi[postgres]')")
+    folder = tmp_path_factory.mktemp("team")
+    with postgres.empty_cluster() as data, deployment(folder) as team:
+        store_password(PASSWORD, folder / "secrets" / "page_password")
+        team.start("postgres", [*postgres.serving_command(data, 5432, Path("/run/postgresql"))])
+        moto = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "8333"]
+        team.start("store", moto)
+        team.start("ray-head")
+        team.wait_for_health("postgres")
+        psql = ["psql", "-h", "postgres", "-U", "corgi", "-d"]
+        for words in (
+            ["postgres", "-c", "CREATE DATABASE dagster"],  # by POSTGRES_DB in the container
+            ["dagster", "-f", str(ROOT / "infra" / "postgres.sql")],
+        ):
+            assert team.run("code", [*psql, *words]).returncode == 0
+        team.start("mlflow")
+        prepared = team.run("prepare", team.services["prepare"]["command"])
+        assert prepared.returncode == 0, prepared.stderr
+        team.wait_for_health("ray-head")
+        for name in ("code", "ray-worker"):
+            team.start(name)
+        team.wait_for_health("code")
+        for name in ("webserver", "daemon", "proxy"):
+            team.start(name)
+        team.wait_for_health("mlflow", "webserver", "daemon", "ray-worker", "proxy")
+        yield team
+
+
+def ask(team: Deployment, url: str, body: str = "", *headers: str) -> tuple[int, str]:
+    """What the page answers, asked from the network behind the proxy."""
+    done = team.run("code", ["python", "-c", ASK, url, body, *headers])
+    status, _, text = done.stdout.partition(" ")
+    assert done.returncode == 0, done.stderr
+    return int(status), text
+
+
+def known(host: str) -> list[str]:
+    encoded = base64.b64encode(f"any:{PASSWORD}".encode()).decode()
+    return [f"Host: {host}", f"Authorization: Basic {encoded}", "Content-Type: application/json"]
+
+
+def test_every_service_of_the_file_runs(team: Deployment) -> None:
+    assert {*team.processes, "prepare"} == set(team.services)
+    assert all(process.poll() is None for process in team.processes.values())
+
+
+def test_the_proxy_lets_in_who_knows_the_password(team: Deployment) -> None:
+    query = '{"query": "{ workspaceOrError { ... on Workspace { locationEntries { name } } } }"}'
+    dagster, mlflow = "http://proxy:3000", "http://proxy:5000"
+    assert ask(team, f"{dagster}/graphql", query)[0] == 401
+    status, said = ask(team, f"{dagster}/graphql", query, *known("dagster.example.org"))
+    assert (status, json.loads(said)["data"]) == (
+        200, {"workspaceOrError": {"locationEntries": [{"name": "orchestration.definitions"}]}}
+    )  # fmt: skip
+    search = f"{mlflow}/api/2.0/mlflow/experiments/search"
+    assert ask(team, search, '{"max_results": 1}')[0] == 401
+    status, said = ask(team, search, '{"max_results": 1}', *known("mlflow.example.org"))
+    assert (status, json.loads(said)["experiments"][0]["name"]) == (200, "Default")
+    assert ask(team, search, '{"max_results": 1}', *known("evil.example"))[0] == 403
+
+
+def test_two_writers_lose_nothing_on_postgresql(team: Deployment) -> None:
+    writers = [["python", "-W", "ignore", "-c", WRITE, name] for name in ("one", "two")]
+    started = [team.start_beside("daemon", command) for command in writers]
+    assert [process.wait(120) for process in started] == [0, 0]
+    count = """SELECT asset_key, count(*) FROM event_logs
+        WHERE dagster_event_type = 'ASSET_MATERIALIZATION' GROUP BY 1"""
+    rows = team.run("code", [
+        "psql", "-h", "postgres", "-U", "corgi", "-d", "dagster", "-At", "-c", count,
+    ])  # fmt: skip
+    assert sorted(rows.stdout.split()) == ['["one"]|25', '["two"]|25']
+
+
+def test_no_log_has_a_secret(team: Deployment) -> None:
+    logs = "".join(path.read_text(errors="replace") for path in team.folder.glob("*.log"))
+    assert "Uvicorn" in logs
+    for secret in (PASSWORD, postgres.PASSWORD, "r" * 64):
+        assert secret not in logs
+    configuration = next((team.folder / "state").rglob("dagster.yaml")).read_text()
+    assert "postgresql+psycopg2://corgi@postgres:5432/dagster" in configuration
