@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.metadata import table
 from corgi_core.errors import CorgiError
-from orchestration.resources.artifacts import ArrayStore, Dataset
+from orchestration.resources.artifacts import ArrayStore, Dataset, SplitOverlap
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -52,6 +52,23 @@ def text_embeddings_meet_expectations(text_embeddings: ArrayStore) -> dg.AssetCh
     from corgi_core.data.expectations import check_embeddings, embedding_statistics
 
     return _outcome(check_embeddings(embedding_statistics(text_embeddings, "text")))
+
+
+@dg.asset_check(asset="split_overlap")
+def no_near_twins_are_in_two_splits(split_overlap: SplitOverlap) -> dg.AssetCheckResult:
+    """No held-out image has a near twin in another split; those that have do not count."""
+    counts = split_overlap.counts
+    return dg.AssetCheckResult(
+        passed=split_overlap.pairs.empty,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{counts['test_images_left_out']} of {counts['test_images']} test images and "
+            f"{counts['validation_images_left_out']} of {counts['validation_images']} validation "
+            f"images have a near twin in another split ({counts['near_by_hash']} by perceptual "
+            f"hash, {counts['near_by_embedding']} by embedding) and do not count in evaluations"
+        ),
+        metadata={"left_out": table(split_overlap.pairs)},
+    )
 
 
 def _outcome(result: "SuiteResult") -> dg.AssetCheckResult:

@@ -17,6 +17,7 @@ from orchestration.partitions import COMPARISON
 from orchestration.resources.artifacts import (
     ArrayStore,
     Dataset,
+    SplitOverlap,
     StoredDecoder,
     StoredPrior,
     StudyReport,
@@ -45,6 +46,7 @@ def decoder_comparison(
     pixels: ArrayStore,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
+    split_overlap: SplitOverlap,
     prior: dict[str, StoredPrior],
     decoder: dict[str, StoredDecoder],
     language_free_decoder: dict[str, StoredDecoder],
@@ -58,10 +60,13 @@ def decoder_comparison(
     settings, encoders = workspace.preset.comparison, text_embeddings.spec
     comparisons = _comparisons(prior, decoder, language_free_decoder, encoders, workspace)
     material = material_of(
-        context, workspace, compute, images, image_embeddings, text_embeddings, pixels
-    )
+        context, workspace, compute, images, image_embeddings, text_embeddings, pixels,
+        split_overlap.left_out,
+    )  # fmt: skip
     make = partial(report_of, comparisons, material, settings)
-    inputs = _versions(comparisons) | {"images": images.digest}
+    inputs = _versions(comparisons) | {
+        "images": images.digest, "split_overlap": split_overlap.digest
+    }  # fmt: skip
     return reported(context, COMPARISON, inputs, settings, make, workspace, mlflow, chart_entries)
 
 

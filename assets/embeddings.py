@@ -2,10 +2,15 @@
 
 import dagster as dg
 
-from assets.metadata import OWNERS, array_metadata, materialized
+from assets.metadata import OWNERS, array_metadata, materialized, table
+from assets.pictures import near_twins
 from assets.versions import decided_by
-from corgi_core.data.revisions import IMAGE_EMBEDDING_REVISION, TEXT_EMBEDDING_REVISION
-from orchestration.resources.artifacts import ArrayStore, Dataset
+from corgi_core.data.revisions import (
+    IMAGE_EMBEDDING_REVISION,
+    SPLIT_NEIGHBOURS_REVISION,
+    TEXT_EMBEDDING_REVISION,
+)
+from orchestration.resources.artifacts import ArrayStore, Dataset, SplitOverlap
 from orchestration.resources.compute import Compute
 from orchestration.resources.trainer import DEVICE
 from orchestration.resources.workspace import Workspace
@@ -53,6 +58,35 @@ def text_embeddings(
     With `text_features: online` the captions themselves instead of their tokens.
     """
     return embedded_captions(context, images, workspace, compute)
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"pytorch", "ray"},
+    metadata=decided_by("data", revision=(1, SPLIT_NEIGHBOURS_REVISION)),
+)
+def split_overlap(
+    context: dg.AssetExecutionContext,
+    images: Dataset,
+    image_embeddings: ArrayStore,
+    workspace: Workspace,
+    compute: Compute,
+) -> dg.MaterializeResult[SplitOverlap]:
+    """Held-out images with a near twin in another split, which do not count.
+
+    By perceptual hash and by embedding: test images near training images, and validation images
+    near either.
+    """
+    from corgi_core.evaluation import split_neighbours
+    from corgi_core.evaluation.split_overlap import split_overlap_of
+
+    blocks = split_neighbours.HeldOutBlocks(images, image_embeddings)
+    job = split_neighbours.SplitNeighbours(blocks, images, image_embeddings)
+    found, data = compute.arrays(job, workspace.chunks_folder(context)), workspace.preset.data
+    overlap = split_overlap_of(images, image_embeddings, found, data.twin_bits, data.twin_cosine)
+    details = {"left_out": table(overlap.pairs), "pictures": near_twins(images, overlap)}
+    return materialized(overlap, **overlap.counts, **details)
 
 
 def embedded_images(

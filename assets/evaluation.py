@@ -21,6 +21,7 @@ from orchestration.resources.artifacts import (
     Dataset,
     Evaluation,
     FolderBacked,
+    SplitOverlap,
     StoredDecoder,
     StoredPrior,
 )
@@ -60,6 +61,7 @@ def evaluation(
     pixels: ArrayStore,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
+    split_overlap: SplitOverlap,
     prior: dict[str, StoredPrior],
     decoder: StoredDecoder,
     workspace: Workspace,
@@ -73,9 +75,12 @@ def evaluation(
     and of baselines. What is computed is stored in chunks, from which a killed evaluation goes on.
     """
     material = material_of(
-        context, workspace, compute, images, image_embeddings, text_embeddings, pixels
-    )
-    inputs: dict[str, FolderBacked] = {"decoder": decoder, "images": images}
+        context, workspace, compute, images, image_embeddings, text_embeddings, pixels,
+        split_overlap.left_out,
+    )  # fmt: skip
+    inputs: dict[str, FolderBacked] = {
+        "decoder": decoder, "images": images, "split_overlap": split_overlap
+    }  # fmt: skip
     return evaluated(context, prior, decoder, material, inputs, workspace, mlflow)
 
 
@@ -92,8 +97,8 @@ def material_of(
 ) -> "Material":
     """What an evaluation reads, with the asset's folder of chunks and the workspace's CLIP.
 
-    `left_out` and `other_training`: of another dataset than the models', the images that do not
-    count, and what the models learned from.
+    `left_out`: keys of images that do not count. `other_training`: what the models learned from,
+    where it is another dataset.
     """
     from corgi_core.evaluation.material import Material
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orchestration.resources.artifacts import Dataset
+from orchestration.resources.artifacts import Dataset, SplitOverlap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +21,7 @@ EVENT = 150_000  # bytes of all pictures of one event; in base64 a third more
 LARGEST = 2048  # pixels of the longer side of a picture that has more than its share of bytes
 SMALLER = 0.8  # by which it is scaled then, again and again
 THUMBNAILS, COLUMNS, SIDE = 24, 8, 64  # images, images a row, pixels
+TWINS = 8  # pairs
 
 
 def picture(image: Image, limit: int = EVENT // 3) -> dg.MarkdownMetadataValue:
@@ -55,6 +56,28 @@ def thumbnails(images: Dataset) -> dg.MarkdownMetadataValue | None:
     files = (file for shard in images.shards for _, file in images.images(shard))
     squares = [square(file, SIDE) for file in islice(files, THUMBNAILS)]
     return picture(grid(np.stack(squares) / 255, COLUMNS)) if squares else None
+
+
+def near_twins(images: Dataset, overlap: SplitOverlap) -> dg.MarkdownMetadataValue | None:
+    """The first held-out images that do not count, beside those that they are near to."""
+    import numpy as np
+
+    from corgi_core.data.pixels import square
+    from corgi_core.io.pictures import labelled_grid
+
+    some = overlap.pairs.head(TWINS)
+    if not images.holds_pictures or some.empty:
+        return None
+    beside = some["hash_key"].fillna(some["nearest_key"])
+    wanted = {*some["key"], *beside}
+    files = ((key, file) for shard in images.shards for key, file in images.images(shard))
+    squares = {key: square(file, SIDE) / 255 for key, file in files if key in wanted}
+    columns = {
+        heading: np.stack([squares[key] for key in keys])
+        for heading, keys in (("held out", some["key"]), ("near twin", beside))
+    }
+    labels = [f"{k}, {s}" for k, s in zip(some["key"], some["split"], strict=True)]
+    return picture(labelled_grid(labels, columns))
 
 
 def loss_curve(metrics_log: Path) -> Image:

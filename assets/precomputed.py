@@ -20,6 +20,7 @@ from orchestration.resources.artifacts import (
     Evaluation,
     FolderBacked,
     PriorModel,
+    SplitOverlap,
     StoredPrior,
 )
 from orchestration.resources.compute import Compute
@@ -93,14 +94,20 @@ def evaluation(
     images: Dataset,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
+    split_overlap: SplitOverlap,
     prior: dict[str, StoredPrior],
     workspace: Workspace,
     compute: Compute,
     mlflow: MLflow,
 ) -> dg.MaterializeResult[Evaluation]:
     """Test and validation cosine and recall of every prior there is; there are no pictures."""
-    material = material_of(context, workspace, compute, images, image_embeddings, text_embeddings)
-    inputs: dict[str, FolderBacked] = {"images": images, "image_embeddings": image_embeddings}
+    material = material_of(
+        context, workspace, compute, images, image_embeddings, text_embeddings,
+        left_out=split_overlap.left_out,
+    )  # fmt: skip
+    inputs: dict[str, FolderBacked] = {
+        "images": images, "image_embeddings": image_embeddings, "split_overlap": split_overlap
+    }  # fmt: skip
     return evaluated(context, prior, None, material, inputs, workspace, mlflow)
 
 

@@ -16,7 +16,7 @@ from corgi_core.data.revisions import LINEAR_PRIORS_REVISION
 from corgi_core.data.splits import TRAIN
 from corgi_core.io.files import digest_of
 from orchestration.partitions import STUDY
-from orchestration.resources.artifacts import ArrayStore, Dataset, StudyReport
+from orchestration.resources.artifacts import ArrayStore, Dataset, SplitOverlap, StudyReport
 from orchestration.resources.compute import Compute
 from orchestration.resources.tracking import MLflow, Parent
 from orchestration.resources.trainer import DEVICE
@@ -50,6 +50,7 @@ def prior_study(
     images: Dataset,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
+    split_overlap: SplitOverlap,
     workspace: Workspace,
     compute: Compute,
     mlflow: MLflow,
@@ -64,7 +65,8 @@ def prior_study(
 
     preset, seed = workspace.preset, int(context.partition_key)
     plans = sweeps.plans_of(sweeps.sweeps_of(preset), seed, preset.study.steps[-1])
-    study = _study(context, images, image_embeddings, text_embeddings, plans, workspace, compute)
+    inputs = (images, image_embeddings, text_embeddings)
+    study = _study(context, *inputs, split_overlap.left_out, plans, workspace, compute)
     measurements, runs = _measured(context, study, plans, workspace, compute, mlflow)
     result = Report.joined([*measurements, measure_references(study, seed)])
     samples = table(result.frame("samples"))
@@ -76,6 +78,7 @@ def _study(
     images: Dataset,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
+    left_out: frozenset[str],
     plans: "Sequence[Plan]",
     workspace: Workspace,
     compute: Compute,
@@ -92,7 +95,9 @@ def _study(
     folder = workspace.work_folder(context, digest_of(inputs, REVISION))
     preset, seed = workspace.preset, int(context.partition_key)
     training = EmbeddingStream.of_split(images, image_embeddings, TRAIN)
-    study = Study(images, image_embeddings, text_embeddings, {}, preset, folder, compute.device)
+    study = Study(
+        images, image_embeddings, text_embeddings, {}, preset, folder, compute.device, left_out
+    )
     unfinished = [plan.arm for plan in plans if not study.measurement_file(plan).exists()]
     banks = fitted_banks(
         training, unfinished, image_embeddings.spec["encoder_dims"], preset.gaussians, seed,

@@ -93,6 +93,9 @@ class DataSettings:
     # Images whose perceptual hashes differ in at most so many of 64 bits are in one split; None:
     # near twins are not looked for.
     twin_bits: TwinBits | None = 4
+    # A held-out image does not count if the cosine of its embedding to that of an image in another
+    # split is at least this; None: embeddings are not compared.
+    twin_cosine: Cosine | None = 0.96
 
     def __post_init__(self) -> None:
         if self.test_fraction + self.validation_fraction >= 1:

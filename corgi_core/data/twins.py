@@ -90,7 +90,7 @@ def moves_of(
         bits: In which the hashes of near twins differ, at most.
         movable: The splits whose groups may be moved, to one of these; others are the data's own.
     """
-    pairs = _pairs(shards, read, bits)
+    pairs = pairs_of(shards, read, bits)
     near = np.unique(pairs)
     if not len(near):
         return Moves({}, frozenset())
@@ -113,8 +113,8 @@ def moves_of(
     return Moves(moves, frozenset().union(*moved))
 
 
-def _pairs(shards: Sequence[str], read: Read, bits: int) -> NDArray[np.uint64]:
-    """All pairs of near hashes, with all hashes in a scratch file."""
+def pairs_of(shards: Sequence[str], read: Read, bits: int) -> NDArray[np.uint64]:
+    """`near_pairs` of all hashes of some shards, which lie in a scratch file meanwhile."""
     with scratch_folder("corgi-hashes-") as folder:
         path = folder / "hashes"
         with path.open("wb") as file:

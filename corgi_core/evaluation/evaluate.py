@@ -98,7 +98,9 @@ def evaluate(
     check_captions(material.training.images)
     chosen_on, validation = None, None
     if material.trained_here:
-        chosen_on = HeldOut.of(material.images, settings.captions, split=VALIDATION)
+        chosen_on = HeldOut.of(
+            material.images, settings.captions, left_out=material.left_out, split=VALIDATION
+        )
     others = other_priors(settings.other_priors, material.encoder_dims, settings.seed)
     neighbours = training_neighbours(held_out, material)
     near = near_training(neighbours, settings) if material.trained_here else None
@@ -215,6 +217,7 @@ def _of_priors(
         encoders=tuple(spec["names"]),
         clip=spec["encoder"],
         is_zero_shot=not material.trained_here,
+        left_out=len(material.left_out) or None,
     ).stored
 
 

@@ -112,7 +112,8 @@ class HeldOut:
         if len(keys) < 2:
             raise CorgiError(
                 f"all but {len(keys)} of {total} {split} images with captions are left out",
-                "evaluate on a dataset with images that are not in the training data",
+                "evaluate on images that are not in the training data, or raise data.twin_cosine, "
+                "from which on two images are near twins",
             )
         return cls(tuple(shards), tuple(keys), tuple(captions))
 

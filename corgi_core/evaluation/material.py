@@ -50,7 +50,7 @@ class Material:
         pixels: The images as squares, as `Squares` has them; None for embeddings alone.
         clip: The encoder of the embeddings, as `ClipEnsemble.load` reads it.
         precision: Of sampling, decoding and encoding on a GPU.
-        left_out: Keys of test images that do not count.
+        left_out: Keys of held-out images that do not count.
         other_training: What the models learned from, where that is another dataset. Where it is
             this one, priors are scored on its validation images too, and by nearness to a training
             image.

@@ -47,6 +47,7 @@ class Protocol:
         is_zero_shot: Whether the models have learned from another dataset.
         split: Of the captions, where they are not those of the test split.
         captions: Which caption stands for an image.
+        left_out: How many held-out images do not count, as they are near others; None for none.
         near_cosine: As in `EvaluationSettings`, like the next two; None without strata.
         near_bits: See there.
         near_hash_cosine: See there.
@@ -73,6 +74,7 @@ class Protocol:
     is_zero_shot: bool = False
     split: str | None = None
     captions: str = CAPTIONS
+    left_out: int | None = None
     near_cosine: float | None = None
     near_bits: int | None = None
     near_hash_cosine: float | None = None

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from corgi_core.encoders.clip import ClipEnsemble as ClipEnsemble
     from corgi_core.evaluation.overlap import Overlap as Overlap
     from corgi_core.evaluation.report import Evaluation as Evaluation
+    from corgi_core.evaluation.split_overlap import SplitOverlap as SplitOverlap
     from corgi_core.evaluation.stored_models import StoredDecoder as StoredDecoder
     from corgi_core.evaluation.stored_models import StoredPrior as StoredPrior
     from corgi_core.experiments.report import StudyReport as StudyReport
@@ -77,6 +78,7 @@ else:
     )
     Evaluation = Artifact("corgi_core.evaluation.report:Evaluation")
     Overlap = Artifact("corgi_core.evaluation.overlap:Overlap")
+    SplitOverlap = Artifact("corgi_core.evaluation.split_overlap:SplitOverlap")
     GaussianBank = Artifact("corgi_core.gaussians.bank:GaussianBank")
     PriorModel = Artifact("corgi_core.prior.model:PriorModel")
     StoredDecoder = Artifact("corgi_core.evaluation.stored_models:StoredDecoder")

@@ -17,6 +17,7 @@ from tests.helpers.vectors_on_disk import WIDTHS, rows, write_parquet
 SMALL = """
 extends: embeddings
 variants: [baseline, shifted-k1]
+data: {twin_cosine: null}
 encoders:
   text_tokens: 8
   training: {steps: 120, batch_size: 64, learning_rate: 3e-3, warmup_steps: 5, weight_decay: 0.06,

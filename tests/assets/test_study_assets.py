@@ -6,6 +6,7 @@ from dataclasses import replace
 from unittest.mock import MagicMock
 
 import dagster as dg
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from upath import UPath
@@ -50,13 +51,17 @@ def test_an_arms_run_is_found_again_whatever_code_measures_other_things(settings
 def test_the_study_is_measured_tracked_and_plotted(settings, tmp_path):
     from assets import study
     from assets.versions import settled
-    from orchestration.resources.artifacts import ArrayStore, Dataset
+    from corgi_core.evaluation import split_overlap
+    from orchestration.resources.artifacts import ArrayStore, Dataset, SplitOverlap
 
     prior_study, study_figures = (
         settled(asset, settings.preset) for asset in (study.prior_study, study.study_figures)
     )
     images = dataset(tmp_path)
     image, text = stores(tmp_path, images)
+
+    counts = {"test": 0, "validation": 0}
+    nothing_left_out = split_overlap.SplitOverlap(counts, pd.DataFrame(columns=["key", "split"]))
 
     def given(name, kind, value):
         return dg.AssetsDefinition.from_op(
@@ -67,6 +72,7 @@ def test_the_study_is_measured_tracked_and_plotted(settings, tmp_path):
         given("images", Dataset, images),
         given("image_embeddings", ArrayStore, image),
         given("text_embeddings", ArrayStore, text),
+        given("split_overlap", SplitOverlap, nothing_left_out),
     ]
     resources = {
         "workspace": Workspace.of(settings),

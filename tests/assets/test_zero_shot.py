@@ -28,7 +28,7 @@ clip: ["./their/clip_encoder"]
 variants: [baseline]
 caption_subsets: [100%]
 language_free: null
-data: {test_fraction: 0.3, validation_fraction: 0.2, shard_size: 20}
+data: {test_fraction: 0.3, validation_fraction: 0.2, shard_size: 20, twin_cosine: null}
 prior:
   width: 32
   layers: 1

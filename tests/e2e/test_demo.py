@@ -24,6 +24,7 @@ from corgi_core.evaluation.report import (
     REAL_AGAINST_REAL,
     TEXT_EMBEDDING,
 )
+from corgi_core.evaluation.split_overlap import SplitOverlap
 from corgi_core.prior.model import PriorModel
 from tests.helpers import forked
 from tests.helpers.picture_metrics import frechet, share_inside
@@ -94,6 +95,7 @@ def held_out(workspace):
     storage = UPath(workspace.state / "storage")
     rows = manifest_of(Dataset.load(UPath(workspace.folder / "data" / "emoji-small" / "images")))
     captions = set(rows.loc[(rows["split"] == "test") & rows["captions"].notna(), "key"])
+    captions -= SplitOverlap.load(storage / "split_overlap").left_out
     texts = ArrayStore.load(storage / "text_embeddings")
     embeddings = ArrayStore.load(storage / "image_embeddings")
     _, firsts = np.unique(texts.keys, return_index=True)

@@ -12,7 +12,7 @@ from tests.helpers import forked
 SMALL_PRESET = """
 extends: emoji-small
 variants: [baseline, shifted-k1]
-data: {limit: 200}
+data: {limit: 200, twin_cosine: null}
 encoders:
   width: 32
   training: &short

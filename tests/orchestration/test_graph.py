@@ -16,6 +16,7 @@ from corgi_core.evaluation.picture_features import PictureFeatures
 from corgi_core.evaluation.picture_neighbours import PictureNeighbours
 from corgi_core.evaluation.prior_scores import PredictionScores
 from corgi_core.evaluation.sampling import SampledEmbeddings
+from corgi_core.evaluation.split_neighbours import SplitNeighbours
 from corgi_core.evaluation.training_neighbours import TrainingNeighbours
 from orchestration.automation.refresh import Refresh, Step
 from orchestration.definitions import build_definitions
@@ -40,6 +41,7 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
     "clip_encoder": ("embeddings", {"images", "pixels"}, []),
     "image_embeddings": ("embeddings", {"images", "pixels", "clip_encoder"}, []),
     "text_embeddings": ("embeddings", {"images", "clip_encoder"}, []),
+    "split_overlap": ("embeddings", {"images", "image_embeddings"}, []),
     "caption_subset": ("captions", {"images"}, SUBSETS),
     "gaussian_bank": ("gaussians", {"images", "image_embeddings", "text_embeddings"}, VARIANTS),
     "prior": (
@@ -59,11 +61,15 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
         "evaluation",
         {
             "images", "pixels", "clip_encoder", "image_embeddings", "text_embeddings", "prior",
-            "decoder",
+            "decoder", "split_overlap",
         },
         [],
     ),
-    "prior_study": ("study", {"images", "image_embeddings", "text_embeddings"}, ["0", "1", "2"]),
+    "prior_study": (
+        "study",
+        {"images", "image_embeddings", "text_embeddings", "split_overlap"},
+        ["0", "1", "2"],
+    ),
     "study_figures": ("study", {"prior_study"}, []),
     "language_free_decoder": (
         "comparison",
@@ -74,7 +80,7 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
         "comparison",
         {
             "images", "pixels", "clip_encoder", "image_embeddings", "text_embeddings", "prior",
-            "decoder", "language_free_decoder",
+            "decoder", "language_free_decoder", "split_overlap",
         },
         [],
     ),
@@ -96,7 +102,10 @@ BLOCKING_CHECKS = {
     ("text_embeddings", "text_embeddings_meet_expectations"),
 }
 
-TELLING_CHECKS = {("registered_models", "promotion")}
+TELLING_CHECKS = {
+    ("split_overlap", "no_near_twins_are_in_two_splits"),
+    ("registered_models", "promotion"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +159,7 @@ def test_an_array_jobs_revision_is_its_assets(definitions: dg.Definitions) -> No
         "pixels": [Pixels],
         "image_embeddings": [ImageEmbedding],
         "text_embeddings": [TextEmbedding],
+        "split_overlap": [SplitNeighbours],
         "evaluation": [*scores, PerceptualHashes, TrainingNeighbours],
         "decoder_comparison": scores,
     }

@@ -90,7 +90,7 @@ def measure(
     Raises:
         CorgiError: If fewer than two held-out images have captions.
     """
-    held_out = HeldOut.of(material.images, settings.images, comparison.source)
+    held_out = HeldOut.of(material.images, settings.images, comparison.source, material.left_out)
     displayed = evenly_spaced(len(held_out), settings.grid_rows)
     decodings = [each for seed in settings.seeds for each in _decodings(comparison, seed)]
     by_decoder = sorted((each.pictures for each in decodings), key=lambda p: p.decoder.digest)

@@ -61,11 +61,13 @@ class Study:
     preset: Preset
     folder: Path
     device: Device = CPU  # where arms are trained and sampled
+    left_out: frozenset[str] = frozenset()  # keys of held-out images that do not count
 
     @cached_property
     def held_out(self) -> Captions:
         """The first captions of at most `held_out` validation images: the study is to choose by."""
-        chosen = HeldOut.of(self.dataset, self.preset.study.held_out, split=VALIDATION)
+        wanted = self.preset.study.held_out
+        chosen = HeldOut.of(self.dataset, wanted, left_out=self.left_out, split=VALIDATION)
         here = self.device.here()
         return chosen.read(np.arange(len(chosen)), self.images, self.texts, here)
 
@@ -88,8 +90,9 @@ class Study:
         """Where the measurement of the plan's arm is, or will be."""
         settings, run_folder = self.preset.study, self.run_folder(plan.arm)
         requested = digest_of(
-            asdict(plan), settings.held_out, settings.spread_captions, settings.spread_samples
-        )
+            asdict(plan), settings.held_out, settings.spread_captions, settings.spread_samples,
+            sorted(self.left_out),
+        )  # fmt: skip
         return run_folder.parent / f"{run_folder.name}.{requested}.json"
 
 
