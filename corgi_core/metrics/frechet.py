@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from operator import add
 from typing import Self
 
@@ -211,10 +211,10 @@ class SumsByPart:
         middle = len(self.parts) // 2
         return type(self)(self.parts[:middle]), type(self)(self.parts[middle:])
 
-    @cached_property
+    @property
     def whole(self) -> FeatureSums:
-        """Sums over all features."""
-        return self._joined(1)[0]
+        """Sums over all features, joined in the parts' order."""
+        return reduce(add, self.parts)
 
     @property
     def statistics(self) -> FeatureStatistics:
@@ -230,18 +230,15 @@ class SumsByPart:
         falls by a power of n: by 1/n with many more features than their width (Chong and Forsyth,
         Effectively Unbiased FID and Inception Score, 2020), more slowly with fewer.
         """
-        if self.whole.count < 8:
+        if sum(each.count for each in self.parts) < 8:
             return None
-        one, two, three, four = self._joined(4)
-        of_halves = _distance(one + two, three + four)
-        of_quarters = (_distance(one, two) + _distance(three, four)) / 2
+        halves, of_quarters = list[FeatureSums](), 0.0
+        for half in self.halves:
+            one, two = (each.whole for each in half.halves)
+            of_quarters += _distance(one, two) / 2
+            halves.append(one + two)
+        of_halves = _distance(*halves)
         return of_halves**2 / of_quarters if of_quarters else 0.0
-
-    def _joined(self, count: int) -> list[FeatureSums]:
-        """The sums over so many equal groups of parts, each joined in the parts' order."""
-        size = len(self.parts) // count
-        groups = (self.parts[first : first + size] for first in range(0, len(self.parts), size))
-        return [reduce(add, group) for group in groups]
 
 
 def _distance(a: FeatureSums, b: FeatureSums) -> float:
