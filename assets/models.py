@@ -106,7 +106,7 @@ def decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", revision=6, partitions="caption_subsets"),
+    metadata=decided_by("decoders", revision=6, partitions="captioned_decoders"),
 )
 def captioned_decoder(
     context: dg.AssetExecutionContext,
@@ -142,7 +142,9 @@ def captioned_decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
-    metadata=decided_by("decoders", "language_free", revision=8, partitions="decoders"),
+    metadata=decided_by(
+        "decoders", "language_free", revision=8, partitions="language_free_decoders"
+    ),
 )
 def language_free_decoder(
     context: dg.AssetExecutionContext,

@@ -30,7 +30,7 @@ from orchestration.automation.schedules import weekly_retrain_of
 from orchestration.automation.sensors import new_data_version
 from orchestration.resources.compute import Compute
 from orchestration.resources.dvc import DVC
-from orchestration.resources.executor import one_process_executor
+from orchestration.resources.executor import one_process_executor_of
 from orchestration.resources.io_managers import ArtifactIOManager
 from orchestration.resources.logs import file_logger_of
 from orchestration.resources.tracking import MLflow
@@ -104,7 +104,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         sensors=[new_data_version, dead_runs],
         resources=resources(settings),
         loggers={"file": file_logger_of(settings)},
-        executor=one_process_executor,  # one process a run: Ray and torch are loaded once
+        executor=one_process_executor_of(
+            settings
+        ),  # one process a run: Ray and torch are loaded once
     )
 
 

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from corgi_core.config import ALL_CAPTIONS, DECODER_SETTINGS, LANGUAGE_FREE, VARIANTS, Preset
+from corgi_core.config import (
+    ALL_CAPTIONS,
+    DECODER_SETTINGS,
+    LANGUAGE_FREE,
+    VARIANTS,
+    CascadeSettings,
+    Preset,
+)
 
 VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
 
@@ -22,27 +29,39 @@ CAPTIONED = "captioned"  # … and of what is made by name only: decoders that r
 
 @dataclass(frozen=True)
 class Partitions:
-    """The partitions of a preset's assets."""
+    """The partitions of a preset's assets; what the preset does not configure has none."""
 
     variants: dg.StaticPartitionsDefinition
     caption_subsets: dg.StaticPartitionsDefinition
     priors: dg.MultiPartitionsDefinition
     decoders: dg.StaticPartitionsDefinition
+    captioned_decoders: dg.StaticPartitionsDefinition
+    language_free_decoders: dg.StaticPartitionsDefinition
     study_seeds: dg.StaticPartitionsDefinition
 
     @classmethod
     def of(cls, preset: Preset) -> Partitions:
-        """The preset's own variants, and those that can be made by name; its caption subsets."""
+        """The preset's own variants, and those that can be made by name; its subsets, its decoders.
+
+        Language-free are those that learn from a source without captions, which a preset names.
+        """
         named = dict.fromkeys((*VARIANTS, *preset.variants, *preset.comparison.variants))
         variants = dg.StaticPartitionsDefinition(list(named))
-        caption_subsets = dg.StaticPartitionsDefinition(list(preset.caption_subsets))
+        free = preset.language_free is not None
+        subsets = [name for name in preset.caption_subsets if free or name != LANGUAGE_FREE]
+        caption_subsets = dg.StaticPartitionsDefinition(subsets)
+        kinds = [settings.kind for settings in preset.decoders]
         return cls(
             variants=variants,
             caption_subsets=caption_subsets,
             priors=dg.MultiPartitionsDefinition(
                 {VARIANT: variants, CAPTION_SUBSET: caption_subsets}
             ),
-            decoders=dg.StaticPartitionsDefinition(list(DECODER_SETTINGS)),
+            decoders=dg.StaticPartitionsDefinition(kinds),
+            captioned_decoders=dg.StaticPartitionsDefinition(
+                subsets if CascadeSettings.kind in kinds else []
+            ),
+            language_free_decoders=dg.StaticPartitionsDefinition(kinds if free else []),
             study_seeds=dg.StaticPartitionsDefinition([str(s) for s in preset.study.seeds]),
         )
 

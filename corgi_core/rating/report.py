@@ -15,24 +15,23 @@ from corgi_core.rating.figure import figure_of
 from corgi_core.rating.results import RatingResults, Row, results_of
 from corgi_core.rating.votes import VOTES_FILE, VoteStore
 
+NO_VOTES = """\
+Nobody has voted on a suite yet. Make one with `corgi suite PROMPTS`, and have people vote:
+`corgi rate FOLDER`.
+"""
 log = logging.getLogger(__name__)
 
 
 def results_in(folder: Path) -> dict[str, RatingResults]:
     """The results of every suite in a folder that people have voted on, by the suite's name.
 
-    Left out, with a warning, are suites whose raters are all flagged.
+    Left out, with a warning, are suites whose raters are all flagged. None where nobody has voted.
 
     Raises:
-        CorgiError: If nobody has voted on any, or all raters of all suites are flagged.
+        CorgiError: If all raters of all suites are flagged.
     """
     stores = [VoteStore(file) for file in sorted(folder.glob(f"*/{VOTES_FILE}"))]
     voted = {store.path.parent.name: votes for store in stores if (votes := store.votes())}
-    if not voted:
-        raise CorgiError(
-            f"nobody has voted on a suite in {folder}",
-            "make one with `corgi suite PROMPTS`, and have people vote: `corgi rate FOLDER`",
-        )
     found = dict[str, RatingResults]()
     for name, votes in voted.items():
         try:
@@ -40,13 +39,15 @@ def results_in(folder: Path) -> dict[str, RatingResults]:
         except CorgiError as error:
             refused = error
             log.warning("the votes on %s are left out: %s", name, error)
-    if not found:
+    if voted and not found:
         raise refused
     return found
 
 
 def report_of(results: Mapping[str, RatingResults]) -> StudyReport:
-    """Rows, a figure and a table for each suite."""
+    """Rows, a figure and a table for each suite; without any, how people vote."""
+    if not results:
+        return StudyReport({}, tables={"votes": NO_VOTES})
     return StudyReport(
         rows={name: [asdict(row) for row in each.rows] for name, each in results.items()},
         pictures={name: rendered(figure_of(each, name)) for name, each in results.items()},

@@ -8,10 +8,12 @@ within seconds, whatever it is doing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from corgi_core.errors import CorgiError
 from orchestration.resources.interrupts import ended_in_time
 from orchestration.resources.runs import (
     CANCELLED,
@@ -20,6 +22,7 @@ from orchestration.resources.runs import (
     mark_cancelling,
     process_tags,
 )
+from orchestration.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterEvent
@@ -28,8 +31,8 @@ BLOCKED = "blocked by limit for pool "  # in the message of Dagster's event
 
 
 class _InterruptibleExecutor(dg.Executor):
-    def __init__(self, steps: dg.Executor) -> None:
-        self._steps = steps
+    def __init__(self, steps: dg.Executor, home: Path) -> None:
+        self._steps, self._home = steps, home
 
     @property
     def retries(self) -> Any:
@@ -41,6 +44,7 @@ class _InterruptibleExecutor(dg.Executor):
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
         instance, run_id = plan_context.instance, plan_context.run_id
+        _check_recorded(Path(instance.root_directory), self._home)
         instance.add_run_tags(run_id, process_tags())
         with ended_in_time(leave=False), cancelled_in_time(instance, run_id):
             try:
@@ -57,15 +61,29 @@ class _InterruptibleExecutor(dg.Executor):
                 raise
 
 
-def _executor(context: dg.InitExecutorContext) -> dg.Executor:
-    create = dg.in_process_executor.executor_creation_fn
-    assert create is not None
-    return _InterruptibleExecutor(create(context))
+def one_process_executor_of(settings: Settings) -> dg.ExecutorDefinition:
+    """The executor of a workspace's runs."""
+
+    def executor(context: dg.InitExecutorContext) -> dg.Executor:
+        create = dg.in_process_executor.executor_creation_fn
+        assert create is not None
+        return _InterruptibleExecutor(create(context), settings.dagster_home)
+
+    return dg.ExecutorDefinition(
+        name="in_process",
+        description=__doc__,
+        config_schema=dg.in_process_executor.config_schema,
+        executor_creation_fn=executor,
+    )
 
 
-one_process_executor = dg.ExecutorDefinition(
-    name="in_process",
-    description=__doc__,
-    config_schema=dg.in_process_executor.config_schema,
-    executor_creation_fn=_executor,
-)
+def _check_recorded(root: Path, home: Path) -> None:
+    """Refuse a run that Dagster records in a temporary folder, as without DAGSTER_HOME.
+
+    It would replace artefacts of the workspace, which would never hear of it.
+    """
+    if root.resolve() != home.resolve() and not (root / "dagster.yaml").exists():
+        raise CorgiError(
+            f"Dagster would record this run in {root}, and the workspace would not know of it",
+            f"run `export DAGSTER_HOME={home}` first; `corgi run` and `corgi ui` do so themselves",
+        )

@@ -29,7 +29,7 @@ VARIANTS = [
     "baseline", "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
     "shifted-k1024-learned",
 ]  # fmt: skip
-DECODERS = ["pca", "cascade", "gan", "lafite", "stable_diffusion"]
+DECODERS = ["pca", "cascade", "gan", "lafite"]
 SUBSETS = ["0%", "1.7%", "10%", "100%"]
 PRIORS = [f"{subset}|{variant}" for subset in SUBSETS for variant in VARIANTS]
 
@@ -222,8 +222,30 @@ def test_a_comparison_makes_all_decoders_of_the_preset_with_and_without_captions
         "prior_study", "study_figures", "captioned_decoder", "human_ratings",
     }  # fmt: skip
     assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS for variant in own}
-    assert made["decoder"] == made["language_free_decoder"] == set(DECODERS[:4])
+    assert made["decoder"] == made["language_free_decoder"] == set(DECODERS)
     assert steps[-1].title in ("decoder_comparison", "registered_models")
+
+
+def test_what_is_not_configured_has_no_partitions(tmp_path: Path) -> None:
+    """So that "Materialize all" starts nothing that can only fail."""
+
+    def partitions(environment: dict[str, str]) -> dict[str, list[str]]:
+        graph = build_definitions(Settings.from_environment(environment)).resolve_asset_graph()
+        names = ("caption_subset", "decoder", "captioned_decoder", "language_free_decoder")
+        found = {name: graph.get(dg.AssetKey(name)).partitions_def for name in names}
+        return {name: list(each.get_partition_keys()) for name, each in found.items() if each}
+
+    assert partitions({"CORGI_STABLE_DIFFUSION": str(tmp_path)}) == {
+        "caption_subset": SUBSETS, "captioned_decoder": SUBSETS,
+        "decoder": [*DECODERS, "stable_diffusion"],
+        "language_free_decoder": [*DECODERS, "stable_diffusion"],
+    }  # fmt: skip
+    config = tmp_path / "own.yaml"
+    config.write_text("name: mine\ndecoders: {cascade: null}\n")
+    assert partitions({"CORGI_DATASET": "mine", "CORGI_CONFIG": str(config)}) == {
+        "caption_subset": SUBSETS[1:], "captioned_decoder": [],
+        "decoder": ["pca", "gan", "lafite"], "language_free_decoder": [],
+    }  # fmt: skip
 
 
 def test_automations_are_off(definitions: dg.Definitions) -> None:
@@ -259,8 +281,8 @@ def test_naming_a_pipeline_adds_a_decoder_and_makes_nothing_stale(
         key: graph.get(dg.AssetKey(key)).code_version for key in GRAPH
     }
     preset = Workspace.of(Settings.from_environment(pipeline)).preset
-    assert [decoder.kind for decoder in preset.decoders] == DECODERS
     added = preset.decoder_of("stable_diffusion")
+    assert [decoder.kind for decoder in preset.decoders] == [*DECODERS, added.kind]
     assert (added.pretrained, added.image_size) == (str(tmp_path), preset.decoder.image_size)
     assert preset.decoder == SETTINGS.preset.decoder
     with pytest.raises(CorgiError, match="no pictures to learn from"):

@@ -134,3 +134,4 @@ def test_a_suite_whose_raters_are_flagged_leaves_the_others(
     (tmp_path / "looked" / "votes.sqlite").unlink()
     with pytest.raises(CorgiError, match="all 1 raters are flagged"):
         report.results_in(tmp_path)
+    assert "corgi rate" in report.report_of(report.results_in(tmp_path / "nowhere")).tables["votes"]

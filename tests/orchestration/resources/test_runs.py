@@ -16,7 +16,7 @@ from corgi_core.io.processes import this_process
 from corgi_core.progress import listening
 from orchestration.automation.dead_runs import dead_runs
 from orchestration.resources import runs
-from orchestration.resources.executor import one_process_executor
+from orchestration.resources.executor import one_process_executor_of
 from orchestration.resources.instance import open_instance
 from orchestration.resources.runs import (
     HOST_TAG,
@@ -64,7 +64,7 @@ def run_of(
     return run.run_id
 
 
-@dg.job(executor_def=one_process_executor)
+@dg.job(executor_def=one_process_executor_of(Settings.from_environment({})))
 def interrupted() -> None:
     @dg.op
     def interrupt() -> None:
@@ -151,6 +151,17 @@ def test_a_run_knows_its_process_and_an_interrupt_cancels_it(instance: dg.Dagste
     (run,) = instance.get_runs(dg.RunsFilter(job_name="interrupted"))
     assert run.status == S.CANCELED
     assert process_of(run) == this_process()
+
+
+def test_a_run_that_no_workspace_would_know_of_is_refused(tmp_path: Path) -> None:
+    """Without DAGSTER_HOME, `dagster asset materialize` records it in a temporary folder."""
+    with dg.DagsterInstance.from_config(str(tmp_path)) as temporary:
+        result = dg.execute_job(dg.reconstructable(interrupted), temporary)
+        said = [entry.to_json() for entry in temporary.all_logs(result.run_id)]
+    assert not result.success
+    assert not [event for event in result.all_events if event.is_step_event]
+    home = Settings.from_environment({}).dagster_home
+    assert any(f"export DAGSTER_HOME={home}" in words for words in said)
 
 
 def test_cancelling_leaves_a_finished_run_alone(instance: dg.DagsterInstance) -> None:
