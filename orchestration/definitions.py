@@ -12,6 +12,7 @@ from assets import (
     clip,
     comparison,
     data,
+    drift,
     embeddings,
     evaluation,
     gaussians,
@@ -66,7 +67,7 @@ def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
 
 def checks_of(preset: Preset) -> list[dg.AssetChecksDefinition]:
     """The checks of the lineage."""
-    modules = [checks] if preset.zero_shot is None else [checks, zero_shot]
+    modules = [checks, drift] if preset.zero_shot is None else [checks, drift, zero_shot]
     return list(dg.load_asset_checks_from_modules(modules))
 
 

@@ -416,6 +416,31 @@ class ZeroShotSettings:
 
 
 @dataclass(frozen=True, config=CLOSED)
+class DriftSettings:
+    """From when on new data count as unlike those that the champion has learned from.
+
+    Of many embeddings every difference is certain, so an alert needs a size as well. Random halves
+    of one dataset have sizes of about 0 in all three.
+
+    Attributes:
+        sample: Embeddings of each side that are compared.
+        mean_shift: The distance of the means, in units of an embedding's distance to its own mean:
+            Cohen's d over all directions, of which 0.2 is a small and 0.5 a medium effect.
+        z: Standard deviations above chance that such a distance must have.
+        occupancy: The population stability index of the shares of the Gaussians; credit scoring
+            calls more than 0.25 a large shift.
+        modality_gap: The change of the distance, 0 to 2, between images' and captions' mean
+            directions.
+    """
+
+    sample: Count = field(default=1024, compare=False)
+    mean_shift: NonNegative = field(default=0.25, compare=False)
+    z: NonNegative = field(default=4.0, compare=False)
+    occupancy: NonNegative = field(default=0.25, compare=False)
+    modality_gap: NonNegative = field(default=0.1, compare=False)
+
+
+@dataclass(frozen=True, config=CLOSED)
 class RaySettings:
     """How Ray's workers share the shards of pixels and embeddings, and what those of trainings get.
 
@@ -465,6 +490,7 @@ class Preset:
     default_decoder: str | None = None  # its kind; None: the first
     workers: Whole = 1  # of Ray Train; 0 does without Ray, all work in the process itself
     ray: RaySettings = field(default_factory=RaySettings)
+    drift: DriftSettings = field(default_factory=DriftSettings)
     # Of encoding, sampling and decoding on a GPU: "auto" is bf16 where the GPU has it, else fp32.
     # On a CPU "bf16" is of CLIP's image towers; all else is fp32.
     inference_precision: InferencePrecision = field(default="auto", compare=False)

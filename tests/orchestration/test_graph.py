@@ -105,6 +105,8 @@ BLOCKING_CHECKS = {
 TELLING_CHECKS = {
     ("split_overlap", "no_near_twins_are_in_two_splits"),
     ("registered_models", "promotion"),
+    ("image_embeddings", "new_images_are_like_the_champions"),
+    ("text_embeddings", "new_captions_are_like_the_champions"),
 }
 
 
