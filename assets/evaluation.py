@@ -148,6 +148,8 @@ def evaluated(
     champions = {} if zero_shot else champions_of(mlflow, material.text_embeddings.spec)
     versions = prior_versions(priors) | {asset: each.digest for asset, each in inputs.items()}
     versions |= {f"prior.{alias}": model.digest for alias, model in champions.items()}
+    if settings.captions_file:
+        versions["captions_file"] = digest_of_file(Path(settings.captions_file))
     if decoder and settings.inception_weights:
         versions["inception_weights"] = digest_of_file(Path(settings.inception_weights))
     if decoder and settings.dinov2_weights:

@@ -512,6 +512,13 @@ def _check_weights(loaded: LoadedPreset) -> None:
             f"{loaded.origin_of(path)}: {path} is {weights}, and there is no such file",
             "give the path of a TorchScript Inception, or leave it unset",
         )
+    captions = loaded.preset.evaluation.captions_file
+    if captions and not Path(captions).is_file():
+        path = "evaluation.captions_file"
+        raise CorgiError(
+            f"{loaded.origin_of(path)}: {path} is {captions}, and there is no such file",
+            "give the path of COCO's captions_val2014.json, or leave it unset",
+        )
     folder = loaded.preset.evaluation.dinov2_weights
     if folder and not Path(folder).is_dir():
         path = "evaluation.dinov2_weights"

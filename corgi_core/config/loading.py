@@ -30,8 +30,9 @@ DEFAULT = "default"  # the origin of what no layer sets
 
 EXTENDS = "extends"
 LOCAL_PATHS = (  # settings that may name something on this machine, relative to where they are set
-    "encoders.clip", "encoders.text", "evaluation.inception_weights",
-    "evaluation.dinov2_weights", "evaluation.other_priors", "decoders.stable_diffusion.pretrained",
+    "encoders.clip", "encoders.text", "evaluation.captions_file",
+    "evaluation.inception_weights", "evaluation.dinov2_weights", "evaluation.other_priors",
+    "decoders.stable_diffusion.pretrained",
 )  # fmt: skip
 
 

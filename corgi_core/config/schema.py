@@ -346,6 +346,10 @@ class EvaluationSettings:
     # their cosine is at least `near_hash_cosine`.
     near_bits: Bits = 8
     near_hash_cosine: Cosine = 0.8
+    # COCO's annotation file of the evaluated captions, which the protocols of COCO demand: either
+    # captions_val2014.json as it was published, or the file of this SHA-256.
+    captions_file: str | None = None
+    captions_sha256: str | None = None
     inception_weights: str | None = None  # a TorchScript Inception; without it, the preset's CLIP
     dinov2_weights: str | None = None  # the folder of a DINOv2, as transformers saves it
     other_priors: tuple[str, ...] = ()  # folders of diffusers pipelines whose priors stand beside

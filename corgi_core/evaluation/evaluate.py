@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from corgi_core.evaluation.picture_scores import picture_scorer
 from corgi_core.evaluation.predictors import ONCE, Predictor, PriorSamples, samples_of
 from corgi_core.evaluation.prior_scores import Name, PredictionScores, caption_scores, scores_of
 from corgi_core.evaluation.protocol import Protocol
+from corgi_core.evaluation.published_captions import check_captions_file
 from corgi_core.evaluation.report import (
     REAL_AGAINST_REAL,
     REAL_EMBEDDING,
@@ -90,11 +92,14 @@ def evaluate(
 
     Raises:
         CorgiError: fewer than two held-out images have captions, or no training or validation
-            image, which the linear priors need; the priors were made for different numbers of
-            steps, or too few images are decoded for precision and recall.
+            image, which the linear priors need; the captions are not those of
+            `settings.captions_file`, or this is another file than it has to be; the priors were
+            made for different numbers of steps, or too few images are decoded for precision and
+            recall.
     """
     started = time.perf_counter()
     held_out = HeldOut.of(material.images, settings.captions, left_out=material.left_out)
+    captions_file = _of_captions_file(held_out, settings)
     check_captions(material.training.images)
     chosen_on, validation = None, None
     if material.trained_here:
@@ -106,6 +111,7 @@ def evaluate(
     near = near_training(neighbours, settings) if material.trained_here else None
     beside = baselines(held_out, material, neighbours, settings.seed) | others
     metrics, by_caption = _prior_metrics(priors, beside, held_out, near, material, settings)
+    metrics["protocol"] |= captions_file
     if chosen_on is not None:
         metrics["validation"], validation = _validation_metrics(
             priors, champions, chosen_on, material, settings
@@ -219,6 +225,14 @@ def _of_priors(
         is_zero_shot=not material.trained_here,
         left_out=len(material.left_out) or None,
     ).stored
+
+
+def _of_captions_file(held_out: HeldOut, settings: EvaluationSettings) -> dict[str, Any]:
+    """The protocol's field of the captions' file, which is checked."""
+    if settings.captions_file is None:
+        return {}
+    path, sha256 = Path(settings.captions_file), settings.captions_sha256
+    return {"captions_file": check_captions_file(path, sha256, held_out)}
 
 
 def _strata(near: NDArray[np.bool_], settings: EvaluationSettings) -> dict[str, Any]:

@@ -20,6 +20,7 @@ OF_PICTURES = (
     "decoded_images", "decoder_steps", "decoder_guidance", "image_size", "framing", "inception",
     "dinov2",
 )  # fmt: skip
+VAL2014 = "captions_val2014.json"  # of MS-COCO, checked by `check_captions_file`
 SHORT = 8  # characters of a digest that are printed
 
 
@@ -47,6 +48,7 @@ class Protocol:
         is_zero_shot: Whether the models have learned from another dataset.
         split: Of the captions, where they are not those of the test split.
         captions: Which caption stands for an image.
+        captions_file: The annotation file that the captions are of, where it was checked.
         left_out: How many held-out images do not count, as they are near others; None for none.
         near_cosine: As in `EvaluationSettings`, like the next two; None without strata.
         near_bits: See there.
@@ -74,6 +76,7 @@ class Protocol:
     is_zero_shot: bool = False
     split: str | None = None
     captions: str = CAPTIONS
+    captions_file: str | None = None
     left_out: int | None = None
     near_cosine: float | None = None
     near_bits: int | None = None
@@ -126,7 +129,7 @@ class Protocol:
         """That of the priors' scores on `count` validation captions, by which they are chosen."""
         return replace(
             self.without_pictures, split=VALIDATION, held_out_captions=count, near_cosine=None,
-            near_bits=None, near_hash_cosine=None, near_images=None,
+            near_bits=None, near_hash_cosine=None, near_images=None, captions_file=None,
         )  # fmt: skip
 
     @property
@@ -196,10 +199,12 @@ NAMED: Final[dict[str, dict[str, Any]]] = {
     # models have not learned from COCO.
     "coco-fid-30k": {
         "dataset": "coco", "is_zero_shot": True, "decoded_images": 30_000, "image_size": 256,
-        "framing": "crop", "inception": ANY,
+        "framing": "crop", "inception": ANY, "captions_file": VAL2014,
     },
     # Shifted Diffusion's measure of a prior: the cosine on 10,000 captions of MS-COCO.
-    "coco-cosine-10k": {"dataset": "coco", "held_out_captions": 10_000},
+    "coco-cosine-10k": {
+        "dataset": "coco", "held_out_captions": 10_000, "captions_file": VAL2014,
+    },
     "cub": {"dataset": "cub", "decoded_images": ANY, "inception": ANY},
     "ln-coco": {"dataset": "mscoco", "decoded_images": ANY, "inception": ANY},
     "celeba-hq": {"dataset": "celeba-hq", "decoded_images": ANY, "inception": ANY},

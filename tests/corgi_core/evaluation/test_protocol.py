@@ -17,12 +17,13 @@ OTHER = {
     "is_zero_shot": True, "captions": "each image's last", "near_cosine": 0.8, "near_bits": 4,
     "near_hash_cosine": 0.7, "near_images": 3, "decoded_images": 5, "decoder_steps": 2,
     "decoder_guidance": 3.0, "image_size": 64, "framing": "stretch", "inception": "i",
-    "dinov2": "d", "split": "train", "left_out": 7, "version": 99,
+    "dinov2": "d", "split": "train", "left_out": 7,
+    "captions_file": "b.json", "version": 99,
 }  # fmt: skip
 WHOLE = a_protocol(
     near_cosine=0.9, near_bits=8, near_hash_cosine=0.8, near_images=2, decoded_images=6,
     decoder_steps=9, decoder_guidance=1.0, image_size=32, framing="letterbox", inception="x",
-    dinov2="y", split="validation", left_out=5,
+    dinov2="y", split="validation", left_out=5, captions_file="a.json",
 )  # fmt: skip
 
 
