@@ -25,6 +25,7 @@ from assets import (
 )
 from assets.versions import settled
 from corgi_core.config import Preset
+from orchestration.automation.alerts import alerts_of
 from orchestration.automation.dead_runs import dead_runs
 from orchestration.automation.jobs import jobs_of
 from orchestration.automation.schedules import weekly_retrain_of
@@ -102,7 +103,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         asset_checks=checks_of(settings.preset),
         jobs=jobs_of(settings),
         schedules=[weekly_retrain_of(settings.preset)],
-        sensors=[new_data_version, dead_runs],
+        sensors=[new_data_version, dead_runs, alerts_of(settings)],
         resources=resources(settings),
         loggers={"file": file_logger_of(settings)},
         executor=one_process_executor_of(

@@ -20,6 +20,7 @@ CORGI_DAGSTER_PORT   where `corgi ui` serves Dagster, and links point to (defaul
 CORGI_MLFLOW_PORT    the same for MLflow (default: 5000)
 CORGI_DATABASE_URL   PostgreSQL for Dagster, such as postgresql://corgi@db:5432/dagster, without the
                      password: PGPASSFILE or PGPASSWORD has it (default: SQLite under <home>)
+CORGI_ALERTS_FILE    a file with the address of a webhook, which alerts go to (default: none)
 MLFLOW_TRACKING_URI  an MLflow server, or PostgreSQL for it (default: SQLite under <home>/mlflow)
 
 Who may see the pages of `corgi ui` (default: browsers on this machine, without a password):
@@ -107,6 +108,7 @@ class Variables(BaseSettings):
     ray_address: str | None = None
     device_lock: str | None = None
     database_url: str | None = None
+    alerts_file: Path | None = None
     dagster_port: Port = 3000
     mlflow_port: Port = 5000
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
@@ -200,6 +202,7 @@ class Settings:
     ray_address: str | None
     device_lock: Path | None  # by which workspaces take turns; None: they do not
     database_url: str | None
+    alerts_file: Path | None
     tracking_uri: str
     dagster_port: int
     mlflow_port: int
@@ -265,6 +268,7 @@ class Settings:
             ray_address=variables.ray_address,
             device_lock=_device_lock(variables.device_lock),
             database_url=_database(variables.database_url),
+            alerts_file=variables.alerts_file and variables.alerts_file.absolute(),
             tracking_uri=_with_driver(
                 variables.tracking_uri or sqlite_url(home / "mlflow" / "mlflow.db")
             ),
@@ -306,6 +310,7 @@ class Settings:
             "DATA": str(self.data), "STORAGE": self.storage_url, "RAY_ADDRESS": self.ray_address,
             "DEVICE_LOCK": str(self.device_lock) if self.device_lock else NO_LOCK,
             "DATABASE_URL": self.database_url,
+            "ALERTS_FILE": self.alerts_file and str(self.alerts_file),
             "DAGSTER_PORT": str(self.dagster_port), "MLFLOW_PORT": str(self.mlflow_port),
             "LISTEN": access.listen, "DAGSTER_URL": access.dagster_url,
             "MLFLOW_URL": access.mlflow_url, "HOSTS": ",".join(access.hosts),
