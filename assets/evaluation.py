@@ -176,10 +176,13 @@ def evaluated(
         run.log_datasets("eval", workspace.datasets(inputs))
         run.log_parameters({f"protocol.{k}": v for k, v in report.protocol.stored.items()})
         url, compared = run.url, mlflow.comparison(runs.values())
-        page_url = run.artifact_url(f"{REPORT}/{page.name}")
+        charts_url = scored.share_view(run)
+        page_url, *picture_urls = (run.artifact_url(f"{REPORT}/{file}") for file in files[1:])
     left_out = [key for key in prior if prior_of(key) not in priors]
     return materialized(
         report, report=link(page_url), mlflow_run=link(url), mlflow_comparison=link(compared),
+        mlflow_charts=link(charts_url),
+        full_pictures=links(dict(zip(report.pictures, picture_urls, strict=True))),
         mlflow_runs=links({name: each.url for name, each in runs.items()}),
         **evaluation_metadata(report, left_out, folder),
     )  # fmt: skip

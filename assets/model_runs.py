@@ -13,13 +13,15 @@ from corgi_core.evaluation.report import REAL_EMBEDDING
 from corgi_core.io.files import digest_of
 from corgi_core.io.pictures import enlarged, save_png
 from orchestration.resources.artifacts import Evaluation, FolderBacked, StoredDecoder, StoredPrior
+from orchestration.resources.mlflow_views import priors_view
 from orchestration.resources.run_messages import PROTOCOL_TAG, SCORES_FOLDER
-from orchestration.resources.tracking import MLflow, Parent, TrackedRun
+from orchestration.resources.tracking import MLflow, Parent, TrackedRun, picture_title
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.evaluation.prior_scores import Name
 
+JUDGED_BY = ("fid", "frechet_dinov2", "frechet_clip")  # the most independent judge's first
 LONGEST_TITLE = 60  # characters of a picture's title
 
 
@@ -66,6 +68,33 @@ class Scored:
         if decoder is not None and REAL_EMBEDDING in baselines:
             self._send_decoder(decoder, baselines[REAL_EMBEDDING])
         return runs
+
+    def share_view(self, run: TrackedRun) -> str | None:
+        """Lay out MLflow's charts of all priors that are scored under this protocol.
+
+        Args:
+            run: Of the experiment.
+
+        Returns:
+            The charts' page; None where the server did not answer in time.
+        """
+        metrics, name = self.report.metrics, f"{self.prefix.replace('/', '-')}priors"
+        judged = {
+            score
+            for by_subset in metrics.get("pictures", {}).values()
+            for scores in by_subset.values()
+            for score in scores
+        }
+        distance = next((score for score in JUDGED_BY if score in judged), None)
+        scores = ["cosine", "recall_at_1", *([distance] if distance else [])]
+        captions = next(iter(self.report.samples.values()), [])
+        titles = [self._title(number, caption) for number, (caption, _) in enumerate(captions)]
+        runs = "tags.`dagster.asset` = 'prior'"
+        if not self.prefix:
+            runs += f" and tags.`{PROTOCOL_TAG}` = '{self.report.protocol.digest}'"
+        view = priors_view(runs, [self.prefix + score for score in scores], titles)
+        run.share_view(name, view)
+        return run.view_url(name)
 
     def _send_prior(
         self,
@@ -128,9 +157,12 @@ class Scored:
         for number, (caption, sample) in enumerate(self.report.samples.get(name, ())):
             path = folder / f"{number:02d}.png"
             save_png(enlarged(sample), path, {"caption": caption})
-            files[f"{self.prefix}{number:02d} {caption}"[:LONGEST_TITLE]] = path
+            files[self._title(number, caption)] = path
         if files:
             run.log_pictures(files)
+
+    def _title(self, number: int, caption: str) -> str:
+        return picture_title(f"{self.prefix}{number:02d} {caption}"[:LONGEST_TITLE])
 
     def _send_captions(self, run: TrackedRun, name: "Name") -> None:
         """The scores caption by caption on the models' own data, for `corgi compare-runs`."""

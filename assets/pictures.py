@@ -17,7 +17,7 @@ from orchestration.resources.artifacts import Dataset, SplitOverlap
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-EVENT = 150_000  # bytes of all pictures of one event; in base64 a third more
+EVENT = 60_000  # bytes of all pictures of one event, which is stored thrice, a third larger
 LARGEST = 2048  # pixels of the longer side of a picture that has more than its share of bytes
 SMALLER = 0.8  # by which it is scaled then, again and again
 THUMBNAILS, COLUMNS, SIDE = 24, 8, 64  # images, images a row, pixels

@@ -13,10 +13,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corgi_core.io.files import digest_of, digest_of_file
 from corgi_core.io.locks import exclusive_lock
+from orchestration.resources.mlflow_views import IMAGE, VIEW_TAG
 from orchestration.resources.outbox import Message, UndeliverableError
 
 if TYPE_CHECKING:
@@ -242,6 +243,16 @@ class Receiver:
                 self._known_run, Image.open(path), key=title, timestamp=moment, step=len(whole)
             )
         client.set_tag(self._known_run, PICTURES_TAG, " ".join([*known, digest]))
+
+    def _view(self, client: MlflowClient, name: str, content: dict[str, Any]) -> None:
+        """Store a view of the experiment, whose pictures are the latest that its runs have."""
+        assert self.experiment_id is not None
+        runs = client.search_runs([self.experiment_id], content["searchFilter"])
+        latest = max((len(run.data.tags.get(PICTURES_TAG, "").split()) for run in runs), default=0)
+        for chart in content["compareRunCharts"]:
+            if chart["type"] == IMAGE:
+                chart["step"] = max(0, latest - 1)
+        client.set_experiment_tag(self.experiment_id, VIEW_TAG + name, json.dumps(content))
 
     def _end(self, client: MlflowClient, status: str, moment: int) -> None:
         """End the run, and with it, for now, its parent, unless a later attempt has begun or ended.

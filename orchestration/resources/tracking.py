@@ -184,7 +184,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         versions = [f"- {asset}: `{version}`" for asset, version in inputs.items()]
         asset_page = of_asset[ASSET_PAGE_TAG]
         links = f"In Dagster: [the asset {asset}]({asset_page}), [its run]({run_page})"
-        note = [description, links]
+        note = [links, description]  # MLflow's page hides all but the first lines
         note += ["\n".join(["Data versions:", "", *versions])] if versions else []
         return {
             RUN_TAG: context.run_id,
@@ -204,6 +204,16 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         return {
             "dagster.asset": asset, "dagster.partition": partition, ASSET_PAGE_TAG: page
         }  # fmt: skip
+
+
+def picture_title(text: str) -> str:
+    """A picture's title, without what MLflow takes in none.
+
+    Examples:
+        >>> picture_title("00 a red apple, “noto” style")
+        '00 a red apple noto style'
+    """
+    return " ".join(UNTITLED.sub(" ", text).split())
 
 
 def _refresh_of(context: dg.AssetExecutionContext) -> Parent:
@@ -267,10 +277,19 @@ class TrackedRun:
 
         The files must stay there. The same ones are sent once; others are the next step.
         """
-        named = {
-            " ".join(UNTITLED.sub(" ", title).split()): str(path) for title, path in files.items()
-        }
+        named = {picture_title(title): str(path) for title, path in files.items()}
         self._send("pictures", files=named)
+
+    def share_view(self, name: str, content: Mapping[str, Any]) -> None:
+        """Store a view of the run's experiment, as `priors_view` makes it, under a name."""
+        self._send("view", name=name, content=dict(content))
+
+    def view_url(self, name: str) -> str | None:
+        """The page of the experiment's view; None where the server did not answer in time."""
+        if self.experiment_id is None:
+            return None
+        charts = f"runs?{AS_TRAINING}&compareRunsMode=CHART&viewStateShareKey={quote(name)}"
+        return f"{self._mlflow.address}/#/experiments/{self.experiment_id}/{charts}"
 
     @property
     def run_id(self) -> str | None:

@@ -21,6 +21,7 @@ import pytest
 from corgi_core.config import Preset
 from orchestration.settings import Settings
 from tests.helpers import forked
+from tests.helpers.processes import free_port
 
 NAME = "emoji-small"
 SETTINGS = f"""
@@ -40,9 +41,13 @@ PATIENCE = 600  # seconds
 
 @dataclass
 class Workspace:
-    """A finished workspace in a folder of its own, and what was found when it was killed."""
+    """A finished workspace in a folder of its own, and what was found when it was killed.
+
+    `ports` are Dagster's and MLflow's, to which links point.
+    """
 
     folder: Path
+    ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
     torn_embedding_shards: list[str] = field(default_factory=list)
     steps_before_the_kill: int = 0
     killed_training: Path | None = None
@@ -62,6 +67,8 @@ class Workspace:
             "CORGI_DATA": str(self.folder / "data"),
             "CORGI_CONFIG": str(self.folder / "settings.yaml"),
             "CORGI_DEVICE_LOCK": str(self.folder / "device.lock"),
+            "CORGI_DAGSTER_PORT": str(self.ports[0]),
+            "CORGI_MLFLOW_PORT": str(self.ports[1]),
             "DAGSTER_HOME": str(self.state / "dagster"),
             "COLUMNS": "120",
         }

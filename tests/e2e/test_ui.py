@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import time
 from collections.abc import Iterator
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import psutil
@@ -31,15 +31,14 @@ query Status($run: ID!) {
   runOrError(runId: $run) { ... on Run { status assetMaterializations { assetKey { path } } } }
 }
 """
+TABLE = """
+return [...document.querySelectorAll("[role=row]")].map((row) =>
+  [...row.querySelectorAll("img")].map((image) =>
+    [Math.round(image.getBoundingClientRect().top), image.naturalWidth]));
+"""
 REPOSITORIES = """
 { repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def listening(pid: int) -> set[int]:
@@ -51,13 +50,11 @@ def listening(pid: int) -> set[int]:
 
 @pytest.fixture(scope="module")
 def pages(workspace) -> Iterator[dict[str, str]]:
-    """`corgi ui` on free ports; {"Dagster": url, "MLflow": url}."""
-    ports = free_port(), free_port()
+    """`corgi ui` on the workspace's ports; {"Dagster": url, "MLflow": url}."""
+    ports = workspace.ports
     log = workspace.folder / "ui.log"
     log.unlink(missing_ok=True)
-    server = workspace.start(
-        log, "ui", "--dagster-port", str(ports[0]), "--mlflow-port", str(ports[1])
-    )
+    server = workspace.start(log, "ui")
     try:
         until = time.monotonic() + 120
         while "MLflow " not in log.read_text():
@@ -165,3 +162,53 @@ def test_an_mlflow_run_shows_its_metrics(browser, pages, workspace):
     wait_for_words(browser, "linear prior", "prior-shifted-k16-100pc")
     browser.get(f"{runs_page}/runs/{run.info.run_id}?{AS_TRAINING}")
     wait_for_words(browser, "held_out_cosine", "learning_rate")
+
+
+RUN = "a[href*='/#/experiments/'][href*='/runs/']:not([href*='/artifacts/'])"
+
+
+def click_to_new_tab(browser, link: str) -> None:
+    """Click the first link that the selector finds, and go to the tab that it opens."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    before = set(browser.window_handles)
+    wait = WebDriverWait(browser, 60)
+    wait.until(lambda b: b.find_elements("css selector", link))[0].click()
+    wait.until(lambda b: set(b.window_handles) - before)
+    (opened,) = set(browser.window_handles) - before
+    browser.switch_to.window(opened)
+
+
+@pytest.mark.parametrize(
+    ("asset", "partition"),
+    [("evaluation", ""), ("prior", "1.7%|shifted-k16"), ("decoder", "pca")],
+)
+def test_two_clicks_lead_from_an_asset_to_its_run_and_back(browser, pages, asset, partition):
+    view = f"partitions&partition={quote(partition, safe='')}" if partition else "overview"
+    browser.get(f"{pages['Dagster']}/assets/{asset}?view={view}")
+    wait_for_words(browser, "mlflow_run")
+    click_to_new_tab(browser, RUN)
+    wait_for_words(browser, "Run ID", "In Dagster", f"the asset {asset}")
+    click_to_new_tab(browser, f"a[href^='{pages['Dagster']}/assets/{asset}']")
+    assert partition in wait_for_words(browser, asset, "mlflow_run")
+
+
+def test_the_pictures_of_all_priors_are_side_by_side(browser, pages, workspace):
+    """Each prompt's pictures in a row, a column for each prior, and no lists of parameters."""
+    browser.get(f"{pages['Dagster']}/assets/evaluation?view=overview")
+    wait_for_words(browser, "mlflow_charts")
+    click_to_new_tab(browser, "a[href*='viewStateShareKey=priors']")
+    text = wait_for_words(browser, "The same prompts and seed", "Image grid")
+    assert "training.learning_rate=" not in text
+    until = time.monotonic() + 60
+    rows: list[list[tuple[int, int]]] = []
+    while len(rows) < 2:
+        assert time.monotonic() < until, browser.execute_script(TABLE)
+        rows = [row for row in browser.execute_script(TABLE) if len(row) > 1 and all(row)]
+        time.sleep(0.5)
+    priors = len(workspace.preset.variants) * len(workspace.preset.caption_subsets)
+    for row in rows:
+        tops, widths = zip(*row, strict=True)
+        assert len(set(tops)) == 1
+        assert min(widths) > 0
+    assert max(map(len, rows)) <= priors

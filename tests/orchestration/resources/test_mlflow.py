@@ -30,6 +30,7 @@ from corgi_core.evaluation.protocol import Protocol
 from corgi_core.io.model_index import CHAMPION, ModelIndex, TextEncoderName
 from orchestration.cli.app import cli
 from orchestration.resources.champions import DECISION_TAG, Champions
+from orchestration.resources.mlflow_views import priors_view
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.outbox import Message, UndeliverableError, deliver_left_over
 from orchestration.resources.promotion_history import Event
@@ -243,6 +244,31 @@ def test_pictures_have_the_same_titles_in_every_run_and_are_sent_once(
     with mlflow.finished_run("prior", "one", {}, {}) as run:  # of another title: its first
         run.log_pictures({"zero_shot 00": tmp_path / "other-blue.png"})
     assert found(one)[2] == ["images/zero_shot 00", "step", "0"]
+
+
+def test_a_view_of_the_charts_is_a_tag_with_the_latest_pictures(
+    mlflow: MLflow, tmp_path: Path
+) -> None:
+    for colour in ("red", "blue"):
+        path = tmp_path / f"{colour}.png"
+        Image.new("RGB", (8, 8), colour).save(path)
+        with mlflow.finished_run("prior", "one", {"dagster.asset": "prior"}, {}) as run:
+            run.log_pictures({"00 a": path})
+    runs = "tags.`dagster.asset` = 'prior'"
+    with mlflow.finished_run("evaluation", "two", {}, {}) as run:
+        run.share_view("priors", priors_view(runs, ["cosine", "fid"], ["00 a"]))
+        url = run.view_url("priors")
+    assert url is not None
+    assert url.endswith("&viewStateShareKey=priors")
+    tags = mlflow.client().get_experiment(mlflow.experiment_id()).tags
+    view = json.loads(tags["mlflow.sharedViewState.priors"])
+    grid = view["compareRunCharts"][0]
+    assert (grid["imageKeys"], grid["step"], grid["showRunParams"]) == (["00 a"], 1, False)
+    sections = {section["uuid"] for section in view["compareRunSections"]}
+    assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} < sections
+    assert view["searchFilter"] == runs
+    without = priors_view(runs, ["cosine"], [])
+    assert "IMAGE" not in {chart["type"] for chart in without["compareRunCharts"]}
 
 
 def scored(mlflow: MLflow, identity: str, name: str, seed: int, cosine: float, steps: int) -> None:
