@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -79,7 +79,11 @@ def check_encoders(images: ArrayStore, texts: ArrayStore) -> None:
 
 @dataclass
 class PriorTask(Task[PriorNetwork]):
-    """The training of one prior."""
+    """The training of one prior.
+
+    It starts from random weights, or from the averaged weights of a `parent`. Gaussians that were
+    fitted anew, in another order or number, start as the parent's nearest did.
+    """
 
     settings: PriorSettings
     images: ArrayStore
@@ -87,6 +91,7 @@ class PriorTask(Task[PriorNetwork]):
     captioned: KeySet  # the training images whose captions may be used
     validation_keys: KeySet
     bank: GaussianBank
+    parent: PriorModel | None = field(default=None, kw_only=True)
     _schedule: Schedule = field(default_factory=Schedule.linear, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +106,21 @@ class PriorTask(Task[PriorNetwork]):
                 "fit the bank again on these embeddings",
             )
         check_encoders(self.images, self.texts)
+        if self.parent is not None:
+            self._check_parent(self.parent)
+
+    def _check_parent(self, parent: PriorModel) -> None:
+        """Raise CorgiError unless its weights fit this network, these encoders and these texts."""
+        wanted = {**self.texts.spec, **asdict(self.shape())}
+        found = {**parent.encoders, **asdict(parent.network.shape)}
+        for name in sorted((wanted.keys() | found.keys()) - {"gaussians"}):
+            if found.get(name) != wanted.get(name):
+                raise CorgiError(
+                    f"the prior to continue from has the {name} {found.get(name)}, "
+                    f"wanted is {wanted.get(name)}",
+                    "continue from a prior of the present settings and embeddings, or train from "
+                    "scratch",
+                )
 
     def prepare_data(self, folder: Path) -> None:
         """Count the training captions once: others read the counts. Load a text encoder."""
@@ -160,6 +180,15 @@ class PriorTask(Task[PriorNetwork]):
     def build(self) -> PriorNetwork:
         """An untrained network."""
         return PriorNetwork(self.shape(), self.settings.checkpoint_activations)
+
+    def prepare(self, model: PriorNetwork) -> None:
+        """Set the weights of the parent, if there is one."""
+        if self.parent is None:
+            return
+        weights = dict(self.parent.network.state_dict())
+        distances = torch.cdist(self.bank.means.cpu(), self.parent.bank.means.cpu())
+        weights["gaussian.weight"] = weights["gaussian.weight"][distances.argmin(dim=1)]
+        model.load_state_dict(weights)
 
     def batch(self, rows: Tensor, random: StepRandom) -> CaptionBatch:
         """The captions of rows [b] with their images' embeddings."""
