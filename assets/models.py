@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -9,7 +10,7 @@ import dagster as dg
 from assets.gaussians import learned_bank
 from assets.metadata import OWNERS, materialized, trainings_metadata
 from assets.versions import decided_by
-from corgi_core.config import PriorSettings, fraction_of, is_learned
+from corgi_core.config import PriorSettings, TrainingSettings, fraction_of, is_learned
 from corgi_core.data.splits import TRAIN, VALIDATION
 from orchestration.partitions import (
     CAPTIONED,
@@ -27,6 +28,15 @@ from orchestration.resources.artifacts import (
     PriorModel,
 )
 from orchestration.resources.trainer import DEVICE, Plan, Trained, Trainer, joint_card
+from orchestration.resources.warm_start import (
+    BUDGET,
+    CONTINUES_FROM,
+    SCRATCH,
+    ParentModel,
+    WarmStart,
+    last_training,
+    speed_of,
+)
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -46,6 +56,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
 )
 def prior(
     context: dg.AssetExecutionContext,
+    config: WarmStart,
     images: Dataset,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
@@ -59,6 +70,8 @@ def prior(
     Baseline and shifted priors have the same data, network, steps and seed; the bank of Gaussians
     alone differs. A learned bank is learned first, from the captions that the prior reads. All
     settings of `gaussians` count for every prior: where one changes, all priors are trained again.
+    With the parent "champion" in its configuration it continues from the best prior of its caption
+    fraction, for a quarter of the steps or for a budget in steps or minutes.
     """
     from corgi_core.prior.model import PriorModel as Model
 
@@ -66,10 +79,11 @@ def prior(
         "image_embeddings": image_embeddings, "text_embeddings": text_embeddings,
         "caption_subset": caption_subset, "gaussian_bank": gaussian_bank,
     }  # fmt: skip
-    task, parts = _train_prior(context, images, inputs, workspace, trainer)
+    task, parts = _train_prior(context, config, images, inputs, workspace, trainer)
     trained = parts[""]
     model = Model(trained.model, task.bank, task.settings, text_embeddings.spec, trained.card)
-    return materialized(model, captions=task.rows, **trainings_metadata(parts))
+    start = {CONTINUES_FROM: trained.card.get("parent", SCRATCH), BUDGET: config.budget}
+    return materialized(model, captions=task.rows, **start, **trainings_metadata(parts))
 
 
 @dg.asset(
@@ -178,6 +192,7 @@ def language_free_decoder(
 
 def _train_prior(
     context: dg.AssetExecutionContext,
+    start: WarmStart,
     images: Dataset,
     inputs: Mapping[str, Any],
     workspace: Workspace,
@@ -185,6 +200,7 @@ def _train_prior(
 ) -> "tuple[PriorTask, dict[str, Trained[Any]]]":
     """A prior's task, and its trainings: "" and, where its bank is learned first, "bank"."""
     (variant, subset), settings = prior_of(context.partition_key), workspace.preset.prior
+    parent, training = _start_of(context, start, settings, trainer)
     bank, parts = inputs["gaussian_bank"], dict[str, Trained[Any]]()
     labels: dict[str, Any] = {
         "variant": variant, "caption_fraction": fraction_of(subset),
@@ -199,9 +215,25 @@ def _train_prior(
         bank = parts["bank"].model.to_bank()
     task = _prior_task(settings, images, **{**inputs, "gaussian_bank": bank})
     name = f"prior-{variant}-{_percent(subset)}"
+    if parent is not None:
+        task = replace(task, parent=parent.load())
+        name += "-retrained"  # other runs than those that are compared by seed
     labels["captions"] = task.rows
-    parts[""] = trainer.train(context, task, settings.training, name, inputs, labels)
+    parts[""] = trainer.train(context, task, training, name, inputs, labels, continued=parent)
     return task, parts
+
+
+def _start_of(
+    context: dg.AssetExecutionContext, start: WarmStart, settings: PriorSettings, trainer: Trainer
+) -> tuple[ParentModel | None, TrainingSettings]:
+    """What a prior's training continues from, if anything, and its settings within the budget."""
+    start.check()
+    variant, subset = prior_of(context.partition_key)
+    models_file = Path(trainer.mlflow.models_file)
+    parent = ParentModel.champion(models_file, subset, variant) if start.parent else None
+    generation = parent.generation + 1 if parent else 0
+    speed = speed_of(last_training(context.instance, context.asset_key, context.partition_key))
+    return parent, start.training(settings.training, generation, speed)
 
 
 def _prior_task(

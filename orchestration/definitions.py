@@ -102,7 +102,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         assets=assets_of(settings.preset),
         asset_checks=checks_of(settings.preset),
         jobs=jobs_of(settings),
-        schedules=[weekly_retrain_of(settings.preset)],
+        schedules=[weekly_retrain_of(settings)],
         sensors=[new_data_version, dead_runs, alerts_of(settings)],
         resources=resources(settings),
         loggers={"file": file_logger_of(settings)},

@@ -4,15 +4,15 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import dagster as dg
 
 from orchestration.automation.refresh import Refresh
-from orchestration.partitions import Partitions
+from orchestration.automation.retrain import Retrain, retrain
+from orchestration.resources.tracking import RETRAIN_TAG
 from orchestration.settings import Settings
 
-EVERYTHING, SEMI_SUPERVISED_PRIORS = "everything", "semi_supervised_priors"  # names of the jobs
+EVERYTHING, SEMI_SUPERVISED_RETRAIN = "everything", "semi_supervised_retrain"  # names of the jobs
 
 
 @dataclass
@@ -30,8 +30,8 @@ class _Log:
         yield
 
 
-def jobs_of(settings: Settings) -> list[Any]:
-    """The jobs of one workspace; Dagster does not export the class of those of assets."""
+def jobs_of(settings: Settings) -> list[dg.JobDefinition]:
+    """The jobs of one workspace."""
 
     @dg.op
     def bring_up_to_date(context: dg.OpExecutionContext) -> None:
@@ -46,10 +46,19 @@ def jobs_of(settings: Settings) -> list[Any]:
     def everything() -> None:
         bring_up_to_date()
 
-    semi_supervised_priors = dg.define_asset_job(
-        SEMI_SUPERVISED_PRIORS,
-        selection=["prior"],
-        partitions_def=Partitions.of(settings.preset).priors,
-        description="Train the priors of one or more (variant, caption subset) partitions.",
+    @dg.op
+    def retrain_priors(context: dg.OpExecutionContext, config: Retrain) -> None:
+        """Retrain priors on the present data, and decide who is champion, as `corgi retrain`."""
+        refresh = Refresh(context.repository_def, context.instance, settings, kind=RETRAIN_TAG)
+        for outcome in retrain(refresh, config, _Log(context.log)):
+            context.log.info(outcome.sentence)
+
+    @dg.job(
+        name=SEMI_SUPERVISED_RETRAIN,
+        description="Bring the data, embeddings and Gaussians up to date, train the priors with "
+        "few captions further from their champions, and decide whether they are better.",
     )
-    return [everything, semi_supervised_priors]
+    def semi_supervised_retrain() -> None:
+        retrain_priors()
+
+    return [everything, semi_supervised_retrain]

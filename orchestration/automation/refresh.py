@@ -8,11 +8,11 @@ inputs. Steps run one by one in this process, so that an interrupted job loses o
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
 
@@ -36,6 +36,7 @@ from orchestration.partitions import (
     STUDY,
     is_compared,
     is_made_by_default,
+    prior_of,
 )
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.logs import TO_FILE_ONLY
@@ -47,6 +48,7 @@ from orchestration.resources.runs import (
     wait_for,
 )
 from orchestration.resources.tracking import CANCELLED, REFRESH_TAG
+from orchestration.resources.warm_start import ParentModel, WarmStart, last_training
 from orchestration.resources.workspace import RAW_VERSION, Workspace
 from orchestration.settings import Settings
 
@@ -57,14 +59,18 @@ TAG = {"corgi/refresh": "true"}
 RAW_DATA = dg.AssetKey("raw_images")
 EVALUATED_DATA = dg.AssetKey("zero_shot_images")
 REGISTRY = "registered_models"  # stored by MLflow, not by an IO manager
+PRIOR = dg.AssetKey("prior")
+STAY = ("clip_encoder", "decoder")  # in a retrain, which embeds by the CLIP that there is
+ASKED_FOR = (STUDY, COMPARISON, CAPTIONED, RATINGS)  # groups that are made by name
 
 
 @dataclass(frozen=True)
 class Step:
-    """One partition of one asset."""
+    """One partition of one asset; of a prior in a retrain, with what it continues from."""
 
     asset: dg.AssetKey
     partition: str | None = None
+    start: WarmStart | None = field(default=None, compare=False)
 
     @property
     def title(self) -> str:
@@ -87,12 +93,14 @@ class Watcher(Protocol):
 class Refresh:
     """The repository's assets in one workspace, whose history is in `instance`.
 
-    All that is materialised in one refresh has its `name` in Dagster and in MLflow.
+    All that is materialised in one refresh has its `name` in Dagster and in MLflow, as the value of
+    the tag `kind`.
     """
 
     repository: dg.RepositoryDefinition
     instance: dg.DagsterInstance
     settings: Settings
+    kind: str = REFRESH_TAG
     name: str = field(default_factory=lambda: f"{datetime.now():%Y-%m-%d-%H%M%S}")
 
     def run(self, steps: Iterable[Step], watcher: Watcher) -> int:
@@ -116,8 +124,7 @@ class Refresh:
         """
         if self.settings.preset.decoder is not None and not _has_captions(self.settings):
             return self._steps(dg.AssetSelection.assets("decoder").upstream())
-        asked_for = dg.AssetSelection.groups(STUDY, COMPARISON, CAPTIONED, RATINGS)
-        return self._steps(dg.AssetSelection.all() - asked_for)
+        return self._steps(dg.AssetSelection.all() - dg.AssetSelection.groups(*ASKED_FOR))
 
     def study_steps(self) -> list[Step]:
         """The study and all that it is made from."""
@@ -127,6 +134,45 @@ class Refresh:
         """The decoders' comparison and all that it is made from, registered too."""
         compared = dg.AssetSelection.groups(COMPARISON) | dg.AssetSelection.assets(REGISTRY)
         return self._steps(compared.upstream() - dg.AssetSelection.groups(CAPTIONED), is_compared)
+
+    def retrain_steps(self, priors: Collection[str], start: WarmStart) -> list[Step]:
+        """The partitions `priors` of the asset prior, trained from `start`, and all around them.
+
+        Before them comes what they are made from, after them evaluation and registry. CLIP and the
+        decoder stay as they are, so the embeddings of before stay too, and new shards alone are
+        embedded.
+
+        Raises:
+            CorgiError: there is no CLIP or no decoder yet, or no data.
+        """
+        if not _has_data(self.settings):
+            raise CorgiError(
+                f"there are no data in {self.settings.dataset_folder}, so nothing can be retrained",
+                "bring them with `corgi ingest PATH --name NAME`, and train first with `corgi run`",
+            )
+        for step in self._steps(dg.AssetSelection.assets(*self._that_stay)):
+            if self._is_missing(step):
+                raise CorgiError(
+                    f"{step.title} is missing, and a retrain leaves it as it is",
+                    "train everything once with `corgi run`; a retrain goes on from there",
+                )
+        wanted = {name for key in priors for name in (key, *key.split("|"))}
+        selection = dg.AssetSelection.assets("evaluation").upstream()
+        selection |= dg.AssetSelection.assets(REGISTRY)
+        selection -= dg.AssetSelection.groups(*ASKED_FOR)
+        steps = self._steps(
+            selection - dg.AssetSelection.assets(*self._that_stay), lambda key, _: key in wanted
+        )
+        return [replace(step, start=start) if step.asset == PRIOR else step for step in steps]
+
+    @property
+    def _that_stay(self) -> list[dg.AssetKey]:
+        there = self._graph.get_all_asset_keys()
+        return [key for name in STAY if (key := dg.AssetKey(name)) in there]
+
+    def _is_missing(self, step: Step) -> bool:
+        known = staleness(self._graph, step.asset, step.partition, self.instance) != "missing"
+        return not (known and _is_stored(step, self.settings))
 
     def _steps(
         self,
@@ -153,11 +199,24 @@ class Refresh:
             return "the data have changed"
         if step.asset == EVALUATED_DATA and _evaluated_data_changed(self.instance, self.settings):
             return "the data have changed"
+        if step.start is not None and (reason := self._reason_to_start(step, step.start)):
+            return reason
         if not _is_stored(step, self.settings):
             return "its files are gone"
         if not checks_hold(self._graph, step.asset, self.instance):
             return "a check has not passed"
         return None
+
+    def _reason_to_start(self, step: Step, start: WarmStart) -> str | None:
+        """How a prior's last training differs from the one that `start` asks for, if it does."""
+        assert step.partition is not None, "priors have partitions"
+        last = last_training(self.instance, step.asset, step.partition)
+        parent = None
+        if start.parent:
+            variant, subset = prior_of(step.partition)
+            models_file = self.settings.state / MODELS_FILE
+            parent = ParentModel.champion(models_file, subset, variant).digest
+        return start.difference(last[1] if last else {}, parent)
 
     def materialize(self, step: Step) -> None:
         """Materialise the step with its checks; raises what the asset raised.
@@ -173,9 +232,9 @@ class Refresh:
                     instance=self.instance,
                     asset_selection=[step.asset],
                     partition_key=step.partition,
-                    run_config=TO_FILE_ONLY,
+                    run_config=TO_FILE_ONLY | _configuration(step),
                     run_id=run_id,
-                    tags=TAG | {REFRESH_TAG: self.name} | process_tags(),
+                    tags=TAG | {self.kind: self.name} | process_tags(),
                 )
         except CANCELLED as interrupted:
             cancel(self.instance, run_id)
@@ -200,6 +259,21 @@ def _only_one(instance: dg.DagsterInstance, settings: Settings) -> Iterator[None
         end_interrupted_runs(instance, TAG)
         end_dead_runs(instance)
         yield
+
+
+def _configuration(step: Step) -> dict[str, Any]:
+    """The run's configuration of the asset."""
+    if step.start is None:
+        return {}
+    given = {name: value for name, value in step.start.model_dump().items() if value is not None}
+    return {"ops": {step.asset.to_python_identifier(): {"config": given}}}
+
+
+def _has_data(settings: Settings) -> bool:
+    """Whether there are raw data."""
+    from corgi_core.data.dataset import is_dataset
+
+    return is_dataset(Workspace.of(settings).path_of(RAW_DATA.to_user_string(), None))
 
 
 def _has_captions(settings: Settings) -> bool:

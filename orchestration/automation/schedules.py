@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import dagster as dg
 
-from corgi_core.config import Preset
-from orchestration.automation.jobs import SEMI_SUPERVISED_PRIORS
-from orchestration.partitions import semi_supervised
+from corgi_core.errors import CorgiError
+from orchestration.automation.jobs import SEMI_SUPERVISED_RETRAIN
+from orchestration.automation.retrain import Retrain
+from orchestration.settings import Settings
 
 
-def weekly_retrain_of(preset: Preset) -> dg.ScheduleDefinition:
-    """The schedule that retrains the preset's semi-supervised priors."""
+def weekly_retrain_of(settings: Settings) -> dg.ScheduleDefinition:
+    """The schedule that retrains the workspace's semi-supervised priors."""
 
     @dg.schedule(
-        job_name=SEMI_SUPERVISED_PRIORS,
+        job_name=SEMI_SUPERVISED_RETRAIN,
         cron_schedule="0 3 * * 1",  # Mondays, 03:00 UTC
         default_status=dg.DefaultScheduleStatus.STOPPED,
     )
     def weekly_semi_supervised_retrain(
         context: dg.ScheduleEvaluationContext,
-    ) -> Iterator[dg.RunRequest]:
-        """Retrains the priors with few captions, one run a partition, once a week."""
-        week = context.scheduled_execution_time.strftime("%G-W%V")
-        for partition in semi_supervised(preset):
-            yield dg.RunRequest(run_key=f"{week} {partition}", partition_key=partition)
+    ) -> dg.RunRequest | dg.SkipReason:
+        """Retrains the priors with few captions from their champions, in one run a week."""
+        try:
+            Retrain().priors(settings)
+        except CorgiError as error:
+            return dg.SkipReason(f"nothing can be retrained: {error}")
+        return dg.RunRequest(run_key=context.scheduled_execution_time.strftime("%G-W%V"))
 
     return weekly_semi_supervised_retrain

@@ -23,6 +23,7 @@ from orchestration.cli import (
     promotion,
     rate,
     results,
+    retrain,
     run,
     suite,
     ui,
@@ -68,10 +69,10 @@ cli = typer.Typer(
     """,
 )
 for command in (
-    run.demo, run.run, run.study, run.compare, results.results, compare_runs.compare_runs,
-    generate.generate, suite.suite, rate.rate, metrics.metrics, promotion.promote,
-    promotion.rollback, promotion.history, data.ingest, data.gate, ui.ui, ui.password,
-    home.home, config.presets,
+    run.demo, run.run, retrain.retrain, run.study, run.compare, results.results,
+    compare_runs.compare_runs, generate.generate, suite.suite, rate.rate, metrics.metrics,
+    promotion.promote, promotion.rollback, promotion.history, data.ingest, data.gate, ui.ui,
+    ui.password, home.home, config.presets,
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(config.config, name="config")

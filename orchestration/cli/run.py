@@ -94,14 +94,21 @@ def _refresh(
     settings: Settings, steps_of: Callable[[Refresh], list[Step]], console: Console
 ) -> tuple[int, float]:
     with console.status("starting"):
-        from orchestration.automation.refresh import Refresh
         from orchestration.cli.screen import StepDisplay
-        from orchestration.definitions import build_definitions
-        from orchestration.resources.instance import open_instance
+        from orchestration.resources.tracking import REFRESH_TAG
 
-        repository = build_definitions(settings).get_repository_def()
-        refresh = Refresh(repository, open_instance(settings), settings)
+        refresh = opened_refresh(settings, REFRESH_TAG)
         steps = steps_of(refresh)
     console.print(f"Workspace {settings.workspace}, {len(steps)} steps", markup=False)
     with StepDisplay.on(console, len(steps)) as display:
         return refresh.run(steps, display), display.seconds
+
+
+def opened_refresh(settings: Settings, kind: str) -> Refresh:
+    """The workspace's assets and history, loaded; its runs have a name under the tag `kind`."""
+    from orchestration.automation.refresh import Refresh
+    from orchestration.definitions import build_definitions
+    from orchestration.resources.instance import open_instance
+
+    repository = build_definitions(settings).get_repository_def()
+    return Refresh(repository, open_instance(settings), settings, kind)

@@ -239,3 +239,14 @@ class Registry:
             )
             self._client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
+
+
+def version_of(mlflow: MLflow, part: str, digest: str) -> str | None:
+    """The version that holds a model; None where the registry has none, or does not answer."""
+    try:
+        found = mlflow.client().search_model_versions(f"name = '{mlflow.experiment}-{part}'")
+    except Exception as error:  # a training does without
+        log.warning("MLflow does not say which version the %s %s is: %s", part, digest, error)
+        return None
+    same = (str(each.version) for each in found if each.tags.get(DIGEST_TAG) == digest)
+    return next(same, None)

@@ -44,7 +44,7 @@ PATIENCE = 30.0  # seconds to wait for the last messages when a run ends
 AT_ONCE = 1.0  # … when it is cancelled: what is left is delivered by a later process
 LONGEST = 6000  # characters of a parameter, MLflow's limit
 RUN_TAG, RUN_PAGE_TAG, ASSET_PAGE_TAG = "dagster.run_id", "dagster.run_url", "dagster.asset_url"
-REFRESH_TAG = "corgi/refresh_name"
+REFRESH_TAG, RETRAIN_TAG = "corgi/refresh_name", "corgi/retrain_name"
 REFRESH_TAGS = (REFRESH_TAG, "dagster/backfill")
 """Tags of Dagster's runs that belong together, the first that a run has; else a run is alone."""
 
@@ -217,8 +217,11 @@ def picture_title(text: str) -> str:
 
 
 def _refresh_of(context: dg.AssetExecutionContext) -> Parent:
-    """The run above all runs of one refresh or backfill; of a lone run of Dagster's, of that."""
+    """The run above all runs of one retrain, refresh or backfill; of a lone run, of that."""
     tags = context.run.tags
+    if RETRAIN_TAG in tags:
+        name = f"retrain-{tags[RETRAIN_TAG]}"
+        return Parent(name, name, "A retrain: priors that continue from champions, scored anew.")
     refresh = next((tags[tag] for tag in REFRESH_TAGS if tag in tags), context.run_id[:8])
     name = f"refresh-{refresh}"
     return Parent(name, name, "What Dagster materialised together is below this run.")

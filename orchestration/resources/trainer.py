@@ -10,8 +10,10 @@ from corgi_core.config import TrainingSettings
 from corgi_core.io.files import digest_of
 from orchestration.resources.artifacts import FolderBacked
 from orchestration.resources.compute import Compute
+from orchestration.resources.model_registry import version_of
 from orchestration.resources.progress_log import ProgressLog
 from orchestration.resources.tracking import MLflow, Parent
+from orchestration.resources.warm_start import ParentModel
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         inputs: Mapping[str, FolderBacked],
         labels: Mapping[str, Any],
         parent: Parent | None = None,
+        continued: ParentModel | None = None,
     ) -> Trained[Any]:
         """Train `task`, or resume a killed run of the same task, data and settings.
 
@@ -105,6 +108,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
             labels: what people tell the model from others by, such as its variant; the preset, the
                 dataset and the seed are added.
             parent: the MLflow run that it is below; by default the one of its refresh.
+            continued: the model that the task continues from, for the card and the run's tags.
 
         Returns:
             The training's result, with the model card's entries and the MLflow run's page.
@@ -122,6 +126,8 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
         with self.mlflow.run(context, name, identity, versions, labels, parent, about) as run:
             run.log_parameters(_parameters(described))
             run.log_tags({"code_version": described["code_version"]})
+            if continued is not None:
+                run.log_tags(parent_tags(continued, self.mlflow))
             run.log_datasets("train", self.workspace.datasets(inputs))
             progress = ProgressLog(context.log.info)
 
@@ -135,7 +141,7 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
             "training": identity, "labels": labels, "data_versions": versions,
             "metrics": result.metrics,
         }  # fmt: skip
-        return Trained(result, card, url)
+        return Trained(result, card | (continued.card if continued else {}), url)
 
     def train_in_turn(
         self,
@@ -202,6 +208,13 @@ def _described(
     from corgi_core.training.identity import identity_of
 
     return identity_of(task, settings) | {"code_version": code_version(context)}
+
+
+def parent_tags(parent: ParentModel, mlflow: MLflow) -> dict[str, str]:
+    """What a training's run says of its parent; no version where MLflow does not answer."""
+    tags = {"parent.alias": parent.alias, "parent.digest": parent.digest}
+    version = version_of(mlflow, "prior", parent.digest)
+    return tags if version is None else tags | {"parent.version": version}
 
 
 def code_version(context: dg.AssetExecutionContext) -> str:

@@ -17,12 +17,12 @@ from corgi_core.io.files import read_json
 from corgi_core.io.folders import published
 from corgi_core.io.model_folder import CARD
 from corgi_core.io.model_index import CHAMPION, ModelIndex, champion_of
-from orchestration.partitions import prior_of
 
 if TYPE_CHECKING:
     from corgi_core.prior.model import PriorModel
 
 WARM_SHARE = 0.25  # of the settings' steps: a warm start's budget, where none is given
+NO_BUDGET = "the default"
 SCRATCH = "scratch"  # what a training continues from that has no parent
 CONTINUES_FROM, BUDGET = "continues_from", "budget"  # metadata of a prior's materialization
 STEPS, SECONDS = "steps", "training_seconds"  # … and what is read of them again
@@ -64,10 +64,10 @@ class WarmStart(dg.Config):
 
     @property
     def budget(self) -> str:
-        """The budget as it was given, "the default" where none was."""
+        """The budget as it was given, `NO_BUDGET` where none was."""
         if self.steps is not None:
             return f"{self.steps} steps"
-        return "the default" if self.minutes is None else f"{self.minutes:g} minutes"
+        return NO_BUDGET if self.minutes is None else f"{self.minutes:g} minutes"
 
     def training(
         self, settings: TrainingSettings, generation: int, speed: float | None
@@ -106,6 +106,19 @@ class WarmStart(dg.Config):
             seed=settings.seed + generation,
         )
 
+    def difference(self, known: Mapping[str, Any], parent: str | None) -> str | None:
+        """How a training on record differs from this one; None where it would be the same again.
+
+        Args:
+            known: The metadata of a prior's materialization.
+            parent: The digest of the model to continue from; None from scratch.
+        """
+        if known.get(CONTINUES_FROM, SCRATCH) != (parent or SCRATCH):
+            return f"continues from the prior {parent}" if parent else "starts from scratch"
+        if (budget := known.get(BUDGET, NO_BUDGET)) != self.budget:
+            return f"the budget was {budget}, and is {self.budget}"
+        return None
+
 
 @dataclass(frozen=True)
 class ParentModel:
@@ -116,13 +129,12 @@ class ParentModel:
     alias: str
 
     @classmethod
-    def champion(cls, models_file: Path, partition: str) -> ParentModel:
-        """The champion of a prior partition's caption fraction.
+    def champion(cls, models_file: Path, subset: str, variant: str | None = None) -> ParentModel:
+        """The champion of a caption fraction, which must be of the variant, if one is named.
 
         Raises:
             CorgiError: there is none, its files are gone or others, or it is another variant.
         """
-        variant, subset = prior_of(partition)
         index, alias = ModelIndex.load(models_file), champion_of(subset)
         known = index.models.get("prior", {})
         if alias not in known:
@@ -132,11 +144,10 @@ class ParentModel:
                 "--from scratch`)",
             )
         champion = cls(index.folder("prior", alias), known[alias].digest, alias)
-        if champion.variant != variant:
+        if variant not in (None, champion.variant):
             raise CorgiError(
-                f"the champion of {subset} of the captions is a {champion.variant}, not a "
-                f"{variant}",
-                f"retrain {champion.variant}, or start {variant} from scratch (`corgi retrain "
+                f"the champion of {subset} of the captions is {champion.variant}, not {variant}",
+                f"retrain {champion.variant}, or train {variant} from scratch (`corgi retrain "
                 f"--variant {variant} --from scratch`)",
             )
         return champion

@@ -1,15 +1,19 @@
-"""`corgi run` on precomputed embeddings: from a Parquet file to evaluated, registered priors."""
+"""`corgi run` and `corgi retrain` on precomputed embeddings: from a Parquet file to champions."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from mlflow import MlflowClient
+from safetensors.numpy import load_file
 
 from corgi_core.evaluation.report import TEXT_EMBEDDING
-from corgi_core.io.model_index import MODELS_FILE, ModelIndex, champion_of
+from corgi_core.io.files import digest_of_file
+from corgi_core.io.model_index import MODELS_FILE, IndexedModel, ModelIndex, champion_of
 from tests.helpers.tiny_corgi import Corgi, corgi_in
 from tests.helpers.vectors_on_disk import WIDTHS, rows, write_parquet
 
@@ -29,6 +33,22 @@ prior:
 evaluation: {steps: [1]}
 """
 PRIORS = {"baseline", "shifted-k1"}
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What a retrain printed; before it, the priors' weights by partition, and the champion."""
+
+    printed: str
+    before: dict[str, str]
+    champion: IndexedModel
+
+
+def priors_in(workspace: Path) -> dict[str, str]:
+    """The digests of the priors' weights by folder, "1.7%/baseline"."""
+    root = workspace / "storage" / "prior"
+    files = sorted(root.glob("*/*/model.safetensors"))
+    return {str(file.parent.relative_to(root)): digest_of_file(file) for file in files}
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +110,72 @@ def test_the_results_are_a_table_of_priors(workspace: Path, corgi: Corgi) -> Non
 
 def test_nothing_is_done_twice(workspace: Path, corgi: Corgi) -> None:
     assert "0 steps done" in corgi("run", "--dataset", "made").stdout
+
+
+RETRAINED = "1.7%"
+
+
+@pytest.fixture(scope="module")
+def retrained(home: Path, workspace: Path, corgi: Corgi) -> Retrained:
+    """The workspace after new embeddings came and a retrain of one fraction, and that retrain."""
+    more = [row for row in rows(copies=5) if str(row["key"]).endswith(".4")]
+    path = write_parquet(home / "more.parquet", more)
+    added = corgi("ingest", str(path), "--format", "embeddings", "--name", "made")
+    assert added.returncode == 0, added.stderr
+    before = priors_in(workspace)
+    index = ModelIndex.load(workspace / "models.json")
+    champion = index.models["prior"][champion_of(RETRAINED)]
+    done = corgi("retrain", "--dataset", "made", "--fractions", RETRAINED, "--steps", "20")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Retrained(done.stdout, before, champion)
+
+
+def test_a_retrain_trains_the_champion_further_and_nothing_else(
+    workspace: Path, retrained: Retrained
+) -> None:
+    after = priors_in(workspace)
+    changed = {key for key in after if after[key] != retrained.before[key]}
+    (key,) = changed
+    assert key.startswith(RETRAINED)
+    card = json.loads((workspace / "storage" / "prior" / key / "card.json").read_text())
+    assert (card["parent"], card["generation"]) == (retrained.champion.digest, 1)
+    folders = workspace / "storage" / "prior" / key, retrained.champion.folder
+    new, old = (load_file(folder / "model.safetensors") for folder in folders)
+    assert new.keys() == old.keys()
+    distances = [abs(new[name] - old[name]).max() for name in new if name.startswith("network")]
+    assert 0 < max(distances) < 20 * 0.25 * 3e-3 * 2  # steps × learning rate, at most twice that
+
+
+def test_only_new_shards_are_embedded_and_clip_stays(workspace: Path, retrained: Retrained) -> None:
+    with dg.DagsterInstance.from_config(str(workspace / "dagster")) as instance:
+        for asset in ("image_embeddings", "text_embeddings"):
+            event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+            assert event is not None
+            assert event.asset_materialization is not None
+            assert event.asset_materialization.metadata["shards_computed"].value == 1
+            assert event.asset_materialization.metadata["rows"].value > len(rows())
+    steps = [line for line in retrained.printed.splitlines() if "unchanged" not in line]
+    assert not any("clip_encoder" in line for line in steps)
+
+
+def test_mlflow_has_the_retrain_with_its_parent_model_and_the_decision(
+    home: Path, workspace: Path, retrained: Retrained
+) -> None:
+    client = MlflowClient(f"sqlite:///{home / '.corgi' / 'mlflow' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("embeddings.made")
+    assert experiment is not None
+    (run,) = client.search_runs(
+        [experiment.experiment_id], f"tags.`parent.digest` = '{retrained.champion.digest}'"
+    )
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.steps"] == "20"
+    name = "embeddings.made-prior"
+    parent = client.get_model_version(name, run.data.tags["parent.version"])
+    assert parent.tags["digest"] == retrained.champion.digest
+    above = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert above.info.run_name.startswith("retrain-")
+    champion = client.get_model_version_by_alias(name, champion_of(RETRAINED))
+    (line,) = [line for line in retrained.printed.splitlines() if " steps; " in line]
+    won = champion.tags["digest"] != retrained.champion.digest
+    assert line.endswith("it is the champion." if won else "the champion stays.")
+    assert f"from the prior {retrained.champion.digest}, 20 steps" in line

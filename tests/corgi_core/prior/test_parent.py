@@ -57,9 +57,7 @@ def test_gaussians_in_another_order_and_number_start_as_the_nearest(
 
 
 def test_the_parent_names_the_training(task: PriorTask, parent: PriorModel) -> None:
-    alone, further = (
-        identity_of(each, TRAINING) for each in (task, replace(task, parent=parent))
-    )
+    alone, further = (identity_of(each, TRAINING) for each in (task, replace(task, parent=parent)))
     assert further == alone | {"task.parent": parent.digest}
     assert alone != further
 

@@ -1,46 +1,18 @@
-"""The schedule's and the sensor's ticks, evaluated for real."""
+"""The sensor's ticks, evaluated for real."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 
-from orchestration.automation.schedules import weekly_retrain_of
 from orchestration.automation.sensors import new_data_version
 from orchestration.definitions import build_definitions
-from orchestration.partitions import Partitions
 from orchestration.settings import Settings
 
 SETTINGS = Settings.from_environment({})
-
-
-def requests_at(moment: datetime) -> list[dg.RunRequest]:
-    context = dg.build_schedule_context(
-        scheduled_execution_time=moment,
-        repository_def=build_definitions(SETTINGS).get_repository_def(),
-    )
-    ticked = weekly_retrain_of(SETTINGS.preset).evaluate_tick(context)
-    return list(ticked.run_requests or [])
-
-
-def test_the_weekly_retrain_covers_the_scarce_captions() -> None:
-    requests = requests_at(datetime(2026, 1, 5, 3, tzinfo=UTC))
-    asked = {request.partition_key for request in requests}
-    variants = SETTINGS.preset.variants
-    assert asked == {f"{subset}|{variant}" for subset in ("1.7%", "10%") for variant in variants}
-    assert asked < set(Partitions.of(SETTINGS.preset).priors.get_partition_keys())
-
-
-def test_a_week_is_trained_once_and_the_next_one_again() -> None:
-    first = {r.run_key for r in requests_at(datetime(2026, 1, 5, 3, tzinfo=UTC))}
-    again = {r.run_key for r in requests_at(datetime(2026, 1, 6, 9, tzinfo=UTC))}
-    later = {r.run_key for r in requests_at(datetime(2026, 1, 12, 3, tzinfo=UTC))}
-    assert first == again
-    assert not first & later
 
 
 def write_lock(folder: Path, version: str) -> None:
