@@ -16,9 +16,10 @@ from pydantic import Field
 
 from corgi_core.config import LANGUAGE_FREE, Preset
 from corgi_core.errors import CorgiError
-from corgi_core.io.model_index import CHAMPION, MODELS_FILE, ModelIndex, champion_of, digest_in
+from corgi_core.io.model_index import CHAMPION, MODELS_FILE, champion_of, digest_in
 from orchestration.automation.refresh import PRIOR, Refresh, Step, Watcher
 from orchestration.partitions import Partitions, prior_of, semi_supervised
+from orchestration.resources.promotion_history import PROMOTIONS, History
 from orchestration.resources.warm_start import (
     CONTINUES_FROM,
     SCRATCH,
@@ -85,21 +86,20 @@ class Outcome:
         trained: Whether it was trained now.
         moment: When it was trained, by the event log.
         about: What it continues from, and its budget.
-        champion: Whether it is the champion of its caption fraction.
+        decision: What was decided of it, and why.
     """
 
     title: str
     trained: bool
     moment: datetime
     about: str
-    champion: bool
+    decision: str
 
     @property
     def sentence(self) -> str:
         """The outcome, for people."""
         done = "trained" if self.trained else f"nothing to train, trained {self.moment:%F %R} UTC"
-        decided = "it is the champion" if self.champion else "the champion stays"
-        return f"{self.title}: {done} {self.about}; {decided}."
+        return f"{self.title}: {done} {self.about}; {self.decision}."
 
 
 def retrain(refresh: Refresh, wanted: Retrain, watcher: Watcher) -> list[Outcome]:
@@ -134,20 +134,26 @@ def plan(refresh: Refresh, wanted: Retrain) -> list[Step]:
 def _outcome(refresh: Refresh, step: Step, began: float) -> Outcome:
     assert step.partition is not None, "priors have partitions"
     settings = refresh.settings
-    _, subset = prior_of(step.partition)
     moment, known = last_training(refresh.instance, PRIOR, step.partition) or (0.0, {})
-    index = ModelIndex.load(settings.state / MODELS_FILE)
-    champion = index.models["prior"].get(champion_of(subset))
-    path = Workspace.of(settings).path_of(PRIOR.to_user_string(), step.partition)
     parent = known.get(CONTINUES_FROM, SCRATCH)
     start = "from scratch" if parent == SCRATCH else f"from the prior {parent}"
+    digest = digest_in(Workspace.of(settings).path_of(PRIOR.to_user_string(), step.partition))
     return Outcome(
         title=step.title,
         trained=moment >= began,
         moment=datetime.fromtimestamp(moment, UTC),
         about=f"{start}, {known.get(STEPS)} steps",
-        champion=champion is not None and champion.digest == digest_in(path),
+        decision=_decision(settings, prior_of(step.partition)[1], digest),
     )
+
+
+def _decision(settings: Settings, subset: str, digest: str | None) -> str:
+    """What the promotions' history says last of a prior, in its caption fraction."""
+    alias = champion_of(subset)
+    for entry in reversed(History(settings.state / PROMOTIONS).entries()):
+        if (entry.alias, entry.digest) == (alias, digest):
+            return f"{entry.event}: {entry.reason}".rstrip(".")
+    return f"it did not challenge {alias}: another prior of that fraction scored higher"
 
 
 def _scarce(preset: Preset) -> list[str]:

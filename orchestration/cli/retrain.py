@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from orchestration.cli.interrupts import ended_in_time
 from orchestration.cli.options import (
     ConfigOption,
     DatasetOption,
@@ -16,6 +15,7 @@ from orchestration.cli.options import (
     chosen_settings,
 )
 from orchestration.cli.run import opened_refresh
+from orchestration.resources.interrupts import ended_in_time
 
 
 class Start(StrEnum):

@@ -142,10 +142,11 @@ def test_the_speed_and_the_start_of_the_last_training_are_on_record() -> None:
 
 def test_what_came_of_it_is_one_sentence() -> None:
     moment = datetime(2026, 1, 5, 3, 7, tzinfo=UTC)
-    before = Outcome("prior 1.7% shifted-k1", False, moment, "from the prior abc, 9 steps", False)
+    about, decision = "from the prior abc, 9 steps", "refused: no better"
+    before = Outcome("prior 1.7% shifted-k1", False, moment, about, decision)
     assert before.sentence == (
         "prior 1.7% shifted-k1: nothing to train, trained 2026-01-05 03:07 UTC from the prior abc, "
-        "9 steps; the champion stays."
+        "9 steps; refused: no better."
     )
 
 
