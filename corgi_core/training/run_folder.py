@@ -5,23 +5,20 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from upath import UPath
 
 from corgi_core.config import TrainingSettings
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, digest_of_file, is_local, read_json, write_json
+from corgi_core.io.full_disk import full_disk_explained
 from corgi_core.training.checkpoint import clear_checkpoints, newest_step, on_cpu
 from corgi_core.training.identity import claim, identity_of
 from corgi_core.training.task import M, Task
@@ -90,24 +87,11 @@ def check_division(task: Task[Any], settings: TrainingSettings, workers: int) ->
         )
 
 
-@contextmanager
-def explain_full_disk(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> AbstractContextManager[None]:
     """Turn a full disk into a CorgiError; no half-written file is left, the checkpoints stay."""
-    try:
-        yield
-    except (OSError, SafetensorError) as failure:
-        if not _is_full_disk(failure):
-            raise
-        raise CorgiError(
-            f"the disk of {folder} is full",
-            f"free space there and train again; the run goes on from step {newest_step(folder)}",
-        ) from failure
-
-
-def _is_full_disk(failure: OSError | SafetensorError) -> bool:
-    if isinstance(failure, OSError):
-        return failure.errno in (errno.ENOSPC, errno.EDQUOT)
-    return os.strerror(errno.ENOSPC) in str(failure) or os.strerror(errno.EDQUOT) in str(failure)
+    return full_disk_explained(
+        folder, lambda: f"train again; the run goes on from step {newest_step(folder)}"
+    )
 
 
 def finished_training(

@@ -22,6 +22,7 @@ from pydantic import Field
 from corgi_core import progress
 from corgi_core.config import InferencePrecision
 from corgi_core.errors import CorgiError
+from corgi_core.io.full_disk import full_disk_explained
 from corgi_core.io.scratch import private_folder
 from orchestration.environment import NO_TELEMETRY, set_for_library
 from orchestration.resources.device_lock import device_held
@@ -309,7 +310,8 @@ class Compute(LocalRay):
         else:
             written = _written_here(opened, str(self.device.here()), missing)
         needed = job.uses_device and bool(missing)
-        with self._device_held(needed), progress_logged(), closing(written):
+        full = full_disk_explained(folder)
+        with full, self._device_held(needed), progress_logged(), closing(written):
             report_shards(written, job.images, missing, job.what)
         release_memory()
         return finished_store(folder, job.images, job.spec, missing)

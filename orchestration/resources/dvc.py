@@ -50,7 +50,13 @@ def recorded_stages(lock: Path) -> dict[str, Any]:
 
     if not lock.exists():
         return {}
-    return (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
+    try:
+        return (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
+    except (yaml.YAMLError, AttributeError) as error:
+        raise CorgiError(
+            f"{lock} cannot be read: {str(error).splitlines()[0]}",
+            f"bring it back with `git checkout {lock}`, or end the merge that it is in",
+        ) from error
 
 
 def version_in_lock(lock: Path, stage: str) -> str | None:
@@ -63,11 +69,17 @@ def version_in_lock(lock: Path, stage: str) -> str | None:
 def _repository() -> Iterator[Any]:
     set_for_library({"DVC_NO_ANALYTICS": "1"})
     from dvc.exceptions import DvcException
+    from dvc.lock import LockError
     from dvc.repo import Repo
 
     try:
         with redirect_stdout(io.StringIO()), Repo(".") as repository:
             yield repository
+    except LockError as error:
+        raise CorgiError(
+            f"another DVC command is at work here: {error}",
+            "wait for it and run again; if none runs, remove .dvc/tmp/lock and .dvc/tmp/rwlock",
+        ) from error
     except DvcException as error:
         raise CorgiError(
             f"DVC cannot record the data: {error}",

@@ -7,6 +7,7 @@ from upath import UPath
 
 from corgi_core.io.files import make_folder
 from corgi_core.io.folders import has_files
+from corgi_core.io.full_disk import full_disk_explained
 from orchestration.resources.artifacts import Artifact, FolderBacked
 
 MISSING_ALLOWED = "allow_missing_partitions"  # an input's metadata, as Dagster names it
@@ -34,7 +35,8 @@ class ArtifactIOManager(dg.UPathIOManager):
 
     def dump_to_path(self, context: dg.OutputContext, obj: FolderBacked, path: UPath) -> None:
         """Write an asset's artefact to its folder."""
-        obj.save(path)
+        with full_disk_explained(path):
+            obj.save(path)
 
     def load_input(self, context: dg.InputContext) -> FolderBacked | dict[str, FolderBacked] | None:
         """Read an input; the only partition of one that is declared a dict comes in a dict too."""

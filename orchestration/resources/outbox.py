@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,12 @@ class Outbox:
         self._thread.start()
 
     def put(self, message: Message) -> None:
-        """Keep `message` on disk and deliver it soon."""
-        self._file.write(json.dumps(message) + "\n")
-        self._file.flush()
+        """Store `message` on disk and deliver it soon; from memory where the disk is full."""
+        try:
+            self._file.write(json.dumps(message) + "\n")
+            self._file.flush()
+        except OSError as error:
+            log.warning("a message of %s is in memory alone: %s", self.path.stem, error)
         with self._changed:
             self._waiting.append(message)
             self._changed.notify_all()
@@ -71,7 +74,8 @@ class Outbox:
             delivered = not self._waiting
         if delivered:
             _remove(self.path)
-        self._open.close()
+        with suppress(OSError):  # of messages that the disk did not take
+            self._open.close()
         return delivered
 
     def _work(self) -> None:

@@ -8,6 +8,7 @@ through an outbox, so a tracking server that is slow or down never stops a train
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import time
@@ -22,9 +23,11 @@ from urllib.parse import quote
 
 import dagster as dg
 
+from corgi_core.io.locks import exclusive_lock
 from corgi_core.io.model_index import MODELS_FILE
 from orchestration.environment import set_for_library
 from orchestration.resources.interrupts import Notice, noticed
+from orchestration.resources.moments import moment_in
 from orchestration.resources.outbox import Outbox, deliver_left_over
 from orchestration.resources.run_messages import IDENTITY_TAG, Receiver, end_of_killed
 from orchestration.resources.runs import CANCELLED
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 SERVER_TIMEOUT = 10  # seconds for one answer; tried once, the outbox tries again
 PATIENCE = 30.0  # seconds to wait for the last messages when a run ends
 AT_ONCE = 1.0  # … when it is cancelled: what is left is delivered by a later process
+MIGRATION = 120.0  # seconds to wait for another process that makes or changes the tables
 LONGEST = 6000  # characters of a parameter, MLflow's limit
 RUN_TAG, RUN_PAGE_TAG, ASSET_PAGE_TAG = "dagster.run_id", "dagster.run_url", "dagster.asset_url"
 REFRESH_TAG, RETRAIN_TAG = "corgi/refresh_name", "corgi/retrain_name"
@@ -49,6 +53,7 @@ REFRESH_TAGS = (REFRESH_TAG, "dagster/backfill")
 """Tags of Dagster's runs that belong together, the first that a run has; else a run is alone."""
 
 UNTITLED = re.compile(r"[^\w\-. ]+", re.ASCII)  # what no picture's title may have
+log = logging.getLogger(__name__)
 CHANGING = ("decoder",)  # a prior's pictures may be decoded by another one
 
 
@@ -93,13 +98,25 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def experiment_id(self) -> str:
         """The workspace's experiment, made when it is not there, and restored when deleted."""
+        from mlflow.exceptions import MlflowException
+
         client = self.client()
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
             location = f"{self.artifacts}/{self.experiment}" if self.artifacts else None
-            return str(client.create_experiment(self.experiment, location))
+            try:
+                return str(client.create_experiment(self.experiment, location))
+            except MlflowException as error:
+                found = client.get_experiment_by_name(self.experiment)
+                if found is None:  # nobody was quicker
+                    raise error
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
+            log.warning(
+                "the experiment %s was deleted in MLflow, and is restored with its runs, as this "
+                "workspace goes on; delete single runs, or the workspace",
+                self.experiment,
+            )
         return str(found.experiment_id)
 
     @contextmanager
@@ -127,7 +144,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         deliver_left_over(Path(self.outbox), lambda: Receiver(self), end_of_killed)
         tags = self.tags(context, inputs, description) | {IDENTITY_TAG: identity}
         above = asdict(parent or _refresh_of(context))
-        moment = int(1000 * time.time())
+        moment = moment_in(Path(self.outbox))
         run = TrackedRun(self, "start", name=name, tags=tags, moment=moment, parent=above)
         run.log_labels(labels)
         killed = Notice(lambda: None, lambda: run.end("KILLED", AT_ONCE))
@@ -323,7 +340,7 @@ class TrackedRun:
 
     def end(self, status: str, patience: float = PATIENCE) -> None:
         """End the run as FINISHED, FAILED or KILLED; waits a while for the last messages."""
-        self._send("end", status=status, moment=int(1000 * time.time()))
+        self._send("end", status=status, moment=moment_in(Path(self._mlflow.outbox)))
         self._outbox.close(patience)
 
     def close(self) -> None:
@@ -347,6 +364,9 @@ def _client(tracking_uri: str) -> MlflowClient:
     )
     from mlflow import MlflowClient
 
-    if tracking_uri.startswith(SQLITE):
-        sqlite_path(tracking_uri).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+    if not tracking_uri.startswith(SQLITE):
+        return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+    database = sqlite_path(tracking_uri)
+    busy = f"another process makes the tables of {database}"
+    with exclusive_lock(database.with_suffix(".lock"), busy, MIGRATION):
+        return MlflowClient(tracking_uri, registry_uri=tracking_uri)

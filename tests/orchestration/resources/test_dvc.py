@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from corgi_core.errors import CorgiError
+from orchestration.resources.dvc import DVC
 from tests.helpers import forked
 
 ROOT = Path(__file__).parents[3]
@@ -127,3 +129,22 @@ def test_another_revision_or_setting_of_the_data_makes_them_stale_and_nothing_el
     assert project.status().keys() == {"gate"}
     emoji.write_text(emoji.read_text().replace("max_side: 1024", "max_side: 512"))
     assert project.status().keys() == {"ingest", "gate"}
+
+
+def test_a_lock_of_dvc_that_is_taken_or_torn_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+    Repo.init(no_scm=True).close()
+    (tmp_path / "data").write_text("bytes")
+    (tmp_path / "dvc.yaml").write_text("stages: {ingest: {cmd: 'true', outs: [data]}}")
+    dvc = DVC(enabled=True)
+    (tmp_path / "dvc.lock").write_text("stages: {ingest: {outs: [{md5: a}]}}")
+    with Repo(".") as busy, busy.lock, pytest.raises(CorgiError, match="at work here") as refused:
+        dvc.commit("ingest")
+    assert "remove .dvc/tmp/lock" in refused.value.remedy
+    (tmp_path / "dvc.lock").write_text("<<<<<<< HEAD\nstages: {\n=======\n")
+    with pytest.raises(CorgiError, match=r"dvc\.lock cannot be read"):
+        dvc.up_to_date("ingest")

@@ -11,10 +11,12 @@ from upath import UPath
 from corgi_core.config import preset_named
 from corgi_core.config.loading import preset_values, yaml_of
 from corgi_core.data.subsets import HIGHEST, CaptionSubset
+from corgi_core.errors import CorgiError
 from orchestration.partitions import Partitions, prior_of
 from orchestration.resources.artifacts import CaptionSubset as CaptionSubsetType
 from orchestration.resources.io_managers import MISSING_ALLOWED, ArtifactIOManager
 from orchestration.resources.workspace import Workspace
+from tests.helpers.tiny import fill_disk
 
 PARTITIONS = Partitions.of(preset_named("emoji"))
 
@@ -134,3 +136,11 @@ def test_the_only_partition_comes_in_a_dict_too(root: UPath, there: bool) -> Non
     assert {key: subset.digest for key, subset in found.items()} == (
         {"100%": subset_of("100%").digest} if there else {}
     )
+
+
+def test_a_full_disk_is_named_with_what_to_do(small_disk: Path) -> None:
+    fill_disk(small_disk / "ballast", left=0)
+    manager = ArtifactIOManager(UPath(small_disk))
+    folder = UPath(small_disk / "captions")
+    with pytest.raises(CorgiError, match=f"the disk of {folder} is full. free space there"):
+        manager.dump_to_path(dg.build_output_context(), subset_of("x" * 10_000), folder)

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from orchestration.resources import outbox
+from orchestration.resources.moments import moment_in
 from orchestration.resources.outbox import Message, Outbox, deliver_left_over
+from tests.helpers.tiny import fill_disk
 
 
 class Service:
@@ -73,6 +75,16 @@ def test_a_dead_service_costs_no_time_and_loses_nothing(tmp_path: Path) -> None:
     assert deliver_left_over(tmp_path, lambda: service) == 1
     assert service.taken == list(range(1000))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_holds_up_no_message(small_disk: Path) -> None:
+    service = Service()
+    box = Outbox(small_disk / "a.jsonl", service)
+    fill_disk(small_disk / "ballast", left=0)
+    for n in range(500):
+        box.put({"n": n, "text": 50 * "x"})
+    assert box.close(patience=5)
+    assert service.taken == list(range(500))
 
 
 def test_a_slow_service_does_not_hold_up_the_sender(tmp_path: Path) -> None:
@@ -170,3 +182,11 @@ def test_what_a_dead_process_did_not_come_to_say_is_said(tmp_path: Path) -> None
 
     assert deliver_left_over(tmp_path, lambda: service, last_words) == 1
     assert service.taken == [0, 1, 7000]
+
+
+def test_moments_never_go_back_with_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 40.0, 40.0, 200.0])
+    monkeypatch.setattr("orchestration.resources.moments.time.time", lambda: next(clock))
+    assert [moment_in(tmp_path) for _ in range(4)] == [100_000, 100_001, 100_002, 200_000]
