@@ -108,12 +108,16 @@ def test_a_run_is_recorded_whatever_signs_are_in_the_folders_name(
 
     @dg.asset
     def one() -> int:
+        logging.getLogger("orchestration.resources.outbox").warning("MLflow does not answer")
         return 1
 
     with open_instance(settings) as opened:
-        assert dg.materialize([one], instance=opened, resources={}).success
+        result = dg.materialize([one], instance=opened, resources={})
+        assert result.success
     with open_instance(settings) as again:
         assert again.get_latest_materialization_event(dg.AssetKey("one"))
+        said = [entry.user_message for entry in again.all_logs(result.run_id)]
+    assert "MLflow does not answer" in said  # what Corgi logs is in the run's log
     assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.*")} == {name}
     assert list((home / "emoji" / "dagster").rglob("*.db"))
 
