@@ -83,7 +83,8 @@ def split_overlap(
 
     blocks = split_neighbours.HeldOutBlocks(images, image_embeddings)
     job = split_neighbours.SplitNeighbours(blocks, images, image_embeddings)
-    found, data = compute.arrays(job, workspace.chunks_folder(context)), workspace.preset.data
+    data, folder = workspace.preset.data, workspace.chunks_folder(context)
+    found = None if data.twin_cosine is None else compute.arrays(job, folder)
     overlap = split_overlap_of(images, image_embeddings, found, data.twin_bits, data.twin_cosine)
     details = {"left_out": table(overlap.pairs), "pictures": near_twins(images, overlap)}
     return materialized(overlap, **overlap.counts, **details)

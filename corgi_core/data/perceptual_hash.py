@@ -3,7 +3,20 @@
 The picture is reduced to 32 × 32 grey values; of their discrete cosine transform, the 8 × 8 lowest
 frequencies after the constant are compared with their median (Zauner, Implementation and
 Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2.1). Copies differ in a few bits,
-unrelated pictures in about 32.
+unrelated pictures in about 32; the number is even, as half of the bits are ones.
+
+Measured on 200 made photographs of 320 × 240 pixels and 303 emoji on flat white: the shares of
+copies that differ in up to 4 and up to 8 bits. Of the 19,900 pairs of different photographs the
+least differed in 16 bits; of the 45,753 pairs of emoji, 7 in up to 4, all near twins to the eye.
+
+copy                          photographs     emoji
+half the size                 100 %, 100 %    95 %, 98 %
+half the size, JPEG of 30     100 %, 100 %    70 %, 82 %
+JPEG of quality 50            100 %, 100 %    85 %, 90 %
+10 % brighter                 100 %, 100 %    86 %, 97 %
+without 1 % at each side       93 %, 100 %    61 %, 96 %
+without 3 % at each side       12 %,  68 %    10 %, 55 %
+mirrored                        0 %,   0 %     2 %,  2 %
 """
 
 from __future__ import annotations

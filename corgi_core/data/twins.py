@@ -110,7 +110,7 @@ def moves_of(
             some = (groups[name] for name in connected.groups[root])
             moves |= _decided([group for group in some if group.split in movable], batch)
     moved = (groups[name].shards for name in moves)
-    return Moves(moves, frozenset().union(*moved))
+    return Moves(moves, frozenset[str]().union(*moved))
 
 
 def pairs_of(shards: Sequence[str], read: Read, bits: int) -> NDArray[np.uint64]:

@@ -75,7 +75,10 @@ class SplitOverlap:
     def save(self, folder: Path | UPath) -> None:
         """Write split_overlap.json, whole or not at all."""
         with atomic_folder(folder) as temporary:
-            rows = self.pairs.astype(object).where(self.pairs.notna(), None).to_dict("records")
+            rows = [
+                {name: None if pd.isna(value) else value for name, value in row.items()}
+                for row in self.pairs.to_dict("records")
+            ]
             write_json(temporary / OVERLAP, {"images": self.images, "pairs": rows})
 
     @classmethod
@@ -91,7 +94,7 @@ class SplitOverlap:
 def split_overlap_of(
     images: Dataset,
     embeddings: ArrayStore,
-    neighbours: ArrayStore,
+    neighbours: ArrayStore | None,
     bits: int | None,
     cosine: float | None,
 ) -> SplitOverlap:
@@ -100,15 +103,15 @@ def split_overlap_of(
     Args:
         images: The dataset.
         embeddings: Its image embeddings.
-        neighbours: What `SplitNeighbours` found among them.
+        neighbours: What `SplitNeighbours` found among them; None: embeddings do not count.
         bits: In which the hashes of near twins differ, at most; None: hashes do not count.
-        cosine: From which on two images are near twins; None: embeddings do not count.
+        cosine: From which on two images are near twins; with neighbours alone.
     """
     rows: dict[str, dict[str, Any]] = {}
     if bits is not None and images.holds_pictures:
         for near in near_hashes(images, bits):
             rows.setdefault(near.key, {}).update(bits=near.bits, hash_key=near.other)
-    if cosine is not None:
+    if neighbours is not None and cosine is not None:
         for key, found, nearest in neighbours_in(neighbours, images, embeddings, cosine):
             rows.setdefault(key, {}).update(cosine=round(found, 6), nearest_key=nearest)
     pairs = pd.DataFrame(
