@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from orchestration.cli import (
+    backup,
     compare_runs,
     config,
     data,
@@ -72,7 +73,7 @@ for command in (
     run.demo, run.run, retrain.retrain, run.study, run.compare, results.results,
     compare_runs.compare_runs, generate.generate, suite.suite, rate.rate, metrics.metrics,
     promotion.promote, promotion.rollback, promotion.history, data.ingest, data.gate, ui.ui,
-    ui.password, home.home, config.presets,
+    ui.password, home.home, backup.backup, backup.restore, config.presets,
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(config.config, name="config")

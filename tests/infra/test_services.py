@@ -119,6 +119,31 @@ def test_two_writers_lose_nothing_on_postgresql(team: Deployment) -> None:
     assert sorted(rows.stdout.split()) == ['["one"]|25', '["two"]|25']
 
 
+COPY = """
+import pathlib, sys, tempfile
+from corgi_core.errors import CorgiError
+from orchestration.resources.backup import dump_database, load_database
+dump = pathlib.Path(tempfile.mkdtemp(), "dump")
+source, target = (f"postgresql+psycopg2://corgi@postgres:5432/{name}" for name in sys.argv[1:])
+dump_database(source, dump)
+load_database(dump, target)
+try:
+    load_database(dump, target)
+except CorgiError as refused:
+    print(refused.problem)
+"""
+
+
+def test_a_dump_is_restored_into_an_empty_database_alone(team: Deployment) -> None:
+    psql = ["psql", "-h", "postgres", "-U", "corgi", "-At", "-d"]
+    team.run("code", [*psql, "postgres", "-c", "CREATE DATABASE copied"])
+    copied = team.run("code", ["python", "-W", "ignore", "-c", COPY, "mlflow", "copied"])
+    assert copied.returncode == 0, copied.stderr
+    assert "tables already" in copied.stdout
+    count = ["-c", "SELECT name FROM experiments"]
+    assert team.run("code", [*psql, "copied", *count]).stdout == "Default\n"
+
+
 def test_no_log_has_a_secret(team: Deployment) -> None:
     logs = "".join(path.read_text(errors="replace") for path in team.folder.glob("*.log"))
     assert "Uvicorn" in logs

@@ -1,0 +1,306 @@
+"""Backups: one tar with all of CORGI_HOME, each content once, and the databases in a whole state.
+
+SQLite files are copied by SQLite's own backup, so runs may go on meanwhile; PostgreSQL is dumped by
+`pg_dump`. The databases come first: what they name is in the files that follow. Models that are
+stored and registered have the same content, which is in the tar once, under its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from corgi_core.errors import CorgiError
+from corgi_core.io.files import atomic_file
+from corgi_core.io.scratch import scratch_folder
+from orchestration.settings import POSTGRES, Settings
+
+FORMAT = 1  # of the tar; raised when another Corgi could not read it
+INDEX, CONTENTS = "index.json", "contents"
+SQLITE_MAGIC = b"SQLite format 3\0"
+BESIDE_SQLITE = ("-wal", "-shm", "-journal")  # of a database that is in use
+LEFT_OUT = ("work",)  # below a workspace: unfinished trainings
+CHUNK = 2**20  # bytes
+DATABASES = ("dagster", "mlflow")
+
+
+@dataclass
+class Index:
+    """What a backup holds.
+
+    Attributes:
+        home: The folder that it is of: its files name each other by whole paths.
+        moment: When it was made, in seconds since 1970.
+        files: Content's digest, moment of change in nanoseconds and mode, by path below the home.
+        databases: Content's digest of PostgreSQL's dumps, by name.
+        format: Of the tar.
+    """
+
+    home: str
+    moment: float
+    files: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    databases: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+def back_up(settings: Settings, path: Path) -> Index:
+    """Write a backup of all workspaces of the settings' home; it appears whole or not at all.
+
+    Raises:
+        CorgiError: there is nothing to back up, the file lies in the home, or PostgreSQL's client
+            failed.
+    """
+    home = settings.home
+    if not home.is_dir():
+        raise CorgiError(f"there is no {home}", "name the home by CORGI_HOME")
+    if path.absolute().is_relative_to(home):
+        raise CorgiError(f"{path} lies in {home}", "name a file on another disk")
+    index = Index(str(home), time.time())
+    with (
+        atomic_file(path) as temporary,
+        tarfile.open(temporary, "w") as tar,
+        scratch_folder("corgi-backup-") as scratch,
+    ):
+        archive = _Archive(tar)
+        for name, url in _postgres_urls(settings).items():
+            dump = scratch / f"{name}.dump"
+            dump_database(url, dump)
+            index.databases[name] = archive.add(dump)
+        for database in filter(_is_sqlite, _files_of(home)):
+            copy = scratch / "copy.db"
+            _copy_sqlite(database, copy)
+            index.files[_name(database, home)] = (archive.add(copy), *_about(database))
+            copy.unlink()
+        for file in _files_of(home):
+            name = _name(file, home)
+            if name not in index.files:
+                try:
+                    index.files[name] = (archive.add(file), *_about(file))
+                except FileNotFoundError:  # a run has replaced it
+                    continue
+        content = json.dumps(asdict(index)).encode()
+        entry = tarfile.TarInfo(INDEX)
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    return index
+
+
+def restore(settings: Settings, path: Path) -> Index:
+    """Make the home again from a backup: whole and checked, or not at all.
+
+    Raises:
+        CorgiError: the file is no backup or damaged, it is of another home, the home is there
+            already, or so are tables in the database.
+    """
+    try:
+        with tarfile.open(path) as tar:
+            index = _index_of(tar, path)
+            _check_target(settings, index, path)
+            home = settings.home
+            home.parent.mkdir(parents=True, exist_ok=True)
+            new = Path(tempfile.mkdtemp(prefix=f"{home.name}-restored-", dir=home.parent))
+            try:
+                _extract(tar, index, new, path)
+                for name, url in _postgres_urls(settings).items():
+                    _load_dump(tar, index, name, url, new, path)
+                if home.exists():
+                    home.rmdir()
+                new.replace(home)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+    except (OSError, tarfile.TarError) as error:
+        raise CorgiError(
+            f"{path} cannot be read ({error})", "name a file that `corgi backup` wrote"
+        ) from error
+    return index
+
+
+def dump_database(url: str, path: Path) -> None:
+    """Write what is in a PostgreSQL database to a file, by `pg_dump`."""
+    _client("pg_dump", "--format=custom", "--no-owner", f"--file={path}", _plain(url))
+
+
+def load_database(path: Path, url: str) -> None:
+    """Put a dump's content into an empty PostgreSQL database, by `pg_restore`.
+
+    Raises:
+        CorgiError: the database has tables already.
+    """
+    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+    found = _client("psql", "-At", "-c", tables, _plain(url)).strip()
+    if found != "0":
+        raise CorgiError(
+            f"the database has {found} tables already", "restore into one that was just created"
+        )
+    _client(
+        "pg_restore", "--no-owner", "--exit-on-error", "--single-transaction",
+        f"--dbname={_plain(url)}", str(path),
+    )  # fmt: skip
+
+
+class _Archive:
+    """Adds contents to a tar, each once."""
+
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar, self._there = tar, set[str]()
+
+    def add(self, path: Path) -> str:
+        """The content's digest."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest not in self._there:
+                file.seek(0)
+                entry = tarfile.TarInfo(f"{CONTENTS}/{digest}")
+                entry.size = os.fstat(file.fileno()).st_size
+                self._tar.addfile(entry, file)
+                self._there.add(digest)
+        return digest
+
+
+def _files_of(home: Path) -> Iterator[Path]:
+    """Every file to be stored; what an unfinished training holds is made again."""
+    for folder, folders, names in os.walk(home):
+        if Path(folder).parent == home:
+            folders[:] = [name for name in folders if name not in LEFT_OUT]
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            database = next((name.removesuffix(s) for s in BESIDE_SQLITE if name.endswith(s)), None)
+            if path.is_file() and not path.is_symlink() and database not in names:
+                yield path
+
+
+def _is_sqlite(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+    except FileNotFoundError:  # a run has replaced it
+        return False
+
+
+def _copy_sqlite(path: Path, copy: Path) -> None:
+    source, target = sqlite3.connect(path), sqlite3.connect(copy)
+    try:
+        source.backup(target)
+    finally:
+        source.close()
+        target.close()
+
+
+def _about(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_mode & 0o777
+
+
+def _name(path: Path, home: Path) -> str:
+    return path.relative_to(home).as_posix()
+
+
+def _index_of(tar: tarfile.TarFile, path: Path) -> Index:
+    try:
+        file = tar.extractfile(INDEX)
+        assert file is not None
+        index = Index(**json.load(file))
+    except (KeyError, AssertionError, TypeError, ValueError) as error:
+        raise CorgiError(
+            f"{path} is no backup of Corgi's", "name a file that `corgi backup` wrote"
+        ) from error
+    if index.format != FORMAT:
+        raise CorgiError(f"{path} is of another version of Corgi", "restore it by that version")
+    return index
+
+
+def _check_target(settings: Settings, index: Index, path: Path) -> None:
+    home = settings.home
+    if str(home) != index.home:
+        raise CorgiError(
+            f"{path} is of {index.home}, whose files name each other by whole paths",
+            f"restore with CORGI_HOME={index.home}",
+        )
+    if home.exists() and any(home.iterdir()):
+        raise CorgiError(f"{home} is there already", "move it away first, nothing is overwritten")
+    for name in _postgres_urls(settings):
+        if name not in index.databases:
+            raise CorgiError(
+                f"{path} has no dump of the database of {name}",
+                "restore with the settings that it was made with",
+            )
+
+
+def _extract(tar: tarfile.TarFile, index: Index, folder: Path, path: Path) -> None:
+    for name, (digest, moment, mode) in index.files.items():
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise CorgiError(f"{path} names a file outside of the home", "do not restore it")
+        target = folder / parts
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _extract_content(tar, digest, target, path)
+        target.chmod(mode)
+        os.utime(target, ns=(moment, moment))
+
+
+def _extract_content(tar: tarfile.TarFile, digest: str, target: Path, path: Path) -> None:
+    damaged = CorgiError(f"{path} is damaged at {digest[:12]}", "take another backup")
+    try:
+        source = tar.extractfile(f"{CONTENTS}/{digest}")
+    except KeyError:
+        source = None
+    if source is None:
+        raise damaged
+    with target.open("xb") as file:
+        if _copied(source, file) != digest:
+            raise damaged
+
+
+def _copied(source: IO[bytes], target: IO[bytes]) -> str:
+    """Copy a stream; the digest of its content."""
+    found = hashlib.sha256()
+    while chunk := source.read(CHUNK):
+        found.update(chunk)
+        target.write(chunk)
+    return found.hexdigest()
+
+
+def _load_dump(
+    tar: tarfile.TarFile, index: Index, name: str, url: str, folder: Path, path: Path
+) -> None:
+    dump = folder / f"{name}.dump"
+    _extract_content(tar, index.databases[name], dump, path)
+    load_database(dump, url)
+    dump.unlink()
+
+
+def _postgres_urls(settings: Settings) -> dict[str, str]:
+    urls = dict(zip(DATABASES, (settings.database_url, settings.tracking_uri), strict=True))
+    return {name: url for name, url in urls.items() if url and url.startswith(POSTGRES)}
+
+
+def _plain(url: str) -> str:
+    """The address as PostgreSQL's own programs read it."""
+    return "postgresql://" + url.removeprefix(POSTGRES).removeprefix("postgresql://")
+
+
+def _client(program: str, *words: str) -> str:
+    try:
+        done = subprocess.run([program, *words], capture_output=True, text=True, check=True)
+    except FileNotFoundError as error:
+        raise CorgiError(
+            f"{program} is not installed", "install PostgreSQL's client (postgresql-client)"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise CorgiError(
+            f"{program} failed: {error.stderr.strip()}", "see to the database, and try again"
+        ) from error
+    return done.stdout
