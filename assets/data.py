@@ -23,6 +23,7 @@ GROUP = "data"
     group_name=GROUP,
     owners=OWNERS,
     kinds={"webdataset", "dvc"},
+    deps=["source_data"],
     metadata=decided_by("data", "seed", revision=INGEST_REVISION),
     io_manager_key=DATA_IO_MANAGER,
 )

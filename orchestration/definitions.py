@@ -26,10 +26,12 @@ from assets import (
 from assets.versions import settled
 from corgi_core.config import Preset
 from orchestration.automation.alerts import alerts_of
+from orchestration.automation.conditions import automated, keep_up_to_date
 from orchestration.automation.dead_runs import dead_runs
 from orchestration.automation.jobs import jobs_of
+from orchestration.automation.new_data import source_data_of
 from orchestration.automation.schedules import weekly_retrain_of
-from orchestration.automation.sensors import new_data_version
+from orchestration.automation.sensors import new_data_sensor_of
 from orchestration.resources.compute import Compute
 from orchestration.resources.dvc import DVC
 from orchestration.resources.executor import one_process_executor_of
@@ -63,7 +65,7 @@ def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
         every = [asset for asset in every if asset.key not in left_out] + ready
     if preset.zero_shot is not None:
         every += _assets_in([zero_shot])
-    return [settled(asset, preset) for asset in every]
+    return [automated(settled(asset, preset)) for asset in every]
 
 
 def checks_of(preset: Preset) -> list[dg.AssetChecksDefinition]:
@@ -98,12 +100,18 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     CorgiError where the preset's zero-shot dataset is none, or the one that the models learn from.
     """
     settings.check_zero_shot()
+    jobs = jobs_of(settings)
     return dg.Definitions(
-        assets=assets_of(settings.preset),
+        assets=[source_data_of(settings), *assets_of(settings.preset)],
         asset_checks=checks_of(settings.preset),
-        jobs=jobs_of(settings),
+        jobs=jobs,
         schedules=[weekly_retrain_of(settings)],
-        sensors=[new_data_version, dead_runs, alerts_of(settings)],
+        sensors=[
+            new_data_sensor_of(settings, jobs),
+            keep_up_to_date(),
+            dead_runs,
+            alerts_of(settings),
+        ],
         resources=resources(settings),
         loggers={"file": file_logger_of(settings)},
         executor=one_process_executor_of(

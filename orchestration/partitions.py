@@ -25,6 +25,7 @@ STUDY = "study"  # the group of the study's assets
 COMPARISON = "comparison"  # … and of those of the decoders' comparison
 RATINGS = "ratings"  # … and of that of people's votes
 CAPTIONED = "captioned"  # … and of what is made by name only: decoders that read captions
+ASKED_FOR = (STUDY, COMPARISON, CAPTIONED, RATINGS)  # neither `corgi run` nor an automation makes
 
 
 @dataclass(frozen=True)

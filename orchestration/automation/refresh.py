@@ -21,7 +21,9 @@ from corgi_core.errors import CorgiError
 from corgi_core.io.folders import has_files
 from corgi_core.io.locks import exclusive_lock
 from corgi_core.io.model_index import MODELS_FILE, ModelIndex
+from orchestration.automation.new_data import observe
 from orchestration.automation.staleness import (
+    NEW_DATA_VERSION,
     DagsterAssetCheckFailedError,
     checks_hold,
     data_version,
@@ -30,9 +32,9 @@ from orchestration.automation.staleness import (
     staleness,
 )
 from orchestration.partitions import (
+    ASKED_FOR,
     CAPTIONED,
     COMPARISON,
-    RATINGS,
     STUDY,
     is_compared,
     is_made_by_default,
@@ -61,7 +63,6 @@ EVALUATED_DATA = dg.AssetKey("zero_shot_images")
 REGISTRY = "registered_models"  # stored by MLflow, not by an IO manager
 PRIOR = dg.AssetKey("prior")
 STAY = ("clip_encoder", "decoder")  # in a retrain, which embeds by the CLIP that there is
-ASKED_FOR = (STUDY, COMPARISON, CAPTIONED, RATINGS)  # groups that are made by name
 
 
 @dataclass(frozen=True)
@@ -193,10 +194,13 @@ class Refresh:
 
     def reason_to_run(self, step: Step) -> str | None:
         """Why the step must be done (again); None when it is up to date."""
-        if reason := staleness(self._graph, step.asset, step.partition, self.instance):
-            return reason
-        if step.asset == RAW_DATA and _data_changed(self.instance, self.settings):
-            return "the data have changed"
+        if step.asset == RAW_DATA:
+            observe(self.instance, self.settings)
+            if _data_changed(self.instance, self.settings):
+                return "the data have changed"
+        reason = staleness(self._graph, step.asset, step.partition, self.instance)
+        if reason and (step.asset, reason) != (RAW_DATA, NEW_DATA_VERSION):
+            return reason  # that of raw data was asked above: a run itself records it under DVC
         if step.asset == EVALUATED_DATA and _evaluated_data_changed(self.instance, self.settings):
             return "the data have changed"
         if step.start is not None and (reason := self._reason_to_start(step, step.start)):
@@ -292,7 +296,9 @@ def _data_changed(instance: dg.DagsterInstance, settings: Settings) -> bool:
 
     known = data_version(instance, RAW_DATA)
     path = Workspace.of(settings).path_of(RAW_DATA.to_user_string(), None)
-    if known is None or not is_dataset(path):
+    if known is None:
+        return False
+    if not is_dataset(path):
         return True
     found = version_in_lock(LOCK, INGEST) if settings.under_dvc else Dataset.load(path).digest
     return known != found

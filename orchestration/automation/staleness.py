@@ -18,6 +18,8 @@ from dagster._core.definitions.data_version import (
 from dagster._core.errors import DagsterAssetCheckFailedError as DagsterAssetCheckFailedError
 from dagster._core.loader import LoadingContext
 
+NEW_DATA_VERSION = "has a new dependency data version"  # Dagster's words
+
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph as AssetGraph
 
@@ -56,6 +58,18 @@ def data_version(instance: dg.DagsterInstance, asset: dg.AssetKey) -> str | None
     event = instance.get_latest_materialization_event(asset)
     materialization = event.asset_materialization if event else None
     return (materialization.tags or {}).get(DATA_VERSION_TAG) if materialization else None
+
+
+def observed_version(instance: dg.DagsterInstance, asset: dg.AssetKey) -> str | None:
+    """The data version that was observed last of an asset that Dagster does not make."""
+    found = instance.fetch_observations(asset, limit=1).records
+    observation = found[0].asset_observation if found else None
+    return (observation.tags or {}).get(DATA_VERSION_TAG) if observation else None
+
+
+def observation(asset: dg.AssetKey, version: str) -> dg.AssetObservation:
+    """That an asset which Dagster does not make has this data version."""
+    return dg.AssetObservation(asset, tags={DATA_VERSION_TAG: version})
 
 
 def checks_hold(graph: AssetGraph, asset: dg.AssetKey, instance: dg.DagsterInstance) -> bool:
