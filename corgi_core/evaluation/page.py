@@ -198,15 +198,14 @@ def _score_table(rows: Sequence[ScoreRow], names: Sequence[str]) -> str:
 
 
 def _score(row: ScoreRow, name: str) -> Cell:
-    """A score, and below it its interval or its bias."""
+    """A score, and below it its interval and its bias."""
     point = row.point(name)
     if point is None:
         return Cell("–", None)
     value, low, high = point
-    note = f"{low:.4f} – {high:.4f}" if low < high else ""
-    if name + BIAS in row.scores:
-        note = f"bias {row.scores[name + BIAS]:.4f}"
-    return Cell(f"{value:.4f}", value, note)
+    notes = [f"{low:.4f} – {high:.4f}"] if low < high else []
+    notes += [f"bias {row.scores[name + BIAS]:.4f}"] if name + BIAS in row.scores else []
+    return Cell(f"{value:.4f}", value, ", ".join(notes))
 
 
 def _cell(value: Any) -> Cell:

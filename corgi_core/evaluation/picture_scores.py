@@ -42,8 +42,14 @@ from corgi_core.evaluation.predictors import Predictor
 from corgi_core.evaluation.report import SHUFFLED
 from corgi_core.evaluation.sampling import SampledEmbeddings
 from corgi_core.metrics.bootstrap import with_intervals
-from corgi_core.metrics.clip_score import clip_score
-from corgi_core.metrics.frechet import FeatureStatistics, frechet_estimate
+from corgi_core.metrics.clip_score import clip_scores
+from corgi_core.metrics.frechet import (
+    FeatureStatistics,
+    SumsByPart,
+    frechet_distance,
+    frechet_estimate,
+)
+from corgi_core.metrics.jackknife import with_jackknife
 from corgi_core.metrics.memorisation import memorisation
 from corgi_core.metrics.vendi import vendi_of_moment
 
@@ -88,9 +94,9 @@ class PictureScorer:
             "_bias" from eight pictures on; "kid" and "kid_dinov2"; "cmmd"; "precision"
             and "recall", and from six pictures on "density" and "coverage"; "vendi";
             "memorisation", "copies" and "nearest_distance", 1 − the cosine to the nearest training
-            image;
-            "clip_similarity_image" and "clip_similarity_text" with the ends of their intervals,
-            "clip_score" with the text; "count" and "seconds"; and of pictures of what was predicted
+            image; "clip_similarity_image" and "clip_similarity_text"; "clip_score" with the text;
+            each of them but memorisation and copies with the ends of its interval, "_ci_low" and
+            "_ci_high"; "count" and "seconds"; and of pictures of what was predicted
             from captions "shuffled", as `shuffled` has it.
         """
         real = real_of(case, self.real)
@@ -158,14 +164,17 @@ class PictureScorer:
         """Distances by every extractor, CLIP's Vendi score, and the last extractor's manifolds."""
         found: dict[str, float] = {}
         for extractor in self.extractors:
-            ours = self.statistics.sums_of(pair.ours, extractor)
-            theirs = self._statistics_of_real(pair.theirs, extractor)
-            found |= frechet_scores(extractor, theirs, ours.statistics)
-            found[KERNELS[extractor][0]] = self.statistics.kernel_distance(pair, extractor).value
+            ours, theirs = (
+                self.statistics.sums_of(each, extractor) for each in (pair.ours, pair.theirs)
+            )
+            of_real = self._statistics_of_real(pair.theirs, extractor)
+            found |= frechet_scores(extractor, of_real, ours.statistics)
+            found |= frechet_interval(FRECHET[extractor], found, ours, theirs)
+            name, _ = KERNELS[extractor]
+            found |= with_intervals({name: self.statistics.kernel_distance(pair, extractor)})
             if extractor == CLIP:
-                found["vendi"] = vendi_of_moment(ours.whole.second_moment)
-        inside = self.statistics.inside(pair)
-        return found | {name: float(each.mean()) for name, each in inside.items()}
+                found |= vendi_scores(ours)
+        return found | with_intervals(self.statistics.inside(pair))
 
     def _statistics_of_real(self, real: PictureSet, extractor: str) -> FeatureStatistics:
         """Computed once for all cases, as the bias takes three distances."""
@@ -212,15 +221,15 @@ class PictureScorer:
 def _similarities(to_image: NDArray[Any], to_text: NDArray[Any]) -> dict[str, float]:
     """The scores by cosines to images [n] and to captions [n]."""
     named = {"clip_similarity_image": to_image, "clip_similarity_text": to_text}
-    return {**with_intervals(named), "clip_score": clip_score(to_text)}
+    return with_intervals(named | {"clip_score": clip_scores(to_text)})
 
 
 def _memorisation(
     ours: NDArray[np.floating[Any]], real: NDArray[np.floating[Any]]
 ) -> dict[str, float]:
     """Of cosines to the nearest training images: our pictures' and the real ones'."""
-    nearest_distance = 1 - float(ours.mean(dtype=np.float64))
-    return memorisation(ours, real)._asdict() | {"nearest_distance": nearest_distance}
+    distances = {"nearest_distance": 1 - ours.astype(np.float64)}
+    return memorisation(ours, real)._asdict() | with_intervals(distances)
 
 
 def compared_with(case: Pictures, real: RealImages) -> Compared:
@@ -241,6 +250,24 @@ def frechet_scores(
     return {name: estimate.value} | (
         {} if estimate.bias is None else {f"{name}_bias": estimate.bias}
     )
+
+
+def frechet_interval(
+    name: str, scores: Mapping[str, float], ours: SumsByPart, real: SumsByPart
+) -> dict[str, float]:
+    """The Fréchet distance with the interval that its distances without each part give."""
+    left_out = [
+        frechet_distance(a.statistics, b.statistics)
+        for a, b in zip(ours.without_each(), real.without_each(), strict=False)
+    ]
+    return with_jackknife(name, scores[name], left_out) if len(left_out) > 1 else {}
+
+
+def vendi_scores(ours: SumsByPart) -> dict[str, float]:
+    """The Vendi score, with the interval that its values without each part give."""
+    value = vendi_of_moment(ours.whole.second_moment)
+    left_out = [vendi_of_moment(each.second_moment) for each in ours.without_each()]
+    return with_jackknife("vendi", value, left_out) if len(left_out) > 1 else {"vendi": value}
 
 
 def check_enough_for_fid(count: int) -> None:

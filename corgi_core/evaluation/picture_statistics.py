@@ -31,7 +31,7 @@ from corgi_core.evaluation.picture_sets import Compared, PictureSet, SetFeatures
 from corgi_core.metrics.cmmd import scaled_gaussian
 from corgi_core.metrics.frechet import SumsByPart
 from corgi_core.metrics.kid import cubic
-from corgi_core.metrics.mmd import MMD, Kernel, mmd_of_parts, paired_parts, part_mmd
+from corgi_core.metrics.mmd import Kernel, influences, mmd_by_pair, paired_parts
 from corgi_core.metrics.precision_recall import DENSE_NEIGHBOURS, NEIGHBOURS, Manifold, inside
 
 SUMMED_AT_ONCE = 2**14  # pictures, so that the sums of a chunk are no larger than its features
@@ -109,7 +109,7 @@ class PictureSums(OfFeatures):
 
 @dataclass(frozen=True)
 class KernelParts(OfFeatures):
-    """The kernel distances of each part of two sets, one row a part.
+    """The kernel distances of two sets' pairs to all others of their part [n], by their names.
 
     Attributes:
         images: The pairs of sets.
@@ -119,7 +119,7 @@ class KernelParts(OfFeatures):
     what = "comparing pictures' features by kernels"
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
-        """The function from a pair's name to the estimates of its parts."""
+        """The function from the name of two sets to what their distances are the means of."""
         of_sets, total = self.of_sets, len(self.pictures.captions)
 
         def compared(shard: str) -> Arrays:
@@ -129,15 +129,14 @@ class KernelParts(OfFeatures):
             with one_thread_each():
                 for extractor in self.extractors:
                     name, kernel = KERNELS[extractor]
-                    found[name] = np.array([
-                        part_mmd(
-                            of_sets.read(pair.theirs.pictures, extractor, theirs[a]),
-                            of_sets.read(pair.ours.pictures, extractor, ours[b]),
-                            kernel, may_be_pairs=True,
+                    found[name] = np.empty(len(ours))
+                    for at, _ in parts:  # the same of both sets, which have one size
+                        found[name][at] = mmd_by_pair(
+                            of_sets.read(pair.theirs.pictures, extractor, theirs[at]),
+                            of_sets.read(pair.ours.pictures, extractor, ours[at]),
+                            kernel,
                         )
-                        for a, b in parts
-                    ])  # fmt: skip
-            return {"keys": np.arange(len(parts)).astype(str), **found}
+            return {"keys": _keys(self.pictures, ours), **found}
 
         return compared
 
@@ -267,10 +266,11 @@ class PictureStatistics:
         sums = reduce(add, chunks)
         return sums if each.half is None else sums.halves[each.half]
 
-    def kernel_distance(self, pair: Compared, extractor: str) -> MMD:
-        """CMMD or KID of two sets."""
+    def kernel_distance(self, pair: Compared, extractor: str) -> NDArray[np.float64]:
+        """Values [n] whose mean is CMMD or KID of two sets, and whose bootstrap is its own."""
         name, _ = KERNELS[extractor]
-        return mmd_of_parts(self.kernel_parts.mapped(pair.digest, name).tolist())
+        by_pair = np.array(self.kernel_parts.mapped(pair.digest, name))
+        return influences(by_pair, (at for at, _ in paired_parts(len(by_pair), len(by_pair))))
 
     def inside(self, pair: Compared) -> dict[str, NDArray[Any]]:
         """What precision, recall, density and coverage of two sets are the means of [n].

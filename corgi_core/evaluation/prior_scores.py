@@ -164,10 +164,10 @@ def scores_of(
 
     Returns:
         "cosine", "recall_at_1" and "recall_at_5", each with the ends of its 95 % interval over
-        captions ("cosine_ci_low", "cosine_ci_high"); "cosine_by_encoder", the "count" of captions,
-        and of samples the "seconds" that they took, summed over all workers. With `near` also
-        "near" and "far": the same of the images with a near neighbour and of those without, found
-        among all; of none, the count alone.
+        captions ("cosine_ci_low", "cosine_ci_high"); "cosine_by_encoder", by their names, with
+        intervals too; the "count" of captions, and of samples the "seconds" that they took, summed
+        over all workers. With `near` also "near" and "far": the same of the images with a near
+        neighbour and of those without, found among all; of none, the count alone.
     """
 
     def column(array: str) -> NDArray[Any]:
@@ -209,10 +209,10 @@ def _means(cosines: NDArray[Any], nearer: NDArray[Any], names: Sequence[str]) ->
     """The means over captions of cosines [n, B] and ranks [n], their intervals, and n."""
     if not len(nearer):
         return {"count": 0}
-    by_encoder = cosines.mean(axis=0, dtype=np.float64).tolist()
+    by_encoder = dict(zip(names, cosines.T, strict=True))
     each = {"cosine": cosines.mean(axis=1, dtype=np.float64)}
     return {
         **with_intervals(each | recalls(nearer)),
-        "cosine_by_encoder": dict(zip(names, by_encoder, strict=True)),
+        "cosine_by_encoder": with_intervals(by_encoder),
         "count": len(nearer),
     }

@@ -12,6 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def clip_scores(cosines: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """100 · max(cosine, 0) of each picture [n], whose mean is the score."""
+    scores: NDArray[np.float64] = 100 * cosines.clip(min=0).astype(np.float64)
+    return scores
+
+
 def clip_score(cosines: NDArray[np.floating[Any]]) -> float:
     """100 · max(cosine, 0), averaged.
 
@@ -26,4 +32,4 @@ def clip_score(cosines: NDArray[np.floating[Any]]) -> float:
         >>> clip_score(np.array([0.5, 0.25, -1.0, 0.25]))
         25.0
     """
-    return float(100 * cosines.clip(min=0).mean(dtype=np.float64))
+    return float(clip_scores(cosines).mean())

@@ -5,7 +5,7 @@ It is called FID only where the features are Inception's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -210,6 +210,16 @@ class SumsByPart:
         """Two random halves of the set."""
         middle = len(self.parts) // 2
         return type(self)(self.parts[:middle]), type(self)(self.parts[middle:])
+
+    def without_each(self) -> Iterator[FeatureSums]:
+        """Sums over all features but those of one part, for each part; one is in memory at a time.
+
+        For none of them where a part has no feature.
+        """
+        if not all(each.count for each in self.parts):
+            return
+        for number in range(len(self.parts)):
+            yield reduce(add, (*self.parts[:number], *self.parts[number + 1 :]))
 
     @property
     def whole(self) -> FeatureSums:

@@ -14,7 +14,7 @@ That has no bias with or without pairs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,10 +90,46 @@ def part_mmd(real: Features, generated: Features, kernel: Kernel, may_be_pairs: 
         kernel: The values of all pairs of two sets.
         may_be_pairs: Whether rows of one number are left out between the sets, as within them.
     """
+    if may_be_pairs:
+        return float(mmd_by_pair(real, generated, kernel).mean())
+    x, y = (np.asarray(each, dtype=np.float64) for each in (real, generated))
+    within = _means_of_others(kernel(x, x)).mean() + _means_of_others(kernel(y, y)).mean()
+    return float(within - 2 * kernel(x, y).mean())
+
+
+def mmd_by_pair(real: Features, generated: Features, kernel: Kernel) -> NDArray[np.float64]:
+    """What the squared discrepancy of n pairs is the mean of: one pair beside all others [n].
+
+    Args:
+        real: Features [n, d], n ≥ 2.
+        generated: Features [n, d]; row i is of the pair i.
+        kernel: The values of all pairs of two sets.
+    """
     x, y = (np.asarray(each, dtype=np.float64) for each in (real, generated))
     between = kernel(x, y)
-    mean_between = _mean_of_others(between) if may_be_pairs else between.mean()
-    return float(_mean_of_others(kernel(x, x)) + _mean_of_others(kernel(y, y)) - 2 * mean_between)
+    within = _means_of_others(kernel(x, x)) + _means_of_others(kernel(y, y))
+    return within - _means_of_others(between) - _means_of_others(between.T)
+
+
+def influences(
+    by_pair: NDArray[np.float64], parts: Iterable[NDArray[np.int64]]
+) -> NDArray[np.float64]:
+    """Values [n] whose mean is the estimate, and whose spread over pairs is that of the estimate.
+
+    A pair counts twice, as each of its features is compared with others and others with it
+    (Hoeffding's projection, van der Vaart, Asymptotic Statistics, 1998, section 12.1). So their
+    bootstrap is that of the estimate; where both sets are of one distribution it is too wide.
+
+    Args:
+        by_pair: `mmd_by_pair` of every pair of the sets [n].
+        parts: The pairs that were compared with one another.
+    """
+    rows = list(parts)
+    value = mmd_of_parts(float(by_pair[each].mean()) for each in rows).value
+    found = np.empty_like(by_pair)
+    for each in rows:
+        found[each] = value + 2 * (by_pair[each] - by_pair[each].mean())
+    return found
 
 
 def mmd_of_parts(estimates: Iterable[float]) -> MMD:
@@ -103,6 +139,7 @@ def mmd_of_parts(estimates: Iterable[float]) -> MMD:
     return MMD(float(found.mean()), float(error))
 
 
-def _mean_of_others(values: Matrix) -> Any:
-    """The mean of a square matrix [n, n] without its diagonal."""
-    return (values.sum() - np.trace(values)) / (len(values) * (len(values) - 1))
+def _means_of_others(values: Matrix) -> NDArray[np.float64]:
+    """The means of a square matrix's rows [n, n] without its diagonal: [n]."""
+    means: NDArray[np.float64] = (values.sum(axis=1) - np.diagonal(values)) / (len(values) - 1)
+    return means

@@ -111,8 +111,12 @@ def numbers(scores: Any) -> Any:
 
 
 def without_intervals(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores without the ends of their intervals."""
-    return {name: each for name, each in scores.items() if "_ci_" not in name}
+    """Scores, and those of their parts, without the ends of their intervals."""
+    return {
+        name: without_intervals(each) if isinstance(each, Mapping) else each
+        for name, each in scores.items()
+        if "_ci_" not in name
+    }
 
 
 def embedding_scores(

@@ -20,7 +20,7 @@ from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.evaluation.picture_features import PICTURES, REAL, Decoded, RealImages
 from corgi_core.evaluation.picture_scores import PictureScorer, picture_scorer
-from tests.helpers.evaluations import held_out_material, saved_models
+from tests.helpers.evaluations import held_out_material, saved_models, without_intervals
 from tests.helpers.picture_metrics import share_inside
 from tests.helpers.tiny_pipeline import SIDE, tiny_pipeline
 
@@ -95,7 +95,12 @@ def test_real_images_beside_themselves_score_as_no_model_can(scored: Any) -> Non
     assert scores["memorisation"] == 0.5
     assert 1 <= scores["vendi"] <= IMAGES
     alone = scored(other_training=scored.material.training).scores(RealImages())
-    assert alone.keys() == scores.keys() - {"memorisation", "copies", "nearest_distance"}
+    of_training = {"memorisation", "copies", "nearest_distance"}
+    assert without_intervals(alone).keys() == without_intervals(scores).keys() - of_training
+    judged = {*without_intervals(alone)} - {"frechet_clip_bias", "count", "seconds"}
+    assert {f"{n}{end}" for n in judged for end in ("_ci_low", "_ci_high")} <= alone.keys()
+    assert all(alone[f"{n}_ci_low"] <= alone[n] + 1e-8 for n in judged)
+    assert all(alone[n] <= alone[f"{n}_ci_high"] + 1e-8 for n in judged)
 
 
 def test_the_training_images_are_read_once_for_many_pictures(
@@ -137,7 +142,7 @@ def test_another_networks_features_have_their_own_names_and_judge_quality_and_co
     monkeypatch.setattr(f"{module}.dinov2_digest", lambda folder: "digest")
     scorer, plain = scored(dinov2="a folder", folder=tmp_path), scored()
     found, without = (each.scores(scored.case) for each in (scorer, plain))
-    assert found.keys() - without.keys() == {
+    assert without_intervals(found).keys() - without.keys() == {
         "frechet_dinov2", "frechet_dinov2_bias", "kid_dinov2",
     }  # fmt: skip
     assert found["frechet_clip"] == without["frechet_clip"]

@@ -128,7 +128,7 @@ def test_they_are_the_metrics_of_the_whole_sets(whole: PictureStatistics) -> Non
             found.statistics.covariance, np.cov(array.astype(float).T), atol=1e-12
         )
         assert found.bias == pytest.approx(SumsByPart.of(array).bias, rel=1e-9)
-    assert whole.kernel_distance(PAIR, INCEPTION).value == pytest.approx(kid(real, ours).value)
+    assert whole.kernel_distance(PAIR, INCEPTION).mean() == pytest.approx(kid(real, ours).value)
     expected = inside(Manifold.of(real), Manifold.of(ours)).by_feature
     found = whole.inside(PAIR)
     assert found.keys() == expected.keys()
@@ -138,7 +138,7 @@ def test_they_are_the_metrics_of_the_whole_sets(whole: PictureStatistics) -> Non
 
 def test_clip_features_are_of_norm_1(whole: PictureStatistics) -> None:
     real, ours = (features(case, CLIP) for case in (REAL, OURS))
-    assert whole.kernel_distance(PAIR, CLIP).value == pytest.approx(
+    assert whole.kernel_distance(PAIR, CLIP).mean() == pytest.approx(
         cmmd(real, ours).value, rel=1e-4, abs=1e-5
     )
     sums = whole.sums_of(PAIR.ours, CLIP)
@@ -155,7 +155,7 @@ def test_the_halves_share_no_picture_and_have_all_but_an_odd_one(whole: PictureS
     a, b = (whole.sums_of(each, INCEPTION) for each in (HALVES.ours, HALVES.theirs))
     np.testing.assert_allclose(a.whole.mean, real[half].mean(axis=0, dtype=float), atol=1e-12)
     assert (a.whole.count, b.whole.count) == (30, 31)
-    found = whole.kernel_distance(HALVES, INCEPTION).value
+    found = whole.kernel_distance(HALVES, INCEPTION).mean()
     assert found == pytest.approx(kid(real[other], real[half]).value)
     odd = np.setdiff1d(np.arange(COUNT), [*half, *other])
     expected = frechet(real[half], real[[*other, *odd]])  # the odd one is in the sums
