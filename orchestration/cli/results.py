@@ -190,7 +190,8 @@ def _with_interval(scores: dict[str, Any] | None, name: str) -> str:
 
 
 def print_pictures(metrics: dict[str, Any], console: Console) -> None:
-    """Scores of the pictures decoded from each prior's embeddings."""
+    """Scores of the pictures decoded from each prior's embeddings, and beside other captions."""
+    from corgi_core.evaluation.report import SHUFFLED
     from corgi_core.metrics.bootstrap import CI_HIGH, CI_LOW
 
     scored = [
@@ -198,7 +199,12 @@ def print_pictures(metrics: dict[str, Any], console: Console) -> None:
         for source, found in metrics["pictures"].items()
         for subset, scores in found.items()
     ]
-    left_out = ("seconds", "count")
+    scored += [
+        (f"{source}, {SHUFFLED} captions", subset, scores[SHUFFLED])
+        for source, subset, scores in scored
+        if SHUFFLED in scores
+    ]
+    left_out = ("seconds", "count", SHUFFLED)
     every = dict.fromkeys(name for _, _, scores in scored for name in scores)
     names = [n for n in every if n not in left_out and not n.endswith((CI_LOW, CI_HIGH))]
     heads = ["embeddings", "captions", *(name.replace("_", " ") for name in names)]
@@ -206,7 +212,7 @@ def print_pictures(metrics: dict[str, Any], console: Console) -> None:
         [source, subset, *(_with_interval(scores, n) for n in names)]
         for source, subset, scores in scored
     ]
-    title = f"Pictures of {scored[-1][2]['count']} test images"
+    title = f"Pictures of {scored[0][2]['count']} test images"
     print_table(console, title, heads, rows, names=2)
 
 

@@ -59,6 +59,7 @@ def test_the_table_says_whether_both_bounds_hold():
         ("dataset", "20,000 held out"),
         ("caption_subset", "20,000 in the subset, 10.0% of"),
         ("epoch", "each row once"),
+        ("near_twins", "200 of 200 planted twins moved"),
     ],
 )
 def test_what_is_done_with_simulated_manifests_is_right(operation, found):

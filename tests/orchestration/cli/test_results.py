@@ -57,13 +57,26 @@ def test_a_table_that_fits_is_in_one_part() -> None:
     assert sum(line.strip().startswith("baseline") for line in lines) == 1
 
 
+def test_pictures_beside_other_captions_are_a_row_of_their_own() -> None:
+    shuffled = {"clip_similarity_text": 0.125}
+    scores = {"100%": METRICS | {"count": 24, "shuffled": shuffled}}
+    lines = printed(120, {"pictures": {"baseline": scores}})
+    row = next(line for line in lines if "shuffled captions" in line)
+    assert row.split()[:4] == ["baseline,", "shuffled", "captions", "100%"]
+    assert "0.1250" in row
+    assert sum("0.5000" in line for line in lines) == 1
+
+
 def test_published_values_stand_under_their_own_protocol_alone() -> None:
     metrics = {"pictures": {"baseline": {"10%": {"fid": 11.0, "count": 30_000}}}}
     stored = a_protocol(
         dataset="coco", is_zero_shot=True, decoded_images=30_000, inception="1" * 16,
-        image_size=256, framing="crop",
+        image_size=256, framing="crop", captions_file="captions_val2014.json",
     ).stored  # fmt: skip
-    others = ({"decoded_images": 256}, {"image_size": 64}, {"framing": "letterbox"})
+    others = (
+        {"decoded_images": 256}, {"image_size": 64}, {"framing": "letterbox"},
+        {"captions_file": "captions_val2017.json"},
+    )  # fmt: skip
     for protocol, listed in ((stored, True), *((stored | other, False) for other in others)):
         file = StringIO()
         print_published(metrics | {"protocol": protocol}, Console(file=file, width=120))
