@@ -25,8 +25,8 @@ from corgi_core.training.identity import identity_of
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
 from tests.helpers.losses import loss_of
-from tests.helpers.pipelines import SETTINGS, a_diffusion_task
-from tests.helpers.shapes import SHAPES, SIDE, WIDTH, pictures_of
+from tests.helpers.pipelines import KNOWN, SETTINGS, a_diffusion_task
+from tests.helpers.shapes import SIDE, WIDTH, pictures_of
 from tests.helpers.stopping import StoppedError, stopping
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
@@ -61,19 +61,19 @@ def test_every_picture_is_nearest_to_its_own_original(
 ) -> None:
     real = pictures_of(task).flatten(1) / 255
     decoded = decoder.decode(z, guidance=2.0).flatten(1)
-    assert torch.equal(torch.cdist(decoded, real).argmin(dim=1), torch.arange(SHAPES))
+    assert torch.equal(torch.cdist(decoded, real).argmin(dim=1), torch.arange(KNOWN))
     error = (decoded - real).square().mean().sqrt()
     assert error < 0.15, error  # the shapes themselves are this far apart: > 0.3 on average
     others = torch.cdist(decoder.decode(z.roll(1, dims=0), guidance=2.0).flatten(1), real)
-    assert not (others.argmin(dim=1) == torch.arange(SHAPES)).any()
+    assert not (others.argmin(dim=1) == torch.arange(KNOWN)).any()
 
 
 def test_the_embedding_becomes_four_vectors_of_the_text_tokens_width(
     decoder: StableDiffusionDecoder, z: Tensor
 ) -> None:
-    conditioning, cond_mask = decoder.network.conditioning, torch.ones(SHAPES, dtype=torch.bool)
+    conditioning, cond_mask = decoder.network.conditioning, torch.ones(KNOWN, dtype=torch.bool)
     vectors = conditioning(z, cond_mask)
-    assert vectors.shape == (SHAPES, VECTORS, 24) == (SHAPES, 4, 24)
+    assert vectors.shape == (KNOWN, VECTORS, 24) == (KNOWN, 4, 24)
     uncond = conditioning(conditioning.negative.expand_as(z), cond_mask)
     torch.testing.assert_close(conditioning(z, ~cond_mask), uncond)
     torch.testing.assert_close(conditioning(z + 9, ~cond_mask), uncond)
@@ -124,7 +124,7 @@ def test_latents_are_the_vaes_posterior(task: StableDiffusionTask) -> None:
     """Against diffusers' own distribution of each picture by itself."""
     vae = AutoencoderKL.from_pretrained(f"{task.settings.pretrained}/vae")
     latents = Latents(task.settings.pretrained)
-    images, samples = torch.tensor([7, 0, 11]), []
+    images, samples = torch.tensor([7, 0, 5]), []
     for step in range(400):
         samples.append(latents.sample(pictures_of(task)[images], StepRandom(0, step, 3)))
     for row, image in enumerate(images.tolist()):
@@ -229,12 +229,12 @@ def test_save_and_load_give_the_same_pictures(
 
 def test_two_workers_denoise_what_one_does(task: StableDiffusionTask) -> None:
     some = with_settings(task, perturbed=0.5, cond_dropout=0.5)
-    model, rows = some.build().eval(), torch.arange(SHAPES)
+    model, rows = some.build().eval(), torch.arange(KNOWN)
     some.prepare(model)
     with torch.no_grad():
-        whole = loss_of(some, model, rows, StepRandom(0, 7, SHAPES))
+        whole = loss_of(some, model, rows, StepRandom(0, 7, KNOWN))
         halves = [
-            loss_of(some, model, rows.chunk(2)[rank], StepRandom(0, 7, SHAPES, rank, 2))
+            loss_of(some, model, rows.chunk(2)[rank], StepRandom(0, 7, KNOWN, rank, 2))
             for rank in (0, 1)
         ]
     torch.testing.assert_close(whole["loss"], (halves[0]["loss"] + halves[1]["loss"]) / 2)
