@@ -67,7 +67,7 @@ def no_near_twins_are_in_two_splits(split_overlap: SplitOverlap) -> dg.AssetChec
             f"images have a near twin in another split ({counts['near_by_hash']} by perceptual "
             f"hash, {counts['near_by_embedding']} by embedding) and do not count in evaluations"
         ),
-        metadata={"left_out": table(split_overlap.pairs)},
+        metadata={"left_out": table(split_overlap.displayed)},
     )
 
 

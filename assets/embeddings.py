@@ -86,7 +86,7 @@ def split_overlap(
     data, folder = workspace.preset.data, workspace.chunks_folder(context)
     found = None if data.twin_cosine is None else compute.arrays(job, folder)
     overlap = split_overlap_of(images, image_embeddings, found, data.twin_bits, data.twin_cosine)
-    details = {"left_out": table(overlap.pairs), "pictures": near_twins(images, overlap)}
+    details = {"left_out": table(overlap.displayed), "pictures": near_twins(images, overlap)}
     return materialized(overlap, **overlap.counts, **details)
 
 

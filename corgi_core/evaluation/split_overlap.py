@@ -68,6 +68,15 @@ class SplitOverlap:
         }
 
     @property
+    def displayed(self) -> pd.DataFrame:
+        """The pairs, with None and no NaN where there is nothing."""
+        rows = [
+            {name: None if pd.isna(value) else value for name, value in row.items()}
+            for row in self.pairs.to_dict("records")
+        ]
+        return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+
+    @property
     def digest(self) -> str:
         """Of the images that do not count: the same as long as they are the same."""
         return digest_of(sorted(self.keys(TEST)), sorted(self.keys(VALIDATION)))
@@ -75,10 +84,7 @@ class SplitOverlap:
     def save(self, folder: Path | UPath) -> None:
         """Write split_overlap.json, whole or not at all."""
         with atomic_folder(folder) as temporary:
-            rows = [
-                {name: None if pd.isna(value) else value for name, value in row.items()}
-                for row in self.pairs.to_dict("records")
-            ]
+            rows = self.displayed.to_dict("records")
             write_json(temporary / OVERLAP, {"images": self.images, "pairs": rows})
 
     @classmethod

@@ -107,6 +107,7 @@ def test_what_is_near_by_hash_or_by_embedding_does_not_count(
         "test_images": 5, "test_images_left_out": 1, "validation_images": 5,
         "validation_images_left_out": 2, "near_by_hash": 2, "near_by_embedding": 1,
     }  # fmt: skip
+    assert overlap.displayed.set_index("key").loc["val/3", "hash_key"] is None
     overlap.save(tmp_path / "overlap")
     again = SplitOverlap.load(tmp_path / "overlap")
     assert (again.digest, again.counts) == (overlap.digest, overlap.counts)
