@@ -11,6 +11,7 @@ import uvicorn
 from corgi_core.errors import CorgiError
 from orchestration.proxy.forward import Forward
 from orchestration.proxy.guard import Guard, Rules, Server
+from orchestration.proxy.metrics import MetricsPage
 from orchestration.proxy.users import KnownUsers
 from orchestration.settings import Settings
 
@@ -54,16 +55,15 @@ def proxied(settings: Settings, dagster: str, mlflow: str | None) -> dict[int, S
     access.check()
     users = KnownUsers(access) if access.password_file or access.user_header else None
 
-    def guarded(upstream: str, name: str, url: str | None) -> Guard:
-        rules = Rules(url, access.hosts, f"CORGI_{name.upper()}_URL")
-        forward = Forward(upstream, name, hides_password=access.password_file is not None)
-        return Guard(forward, rules, users)
+    def forward(upstream: str, name: str) -> Forward:
+        return Forward(upstream, name, hides_password=access.password_file is not None)
 
-    pages: dict[int, Server] = {
-        settings.dagster_port: guarded(dagster, "Dagster", access.dagster_url)
-    }
+    rules = Rules(access.dagster_url, access.hosts, "CORGI_DAGSTER_URL")
+    with_metrics = MetricsPage(forward(dagster, "Dagster"), settings)
+    pages: dict[int, Server] = {settings.dagster_port: Guard(with_metrics, rules, users)}
     if mlflow is not None:
-        pages[settings.mlflow_port] = guarded(mlflow, "MLflow", access.mlflow_url)
+        rules = Rules(access.mlflow_url, access.hosts, "CORGI_MLFLOW_URL")
+        pages[settings.mlflow_port] = Guard(forward(mlflow, "MLflow"), rules, users)
     return pages
 
 

@@ -27,6 +27,7 @@ from corgi_core.io.locks import exclusive_lock
 from corgi_core.io.model_index import MODELS_FILE
 from orchestration.environment import set_for_library
 from orchestration.resources.interrupts import Notice, noticed
+from orchestration.resources.log_context import in_mlflow_run
 from orchestration.resources.moments import moment_in
 from orchestration.resources.outbox import Outbox, deliver_left_over
 from orchestration.resources.run_messages import IDENTITY_TAG, Receiver, end_of_killed
@@ -149,7 +150,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         run.log_labels(labels)
         killed = Notice(lambda: None, lambda: run.end("KILLED", AT_ONCE))
         try:
-            with noticed(killed):
+            with noticed(killed), in_mlflow_run(lambda: run.known_id):
                 yield run
         except CANCELLED:
             run.end("KILLED", AT_ONCE)
@@ -310,6 +311,11 @@ class TrackedRun:
             return None
         charts = f"runs?{AS_TRAINING}&compareRunsMode=CHART&viewStateShareKey={quote(name)}"
         return f"{self._mlflow.address}/#/experiments/{self.experiment_id}/{charts}"
+
+    @property
+    def known_id(self) -> str | None:
+        """MLflow's id of the run; None as long as the server has not answered."""
+        return self._receiver.run_id
 
     @property
     def run_id(self) -> str | None:

@@ -107,6 +107,13 @@ def test_the_proxy_lets_in_who_knows_the_password(team: Deployment) -> None:
     assert ask(team, search, '{"max_results": 1}', *known("evil.example"))[0] == 403
 
 
+def test_prometheus_reads_the_queue_from_postgresql(team: Deployment) -> None:
+    assert ask(team, "http://proxy:3000/metrics")[0] == 401
+    status, said = ask(team, "http://proxy:3000/metrics", "", *known("proxy"))
+    assert (status, 'corgi_runs{status="queued"} 0' in said) == (200, True)
+    assert 'corgi_daemon_heartbeat_age_seconds{daemon="sensor"}' in said
+
+
 def test_two_writers_lose_nothing_on_postgresql(team: Deployment) -> None:
     writers = [["python", "-W", "ignore", "-c", WRITE, name] for name in ("one", "two")]
     started = [team.start_beside("daemon", command) for command in writers]
