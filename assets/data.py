@@ -11,7 +11,7 @@ from assets.metadata import (
 )
 from assets.versions import decided_by
 from corgi_core.data.revisions import GATE_REVISION, INGEST_REVISION, PIXELS_REVISION
-from orchestration.resources.artifacts import ArrayStore, Dataset
+from orchestration.resources.artifacts import ArrayStore, Dataset, ImageSplits
 from orchestration.resources.compute import Compute
 from orchestration.resources.dvc import DVC, GATE, INGEST
 from orchestration.resources.workspace import DATA_IO_MANAGER, Workspace
@@ -73,6 +73,18 @@ def images(
         gated = quality.gate(raw_images, path, workspace.preset.data, compute.map_images)
         dvc.commit(GATE)
     return materialized(gated, **gated_metadata(gated))
+
+
+@dg.asset(group_name=GROUP, owners=OWNERS, kinds={"json"}, metadata=decided_by(revision=1))
+def image_splits(images: Dataset) -> dg.MaterializeResult[ImageSplits]:
+    """Which images there are, and the split of each, whatever their captions.
+
+    What learns from images alone depends on this and not on `images`: captions that arrive for
+    images that were there leave it as it is.
+    """
+    from corgi_core.data.image_splits import ImageSplits as Splits
+
+    return materialized(Splits.of(images), images=len(images))
 
 
 @dg.asset(

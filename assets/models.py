@@ -91,11 +91,11 @@ def prior(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
+    deps=["image_splits"],
     metadata=decided_by("decoders", revision=9, partitions="decoders"),
 )
 def decoder(
     context: dg.AssetExecutionContext,
-    images: Dataset,
     pixels: ArrayStore,
     image_embeddings: ArrayStore,
     clip_encoder: ClipEnsemble,
@@ -109,7 +109,8 @@ def decoder(
     from corgi_core.decoders.registry import decoder_task
 
     settings = workspace.preset.decoder_of(context.partition_key)
-    task = decoder_task(settings, clip_encoder, **_images(images, pixels, image_embeddings))
+    material = _images(workspace.images, pixels, image_embeddings)
+    task = decoder_task(settings, clip_encoder, **material)
     inputs: dict[str, FolderBacked] = {"pixels": pixels, "image_embeddings": image_embeddings}
     labels = {"decoder": settings.kind}
     return _train_decoder(context, trainer, task, f"decoder-{settings.kind}", inputs, labels)
@@ -156,13 +157,13 @@ def captioned_decoder(
     owners=OWNERS,
     kinds={*KINDS, "diffusers"},
     pool=DEVICE,
+    deps=["image_splits"],
     metadata=decided_by(
         "decoders", "language_free", revision=8, partitions="language_free_decoders"
     ),
 )
 def language_free_decoder(
     context: dg.AssetExecutionContext,
-    images: Dataset,
     pixels: ArrayStore,
     image_embeddings: ArrayStore,
     clip_encoder: ClipEnsemble,
@@ -180,8 +181,8 @@ def language_free_decoder(
     from corgi_core.decoders.task import FineTuning
 
     settings, free = workspace.preset.decoder_of(context.partition_key), workspace.language_free
-    material = _images(images, pixels, image_embeddings, free.source)
-    tuning = FineTuning(decoder, SplitKeys(images, TRAIN, free.source))
+    material = _images(workspace.images, pixels, image_embeddings, free.source)
+    tuning = FineTuning(decoder, SplitKeys(material["dataset"], TRAIN, free.source))
     task = decoder_task(settings.shortened(free.tuning), clip_encoder, **material, tuning=tuning)
     inputs: dict[str, FolderBacked] = {
         "pixels": pixels, "image_embeddings": image_embeddings, "decoder": decoder

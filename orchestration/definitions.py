@@ -45,8 +45,8 @@ from orchestration.settings import Settings
 IMAGE_ONLY_ASSETS = {
     dg.AssetKey(name)
     for name in (
-        "pixels", "decoder", "captioned_decoder", "language_free_decoder", "decoder_comparison",
-        "human_ratings",
+        "pixels", "image_splits", "decoder", "captioned_decoder", "language_free_decoder",
+        "decoder_comparison", "human_ratings",
     )
 }  # fmt: skip
 

@@ -57,6 +57,7 @@ def _is_instance(value: object, path: str) -> bool:
 if TYPE_CHECKING:
     from corgi_core.data.arrays import ArrayStore as ArrayStore
     from corgi_core.data.dataset import Dataset as Dataset
+    from corgi_core.data.image_splits import ImageSplits as ImageSplits
     from corgi_core.data.subsets import CaptionSubset as CaptionSubset
     from corgi_core.decoders.decoder import Decoder as Decoder
     from corgi_core.encoders.clip import ClipEnsemble as ClipEnsemble
@@ -79,6 +80,7 @@ else:
     Evaluation = Artifact("corgi_core.evaluation.report:Evaluation")
     Overlap = Artifact("corgi_core.evaluation.overlap:Overlap")
     SplitOverlap = Artifact("corgi_core.evaluation.split_overlap:SplitOverlap")
+    ImageSplits = Artifact("corgi_core.data.image_splits:ImageSplits")
     GaussianBank = Artifact("corgi_core.gaussians.bank:GaussianBank")
     PriorModel = Artifact("corgi_core.prior.model:PriorModel")
     StoredDecoder = Artifact("corgi_core.evaluation.stored_models:StoredDecoder")

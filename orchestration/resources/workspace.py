@@ -91,6 +91,13 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
         return Dataset.load(folder)
 
+    @property
+    def images(self) -> Dataset:
+        """The gated images, for assets that read no captions and depend on `image_splits` alone."""
+        from corgi_core.data.dataset import Dataset
+
+        return Dataset.load(self.path_of(DATASETS[1]))
+
     def path(self, context: dg.AssetExecutionContext) -> UPath:
         """Where the IO manager keeps this asset: a store computed there is resumed there."""
         partition = context.partition_key if context.has_partition_key else None

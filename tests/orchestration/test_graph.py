@@ -38,6 +38,7 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
     "source_data": ("data", set(), []),  # which Dagster observes, and does not make
     "raw_images": ("data", {"source_data"}, []),
     "images": ("data", {"raw_images"}, []),
+    "image_splits": ("data", {"images"}, []),
     "pixels": ("data", {"images"}, []),
     "clip_encoder": ("embeddings", {"images", "pixels"}, []),
     "image_embeddings": ("embeddings", {"images", "pixels", "clip_encoder"}, []),
@@ -51,7 +52,7 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
         PRIORS,
     ),
     "decoder": (
-        "models", {"images", "pixels", "image_embeddings", "clip_encoder"}, DECODERS
+        "models", {"image_splits", "pixels", "image_embeddings", "clip_encoder"}, DECODERS
     ),
     "captioned_decoder": (
         "captioned",
@@ -74,7 +75,7 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
     "study_figures": ("study", {"prior_study"}, []),
     "language_free_decoder": (
         "comparison",
-        {"images", "pixels", "image_embeddings", "clip_encoder", "decoder"},
+        {"image_splits", "pixels", "image_embeddings", "clip_encoder", "decoder"},
         DECODERS,
     ),
     "decoder_comparison": (
