@@ -20,7 +20,6 @@ from corgi_core.data.revisions import (
     TEXT_EMBEDDING_REVISION,
     TRAINING_NEIGHBOURS_REVISION,
 )
-from corgi_core.data.splits import TEST, TRAIN
 from orchestration.resources.artifacts import (
     ArrayStore,
     Dataset,
@@ -130,9 +129,9 @@ def zero_shot_overlap(
     from corgi_core.evaluation.perceptual import PerceptualHashes
 
     folder, training = workspace.chunks_folder(context), TrainingImages(images, image_embeddings)
-    own = PerceptualHashes(zero_shot_images, zero_shot_pixels, (TEST,))
+    own = PerceptualHashes(zero_shot_images, zero_shot_pixels)
     hashes = compute.arrays(own, folder / "evaluated")
-    theirs = compute.arrays(PerceptualHashes(images, pixels, (TRAIN,)), folder / "training")
+    theirs = compute.arrays(PerceptualHashes(images, pixels), folder / "training")
     overlap = overlap_of(
         zero_shot_images, zero_shot_image_embeddings, hashes, training, theirs,
         workspace.zero_shot,

@@ -31,7 +31,6 @@ from corgi_core.data.dataset import Dataset
 from corgi_core.data.perceptual_hash import SIDE, hashes_of
 from corgi_core.data.pixels import letterboxed
 from corgi_core.data.revisions import PERCEPTUAL_HASHES_REVISION
-from corgi_core.data.splits import SPLITS
 from corgi_core.streaming.squares import Squares
 
 GREY = (0.299, 0.587, 0.114)
@@ -47,44 +46,35 @@ class PerceptualHashes(ArrayJob):
     Attributes:
         images: The dataset.
         pixels: The images as squares, as `Squares` has them.
-        splits: Whose images have a hash.
     """
 
     images: Dataset
     pixels: ArrayStore
-    splits: tuple[str, ...] = SPLITS
     what = "perceptual hashes"
     revision = PERCEPTUAL_HASHES_REVISION
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the squares are, and of which splits."""
-        return {"pixels": self.pixels.spec, "splits": list(self.splits)}
+        """What the squares are."""
+        return {"pixels": self.pixels.spec}
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a shard's name to its hashes."""
         squares = Squares(self.pixels, self.images)
 
         def hashed(shard: str) -> Arrays:
-            keys, rows = self._chosen(shard)
+            keys = self.pixels.shard_keys(shard)
             boxes, hashes = self._boxes(shard, keys), np.empty(len(keys), np.uint64)
             for box in np.unique(boxes, axis=0):
                 left, top, right, bottom = box
                 alike = np.flatnonzero((boxes == box).all(axis=1))
                 for some in np.split(alike, range(AT_ONCE, len(alike), AT_ONCE)):
-                    parts = [(shard, rows[some], np.arange(len(some)))]
+                    parts = [(shard, some, np.arange(len(some)))]
                     images = squares.gather(len(some), parts, self.pixels.spec["size"]).numpy()
                     hashes[some] = perceptual_hashes(images[:, :, top:bottom, left:right])
             return {"keys": keys, "hash": hashes}
 
         return hashed
-
-    def _chosen(self, shard: str) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-        """The keys [n] of a shard's images of the splits, and their rows among its pixels."""
-        rows, keys = self.images.rows(shard, "key", "split"), self.pixels.shard_keys(shard)
-        wanted = rows.loc[rows["split"].isin(self.splits), "key"]
-        there = np.flatnonzero(np.isin(keys, wanted.to_numpy(str)))
-        return keys[there], there
 
     def _boxes(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.int64]:
         """Left, top, right and bottom of each image in its square, [n, 4]."""

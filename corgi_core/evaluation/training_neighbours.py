@@ -16,7 +16,7 @@ from corgi_core.data.arrays import Arrays, ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.image_index import is_online
 from corgi_core.data.revisions import TRAINING_NEIGHBOURS_REVISION
-from corgi_core.data.splits import TEST, TRAIN
+from corgi_core.data.splits import TRAIN
 from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.nearest import COMPARED_AT_ONCE, TrainingImages
@@ -167,7 +167,7 @@ def training_neighbours(held_out: HeldOut, material: Material) -> Found:
     """
     hashes, training = None, material.training
     if material.trained_here and material.pixels is not None and not is_online(material.pixels):
-        job = PerceptualHashes(material.images, material.pixels, (TRAIN, TEST))
+        job = PerceptualHashes(material.images, material.pixels)
         hashes = material.run(job, material.folder / "hashes")
     cases: dict[Query, Sought] = {
         "image": Sought("image", training.images.digest),

@@ -109,6 +109,16 @@ def test_how_many_copies_are_found_and_how_many_others(
         assert (np.bitwise_count(own ^ made) <= bits).mean() >= found, way
 
 
+def test_an_image_that_changes_its_split_still_has_its_hash(tmp_path: Path) -> None:
+    """Stored hashes hold as long as the images are the same."""
+    for split in ("validation", "train"):
+        sample = Sample("a", encoded(photograph(0)), None, split, "made", "a", "png")
+        images = write_dataset(tmp_path / split, [sample])
+        squares = pixels(images, tmp_path / "pixels", SIDE)
+        job = PerceptualHashes(images, squares)
+        assert job.run(tmp_path / "hashes", "cpu", 1).read("hash").shape == (1,)
+
+
 def test_bars_are_no_part_of_a_hash(tmp_path: Path) -> None:
     wide = photograph(0).resize((200, 50))
     (hashed,) = hashes_of([wide], tmp_path)
