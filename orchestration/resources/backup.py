@@ -120,7 +120,7 @@ def restore(settings: Settings, path: Path) -> Index:
                 new.replace(home)
             finally:
                 shutil.rmtree(new, ignore_errors=True)
-    except (OSError, tarfile.TarError) as error:
+    except (EOFError, tarfile.TarError) as error:
         raise CorgiError(
             f"{path} cannot be read ({error})", "name a file that `corgi backup` wrote"
         ) from error

@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
@@ -43,9 +44,11 @@ REPOSITORIES = """
 
 def listening(pid: int) -> set[int]:
     """The ports that a process and all below it listen on."""
-    top = psutil.Process(pid)
-    each = (top, *top.children(recursive=True))
-    return {c.laddr.port for one in each for c in one.net_connections() if c.status == "LISTEN"}
+    top, found = psutil.Process(pid), set()
+    for process in (top, *top.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            found |= {c.laddr.port for c in process.net_connections() if c.status == "LISTEN"}
+    return found
 
 
 @pytest.fixture(scope="module")
