@@ -16,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets import drift
 from orchestration.automation.refresh import Refresh
 from orchestration.resources.promotion_history import PROMOTIONS, Event, History
 from orchestration.resources.webhook import Webhook
@@ -25,6 +26,11 @@ AT_ONCE = 50  # events of a kind a tick
 STALE_AFTER = 24 * 3600.0  # seconds that something is out of date before that is an alert
 LOOK = 3600.0  # seconds between two looks at what is out of date
 PROMOTION = "promotion"  # the check; the history of promotions has it too
+DRIFT = {
+    spec.name
+    for checks in dg.load_asset_checks_from_modules([drift])
+    for spec in checks.check_specs
+}
 ANNOUNCED = (Event.PROMOTED, Event.BY_HAND, Event.ROLLED_BACK, Event.RESTORED)
 CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
@@ -187,7 +193,7 @@ class News:
         check = event.asset_check_evaluation
         if check is None or check.passed or check.check_name == PROMOTION:
             return None
-        kind = "drift" if "drift" in check.check_name else "check"
+        kind = "drift" if check.check_name in DRIFT else "check"
         asset = check.asset_key.to_user_string()
         said = f": {check.description}" if check.description else ""
         return self._alert(

@@ -91,7 +91,7 @@ def drifting() -> None: ...
 
 
 @dg.asset_check(asset=drifting)
-def drift_of_embeddings() -> dg.AssetCheckResult:
+def new_images_are_like_the_champions() -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=False, severity=dg.AssetCheckSeverity.WARN,
         description="the mean moved by 3.1 standard errors (from s3://key:hunter2@store/old)",
@@ -103,7 +103,9 @@ def quiet() -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=True)
 
 
-DEFINITIONS = dg.Definitions([failing, drifting], asset_checks=[drift_of_embeddings, quiet])
+DEFINITIONS = dg.Definitions(
+    [failing, drifting], asset_checks=[new_images_are_like_the_champions, quiet]
+)
 REPOSITORY = DEFINITIONS.get_repository_def()
 CURSORS: list[str | None] = []  # after each tick, be it that it failed
 
@@ -111,7 +113,7 @@ CURSORS: list[str | None] = []  # after each tick, be it that it failed
 def happen(instance: dg.DagsterInstance, settings: Settings) -> None:
     """A failed run, a drift, a check that passes, a promotion and a refusal."""
     dg.materialize([failing], instance=instance, raise_on_error=False)
-    dg.materialize([drifting, drift_of_embeddings, quiet], instance=instance)
+    dg.materialize([drifting, new_images_are_like_the_champions, quiet], instance=instance)
     entry = Entry(
         datetime.now(UTC).isoformat(), Event.PROMOTED, "prior", "champion-10", "6", "d1",
         "shifted-k16, 10%", "better: cosine 0.4401 against 0.4312", before="4",
