@@ -18,6 +18,7 @@ from orchestration.cli import (
     compare_runs,
     config,
     data,
+    drill,
     generate,
     home,
     metrics,
@@ -77,6 +78,7 @@ for command in (
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(config.config, name="config")
+cli.add_typer(drill.drill, name="drill")
 
 
 @cli.callback()

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from orchestration.cli.options import (
     ConfigOption,
@@ -137,18 +135,28 @@ def history(
 
 
 def show_history(entries: Sequence[Entry], console: Console) -> None:
-    """Print entries as a table, the oldest first: when, whose title, what, which model, why."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for head in ("when (UTC)", "champion", "decision", "model", "version"):
-        table.add_column(head, no_wrap=True)
-    table.add_column("why", ratio=1, overflow="fold")
-    for each in entries:
-        alias = each.alias if each.part == "prior" else f"{each.part} {each.alias}"
-        moment = each.moment[:16].replace("T", " ")
-        version = each.version if each.before is None else f"{each.version} (was {each.before})"
-        cells = (moment, alias, str(each.event), each.model, version, each.reason)
-        table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+    """Print entries as a table, the oldest first; why stands below each row, as it is long."""
+    heads = ("when (UTC)", "champion", "decision", "model", "version")
+    rows = [
+        (
+            each.moment[:16].replace("T", " "),
+            each.alias if each.part == "prior" else f"{each.part} {each.alias}",
+            str(each.event),
+            each.model,
+            each.version if each.before is None else f"{each.version} (was {each.before})",
+        )
+        for each in entries
+    ]
+    widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (set_cell_size(cell, width) for cell, width in zip(cells, widths, strict=True))
+        return "  ".join(padded).rstrip()
+
+    console.print(line(heads), style="bold", markup=False, soft_wrap=True)
+    for each, cells in zip(entries, rows, strict=True):
+        console.print(line(cells), markup=False, soft_wrap=True)
+        console.print(f"    {each.reason}", style="dim", markup=False, soft_wrap=True)
 
 
 def _champions(settings: Settings) -> tuple[Registry, Champions]:
