@@ -79,15 +79,16 @@ def drift_of(
     if reference.encoder != store.spec["encoder"]:
         return _passed("the champion belongs to other encoders: nothing can be compared")
     shards = reference.new_in(store)
-    new = sampled(store, name, shards, settings.sample) if shards else []
-    if len(new) < FEW:
-        return _passed(f"{len(new)} new embeddings since the champion: too few to compare")
+    count = sum(store.rows_in(shard) for shard in shards)
+    if count < FEW:
+        return _passed(f"{count} new embeddings since the champion: too few to compare")
+    new = sampled(store, name, shards, settings.sample)
     findings = [mean_finding(reference.rows, new, settings.mean_shift, settings.z)]
     if asset == "image_embeddings":
         findings += occupancy_findings(reference.rows, new, workspace, card)
     else:
         findings += gap_findings(reference, new, shards, workspace, card)
-    return _outcome(findings, sum(store.rows_in(shard) for shard in shards))
+    return _outcome(findings, count)
 
 
 def champion_card(models_file: Path) -> dict[str, Any]:

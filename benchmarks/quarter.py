@@ -48,10 +48,11 @@ WEEKS = (
 
 def tick(drill: Drill, number: int, week: Week) -> tuple[str, ...]:
     """Let a week pass: (what came, alerts, outcome)."""
+    alerts = list[str]()
     if week.style is not None:
         drill.add(week.style, MORE, f"week{number:02d}")
         drill.embed()
-    alerts = [alert.partition(":")[0].partition("_")[0] for alert in drill.alerts()]
+        alerts = [alert.partition(":")[0].partition("_")[0] for alert in drill.alerts()]
     outcome = drill.retrain(3 if week.badly else STEPS, from_scratch=week.badly)
     what = ("trained: " if outcome.trained else "nothing to train; last ") + outcome.decision
     if week.rolled_back:

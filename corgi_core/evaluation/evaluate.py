@@ -101,7 +101,8 @@ def evaluate(
     held_out = HeldOut.of(material.images, settings.captions, left_out=material.left_out)
     captions_file = _of_captions_file(held_out, settings)
     check_captions(material.training.images)
-    chosen_on, validation = None, None
+    chosen_on: HeldOut | None = None
+    validation: pd.DataFrame | None = None
     if material.trained_here:
         chosen_on = HeldOut.of(
             material.images, settings.captions, left_out=material.left_out, split=VALIDATION
@@ -270,7 +271,7 @@ def _validation_metrics(
         if prior.digest not in evaluated
     }
     beside = validation_baselines(captions, material)
-    every = (*cases.values(), *earlier.values(), *beside.values())
+    every: tuple[Predictor, ...] = (*cases.values(), *earlier.values(), *beside.values())
     chunks = Chunks[Predictor](captions, every, SCORED_AT_ONCE)
     job = PredictionScores(
         chunks, material.image_embeddings, material.text_embeddings, material.precision
@@ -290,10 +291,13 @@ def _validation_metrics(
         "baselines": {name: means(case, ONCE) for name, case in beside.items()},
     }
     sampled = {case.prior.digest: case for case in (*cases.values(), *earlier.values())}
+    named: dict[str, tuple[Predictor, str]] = {
+        **{model: (case, str(steps)) for model, case in sampled.items()},
+        **{model: (case, ONCE) for model, case in beside.items()},
+    }
     by_caption = [
         caption_scores(store, chunks.shards_of(case), name).assign(model=model)
-        for group, name in ((sampled, str(steps)), (beside, ONCE))
-        for model, case in group.items()
+        for model, (case, name) in named.items()
     ]
     return metrics, pd.concat(by_caption, ignore_index=True)
 

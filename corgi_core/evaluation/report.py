@@ -128,12 +128,7 @@ class Evaluation:
         folder = published(folder)
         if not (folder / METRICS).exists():
             raise CorgiError(f"{folder} holds no evaluation", "materialise `evaluation`")
-        validation, stored = None, folder / VALIDATION_CAPTIONS
-        if stored.exists():
-            import pandas as pd
-
-            with local_file(stored) as file:
-                validation = pd.read_parquet(file)
+        validation = _table_in(folder / VALIDATION_CAPTIONS)
         return cls(read_json(folder / METRICS), load_pictures(folder), validation=validation)
 
     def publish(self, folder: Path) -> None:
@@ -293,6 +288,16 @@ def _by_stratum(scores: dict[str, Any]) -> dict[str, float]:
         for stratum in STRATA
         for name, value in _numbers(scores.get(stratum, {})).items()
     }
+
+
+def _table_in(path: Path | UPath) -> pd.DataFrame | None:
+    """A Parquet file's table; None where there is no such file."""
+    import pandas as pd
+
+    if not path.exists():
+        return None
+    with local_file(path) as file:
+        return pd.read_parquet(file)
 
 
 def _numbers(scores: dict[str, Any]) -> dict[str, float]:

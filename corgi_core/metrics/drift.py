@@ -7,7 +7,7 @@ difference is, its bias taken off, and how sure it is that there is one at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class MeanShift(NamedTuple):
 
 
 def mean_shift(
-    reference: NDArray[np.floating], new: NDArray[np.floating], seed: int = 0
+    reference: NDArray[np.floating[Any]], new: NDArray[np.floating[Any]], seed: int = 0
 ) -> MeanShift:
     """How far the mean of new embeddings lies from the reference's.
 
@@ -81,7 +81,9 @@ class Occupancy(NamedTuple):
     p: float
 
 
-def occupancy(reference: NDArray[np.integer], new: NDArray[np.integer], k: int) -> Occupancy:
+def occupancy(
+    reference: NDArray[np.integer[Any]], new: NDArray[np.integer[Any]], k: int
+) -> Occupancy:
     """How differently new embeddings are spread over k Gaussians.
 
     The index is that of credit scoring (Siddiqi, 2006), where 0.1 to 0.25 is a moderate shift and
@@ -121,8 +123,8 @@ class GapChange(NamedTuple):
 
 
 def gap_change(
-    reference: tuple[NDArray[np.floating], NDArray[np.floating]],
-    new: tuple[NDArray[np.floating], NDArray[np.floating]],
+    reference: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]],
+    new: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]],
     encoder_dims: Sequence[int],
     seed: int = 0,
 ) -> GapChange:
@@ -150,7 +152,7 @@ def gap_change(
     return GapChange(gaps[0], gaps[1], low, high)
 
 
-def _units(rows: NDArray[np.floating], encoder_dims: Sequence[int]) -> NDArray[np.float64]:
+def _units(rows: NDArray[np.floating[Any]], encoder_dims: Sequence[int]) -> NDArray[np.float64]:
     """Every encoder's part of the embeddings [n, d] at length 1."""
     parts = np.split(rows.astype(np.float64), np.cumsum(encoder_dims)[:-1], axis=1)
     return np.concatenate([p / np.linalg.norm(p, axis=1, keepdims=True) for p in parts], axis=1)
