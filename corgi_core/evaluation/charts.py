@@ -111,6 +111,26 @@ def by_steps(
     return _curves(title, curves, references, across, marks, ("sampling steps", score))
 
 
+def by_timestep(title: str, series: Mapping[str, Mapping[int, Point]], score: str) -> str:
+    """Curves over the timesteps of the diffusion, from noise on the left to the sample.
+
+    Args:
+        title: What the curves are of.
+        series: Points by timestep, by the curve's name; at least one.
+        score: What the values are.
+    """
+    timesteps = [t for points in series.values() for t in points]
+    first, last = max(timesteps), min(timesteps)
+    across = _Axis(first, last, LEFT + 6, WIDTH - RIGHT)
+    round_ones = _Axis(last, first, 0, 1).ticks() if last < first else [first]
+    curves = {
+        name: [Mark(t, points[t], "") for t in sorted(points, reverse=True)]
+        for name, points in series.items()
+    }
+    ticks = {tick: f"{tick:g}" for tick in round_ones}
+    return _curves(title, curves, {}, across, ticks, ("timestep, from noise to the sample", score))
+
+
 def trade_off(title: str, series: Mapping[str, Sequence[Mark]], axis_names: tuple[str, str]) -> str:
     """Curves of one score over another, through marks in their order.
 

@@ -35,7 +35,17 @@ from corgi_core.evaluation.score_rows import (
     validation_rows,
 )
 from corgi_core.io.files import atomic_file
-from corgi_core.io.html_pages import SORTING, TABLE_STYLE, Cell, head, picture, section, table, webp
+from corgi_core.io.html_pages import (
+    SORTING,
+    TABLE_STYLE,
+    Cell,
+    head,
+    paragraph,
+    picture,
+    section,
+    table,
+    webp,
+)
 
 PAGE = "report.html"
 PICTURE_BYTES = 2_000_000  # of all pictures; as data in the page a third more
@@ -88,6 +98,10 @@ ABOUT_PICTURES = (
     "say which side is better. This corresponds to the paper's Tables 1 and 2. Values of "
     "other data, counts or judges are of another protocol."
 )
+ABOUT_CONTROLS = (
+    "The controls: the same pictures, compared with the captions and the images of others. What a "
+    "row above has more is what its pictures took from the caption."
+)
 ABOUT_GUIDANCE = (
     "The numbers beside the points are the decoder's guidance scales. More guidance buys nearness "
     "to the caption with distance from the real images: of two curves, the one that is lower "
@@ -97,8 +111,9 @@ ABOUT_GUIDANCE = (
 )
 ABOUT_SAMPLES = (
     "Test captions at even distances, not the best ones: a row for each, in it every source, with "
-    "the same decoder, and from left to right the seeds {seeds}. Where a source's pictures of one "
-    "caption are all alike, it has little diversity. Pictures are scaled down where they are many."
+    "the same decoder, and from left to right the seeds {seeds}; a single picture is of the first "
+    "seed, or has none. Where a source's pictures of one caption are all alike, it has little "
+    "diversity. Pictures are scaled down where they are many."
 )
 
 
@@ -158,7 +173,11 @@ def page(
         parts.append(_score_table(chosen_by, score_names(chosen_by)))
     if pictures:
         parts.append(section("Pictures", ABOUT_PICTURES))
-        parts.append(_score_table(pictures, score_names(pictures)))
+        controls = [row for row in pictures if row.kind is Kind.CONTROL]
+        others = [row for row in pictures if row.kind is not Kind.CONTROL]
+        parts.append(_score_table(others, score_names(others)))
+        if controls:
+            parts += [paragraph(ABOUT_CONTROLS), _score_table(controls, score_names(controls))]
         parts.append(_published(Protocol.stored_in(metrics).name, score_names(pictures)))
     if metrics.get("guidances"):
         parts += [section("By the decoder's guidance", ABOUT_GUIDANCE), _guidance(metrics)]

@@ -16,27 +16,23 @@ from typing import Any
 
 from PIL import Image
 
-from corgi_core.evaluation.charts import Dot, Point, dots
+from corgi_core.evaluation.charts import Dot, Point, by_timestep, dots
+from corgi_core.evaluation.score_rows import Kind, ScoreRow
 from corgi_core.io.html_pages import Cell, paragraph, picture, table, webp
 from corgi_core.metrics.ratings.win_rates import RATES
 
 PLOT = 1400  # pixels of the longer side of a plot of the study's
 AGAIN = (
-    "`dagster asset materialize -m orchestration.definitions --select evaluation` writes this page "
-    "anew, mostly from what is stored"
+    "Where a command is named instead of numbers, run it, and then `dagster asset materialize -m "
+    "orchestration.definitions --select evaluation`, which writes this page anew, mostly from what "
+    "is stored."
 )
 NO_VOTES = (
-    "Nobody has voted in this workspace yet. `corgi suite PROMPTS` makes pictures, `corgi rate "
-    "FOLDER` asks people, the asset `human_ratings` counts their votes, and then " + AGAIN + "."
+    "No votes yet: `corgi suite PROMPTS` makes pictures, `corgi rate FOLDER` asks people, and the "
+    "asset `human_ratings` counts their votes."
 )
-NO_STUDY = (
-    "The study has not been made in this workspace yet: `corgi study` measures it, and then "
-    + AGAIN + "."
-)  # fmt: skip
-NO_GUIDANCES = (
-    "The decoder's guidance was not varied: `corgi run --set evaluation.guidances=[1,2,4]` decodes "
-    "the same captions with each, and this page has the curve then."
-)
+NO_STUDY = "Not measured yet: `corgi study`."
+NO_GUIDANCES = "The curve over guidance: `corgi run --set evaluation.guidances=[1,2,4]`."
 ABOUT = (
     "What the figures of the paper show, and the same question asked of this workspace's models. "
     "They are other models, on other data: the direction can be compared, the height cannot."
@@ -56,13 +52,15 @@ FIGURES_10_11 = (
 )
 FIGURE_12 = (
     "In the paper: the cosine of the prediction to the true image embedding at every timestep. "
-    "Here: the cosine of ẑ₀ to z₀ on validation captions on the way from noise (left) to the "
-    "sample, and beside it the cosine of z_T, where sampling starts."
+    "Here: the cosine of ẑ₀ to z₀ on the way from noise (left) to the sample, of test captions. "
+    "The study's plot has it of validation captions with several seeds, and beside it the cosine "
+    "of z_T, where sampling starts."
 )
 FIGURE_13 = (
     "In the paper: how many Gaussians, fixed or learned. Here: quality on validation captions by "
     "the number k of Gaussians, fitted or learned, and by the width κ of their deviations."
 )
+BY_TIMESTEP = "cosine_by_timestep"  # of the metrics of a prior at a number of sampling steps
 OF_SEEDS = "Means over the study's seeds, with 95 % intervals."
 
 
@@ -91,16 +89,17 @@ def paper_figures(metrics: Mapping[str, Any], beside: Beside) -> str:
     Returns:
         HTML below a heading of the page.
     """
+    along = _timesteps(metrics["priors"])
     varied = "pictures" not in metrics or metrics.get("guidances")
     guided = "" if varied else paragraph(NO_GUIDANCES)
     return "".join([
-        paragraph(ABOUT),
+        paragraph(ABOUT), paragraph(AGAIN),
         _heading("Figure 6: what people prefer", FIGURE_6), _votes(beside.votes),
         _heading("Figures 10 and 11: sampling steps, and distance against CLIP score",
                  FIGURES_10_11),
         guided, _plots(beside.plots, ("steps",)),
         _heading("Figure 12: the prediction at every timestep", FIGURE_12),
-        _plots(beside.plots, ("timesteps",)),
+        along, _plots(beside.plots, ("timesteps",)),
         _heading("Figure 13: one Gaussian or many", FIGURE_13),
         _plots(beside.plots, ("gaussians", "kappa")),
     ])  # fmt: skip
@@ -116,6 +115,23 @@ def _plots(plots: Mapping[str, Image.Image], names: Sequence[str]) -> str:
     if not images:
         return paragraph(NO_STUDY)
     return f'<div class="plots">{"".join(images)}</div>\n{paragraph(OF_SEEDS)}'
+
+
+def _timesteps(priors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """For each caption subset the cosine of the predictions of a sampling of most steps."""
+    by_subset: dict[str, dict[str, dict[int, Point]]] = {}
+    for variant, subsets in priors.items():
+        for subset, by_steps in subsets.items():
+            for t, scores in by_steps[max(by_steps, key=int)].get(BY_TIMESTEP, {}).items():
+                point = ScoreRow(variant, Kind.PRIOR, scores).point("cosine")
+                if point is not None:
+                    of_subset = by_subset.setdefault(subset, {})
+                    of_subset.setdefault(variant, {})[int(t)] = Point(*point)
+    charts = [
+        by_timestep(f"ẑ₀, trained with {subset} of the captions", series, "cosine of ẑ₀ to z₀")
+        for subset, series in by_subset.items()
+    ]
+    return f'<div class="charts">{"".join(charts)}</div>\n'
 
 
 def _votes(votes: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation import page as module
+from corgi_core.evaluation.charts import Point, by_timestep
 from corgi_core.evaluation.findings import findings
 from corgi_core.evaluation.page import page
 from corgi_core.evaluation.paper_figures import Beside
@@ -284,7 +285,7 @@ def test_every_seed_stands_beside_the_first_and_what_has_no_seeds_stands_once(
             "shifted-k1, 100%, seed 9",
         )
     ]  # fmt: skip
-    assert any("the seeds 7, 8, 9." in text for text in parsed.texts)
+    assert any("the seeds 7, 8, 9;" in text for text in parsed.texts)
 
 
 def test_a_curve_over_guidance_names_both_axes(metrics) -> None:
@@ -296,6 +297,21 @@ def test_a_curve_over_guidance_names_both_axes(metrics) -> None:
     at = parsed.texts.index("CLIP score (own CLIP)")
     assert "Fréchet (own CLIP)" in parsed.texts[at : at + 3]
     assert {"1", "2"} <= set(parsed.texts)
+
+
+def test_the_prediction_at_every_timestep_is_plotted_from_noise_to_the_sample(metrics) -> None:
+    along = {str(t): score(value) for t, value in ((999, 0.2), (500, 0.3), (1, 0.4))}
+    metrics["priors"]["baseline"]["10%"]["16"]["cosine_by_timestep"] = along
+    before = Parsed(page(Evaluation(copy.deepcopy(metrics)), "", {}))
+    at = before.texts.index("ẑ₀, trained with 10% of the captions")
+    assert "timestep, from noise to the sample" in before.texts[at : at + 30]
+    assert before.texts.count("ẑ₀, trained with 100% of the captions") == 0
+    chart = by_timestep("", {"a": {t: Point(v["cosine"], 0, 1) for t, v in
+                                   ((int(t), v) for t, v in along.items())}}, "")  # fmt: skip
+    xs = [float(x) for x in Parsed(chart).having("cx")]
+    ys = [float(y) for y in Parsed(chart).having("cy")]
+    assert xs == sorted(xs)  # 999 is left
+    assert ys == sorted(ys, reverse=True)  # 0.2 is low
 
 
 def test_the_papers_figures_are_there_or_the_command_that_measures_them(metrics) -> None:
