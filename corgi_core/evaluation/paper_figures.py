@@ -31,7 +31,7 @@ NO_VOTES = (
     "No votes yet: `corgi suite PROMPTS` makes pictures, `corgi rate FOLDER` asks people, and the "
     "asset `human_ratings` counts their votes."
 )
-NO_STUDY = "Not measured yet: `corgi study`."
+NO_STUDY = "The plot of the study is not there yet: `corgi study`."
 NO_GUIDANCES = "The curve over guidance: `corgi run --set evaluation.guidances=[1,2,4]`."
 ABOUT = (
     "What the figures of the paper show, and the same question asked of this workspace's models. "
