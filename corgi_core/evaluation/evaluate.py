@@ -38,8 +38,15 @@ from corgi_core.evaluation.picture_features import (
     inception_digest,
 )
 from corgi_core.evaluation.picture_scores import picture_scorer
+from corgi_core.evaluation.plain_scores import BY_TIMESTEP
 from corgi_core.evaluation.predictors import ONCE, Predictor, PriorSamples, samples_of
-from corgi_core.evaluation.prior_scores import Name, PredictionScores, caption_scores, scores_of
+from corgi_core.evaluation.prior_scores import (
+    Name,
+    PredictionScores,
+    caption_scores,
+    cosine_by_timestep,
+    scores_of,
+)
 from corgi_core.evaluation.protocol import Protocol
 from corgi_core.evaluation.published_captions import check_captions_file
 from corgi_core.evaluation.report import (
@@ -53,6 +60,7 @@ from corgi_core.evaluation.report import (
 from corgi_core.evaluation.seed_grids import seed_grids
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
 from corgi_core.evaluation.strata import near_training
+from corgi_core.evaluation.timestep_curves import timestep_curves
 from corgi_core.evaluation.training_neighbours import training_neighbours
 from corgi_core.io.pictures import labelled_grid, picture
 from corgi_core.metrics.dinov2 import dinov2_digest
@@ -156,7 +164,8 @@ def evaluate(
         by_seed = seed_grids(priors, decoder, chosen.taken(displayed), further, material)
     metrics["protocol_digest"] = Protocol.stored_in(metrics).digest
     metrics["wall_seconds"] = round(time.perf_counter() - started, 1)
-    pictures = {"cosine_by_steps": cosine_curves(metrics), **grids}
+    curves = {"cosine_by_steps": cosine_curves(metrics), BY_TIMESTEP: timestep_curves(metrics)}
+    pictures = curves | grids
     return Evaluation(metrics, pictures, samples, by_seed, by_caption, validation)
 
 
@@ -170,12 +179,13 @@ def _prior_metrics(
 ) -> tuple[dict[str, Any], dict[Name, pd.DataFrame]]:
     """The protocol, the baselines' scores, and every prior's by number of steps.
 
-    At the preset's number of steps each prior has its control, "shuffled", too. The second value is
+    At the preset's number of steps each prior has its control, "shuffled", too, as other people's
+    priors have; at the most steps its cosine by timestep. The second value is
     `caption_scores` of each prior, at that number, and of each baseline.
     """
     num_steps, names = _common_steps(priors), material.text_embeddings.spec["names"]
     steps = tuple(sorted({*settings.steps, num_steps}))
-    cases = {name: PriorSamples(prior, steps, settings.seed) for name, prior in priors.items()}
+    cases = {n: PriorSamples(p, steps, settings.seed, along=True) for n, p in priors.items()}
     chunks = Chunks[Predictor](held_out, (*beside.values(), *cases.values()), SCORED_AT_ONCE)
     job = PredictionScores(
         chunks, material.image_embeddings, material.text_embeddings, material.precision
@@ -186,6 +196,8 @@ def _prior_metrics(
         shards = chunks.shards_of(case)
         scores = {str(count): scores_of(store, shards, str(count), names, near) for count in steps}
         scores[str(num_steps)][SHUFFLED] = scores_of(store, shards, SHUFFLED, names, near)
+        most = str(steps[-1])
+        scores[most][BY_TIMESTEP] = cosine_by_timestep(store, shards, most)
         by_steps.setdefault(variant, {})[subset] = scores
     by_caption = {
         name: caption_scores(store, chunks.shards_of(case), str(num_steps))
@@ -199,6 +211,11 @@ def _prior_metrics(
         | ({} if near is None else _strata(near, settings)),
         "baselines": {
             name: scores_of(store, chunks.shards_of(case), ONCE, names, near)
+            | (
+                {SHUFFLED: scores_of(store, chunks.shards_of(case), SHUFFLED, names, near)}
+                if case.controlled
+                else {}
+            )
             for name, case in beside.items()
         },
         "priors": by_steps,

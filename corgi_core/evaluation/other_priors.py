@@ -7,6 +7,7 @@ captions, and these must point where the stored ones do.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from corgi_core.devices import wait_for
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.predictors import ONCE, Predict, Prediction, Predictor, Source
 from corgi_core.evaluation.report import BASELINES
@@ -53,8 +55,9 @@ class OtherPrior:
         return digest_of("diffusers prior", self.files, self.seed)
 
     @property
-    def controlled(self) -> None:
-        """None."""
+    def controlled(self) -> str:
+        """Its samples."""
+        return ONCE
 
     def opened(
         self, source: Source, device: torch.device
@@ -70,7 +73,10 @@ class OtherPrior:
                 numbers = rows[at].tolist()
                 captions = [source.captions.captions[row] for row in numbers]
                 seeds = [(self.seed * 1_000_003 + row) % 2**63 for row in numbers]
-                yield ONCE, prior.sample(captions, seeds), 0.0
+                started = time.perf_counter()
+                z = prior.sample(captions, seeds)
+                wait_for(device)
+                yield Prediction(ONCE, z, time.perf_counter() - started)
 
             return predict
 

@@ -13,6 +13,7 @@ from corgi_core.evaluation.report import SCORES, SHUFFLED, STRATA, TIMES
 from corgi_core.metrics.bootstrap import CI_HIGH, CI_LOW
 
 BY_STEPS = "_by_steps"  # the end of a curve's name
+BY_TIMESTEP = "cosine_by_timestep"
 BOUNDS = (CI_LOW, CI_HIGH)
 PARTS = (*STRATA, SHUFFLED)  # dictionaries within scores
 LEFT_OUT = (*TIMES, "count")
@@ -44,10 +45,15 @@ def prior_scores(metrics: Mapping[str, Any], variant: str, subset: str) -> dict[
 def prior_curves(
     metrics: Mapping[str, Any], variant: str, subset: str
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """A prior's test scores by number of sampling steps, as "cosine_by_steps" and so on."""
+    """A prior's test scores by number of sampling steps, as "cosine_by_steps" and so on.
+
+    And "cosine_by_timestep", of the predictions on the way at the most steps, by timestep.
+    """
     for steps, scores in metrics["priors"][variant][subset].items():
         found = {name: scores[name] for name in SCORES if name in scores}
         yield int(steps), {f"{name}{BY_STEPS}": value for name, value in found.items()}
+        for timestep, along in scores.get(BY_TIMESTEP, {}).items():
+            yield int(timestep), {BY_TIMESTEP: along["cosine"]}
 
 
 def baseline_scores(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:

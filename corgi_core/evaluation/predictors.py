@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,11 +19,29 @@ from corgi_core.devices import wait_for
 from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.evaluation.stored_models import StoredPrior
 from corgi_core.io.files import digest_of
+from corgi_core.metrics.cosine_by_timestep import CosineByTimestep
 from corgi_core.prior.linear import LinearPrior, stored_tokens
 
 ONCE = "once"  # the name of what is predicted without sampling steps
-Prediction = tuple[str, Tensor, float]
-"""A name, embeddings [b, d], and the seconds that they took."""
+
+
+class Prediction(NamedTuple):
+    """What is predicted for some captions.
+
+    Attributes:
+        name: The prediction's.
+        z: Embeddings [b, d].
+        seconds: That they took.
+        by_timestep: Cosines [b, B] of the true embeddings to what was predicted of them on the way,
+            by timestep, from noise on; empty where there are no steps or nobody asked.
+    """
+
+    name: str
+    z: Tensor
+    seconds: float = 0.0
+    by_timestep: Mapping[int, Tensor] = MappingProxyType({})
+
+
 Predict = Callable[[NDArray[np.int64]], Iterator[Prediction]]
 """The predictions for some of a chunk's captions, by their numbers in the chunk [b]."""
 
@@ -71,6 +90,7 @@ class PriorSamples:
         seed: The sampling's.
         sampler: Another one than the prior's own.
         guidance: Another scale of guidance than the prior's own.
+        along: Whether predictions on the way are compared with the truth, at the most steps.
     """
 
     prior: StoredPrior
@@ -78,6 +98,7 @@ class PriorSamples:
     seed: int
     sampler: str | None = None
     guidance: float | None = None
+    along: bool = False
 
     @property
     def digest(self) -> str:
@@ -94,22 +115,25 @@ class PriorSamples:
         self, source: Source, device: torch.device
     ) -> Callable[[NDArray[np.int64]], Predict]:
         """Load the prior onto the device."""
-        prior = self.prior.open(device, source.precision)
+        prior, dims = self.prior.open(device, source.precision), source.images.spec["encoder_dims"]
 
         def chunk(rows: NDArray[np.int64]) -> Predict:
             captions = source.captions.read(rows, source.images, source.texts, device)
 
             def predict(at: NDArray[np.int64]) -> Iterator[Prediction]:
-                tokens, mask, text, _ = captions.batch(torch.from_numpy(at))
+                tokens, mask, text, true = captions.batch(torch.from_numpy(at))
                 ids = rows[at].tolist()
                 for steps in self.steps:
+                    compared = self.along and steps == max(self.steps)
+                    curve = CosineByTimestep(true, dims) if compared else None
                     started = time.perf_counter()
                     z = prior.sample(
                         tokens, mask, text, num_steps=steps, guidance=self.guidance,
-                        sampler=self.sampler, seed=self.seed, sample_ids=ids,
+                        sampler=self.sampler, seed=self.seed, sample_ids=ids, callback=curve,
                     )  # fmt: skip
                     wait_for(prior.device)
-                    yield str(steps), z, time.perf_counter() - started
+                    seconds = time.perf_counter() - started
+                    yield Prediction(str(steps), z, seconds, curve.by_caption if curve else {})
 
             return predict
 
@@ -201,6 +225,6 @@ def _once(z: Tensor) -> Predict:
     """The predictions z [n, d] of a chunk, which take no time that is worth a measurement."""
 
     def predict(at: NDArray[np.int64]) -> Iterator[Prediction]:
-        yield ONCE, z[torch.from_numpy(at)], 0.0
+        yield Prediction(ONCE, z[torch.from_numpy(at)])
 
     return predict

@@ -22,7 +22,7 @@ from corgi_core.data.revisions import PREDICTION_SCORES_REVISION
 from corgi_core.encoders.similarity import Retrieval, cosine_by_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.derangement import derangement
-from corgi_core.evaluation.predictors import ONCE, Predict, Predictor
+from corgi_core.evaluation.predictors import Predict, Predictor
 from corgi_core.evaluation.report import SHUFFLED, STRATA
 from corgi_core.evaluation.sampling import SamplingJob
 from corgi_core.evaluation.sharing import Columns, in_batches
@@ -33,6 +33,8 @@ from corgi_core.metrics.retrieval import recalls
 
 if TYPE_CHECKING:
     import pandas as pd
+
+ALONG, TIMESTEPS = "along", "timesteps"  # arrays
 
 Name = tuple[str, str]  # (variant, caption subset)
 
@@ -90,7 +92,9 @@ class PredictionScores(SamplingJob[Predictor]):
     Arrays, for each name s of a prediction, such as a number of steps: "s/cosines" [n, B] by
     encoder, "s/nearer" [n], how many other images' embeddings are at least as near to the predicted
     one as the true one's, and "s/seconds" [n]. Of the controlled prediction also "shuffled/cosines"
-    and "shuffled/nearer": the same with another caption's image in the true one's role.
+    and "shuffled/nearer": the same with another caption's image in the true one's role. Of samples
+    that were compared on their way "s/along" [n, S, B], the cosines at S timesteps, and
+    "s/timesteps" [n, S], these.
     """
 
     revision = PREDICTION_SCORES_REVISION
@@ -132,10 +136,14 @@ class PredictionScores(SamplingJob[Predictor]):
 
             def compare(at: NDArray[np.int64]) -> Columns:
                 images, found = torch.from_numpy(rows[at]), dict[str, np.ndarray]()
-                for name, predicted, seconds in predict(at):
+                for name, predicted, seconds, along in predict(at):
                     z = predicted.to(here)
                     found |= against(z, images, name)
                     found[f"{name}/seconds"] = np.full(len(at), seconds / len(at))
+                    if along:
+                        of_steps = torch.stack(list(along.values()), dim=1)  # [b, S, B]
+                        found[f"{name}/{ALONG}"] = of_steps.float().numpy()
+                        found[f"{name}/{TIMESTEPS}"] = np.tile(list(along), (len(at), 1))
                     if name == case.controlled:
                         found |= against(z, others[images], SHUFFLED)
                 return found
@@ -175,12 +183,33 @@ def scores_of(
 
     cosines, nearer = column("cosines"), column("nearer")
     scores = _means(cosines, nearer, names)
-    if name not in (ONCE, SHUFFLED):
-        scores["seconds"] = round(float(column("seconds").sum()), 3)
+    if name != SHUFFLED and (seconds := float(column("seconds").sum())):
+        scores["seconds"] = round(seconds, 3)
     if near is not None:
         for stratum, rows in zip(STRATA, (near, ~near), strict=True):
             scores[stratum] = _means(cosines[rows], nearer[rows], names)
     return scores
+
+
+def cosine_by_timestep(
+    store: ArrayStore, shards: Sequence[str], name: str
+) -> dict[str, dict[str, float]]:
+    """How near the predictions on the way from noise to the samples are to the true embeddings.
+
+    Args:
+        store: The arrays of `PredictionScores`.
+        shards: Those of one case, whose predictions were compared.
+        name: The number of steps.
+
+    Returns:
+        By timestep, from noise on, "cosine" with the ends of its interval over captions.
+    """
+    cosines = np.concatenate([store.mapped(shard, f"{name}/{ALONG}") for shard in shards])
+    timesteps = store.mapped(shards[0], f"{name}/{TIMESTEPS}")[0].tolist()
+    means = cosines.mean(axis=2, dtype=np.float64).T
+    return {
+        str(t): with_intervals({"cosine": each}) for t, each in zip(timesteps, means, strict=True)
+    }
 
 
 def caption_scores(store: ArrayStore, shards: Sequence[str], name: str) -> pd.DataFrame:

@@ -157,6 +157,16 @@ class Evaluation:
         ]
         rows += [
             {
+                "baseline": f"{name}, {SHUFFLED} captions",
+                "captions": NO_SUBSET,
+                **_numbers(scores[SHUFFLED]),
+                **_by_stratum(scores[SHUFFLED]),
+            }
+            for name, scores in self.metrics["baselines"].items()
+            if SHUFFLED in scores
+        ]
+        rows += [
+            {
                 "baseline": f"{variant}, {SHUFFLED} captions",
                 "captions": subset,
                 **_numbers(by_steps[steps][SHUFFLED]),

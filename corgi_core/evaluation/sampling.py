@@ -81,8 +81,8 @@ class SampledEmbeddings(SamplingJob[Predictor]):
             predict = latest(case.digest, partial(case.opened, source, here))(rows)
 
             def sample(at: NDArray[np.int64]) -> Columns:
-                ((_, z, _),) = predict(at)
-                return {"z": z.float().cpu().numpy()}
+                (predicted,) = predict(at)
+                return {"z": predicted.z.float().cpu().numpy()}
 
             keys = self.images.keys(shard)
             return {"keys": keys, **in_batches(sample, len(rows), size, here, threads)}

@@ -30,12 +30,14 @@ class CosineByTimestep:
         cosines.append(cosine_by_encoder(z_0, true, self._encoder_dims).double().cpu())
 
     @property
+    def by_caption(self) -> dict[int, Tensor]:
+        """The cosines [n, B] of each caption under each encoder, by timestep, from noise on."""
+        return {t: torch.cat(self._cosines[t]) for t in sorted(self._cosines, reverse=True)}
+
+    @property
     def by_encoder(self) -> dict[int, list[float]]:
         """The mean cosine under each encoder, by timestep, from noise (the largest t) on."""
-        return {
-            t: torch.cat(self._cosines[t]).mean(dim=0).tolist()
-            for t in sorted(self._cosines, reverse=True)
-        }
+        return {t: cosines.mean(dim=0).tolist() for t, cosines in self.by_caption.items()}
 
     @property
     def averaged(self) -> dict[int, float]:

@@ -164,6 +164,9 @@ def print_priors(metrics: dict[str, Any], console: Console) -> None:
     rows: dict[str, list[dict[str, Any] | None]] = {
         f"({name})": [scores] * len(subsets) for name, scores in metrics["baselines"].items()
     }
+    for name, scores in metrics["baselines"].items():
+        if SHUFFLED in scores:
+            rows[f"({name}, {SHUFFLED} captions)"] = [scores[SHUFFLED]] * len(subsets)
     for variant, found in by_variant.items():
         rows[variant] = [found[s][steps] if s in found else None for s in subsets]
     for variant, found in by_variant.items():

@@ -26,6 +26,7 @@ from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.evaluate import evaluate
 from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.material import Material, TrainingData
+from corgi_core.evaluation.plain_scores import BY_TIMESTEP
 from corgi_core.evaluation.report import (
     BASELINES,
     CONTRASTIVE_PRIOR,
@@ -206,6 +207,23 @@ def test_scores_are_of_all_images_and_of_those_with_and_without_a_near_training_
     row = whole.prior_table().query("steps == 1").to_dict("records")[0]
     assert row["cosine_near"] == scores["near"]["cosine"]
     assert whole.metrics["baselines"][TEXT_EMBEDDING]["near"]["count"] == TWINS
+
+
+def test_the_cosine_by_timestep_is_of_the_most_steps_and_ends_at_the_samples(
+    models: Models, one: Material, report: Evaluation
+) -> None:
+    """The last prediction is the sample itself."""
+    by_steps = report.metrics["priors"]["baseline"][SUBSET]
+    most = max(by_steps, key=int)
+    found = by_steps[most][BY_TIMESTEP]
+    assert [steps for steps, scores in by_steps.items() if BY_TIMESTEP in scores] == [most]
+    timesteps = [int(t) for t in found]
+    assert len(timesteps) == int(most)
+    assert timesteps == sorted(timesteps, reverse=True)
+    *_, last = found.values()
+    for name in ("cosine", "cosine_ci_low", "cosine_ci_high"):
+        assert last[name] == pytest.approx(by_steps[most][name], abs=1e-5)
+    assert BY_TIMESTEP in report.pictures
 
 
 def test_what_is_averaged_is_there_caption_by_caption(models: Models, one: Material) -> None:
@@ -496,7 +514,7 @@ def test_chunks_are_scored_as_the_whole_was(
     z = pipeline.prior.sample(tokens, mask, text, num_steps=1, seed=SETTINGS.seed)
     for scores, predicted in zip(ours, (text, z), strict=True):
         expected = embedding_scores(predicted, real, BLOCKS, names)
-        whole = {k: each for k, each in scores.items() if k not in (*STRATA, SHUFFLED)}
+        whole = {k: each for k, each in scores.items() if k not in (*STRATA, SHUFFLED, BY_TIMESTEP)}
         assert without_intervals(numbers(whole)) == {
             name: pytest.approx(value, abs=1e-5) for name, value in expected.items()
         }

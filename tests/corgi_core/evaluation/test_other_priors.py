@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.shards import Sample
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.other_priors import other_priors
 from corgi_core.evaluation.predictors import ONCE
 from corgi_core.evaluation.prior_scores import PredictionScores, scores_of
+from corgi_core.evaluation.report import SHUFFLED
 from tests.helpers.evaluations import in_this_process
 from tests.helpers.tiny_diffusers_prior import WIDTH, saved_prior
 
@@ -60,18 +63,26 @@ def test_its_scores_are_those_of_its_own_pipelines_samples(
     held_out = HeldOut.of(images, COUNT)
     (case,) = other_priors([str(folder)], [WIDTH], SEED).values()
 
-    def scored(text: np.ndarray, name: str) -> float:
+    def scored(text: np.ndarray, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         chunks = Chunks(held_out, (case,), 4)
         job = PredictionScores(chunks, image_store, stored(images, tmp_path / name, "text", text))
         store = in_this_process(job, tmp_path / name / "scores")
-        return float(scores_of(store, chunks.shards, ONCE, ["a"])["cosine"])
+        whole, control = (scores_of(store, chunks.shards, n, ["a"]) for n in (ONCE, SHUFFLED))
+        return whole, control
 
-    expected = []
+    expected, others = [], derangement(COUNT).tolist()
+    keys = [int(held_out.keys[other]) for other in others]
+    beside_others = []
     for row, (key, caption) in enumerate(zip(held_out.keys, held_out.captions, strict=True)):
         generator = torch.Generator().manual_seed(SEED * 1_000_003 + row)
         sample = pipeline(caption, generator=generator).image_embeds
         expected.append(F.cosine_similarity(sample, torch.from_numpy(true[[int(key)]])).item())
-    assert scored(text, "own") == pytest.approx(np.mean(expected), abs=1e-5)
+        other = torch.from_numpy(true[[keys[row]]])
+        beside_others.append(F.cosine_similarity(sample, other).item())
+    found, control = scored(text, "own")
+    assert found["cosine"] == pytest.approx(np.mean(expected), abs=1e-5)
+    assert control["cosine"] == pytest.approx(np.mean(beside_others), abs=1e-5)
+    assert found["seconds"] > 0
     with pytest.raises(CorgiError, match="belongs to another CLIP"):
         scored(np.roll(text, 1, axis=1), "another")
 

@@ -68,9 +68,13 @@ def test_an_evaluation_without_pictures_and_validation_has_the_others(
 
 
 def test_curves_go_over_the_sampling_steps(metrics: dict[str, Any]) -> None:
+    along = {"999": {"cosine": 0.1, "cosine_ci_low": 0.05}, "499": {"cosine": 0.2}}
+    metrics["priors"]["shifted-k1"]["100%"]["16"]["cosine_by_timestep"] = along
     assert dict(prior_curves(metrics, *PRIOR)) == {
         1: {"cosine_by_steps": 0.3, "recall_at_1_by_steps": 0.5},
         16: {"cosine_by_steps": 0.8, "recall_at_1_by_steps": 0.5},
+        999: {"cosine_by_timestep": 0.1},
+        499: {"cosine_by_timestep": 0.2},
     }
 
 
