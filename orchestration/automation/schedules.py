@@ -7,6 +7,7 @@ import dagster as dg
 from corgi_core.errors import CorgiError
 from orchestration.automation.jobs import SEMI_SUPERVISED_RETRAIN
 from orchestration.automation.retrain import Retrain
+from orchestration.resources.source_data import SourceData
 from orchestration.settings import Settings
 
 
@@ -22,6 +23,8 @@ def weekly_retrain_of(settings: Settings) -> dg.ScheduleDefinition:
         context: dg.ScheduleEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
         """Retrains the priors with few captions from their champions, in one run a week."""
+        if problem := SourceData.of(settings).problem:
+            return dg.SkipReason(f"nothing can be retrained: {problem}")
         try:
             Retrain().priors(settings)
         except CorgiError as error:

@@ -15,7 +15,7 @@ from corgi_core.evaluation.report import TEXT_EMBEDDING
 from corgi_core.io.files import digest_of_file
 from corgi_core.io.model_index import MODELS_FILE, IndexedModel, ModelIndex, champion_of
 from tests.helpers.evaluations import without_intervals
-from tests.helpers.tiny_corgi import Corgi, corgi_in
+from tests.helpers.tiny_corgi import Corgi, corgi_in, dagster_in
 from tests.helpers.vectors_on_disk import WIDTHS, rows, write_parquet
 
 # The preset's own graph in seconds: `corgi` with smaller trainings, in this one process (no Ray).
@@ -180,3 +180,25 @@ def test_mlflow_has_the_retrain_with_its_parent_model_and_the_decision(
     won = champion.tags["digest"] != retrained.champion.digest
     assert ("; promoted: " if won else "; refused: ") in line
     assert f"from the prior {retrained.champion.digest}, 20 steps" in line
+
+
+def test_the_job_says_that_there_is_nothing_to_train(
+    home: Path, workspace: Path, retrained: Retrained
+) -> None:
+    """What the schedule starts, in a process of its own; where the last one won, it goes on."""
+    config = {"fractions": [RETRAINED], "steps": 20}
+    (home / "job.yaml").write_text(
+        json.dumps({"ops": {"retrain_priors": {"config": config}}}), encoding="utf-8"
+    )
+    before = priors_in(workspace)
+    done = dagster_in(home, SMALL, workspace.name, CORGI_DATASET="made")(
+        "job", "execute", "-m", "orchestration.definitions", "-j", "semi_supervised_retrain",
+        "-c", str(home / "job.yaml"),
+    )  # fmt: skip
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log
+    if "; refused: " in retrained.printed:
+        assert "nothing to train, trained 20" in log
+        assert priors_in(workspace) == before
+    else:
+        assert "continues from the prior" in log

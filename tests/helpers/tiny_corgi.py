@@ -58,6 +58,13 @@ def materialise_in(home: Path, preset: str = SMALL_PRESET) -> Corgi:
     return _run_in(home, MATERIALISE, preset)
 
 
+def dagster_in(home: Path, preset: str, workspace: str, **variables: str) -> Corgi:
+    """Runs `dagster WORDS…` on the workspace of that name under `home`."""
+    dagster_home = str(home / ".corgi" / workspace / "dagster")
+    code = forked.module("dagster")
+    return _run_in(home, code, preset, DAGSTER_HOME=dagster_home, **variables)
+
+
 def _run_in(home: Path, code: str, preset: str, **variables: str) -> Corgi:
     config = home / "small.yaml"
     config.write_text(preset, encoding="utf-8")

@@ -170,6 +170,8 @@ def test_the_conditions_are_on_what_the_walk_makes() -> None:
     }  # fmt: skip
     with dg.DagsterInstance.ephemeral() as instance:
         steps = Refresh(repository, instance, settings).all_steps()
+        asked = dg.evaluate_automation_conditions(build_definitions(settings), instance)
+        assert asked.total_requested == 0  # nothing has been made yet
     assert with_condition == {step.asset for step in steps}
     sensor = repository.get_sensor_def("keep_up_to_date")
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED

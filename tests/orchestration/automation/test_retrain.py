@@ -91,15 +91,17 @@ def test_what_cannot_be_retrained_is_said(settings: Settings, promote: Callable[
         Retrain(fractions=["10%"]).priors(settings)
 
 
-def test_the_weeks_run_is_one_and_is_skipped_without_champions(
+def test_the_weeks_run_is_one_and_is_skipped_without_data_or_champions(
     settings: Settings, promote: Callable[..., Path]
 ) -> None:
-    def tick(day: int) -> dg.ScheduleExecutionData:
+    def tick(day: int, settings: Settings = settings) -> dg.ScheduleExecutionData:
         moment = datetime(2026, 1, day, 3, tzinfo=UTC)
         context = dg.build_schedule_context(scheduled_execution_time=moment)
         return weekly_retrain_of(settings).evaluate_tick(context)
 
     assert "nothing is registered" in (tick(5).skip_message or "")
+    mine = Settings.load({"CORGI_HOME": str(settings.home)}, dataset="mine")
+    assert "there are no data in" in (tick(5, mine).skip_message or "")
     promote("shifted-k1", "1.7%", "10%")
     keys = [[request.run_key for request in tick(day).run_requests or []] for day in (5, 6, 12)]
     assert keys == [["2026-W02"], ["2026-W02"], ["2026-W03"]]
