@@ -47,6 +47,10 @@ def compose() -> dict[str, Any]:
     return found
 
 
+PORTS = {
+    "code": 4000, "webserver": 3001, "mlflow": 5001, "proxy": 3000, "ray-head": 6379,
+    "postgres": 5432,
+}  # fmt: skip
 OWN_TMP = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh"]
 
 
@@ -57,16 +61,21 @@ class Deployment:
     Attributes:
         folder: Logs, secrets and state.
         services: Those of the file.
-        inside: The command that enters the network and the mounts.
+        pod: The process that holds the network and the mounts.
         environment: What every process has besides the file's variables.
         processes: By service.
     """
 
     folder: Path
     services: Mapping[str, Any]
-    inside: list[str]
+    pod: int
     environment: dict[str, str]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def inside(self) -> list[str]:
+        """The command that enters the network and the mounts."""
+        return ["nsenter", f"--target={self.pod}", "--net", "--mount", "--"]
 
     def start(self, name: str, command: list[str] | None = None) -> None:
         """Start a service, by its own command or by that of what stands in for its image."""
@@ -95,11 +104,20 @@ class Deployment:
         for name in names:
             kind, *command = self.services[name]["healthcheck"]["test"]
             assert kind == "CMD"
+            while name in PORTS and not self._listens(PORTS[name]):  # a check costs seconds
+                assert time.monotonic() < until, (self.folder / f"{name}.log").read_text()
+                assert self.processes[name].poll() is None
+                time.sleep(0.1)
             while (done := self.run(name, command)).returncode:
                 log = (self.folder / f"{name}.log").read_text()
                 assert self.processes[name].poll() is None, log
                 assert time.monotonic() < until, f"{name}: {done.stdout}{done.stderr}\n{log}"
-                time.sleep(0.2)
+                time.sleep(0.5)
+
+    def _listens(self, port: int) -> bool:
+        """Whether a process in the network does."""
+        tables = [Path(f"/proc/{self.pod}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+        return bool(re.search(rf":{port:04X} [0-9A-F:]+ 0A ", "".join(tables)))
 
     def _environment(self, name: str) -> dict[str, str]:
         own = self.services[name].get("environment", {})
@@ -128,7 +146,7 @@ def deployment(folder: Path) -> Iterator[Deployment]:
     assert pod.stdout.readline() == b"ready\n"
     pythonpath = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     running = Deployment(
-        folder, found["services"], ["nsenter", f"--target={pod.pid}", "--net", "--mount", "--"],
+        folder, found["services"], pod.pid,
         {"PATH": PATH, "HOME": "/tmp", "PYTHONPATH": pythonpath, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     try:

@@ -126,6 +126,39 @@ def test_two_writers_lose_nothing_on_postgresql(team: Deployment) -> None:
     assert sorted(rows.stdout.split()) == ['["one"]|25', '["two"]|25']
 
 
+WRITE_RUNS = """
+import http.client, json, sys
+server = http.client.HTTPConnection("mlflow", 5001)
+kind = {"Content-Type": "application/json"}
+for number in range(15):
+    body = json.dumps({"experiment_id": "0", "run_name": f"{sys.argv[1]}-{number}"})
+    server.request("POST", "/api/2.0/mlflow/runs/create", body, kind)
+    answer = server.getresponse()
+    answer.read()
+    assert answer.status == 200
+"""
+STORE = """
+import http.client
+import boto3
+server = http.client.HTTPConnection("mlflow", 5001)
+server.request("PUT", "/api/2.0/mlflow-artifacts/artifacts/note.txt", b"hello")
+assert server.getresponse().status == 200
+found = boto3.client("s3").get_object(Bucket="corgi", Key="mlflow/note.txt")
+print(found["Body"].read().decode())
+"""
+
+
+def test_mlflow_has_two_writers_runs_in_postgresql_and_files_in_the_store(team: Deployment) -> None:
+    commands = [["python", "-c", WRITE_RUNS, name] for name in ("one", "two")]
+    started = [team.start_beside("code", command) for command in commands]
+    assert [process.wait(60) for process in started] == [0, 0]
+    count = ["-c", "SELECT count(DISTINCT name) FROM runs"]
+    psql = ["psql", "-h", "postgres", "-U", "corgi", "-At", "-d", "mlflow"]
+    assert team.run("code", [*psql, *count]).stdout == "30\n"
+    stored = team.run("mlflow", ["python", "-c", STORE])
+    assert stored.stdout == "hello\n", stored.stderr
+
+
 COPY = """
 import pathlib, sys, tempfile
 from corgi_core.errors import CorgiError

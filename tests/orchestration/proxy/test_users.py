@@ -8,9 +8,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from corgi_core.errors import CorgiError
 from orchestration.access import Access, origin_of
+from orchestration.cli.app import cli
 from orchestration.proxy.passwords import StoredPassword, store_password
 from orchestration.proxy.server import proxied
 from orchestration.proxy.users import KnownUsers
@@ -148,3 +150,11 @@ def test_a_child_has_the_same_doors_and_links_lead_to_the_public_addresses(
 def test_an_origin_is_as_browsers_send_it() -> None:
     assert origin_of("https://Dagster.example.org:443") == "https://dagster.example.org"
     assert origin_of("http://[::1]:3000") == "http://[::1]:3000"
+
+
+def test_the_command_asks_twice_and_writes_what_opens(tmp_path: Path) -> None:
+    file, runner = tmp_path / "password", CliRunner()
+    done = runner.invoke(cli, ["password", str(file)], input=f"{PASSWORD}\n{PASSWORD}\n")
+    assert done.exit_code == 0, done.output
+    assert PASSWORD not in done.output
+    assert StoredPassword(file).matches(PASSWORD)
