@@ -67,6 +67,7 @@ def show_results(settings: Settings, console: Console) -> None:
         )
     metrics, page = read_json(path), path.with_name("report.html")
     print_priors(metrics, console)
+    _print_champions(settings, console)
     if settings.preset.decoder is None:
         _print(console, f"Curves and numbers: {settings.reports}")
         _print(console, "Next, many small priors compared:")
@@ -87,6 +88,23 @@ def show_results(settings: Settings, console: Console) -> None:
     if settings.under_dvc:
         _print(console, "The metrics under DVC:")
         _print(console, "  dvc metrics show", "bold")
+
+
+def _print_champions(settings: Settings, console: Console) -> None:
+    """Which priors are in use, by caption fraction, and since when."""
+    from orchestration.resources.promotion_history import PROMOTIONS, History
+
+    history = History(settings.state / PROMOTIONS)
+    champions = history.present("prior")
+    if not champions:
+        return
+    _print(console, "Champions (`corgi history` says why, docs/promotion.md what the gate asks):")
+    for alias, entry in champions.items():
+        line = (
+            f"  {alias}: {entry.model}, version {entry.version}, {entry.event} {entry.moment:.10}"
+        )
+        _print(console, line)
+    console.print()
 
 
 def example_caption(settings: Settings) -> str:

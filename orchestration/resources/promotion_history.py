@@ -120,6 +120,12 @@ class History:
                 stack = stack[: digests.index(entry.digest) + 1] if there else [entry]
         return stack
 
+    def present(self, part: str) -> dict[str, Entry]:
+        """The entries that made the present champions of a part, by alias."""
+        aliases = dict.fromkeys(entry.alias for entry in self.entries() if entry.part == part)
+        stacks = {alias: self.champions(part, alias) for alias in aliases}
+        return {alias: stack[-1] for alias, stack in stacks.items() if stack}
+
     def rolled_back(self, part: str, alias: str) -> set[str]:
         """The digests of models that were rolled back from: the gate lets none of them return."""
         digests: set[str] = set()

@@ -182,6 +182,38 @@ def test_mlflow_has_the_retrain_with_its_parent_model_and_the_decision(
     assert f"from the prior {retrained.champion.digest}, 20 steps" in line
 
 
+def test_dagster_has_the_decision_as_a_check_and_more_of_the_same_alerts_nobody(
+    workspace: Path, retrained: Retrained
+) -> None:
+    with dg.DagsterInstance.from_config(str(workspace / "dagster")) as instance:
+        found = {}
+        for asset, check in (
+            ("registered_models", "promotion"),
+            ("image_embeddings", "new_images_are_like_the_champions"),
+            ("text_embeddings", "new_captions_are_like_the_champions"),
+        ):
+            key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+            record = instance.get_latest_asset_check_evaluation_record(key)
+            assert record is not None
+            assert record.event is not None
+            evaluation = record.event.asset_check_evaluation
+            assert evaluation is not None
+            assert evaluation.passed, evaluation.description
+            found[asset] = evaluation
+    decision = str(found["registered_models"].description)
+    assert f"prior {champion_of(RETRAINED)}: " in decision
+    assert "decisions" in found["registered_models"].metadata
+    for asset in ("image_embeddings", "text_embeddings"):
+        assert "are like those that the champion learned from" in str(found[asset].description)
+
+
+def test_the_results_name_the_champions(
+    workspace: Path, retrained: Retrained, corgi: Corgi
+) -> None:
+    printed = corgi("results", "--dataset", "made").stdout
+    assert f"{champion_of(RETRAINED)}: " in printed
+
+
 def test_the_job_says_that_there_is_nothing_to_train(
     home: Path, workspace: Path, retrained: Retrained
 ) -> None:

@@ -101,6 +101,10 @@ def test_the_first_champions_are_the_best_of_their_fractions_and_the_best_of_the
     world: World,
 ) -> None:
     assert world.registry.aliases("prior") == {ALL: "2", FEW: "3", CHAMPION: "2"}
+    present = world.champions.history.present("prior")
+    assert {alias: entry.version for alias, entry in present.items()} == {
+        ALL: "2", FEW: "3", CHAMPION: "2",
+    }  # fmt: skip
 
 
 def test_a_retrained_prior_is_promoted_or_refused_and_the_best_of_all_follows(
