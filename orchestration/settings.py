@@ -310,11 +310,11 @@ class Settings:
             "DATA": str(self.data), "STORAGE": self.storage_url, "RAY_ADDRESS": self.ray_address,
             "DEVICE_LOCK": str(self.device_lock) if self.device_lock else NO_LOCK,
             "DATABASE_URL": self.database_url,
-            "ALERTS_FILE": self.alerts_file and str(self.alerts_file),
+            "ALERTS_FILE": str(self.alerts_file) if self.alerts_file else None,
             "DAGSTER_PORT": str(self.dagster_port), "MLFLOW_PORT": str(self.mlflow_port),
             "LISTEN": access.listen, "DAGSTER_URL": access.dagster_url,
             "MLFLOW_URL": access.mlflow_url, "HOSTS": ",".join(access.hosts),
-            "PASSWORD_FILE": access.password_file and str(access.password_file),
+            "PASSWORD_FILE": str(access.password_file) if access.password_file else None,
             "USER_HEADER": access.user_header, "USERS": ",".join(access.users),
             "TRUSTED_PROXIES": ",".join(access.trusted_proxies),
         }  # fmt: skip

@@ -41,5 +41,5 @@ class LogContext(logging.Filter):
         tracked = _tracked[-1]() if _tracked else None
         words = self._step | {"mlflow": tracked or ""} if self._step else {}
         named = " ".join(f"{name}={value}" for name, value in words.items() if value)
-        record.belongs = f"[{named}] " if named else ""
+        record.__dict__["belongs"] = f"[{named}] " if named else ""
         return True
