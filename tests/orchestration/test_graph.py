@@ -14,6 +14,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.evaluation.perceptual import PerceptualHashes
 from corgi_core.evaluation.picture_features import PictureFeatures
 from corgi_core.evaluation.picture_neighbours import PictureNeighbours
+from corgi_core.evaluation.picture_statistics import OfFeatures
 from corgi_core.evaluation.prior_scores import PredictionScores
 from corgi_core.evaluation.sampling import SampledEmbeddings
 from corgi_core.evaluation.split_neighbours import SplitNeighbours
@@ -157,7 +158,7 @@ def test_an_array_jobs_revision_is_its_assets(definitions: dg.Definitions) -> No
     """So that raising it runs the step, and the step computes every shard again."""
     graph = definitions.resolve_asset_graph()
     scores: list[type[ArrayJob]] = [
-        SampledEmbeddings, PredictionScores, PictureFeatures, PictureNeighbours,
+        SampledEmbeddings, PredictionScores, PictureFeatures, OfFeatures, PictureNeighbours,
     ]  # fmt: skip
     jobs: dict[str, list[type[ArrayJob]]] = {
         "pixels": [Pixels],
