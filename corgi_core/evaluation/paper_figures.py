@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 
 from corgi_core.evaluation.charts import Dot, Point, by_timestep, dots
+from corgi_core.evaluation.plain_scores import BY_TIMESTEP
 from corgi_core.evaluation.score_rows import Kind, ScoreRow
 from corgi_core.io.html_pages import Cell, paragraph, picture, table, webp
 from corgi_core.metrics.ratings.win_rates import RATES
@@ -60,7 +61,6 @@ FIGURE_13 = (
     "In the paper: how many Gaussians, fixed or learned. Here: quality on validation captions by "
     "the number k of Gaussians, fitted or learned, and by the width κ of their deviations."
 )
-BY_TIMESTEP = "cosine_by_timestep"  # of the metrics of a prior at a number of sampling steps
 OF_SEEDS = "Means over the study's seeds, with 95 % intervals."
 
 

@@ -48,11 +48,11 @@ def seed_grids(
         By seed and source the captions with their pictures; nothing where there are no seeds.
     """
     assert material.pixels is not None, "there are no images to decode for"
-    cases = {
-        (seed, name): Decoded(decoder, REAL if prior is None else samples_of(prior, seed), seed)
-        for seed in seeds
-        for name, prior in {(REAL_EMBEDDING, NO_SUBSET): None, **priors}.items()
-    }
+    cases: dict[tuple[int, Name], Decoded] = {}
+    for seed in seeds:
+        cases[seed, (REAL_EMBEDDING, NO_SUBSET)] = Decoded(decoder, REAL, seed)
+        for name, prior in priors.items():
+            cases[seed, name] = Decoded(decoder, samples_of(prior, seed), seed)
     if not cases:
         return {}
     stores, rows = (material.image_embeddings, material.text_embeddings), range(len(captions))
