@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from corgi_core.experiments.prior_ablation.sweeps import Plan
 
 REVISION = 7  # of the trainings: another one trains every arm anew
-REFERENCES_REVISION = 1  # of what stands beside the arms
+REFERENCES_REVISION = 2  # of what stands beside the arms
 STUDY_ARMS = "study-arms"  # the run above those of all arms and seeds
 ABOUT_ARMS = "Every arm of the study of the prior, of every seed, is below this run."
 
@@ -68,7 +68,8 @@ def prior_study(
     inputs = (images, image_embeddings, text_embeddings)
     study = _study(context, *inputs, split_overlap.left_out, plans, workspace, compute)
     measurements, runs = _measured(context, study, plans, workspace, compute, mlflow)
-    result = Report.joined([*measurements, measure_references(study, seed)])
+    rows = [*measurements, measure_references(study, seed)]
+    result = Report.joined(rows, {STUDY: study.protocol(seed)})
     samples = table(result.frame("samples"))
     return materialized(result, arms=len(plans), samples=samples, mlflow_runs=links(runs))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from corgi_core.experiments.intervals import HALF, MEAN, over_seeds
@@ -41,6 +42,12 @@ def new_figure(title: str, rows: int, columns: int, **shared: Any) -> tuple[Figu
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.25, linewidth=0.6)
     return figure, panels
+
+
+def protocol_below(figure: Figure, text: str) -> None:
+    """Write under what protocol a figure's numbers were measured below it."""
+    width = int(figure.get_size_inches()[0] * 22)
+    figure.supxlabel("\n".join(wrap(text, width)), fontsize=6)
 
 
 def line(

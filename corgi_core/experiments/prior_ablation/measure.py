@@ -18,13 +18,14 @@ from torch import Tensor
 
 from corgi_core.config import Preset
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.dataset import Dataset
+from corgi_core.data.dataset import Dataset, sources_of
 from corgi_core.data.keys import SplitKeys
 from corgi_core.data.splits import TRAIN, VALIDATION
 from corgi_core.data.subsets import caption_subset
 from corgi_core.devices import CPU, Device
 from corgi_core.diffusion.schedule import TIMESTEPS
 from corgi_core.evaluation.held_out import HeldOut
+from corgi_core.evaluation.protocol import Protocol
 from corgi_core.experiments.prior_ablation.arms import Arm, bank_of
 from corgi_core.experiments.prior_ablation.scores import Scorer
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling
@@ -44,6 +45,8 @@ Measurement = dict[str, list[Row]]
 """Rows by table: "samples" (one a sampling), "timesteps" (one a timestep of the longest sampling),
 "training" (one an evaluation while training), "references" (one for what needs no prior)."""
 
+STUDY = "study"  # the name of its protocol
+REFERENCES = "references"  # the table of what needs no prior
 START = "z_T"  # a row of "timesteps": where the sampling starts; the others are of ẑ_0
 
 
@@ -64,12 +67,37 @@ class Study:
     left_out: frozenset[str] = frozenset()  # keys of held-out images that do not count
 
     @cached_property
-    def held_out(self) -> Captions:
-        """The first captions of at most `held_out` validation images: the study is to choose by."""
+    def captions(self) -> HeldOut:
+        """The captions of at most `held_out` validation images: the study is to choose by."""
         wanted = self.preset.study.held_out
-        chosen = HeldOut.of(self.dataset, wanted, left_out=self.left_out, split=VALIDATION)
-        here = self.device.here()
-        return chosen.read(np.arange(len(chosen)), self.images, self.texts, here)
+        return HeldOut.of(self.dataset, wanted, left_out=self.left_out, split=VALIDATION)
+
+    @cached_property
+    def held_out(self) -> Captions:
+        """Their embeddings and tokens."""
+        rows, here = np.arange(len(self.captions)), self.device.here()
+        return self.captions.read(rows, self.images, self.texts, here)
+
+    def protocol(self, seed: int) -> Protocol:
+        """How arms of a seed are measured, by the preset's steps, sampler and guidance.
+
+        Where a table has columns of these, its rows say otherwise.
+        """
+        counts, spec, prior = self.dataset.counts, self.texts.spec, self.preset.prior
+        among = counts[(counts["split"] == VALIDATION) & (counts["captioned"] > 0)]
+        return Protocol(
+            dataset=" + ".join(sorted(set(sources_of(among)))),
+            data_version=self.dataset.digest,
+            held_out_captions=len(self.captions),
+            prior_steps=prior.num_steps,
+            prior_sampler=prior.sampler,
+            prior_guidance=prior.guidance,
+            seed=seed,
+            encoders=tuple(spec["names"]),
+            clip=spec["encoder"],
+            split=VALIDATION,
+            left_out=len(self.left_out) or None,
+        )
 
     @cached_property
     def scorer(self) -> Scorer:

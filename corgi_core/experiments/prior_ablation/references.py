@@ -7,31 +7,39 @@ network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from corgi_core.data.keys import SplitKeys
 from corgi_core.data.splits import TRAIN
+from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.evaluation.report import (
     CONTRASTIVE_PRIOR,
     LINEAR_PRIOR,
     NEAREST_TO_IMAGE,
     NEAREST_TO_TEXT,
+    RANDOM_TRAINING,
+    REAL_AGAINST_REAL,
+    TEXT_EMBEDDING,
 )
-from corgi_core.experiments.prior_ablation.measure import Measurement, Study
+from corgi_core.experiments.prior_ablation.measure import REFERENCES, Measurement, Study
+from corgi_core.experiments.prior_ablation.scores import Scorer
 from corgi_core.prior.contrastive_linear import contrastive_prior
 from corgi_core.prior.ridge import ridge_prior
 from corgi_core.training.rows import ChosenRows
 
-MEAN, TEXT, REAL = (
-    "the training images' mean", "the CLIP text embedding", "other, real images",
-)  # fmt: skip
-"""Labels of rows, beside those of an evaluation's baselines."""
+MEAN = "the training images' mean"
+"""The label of a row, beside those of an evaluation's baselines."""
 
 
 def measure_references(study: Study, seed: int) -> Measurement:
     """The table "references": scores of embeddings of the held-out captions, a row each.
+
+    "real against real" is of one random half of the images against the other half, so its recall is
+    among half as many, and its Fréchet distance is more biased.
 
     Args:
         study: Has the captions. The linear priors' penalty is chosen on them too, as arms are.
@@ -39,25 +47,30 @@ def measure_references(study: Study, seed: int) -> Measurement:
     """
     captions, training = study.held_out, ChosenRows(study.images, SplitKeys(study.dataset, TRAIN))
     random = torch.Generator().manual_seed(seed)
-    rows = torch.randint(len(training), (len(captions),), generator=random)
-    (others,) = training.gather(rows, (study.images, "image"))
+    numbers = torch.randint(len(training), (len(captions),), generator=random)
+    (others,) = training.gather(numbers, (study.images, "image"))
     stores = study.dataset, study.images, study.texts
     linear = ridge_prior(*stores)
     contrastive = contrastive_prior(linear, *stores)
     embeddings = {
         MEAN: study.fitted[1].means.expand_as(captions.image),
-        TEXT: captions.text,
-        REAL: others.float(),
+        TEXT_EMBEDDING: captions.text,
+        RANDOM_TRAINING: others.float(),
         NEAREST_TO_IMAGE: _nearest(study, captions.image),
         NEAREST_TO_TEXT: _nearest(study, captions.text),
         LINEAR_PRIOR: linear.predict_captions(captions.text, captions.tokens),
         CONTRASTIVE_PRIOR: contrastive.predict_captions(captions.text, captions.tokens),
     }
-    scores = [
-        {"label": name, "start": name, "seed": seed, **study.scorer.scores(z)}
-        for name, z in embeddings.items()
-    ]
-    return {"references": scores}
+    scores = {REAL_AGAINST_REAL: _real_against_real(captions.image, study.scorer.encoder_dims)}
+    scores |= {name: study.scorer.scores(z) for name, z in embeddings.items()}
+    rows = [{"label": name, "start": name, "seed": seed, **found} for name, found in scores.items()]
+    return {REFERENCES: rows}
+
+
+def _real_against_real(real: Tensor, encoder_dims: Sequence[int]) -> dict[str, float]:
+    """Scores of a random half of the images [n, d] against the other half, the same ones always."""
+    half, other, *_ = torch.split(derangement(len(real)), len(real) // 2)
+    return Scorer(real[other], encoder_dims).scores(real[half])
 
 
 def _nearest(study: Study, queries: Tensor) -> Tensor:

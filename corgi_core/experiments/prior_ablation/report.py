@@ -6,10 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from corgi_core.config import Preset
+from corgi_core.evaluation.report import BASELINES
+from corgi_core.experiments.panels import protocol_below
 from corgi_core.experiments.prior_ablation.figures import FIGURES
+from corgi_core.experiments.prior_ablation.measure import REFERENCES, STUDY
 from corgi_core.experiments.prior_ablation.sweeps import Sampling
 from corgi_core.experiments.prior_ablation.tables import tables_of
-from corgi_core.experiments.report import StudyReport
+from corgi_core.experiments.report import (
+    StudyReport,
+    check_rows,
+    common_protocol,
+    protocol_line,
+)
 from corgi_core.io.pictures import rendered
 
 NOT_LABELS = ("step", "seconds", "held_out_cosine", "captions")  # of a row of "training"
@@ -19,10 +27,23 @@ METRICS = (
 
 
 def compose_report(parts: Iterable[StudyReport], preset: Preset) -> StudyReport:
-    """The report of all seeds: their rows, every figure, and every table."""
-    report = StudyReport.joined(part.rows for part in parts)
-    report.pictures = {name: rendered(plot(report, preset)) for name, plot in FIGURES.items()}
-    report.tables = tables_of(report, preset)
+    """The report of all seeds: their rows, every figure, and every table, with the protocol.
+
+    Raises:
+        CorgiError: the seeds were measured under different protocols, or a row is missing that
+            every table begins with.
+    """
+    seeds = list(parts)
+    protocol = common_protocol(seeds, STUDY)
+    report = StudyReport.joined((part.rows for part in seeds), {STUDY: protocol})
+    references = report.rows.get(REFERENCES, [])
+    check_rows([row["label"] for row in references], BASELINES)
+    line = protocol_line(protocol, sorted({row["seed"] for row in references}))
+    for name, plot in FIGURES.items():
+        figure = plot(report, preset)
+        protocol_below(figure, line)
+        report.pictures[name] = rendered(figure)
+    report.tables = {name: f"{t}\n{line}\n" for name, t in tables_of(report, preset).items()}
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from corgi_core.config import Preset
@@ -14,6 +15,7 @@ from corgi_core.experiments.prior_ablation.arms import (
     scale_only,
     shifted,
 )
+from corgi_core.experiments.prior_ablation.measure import REFERENCES
 from corgi_core.experiments.prior_ablation.sweeps import Sweep, sweeps_of
 from corgi_core.experiments.report import StudyReport, markdown
 
@@ -32,20 +34,32 @@ KEYS = ["label", "captions", "sampler", "steps", "guidance"]
 
 
 def tables_of(report: StudyReport, preset: Preset) -> dict[str, str]:
-    """Markdown tables by name: the mean over seeds ± the 95 % interval's half-width."""
-    samples = report.frame("samples")
-    tables = {sweep.name: _table(samples, sweep) for sweep in sweeps_of(preset) if sweep.samplings}
-    references = _references(report.frame("references"))
-    return {"references": references, "contributions": contributions(samples, preset), **tables}
+    """Markdown tables by name: the mean over seeds ± the 95 % interval's half-width.
+
+    The tables of sweeps begin with what needs no prior.
+    """
+    samples, references = report.frame("samples"), _references(report.frame(REFERENCES))
+    tables = {
+        sweep.name: _table(samples, sweep, references)
+        for sweep in sweeps_of(preset)
+        if sweep.samplings
+    }
+    heads = [head for head in METRICS.values() if any(head in each for each in references.values())]
+    lines = [[label, *(each[head] for head in heads)] for label, each in references.items()]
+    alone = markdown(["instead of a prior", *heads], lines)
+    return {REFERENCES: alone, "contributions": contributions(samples, preset), **tables}
 
 
-def _references(rows: pd.DataFrame) -> str:
-    metrics = [metric for metric in METRICS if metric in rows]
-    lines = [
-        [str(label), *(_cell(over_seeds(found, ["label"], metric)) for metric in metrics)]
+def _references(rows: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """The cells of what needs no prior, by its label and the metrics' heads."""
+    return {
+        str(label): {
+            head: _cell(over_seeds(found, ["label"], metric))
+            for metric, head in METRICS.items()
+            if metric in rows
+        }
         for label, found in rows.groupby("label", sort=False)
-    ]
-    return markdown(["instead of a prior", *(METRICS[metric] for metric in metrics)], lines)
+    }
 
 
 def contributions(samples: pd.DataFrame, preset: Preset) -> str:
@@ -76,7 +90,7 @@ def _main(samples: pd.DataFrame, start: Start, steps: int) -> pd.DataFrame:
     ]  # fmt: skip
 
 
-def _table(samples: pd.DataFrame, sweep: Sweep) -> str:
+def _table(samples: pd.DataFrame, sweep: Sweep, references: Mapping[str, Mapping[str, str]]) -> str:
     lines = []
     for arm in sweep.arms:
         for s in sweep.samplings:
@@ -89,7 +103,11 @@ def _table(samples: pd.DataFrame, sweep: Sweep) -> str:
             about = [f"{100 * arm.captions:g} %", s.sampler, f"{s.guidance:g}", f"{s.steps}"]
             lines.append([_label(arm, found), *about, *cells])
     heads = ["start", "captions", "sampler", "guidance", "steps", *METRICS.values()]
-    return markdown(*_without_constants(heads, lines))
+    heads, lines = _without_constants(heads, lines)
+    beside = [
+        [label, *(cells.get(head, "") for head in heads[1:])] for label, cells in references.items()
+    ]
+    return markdown(heads, [*beside, *lines])
 
 
 def _label(arm: Arm, found: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ import pytest
 from upath import UPath
 
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.report import BASELINES, LINEAR_PRIOR, TEXT_EMBEDDING
 from corgi_core.experiments.intervals import mean_and_half_width
 from corgi_core.experiments.prior_ablation.arms import BASELINE, shifted
 from corgi_core.experiments.prior_ablation.figures import (
@@ -18,11 +19,13 @@ from corgi_core.experiments.prior_ablation.figures import (
     by_timestep,
     by_width,
 )
-from corgi_core.experiments.prior_ablation.references import MEAN, REAL, TEXT
+from corgi_core.experiments.prior_ablation.measure import STUDY
+from corgi_core.experiments.prior_ablation.references import MEAN
 from corgi_core.experiments.prior_ablation.report import compose_report, metrics_by_step
 from corgi_core.experiments.prior_ablation.sweeps import plans_of, sweeps_of
-from corgi_core.experiments.report import StudyReport
+from corgi_core.experiments.report import StudyReport, common_protocol
 from corgi_core.io.files import digest_of
+from tests.helpers.protocols import a_protocol
 from tests.helpers.small_study import PRESET
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
@@ -55,14 +58,14 @@ def part(seed):
             rows["training"].append(about | row)
     rows["references"] = [
         {"label": name, "start": name, "seed": seed, **{m: value(name, seed, m) for m in METRICS}}
-        for name in (MEAN, TEXT, REAL)
+        for name in (MEAN, *BASELINES)
     ]
     return rows
 
 
 @pytest.fixture(scope="module")
 def report():
-    return StudyReport.joined(part(seed) for seed in SEEDS)
+    return StudyReport.joined((part(seed) for seed in SEEDS), {STUDY: a_protocol()})
 
 
 def means(report, start, metric, steps, **way):
@@ -149,10 +152,38 @@ def whole(report):
     return compose_report([report], PRESET)
 
 
+def test_a_study_that_lacks_a_row_or_mixes_protocols_is_refused(report):
+    others = [row for row in report.rows["references"] if row["label"] != LINEAR_PRIOR]
+    lacking = StudyReport(report.rows | {"references": others}, protocols=report.protocols)
+    with pytest.raises(CorgiError, match=rf"lacks a row .*: {LINEAR_PRIOR}\."):
+        compose_report([lacking], PRESET)
+    other = StudyReport(report.rows, protocols={STUDY: a_protocol(seed=1, data_version="other")})
+    with pytest.raises(CorgiError, match="different protocols: data_version"):
+        compose_report([report, other], PRESET)
+    with pytest.raises(CorgiError, match="names no protocol"):
+        compose_report([StudyReport(report.rows)], PRESET)
+    seeds = [StudyReport(report.rows, protocols={STUDY: a_protocol(seed=n)}) for n in (2, 5)]
+    assert common_protocol(seeds, STUDY) == a_protocol(seed=2)
+
+
+def test_protocols_are_stored(report, tmp_path):
+    report.save(tmp_path / "report")
+    again = StudyReport.load(tmp_path / "report")
+    assert again.protocols == report.protocols
+    assert again.digest == report.digest
+    assert again.digest != StudyReport(report.rows, protocols={STUDY: a_protocol(seed=9)}).digest
+
+
 def test_tables_write_the_means_and_what_each_idea_brings(report, whole):
     tables = whole.tables
-    mean, half = mean_and_half_width([value(TEXT, seed, "frechet") for seed in SEEDS])
-    assert f"{mean:.4f} ± {half:.4f}" in tables["references"]
+    mean, half = mean_and_half_width([value(TEXT_EMBEDDING, seed, "frechet") for seed in SEEDS])
+    sweeps = {sweep.name for sweep in sweeps_of(PRESET) if sweep.samplings}
+    for name in {"references", *sweeps}:
+        (row,) = [line for line in tables[name].splitlines() if f"| {TEXT_EMBEDDING} |" in line]
+        assert f"{mean:.4f} ± {half:.4f}" in row
+        assert all(f"| {baseline} |" in tables[name] for baseline in BASELINES)
+    for table in tables.values():
+        assert a_protocol().line in table
     mean, half = means(report, shifted(1.0, 2), "recall_at_5", 3)
     (row,) = [
         line for line in tables["gaussians"].splitlines() if "k = 2," in line and "| 3 |" in line
@@ -193,10 +224,12 @@ def test_the_digest_is_of_the_values_and_not_of_the_clock_or_the_order(report):
     slower = copy.deepcopy(report.rows)
     for row in slower["training"]:
         row["seconds"] += 1
-    assert StudyReport(slower).digest == report.digest
-    assert StudyReport.joined(part(seed) for seed in reversed(SEEDS)).digest == report.digest
+    protocols = report.protocols
+    assert StudyReport(slower, protocols=protocols).digest == report.digest
+    turned = StudyReport.joined((part(seed) for seed in reversed(SEEDS)), protocols)
+    assert turned.digest == report.digest
     slower["samples"][0]["cosine"] += 0.01
-    assert StudyReport(slower).digest != report.digest
+    assert StudyReport(slower, protocols=protocols).digest != report.digest
 
 
 def test_metrics_by_step_keep_ways_of_sampling_apart():

@@ -12,15 +12,21 @@ import pytest
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
+from corgi_core.encoders.similarity import mean_encoder_cosine
+from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.report import (
+    BASELINES,
     CONTRASTIVE_PRIOR,
     LINEAR_PRIOR,
     NEAREST_TO_IMAGE,
     NEAREST_TO_TEXT,
+    RANDOM_TRAINING,
+    REAL_AGAINST_REAL,
+    TEXT_EMBEDDING,
 )
 from corgi_core.experiments.prior_ablation.arms import BASELINE, Arm
 from corgi_core.experiments.prior_ablation.measure import START, measure_arm, train_arm
-from corgi_core.experiments.prior_ablation.references import MEAN, REAL, TEXT, measure_references
+from corgi_core.experiments.prior_ablation.references import MEAN, measure_references
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling, plans_of, sweeps_of
 from tests.helpers.small_study import IMAGES, PRESET, measure_two_arms, small_study
 
@@ -73,12 +79,24 @@ def test_what_needs_no_prior(study):
     rows = {row["label"]: row for row in measure_references(study, 0)["references"]}
     assert rows[MEAN]["cosine"] == pytest.approx(rows[MEAN]["shuffled_cosine"], abs=0.05)
     assert rows[MEAN]["recall_at_5"] == pytest.approx(5 / 20)
-    assert rows[TEXT]["cosine"] > rows[TEXT]["shuffled_cosine"] + 0.3  # the caption tells much
-    assert rows[TEXT]["recall_at_5"] > rows[MEAN]["recall_at_5"]
-    assert rows[REAL]["frechet"] < rows[MEAN]["frechet"]
-    assert rows[LINEAR_PRIOR]["cosine"] > max(rows[n]["cosine"] for n in (MEAN, TEXT, REAL))
+    assert (
+        rows[TEXT_EMBEDDING]["cosine"] > rows[TEXT_EMBEDDING]["shuffled_cosine"] + 0.3
+    )  # the caption tells much
+    assert rows[TEXT_EMBEDDING]["recall_at_5"] > rows[MEAN]["recall_at_5"]
+    assert rows[RANDOM_TRAINING]["frechet"] < rows[MEAN]["frechet"]
+    assert rows[LINEAR_PRIOR]["cosine"] > max(
+        rows[n]["cosine"] for n in (MEAN, TEXT_EMBEDDING, RANDOM_TRAINING)
+    )
     assert rows[CONTRASTIVE_PRIOR]["recall_at_1"] >= rows[LINEAR_PRIOR]["recall_at_1"]
     assert rows[NEAREST_TO_IMAGE]["cosine"] > rows[NEAREST_TO_TEXT]["cosine"]
+    half, other = derangement(20).split(10)
+    true = study.held_out.image
+    cosines = mean_encoder_cosine(true[half], true[other], study.scorer.encoder_dims)
+    assert rows[REAL_AGAINST_REAL]["cosine"] == pytest.approx(float(cosines.mean()), abs=1e-6)
+    assert set(BASELINES) < rows.keys()
+    protocol = study.protocol(0)
+    assert (protocol.split, protocol.held_out_captions) == ("validation", 20)
+    assert protocol.data_version == study.dataset.digest
 
 
 def test_a_measurement_is_taken_once(study, monkeypatch):
