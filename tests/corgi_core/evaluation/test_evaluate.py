@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -131,11 +132,55 @@ def report(models: Models, five: Material) -> Evaluation:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of five and three captions, in batches of two."""
+    cut_small(monkeypatch)
+
+
+def cut_small(patch: pytest.MonkeyPatch) -> None:
     for module, name, size in (
         ("evaluate", "SCORED_AT_ONCE", 5), ("picture_scores", "CHUNK", 3),
         ("sampling", "BATCH", 2), ("picture_features", "BATCH", 2),
     ):  # fmt: skip
-        monkeypatch.setattr(f"corgi_core.evaluation.{module}.{name}", size)
+        patch.setattr(f"corgi_core.evaluation.{module}.{name}", size)
+
+
+class Counting:
+    """Runs jobs in this process, and counts what each has computed."""
+
+    def __init__(self) -> None:
+        self.computed: dict[str, int] = {}
+
+    def __call__(self, job: ArrayJob, folder: Path) -> ArrayStore:
+        store = in_this_process(job, folder)
+        self.computed[folder.name] = store.recomputed
+        return store
+
+
+@dataclass(frozen=True)
+class InChunks:
+    """An evaluation of `small_chunks`.
+
+    Attributes:
+        report: Its result.
+        folder: What it has stored.
+        computed: How many shards of each store.
+    """
+
+    report: Evaluation
+    folder: Path
+    computed: dict[str, int]
+
+    def copied(self, folder: Path) -> Path:
+        """What it has stored once more, as if it had been evaluated there."""
+        return Path(shutil.copytree(self.folder, folder))
+
+
+@pytest.fixture(scope="module")
+def in_chunks(models: Models, five: Material, tmp_path_factory: pytest.TempPathFactory) -> InChunks:
+    folder, run = tmp_path_factory.mktemp("chunks") / "all", Counting()
+    with pytest.MonkeyPatch.context() as patch:
+        cut_small(patch)
+        report = evaluated(models, replace(five, folder=folder, run=run))
+    return InChunks(report, folder, run.computed)
 
 
 def chosen() -> list[int]:
@@ -292,13 +337,14 @@ def test_a_near_training_image_is_found_by_hash_and_by_embedding(
     assert found.tolist() == [True] * near + [False] * (HELD_OUT - near)
 
 
-def test_the_hashes_are_of_training_and_test_images_and_none_where_pixels_are_decoded_online(
+def test_the_hashes_are_of_all_images_and_none_where_pixels_are_decoded_online(
     one: Material, tmp_path: Path
 ) -> None:
     held_out, fresh = HeldOut.of(one.images, 100), replace(one, folder=tmp_path / "stored")
     training_neighbours(held_out, fresh)
     hashes = ArrayStore.load(fresh.folder / "hashes")
-    assert sorted(hashes.keys) == sorted(one.images.keys("train") + one.images.keys("test"))
+    splits = ("train", "validation", "test")
+    assert sorted(hashes.keys) == sorted(key for split in splits for key in one.images.keys(split))
     index = ImageIndex(one.images, SIDE, "letterbox").run(tmp_path / "index", "cpu", 1)
     online = replace(one, folder=tmp_path / "online", pixels=index)
     by_cosine = near_training(training_neighbours(held_out, online), SETTINGS)
@@ -500,10 +546,10 @@ def test_pictures_stand_beside_training_images_and_real_against_real(
 
 
 def test_chunks_are_scored_as_the_whole_was(
-    pipeline: CorgiPipeline, models: Models, five: Material, small_chunks: None
+    pipeline: CorgiPipeline, five: Material, in_chunks: InChunks
 ) -> None:
     """The formulas from before there were chunks, with everything in memory, are the oracle."""
-    found = evaluated(models, five).metrics
+    found = in_chunks.report.metrics
     captions = [caption(n, 0) for n in range(HELD_OUT)]
     tokens, mask = pipeline.tokens.encode(captions)
     text = torch.from_numpy(five.text_embeddings.read("text")[::5][:HELD_OUT]).float()
@@ -590,16 +636,15 @@ def has(store: ArrayStore, shard: str, name: str) -> bool:
 
 
 def test_the_number_of_threads_changes_no_bit(
-    models: Models, five: Material, tmp_path: Path, small_chunks: None
+    models: Models, five: Material, tmp_path: Path, small_chunks: None, in_chunks: InChunks
 ) -> None:
     def by_three(job: ArrayJob, folder: Path) -> ArrayStore:
         return job.run(folder, "cpu", threads=3)
 
-    one = evaluated(models, replace(five, folder=tmp_path / "one"))
-    three = evaluated(models, replace(five, folder=tmp_path / "three", run=by_three))
-    assert one.digest == three.digest
-    stored = arrays_of(tmp_path / "one")
-    assert stored == arrays_of(tmp_path / "three")
+    three = evaluated(models, replace(five, folder=tmp_path, run=by_three))
+    assert in_chunks.report.digest == three.digest
+    stored = arrays_of(in_chunks.folder)
+    assert stored == arrays_of(tmp_path)
     assert sum(name.endswith("/pictures") for name in stored) == 8  # of the displayed chunk alone
 
 
@@ -620,51 +665,36 @@ def test_an_interrupted_evaluation_goes_on(
 
         return compute_missing(folder, job.images, job.spec, until_the_third, job.what)
 
-    computed: dict[str, int] = {}
-
-    def counting(job: ArrayJob, folder: Path) -> ArrayStore:
-        store = in_this_process(job, folder)
-        computed[folder.name] = store.recomputed
-        return store
-
     with pytest.raises(EndedError):
         evaluated(models, replace(five, folder=tmp_path, run=stopping))
-    again = evaluated(models, replace(five, folder=tmp_path, run=counting))
-    assert computed == ALL_CHUNKS | {"hashes": 0, "neighbours": 0, "scores": 24 - 2}
+    run = Counting()
+    again = evaluated(models, replace(five, folder=tmp_path, run=run))
+    assert run.computed == ALL_CHUNKS | {"hashes": 0, "neighbours": 0, "scores": 24 - 2}
     assert again.metrics.keys() == report.metrics.keys()
 
 
 def test_a_torn_chunk_is_computed_again_and_no_other(
-    models: Models, five: Material, tmp_path: Path, small_chunks: None
+    models: Models, five: Material, tmp_path: Path, small_chunks: None, in_chunks: InChunks
 ) -> None:
-    computed: dict[str, int] = {}
-
-    def counting(job: ArrayJob, folder: Path) -> ArrayStore:
-        store = in_this_process(job, folder)
-        computed[folder.name] = store.recomputed
-        return store
-
-    five = replace(five, folder=tmp_path, run=counting)
-    first = evaluated(models, five)
-    assert computed == ALL_CHUNKS
-    torn = sorted((tmp_path / "pictures").glob("*.safetensors"))[4]
+    assert in_chunks.computed == ALL_CHUNKS
+    folder, run = in_chunks.copied(tmp_path / "chunks"), Counting()
+    torn = sorted((folder / "pictures").glob("*.safetensors"))[4]
     torn.write_bytes(torn.read_bytes()[:-7])
-    assert evaluated(models, five).digest == first.digest
-    assert computed == dict.fromkeys(ALL_CHUNKS, 0) | {"pictures": 1}
+    again = evaluated(models, replace(five, folder=folder, run=run))
+    assert again.digest == in_chunks.report.digest
+    assert run.computed == dict.fromkeys(ALL_CHUNKS, 0) | {"pictures": 1}
 
 
 def test_another_prior_costs_its_own_chunks_only(
-    pipeline: CorgiPipeline, models: Models, five: Material, tmp_path: Path, small_chunks: None
+    pipeline: CorgiPipeline,
+    models: Models,
+    five: Material,
+    tmp_path: Path,
+    small_chunks: None,
+    in_chunks: InChunks,
 ) -> None:
-    computed: dict[str, int] = {}
-
-    def counting(job: ArrayJob, folder: Path) -> ArrayStore:
-        store = in_this_process(job, folder)
-        computed[folder.name] = store.recomputed
-        return store
-
-    five = replace(five, folder=tmp_path / "chunks", run=counting)
-    alone = evaluated(models, five)
+    run, alone = Counting(), in_chunks.report
+    five = replace(five, folder=in_chunks.copied(tmp_path / "chunks"), run=run)
     other = PriorModel(
         type(pipeline.prior.network)(pipeline.prior.network.shape).eval(), pipeline.prior.bank,
         pipeline.prior.settings, pipeline.prior.encoders, {},
@@ -673,21 +703,19 @@ def test_another_prior_costs_its_own_chunks_only(
         ("baseline", SUBSET): models.prior,
         ("other", SUBSET): stored_prior(other, tmp_path / "other"),
     }
-    computed.clear()
     both = evaluate(priors, models.decoder, five, SETTINGS)
     of_one_prior = {
         "scores": 3, "validation_scores": 1, "embeddings": 3, "pictures": 3,
         "picture_neighbours": 1, "seed_embeddings": 1, "seed_pictures": 1,
         "sums": 1, "balls": 1, "kernel_parts": 1, "inside": 1,
     }  # fmt: skip
-    assert computed == dict.fromkeys(ALL_CHUNKS, 0) | of_one_prior
+    assert run.computed == dict.fromkeys(ALL_CHUNKS, 0) | of_one_prior
     assert numbers(both.metrics["priors"]["baseline"]) == numbers(
         alone.metrics["priors"]["baseline"]
     )
     assert numbers(both.metrics["priors"]["other"]) != numbers(alone.metrics["priors"]["baseline"])
-    computed.clear()
     assert evaluated(models, five).digest == alone.digest
-    assert computed == dict.fromkeys(ALL_CHUNKS, 0)
+    assert run.computed == dict.fromkeys(ALL_CHUNKS, 0)
     assert len(ArrayStore.load(five.folder / "pictures").shards) == 24  # the other's are gone
 
 
