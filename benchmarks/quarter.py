@@ -1,4 +1,4 @@
-"""A quarter of weekly retrains in three minutes: `python -m benchmarks.quarter`.
+"""A quarter of weekly retrains in minutes: `python -m benchmarks.quarter`.
 
 Twelve weeks pass in a workspace of made pairs (`orchestration.automation.drill`): new data in some
 of them, a retrain in each, one challenger that was trained badly, and one rollback. Prints a row a

@@ -18,6 +18,7 @@ from tests.helpers.protocols import a_protocol
 ROOT = Path(__file__).parents[3]
 COMMANDS = (
     "demo", "run", "results", "generate", "suite", "rate", "ingest", "gate", "ui", "presets",
+    "promote", "rollback", "history", "drill",
 )  # fmt: skip
 
 
