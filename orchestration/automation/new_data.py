@@ -12,7 +12,7 @@ from orchestration.settings import Settings
 SOURCE_DATA = dg.AssetKey("source_data")
 
 
-def source_data_of(settings: Settings) -> dg.AssetsDefinition | dg.SourceAsset:
+def source_data_of(settings: Settings) -> dg.SourceAsset:
     """The asset `source_data`: people observe it by hand, the sensor whenever it has changed."""
 
     @dg.observable_source_asset(

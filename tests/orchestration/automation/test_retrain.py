@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -94,7 +95,7 @@ def test_what_cannot_be_retrained_is_said(settings: Settings, promote: Callable[
 def test_the_weeks_run_is_one_and_is_skipped_without_data_or_champions(
     settings: Settings, promote: Callable[..., Path]
 ) -> None:
-    def tick(day: int, settings: Settings = settings) -> dg.ScheduleExecutionData:
+    def tick(day: int, settings: Settings = settings) -> Any:
         moment = datetime(2026, 1, day, 3, tzinfo=UTC)
         context = dg.build_schedule_context(scheduled_execution_time=moment)
         return weekly_retrain_of(settings).evaluate_tick(context)
