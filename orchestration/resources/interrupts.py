@@ -9,6 +9,7 @@ after a deadline.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -94,7 +95,7 @@ def ended_in_time(patience: float = PATIENCE, leave: bool = True) -> Iterator[No
     Args:
         patience: Seconds.
         leave: Whether the process ends as soon as the block has. Otherwise its descendants do, and
-            it has the rest of its time to report.
+            it has the rest of its time to report; its libraries' clean-up is left out all the same.
     """
     import psutil  # noqa: F401  # loaded before it is needed in a hurry
 
@@ -116,6 +117,7 @@ def ended_in_time(patience: float = PATIENCE, leave: bool = True) -> Iterator[No
             watch.stop()
         else:
             kill_descendants()
+            atexit.register(os._exit, 128 + watch.signal)  # before all clean-up of libraries
 
 
 def kill_descendants() -> None:

@@ -15,9 +15,11 @@ from corgi_core.io import processes
 from corgi_core.io.processes import this_process
 from corgi_core.progress import listening
 from orchestration.automation.dead_runs import dead_runs
+from orchestration.automation.refresh import Refresh, Step
 from orchestration.resources import runs
 from orchestration.resources.executor import one_process_executor_of
 from orchestration.resources.instance import open_instance
+from orchestration.resources.logs import file_logger_of
 from orchestration.resources.runs import (
     HOST_TAG,
     LAUNCHED_BY,
@@ -149,6 +151,24 @@ def test_a_run_knows_its_process_and_an_interrupt_cancels_it(instance: dg.Dagste
     result = dg.execute_job(dg.reconstructable(interrupted), instance)
     assert not result.success
     (run,) = instance.get_runs(dg.RunsFilter(job_name="interrupted"))
+    assert run.status == S.CANCELED
+    assert process_of(run) == this_process()
+
+
+@dg.asset
+def cut_short() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_cancels_the_run_that_a_refresh_is_in(instance: dg.DagsterInstance) -> None:
+    """As in `corgi run`, and within the job `everything`."""
+    settings = Settings.from_environment({})
+    definitions = dg.Definitions([cut_short], loggers={"file": file_logger_of(settings)})
+    refresh = Refresh(definitions.get_repository_def(), instance, settings)
+    with pytest.raises(KeyboardInterrupt):
+        refresh.materialize(Step(cut_short.key))
+    run = instance.get_runs(limit=1)[0]
+    assert run.asset_selection == {cut_short.key}
     assert run.status == S.CANCELED
     assert process_of(run) == this_process()
 

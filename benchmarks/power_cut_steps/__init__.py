@@ -1,0 +1,1 @@
+"""What `benchmarks.power_cuts` is made of."""
