@@ -118,7 +118,7 @@ def wait_for(instance: dg.DagsterInstance, pool: str) -> None:
         if waited % DEATHS_LOOKED_FOR == 0:
             end_dead_runs(instance)
         for holder in holders(instance, pool):
-            progress.report(f"waiting for the {pool}, which has: {holder}", 0, 0)
+            progress.report(f"waiting for the {pool}; it is taken by {holder}", 0, 0)
         time.sleep(1)
         waited += 1
 

@@ -37,7 +37,7 @@ PRESET = "workers: 1" + SMALL_PRESET.replace(
 )
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 180) -> float:
+def wait_for(condition: Callable[[], object], seconds: float = 600) -> float:
     """The seconds until the condition holds."""
     began = time.monotonic()
     while not condition():
