@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 BASELINE, LEARNED = "baseline", "-learned"
+SHIFTED_TEXT = "shifted-text"  # a Gaussian for every caption: ours, not the paper's
 VARIANTS = (
     BASELINE, "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
-    f"shifted-k1024{LEARNED}",
+    f"shifted-k1024{LEARNED}", SHIFTED_TEXT,
 )  # fmt: skip
 """The variants that can be made by name beside a preset's own."""
 LANGUAGE_FREE = "0%"  # no captions of the language-free source, but those of the others
@@ -15,14 +16,16 @@ ALL_CAPTIONS = "100%"
 NO_SUBSET = "none"  # in the place of a caption subset: what no captions were chosen for
 CAPTION_SUBSETS = (LANGUAGE_FREE, "1.7%", "10%", ALL_CAPTIONS)
 
-_VARIANT = re.compile(rf"{BASELINE}|shifted-k[1-9][0-9]*({LEARNED})?")
+_VARIANT = re.compile(rf"{BASELINE}|{SHIFTED_TEXT}|shifted-k[1-9][0-9]*({LEARNED})?")
 _PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")
 
 
 def valid_variant(name: str) -> str:
-    """The name itself; ValueError where it is not "baseline" or "shifted-k<number>[-learned]"."""
+    """The name itself; ValueError where it is none of a variant."""
     if not _VARIANT.fullmatch(name):
-        raise ValueError(f"{BASELINE}, shifted-k<number> or shifted-k<number>{LEARNED}")
+        raise ValueError(
+            f"{BASELINE}, shifted-k<number>, shifted-k<number>{LEARNED} or {SHIFTED_TEXT}"
+        )
     return name
 
 
@@ -35,9 +38,14 @@ def valid_caption_subset(name: str) -> str:
 
 
 def clusters_of(variant: str) -> int | None:
-    """Number of Gaussians of a variant's bank; None for the baseline, which starts from N(0, I)."""
+    """Number of Gaussians of a variant's bank; None for the baseline, which starts from N(0, I).
+
+    Of "shifted-text" it is 1: the Gaussian of all images, which dropped captions start from.
+    """
     if variant == BASELINE:
         return None
+    if variant == SHIFTED_TEXT:
+        return 1
     return int(variant.removeprefix("shifted-k").removesuffix(LEARNED))
 
 

@@ -39,6 +39,28 @@ class Gaussians(NamedTuple):
         return self.mean + self.std * u
 
 
+class Start(NamedTuple):
+    """What the diffusion of n captions starts from.
+
+    c: the captions' Gaussians as the network reads them, indices [n] of long.
+    cond: the captions' Gaussians.
+    uncond: those that the same captions start from where they are dropped.
+    residual: whether the network predicts z_0 − μ, of the Gaussian in use, instead of z_0.
+    """
+
+    c: Tensor
+    cond: Gaussians
+    uncond: Gaussians
+    residual: bool
+
+    def where(self, cond_mask: Tensor) -> Gaussians:
+        """Each caption's own Gaussian, or where it is dropped the other. cond_mask [n] of bool."""
+        if self.cond is self.uncond:
+            return self.cond
+        pairs = zip(self.cond, self.uncond, strict=True)
+        return Gaussians(*(torch.where(cond_mask.unsqueeze(1), *pair) for pair in pairs))
+
+
 class GaussianBank(nn.Module):
     """k Gaussians with diagonal covariances.
 
@@ -188,8 +210,16 @@ class GaussianBank(nn.Module):
         return total / self.choice_samples
 
     def gaussians(self, c: Tensor) -> Gaussians:
-        """The Gaussians c [n]; with c [n, 1] they hold for several rows each, [n, 1, d]."""
+        """The Gaussians c [n]."""
         return Gaussians(self.means[c], self.std[c])
+
+    def start(
+        self, tokens: Tensor, attn_mask: Tensor, text: Tensor, images: Tensor | None = None
+    ) -> Start:
+        """Each caption's Gaussian, chosen by text [n, d] alone; a dropped caption keeps it."""
+        c = self.assign(text)
+        gaussians = self.gaussians(c)
+        return Start(c, gaussians, gaussians, residual=False)
 
     def save(self, folder: Path | UPath) -> None:
         """Write the bank as a model folder."""

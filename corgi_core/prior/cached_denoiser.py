@@ -60,7 +60,11 @@ class CachedDenoiser:
         self._timesteps = dict(zip(timesteps, embedded, strict=True))
 
     def __call__(self, shrunk: Tensor, t: int) -> Tensor:
-        """ẑ_0 [n, d] of the network's input `shrunk` [n, d] at t, one of the timesteps."""
+        """ẑ_0 [n, d] of the network's input `shrunk` at t, one of the timesteps.
+
+        `shrunk`: [n, d], for both branches of the guidance, or [2 n, d] where they read different
+        ones, the conditional first.
+        """
         return self._step(shrunk, self._timesteps[t])
 
     @torch.inference_mode()

@@ -87,12 +87,13 @@ class CompiledStep:
         return small and layer.device.type == "cpu" and layer.dtype == torch.float32
 
     def __call__(self, shrunk: Tensor, timestep: Tensor) -> Tensor:
-        """`shrunk` [n, d] and t's embedding [width] → ẑ_0 [n, d]; row i reads row i % n of it."""
+        """`shrunk` and t's embedding [width] → ẑ_0 [n, d], as `CachedDenoiser` has them."""
         self._shrunk.reshape(-1, *shrunk.shape)[:] = shrunk.detach().numpy()
         _step(
             self._shrunk, timestep.detach().numpy(), *self._arguments, self._cond_scale, self._z_0
         )
-        return torch.from_numpy(self._z_0[: len(shrunk)].copy())
+        count = len(shrunk) if self._cond_scale == 1 else 1
+        return torch.from_numpy(self._z_0[:count].copy())
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

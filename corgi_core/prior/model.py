@@ -14,11 +14,13 @@ from upath import UPath
 
 from corgi_core.config import PriorSettings, settings_from
 from corgi_core.devices import device_of, inference
+from corgi_core.diffusion.guidance import guided
 from corgi_core.diffusion.samplers import noise_for, sampler_named, timesteps_of
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank, Gaussians, Start
+from corgi_core.gaussians.caption_conditioned import CaptionGaussians
 from corgi_core.io.model_folder import digest_of_model, read_model_folder, write_model_folder
 from corgi_core.out_of_memory import out_of_memory_explained
 from corgi_core.prior.cached_denoiser import CachedDenoiser, UncondPrefixes
@@ -46,7 +48,7 @@ class PriorModel:
     def __init__(
         self,
         network: PriorNetwork,
-        bank: GaussianBank,
+        bank: GaussianBank | CaptionGaussians,
         settings: PriorSettings,
         encoders: Mapping[str, Any],
         card: Mapping[str, Any],
@@ -109,7 +111,6 @@ class PriorModel:
         self._check(text, guidance)
         timesteps, device = timesteps_of(sampler, num_steps), self.device
         text = text.to(device)
-        c = self.bank.assign(text)
         chunks = []
         doing = f"sampling embeddings of {len(text)} captions by a prior"
         with inference(device, self.precision), out_of_memory_explained(doing, LESS_MEMORY):
@@ -117,43 +118,60 @@ class PriorModel:
                 rows = slice(first, first + CAPTIONS_AT_ONCE)
                 prefix = tokens[rows].to(device).float(), attn_mask[rows].to(device), text[rows]
                 noise = noise_for(seed, sample_ids[rows], (num_steps, self.bank.width)).to(device)
-                predict = self._denoiser(prefix, c[rows], timesteps, guidance)
-                chunks.append(self._sample(predict, c[rows], noise, sampler, callback))
+                start = self.bank.start(*prefix)
+                denoiser = self._denoiser(prefix, start, timesteps, guidance)
+                chunks.append(self._sample(denoiser, start.cond, noise, sampler, callback))
         return scale_per_encoder(torch.cat(chunks), self.bank.encoder_dims)
 
     def _denoiser(
         self,
         prefix: tuple[Tensor, Tensor, Tensor],
-        c: Tensor,
+        start: Start,
         timesteps: Sequence[int],
         guidance: float,
-    ) -> CachedDenoiser:
-        """ẑ_0 of the network for captions: tokens [n, T, w], attn_mask [n, T], text [n, d]."""
+    ) -> Callable[[Tensor, int], Tensor]:
+        """ẑ_0(u_t, t) for captions: tokens [n, T, w], attn_mask [n, T], text [n, d].
+
+        Where dropped captions start from another Gaussian μ̄, their branch of the guidance reads
+        the same noise and the same z_0 in that one's diffusion: of z_t − μ = √ᾱ_t (z_0 − μ) + n it
+        makes z_t − μ̄ = √ᾱ_t (z_0 − μ̄) + n. So it does not learn the caption from μ.
+        """
+        c, mean, gone = start.c, start.cond.mean, start.uncond.mean
         cond_mask = torch.ones(len(c), dtype=torch.bool, device=c.device)
-        return CachedDenoiser(
+        predict = CachedDenoiser(
             self.network, self.network.encode_prefix(*prefix, cond_mask, c), c, timesteps, guidance,
             compiled=self._uncond is not None, uncond=self._uncond,
         )  # fmt: skip
+        sqrt_alphas_cumprod = Schedule.linear().alphas_cumprod.sqrt().tolist()
+        apart = start.uncond is not start.cond and guidance != 1
+
+        def denoiser(u_t: Tensor, t: int) -> Tensor:
+            root = sqrt_alphas_cumprod[t]
+            shrunk = start.cond.unwhiten(root * u_t)
+            if apart:
+                shrunk = torch.cat([shrunk, shrunk - (1 - root**2) * (mean - gone)])
+            z_0 = predict(shrunk, t)
+            return z_0 + guided(gone, mean, guidance) if start.residual else z_0
+
+        return denoiser
 
     def _sample(
         self,
-        predict: CachedDenoiser,
-        c: Tensor,
+        denoiser: Callable[[Tensor, int], Tensor],
+        gaussians: Gaussians,
         noise: Tensor,
         sampler: str,
         callback: Callback | None,
     ) -> Tensor:
-        """Embeddings [n, d] of captions with the Gaussians c [n], from noise [n, num_steps, d]."""
-        gaussians = self.bank.gaussians(c)
-        sqrt_alphas_cumprod = Schedule.linear().alphas_cumprod.sqrt().tolist()
+        """Embeddings [n, d] of captions with these Gaussians, from noise [n, num_steps, d]."""
 
-        def denoiser(u_t: Tensor, t: int) -> Tensor:
-            z_0 = predict(gaussians.unwhiten(sqrt_alphas_cumprod[t] * u_t), t)
+        def whitened(u_t: Tensor, t: int) -> Tensor:
+            z_0 = denoiser(u_t, t)
             if callback is not None:
                 callback(t, z_0.clone())
             return gaussians.whiten(z_0)
 
-        return gaussians.unwhiten(sampler_named(sampler)(denoiser, noise, noise.shape[1]))
+        return gaussians.unwhiten(sampler_named(sampler)(whitened, noise, noise.shape[1]))
 
     def _check(self, text: Tensor, guidance: float) -> None:
         if text.shape[-1] != self.bank.width:
@@ -221,6 +239,7 @@ class PriorModel:
         }
         network = PriorNetwork(PriorShape(**saved.config["shape"]))
         network.load_state_dict(part["network"])
-        bank = GaussianBank.from_state(part["bank"], saved.config["bank"])
+        kind = CaptionGaussians if saved.config["bank"].get("of") else GaussianBank
+        bank = kind.from_state(part["bank"], saved.config["bank"])
         settings = settings_from(PriorSettings, saved.config["settings"])
         return cls(network.eval(), bank, settings, saved.config["encoders"], saved.card)

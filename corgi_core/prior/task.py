@@ -20,7 +20,8 @@ from corgi_core.encoders.caption_tokens import CaptionTokens
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank, Gaussians
+from corgi_core.gaussians.caption_conditioned import CaptionGaussians
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.training.randomness import StepRandom
@@ -90,7 +91,7 @@ class PriorTask(Task[PriorNetwork]):
     texts: ArrayStore
     captioned: KeySet  # the training images whose captions may be used
     validation_keys: KeySet
-    bank: GaussianBank
+    bank: GaussianBank | CaptionGaussians
     parent: PriorModel | None = field(default=None, kw_only=True)
     _schedule: Schedule = field(default_factory=Schedule.linear, repr=False, compare=False)
 
@@ -204,14 +205,18 @@ class PriorTask(Task[PriorNetwork]):
         text, z_0 = batch.text.float(), batch.image.float()
         samples, schedule = self.settings.noise_samples, self._schedule
         bank = self._bank_on(random.device)
-        c = bank.assign(text)
-        z_0, gaussians = z_0.unsqueeze(1), bank.gaussians(c.unsqueeze(1))
-        u_0 = gaussians.whiten(z_0)
+        start = bank.start(tokens, attn_mask, text, batch.image)
         t = random.integers(schedule.num_timesteps, samples)
-        u_t = schedule.add_noise(u_0, random.normal(samples, bank.width), t)
+        noise = random.normal(samples, bank.width)
         cond_mask = random.uniform() >= self.settings.cond_dropout
+        gaussians = Gaussians(*(each.unsqueeze(1) for each in start.where(cond_mask)))
+        z_0 = z_0.unsqueeze(1)
+        u_0 = gaussians.whiten(z_0)
+        u_t = schedule.add_noise(u_0, noise, t)
         shrunk = gaussians.unwhiten(schedule.shrink(u_t, t))
-        predicted = model(tokens, attn_mask, text, cond_mask, shrunk, t, c).float()
+        predicted = model(tokens, attn_mask, text, cond_mask, shrunk, t, start.c).float()
+        if start.residual:
+            predicted = gaussians.mean + predicted
         if self.settings.loss == "kl":
             error = weighted_error(u_0, gaussians.whiten(predicted), schedule.kl_weights(t))
             return {"loss": error}
@@ -233,12 +238,12 @@ class PriorTask(Task[PriorNetwork]):
     def _tokens(self) -> CaptionTokens:
         return CaptionTokens(self.texts)
 
-    def _bank_on(self, device: torch.device) -> GaussianBank:
+    def _bank_on(self, device: torch.device) -> GaussianBank | CaptionGaussians:
         if device not in self._banks:
             self._banks[device] = self.bank.on(device)
         return self._banks[device]
 
     @cached_property
-    def _banks(self) -> dict[torch.device, GaussianBank]:
+    def _banks(self) -> dict[torch.device, GaussianBank | CaptionGaussians]:
         """The bank on the devices on which it was needed."""
         return {}
