@@ -52,7 +52,7 @@ def image_embeddings(
     owners=OWNERS,
     kinds={"pytorch", "transformers", "ray"},
     pool=DEVICE,
-    metadata=decided_by("encoders", revision=3),
+    metadata=decided_by("encoders", revision=4),
 )
 def clip_encoder(
     context: dg.AssetExecutionContext,

@@ -22,16 +22,19 @@ from corgi_core.io.files import digest_of, read_json, write_json
 from corgi_core.io.model_folder import digest_of_tensors
 
 CONFIG, WEIGHTS = "fitted_text.json", "projection.safetensors"
-HIDDEN = 1024
-DROPOUT = 0.2
+DROPOUT = 0.1
 
 
 def projection(text_width: int, width: int) -> nn.Sequential:
-    """The untrained projection of pooled text [n, text_width] → [n, width], of two layers."""
+    """The untrained projection of pooled text [n, text_width] → [n, width], one linear layer.
+
+    A hidden layer learns the training captions by heart: on 5,800 photos it found 95 % of their
+    images first and 41 % of the test captions', where one layer finds 70 % and 51 %. A prior
+    that learns from such training captions trusts them too much.
+    """
     return nn.Sequential(
-        nn.LayerNorm(text_width), nn.Linear(text_width, HIDDEN), nn.GELU(), nn.Dropout(DROPOUT),
-        nn.Linear(HIDDEN, width),
-    )  # fmt: skip
+        nn.LayerNorm(text_width), nn.Dropout(DROPOUT), nn.Linear(text_width, width)
+    )
 
 
 def width_of(head: nn.Sequential) -> int:
