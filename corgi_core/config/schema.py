@@ -137,6 +137,8 @@ class GaussianSettings:
     choice_samples: Count = 64  # … this many samples of each Gaussian
     points_per_gaussian: Count = 32  # with fewer embeddings than k times this, k is scaled down
     xi: NonNegative = 0.1  # ξ of equation (5): how strongly a learned bank's means are separated
+    # of shifted-text: the weight of a contrastive term in a caption's mean; it buys retrieval
+    contrast: NonNegative = 0.1
     learning: TrainingSettings = field(  # of a learned bank
         default_factory=lambda: TrainingSettings(
             steps=300, batch_size=256, learning_rate=1e-2, weight_decay=0.0, ema_decay=0.99,

@@ -22,21 +22,34 @@ from corgi_core.io.model_folder import digest_of_tensors, read_model_folder, wri
 
 KIND = "gaussian-bank"
 MEANS, EXPECTATION = "means", "expectation"  # the choices of a caption's Gaussian
+IMAGES = "images"
 
 
 class Gaussians(NamedTuple):
-    """N(μ_c, (κσ_c)²), one for each of n captions: mean and std [n, d]."""
+    """N(μ_c, V diag((κσ_c)²) Vᵀ), one for each of n captions.
+
+    mean: μ [n, d].
+    std: κσ [n, d].
+    basis: V [d, d], orthogonal, the same for all; None is the identity, as in the paper.
+    """
 
     mean: Tensor
     std: Tensor
+    basis: Tensor | None = None
 
     def whiten(self, z: Tensor) -> Tensor:
-        """u = (z − μ_c)/(κσ_c). z [n, d] → u [n, d]."""
-        return (z - self.mean) / self.std
+        """u = Vᵀ(z − μ_c)/(κσ_c). z [n, d] → u [n, d]."""
+        centred = z - self.mean
+        return (centred if self.basis is None else centred @ self.basis) / self.std
 
     def unwhiten(self, u: Tensor) -> Tensor:
-        """z = μ_c + κσ_c u, the inverse of `whiten`."""
-        return self.mean + self.std * u
+        """z = μ_c + V κσ_c u, the inverse of `whiten`."""
+        scaled = self.std * u
+        return self.mean + (scaled if self.basis is None else scaled @ self.basis.T)
+
+    def of_several(self) -> Gaussians:
+        """The same for several rows a caption: mean and std [n, 1, d]."""
+        return Gaussians(self.mean.unsqueeze(1), self.std.unsqueeze(1), self.basis)
 
 
 class Start(NamedTuple):
@@ -44,8 +57,8 @@ class Start(NamedTuple):
 
     c: the captions' Gaussians as the network reads them, indices [n] of long.
     cond: the captions' Gaussians.
-    uncond: those that the same captions start from where they are dropped.
-    residual: whether the network predicts z_0 − μ, of the Gaussian in use, instead of z_0.
+    uncond: those that the same captions start from where they are dropped, of the same covariance.
+    residual: whether the network predicts z_0 − E[z_0 | z_t] of that Gaussian, instead of z_0.
     """
 
     c: Tensor
@@ -55,10 +68,8 @@ class Start(NamedTuple):
 
     def where(self, cond_mask: Tensor) -> Gaussians:
         """Each caption's own Gaussian, or where it is dropped the other. cond_mask [n] of bool."""
-        if self.cond is self.uncond:
-            return self.cond
-        pairs = zip(self.cond, self.uncond, strict=True)
-        return Gaussians(*(torch.where(cond_mask.unsqueeze(1), *pair) for pair in pairs))
+        mean = torch.where(cond_mask.unsqueeze(1), self.cond.mean, self.uncond.mean)
+        return self.cond._replace(mean=mean)
 
 
 class GaussianBank(nn.Module):
@@ -79,6 +90,7 @@ class GaussianBank(nn.Module):
             is unknown.
     """
 
+    of = IMAGES  # that the Gaussians are fitted to
     means: Tensor
     std: Tensor
     sizes: Tensor

@@ -1,9 +1,11 @@
-"""A Gaussian for every caption: N(μ(y), diag((κσ)²)), the shift at its limit.
+"""A Gaussian for every caption: N(μ(y), κ² Σ), the shift at its limit.
 
 Nothing in equations (1)–(4) needs the means to come from a finite set. Here μ(y) = Aᵀ φ(y) + b is
-a ridge regression of image embeddings on the caption's text features φ(y) = [f_txt(y), the mean of
-its text tokens], and σ² the variance that it leaves, by coordinate. The prior's network predicts
-what is left, z_0 − μ(y). It is ours and not the paper's; `caption_fit` fits it.
+a linear function of the caption's text features φ(y) = [f_txt(y), the mean of its text tokens], and
+Σ = V diag(σ²) Vᵀ the covariance of what it leaves. If what is left were normal, E[z_0 | z_t] would
+be μ + √ᾱ_t (z_t − μ), so the network predicts the difference from that: before its training the
+samples are those of the Gaussian, and training adds what is not normal. It is ours and not the
+paper's; `caption_fit` fits it.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from corgi_core.gaussians.bank import Gaussians, Start
 from corgi_core.io.files import digest_of
 from corgi_core.io.model_folder import digest_of_tensors
 
+CAPTIONS = "captions"
+TENSORS = ("weight", "bias", "mean", "std", "basis")
+
 
 class CaptionGaussians(nn.Module):
-    """One Gaussian for each caption, all of one standard deviation.
+    """One Gaussian for each caption, all of one covariance.
 
     A caption whose Gaussian is learned from its own image has a residual that is too small. So in
-    training μ(y) is the regression of the image's fold, to which that fold was not fitted
+    training μ(y) is the function of the image's fold, to which that fold was not fitted
     (cross-fitting). The folds are no part of a saved model.
 
     Args:
@@ -33,6 +38,7 @@ class CaptionGaussians(nn.Module):
         bias: b [d].
         mean: μ̄ [d], of all embeddings: the start of a dropped caption, which must not know μ(y).
         std: κσ [d], all positive.
+        basis: V [d, d], orthogonal.
         encoder_dims: the widths of the CLIP encoders, which sum to d.
         kappa: the factor κ that `std` contains.
         folds: weight [K, p, d] and bias [K, d] of each fold, for training.
@@ -41,11 +47,13 @@ class CaptionGaussians(nn.Module):
         CorgiError: if the shapes do not fit, or a standard deviation is not positive.
     """
 
+    of = CAPTIONS  # that the Gaussians are fitted to
     k = 1  # Gaussians that the network tells apart
     weight: Tensor
     bias: Tensor
     mean: Tensor
     std: Tensor
+    basis: Tensor
     fold_weights: Tensor | None
     fold_biases: Tensor | None
 
@@ -55,13 +63,15 @@ class CaptionGaussians(nn.Module):
         bias: Tensor,
         mean: Tensor,
         std: Tensor,
+        basis: Tensor,
         encoder_dims: Sequence[int],
         kappa: float,
         folds: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
         d = sum(encoder_dims)
-        if weight.shape[1:] != (d,) or any(each.shape != (d,) for each in (bias, mean, std)):
+        vectors = bias, mean, std, *basis
+        if weight.shape[1:] != (d,) or any(each.shape != (d,) for each in vectors):
             raise CorgiError(
                 f"a Gaussian for every caption of weights {tuple(weight.shape)} does not fit "
                 f"embeddings of width {d}",
@@ -72,7 +82,7 @@ class CaptionGaussians(nn.Module):
                 "a caption's standard deviation is not positive",
                 "fit it again, on more images than one",
             )
-        for name, tensor in {"weight": weight, "bias": bias, "mean": mean, "std": std}.items():
+        for name, tensor in zip(TENSORS, (weight, bias, mean, std, basis), strict=True):
             self.register_buffer(name, tensor.detach().float())
         fold_weights, fold_biases = folds or (None, None)
         self.register_buffer("fold_weights", fold_weights, persistent=False)
@@ -86,9 +96,14 @@ class CaptionGaussians(nn.Module):
         return len(self.bias)
 
     @property
+    def means(self) -> Tensor:
+        """μ̄ [1, d], of the one Gaussian that the network tells apart."""
+        return self.mean.unsqueeze(0)
+
+    @property
     def config(self) -> dict[str, Any]:
         """What `from_state` needs beside the tensors."""
-        return {"encoder_dims": list(self.encoder_dims), "kappa": self.kappa, "of": "captions"}
+        return {"encoder_dims": list(self.encoder_dims), "kappa": self.kappa, "of": self.of}
 
     @property
     def digest(self) -> str:
@@ -117,9 +132,8 @@ class CaptionGaussians(nn.Module):
         else:
             mean = self._cross_fitted(features, images, self.fold_weights, self.fold_biases)
         c = torch.zeros(len(text), dtype=torch.long, device=text.device)
-        std = self.std.expand_as(mean)
-        uncond = Gaussians(self.mean.expand_as(mean), std)
-        return Start(c, Gaussians(mean, std), uncond, residual=True)
+        cond = Gaussians(mean, self.std.expand_as(mean), self.basis)
+        return Start(c, cond, cond._replace(mean=self.mean.expand_as(mean)), residual=True)
 
     def _features(self, tokens: Tensor, attn_mask: Tensor, text: Tensor) -> Tensor:
         """φ(y) [n, p]; a caption without tokens has a mean of zero."""
@@ -141,8 +155,7 @@ class CaptionGaussians(nn.Module):
     @classmethod
     def from_state(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Self:
         """From a state dict and the `config`, which are part of a prior's files."""
-        names = ("weight", "bias", "mean", "std")
-        return cls(*(tensors[name] for name in names), config["encoder_dims"], config["kappa"])
+        return cls(*(tensors[name] for name in TENSORS), config["encoder_dims"], config["kappa"])
 
 
 def folds_of(images: Tensor, folds: int) -> Tensor:

@@ -1,25 +1,31 @@
-"""Fitting a Gaussian to every caption: a cross-fitted ridge regression, and what it leaves.
+"""Fitting a Gaussian to every caption: a cross-fitted linear function, and what it leaves.
 
-One pass over the captions sums all that is needed, fold by fold; memory is that of the sums,
-whatever the number of captions.
+One pass over the captions sums all that the ridge regressions and the covariance need, fold by
+fold. A contrastive term then moves the means toward what tells an image from others. Memory is
+that of the sums, whatever the number of captions.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from corgi_core.config import GaussianSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.keys import KeySet
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.caption_conditioned import CaptionGaussians
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.caption_conditioned import CaptionGaussians, folds_of
 from corgi_core.mapping import Map, map_here
-from corgi_core.prior.ridge import CaptionSums, caption_sums, fitted, fitted_at
+from corgi_core.prior.contrastive_linear import spaced_pairs, trained
+from corgi_core.prior.linear import LinearPrior
+from corgi_core.prior.ridge import CaptionSums, Matrix, caption_sums, fitted, fitted_at
 
 FOLDS = 5
-MIN_STD = 1e-4
+SMALLEST_STD = 0.1  # of the root mean square of all: directions that are almost fixed are not noise
 
 
 def fit_caption_gaussians(
@@ -27,63 +33,108 @@ def fit_caption_gaussians(
     validation: KeySet,
     images: ArrayStore,
     texts: ArrayStore,
-    mean: Tensor,
-    kappa: float,
+    bank: GaussianBank,
+    settings: GaussianSettings,
     mapped: Map = map_here,
 ) -> tuple[CaptionGaussians, dict[str, Any]]:
-    """The Gaussian of a caption: μ(y) by ridge regression, and the variance that it leaves.
+    """The Gaussian of a caption: μ(y), and the covariance of what it leaves.
 
     Args:
         captioned: The training images whose captions may be used.
         validation: Those whose captions choose the penalty.
         images: The image embeddings.
         texts: The captions' embeddings, and tokens where they are stored.
-        mean: The mean of all training images' embeddings, with captions or without [d].
-        kappa: The factor κ of the standard deviation.
+        bank: The one Gaussian of all training images, with captions or without: its mean is where
+            dropped captions start, and with few captions its variances count too.
+        settings: κ, and the weight of the contrastive term.
         mapped: Where the sums are computed; the result is the same.
 
     Returns:
-        The Gaussians, with the regressions that leave a fold out, and how the fit went: "captions",
+        The Gaussians, with the functions that leave a fold out, and how the fit went: "captions",
         "penalty" (λ/n), "folds", and "explained", the share of the variance of training embeddings
-        that the regressions explain of captions that they were not fitted to.
+        that is explained of captions that were left out.
 
     Raises:
         CorgiError: there is no training or no validation caption, or all images are one.
     """
     dims = tuple(images.spec["encoder_dims"])
     sums = caption_sums(captioned, validation, images, texts, mapped, FOLDS)
+    _check(sums)
     train = sums.train
-    for count, what in ((train.count, "training"), (sums.validation.count, "validation")):
+    whole = fitted(train, sums.validation, dims)
+    penalty = whole.card["penalty"]
+    left_out = [
+        fitted_at(train.without(fold) if fold.count else train, penalty, dims)
+        for fold in sums.folds
+    ]
+    if settings.contrast:
+        pairs = spaced_pairs(captioned, images, texts, whole.reads_tokens)
+        whole, left_out = _contrasted(whole, left_out, *pairs, settings.contrast)
+    errors = sum(
+        (fold.errors(prior) for fold, prior in zip(sums.folds, left_out, strict=True)),
+        np.zeros_like(train.products),
+    )
+    std, basis = _axes(errors / train.count, train.count, bank)
+    folds = torch.stack([p.weight for p in left_out]), torch.stack([p.bias for p in left_out])
+    gaussians = CaptionGaussians(
+        whole.weight, whole.bias, bank.means[0], settings.kappa * std, basis, dims, settings.kappa,
+        folds,
+    )  # fmt: skip
+    fit = {
+        "captions": train.count, "penalty": penalty, "folds": FOLDS,
+        "explained": _explained(sums, float(np.trace(errors))),
+    }  # fmt: skip
+    return gaussians, fit
+
+
+def _check(sums: CaptionSums) -> None:
+    for count, what in ((sums.train.count, "training"), (sums.validation.count, "validation")):
         if not count:
             raise CorgiError(
                 f"there is no {what} caption to fit a caption's Gaussian to",
                 "choose a larger caption subset, ingest captions, or take another variant",
             )
-    whole = fitted(train, sums.validation, dims)
-    filled = [fold for fold in sums.folds if 0 < fold.count < train.count]
-    if len(filled) < 2:
+    if any(fold.count == sums.train.count for fold in sums.folds):
         raise CorgiError(
             "all training captions are of one image, so nothing is left out to fit a Gaussian",
             "choose a larger caption subset, or take another variant",
         )
-    left_out = [
-        fitted_at(train.without(fold) if fold.count else train, whole.card["penalty"], dims)
-        for fold in sums.folds
+
+
+def _contrasted(
+    whole: LinearPrior,
+    left_out: list[LinearPrior],
+    features: Tensor,
+    images: Tensor,
+    contrast: float,
+) -> tuple[LinearPrior, list[LinearPrior]]:
+    """The same functions after training with the contrastive term, each without its fold."""
+    fold = folds_of(images, len(left_out))
+    parts = [fold != number for number in range(len(left_out))]
+    return trained(whole, features, images, contrast), [
+        trained(prior, features[rows], images[rows], contrast)
+        for prior, rows in zip(left_out, parts, strict=True)
     ]
-    error = sum(fold.squared_error(prior) for fold, prior in zip(sums.folds, left_out, strict=True))
-    variance = torch.from_numpy(error / train.count)
-    std = kappa * variance.clamp(min=0).sqrt().clamp(min=MIN_STD)
-    folds = torch.stack([p.weight for p in left_out]), torch.stack([p.bias for p in left_out])
-    gaussians = CaptionGaussians(whole.weight, whole.bias, mean, std, dims, kappa, folds)
-    fit = {
-        "captions": train.count, "penalty": whole.card["penalty"], "folds": FOLDS,
-        "explained": _explained(sums, float(variance.sum())),
-    }  # fmt: skip
-    return gaussians, fit
+
+
+def _axes(covariance: Matrix, count: int, bank: GaussianBank) -> tuple[Tensor, Tensor]:
+    """The deviations [d] along the principal axes [d, d] of what is left of `count` captions.
+
+    With few captions the covariance is mostly chance. So it is averaged, by n/(n + d), with the
+    variances of all images, scaled to the same sum.
+    """
+    d = len(covariance)
+    variances = (bank.std[0].double() / bank.kappa).square().cpu().numpy()
+    pooled = np.diag(variances * (np.trace(covariance) / variances.sum()))
+    share = count / (count + d)
+    values, vectors = np.linalg.eigh(share * covariance + (1 - share) * pooled)
+    smallest = SMALLEST_STD**2 * values.clip(min=0).mean()
+    std = np.sqrt(values.clip(min=max(smallest, np.finfo(np.float32).tiny)))
+    return torch.from_numpy(std).float(), torch.from_numpy(vectors).float()
 
 
 def _explained(sums: CaptionSums, left: float) -> float:
     train = sums.train
     mean = train.embeddings / train.count
-    total = float((train.squares / train.count - mean**2).sum())
+    total = float(np.trace(train.products) - train.count * mean @ mean)
     return 1 - left / total if total > 0 else 0.0

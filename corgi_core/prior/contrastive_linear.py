@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.data.keys import SplitKeys
+from corgi_core.data.keys import KeySet, SplitKeys
 from corgi_core.data.splits import TRAIN
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.prior.linear import (
@@ -45,18 +45,39 @@ def contrastive_prior(
     Returns:
         The linear prior: the same for the same arguments.
     """
-    rows = ChosenRows(texts, SplitKeys(dataset, TRAIN), first_only=True)
+    pairs = spaced_pairs(SplitKeys(dataset, TRAIN), images, texts, start.reads_tokens)
+    return trained(start, *pairs)
+
+
+def spaced_pairs(
+    keys: KeySet, images: ArrayStore, texts: ArrayStore, reads_tokens: bool
+) -> tuple[Tensor, Tensor]:
+    """Features [n, p] and image embeddings [n, d] of at most 16,384 images, by first captions.
+
+    Args:
+        keys: The images that they are among, evenly spaced.
+        images: The image embeddings.
+        texts: The captions' embeddings, and tokens where they are stored.
+        reads_tokens: Whether the features contain the mean of the tokens.
+    """
+    rows = ChosenRows(texts, keys, first_only=True)
     spaced, name = rows.spaced(MOST), stored_tokens(texts)
     features, embeddings = list[Tensor](), list[Tensor]()
     for some in torch.split(spaced, ROWS_AT_ONCE):
         text, image = rows.gather(some, (texts, "text"), (images, "image"))
-        tokens = rows.gather_ragged(some, texts, name) if name and start.reads_tokens else None
+        tokens = rows.gather_ragged(some, texts, name) if name and reads_tokens else None
         features.append(torch.from_numpy(caption_features(text.numpy(), tokens)))
         embeddings.append(image.float())
-    return trained(start, torch.cat(features), torch.cat(embeddings))
+    return torch.cat(features), torch.cat(embeddings)
 
 
-def trained(start: LinearPrior, features: Tensor, images: Tensor, seed: int = 0) -> LinearPrior:
+def trained(
+    start: LinearPrior,
+    features: Tensor,
+    images: Tensor,
+    contrast: float = WEIGHT,
+    seed: int = 0,
+) -> LinearPrior:
     """`start` after some steps of Adam on both losses; features [n, p] and images [n, d].
 
     The features are scaled to a mean variance of 1, those of the text embedding and of the tokens
@@ -76,21 +97,23 @@ def trained(start: LinearPrior, features: Tensor, images: Tensor, seed: int = 0)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, STEPS)
     for _ in range(STEPS):
         some = torch.randperm(len(scaled), generator=random)[:BATCH]
-        loss = loss_of(scaled[some] @ weight + bias, images[some], start.encoder_dims)
+        loss = loss_of(scaled[some] @ weight + bias, images[some], start.encoder_dims, contrast)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
     learned = (weight / scale[:, None]).detach()
     card = {
-        **start.card, "fitted_by": "squared error and a contrastive term", "weight": WEIGHT,
+        **start.card, "fitted_by": "squared error and a contrastive term", "weight": contrast,
         "temperature": TEMPERATURE, "steps": STEPS, "images": len(images),
     }  # fmt: skip
     return LinearPrior(learned, bias.detach() - centre @ learned, start.encoder_dims, card)
 
 
-def loss_of(predicted: Tensor, images: Tensor, encoder_dims: tuple[int, ...]) -> Tensor:
-    """Mean squared error + 0.2 × InfoNCE in both directions (van den Oord et al., 2018).
+def loss_of(
+    predicted: Tensor, images: Tensor, encoder_dims: tuple[int, ...], contrast: float = WEIGHT
+) -> Tensor:
+    """Mean squared error + `contrast` × InfoNCE in both directions (van den Oord et al., 2018).
 
     Similarities are cosines, averaged over the encoders; predicted and images [n, d], row by row of
     one caption.
@@ -98,5 +121,5 @@ def loss_of(predicted: Tensor, images: Tensor, encoder_dims: tuple[int, ...]) ->
     a, b = (unit_per_encoder(each, encoder_dims) for each in (predicted, images))
     logits = a @ b.T / (len(encoder_dims) * TEMPERATURE)
     own = torch.arange(len(logits))
-    contrast = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-    return F.mse_loss(predicted, images) + WEIGHT * contrast
+    apart = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    return F.mse_loss(predicted, images) + contrast * apart

@@ -20,7 +20,7 @@ from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank, Gaussians, Start
-from corgi_core.gaussians.caption_conditioned import CaptionGaussians
+from corgi_core.gaussians.caption_conditioned import CAPTIONS, CaptionGaussians
 from corgi_core.io.model_folder import digest_of_model, read_model_folder, write_model_folder
 from corgi_core.out_of_memory import out_of_memory_explained
 from corgi_core.prior.cached_denoiser import CachedDenoiser, UncondPrefixes
@@ -136,7 +136,7 @@ class PriorModel:
         the same noise and the same z_0 in that one's diffusion: of z_t − μ = √ᾱ_t (z_0 − μ) + n it
         makes z_t − μ̄ = √ᾱ_t (z_0 − μ̄) + n. So it does not learn the caption from μ.
         """
-        c, mean, gone = start.c, start.cond.mean, start.uncond.mean
+        c, difference = start.c, start.cond.mean - start.uncond.mean
         cond_mask = torch.ones(len(c), dtype=torch.bool, device=c.device)
         predict = CachedDenoiser(
             self.network, self.network.encode_prefix(*prefix, cond_mask, c), c, timesteps, guidance,
@@ -149,9 +149,11 @@ class PriorModel:
             root = sqrt_alphas_cumprod[t]
             shrunk = start.cond.unwhiten(root * u_t)
             if apart:
-                shrunk = torch.cat([shrunk, shrunk - (1 - root**2) * (mean - gone)])
+                shrunk = torch.cat([shrunk, shrunk - (1 - root**2) * difference])
             z_0 = predict(shrunk, t)
-            return z_0 + guided(gone, mean, guidance) if start.residual else z_0
+            if not start.residual:
+                return z_0
+            return z_0 + (guided(*shrunk.chunk(2)[::-1], guidance) if apart else shrunk)
 
         return denoiser
 
@@ -239,7 +241,7 @@ class PriorModel:
         }
         network = PriorNetwork(PriorShape(**saved.config["shape"]))
         network.load_state_dict(part["network"])
-        kind = CaptionGaussians if saved.config["bank"].get("of") else GaussianBank
+        kind = CaptionGaussians if saved.config["bank"].get("of") == CAPTIONS else GaussianBank
         bank = kind.from_state(part["bank"], saved.config["bank"])
         settings = settings_from(PriorSettings, saved.config["settings"])
         return cls(network.eval(), bank, settings, saved.config["encoders"], saved.card)

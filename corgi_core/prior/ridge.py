@@ -49,14 +49,13 @@ class RidgeSums:
     embeddings: Matrix  # Σz [d]
     gram: Matrix  # Σφφᵀ [p, p]
     cross: Matrix  # Σφzᵀ [p, d]
-    squares: Matrix  # Σz² [d], by coordinate
+    products: Matrix  # Σzzᵀ [d, d]
 
     @classmethod
     def zero(cls, p: int, d: int) -> RidgeSums:
         """The sums over no caption."""
-        return cls(
-            0, np.zeros(p), np.zeros(d), np.zeros((p, p)), np.zeros((p, d)), np.zeros(d)
-        )  # fmt: skip
+        matrices = np.zeros((p, p)), np.zeros((p, d)), np.zeros((d, d))
+        return cls(0, np.zeros(p), np.zeros(d), *matrices)
 
     @classmethod
     def of(
@@ -64,8 +63,7 @@ class RidgeSums:
     ) -> RidgeSums:
         """The sums over features [n, p] and embeddings [n, d]."""
         x, z = features.astype(np.float64), embeddings.astype(np.float64)
-        squares = np.square(z).sum(axis=0)
-        return cls(len(x), x.sum(axis=0), z.sum(axis=0), x.T @ x, x.T @ z, squares)
+        return cls(len(x), x.sum(axis=0), z.sum(axis=0), x.T @ x, x.T @ z, z.T @ z)
 
     def add(self, other: RidgeSums) -> None:
         """Add the sums over other captions, in place."""
@@ -74,35 +72,38 @@ class RidgeSums:
         self.embeddings += other.embeddings
         self.gram += other.gram
         self.cross += other.cross
-        self.squares += other.squares
+        self.products += other.products
 
     def without(self, other: RidgeSums) -> RidgeSums:
         """The sums over these captions but for the other ones, which are among them."""
         return RidgeSums(
             self.count - other.count, self.features - other.features,
             self.embeddings - other.embeddings, self.gram - other.gram, self.cross - other.cross,
-            self.squares - other.squares,
+            self.products - other.products,
         )  # fmt: skip
 
     def about(
         self, features: Matrix, embeddings: Matrix, scale: Matrix
     ) -> tuple[Matrix, Matrix, Matrix]:
-        """Gram, cross and squares [d] of s(φ − φ̄) and z − z̄, for any φ̄ [p], z̄ [d] and s [p]."""
+        """Gram, cross and products of s(φ − φ̄) and z − z̄, for any φ̄ [p], z̄ [d] and s [p]."""
         n, sums = self.count, np.outer(self.features, features)
         gram = self.gram - sums - sums.T + n * np.outer(features, features)
         cross = (
             self.cross - np.outer(self.features, embeddings)
             - np.outer(features, self.embeddings) + n * np.outer(features, embeddings)
         )  # fmt: skip
-        squares = self.squares - 2 * embeddings * self.embeddings + n * np.square(embeddings)
-        return gram * np.outer(scale, scale), cross * scale[:, None], squares
+        sums = np.outer(self.embeddings, embeddings)
+        products = self.products - sums - sums.T + n * np.outer(embeddings, embeddings)
+        return gram * np.outer(scale, scale), cross * scale[:, None], products
 
-    def squared_error(self, prior: LinearPrior) -> Matrix:
-        """Σ(z − Aᵀφ − b)² [d] of a linear prior, by coordinate."""
+    def errors(self, prior: LinearPrior) -> Matrix:
+        """Σεεᵀ [d, d] of a linear prior's errors ε = z − Aᵀφ − b."""
         weight, bias = prior.weight.double().numpy(), prior.bias.double().numpy()
-        ones = np.ones(len(weight))
-        gram, cross, squares = self.about(np.zeros(len(weight)), bias, ones)
-        return squares - 2 * (weight * cross).sum(axis=0) + (weight * (gram @ weight)).sum(axis=0)
+        p = len(weight)
+        gram, cross, products = self.about(np.zeros(p), bias, np.ones(p))
+        explained = weight.T @ cross
+        errors: Matrix = products - explained - explained.T + weight.T @ gram @ weight
+        return errors
 
 
 def ridge_prior(
@@ -215,13 +216,14 @@ def fitted(
     values, vectors = np.linalg.eigh(gram)
     values = values.clip(min=0)
     b = vectors.T @ cross
-    held_gram, held_cross, squares = validation.about(centre, mean, scale)
+    held_gram, held_cross, products = validation.about(centre, mean, scale)
+    squares = np.trace(products)
     linear = (b * (vectors.T @ held_cross)).sum(axis=1)
     quadratic = (vectors.T @ held_gram @ vectors) * (b @ b.T)
 
     def error(penalty: float) -> float:
         w = 1 / (values + penalty * train.count)
-        return float(squares.sum() - 2 * w @ linear + w @ quadratic @ w)
+        return float(squares - 2 * w @ linear + w @ quadratic @ w)
 
     best = min(penalties, key=error)
     weight = scale[:, None] * (vectors @ (b / (values + best * train.count)[:, None]))

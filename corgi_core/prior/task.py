@@ -20,8 +20,8 @@ from corgi_core.encoders.caption_tokens import CaptionTokens
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.bank import GaussianBank, Gaussians
-from corgi_core.gaussians.caption_conditioned import CaptionGaussians
+from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.caption_conditioned import CAPTIONS, CaptionGaussians
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.training.randomness import StepRandom
@@ -112,8 +112,8 @@ class PriorTask(Task[PriorNetwork]):
 
     def _check_parent(self, parent: PriorModel) -> None:
         """Raise CorgiError unless its weights fit this network, these encoders and these texts."""
-        wanted = {**self.texts.spec, **asdict(self.shape())}
-        found = {**parent.encoders, **asdict(parent.network.shape)}
+        wanted = {**self.texts.spec, **asdict(self.shape()), "Gaussian of": self.bank.of}
+        found = {**parent.encoders, **asdict(parent.network.shape), "Gaussian of": parent.bank.of}
         for name in sorted((wanted.keys() | found.keys()) - {"gaussians"}):
             if found.get(name) != wanted.get(name):
                 raise CorgiError(
@@ -179,8 +179,12 @@ class PriorTask(Task[PriorNetwork]):
         )  # fmt: skip
 
     def build(self) -> PriorNetwork:
-        """An untrained network."""
-        return PriorNetwork(self.shape(), self.settings.checkpoint_activations)
+        """An untrained network; one that predicts a residual begins at 0."""
+        network = PriorNetwork(self.shape(), self.settings.checkpoint_activations)
+        if self.bank.of == CAPTIONS:
+            nn.init.zeros_(network.head.weight)
+            nn.init.zeros_(network.head.bias)
+        return network
 
     def prepare(self, model: PriorNetwork) -> None:
         """Set the weights of the parent, if there is one."""
@@ -209,14 +213,14 @@ class PriorTask(Task[PriorNetwork]):
         t = random.integers(schedule.num_timesteps, samples)
         noise = random.normal(samples, bank.width)
         cond_mask = random.uniform() >= self.settings.cond_dropout
-        gaussians = Gaussians(*(each.unsqueeze(1) for each in start.where(cond_mask)))
+        gaussians = start.where(cond_mask).of_several()
         z_0 = z_0.unsqueeze(1)
         u_0 = gaussians.whiten(z_0)
         u_t = schedule.add_noise(u_0, noise, t)
         shrunk = gaussians.unwhiten(schedule.shrink(u_t, t))
         predicted = model(tokens, attn_mask, text, cond_mask, shrunk, t, start.c).float()
         if start.residual:
-            predicted = gaussians.mean + predicted
+            predicted = shrunk + predicted
         if self.settings.loss == "kl":
             error = weighted_error(u_0, gaussians.whiten(predicted), schedule.kl_weights(t))
             return {"loss": error}

@@ -10,9 +10,13 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from corgi_core.config import GaussianSettings
 from corgi_core.data.keys import ListedKeys, SplitKeys
+from corgi_core.diffusion.schedule import Schedule
+from corgi_core.encoders.similarity import recall_at
 from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
+from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.caption_conditioned import CaptionGaussians, folds_of
 from corgi_core.gaussians.caption_fit import FOLDS, fit_caption_gaussians
 from corgi_core.prior.model import PriorModel
@@ -30,9 +34,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return captioned_stores(tmp_path_factory.mktemp("made"))
 
 
-def fit(made: Made, kappa: float = 1.0) -> CaptionGaussians:
+ALL_IMAGES = GaussianBank.standard(DIMS)
+
+
+def fit(made: Made, kappa: float = 1.0, contrast: float = 0.0) -> CaptionGaussians:
     keys = (SplitKeys(made.dataset, split) for split in ("train", "validation"))
-    return fit_caption_gaussians(*keys, made.images, made.texts, torch.zeros(D), kappa)[0]
+    settings = GaussianSettings(kappa=kappa, contrast=contrast)
+    return fit_caption_gaussians(*keys, made.images, made.texts, ALL_IMAGES, settings)[0]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +74,7 @@ def test_a_caption_s_mean_is_the_ridge_regression_of_all_captions(
 def test_in_training_an_image_s_own_fold_is_left_out(
     made: Made, gaussians: CaptionGaussians
 ) -> None:
-    """Against scikit-learn's ridge of the other folds; σ² is the mean square of what is left."""
+    """Against scikit-learn's ridge of the other folds; Σ is the covariance of what is left."""
     tokens, mask, text, images = training_captions(made)
     found = gaussians.start(tokens, mask, text, images).cond
     (x, z), fold = made.of("train"), folds_of(images, FOLDS).numpy()
@@ -80,7 +88,15 @@ def test_in_training_an_image_s_own_fold_is_left_out(
         expected[~others] = ridge.predict(x[~others] * scale)
     assert len(set(fold.tolist())) == FOLDS
     np.testing.assert_allclose(found.mean, expected, atol=1e-3)
-    np.testing.assert_allclose(found.std[0], np.square(z - expected).mean(0) ** 0.5, rtol=1e-3)
+    left = z - expected
+    share = len(z) / (len(z) + D)
+    covariance = share * left.T @ left / len(z)
+    covariance += (1 - share) * np.eye(D) * np.square(left).sum() / (len(z) * D)
+    axes = found.std[0] * found.basis
+    np.testing.assert_allclose(axes @ axes.T, covariance, rtol=1e-3, atol=1e-3)
+    u = found.whiten(images)
+    torch.testing.assert_close(found.unwhiten(u), images, rtol=1e-4, atol=1e-4)
+    assert 0.8 < u.square().mean() < 1.2
     inside = gaussians.start(tokens, mask, text).cond.mean
     assert (images - inside).square().mean() < 0.98 * np.square(z - expected).mean()
 
@@ -108,7 +124,31 @@ def test_few_captions_are_named(made: Made) -> None:
         (one, validation, "of one image"),
     ):
         with pytest.raises(CorgiError, match=message):
-            fit_caption_gaussians(captioned, held, made.images, made.texts, torch.zeros(D), 1.0)
+            fit_caption_gaussians(
+                captioned, held, made.images, made.texts, ALL_IMAGES, GaussianSettings()
+            )
+
+
+def test_few_captions_have_a_covariance_that_is_no_chance(made: Made) -> None:
+    """Of three captions in 12 dimensions: no direction is without variance."""
+    few, validation = (
+        ListedKeys(made.dataset.keys("train")[:4]),
+        SplitKeys(made.dataset, "validation"),
+    )
+    found, _ = fit_caption_gaussians(
+        few, validation, made.images, made.texts, ALL_IMAGES, GaussianSettings()
+    )
+    assert found.std.min() > 0.3 * found.std.max()
+
+
+def test_the_contrastive_term_buys_retrieval_of_captions_that_were_left_out(made: Made) -> None:
+    tokens, mask, text, images = (each[::2] for each in training_captions(made))
+    plain, contrasted = (
+        fit(made, contrast=contrast).start(tokens, mask, text, images).cond.mean
+        for contrast in (0.0, 0.5)
+    )
+    before, after = (recall_at(mean, images, (1,), DIMS)[1] for mean in (plain, contrasted))
+    assert after > before
 
 
 @pytest.fixture(scope="module")
@@ -156,19 +196,27 @@ def test_it_is_saved_in_the_prior_without_its_folds(prior: PriorModel, tmp_path:
     assert torch.equal(loaded.sample(*texts), prior.sample(*texts))
 
 
-def test_the_network_learns_what_the_regression_leaves(tmp_path: Path) -> None:
-    """An untrained network that answers 0 has the loss of the cross-fitted residual."""
-    task = made_prior(tmp_path, shards=2)
-    keys = task.captioned, task.validation_keys
-    mean = torch.zeros(task.bank.width)
-    bank, fitted = fit_caption_gaussians(*keys, task.images, task.texts, mean, 1.0)
-    task = replace(task, bank=bank, settings=replace(task.settings, p2_gamma=0.0, cond_dropout=0.0))
+def test_before_training_samples_are_those_of_the_gaussian(tmp_path: Path) -> None:
+    """Of the network that training starts with; its first loss is what the Gaussian misses."""
+    task = made_prior(tmp_path, pictures=240, shards=2)
+    of_all = GaussianBank.standard((task.bank.width,))
+    bank, fitted = fit_caption_gaussians(
+        task.captioned, task.validation_keys, task.images, task.texts, of_all, GaussianSettings()
+    )
+    settings = replace(task.settings, p2_gamma=0.0, cond_dropout=0.0, noise_samples=64)
+    task = replace(task, bank=bank, settings=settings)
     task.prepare_data(tmp_path)
     rows = torch.arange(task.rows)
-    random = StepRandom(0, 0, len(rows))
-    silent = task.build()
-    for parameter in silent.head.parameters():
-        torch.nn.init.zeros_(parameter)
-    loss = task.loss(silent, task.batch(rows, random), random)["loss"]
-    assert float(loss.detach()) == pytest.approx(float(bank.std.square().mean()), rel=1e-3)
+    batch, random = task.batch(rows, StepRandom(0, 0, len(rows))), StepRandom(0, 0, len(rows))
+    network = task.build().eval()
+    loss = float(task.loss(network, batch, random)["loss"].detach())
+    missed = 1 - Schedule.linear().alphas_cumprod.mean()  # E‖z_0 − E[z_0 | z_t]‖² of a normal one
+    assert loss == pytest.approx(float(missed * bank.std.square().mean()), rel=0.1)
     assert 0.2 < fitted["explained"] < 1
+    one = [each[:1].expand(256, *each.shape[1:]) for each in task.held_out().batch(rows[:1])[:3]]
+    prior = PriorModel(network, bank, replace(settings, num_steps=1000), task.texts.spec, {})
+    predicted = list[torch.Tensor]()
+    prior.sample(*one, callback=lambda t, z_0: predicted.append(z_0))
+    u = bank.start(*one).cond.whiten(predicted[999])  # at t = 0
+    assert u.std() == pytest.approx(1, abs=0.05)
+    assert torch.cov(u.T).fill_diagonal_(0).abs().max() < 0.3
