@@ -26,9 +26,9 @@ from corgi_core.training.rows import ChosenRows
 
 WEIGHT = 0.2  # of the contrastive term
 TEMPERATURE = 0.07  # as CLIP's training begins
-STEPS, BATCH = 100, 256
-LEARNING_RATE = 3e-3  # falls to 0 linearly
-MOST = 16_384  # training images that it learns from, evenly spaced, by their first captions
+STEPS, BATCH = 200, 256
+LEARNING_RATE = 2e-3  # falls to 0 linearly
+MOST = 32_768  # training captions that it learns from, evenly spaced
 
 
 def contrastive_prior(
@@ -52,15 +52,15 @@ def contrastive_prior(
 def spaced_pairs(
     keys: KeySet, images: ArrayStore, texts: ArrayStore, reads_tokens: bool
 ) -> tuple[Tensor, Tensor]:
-    """Features [n, p] and image embeddings [n, d] of at most 16,384 images, by first captions.
+    """Features [n, p] and image embeddings [n, d] of at most 32,768 captions, evenly spaced.
 
     Args:
-        keys: The images that they are among, evenly spaced.
+        keys: Their images are among these.
         images: The image embeddings.
         texts: The captions' embeddings, and tokens where they are stored.
         reads_tokens: Whether the features contain the mean of the tokens.
     """
-    rows = ChosenRows(texts, keys, first_only=True)
+    rows = ChosenRows(texts, keys)
     spaced, name = rows.spaced(MOST), stored_tokens(texts)
     features, embeddings = list[Tensor](), list[Tensor]()
     for some in torch.split(spaced, ROWS_AT_ONCE):
@@ -105,7 +105,7 @@ def trained(
     learned = (weight / scale[:, None]).detach()
     card = {
         **start.card, "fitted_by": "squared error and a contrastive term", "weight": contrast,
-        "temperature": TEMPERATURE, "steps": STEPS, "images": len(images),
+        "temperature": TEMPERATURE, "steps": STEPS, "captions": len(images),
     }  # fmt: skip
     return LinearPrior(learned, bias.detach() - centre @ learned, start.encoder_dims, card)
 
