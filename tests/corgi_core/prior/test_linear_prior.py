@@ -94,7 +94,7 @@ def test_the_contrastive_term_buys_retrieval_and_is_the_same_each_time(
     other = contrastive_prior(prior, made.dataset, made.images, made.texts)
     again = contrastive_prior(prior, made.dataset, made.images, made.texts)
     assert torch.equal(other.weight, again.weight)
-    x, z = (torch.from_numpy(each).float() for each in made.of("train"))
+    x, z = (torch.from_numpy(each[::2]).float() for each in made.of("train"))  # distinct images
     before, after = (each.predict(x) for each in (prior, other))
     assert loss_of(after, z, DIMS) < loss_of(before, z, DIMS)
     assert recall_at(after, z, (1,), DIMS)[1] > recall_at(before, z, (1,), DIMS)[1]
