@@ -15,6 +15,7 @@ from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.data.keys import KeySet
+    from corgi_core.gaussians.caption_conditioned import CaptionGaussians
     from corgi_core.gaussians.learned import LearnedBank
 
 PASSED_OVER = 100  # embeddings, in the time in which one image is embedded
@@ -38,7 +39,8 @@ def gaussian_bank(
     """Fit k Gaussians to the training images' embeddings; N(0, I) for the baseline.
 
     It knows no caption, so the caption subsets share it. A prior whose bank is learned starts from
-    this one, see `learned_bank`.
+    this one, see `learned_bank`, and one with a Gaussian for every caption, see
+    `caption_gaussians`.
     """
     from corgi_core.gaussians import diagnostics, fit
     from corgi_core.gaussians.stream import EmbeddingStream
@@ -78,3 +80,29 @@ def learned_bank(
         "gaussian_bank": fitted,
     }
     return trainer.train(context, task, settings.learning, name, inputs, labels)
+
+
+def caption_gaussians(
+    context: dg.AssetExecutionContext,
+    of_images: GaussianBank,
+    captioned: "KeySet",
+    images: Dataset,
+    image_embeddings: ArrayStore,
+    text_embeddings: ArrayStore,
+    workspace: Workspace,
+    compute: Compute,
+) -> "CaptionGaussians":
+    """A Gaussian for every caption, fitted to the captions of a caption subset in one pass.
+
+    Dropped captions start from the one Gaussian of all images, which knows no caption.
+    """
+    from corgi_core.data.keys import SplitKeys
+    from corgi_core.prior.caption_fit import fit_caption_gaussians
+
+    settings, validation = workspace.preset.gaussians, SplitKeys(images, VALIDATION)
+    mapped = compute.map_images(len(text_embeddings) // PASSED_OVER)
+    gaussians, fit = fit_caption_gaussians(
+        captioned, validation, image_embeddings, text_embeddings, of_images, settings, mapped
+    )
+    context.log.info(f"a Gaussian for every caption: {fit}")
+    return gaussians

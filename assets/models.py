@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.gaussians import learned_bank
+from assets.gaussians import caption_gaussians, learned_bank
 from assets.metadata import OWNERS, materialized, trainings_metadata
 from assets.versions import decided_by
-from corgi_core.config import PriorSettings, TrainingSettings, fraction_of, is_learned
+from corgi_core.config import (
+    PriorSettings,
+    TrainingSettings,
+    fraction_of,
+    is_learned,
+    is_of_captions,
+)
 from corgi_core.data.splits import TRAIN, VALIDATION
 from orchestration.partitions import (
     CAPTIONED,
@@ -41,6 +47,7 @@ from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from corgi_core.decoders.task import DecoderTask
+    from corgi_core.gaussians.caption_conditioned import CaptionGaussians
     from corgi_core.prior.task import PriorTask
 
 GROUP = "models"
@@ -52,7 +59,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
     owners=OWNERS,
     kinds=KINDS,
     pool=DEVICE,
-    metadata=decided_by("prior", "gaussians", revision=8, partitions="priors"),
+    metadata=decided_by("prior", "gaussians", revision=9, partitions="priors"),
 )
 def prior(
     context: dg.AssetExecutionContext,
@@ -68,7 +75,8 @@ def prior(
     """Caption → CLIP image embedding by (shifted) diffusion.
 
     Baseline and shifted priors have the same data, network, steps and seed; the bank of Gaussians
-    alone differs. A learned bank is learned first, from the captions that the prior reads. All
+    alone differs. A learned bank is learned first, from the captions that the prior reads; a
+    Gaussian for every caption is fitted to them. All
     settings of `gaussians` count for every prior: where one changes, all priors are trained again.
     With the parent "champion" in its configuration it continues from the best prior of its caption
     fraction, for a quarter of the steps or for a budget in steps or minutes.
@@ -214,6 +222,11 @@ def _train_prior(
             trainer,
         )  # fmt: skip
         bank = parts["bank"].model.to_bank()
+    if is_of_captions(variant):
+        bank = caption_gaussians(
+            context, bank, inputs["caption_subset"].of(images), images, inputs["image_embeddings"],
+            inputs["text_embeddings"], workspace, trainer.compute,
+        )  # fmt: skip
     task = _prior_task(settings, images, **{**inputs, "gaussian_bank": bank})
     name = f"prior-{variant}-{_percent(subset)}"
     if parent is not None:
@@ -243,7 +256,7 @@ def _prior_task(
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     caption_subset: CaptionSubset,
-    gaussian_bank: GaussianBank,
+    gaussian_bank: "GaussianBank | CaptionGaussians",
 ) -> "PriorTask":
     """The training of a prior on the images whose captions are in the subset."""
     from corgi_core.data.keys import SplitKeys

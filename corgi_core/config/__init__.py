@@ -46,6 +46,7 @@ from corgi_core.config.variants import (
     clusters_of,
     fraction_of,
     is_learned,
+    is_of_captions,
 )
 
 __all__ = [
@@ -57,5 +58,6 @@ __all__ = [
     "LoadedPreset", "PCASettings", "PixelSource", "Preset", "PriorSettings", "RaySettings",
     "StableDiffusionSettings",
     "StageSettings", "StudySettings", "TextFeatures", "TrainingSettings", "ZeroShotSettings",
-    "clusters_of", "fraction_of", "is_learned", "load_preset", "preset_named", "settings_from",
+    "clusters_of", "fraction_of", "is_learned", "is_of_captions",
+    "load_preset", "preset_named", "settings_from",
 ]  # fmt: skip

@@ -54,6 +54,11 @@ def is_learned(variant: str) -> bool:
     return variant.endswith(LEARNED)
 
 
+def is_of_captions(variant: str) -> bool:
+    """Whether every caption has a Gaussian of its own, which is fitted to a subset's captions."""
+    return variant == SHIFTED_TEXT
+
+
 def fraction_of(caption_subset: str) -> float:
     """The share of training images with captions, in (0, 1]: "1.7%" is 0.017."""
     return float(caption_subset.removesuffix("%")) / 100

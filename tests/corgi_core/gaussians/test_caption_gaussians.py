@@ -18,7 +18,7 @@ from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.caption_conditioned import CaptionGaussians, folds_of
-from corgi_core.gaussians.caption_fit import FOLDS, fit_caption_gaussians
+from corgi_core.prior.caption_fit import FOLDS, fit_caption_gaussians
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.prior.ridge import ridge_prior
