@@ -1,4 +1,4 @@
-"""A learned bank knows the captions that its prior reads, and no others."""
+"""Gaussians that are learned of, or fitted to, captions know those that their prior reads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ import torch
 from assets.models import prior
 from assets.versions import settled
 from corgi_core.config import Preset, TrainingSettings
+from corgi_core.config.variants import SHIFTED_TEXT
 from corgi_core.data.keys import KeySet, SplitKeys
 from corgi_core.data.subsets import caption_subset
+from corgi_core.gaussians.caption_conditioned import CaptionGaussians
 from corgi_core.gaussians.fit import fit_bank
 from corgi_core.gaussians.learned import BankTask
 from corgi_core.gaussians.stream import EmbeddingStream
+from corgi_core.prior.caption_fit import fit_caption_gaussians
 from corgi_core.prior.model import PriorModel
 from corgi_core.training.loop import train
 from orchestration.partitions import Partitions
@@ -67,6 +70,29 @@ def test_the_bank_of_a_caption_subset_is_learned_from_its_captions_alone(tmp_pat
     assert found.card["data_versions"]["gaussian_bank"] == fitted.digest
 
 
+def test_every_caption_has_a_gaussian_fitted_to_the_captions_of_the_subset(tmp_path: Path) -> None:
+    preset = replace(PRESET, variants=(SHIFTED_TEXT,), prior=replace(PRESET.prior, training=SHORT))
+    images = dataset(tmp_path)
+    image_embeddings, text_embeddings = stores(tmp_path, images)
+    training = EmbeddingStream.of_split(images, image_embeddings, "train")
+    of_all, subset = fit_bank(training, 1, BLOCKS)[0], caption_subset(images, 0.1, 0)
+
+    def fitted(captioned: KeySet) -> CaptionGaussians:
+        return fit_caption_gaussians(
+            captioned, SplitKeys(images, "validation"), image_embeddings, text_embeddings, of_all,
+            preset.gaussians,
+        )[0]  # fmt: skip
+
+    found = _materialised(
+        preset, tmp_path / "home", images=images, image_embeddings=image_embeddings,
+        text_embeddings=text_embeddings, caption_subset=subset, gaussian_bank=of_all,
+    )  # fmt: skip
+    assert found.bank.digest == fitted(subset.of(images)).digest
+    assert found.bank.digest != fitted(SplitKeys(images, "train")).digest
+    assert isinstance(found.bank, CaptionGaussians)
+    assert torch.equal(found.bank.means, of_all.means)
+
+
 class Given(dg.IOManager):
     """Gives the inputs by their assets' names."""
 
@@ -84,6 +110,7 @@ def _materialised(preset: Preset, home: Path, **inputs: Any) -> PriorModel:
     """The prior, materialised from these inputs."""
     settings = replace(Settings.from_environment({"CORGI_HOME": str(home)}), preset=preset)
     workspace, partitions = Workspace.of(settings), Partitions.of(preset)
+    [variant] = preset.variants
     compute, mlflow = Compute(num_workers=0), MLflow.of(settings)
     partitioned = {
         "caption_subset": partitions.caption_subsets, "gaussian_bank": partitions.variants
@@ -92,7 +119,7 @@ def _materialised(preset: Preset, home: Path, **inputs: Any) -> PriorModel:
     done = dg.materialize(
         [*upstream, settled(prior, preset)],
         selection=["prior"],
-        partition_key=f"{SUBSET}|{VARIANT}",
+        partition_key=f"{SUBSET}|{variant}",
         resources={
             "io_manager": Given(inputs),
             "workspace": workspace,
