@@ -12,6 +12,7 @@ from corgi_core.evaluation.report import (
     REAL_EMBEDDING,
     SCORES,
     SHUFFLED,
+    TRAINING_PICTURES,
 )
 from corgi_core.evaluation.score_rows import (
     BIAS,
@@ -86,6 +87,8 @@ def _of_pictures(rows: Sequence[ScoreRow], best: ScoreRow) -> list[str]:
     found = []
     for baseline in (row for row in rows if row.kind is Kind.BASELINE):
         for ours in decoded:
+            if ours.name == REAL_EMBEDDING and baseline.name not in TRAINING_PICTURES:
+                continue  # the decoder's limit, compared with pictures that no decoder made
             if ours is not baseline and ours.scores.get("count") == baseline.scores.get("count"):
                 found.append(_compared(baseline, ours, names))
     for name in names:
@@ -103,7 +106,9 @@ def _compared(baseline: ScoreRow, ours: ScoreRow, names: Sequence[str]) -> str:
     """In what a baseline's pictures are better than the decoder's."""
     both = [name for name in names if name in baseline.scores and name in ours.scores]
     better = [
-        label(name) for name in both if is_better(name, baseline.scores[name], ours.scores[name])
+        label(name).partition(",")[0]
+        for name in both
+        if is_better(name, baseline.scores[name], ours.scores[name])
     ]
     what = f"better in {_listed(better)}" if better else "better in nothing"
     return f"Pictures: {baseline.name}, compared with the decoder's of {ours.name}, is {what}."

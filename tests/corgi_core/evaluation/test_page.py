@@ -24,6 +24,7 @@ from corgi_core.evaluation.report import (
     BASELINES,
     PICTURE_BASELINES,
     REAL_AGAINST_REAL,
+    TEXT_EMBEDDING,
     Evaluation,
     cosine_curves,
 )
@@ -200,6 +201,7 @@ def test_sentences_follow_the_numbers(metrics) -> None:
     assert "0.1800 is what it takes from the caption" in said("With the images")
     assert said("Pictures: real embedding").endswith("is better in Fréchet (own CLIP).")
     assert "about 0.0625 apart" in said("Fréchet")
+    assert "decoder's of shifted-k1, 100%" in said(f"Pictures: {TEXT_EMBEDDING}")
     metrics["pictures"]["real embedding"]["none"] |= {"frechet_clip": 0.3}
     assert said("Pictures: real embedding").endswith("is better in nothing.")
     assert not [each for each in findings(metrics) if f"of {REAL_AGAINST_REAL}" in each]
