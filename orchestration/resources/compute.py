@@ -54,11 +54,11 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
-# Without clusters, as on macOS, a local Ray's processes listen on the loopback alone, behind a
-# token; with them, on all interfaces. Ray reads the first variable when it is imported.
+# Without clusters, as on macOS, a local Ray's processes listen on the loopback alone; with them, on
+# all interfaces. Ray reads the first variable when it is imported. That it asks for a token is its
+# own default, which it sets in this process as it starts.
 LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
