@@ -12,7 +12,7 @@ from assets.metadata import OWNERS
 from assets.reports import reported
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
-from corgi_core.data.revisions import EVALUATION_JOBS
+from corgi_core.data.revisions import EVALUATION_JOBS, LINEAR_PRIORS_REVISION, STRATA_JOBS
 from orchestration.partitions import COMPARISON
 from orchestration.resources.artifacts import (
     ArrayStore,
@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     pool=DEVICE,
     ins=MODELS_THERE,
     deps=[CLIP],
-    metadata=decided_by("comparison", "language_free", revision=(4, *EVALUATION_JOBS)),
+    metadata=decided_by(
+        "comparison",
+        "language_free",
+        revision=(5, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, *STRATA_JOBS),
+    ),
 )
 def decoder_comparison(
     context: dg.AssetExecutionContext,

@@ -39,7 +39,8 @@ class Protocol:
         dataset: The test images' sources, such as "coco".
         data_version: The digest of the dataset.
         held_out_captions: On how many captions priors are scored.
-        prior_steps: The priors' own number of sampling steps.
+        prior_steps: The priors' own number of sampling steps; None where there is no prior, like
+            the two that follow.
         prior_sampler: Their sampler.
         prior_guidance: Their scale of classifier-free guidance.
         seed: Of sampling and decoding.
@@ -55,8 +56,9 @@ class Protocol:
         near_hash_cosine: See there.
         near_images: How many test images have a near neighbour in training.
         decoded_images: How many pictures are decoded; None without pictures, like all that follow.
-        decoder_steps: The decoder's number of sampling steps.
-        decoder_guidance: Its scale of guidance.
+        decoder_steps: The decoder's number of sampling steps; None where decoders with their own
+            are compared.
+        decoder_guidance: Its scale of guidance; None as above.
         image_size: Pixels to a side of the pictures, to which the real images are scaled.
         framing: How these were made square.
         inception: The digest of the Inception that judges; None where there is none.
@@ -67,9 +69,9 @@ class Protocol:
     dataset: str
     data_version: str
     held_out_captions: int
-    prior_steps: int
-    prior_sampler: str
-    prior_guidance: float
+    prior_steps: int | None = None
+    prior_sampler: str | None = None
+    prior_guidance: float | None = None
     seed: int
     encoders: tuple[str, ...]
     clip: str
@@ -176,19 +178,25 @@ class Protocol:
     def line(self) -> str:
         """The protocol in a line, to be printed beside numbers."""
         name, shot = self.name or "unnamed", "zero-shot, " if self.is_zero_shot else ""
+        sampled = (
+            ""
+            if self.prior_steps is None
+            else (
+                f"{self.prior_steps} {self.prior_sampler} steps, guidance {self.prior_guidance:g}, "
+            )
+        )
+        decoded = "decoded" if self.decoder_steps is None else f"of {self.decoder_steps} steps"
         parts = [
             f"{self.held_out_captions:,} captions of {self.dataset} "
             f"({self.data_version[:SHORT]}), {self.captions}",
-            f"{shot}{self.prior_steps} {self.prior_sampler} steps, guidance "
-            f"{self.prior_guidance:g}, seed {self.seed}",
+            f"{shot}{sampled}seed {self.seed}",
         ]
         if self.decoded_images is not None:
             judges = [f"CLIP {self.clip[:SHORT]} (the models are conditioned on it)"]
             for judge, digest in (("Inception", self.inception), ("DINOv2", self.dinov2)):
                 judges += [f"{judge} {digest[:SHORT]}"] if digest else []
             parts.append(
-                f"{self.decoded_images:,} pictures of {self.decoder_steps} steps, judged by "
-                f"{' and '.join(judges)}"
+                f"{self.decoded_images:,} pictures {decoded}, judged by {' and '.join(judges)}"
             )
         return f"Protocol {name} ({self.digest[:SHORT]}): {'; '.join(parts)}"
 

@@ -18,6 +18,7 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.subsets import CaptionSubset
 from corgi_core.decoders.registry import load_decoder
+from corgi_core.evaluation.report import CONTRASTIVE_PRIOR, LINEAR_PRIOR
 from tests.helpers.tiny_corgi import SMALL_PRESET, Corgi, corgi_in, materialise_in
 from tests.helpers.tiny_diffusion import save_pipeline, tiny_scheduler, tiny_unet, tiny_vae
 
@@ -73,6 +74,7 @@ def test_every_decoder_meets_every_embedding(state: Path) -> None:
     assert len(cases) == len(rows)
     with_prior = [kind for kind in KINDS if kind != "lafite"]
     priors = [(v, s) for v in ("baseline", "shifted-k1") for s in ("10%", "100%")]
+    linear = (LINEAR_PRIOR, CONTRASTIVE_PRIOR)
     assert cases == {
         (comparison, kind, source, captions, seed)
         for seed in (0, 1)
@@ -82,8 +84,15 @@ def test_every_decoder_meets_every_embedding(state: Path) -> None:
         )
         for kind, source, captions in [
             *((kind, "real", "none") for kind in KINDS),
-            *((kind, *prior) for kind in with_prior for prior in sources),
-            ("lafite", "text", "none"),
+            *(
+                (kind, source + control, captions)
+                for control in ("", ", shuffled captions")
+                for kind, source, captions in [
+                    *((kind, *prior) for kind in with_prior for prior in sources),
+                    *((kind, "text", "none") for kind in KINDS),
+                    *((kind, name, "none") for kind in with_prior for name in linear),
+                ]
+            ),
         ]
     }
     for name in ("supervision", "language_free"):

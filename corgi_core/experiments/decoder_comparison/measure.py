@@ -6,19 +6,32 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from corgi_core.config import NO_SUBSET, ComparisonSettings
+from corgi_core.data.dataset import sources_of
+from corgi_core.data.splits import TEST
+from corgi_core.evaluation.baselines import baseline_pictures, baselines
 from corgi_core.evaluation.held_out import HeldOut, evenly_spaced
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.picture_features import REAL, TEXT, Decoded, RealImages
 from corgi_core.evaluation.picture_scores import picture_scorer
 from corgi_core.evaluation.predictors import Predictor, samples_of
+from corgi_core.evaluation.protocol import Protocol
+from corgi_core.evaluation.report import (
+    CONTRASTIVE_PRIOR,
+    LINEAR_PRIOR,
+    REAL_AGAINST_REAL,
+    SHUFFLED,
+)
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
+from corgi_core.evaluation.training_neighbours import training_neighbours
 from corgi_core.io.pictures import labelled_grid
+from corgi_core.prior.ridge import check_captions
 from corgi_core.progress import track
 
-REAL_IMAGES = "real images"  # as a row's decoder: the held-out images themselves
+REAL_IMAGES = "real images"  # as a row's decoder: images that exist, the held-out ones first
 
 Row = dict[str, Any]
 Name = tuple[str, str]  # a prior's variant and caption subset
@@ -66,10 +79,14 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Result:
-    """A row of scores for each decoder, source of embeddings and seed; and a grid of images."""
+    """A row of scores for each decoder, source of embeddings and seed, and a grid of images.
+
+    And the protocol, without the steps and the guidance of the decoders, which are each one's own.
+    """
 
     rows: list[Row]
     grid: Image.Image
+    protocol: Protocol
 
 
 def measure(
@@ -79,8 +96,10 @@ def measure(
 ) -> Result:
     """Decode and score all embeddings by all decoders that are made for them.
 
-    A caption's own embedding goes to the decoders that were trained on texts or pseudo texts, a
-    prior's to the others, the real image's to all. Every image counts once, with its first caption.
+    The real image's embedding and the caption's own go to all decoders, those of priors and of the
+    linear priors to the decoders that were not trained on texts or pseudo texts. Every image counts
+    once, with its first caption. Beside them are rows of real images, the nearest and random
+    training images among them, and each caption's pictures beside other captions.
 
     Args:
         comparison: Decoders, priors and held-out images.
@@ -88,37 +107,80 @@ def measure(
         settings: Seeds, number of images, and rows of the grid.
 
     Raises:
-        CorgiError: If fewer than two held-out images have captions.
+        CorgiError: If fewer than two held-out images have captions, or no training or validation
+            image has, which the linear priors need.
     """
     held_out = HeldOut.of(material.images, settings.images, comparison.source, material.left_out)
+    check_captions(material.training.images)
     displayed = evenly_spaced(len(held_out), settings.grid_rows)
-    decodings = [each for seed in settings.seeds for each in _decodings(comparison, seed)]
-    by_decoder = sorted((each.pictures for each in decodings), key=lambda p: p.decoder.digest)
     material = replace(material, folder=material.folder / comparison.name)
-    scorer = picture_scorer(material, held_out, displayed, tuple(by_decoder))
+    neighbours = training_neighbours(held_out, material)
+    beside = baselines(held_out, material, neighbours, settings.seeds[0])
+    size = max(each.settings.image_size for each in comparison.decoders.values())
+    of_training = baseline_pictures(beside, np.arange(len(held_out)), material, size)
+    decodings = [each for seed in settings.seeds for each in _decodings(comparison, beside, seed)]
+    by_decoder = sorted((each.pictures for each in decodings), key=lambda p: p.decoder.digest)
+    scorer = picture_scorer(material, held_out, displayed, (*of_training.values(), *by_decoder))
 
     about = {"comparison": comparison.name, "images": len(held_out)}
-    own = {"decoder": REAL_IMAGES, "source": "", "captions": ""}
-    own |= scorer.scores(RealImages())
-    del own["seconds"]  # nothing is decoded
-    rows: list[Row] = [{**about, **own, "seed": seed} for seed in settings.seeds]
+    real = {"": scorer.scores(RealImages()), REAL_AGAINST_REAL: scorer.real_against_real(size)}
+    real |= {name: scorer.scores(case) for (name, _), case in of_training.items()}
+    rows: list[Row] = [
+        {**about, "decoder": REAL_IMAGES, "source": name, "captions": "", "seed": seed, **scores}
+        for name, scores in real.items()
+        for seed in settings.seeds
+    ]
+    for row in rows:
+        row.pop("seconds", None)  # nothing is decoded
     columns = {"real image": scorer.displayed(RealImages())}
     for each in track(decodings, f"{comparison.name}: scoring"):
         seed = each.pictures.seed
         case = {"decoder": each.decoder, "source": each.source, "captions": each.captions}
         scores = scorer.scores(each.pictures)
         scores["seconds"] /= len(held_out)
+        control = scores.pop(SHUFFLED, None)
         rows.append({**about, **case, "seed": seed, **scores})
+        if control is not None:
+            case["source"] = f"{each.source}, {SHUFFLED} captions"
+            rows.append({**about, **case, "seed": seed, **control})
         if seed == settings.seeds[0]:
             columns[each.title] = scorer.displayed(each.pictures)
-    return Result(rows, labelled_grid([held_out.captions[row] for row in displayed], columns))
+    grid = labelled_grid([held_out.captions[row] for row in displayed], columns)
+    return Result(rows, grid, _protocol(comparison, material, held_out, settings.seeds[0]))
 
 
-def _decodings(comparison: Comparison, seed: int) -> Iterator[Decoding]:
+def _protocol(comparison: Comparison, material: Material, held_out: HeldOut, seed: int) -> Protocol:
+    """How the pictures are measured; the image size where all decoders have the same one."""
+    spec, prior = material.text_embeddings.spec, next(iter(comparison.priors.values()), None)
+    sizes = {each.settings.image_size for each in comparison.decoders.values()}
+    counts = material.images.counts
+    among = counts[(counts["split"] == TEST) & (counts["captioned"] > 0)]
+    assert material.pixels is not None, "there are no images to compare pictures with"
+    return Protocol(
+        dataset=comparison.source or " + ".join(sorted(set(sources_of(among)))),
+        data_version=material.images.digest,
+        held_out_captions=len(held_out),
+        prior_steps=prior.settings.num_steps if prior else None,
+        prior_sampler=prior.settings.sampler if prior else None,
+        prior_guidance=prior.settings.guidance if prior else None,
+        seed=seed,
+        encoders=tuple(spec["names"]),
+        clip=spec["encoder"],
+        decoded_images=len(held_out),
+        image_size=sizes.pop() if len(sizes) == 1 else None,
+        framing=material.pixels.spec.get("framing"),
+        left_out=len(material.left_out) or None,
+    )
+
+
+def _decodings(
+    comparison: Comparison, beside: Mapping[str, Predictor], seed: int
+) -> Iterator[Decoding]:
     """Every source's embeddings by every decoder that is made for them."""
     sources: dict[Name, str | Predictor] = {(REAL, NO_SUBSET): REAL, (TEXT, NO_SUBSET): TEXT}
+    sources |= {(name, NO_SUBSET): beside[name] for name in (LINEAR_PRIOR, CONTRASTIVE_PRIOR)}
     sources |= {name: samples_of(prior, seed) for name, prior in comparison.priors.items()}
     for (source, captions), embeddings in sources.items():
         for kind, decoder in comparison.decoders.items():
-            if source == REAL or (source == TEXT) == (decoder.input_kind == "text"):
+            if source in (REAL, TEXT) or decoder.input_kind != "text":
                 yield Decoding(kind, source, captions, Decoded(decoder, embeddings, seed))

@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Any
 from corgi_core.config import NO_SUBSET, ComparisonSettings
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.picture_features import REAL, TEXT
+from corgi_core.evaluation.report import (
+    CONTRASTIVE_PRIOR,
+    LINEAR_PRIOR,
+    REAL_AGAINST_REAL,
+    SHUFFLED,
+    TRAINING_PICTURES,
+)
 from corgi_core.experiments.decoder_comparison.measure import (
     REAL_IMAGES,
     Comparison,
     measure,
 )
 from corgi_core.experiments.intervals import HALF, MEAN, over_seeds
-from corgi_core.experiments.panels import COLOURS, MARKERS, new_figure
-from corgi_core.experiments.report import StudyReport, markdown
+from corgi_core.experiments.panels import COLOURS, MARKERS, new_figure, protocol_below
+from corgi_core.experiments.report import StudyReport, check_rows, markdown, protocol_line
 from corgi_core.io.pictures import rendered
 
 if TYPE_CHECKING:
@@ -62,12 +69,25 @@ def report_of(
     for comparison in comparisons:
         result = measure(comparison, material, settings)
         rows, name = pd.DataFrame(result.rows), comparison.name.replace("-", "_")
+        line = protocol_line(result.protocol, settings.seeds)
+        check_rows(set(rows["source"]), _mandatory(comparison))
         title = f"{comparison.name}: {result.rows[0]['images']} held-out images"
         report.rows[ROWS] += result.rows
-        report.tables[name] = table_of(rows)
-        report.pictures[name] = rendered(figure_of(rows, title))
+        report.protocols[name] = result.protocol
+        report.tables[name] = f"{table_of(rows)}\n{line}\n"
+        figure = figure_of(rows, title)
+        protocol_below(figure, line)
+        report.pictures[name] = rendered(figure)
         report.pictures[f"{name}_grid"] = result.grid
     return report
+
+
+def _mandatory(comparison: Comparison) -> list[str]:
+    """The sources that every table has; the linear priors' where a decoder is made for them."""
+    names = [REAL_AGAINST_REAL, *TRAINING_PICTURES, TEXT, f"{TEXT}, {SHUFFLED} captions"]
+    if any(each.input_kind != "text" for each in comparison.decoders.values()):
+        names += [LINEAR_PRIOR, CONTRASTIVE_PRIOR]
+    return names
 
 
 def chart_entries(report: StudyReport) -> Iterator[dict[str, Any]]:
@@ -75,7 +95,8 @@ def chart_entries(report: StudyReport) -> Iterator[dict[str, Any]]:
     for row in report.rows[ROWS]:
         case = "/".join(row[part] for part in ("comparison", *CASE) if row[part])
         case = case.replace("%", "pc")
-        yield {"step": row["seed"], **{f"{case}/{metric}": row[metric] for metric in METRICS}}
+        scores = {f"{case}/{metric}": row[metric] for metric in METRICS if metric in row}
+        yield {"step": row["seed"], **scores}
 
 
 def table_of(rows: pd.DataFrame) -> str:
@@ -92,16 +113,23 @@ def table_of(rows: pd.DataFrame) -> str:
 
 
 def _cell(summary: pd.DataFrame) -> str:
+    if summary.empty:
+        return "–"
     mean, half = summary[MEAN].item(), summary[HALF].item()
     return f"{mean:.4f} ± {half:.4f}" if half > 0 else f"{mean:.4f}"
 
 
 def figure_of(rows: pd.DataFrame, title: str) -> Figure:
-    """Means over seeds with 95 % intervals; the dashed line is the real images' score."""
-    decoded, real = rows[rows["decoder"] != REAL_IMAGES], rows[rows["decoder"] == REAL_IMAGES]
+    """Means over seeds with 95 % intervals; the dashed line is the real images' score.
+
+    Controls and other real images are in the table alone.
+    """
+    decoded = rows[(rows["decoder"] != REAL_IMAGES) & ~rows["source"].str.contains(SHUFFLED)]
+    real = rows[(rows["decoder"] == REAL_IMAGES) & (rows["source"] == "")]
     decoders, sources = list(decoded["decoder"].unique()), list(decoded["source"].unique())
     subsets = [each for each in decoded["captions"].unique() if each != NO_SUBSET]
-    ticks = [*((TEXT,) if TEXT in sources else ()), *subsets, REAL]
+    beside = [each for each in (TEXT, LINEAR_PRIOR, CONTRASTIVE_PRIOR) if each in sources]
+    ticks = [*beside, *subsets, REAL]
     figure, panels = new_figure(title, -(-len(METRICS) // COLUMNS), COLUMNS)
     for panel, (metric, name) in zip(panels.flat, METRICS.items(), strict=False):
         for (decoder, source), found in decoded.groupby(["decoder", "source"], sort=False):
@@ -131,4 +159,8 @@ def _tick(ticks: Sequence[str], source: str, captions: str) -> int:
 
 
 def _tick_label(tick: str) -> str:
-    return {TEXT: "text itself", REAL: "real image"}.get(tick, f"prior, {tick}")
+    named = {
+        TEXT: "text itself", REAL: "real image", LINEAR_PRIOR: "linear",
+        CONTRASTIVE_PRIOR: "contrastive",
+    }  # fmt: skip
+    return named.get(tick, f"prior, {tick}")

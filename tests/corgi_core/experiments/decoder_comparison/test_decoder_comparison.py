@@ -25,6 +25,13 @@ from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.nearest import TrainingImages
+from corgi_core.evaluation.report import (
+    CONTRASTIVE_PRIOR,
+    LINEAR_PRIOR,
+    NEAREST_TO_IMAGE,
+    RANDOM_TRAINING,
+    REAL_AGAINST_REAL,
+)
 from corgi_core.experiments.decoder_comparison.measure import Comparison, Result, measure
 from corgi_core.experiments.decoder_comparison.report import METRICS, ROWS, report_of
 from corgi_core.experiments.report import StudyReport
@@ -51,7 +58,7 @@ class Inputs:
 
 
 def inputs_in(parts, folder: Path, captions: int) -> Inputs:
-    images = write_images(folder / "images", IMAGES, captions=captions)
+    images = write_images(folder / "images", IMAGES, captions=captions, validated=True)
     squares = pixels(images, folder / "pixels", SIDE)
     embeddings = embed_images(parts.clip, images, squares, folder / "image_embeddings")
     texts = embed_texts(parts.clip, parts.tokens, images, folder / "text_embeddings")
@@ -102,10 +109,21 @@ def test_every_decoder_gets_the_embeddings_that_it_is_made_for(rows):
         (*case, seed)
         for seed in SETTINGS.seeds
         for case in (
-            ("real images", "", ""), ("pca", "real", "none"), ("lafite", "real", "none"),
-            ("pca", "baseline", "100%"), ("lafite", "text", "none"),
+            *(("real images", source, "") for source in
+              ("", REAL_AGAINST_REAL, NEAREST_TO_IMAGE, RANDOM_TRAINING)),
+            ("pca", "real", "none"), ("lafite", "real", "none"),
+            *((*each, captions) for control in ("", ", shuffled captions") for *each, captions in (
+                ("pca", f"text{control}", "none"), ("lafite", f"text{control}", "none"),
+                ("pca", f"{LINEAR_PRIOR}{control}", "none"),
+                ("pca", f"{CONTRASTIVE_PRIOR}{control}", "none"),
+                ("pca", f"baseline{control}", "100%"),
+            )),
         )
     }  # fmt: skip
+    linear = rows.query("source == @LINEAR_PRIOR").iloc[0]
+    control = rows[rows["source"] == f"{LINEAR_PRIOR}, shuffled captions"].iloc[0]
+    assert control["clip_similarity_text"] != linear["clip_similarity_text"]
+    assert np.isnan(control["frechet_clip"])  # of the same pictures
     assert len(rows) == len(cases)
 
 
@@ -166,6 +184,7 @@ def test_images_embeddings_and_captions_are_of_the_same_keys(inputs, parts, tmp_
         decoders[name] = stored_decoder(decoder, tmp_path / name)
     found = measured(Comparison("known", decoders, {}), inputs)
     rows = pd.DataFrame(found.rows).set_index("decoder")
+    rows = rows[rows["source"].isin(["", "real"])]
     scores = rows[list(METRICS)].groupby("decoder").mean()
     own, real, other = scores.loc["own"], scores.loc["real images"], scores.loc["next"]
     assert own.to_numpy() == pytest.approx(real.to_numpy(), abs=1e-5)
@@ -189,7 +208,10 @@ def test_several_captions_an_image_change_no_score_and_no_label(
     )
     found = pd.DataFrame(measured(comparison, several).rows)
     numbers = [*METRICS, "images"]
-    pd.testing.assert_frame_equal(found[numbers], rows[numbers], atol=1e-5)
+    found, expected = (  # the linear priors are fitted to all captions
+        each[~each["source"].str.startswith(LINEAR_PRIOR)] for each in (found, rows)
+    )
+    pd.testing.assert_frame_equal(found[numbers], expected[numbers], atol=1e-5)
     (captions, columns), keys = labels[0], held_out_keys(inputs)
     assert captions == [f"picture number {int(key[3:])}" for key in keys][:: len(keys) // 2][:3]
     squares = inputs.material.pixels
@@ -228,8 +250,14 @@ def test_a_report_has_a_table_a_figure_and_a_grid_a_comparison(comparison, input
     assert set(again.pictures) == {
         "supervision", "supervision_grid", "language_free", "language_free_grid",
     }  # fmt: skip
-    lines = again.tables["supervision"].splitlines()
-    assert len(lines) == 2 + 5  # a head, a rule, five cases
+    *lines, empty, protocol = again.tables["supervision"].splitlines()
+    assert len(lines) == 2 + 16  # a head, a rule, the cases
+    assert (empty, protocol) == ("", again.protocols["supervision"].line)
+    assert again.protocols == report.protocols
+    others = replace(
+        report, protocols={"supervision": replace(report.protocols["supervision"], seed=7)}
+    )
+    assert others.digest != report.digest
     assert lines[0].count("|") == len(METRICS) + 4
     assert {row["images"] for row in again.rows[ROWS]} == {5}
 
