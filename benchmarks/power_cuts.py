@@ -38,7 +38,7 @@ PRESET = """
 extends: emoji-small
 variants: [baseline, shifted-k1]
 caption_subsets: [100%]
-data: {limit: 200}
+data: {limit: 200, twin_cosine: null}
 encoders: {width: 32, training: {steps: 40, batch_size: 8, checkpoint_every: 10}}
 prior: {width: 32, layers: 1, training: {steps: 60, batch_size: 8, checkpoint_every: 10}}
 decoders:

@@ -84,20 +84,12 @@ def serve(settings: Settings) -> int:
     _check_free("--mlflow-port", settings.mlflow_port, settings.access.listen)
     from corgi_core.io.locks import exclusive_lock
     from corgi_core.io.scratch import scratch_folder
-    from orchestration.resources.instance import open_instance, prepare_home
-    from orchestration.resources.runs import end_dead_runs
-    from orchestration.resources.tracking import MLflow
-    from orchestration.settings import AS_TRAINING, SQLITE, sqlite_path
+    from orchestration.settings import AS_TRAINING
 
-    home = prepare_home(settings)
-    with open_instance(settings) as instance:
-        end_dead_runs(instance)
-    if settings.tracking_uri.startswith(SQLITE) and not sqlite_path(settings.tracking_uri).exists():
-        MLflow.of(settings).client()  # makes the tables, which two processes must not do at once
     running: dict[Path, subprocess.Popen[bytes]] = {}  # by log
     alone = exclusive_lock(settings.state / "ui.lock", f"{settings.workspace} is served already")
     with alone, scratch_folder(SOCKETS, Path(tempfile.gettempdir())) as sockets:
-        servers = _Servers(settings, sockets)
+        home, servers = _prepared_home(settings), _Servers(settings, sockets)
         try:
             typer.echo(f"Workspace {settings.workspace}; starting, this takes a moment …")
             for name, command in servers.commands().items():
@@ -123,6 +115,21 @@ def serve(settings: Settings) -> int:
             return 0
         finally:
             _end_all(running.values())
+
+
+def _prepared_home(settings: Settings) -> Path:
+    """The folder of Dagster's instance, in which dead runs are ended, beside MLflow's database."""
+    from orchestration.resources.instance import open_instance, prepare_home
+    from orchestration.resources.runs import end_dead_runs
+    from orchestration.resources.tracking import MLflow
+    from orchestration.settings import SQLITE, sqlite_path
+
+    home = prepare_home(settings)
+    with open_instance(settings) as instance:
+        end_dead_runs(instance)
+    if settings.tracking_uri.startswith(SQLITE) and not sqlite_path(settings.tracking_uri).exists():
+        MLflow.of(settings).client()  # makes the tables, which two processes must not do at once
+    return home
 
 
 def password(

@@ -21,9 +21,8 @@ from orchestration.resources.interrupts import Notice, noticed
 
 HOST_TAG, PID_TAG, STARTED_TAG = "corgi/host", "corgi/pid", "corgi/started"
 LAUNCHED_BY = ".dagster/grpc_info"  # Dagster's tag: where the code server listens
-AT_WORK = [
-    dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING
-]  # fmt: skip
+BEGUN = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+AT_WORK = [dg.DagsterRunStatus.NOT_STARTED, *BEGUN, dg.DagsterRunStatus.CANCELING]
 CANCELLED = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED]
 DEATHS_LOOKED_FOR = 10  # seconds between two looks, while somebody waits
@@ -93,7 +92,7 @@ def cancelled_in_time(instance: dg.DagsterInstance, run_id: str) -> Iterator[Non
 def mark_cancelling(instance: dg.DagsterInstance, run_id: str) -> None:
     """Let Dagster know that a run at work is being cancelled, so that it will not say "failed"."""
     run = instance.get_run_by_id(run_id)
-    if run is not None and run.status in AT_WORK[:2]:
+    if run is not None and run.status in BEGUN:
         instance.report_run_canceling(run, "The run's process was asked to end.")
 
 

@@ -99,6 +99,7 @@ def test_the_runs_of_dead_processes_end_and_free_the_device(
             run_of(instance, S.STARTED, dead, slot=True),
             run_of(instance, S.STARTING, servers["gone"]),
             run_of(instance, S.STARTED, process_tags() | {STARTED_TAG: "an earlier boot/7"}),
+            run_of(instance, S.NOT_STARTED, dead),  # of a refresh that was about to begin it
         ]
         cancelled = run_of(instance, S.CANCELING, dead)
         lives = [
