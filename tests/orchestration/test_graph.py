@@ -28,7 +28,7 @@ SETTINGS = Settings.from_environment({})
 
 VARIANTS = [
     "baseline", "shifted-k1", "shifted-k16", "shifted-k128", "shifted-k1024",
-    "shifted-k1024-learned",
+    "shifted-k1024-learned", "shifted-text",
 ]  # fmt: skip
 DECODERS = ["pca", "cascade", "gan", "lafite"]
 SUBSETS = ["0%", "1.7%", "10%", "100%"]
@@ -166,7 +166,7 @@ def test_an_array_jobs_revision_is_its_assets(definitions: dg.Definitions) -> No
         "text_embeddings": [TextEmbedding],
         "split_overlap": [SplitNeighbours],
         "evaluation": [*scores, PerceptualHashes, TrainingNeighbours],
-        "decoder_comparison": scores,
+        "decoder_comparison": [*scores, PerceptualHashes, TrainingNeighbours],
     }
     for name, classes in jobs.items():
         code_version = graph.get(dg.AssetKey(name)).code_version or ""
