@@ -83,10 +83,9 @@ def ray_session() -> Iterator[None]:
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_local_ray_refuses_whoever_lacks_its_token(tmp_path: Path) -> None:
-    """Its processes listen on all interfaces."""
+    """Be it a process of this machine; that no other one reaches it, test_closed_by_default has."""
     Compute(num_workers=1).connect()
     address = ray.get_runtime_context().gcs_address
-    assert address.startswith("127.0.0.2:")
     (tmp_path / "token").write_text("b" * 32)
     script = f"""
 from orchestration.resources.compute import Compute
