@@ -1,5 +1,7 @@
 """CLIP embeddings of all images and captions, float16, sharded as the images are."""
 
+from typing import Any
+
 import dagster as dg
 
 from assets.metadata import OWNERS, array_metadata, materialized, table
@@ -86,8 +88,11 @@ def split_overlap(
     data, folder = workspace.preset.data, workspace.chunks_folder(context)
     found = None if data.twin_cosine is None else compute.arrays(job, folder)
     overlap = split_overlap_of(images, image_embeddings, found, data.twin_bits, data.twin_cosine)
-    details = {"left_out": table(overlap.displayed), "pictures": near_twins(images, overlap)}
-    return materialized(overlap, **overlap.counts, **details)
+    details: dict[str, Any] = {
+        **overlap.counts,
+        "left_out": table(overlap.displayed), "pictures": near_twins(images, overlap),
+    }  # fmt: skip
+    return materialized(overlap, **details)
 
 
 def embedded_images(

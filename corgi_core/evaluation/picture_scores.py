@@ -100,7 +100,7 @@ class PictureScorer:
             from captions "shuffled", as `shuffled` has it.
         """
         real = real_of(case, self.real)
-        found = self._set_scores(compared_with(case, real))
+        found: dict[str, Any] = self._set_scores(compared_with(case, real))
         if self.nearest is not None:
             found |= _memorisation(*(self._nearest(each) for each in (case, real)))
         to_image, to_text, seconds = map(

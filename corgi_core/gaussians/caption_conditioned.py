@@ -155,7 +155,8 @@ class CaptionGaussians(nn.Module):
     @classmethod
     def from_state(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Self:
         """From a state dict and the `config`, which are part of a prior's files."""
-        return cls(*(tensors[name] for name in TENSORS), config["encoder_dims"], config["kappa"])
+        weight, bias, mean, std, basis = (tensors[name] for name in TENSORS)
+        return cls(weight, bias, mean, std, basis, config["encoder_dims"], config["kappa"])
 
 
 def folds_of(images: Tensor, folds: int) -> Tensor:

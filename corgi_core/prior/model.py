@@ -153,7 +153,10 @@ class PriorModel:
             z_0 = predict(shrunk, t)
             if not start.residual:
                 return z_0
-            return z_0 + (guided(*shrunk.chunk(2)[::-1], guidance) if apart else shrunk)
+            if not apart:
+                return z_0 + shrunk
+            cond, uncond = shrunk.chunk(2)
+            return z_0 + guided(uncond, cond, guidance)
 
         return denoiser
 

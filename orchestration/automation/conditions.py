@@ -7,18 +7,17 @@ its results are as they were.
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 
 from orchestration.partitions import ASKED_FOR
 
-CHANGED = (
-    (
-        dg.AutomationCondition.code_version_changed()
-        | dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
-    )
-    .since_last_handled()
-    .with_label("an input or the code has changed")
+_NOW_CHANGED: Any = (  # Dagster 1.13 types what follows for asset checks as well
+    dg.AutomationCondition.code_version_changed()
+    | dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
 )
+CHANGED = _NOW_CHANGED.since_last_handled().with_label("an input or the code has changed")
 DUE = CHANGED & ~dg.AutomationCondition.missing()  # what was made once is kept up to date
 READY_TO_MAKE = (
     DUE

@@ -43,13 +43,14 @@ from orchestration.partitions import (
 from orchestration.resources.dvc import INGEST, LOCK, version_in_lock
 from orchestration.resources.logs import TO_FILE_ONLY
 from orchestration.resources.runs import (
+    CANCELLED,
     cancel,
     cancelled_in_time,
     end_dead_runs,
     process_tags,
     wait_for,
 )
-from orchestration.resources.tracking import CANCELLED, REFRESH_TAG
+from orchestration.resources.tracking import REFRESH_TAG
 from orchestration.resources.warm_start import ParentModel, WarmStart, last_training
 from orchestration.resources.workspace import RAW_VERSION, Workspace
 from orchestration.settings import Settings
@@ -158,11 +159,13 @@ class Refresh:
                     "train everything once with `corgi run`; a retrain goes on from there",
                 )
         wanted = {name for key in priors for name in (key, *key.split("|"))}
-        selection = dg.AssetSelection.assets("evaluation").upstream()
-        selection |= dg.AssetSelection.assets(REGISTRY)
-        selection -= dg.AssetSelection.groups(*ASKED_FOR)
+        scored = dg.AssetSelection.assets("evaluation").upstream()
+        selection = scored | dg.AssetSelection.assets(REGISTRY)
         steps = self._steps(
-            selection - dg.AssetSelection.assets(*self._that_stay), lambda key, _: key in wanted
+            selection
+            - dg.AssetSelection.groups(*ASKED_FOR)
+            - dg.AssetSelection.assets(*self._that_stay),
+            lambda key, _: key in wanted,
         )
         return [replace(step, start=start) if step.asset == PRIOR else step for step in steps]
 

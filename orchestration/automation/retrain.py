@@ -36,17 +36,18 @@ class Retrain(WarmStart):
     """Which priors are retrained, from what, and for how long."""
 
     parent: str = Field(
-        CHAMPION,
+        default=CHAMPION,
         description='"champion" continues from the champion of each caption fraction; "" starts '
         "from scratch.",
     )
     fractions: list[str] = Field(
-        [],
+        default=[],
         description="Caption fractions, such as 1.7%. By default those that learn from some of the "
         "captions only; where there are none, all.",
     )
     variant: str = Field(
-        "", description="By default the champion's; from scratch, all variants of the preset."
+        default="",
+        description="By default the champion's; from scratch, all variants of the preset.",
     )
 
     def priors(self, settings: Settings) -> list[str]:

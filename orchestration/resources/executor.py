@@ -50,8 +50,8 @@ class _InterruptibleExecutor(dg.Executor):
             try:
                 for event in self._steps.execute(plan_context, execution_plan):
                     yield event
-                    if BLOCKED in (event.message or ""):
-                        pool = event.message.rpartition(BLOCKED)[2]
+                    if BLOCKED in (message := event.message or ""):
+                        pool = message.rpartition(BLOCKED)[2]
                         for holder in holders(instance, pool):
                             instance.report_engine_event(
                                 f"The pool {pool} is taken: {holder}.", plan_context.dagster_run
@@ -72,7 +72,7 @@ def one_process_executor_of(settings: Settings) -> dg.ExecutorDefinition:
     return dg.ExecutorDefinition(
         name="in_process",
         description=__doc__,
-        config_schema=dg.in_process_executor.config_schema,
+        config_schema=dg.in_process_executor.config_schema.as_field(),
         executor_creation_fn=executor,
     )
 

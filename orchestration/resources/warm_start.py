@@ -34,17 +34,17 @@ class WarmStart(dg.Config):
     """A prior's start and budget; by default it is trained from scratch as the settings say."""
 
     parent: str = Field(
-        "",
+        default="",
         description='"champion" continues from the champion of the caption fraction; "" starts '
         "from scratch.",
     )
     steps: int | None = Field(
-        None,
+        default=None,
         description="How many optimiser steps. By default those of the settings, or a quarter of "
         "them where there is a parent.",
     )
     minutes: float | None = Field(
-        None,
+        default=None,
         description="Instead of steps: as many as the partition's last training did in that time.",
     )
 

@@ -30,6 +30,7 @@ from corgi_core.experiments.prior_ablation.arms import Arm, bank_of
 from corgi_core.experiments.prior_ablation.scores import Scorer
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling
 from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.caption_conditioned import CaptionGaussians
 from corgi_core.gaussians.learned import BankTask
 from corgi_core.io.files import digest_of, read_json, write_json
 from corgi_core.metrics.cosine_by_timestep import CosineByTimestep
@@ -185,7 +186,7 @@ def _learn(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
     return result.model.to_bank().cpu()
 
 
-def width_of(bank: GaussianBank, one: GaussianBank) -> float:
+def width_of(bank: GaussianBank | CaptionGaussians, one: GaussianBank) -> float:
     """The start's std in units of the embeddings' own, both root mean squares over coordinates.
 
     `one` is the one Gaussian that is fitted to the embeddings.
@@ -213,9 +214,11 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
     if not plan.timesteps:
         return
     seed = plan.arm.seed
-    c = prior.bank.assign(study.held_out.text.to(prior.device))
-    noise = torch.randn(len(c), prior.bank.width, generator=torch.Generator().manual_seed(seed))
-    start = prior.bank.gaussians(c).unwhiten(noise.to(prior.device)).cpu()
+    captions = study.held_out.batch(torch.arange(len(study.held_out)), prior.device)[:3]
+    noise = torch.randn(
+        len(study.held_out), prior.bank.width, generator=torch.Generator().manual_seed(seed)
+    )
+    start = prior.bank.start(*captions).cond.unwhiten(noise.to(prior.device)).cpu()
     yield {"of": START, "timestep": TIMESTEPS, "cosine": study.scorer.cosine(start)}
     curve = CosineByTimestep(study.held_out.image, study.scorer.encoder_dims)
     _sampled(study, prior, Sampling(study.preset.study.steps[-1]), seed, callback=curve)
