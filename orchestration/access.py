@@ -77,8 +77,9 @@ class Access:
 def origin_of(url: str) -> str:
     """A page's origin as browsers send it: scheme, host, and the port if it is another than usual.
 
-    >>> origin_of("https://Dagster.example.org:443")
-    'https://dagster.example.org'
+    Examples:
+        >>> origin_of("https://Dagster.example.org:443")
+        'https://dagster.example.org'
     """
     parts = urlsplit(url)
     usual = {"http": 80, "https": 443}.get(parts.scheme)

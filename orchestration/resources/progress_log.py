@@ -103,7 +103,7 @@ def in_words(seconds: float) -> str:
 
     Examples:
         >>> in_words(42.3), in_words(3900), in_words(100_000)
-        ('42 s', '1 h 5 min', '1 d 4 h')
+        ('42 s', '1 h 5 min', '1 d 3 h')
     """
     whole = round(seconds)
     if whole < MINUTE:
