@@ -101,7 +101,7 @@ def tick(instance: dg.DagsterInstance, cursor: str | None, settings: Settings) -
         return dg.SensorResult(skip_reason=waiting, asset_events=changes)
     attempt = len(runs) + 1
     request = dg.RunRequest(
-        run_key=f"{version} after {handled.since:.0f}, attempt {attempt}",
+        run_key=f"{version} after {handled.since:.6f}, attempt {attempt}",
         job_name=_job(settings),
         tags={VERSION_TAG: version},
     )
