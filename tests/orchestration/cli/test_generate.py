@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from corgi_core.encoders.embed import embed_images
 from corgi_core.errors import CorgiError
 from corgi_core.generation import Request, generate
-from corgi_core.io.model_index import TextEncoderName
+from corgi_core.io.model_index import CHAMPION, TextEncoderName
 from corgi_core.io.pictures import MARGIN
+from orchestration.cli.app import cli
 from orchestration.cli.generate import load_pipeline, training_images
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.tracking import MLflow
@@ -33,11 +36,11 @@ def settings(pipeline, tmp_path_factory) -> Settings:
     registry = Registry(MLflow.of(settings))
     parts = {"prior": pipeline.prior, "decoder": pipeline.decoder, "clip": pipeline.clip}
     for name, part in parts.items():
-        registry.promote(name, registry.register(name, part, {}, "tiny"), "the only one")
+        registry.alias(name, CHAMPION, registry.register(name, part, {}, "tiny"))
     registry.alias(
         "decoder", "other", registry.register("decoder", other_decoder(pipeline), {}, "")
     )
-    registry.write_index(settings.state / "models.json", TextEncoderName("minilm", TOKENS))
+    registry.write_index(TextEncoderName("minilm", TOKENS))
     images = write_images(Path(str(settings.dataset_folder)) / "images")
     embed_images(pipeline.clip, images, None, settings.storage / "image_embeddings")
     return settings
@@ -141,6 +144,21 @@ def test_what_cannot_be_generated_is_said_and_nothing_is_written(
     with pytest.raises(CorgiError, match=problem):
         generated(settings, captions, files[:images], tmp_path / "x.png", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_needs_no_database_of_mlflow(settings, tmp_path):
+    expected, _ = generated(settings, ["a cat"], [], tmp_path / "x.png")
+    database, away = settings.home / "mlflow" / "mlflow.db", tmp_path / "away"
+    shutil.move(database, away)
+    try:
+        words = ["generate", "a cat", "--seed", "3", "--steps", "2", "--out", f"{tmp_path}/y.png"]
+        variables = {"CORGI_HOME": str(settings.home), "CORGI_PRESET": "emoji-small"}
+        made = CliRunner().invoke(cli, words, env=variables)
+        assert made.exit_code == 0, made.output
+        assert not database.exists()  # nor does it make one
+    finally:
+        shutil.move(away, database)
+    np.testing.assert_array_equal(Image.open(tmp_path / "y.png"), expected)
 
 
 def test_another_decoder_decodes_by_its_alias(settings, pipeline, tmp_path):
