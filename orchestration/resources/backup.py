@@ -1,8 +1,9 @@
 """Backups: one tar with all of CORGI_HOME, each content once, and the databases in a whole state.
 
 SQLite files are copied by SQLite's own backup, so runs may go on meanwhile; PostgreSQL is dumped by
-`pg_dump`. The databases come first: what they name is in the files that follow. Models that are
-stored and registered have the same content, which is in the tar once, under its digest.
+`pg_dump`. The databases come first: what they name is in the files that follow. A file is read
+once, into a copy whose digest names it: a log may grow meanwhile. Models that are stored and
+registered have the same content, which is in the tar once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
+from urllib.parse import urlsplit
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file
@@ -45,6 +47,7 @@ class Index:
         moment: When it was made, in seconds since 1970.
         files: Content's digest, moment of change in nanoseconds and mode, by path below the home.
         databases: Content's digest of PostgreSQL's dumps, by name.
+        mode: The home's.
         format: Of the tar.
     """
 
@@ -52,6 +55,7 @@ class Index:
     moment: float
     files: dict[str, tuple[str, int, int]] = field(default_factory=dict)
     databases: dict[str, str] = field(default_factory=dict)
+    mode: int = 0o700
     format: int = FORMAT
 
 
@@ -67,13 +71,13 @@ def back_up(settings: Settings, path: Path) -> Index:
         raise CorgiError(f"there is no {home}", "name the home by CORGI_HOME")
     if path.absolute().is_relative_to(home):
         raise CorgiError(f"{path} lies in {home}", "name a file on another disk")
-    index = Index(str(home), time.time())
+    index = Index(str(home), time.time(), mode=home.stat().st_mode & 0o777)
     with (
         atomic_file(path) as temporary,
         tarfile.open(temporary, "w") as tar,
-        scratch_folder("corgi-backup-") as scratch,
+        scratch_folder("corgi-backup-", path.absolute().parent) as scratch,  # which has the room
     ):
-        archive = _Archive(tar)
+        archive = _Archive(tar, scratch / "content")
         for name, url in _postgres_urls(settings).items():
             dump = scratch / f"{name}.dump"
             dump_database(url, dump)
@@ -101,9 +105,11 @@ def restore(settings: Settings, path: Path) -> Index:
     """Make the home again from a backup: whole and checked, or not at all.
 
     Raises:
-        CorgiError: the file is no backup or damaged, it is of another home, the home is there
-            already, or so are tables in the database.
+        CorgiError: the file is gone, no backup or damaged, it is of another home, the home is there
+            already, or so are tables in a database.
     """
+    if not path.is_file():
+        raise CorgiError(f"there is no file {path}", "name one that `corgi backup` wrote")
     try:
         with tarfile.open(path) as tar:
             index = _index_of(tar, path)
@@ -113,8 +119,8 @@ def restore(settings: Settings, path: Path) -> Index:
             new = Path(tempfile.mkdtemp(prefix=f"{home.name}-restored-", dir=home.parent))
             try:
                 _extract(tar, index, new, path)
-                for name, url in _postgres_urls(settings).items():
-                    _load_dump(tar, index, name, url, new, path)
+                _load_dumps(tar, index, _postgres_urls(settings), new, path)
+                new.chmod(index.mode)
                 if home.exists():
                     home.rmdir()
                 new.replace(home)
@@ -133,38 +139,45 @@ def dump_database(url: str, path: Path) -> None:
 
 
 def load_database(path: Path, url: str) -> None:
-    """Put a dump's content into an empty PostgreSQL database, by `pg_restore`.
+    """Put a dump's content into an empty PostgreSQL database, by `pg_restore`: all or nothing.
 
     Raises:
-        CorgiError: the database has tables already.
+        CorgiError: the database has tables already, or PostgreSQL's client failed.
     """
-    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
-    found = _client("psql", "-At", "-c", tables, _plain(url)).strip()
-    if found != "0":
-        raise CorgiError(
-            f"the database has {found} tables already", "restore into one that was just created"
-        )
+    check_empty(url)
     _client(
         "pg_restore", "--no-owner", "--exit-on-error", "--single-transaction",
         f"--dbname={_plain(url)}", str(path),
     )  # fmt: skip
 
 
+def check_empty(url: str) -> None:
+    """CorgiError where a PostgreSQL database has tables."""
+    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+    found = _client("psql", "-At", "-c", tables, _plain(url)).strip()
+    if found != "0":
+        raise CorgiError(
+            f"the database {_database_of(url)} has {found} tables already",
+            "restore into one that was just created",
+        )
+
+
 class _Archive:
     """Adds contents to a tar, each once."""
 
-    def __init__(self, tar: tarfile.TarFile) -> None:
-        self._tar, self._there = tar, set[str]()
+    def __init__(self, tar: tarfile.TarFile, copy: Path) -> None:
+        """`copy`: where a content is while it is added."""
+        self._tar, self._copy, self._there = tar, copy, set[str]()
 
     def add(self, path: Path) -> str:
-        """The content's digest."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        """The digest of the content as it was read: somebody may write to the file meanwhile."""
+        with path.open("rb") as file, self._copy.open("w+b") as copy:
+            digest = _copied(file, copy)
             if digest not in self._there:
-                file.seek(0)
                 entry = tarfile.TarInfo(f"{CONTENTS}/{digest}")
-                entry.size = os.fstat(file.fileno()).st_size
-                self._tar.addfile(entry, file)
+                entry.size = copy.tell()
+                copy.seek(0)
+                self._tar.addfile(entry, copy)
                 self._there.add(digest)
         return digest
 
@@ -231,12 +244,13 @@ def _check_target(settings: Settings, index: Index, path: Path) -> None:
         )
     if home.exists() and any(home.iterdir()):
         raise CorgiError(f"{home} is there already", "move it away first, nothing is overwritten")
-    for name in _postgres_urls(settings):
+    for name, url in _postgres_urls(settings).items():
         if name not in index.databases:
             raise CorgiError(
                 f"{path} has no dump of the database of {name}",
                 "restore with the settings that it was made with",
             )
+        check_empty(url)
 
 
 def _extract(tar: tarfile.TarFile, index: Index, folder: Path, path: Path) -> None:
@@ -273,18 +287,40 @@ def _copied(source: IO[bytes], target: IO[bytes]) -> str:
     return found.hexdigest()
 
 
-def _load_dump(
-    tar: tarfile.TarFile, index: Index, name: str, url: str, folder: Path, path: Path
+def _load_dumps(
+    tar: tarfile.TarFile, index: Index, urls: dict[str, str], folder: Path, path: Path
 ) -> None:
-    dump = folder / f"{name}.dump"
-    _extract_content(tar, index.databases[name], dump, path)
-    load_database(dump, url)
-    dump.unlink()
+    """Fill the databases, once the dumps of all are found to be whole."""
+    dumps = {name: folder / f"{name}.dump" for name in urls}
+    for name, dump in dumps.items():
+        _extract_content(tar, index.databases[name], dump, path)
+    filled: list[str] = []
+    for name, url in urls.items():
+        try:
+            load_database(dumps[name], url)
+        except CorgiError as error:
+            if not filled:
+                raise
+            raise CorgiError(
+                error.problem,
+                f"{error.remedy}; create {', '.join(filled)} anew first, which is filled already",
+            ) from error
+        filled.append(_database_of(url))
+        dumps[name].unlink()
 
 
 def _postgres_urls(settings: Settings) -> dict[str, str]:
-    urls = dict(zip(DATABASES, (settings.database_url, settings.tracking_uri), strict=True))
-    return {name: url for name, url in urls.items() if url and url.startswith(POSTGRES)}
+    """The addresses by name; of a database that Dagster and MLflow share, once."""
+    found: dict[str, str] = {}
+    for name, url in zip(DATABASES, (settings.database_url, settings.tracking_uri), strict=True):
+        if url and url.startswith(POSTGRES) and url not in found.values():
+            found[name] = url
+    return found
+
+
+def _database_of(url: str) -> str:
+    """The name of an address's database."""
+    return urlsplit(url).path.strip("/")
 
 
 def _plain(url: str) -> str:

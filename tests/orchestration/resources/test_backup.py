@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -16,6 +17,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.io.model_index import CHAMPION, PARTS, TextEncoderName
 from corgi_core.pipeline import CorgiPipeline
 from orchestration.cli.generate import load_pipeline
+from orchestration.resources import backup
 from orchestration.resources.backup import CONTENTS, INDEX, back_up, restore
 from orchestration.resources.instance import open_instance
 from orchestration.resources.model_registry import Registry
@@ -31,6 +33,7 @@ def settings(tmp_path: Path) -> Settings:
     for name in ("emoji/storage/prior", "mlflow/artifacts/prior", "emoji/work/prior"):
         (home / name).mkdir(parents=True)
         (home / name / "model.safetensors").write_bytes(b"weights" * 1000)
+    home.chmod(0o755)
     (home / "emoji" / "empty").touch()
     (home / "emoji" / "secret").write_text("s")
     (home / "emoji" / "secret").chmod(0o600)
@@ -81,6 +84,7 @@ def test_a_home_comes_back_as_it_was_while_a_writer_went_on(
     files = listing(settings.home)
     settings.home.rename(tmp_path / "gone")
     restore(settings, tmp_path / "backup.tar")
+    assert settings.home.stat().st_mode & 0o777 == 0o755
     assert listing(settings.home) == files
     found = rows(settings.home)
     assert found == list(range(len(found)))  # whole transactions, in their order
@@ -121,6 +125,7 @@ def test_what_is_not_whole_or_not_ours_is_refused(settings: Settings, tmp_path: 
     index = back_up(settings, path)
     assert "there already" in refusal(settings, path)
     settings.home.rename(tmp_path / "gone")
+    assert "there is no file" in refusal(settings, tmp_path / "missing.tar")
     (tmp_path / "text").write_text("no tar")
     assert "cannot be read" in refusal(settings, tmp_path / "text")
     assert "another version" in refusal(settings, changed(path, format=2))
@@ -136,6 +141,84 @@ def test_what_is_not_whole_or_not_ours_is_refused(settings: Settings, tmp_path: 
     assert "damaged" in refusal(settings, path)
     path.write_bytes(whole[:position])  # where the disk was full
     assert "cannot be read" in refusal(settings, path)
+
+
+def test_logs_that_are_written_to_meanwhile_are_stored_as_they_were_read(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One grows and one is begun anew, while an entry of the tar is being made."""
+    grows, shrinks = settings.home / "emoji" / "corgi.log", settings.home / "emoji" / "daemon.log"
+    first = {grows: b"a line\n", shrinks: b"a long line\n"}
+    for log, content in first.items():
+        log.write_bytes(content)
+
+    def entry(name: str) -> tarfile.TarInfo:
+        with grows.open("ab") as file:
+            file.write(b"more\n")
+        shrinks.write_bytes(b"")
+        return made(name)
+
+    made = tarfile.TarInfo
+    with monkeypatch.context() as changing:
+        changing.setattr(tarfile, "TarInfo", entry)
+        index = back_up(settings, tmp_path / "backup.tar")
+    settings.home.rename(tmp_path / "gone")
+    restore(settings, tmp_path / "backup.tar")
+    for log in first:
+        digest = hashlib.sha256(log.read_bytes()).hexdigest()
+        assert index.files[log.relative_to(settings.home).as_posix()][0] == digest
+
+
+class Postgres:
+    """Databases with the numbers of their tables, behind the words of PostgreSQL's programs."""
+
+    def __init__(self, **tables: int) -> None:
+        self.tables, self.full_disk = tables, False
+
+    def __call__(self, program: str, *words: str) -> str:
+        (url,) = (word for word in words if "postgresql://" in word)
+        name = url.rpartition("/")[2]
+        if program == "psql":
+            return f"{self.tables[name]}\n"
+        if program == "pg_dump":
+            dump = next(word for word in words if word.startswith("--file="))
+            Path(dump.removeprefix("--file=")).write_text(f"{name} {self.tables[name]}")
+        elif self.full_disk and name == "mlflow":
+            raise CorgiError("pg_restore failed: no space", "see to the database, and try again")
+        else:
+            self.tables[name] = int(Path(words[-1]).read_text().split()[1])
+        return ""
+
+
+def test_databases_are_filled_together_or_the_error_names_what_to_make_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    path, servers = tmp_path / "backup.tar", Postgres(dagster=5, mlflow=7)
+    monkeypatch.setattr(backup, "_client", servers)
+    given = {
+        "CORGI_HOME": str(tmp_path / "home"),
+        "CORGI_DATABASE_URL": "postgresql://corgi@db/dagster",
+        "MLFLOW_TRACKING_URI": "postgresql://corgi@db/mlflow",
+    }
+    settings = Settings.from_environment(given)
+    back_up(settings, path)
+    settings.home.rmdir()
+    servers.tables = {"dagster": 0, "mlflow": 1}
+    assert "mlflow has 1 tables already" in refusal(settings, path)
+    assert servers.tables == {"dagster": 0, "mlflow": 1}
+    servers.tables, servers.full_disk = {"dagster": 0, "mlflow": 0}, True
+    assert "create dagster anew first" in refusal(settings, path)
+    servers.tables, servers.full_disk = {"dagster": 0, "mlflow": 0}, False
+    restore(settings, path)
+    assert servers.tables == {"dagster": 5, "mlflow": 7}
+
+    shared = Settings.from_environment(given | {"MLFLOW_TRACKING_URI": given["CORGI_DATABASE_URL"]})
+    assert list(back_up(shared, path).databases) == ["dagster"]
+    settings.home.rmdir()
+    servers.tables = {"dagster": 0}
+    restore(shared, path)
+    assert servers.tables == {"dagster": 5}
 
 
 def test_a_backup_lies_outside_of_the_home_and_of_something(
