@@ -180,7 +180,16 @@ def _remove(path: Path) -> None:
 
 
 def _whole_lines(path: Path) -> Iterator[Message]:
-    with path.open(encoding="utf-8") as file:
+    """The messages that a file has; what a power cut or a full disk left of others is no line."""
+    with path.open("rb") as file:
         for line in file:
-            if line.endswith("\n"):  # a killed process may leave half a line
-                yield json.loads(line)
+            if not line.endswith(b"\n"):  # a killed process may leave half a line
+                continue
+            try:
+                message = json.loads(line)
+                if not isinstance(message, dict):
+                    raise TypeError(f"{type(message).__name__} in place of a message")
+            except (ValueError, TypeError) as error:
+                log.warning("a line of %s is no message, and is left out: %s", path.stem, error)
+            else:
+                yield message

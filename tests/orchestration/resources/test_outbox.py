@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from orchestration.resources import outbox
-from orchestration.resources.moments import moment_in
+from orchestration.resources.moments import LATEST, moment_in
 from orchestration.resources.outbox import Message, Outbox, deliver_left_over
 from tests.helpers.tiny import fill_disk
 
@@ -184,9 +185,35 @@ def test_what_a_dead_process_did_not_come_to_say_is_said(tmp_path: Path) -> None
     assert service.taken == [0, 1, 7000]
 
 
+def test_lines_that_are_no_messages_hold_up_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Zeros of a power cut, half a line of a full disk, bytes that are no text, other JSON."""
+    service = Service()
+    broken = [b"\0" * 9, b'{"n": 1{"n": 2}', b'{"n": "\xff"}', b"7", b'["n"]']
+    (tmp_path / "a.jsonl").write_bytes(b'{"n": 0}\n' + b"\n".join(broken) + b'\n{"n": 3}\n')
+    assert deliver_left_over(tmp_path, lambda: service) == 1
+    assert service.taken == [0, 3]
+    assert not list(tmp_path.iterdir())
+    assert caplog.text.count("a line of a is no message") == len(broken)
+
+
 def test_moments_never_go_back_with_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([100.0, 40.0, 40.0, 200.0])
     monkeypatch.setattr("orchestration.resources.moments.time.time", lambda: next(clock))
     assert [moment_in(tmp_path) for _ in range(4)] == [100_000, 100_001, 100_002, 200_000]
+
+
+def test_a_clock_that_was_days_ahead_once_and_an_emptied_file_do_not_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = iter([100.0, 10 * 86400.0, 200.0, 90.0])
+    ours = SimpleNamespace(time=lambda: next(clock))  # the log asks the real one
+    monkeypatch.setattr("orchestration.resources.moments.time", ours)
+    moments = [moment_in(tmp_path) for _ in range(3)]
+    assert moments == [100_000, 864_000_000, 200_000]
+    assert "the clock was ahead by days" in caplog.text
+    (tmp_path / LATEST).write_text("")
+    assert moment_in(tmp_path) == 90_000
