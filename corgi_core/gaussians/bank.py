@@ -40,16 +40,22 @@ class Gaussians(NamedTuple):
     def whiten(self, z: Tensor) -> Tensor:
         """u = Vᵀ(z − μ_c)/(κσ_c). z [n, d] → u [n, d]."""
         centred = z - self.mean
-        return (centred if self.basis is None else centred @ self.basis) / self.std
+        return (centred if self.basis is None else _product(centred, self.basis)) / self.std
 
     def unwhiten(self, u: Tensor) -> Tensor:
         """z = μ_c + V κσ_c u, the inverse of `whiten`."""
         scaled = self.std * u
-        return self.mean + (scaled if self.basis is None else scaled @ self.basis.T)
+        return self.mean + (scaled if self.basis is None else _product(scaled, self.basis.T))
 
     def of_several(self) -> Gaussians:
         """The same for several rows a caption: mean and std [n, 1, d]."""
         return Gaussians(self.mean.unsqueeze(1), self.std.unsqueeze(1), self.basis)
+
+
+def _product(x: Tensor, matrix: Tensor) -> Tensor:
+    """x [..., d] @ matrix [d, d] in float32: the narrow axes would be lost in bfloat16."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x.float() @ matrix
 
 
 class Start(NamedTuple):

@@ -2,10 +2,10 @@
 
 Nothing in equations (1)–(4) needs the means to come from a finite set. Here μ(y) = Aᵀ φ(y) + b is
 a linear function of the caption's text features φ(y) = [f_txt(y), the mean of its text tokens], and
-Σ = V diag(σ²) Vᵀ the covariance of what it leaves. If what is left were normal, E[z_0 | z_t] would
-be μ + √ᾱ_t (z_t − μ), so the network predicts the difference from that: before its training the
-samples are those of the Gaussian, and training adds what is not normal. It is ours and not the
-paper's; `caption_fit` fits it.
+Σ = V diag(σ²) Vᵀ the covariance of what it leaves. For an embedding of N(μ, κ² Σ), E[z_0 | z_t] is
+μ + √ᾱ_t (z_t − μ). So the network predicts the difference from that: before its training the
+samples are those of the Gaussian, and training adds what the data have else. It is ours and not the
+paper's; `prior.caption_fit` fits it.
 """
 
 from __future__ import annotations
@@ -127,10 +127,11 @@ class CaptionGaussians(nn.Module):
                 they say which fold is left out.
         """
         features = self._features(tokens, attn_mask, text)
-        if images is None or self.fold_weights is None or self.fold_biases is None:
-            mean = features @ self.weight + self.bias
-        else:
-            mean = self._cross_fitted(features, images, self.fold_weights, self.fold_biases)
+        with torch.autocast(text.device.type, enabled=False):
+            if images is None or self.fold_weights is None or self.fold_biases is None:
+                mean = features @ self.weight + self.bias
+            else:
+                mean = self._cross_fitted(features, images, self.fold_weights, self.fold_biases)
         c = torch.zeros(len(text), dtype=torch.long, device=text.device)
         cond = Gaussians(mean, self.std.expand_as(mean), self.basis)
         return Start(c, cond, cond._replace(mean=self.mean.expand_as(mean)), residual=True)

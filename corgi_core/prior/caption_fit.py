@@ -2,7 +2,9 @@
 
 One pass over the captions sums all that the ridge regressions and the covariance need, fold by
 fold. A contrastive term then moves the means toward what tells an image from others. Memory is
-that of the sums, whatever the number of captions.
+that of the sums, one of 8 (p + d)² bytes for each fold and a part's as much again, and of at most
+32,768 captions, whatever their number. Folds are of images: near twins in other folds make what is
+left a little too small.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from torch import Tensor
 from corgi_core.config import GaussianSettings
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.keys import KeySet
+from corgi_core.devices import one_thread_each
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.caption_conditioned import CaptionGaussians, folds_of
 from corgi_core.mapping import Map, map_here
 from corgi_core.prior.contrastive_linear import spaced_pairs, trained
-from corgi_core.prior.linear import LinearPrior
+from corgi_core.prior.linear import LinearPrior, stored_tokens
 from corgi_core.prior.ridge import CaptionSums, Matrix, caption_sums, fitted, fitted_at
 
 FOLDS = 5
@@ -57,9 +60,22 @@ def fit_caption_gaussians(
     Raises:
         CorgiError: there is no training or no validation caption, or all images are one.
     """
-    dims = tuple(images.spec["encoder_dims"])
     sums = caption_sums(captioned, validation, images, texts, mapped, FOLDS)
     _check(sums)
+    pairs = None
+    if settings.contrast:
+        pairs = spaced_pairs(captioned, images, texts, stored_tokens(texts) is not None)
+    with one_thread_each():  # the same bits on any number of cores: a training goes on with them
+        return _fitted(sums, pairs, tuple(images.spec["encoder_dims"]), bank, settings)
+
+
+def _fitted(
+    sums: CaptionSums,
+    pairs: tuple[Tensor, Tensor] | None,
+    dims: tuple[int, ...],
+    bank: GaussianBank,
+    settings: GaussianSettings,
+) -> tuple[CaptionGaussians, dict[str, Any]]:
     train = sums.train
     whole = fitted(train, sums.validation, dims)
     penalty = whole.card["penalty"]
@@ -67,14 +83,13 @@ def fit_caption_gaussians(
         fitted_at(train.without(fold) if fold.count else train, penalty, dims)
         for fold in sums.folds
     ]
-    if settings.contrast:
-        pairs = spaced_pairs(captioned, images, texts, whole.reads_tokens)
+    if pairs is not None:
         whole, left_out = _contrasted(whole, left_out, *pairs, settings.contrast)
     errors = sum(
         (fold.errors(prior) for fold, prior in zip(sums.folds, left_out, strict=True)),
         np.zeros_like(train.products),
     )
-    std, basis = _axes(errors / train.count, train.count, bank)
+    std, basis = _axes(errors / train.count, sums.images, bank)
     folds = torch.stack([p.weight for p in left_out]), torch.stack([p.bias for p in left_out])
     gaussians = CaptionGaussians(
         whole.weight, whole.bias, bank.means[0], settings.kappa * std, basis, dims, settings.kappa,
@@ -117,16 +132,16 @@ def _contrasted(
     ]
 
 
-def _axes(covariance: Matrix, count: int, bank: GaussianBank) -> tuple[Tensor, Tensor]:
-    """The deviations [d] along the principal axes [d, d] of what is left of `count` captions.
+def _axes(covariance: Matrix, images: int, bank: GaussianBank) -> tuple[Tensor, Tensor]:
+    """The deviations [d] along the principal axes [d, d] of what is left of the captions.
 
-    With few captions the covariance is mostly chance. So it is averaged, by n/(n + d), with the
+    Of few images, n, the covariance is mostly chance. So it is averaged, by n/(n + d), with the
     variances of all images, scaled to the same sum.
     """
     d = len(covariance)
     variances = (bank.std[0].double() / bank.kappa).square().cpu().numpy()
     pooled = np.diag(variances * (np.trace(covariance) / variances.sum()))
-    share = count / (count + d)
+    share = images / (images + d)
     values, vectors = np.linalg.eigh(share * covariance + (1 - share) * pooled)
     smallest = SMALLEST_STD**2 * values.clip(min=0).mean()
     std = np.sqrt(values.clip(min=max(smallest, np.finfo(np.float32).tiny)))

@@ -21,6 +21,7 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.keys import KeySet, SplitKeys
 from corgi_core.data.splits import TRAIN, VALIDATION
+from corgi_core.devices import one_thread_each
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.caption_conditioned import folds_of
 from corgi_core.mapping import Map, map_here
@@ -33,7 +34,7 @@ from corgi_core.prior.linear import (
 from corgi_core.prior.task import check_encoders
 
 FEWEST_IN_A_PART = 16  # shards whose sums are taken at once
-PARTS = 64  # at most: their sums are sent, a hundred megabytes each
+PARTS = 64  # at most, over all folds: their sums are sent, a hundred megabytes a fold
 PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 3))
 """λ/n, where the features of an encoder are scaled to a mean variance of 1."""
 
@@ -128,10 +129,14 @@ def ridge_prior(
 
 @dataclass
 class CaptionSums:
-    """Sums over captions: over the training captions fold by fold, and over the validation's."""
+    """Sums over captions: over the training captions fold by fold, and over the validation's.
+
+    `images` is the number of training images that have these captions.
+    """
 
     folds: list[RidgeSums]
     validation: RidgeSums
+    images: int = 0
 
     @property
     def train(self) -> RidgeSums:
@@ -146,6 +151,7 @@ class CaptionSums:
         for fold, more in zip(self.folds, other.folds, strict=True):
             fold.add(more)
         self.validation.add(other.validation)
+        self.images += other.images
 
 
 def caption_sums(
@@ -170,7 +176,7 @@ def caption_sums(
         CorgiError: images and captions are of different encoders.
     """
     check_encoders(images, texts)
-    size = max(FEWEST_IN_A_PART, -(-len(texts.shards) // PARTS))
+    size = max(FEWEST_IN_A_PART, -(-len(texts.shards) // max(1, PARTS // folds)))
     shards = [texts.shards[first : first + size] for first in range(0, len(texts.shards), size)]
     common = _Sources(train, validation, images, texts, stored_tokens(texts), folds)
     total = common.no_sums()
@@ -301,6 +307,8 @@ class _Sources:
 
     def add_shard(self, sums: CaptionSums, shard: str) -> None:
         """Add a shard's captions."""
+        keys = self.texts.shard_keys(shard)
+        sums.images += len(np.unique(keys[self.train.among(shard, keys)]))
         for features, embeddings in self.read(shard, self.validation):
             sums.validation.add(RidgeSums.of(features, embeddings))
         for features, embeddings in self.read(shard, self.train):
@@ -313,6 +321,7 @@ class _Sources:
 def _sums_of(sources: _Sources, shards: Sequence[str]) -> CaptionSums:
     """Of the captions of some shards."""
     sums = sources.no_sums()
-    for shard in shards:
-        sources.add_shard(sums, shard)
+    with one_thread_each():  # the same bits on any number of cores
+        for shard in shards:
+            sources.add_shard(sums, shard)
     return sums

@@ -16,7 +16,7 @@ from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.similarity import recall_at
 from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.bank import GaussianBank, Gaussians
 from corgi_core.gaussians.caption_conditioned import CaptionGaussians, folds_of
 from corgi_core.prior.caption_fit import FOLDS, fit_caption_gaussians
 from corgi_core.prior.model import PriorModel
@@ -89,7 +89,7 @@ def test_in_training_an_image_s_own_fold_is_left_out(
     assert len(set(fold.tolist())) == FOLDS
     np.testing.assert_allclose(found.mean, expected, atol=1e-3)
     left = z - expected
-    share = len(z) / (len(z) + D)
+    share = 150 / (150 + D)  # by images, of two captions each
     covariance = share * left.T @ left / len(z)
     covariance += (1 - share) * np.eye(D) * np.square(left).sum() / (len(z) * D)
     axes = found.std[0] * found.basis
@@ -127,6 +127,15 @@ def test_few_captions_are_named(made: Made) -> None:
             fit_caption_gaussians(
                 captioned, held, made.images, made.texts, ALL_IMAGES, GaussianSettings()
             )
+
+
+def test_whitening_is_in_float32_where_the_network_is_not(gaussians: CaptionGaussians) -> None:
+    axes = Gaussians(gaussians.bias.expand(9, D), gaussians.std.expand(9, D), gaussians.basis)
+    z = torch.randn(9, D, generator=torch.Generator().manual_seed(0))
+    expected = axes.whiten(z), axes.unwhiten(z)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = axes.whiten(z), axes.unwhiten(z)
+    assert all(map(torch.equal, found, expected))
 
 
 def test_few_captions_have_a_covariance_that_is_no_chance(made: Made) -> None:
