@@ -2,12 +2,14 @@
 
 A sensor reads what happened since its cursor and posts each alert. The cursor moves after an alert
 was taken, so one that was not is sent again at the next tick, and a receiver may get one twice: its
-`id` tells. Bodies have no error texts, which may quote settings; they link to the run's page.
+`id` tells. One that the receiver refuses for what is in it is passed over. Bodies have no error
+texts, which may quote settings; they link to the run's page.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -17,9 +19,11 @@ from typing import Any
 import dagster as dg
 
 from assets import drift
+from corgi_core.errors import CorgiError
 from orchestration.automation.refresh import Refresh
+from orchestration.automation.staleness import evaluations
 from orchestration.resources.promotion_history import PROMOTIONS, Event, History
-from orchestration.resources.webhook import Webhook
+from orchestration.resources.webhook import RefusedBodyError, Webhook
 from orchestration.settings import Settings
 
 AT_ONCE = 50  # events of a kind a tick
@@ -31,7 +35,7 @@ DRIFT = {
     for checks in dg.load_asset_checks_from_modules([drift])
     for spec in checks.check_specs
 }
-ANNOUNCED = (Event.PROMOTED, Event.BY_HAND, Event.ROLLED_BACK, Event.RESTORED)
+ANNOUNCED = (Event.PROMOTED, Event.BY_HAND, Event.ROLLED_BACK, Event.RESTORED, Event.ADOPTED)
 CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
@@ -62,7 +66,7 @@ class Cursor:
 
     Attributes:
         failures: The storage id of the last run's failure.
-        checks: The number of the last check's evaluation.
+        checks: The storage id of the last check's evaluation.
         promotions: How many entries of the history of promotions.
         looked: When it was last looked for what is out of date.
         stale: Since when each partition is known to be out of date.
@@ -96,19 +100,29 @@ def alerts_of(settings: Settings) -> dg.SensorDefinition:
         if context.cursor is None:
             context.update_cursor(json.dumps(asdict(news.now())))
             return dg.SkipReason("alerts begin with what happens from now on")
-        cursor, webhook, sent = (
-            Cursor(**json.loads(context.cursor)),
-            Webhook.of(settings.alerts_file),
-            0,
-        )
-        for alert in news.since(cursor):
-            if alert is not None:
-                webhook.post(asdict(alert))
-                sent += 1
-            context.update_cursor(json.dumps(asdict(cursor)))
+        cursor, webhook = Cursor(**json.loads(context.cursor)), Webhook.of(settings.alerts_file)
+        sent = 0
+        try:
+            for alert in news.since(cursor):
+                if alert is not None:
+                    sent += _taken(alert, webhook, context.log)
+                context.update_cursor(json.dumps(asdict(cursor)))
+        except CorgiError as error:  # raised on, Dagster would forget how far the cursor came
+            context.log.warning("%s alerts sent, and no more: %s", sent, error)
+            return dg.SkipReason(f"{sent} alerts sent, and no more: {error}")
         return dg.SkipReason(f"{sent} alerts sent" if sent else "nothing to tell")
 
     return alerts
+
+
+def _taken(alert: Alert, webhook: Webhook, log: logging.Logger) -> bool:
+    """Send the alert; whether it was taken, and not refused for what is in it."""
+    try:
+        webhook.post(asdict(alert))
+    except RefusedBodyError as error:
+        log.warning("The alert %s is not sent again: %s", alert.id, error)
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -128,10 +142,10 @@ class News:
     def now(self) -> Cursor:
         """The cursor behind all that has happened so far."""
         failures = self._failures(None, 1, ascending=False)
-        checks = self._evaluations(0)
+        checks = evaluations(self.instance, None, 1, ascending=False)
         return Cursor(
             failures=failures[0].storage_id if failures else 0,
-            checks=checks[-1][0] if checks else 0,
+            checks=checks[0].storage_id if checks else 0,
             promotions=len(self._history().entries()),
             looked=time.time(),
         )
@@ -144,15 +158,16 @@ class News:
         for record in self._failures(cursor.failures, AT_ONCE):
             cursor.failures = record.storage_id
             yield self._failure(record)
-        for number, event in self._evaluations(cursor.checks):
-            cursor.checks = number
-            yield self._check(number, event)
+        for record in evaluations(self.instance, cursor.checks, AT_ONCE):
+            cursor.checks = record.storage_id
+            yield self._check(record)
         entries = self._history().entries()
         for number in range(min(cursor.promotions, len(entries)), len(entries)):
             cursor.promotions = number + 1
             yield self._promotion(number)
         if time.time() - cursor.looked >= LOOK or time.time() < cursor.looked:
             cursor.looked = time.time()
+            yield None  # where the look fails, the next one is in an hour
             yield self._stale(cursor)
 
     def _failures(
@@ -163,17 +178,6 @@ class News:
         )
         found = self.instance.fetch_run_status_changes(wanted, limit=limit, ascending=ascending)
         return list(found.records)
-
-    def _evaluations(self, after: int) -> list[tuple[int, dg.EventLogEntry]]:
-        """The evaluations of all checks after one, by their numbers, the oldest first."""
-        storage = self.instance.event_log_storage
-        found = [
-            (record.id, record.event)
-            for key in self.repository.asset_graph.asset_check_keys
-            for record in storage.get_asset_check_execution_history(key, limit=AT_ONCE)
-            if record.id > after and record.event is not None
-        ]
-        return sorted(found, key=lambda each: each[0])
 
     def _history(self) -> History:
         return History(self.settings.state / PROMOTIONS)
@@ -189,17 +193,17 @@ class News:
             f"runs/{record.run_id}", run=record.run_id, steps=steps, partition=partition,
         )  # fmt: skip
 
-    def _check(self, number: int, event: dg.EventLogEntry) -> Alert | None:
-        check = event.asset_check_evaluation
+    def _check(self, record: dg.EventLogRecord) -> Alert | None:
+        check = record.event_log_entry.asset_check_evaluation
         if check is None or check.passed or check.check_name == PROMOTION:
             return None
         kind = "drift" if check.check_name in DRIFT else "check"
         asset = check.asset_key.to_user_string()
         said = f": {check.description}" if check.description else ""
         return self._alert(
-            kind, str(number),
+            kind, str(record.storage_id),
             f"{asset} does not pass {check.check_name.replace('_', ' ')}{said}",
-            f"assets/{asset}?view=checks", run=event.run_id, asset=asset,
+            f"assets/{asset}?view=checks", run=record.run_id, asset=asset,
             check=check.check_name, severity=check.severity.value,
         )  # fmt: skip
 

@@ -1,8 +1,9 @@
 """What Dagster itself says is stale: the one file that imports what Dagster does not export.
 
 Dagster 1.13 exports neither the resolver behind the web page's "unsynced" labels, nor the tag of a
-data version, nor the error of a failed check; all three are taken from `dagster._core`, checked
-against 1.13.27 (pyproject.toml keeps below 1.14).
+data version, nor the error of a failed check, nor all runs' evaluations of checks in the order of
+the event log; all four are taken from `dagster._core`, checked against 1.13.27 (pyproject.toml
+keeps below 1.14).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.errors import DagsterAssetCheckFailedError as DagsterAssetCheckFailedError
 from dagster._core.loader import LoadingContext
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
 NEW_DATA_VERSION = "has a new dependency data version"  # Dagster's words
 
@@ -51,6 +53,28 @@ def staleness(
         causes = resolver.get_stale_causes(asset, partition)
         return "; ".join(dict.fromkeys(cause.reason for cause in causes))
     return None
+
+
+def evaluations(
+    instance: dg.DagsterInstance, after: int | None, limit: int, ascending: bool = True
+) -> list[dg.EventLogRecord]:
+    """The evaluations of checks in all runs, by their storage ids.
+
+    An evaluation has its storage id when it ends. The id in a check's own history it has from its
+    run's plan on, so that order is not the one of what happened.
+
+    Args:
+        instance: Dagster's history.
+        after: The storage id behind which they are; None: all.
+        limit: How many at most.
+        ascending: Whether the oldest come first.
+    """
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage), "SQLite and PostgreSQL are such"
+    wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=after)
+    # That of SQLite reads each run's own file; the index, which has the evaluations too, is ours.
+    found = SqlEventLogStorage.get_event_records(storage, wanted, limit, ascending)
+    return list(found)
 
 
 def data_version(instance: dg.DagsterInstance, asset: dg.AssetKey) -> str | None:
