@@ -13,13 +13,14 @@ from corgi_core.errors import CorgiError
 from orchestration.automation.jobs import EVERYTHING, SEMI_SUPERVISED_RETRAIN
 from orchestration.automation.new_data import change_of
 from orchestration.automation.retrain import Retrain
+from orchestration.resources.runs import INTERRUPTED_TAG
 from orchestration.resources.source_data import SourceData
 from orchestration.settings import Settings
 
 VERSION_TAG = "corgi/data_version"  # of the runs that the sensor starts
 FIRST_WAIT, LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)  # before another attempt
-FAILED = dg.DagsterRunStatus.FAILURE
-HANDLED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED)
+SUCCEEDED, FAILED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+CANCELLED = dg.DagsterRunStatus.CANCELED
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def new_data_sensor_of(settings: Settings, jobs: Sequence[dg.JobDefinition]) -> 
 
         One run succeeds for each version. The version when the sensor is first switched on counts
         as known. A run that fails is tried again, after ten minutes, twenty and so on up to a day;
-        one that a person cancels is not.
+        one that ended with its servers at the next tick; one that a person cancels is not.
         """
         return tick(context.instance, context.cursor, settings)
 
@@ -90,7 +91,7 @@ def tick(instance: dg.DagsterInstance, cursor: str | None, settings: Settings) -
     if version == handled.version:
         return dg.SensorResult(skip_reason=f"the data are still at version {version}")
     runs = _runs_of(instance, version, handled.since)
-    if runs and runs[0].dagster_run.status in HANDLED:
+    if runs and _is_handled(runs[0].dagster_run):
         how = runs[0].dagster_run.status.value.lower()
         return dg.SensorResult(
             skip_reason=f"version {version} is handled: run {runs[0].dagster_run.run_id} ({how})",
@@ -115,9 +116,19 @@ def _runs_of(instance: dg.DagsterInstance, version: str, since: float) -> list[d
     return list(instance.get_run_records(wanted))
 
 
+def _is_handled(run: dg.DagsterRun) -> bool:
+    """Whether a run has succeeded, or a person has cancelled it."""
+    return run.status == SUCCEEDED or (run.status == CANCELLED and INTERRUPTED_TAG not in run.tags)
+
+
+def _is_interrupted(run: dg.DagsterRun) -> bool:
+    """Whether a run ended because its servers or the machine were stopped."""
+    return run.status == CANCELLED and INTERRUPTED_TAG in run.tags
+
+
 def _reason_to_wait(runs: Sequence[dg.RunRecord]) -> str:
     """Why no attempt is made now: one goes on, or the last has just failed; "" where one is due."""
-    if not runs:
+    if not runs or _is_interrupted(runs[0].dagster_run):
         return ""
     last = runs[0]
     if last.dagster_run.status != FAILED:

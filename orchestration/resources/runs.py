@@ -20,6 +20,7 @@ from corgi_core.io.processes import ProcessMark, has_ended, this_process
 from orchestration.resources.interrupts import Notice, noticed
 
 HOST_TAG, PID_TAG, STARTED_TAG = "corgi/host", "corgi/pid", "corgi/started"
+INTERRUPTED_TAG = "corgi/interrupted"  # of runs that ended with their process, by no person's wish
 LAUNCHED_BY = ".dagster/grpc_info"  # Dagster's tag: where the code server listens
 BEGUN = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 AT_WORK = [dg.DagsterRunStatus.NOT_STARTED, *BEGUN, dg.DagsterRunStatus.CANCELING]
@@ -90,9 +91,14 @@ def cancelled_in_time(instance: dg.DagsterInstance, run_id: str) -> Iterator[Non
 
 
 def mark_cancelling(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Let Dagster know that a run at work is being cancelled, so that it will not say "failed"."""
+    """Let Dagster know that a run at work is being cancelled, so that it will not say "failed".
+
+    One that a person terminates in Dagster is being cancelled before its process hears of it. Any
+    other was interrupted by the end of its servers or of the machine, and is tagged so.
+    """
     run = instance.get_run_by_id(run_id)
     if run is not None and run.status in BEGUN:
+        instance.add_run_tags(run_id, {INTERRUPTED_TAG: "true"})
         instance.report_run_canceling(run, "The run's process was asked to end.")
 
 

@@ -15,6 +15,7 @@ from orchestration.automation.jobs import jobs_of
 from orchestration.automation.new_data import SOURCE_DATA, observe
 from orchestration.automation.sensors import new_data_sensor_of
 from orchestration.automation.staleness import observed_version
+from orchestration.resources.runs import mark_cancelling
 from orchestration.resources.source_data import SourceData
 from orchestration.settings import Settings
 from tests.helpers.tiny_pipeline import write_images
@@ -95,6 +96,15 @@ def cancel(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     instance.report_run_canceled(run)
 
 
+def interrupt(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """As a signal does that ends the servers, and with them the run."""
+    instance.report_dagster_event(
+        dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name), run.run_id
+    )
+    mark_cancelling(instance, run.run_id)
+    instance.report_run_canceled(run)
+
+
 def new_version(settings: Settings, images: int) -> str:
     """Other data in the folder, whole; their digest."""
     return write_images(raw_folder(settings), images).digest
@@ -158,6 +168,18 @@ def test_what_a_person_cancels_is_not_started_again(daemon: Daemon, settings: Se
     daemon.end(cancel)
     assert "(canceled)" in daemon.tick()
     assert daemon.tick() == f"the data are still at version {version}"
+
+
+def test_a_version_is_not_lost_where_the_servers_are_restarted(
+    daemon: Daemon, settings: Settings
+) -> None:
+    version = new_version(settings, 12)
+    daemon.tick()
+    daemon.end(interrupt)
+    assert daemon.tick() == "everything"
+    daemon.end(succeed)
+    assert f"version {version} is handled" in daemon.tick()
+    assert len(daemon.launched) == 2
 
 
 def test_a_half_uploaded_shard_is_no_version_yet(daemon: Daemon, settings: Settings) -> None:

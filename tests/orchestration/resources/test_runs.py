@@ -22,6 +22,7 @@ from orchestration.resources.instance import open_instance
 from orchestration.resources.logs import file_logger_of
 from orchestration.resources.runs import (
     HOST_TAG,
+    INTERRUPTED_TAG,
     LAUNCHED_BY,
     PID_TAG,
     STARTED_TAG,
@@ -183,6 +184,24 @@ def test_a_run_that_no_workspace_would_know_of_is_refused(tmp_path: Path) -> Non
     assert not [event for event in result.all_events if event.is_step_event]
     home = Settings.from_environment({}).dagster_home
     assert any(f"export DAGSTER_HOME={home}" in words for words in said)
+
+
+def test_what_a_person_terminates_differs_from_what_ends_with_its_servers(
+    instance: dg.DagsterInstance,
+) -> None:
+    found = []
+    for terminated in (True, False):
+        run_id = run_of(instance, S.STARTED, process_tags())
+        run = instance.get_run_by_id(run_id)
+        assert run
+        if terminated:
+            instance.report_run_canceling(run)  # as Dagster does before the process hears of it
+        mark_cancelling(instance, run_id)
+        cancel(instance, run_id)
+        ended = instance.get_run_by_id(run_id)
+        assert ended
+        found.append((ended.status, INTERRUPTED_TAG in ended.tags))
+    assert found == [(S.CANCELED, False), (S.CANCELED, True)]
 
 
 def test_cancelling_leaves_a_finished_run_alone(instance: dg.DagsterInstance) -> None:
