@@ -148,6 +148,17 @@ def test_kuberays_objects_are_as_its_schema_says(objects: list[dict[str, Any]]) 
             assert each["spec"]["selector"] == {"matchLabels": labels}
 
 
+def test_whose_runs_have_died_is_known_by_a_name_that_outlives_the_container(
+    services: dict[str, Any], objects: list[dict[str, Any]]
+) -> None:
+    assert services["code"]["hostname"] == "code"
+    assert [name for name, each in services.items() if "hostname" in each] == ["code"]
+    (cluster,) = [each for each in objects if each["kind"] == "RayCluster"]
+    (group,) = [g for g in cluster["spec"]["workerGroupSpecs"] if g["groupName"] == "code"]
+    assert group["template"]["spec"]["hostname"] == "code"
+    assert group["replicas"] == group["maxReplicas"] == 1
+
+
 def pods(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = [each["spec"]["template"] for each in objects if each["kind"] == "Deployment"]
     for each in objects:
