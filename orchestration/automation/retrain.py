@@ -67,8 +67,8 @@ class Retrain(WarmStart):
         for subset in self.fractions or _scarce(preset):
             variants = named or list(preset.variants)
             if self.parent:
-                wanted = self.variant or None
-                variants = [ParentModel.champion(models_file, subset, wanted).variant]
+                champion = ParentModel.champion(models_file, subset, self.variant or None)
+                variants = [_known(champion.variant, subset, partitions)]
             keys += [f"{subset}|{variant}" for variant in variants]
         return keys
 
@@ -161,6 +161,17 @@ def _scarce(preset: Preset) -> list[str]:
     """The fractions that learn from some of the captions only; all where there are none."""
     subsets = dict.fromkeys(prior_of(key)[1] for key in semi_supervised(preset))
     return list(subsets) or [s for s in preset.caption_subsets if s != LANGUAGE_FREE]
+
+
+def _known(variant: str, subset: str, partitions: Partitions) -> str:
+    """The variant of a champion, which must be one that can still be trained."""
+    if variant not in (known := partitions.variants.get_partition_keys()):
+        raise CorgiError(
+            f"the champion of {subset} of the captions is {variant}, which the preset has no more",
+            f"add {variant} to the preset's variants, or train another from scratch (`corgi "
+            f"retrain --fractions {subset} --variant {known[0]} --from scratch`)",
+        )
+    return variant
 
 
 def _check_among(names: Sequence[str], known: Sequence[str], what: str) -> None:

@@ -92,6 +92,14 @@ def test_what_cannot_be_retrained_is_said(settings: Settings, promote: Callable[
         Retrain(fractions=["10%"]).priors(settings)
 
 
+def test_a_champion_of_a_variant_that_is_gone_is_no_retrain_that_trains_nothing(
+    settings: Settings, promote: Callable[..., Path]
+) -> None:
+    promote("k9", "10%")
+    with pytest.raises(CorgiError, match="10% of the captions is k9, which the preset has no more"):
+        Retrain(fractions=["10%"]).priors(settings)
+
+
 def test_the_weeks_run_is_one_and_is_skipped_without_data_or_champions(
     settings: Settings, promote: Callable[..., Path]
 ) -> None:
