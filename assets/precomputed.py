@@ -86,7 +86,7 @@ def clip_encoder(
     pool=DEVICE,
     ins=PRIORS_THERE,
     metadata=decided_by(
-        "evaluation", revision=(6, PREDICTION_SCORES_REVISION, TRAINING_NEIGHBOURS_REVISION)
+        "evaluation", revision=(7, PREDICTION_SCORES_REVISION, TRAINING_NEIGHBOURS_REVISION)
     ),
 )
 def evaluation(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.dataset import Dataset, caption_of
+from corgi_core.data.dataset import Dataset, caption_of, sources_of
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.splits import TEST
 from corgi_core.encoders.caption_tokens import CaptionTokens
@@ -26,6 +26,9 @@ from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 from corgi_core.prior.task import Captions
 from corgi_core.streaming.squares import Squares
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Case(Protocol):
@@ -67,13 +70,16 @@ class HeldOut:
         left_out: Collection[str] = (),
         split: str = TEST,
     ) -> HeldOut:
-        """Evenly spaced images with captions of a split.
+        """Evenly spaced images with captions of a split, among those that count.
+
+        So there are `count` of them wherever so many count, whatever is left out. The manifests of
+        all shards with such images are read where some are, else those of the chosen images.
 
         Args:
             images: The dataset.
             count: How many, at most.
             source: Only images of this source.
-            left_out: Keys of images that are chosen like all others, and then left out.
+            left_out: Keys of images that do not count.
             split: The test split for what is reported, the validation split for choices.
 
         Raises:
@@ -93,28 +99,36 @@ class HeldOut:
                 f"{total} {split} images with captions are too few to evaluate on",
                 f"ingest more captioned images, or raise {split}_fraction",
             )
-        chosen, ends = evenly_spaced(total, max(2, count)), np.cumsum(among)
+
+        def counted(shard: str) -> pd.DataFrame:
+            """The rows of a shard's images that count."""
+            rows = images.rows(shard, "key", "captions", "split", "source")
+            rows = rows[(rows["split"] == split) & rows["captions"].notna()]
+            if source is not None:
+                rows = rows[sources_of(rows) == source]
+            return rows[~rows["key"].isin(list(left_out))]
+
+        if left_out:
+            pairs = zip(images.shards, among, strict=True)
+            among = [len(counted(shard)) if there else 0 for shard, there in pairs]
+        if sum(among) < 2:
+            raise CorgiError(
+                f"all but {sum(among)} of {total} {split} images with captions are left out",
+                "evaluate on images that are not in the training data, or raise data.twin_cosine, "
+                "from which on two images are near twins",
+            )
+        chosen, ends = evenly_spaced(sum(among), max(2, count)), np.cumsum(among)
         in_shard = np.searchsorted(ends, chosen, side="right")
         shards: list[str] = []
         keys: list[str] = []
         captions: list[str] = []
         for number in np.unique(in_shard):
             name = images.shards[number]
-            rows = images.rows(name, "key", "captions", "split", "source")
-            rows = rows[(rows["split"] == split) & rows["captions"].notna()]
-            if source is not None:
-                rows = rows[rows["source"].str.split(n=1).str[0] == source]
-            wanted = rows.iloc[chosen[in_shard == number] - (ends[number] - among[number])]
-            wanted = wanted[~wanted["key"].isin(list(left_out))]
+            at = chosen[in_shard == number] - (ends[number] - among[number])
+            wanted = counted(name).iloc[at]
             shards += [name] * len(wanted)
             keys += wanted["key"].tolist()
             captions += [caption_of(texts) or "" for texts in wanted["captions"]]
-        if len(keys) < 2:
-            raise CorgiError(
-                f"all but {len(keys)} of {total} {split} images with captions are left out",
-                "evaluate on images that are not in the training data, or raise data.twin_cosine, "
-                "from which on two images are near twins",
-            )
         return cls(tuple(shards), tuple(keys), tuple(captions))
 
     def spaced(self, count: int) -> HeldOut:

@@ -20,6 +20,11 @@ OF_PICTURES = (
     "decoded_images", "decoder_steps", "decoder_guidance", "image_size", "framing", "inception",
     "dinov2",
 )  # fmt: skip
+MAY_LACK = (
+    *OF_PICTURES, "prior_steps", "prior_sampler", "prior_guidance", "captions_file", "near_cosine",
+    "near_bits", "near_hash_cosine", "near_images",
+)  # fmt: skip
+"""What an evaluation without pictures, priors, strata or a checked file does not have."""
 VAL2014 = "captions_val2014.json"  # of MS-COCO, checked by `check_captions_file`
 SHORT = 8  # characters of a digest that are printed
 
@@ -47,7 +52,7 @@ class Protocol:
         encoders: The names of the CLIP encoders that embeddings are of.
         clip: The digest of these, on which the models are conditioned.
         is_zero_shot: Whether the models have learned from another dataset.
-        split: Of the captions, where they are not those of the test split.
+        split: Of the captions; None for the test split.
         captions: Which caption stands for an image.
         captions_file: The annotation file that the captions are of, where it was checked.
         left_out: How many held-out images do not count, as they are near others; None for none.
@@ -163,11 +168,13 @@ class Protocol:
     def check_comparable(self, other: Protocol) -> None:
         """Raise CorgiError, which names a field that differs, unless scores may be compared.
 
-        A field that one of them does not have, as it decodes no pictures, is not compared.
+        A field of `MAY_LACK` that one of them does not have, as it decodes no pictures, is not
+        compared. Of the others None is a value: the test split, or no image left out.
         """
         for each in fields(self):
             ours, theirs = getattr(self, each.name), getattr(other, each.name)
-            if None not in (ours, theirs) and ours != theirs:
+            lacking = each.name in MAY_LACK and None in (ours, theirs)
+            if ours != theirs and not lacking:
                 raise CorgiError(
                     f"the scores are of different protocols: {each.name} is {ours} in one and "
                     f"{theirs} in the other",
@@ -213,10 +220,21 @@ NAMED: Final[dict[str, dict[str, Any]]] = {
     "coco-cosine-10k": {
         "dataset": "coco", "held_out_captions": 10_000, "captions_file": VAL2014,
     },
-    "cub": {"dataset": "cub", "decoded_images": ANY, "inception": ANY},
-    "ln-coco": {"dataset": "mscoco", "decoded_images": ANY, "inception": ANY},
-    "celeba-hq": {"dataset": "celeba-hq", "decoded_images": ANY, "inception": ANY},
+    # Of models that have learned from the dataset's own training images. Their line says of how
+    # many pictures: papers differ in that, so no published values stand beside.
+    "cub": {
+        "dataset": "cub", "is_zero_shot": False, "decoded_images": ANY, "inception": ANY,
+    },
+    "ln-coco": {
+        "dataset": "mscoco", "is_zero_shot": False, "decoded_images": ANY, "inception": ANY,
+    },
+    "celeba-hq": {
+        "dataset": "celeba-hq", "is_zero_shot": False, "decoded_images": ANY, "inception": ANY,
+    },
     "emoji": {"dataset": "noto + twemoji", "is_zero_shot": False},
-    "flickr8k-embeddings": {"encoders": ("clip_vit_b_16",), "is_zero_shot": False},
+    # A dataset of embeddings is called as the file or folder that they were read from.
+    "flickr8k-embeddings": {
+        "dataset": "flickr8k", "encoders": ("clip_vit_b_16",), "is_zero_shot": False,
+    },
 }  # fmt: skip
 """What each named protocol demands, by field; all else is as the evaluation's protocol says."""

@@ -120,7 +120,7 @@ class Study:
         settings, run_folder = self.preset.study, self.run_folder(plan.arm)
         requested = digest_of(
             asdict(plan), settings.held_out, settings.spread_captions, settings.spread_samples,
-            sorted(self.left_out),
+            self.captions.digest,
         )  # fmt: skip
         return run_folder.parent / f"{run_folder.name}.{requested}.json"
 

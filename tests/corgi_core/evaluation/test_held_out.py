@@ -70,6 +70,17 @@ def test_evenly_spaced_first_captions_are_chosen(images: Dataset, count: int) ->
     assert found.spaced(2).keys == (EXPECTED[0].key, EXPECTED[-1].key)
 
 
+@pytest.mark.parametrize("count", [2, 17, 30, 10**6])
+def test_as_many_as_wanted_are_chosen_whatever_is_left_out(images: Dataset, count: int) -> None:
+    """A protocol of 30,000 images is not lost to one that does not count."""
+    out = {each.key for each in EXPECTED[::4]} | {SAMPLES[1].key, "nobody"}
+    counting = [each.key for each in EXPECTED if each.key not in out]
+    found = HeldOut.of(images, count, left_out=out).keys
+    rows = np.linspace(0, len(counting) - 1, min(count, len(counting))).round().astype(int)
+    assert list(found) == [counting[row] for row in rows]
+    assert len(found) == min(count, len(counting))
+
+
 def test_no_manifest_is_read_that_has_none_of_them(
     images: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,8 +38,18 @@ def test_a_field_that_differs_is_named_and_changes_the_digest(name: str) -> None
 
 
 def test_an_evaluation_without_pictures_may_be_compared_with_one_that_has_some() -> None:
-    WHOLE.check_comparable(a_protocol())
-    a_protocol().check_comparable(WHOLE)
+    without = a_protocol(split=WHOLE.split, left_out=WHOLE.left_out)
+    WHOLE.check_comparable(without)
+    without.check_comparable(WHOLE)
+
+
+@pytest.mark.parametrize("name", ["split", "left_out"])
+def test_where_none_is_a_value_it_differs_from_others(name: str) -> None:
+    """The test split is not the validation split, and none left out is not seven."""
+    other = replace(WHOLE, **{name: None})
+    for one, two in ((WHOLE, other), (other, WHOLE)):
+        with pytest.raises(CorgiError, match=f"different protocols: {name} is"):
+            one.check_comparable(two)
 
 
 def test_scores_of_priors_alone_depend_on_no_decoder_and_no_judge() -> None:
@@ -70,6 +80,12 @@ def test_who_meets_every_demand_of_a_named_protocol_bears_its_name(name: str) ->
         lacking = replace(met, **{field: None if wanted is ANY else other})
         assert lacking.missing(name) == {field: wanted}
         assert lacking.name != name
+
+
+def test_any_data_of_an_encoder_are_not_flickr8k() -> None:
+    of = {"encoders": ("clip_vit_b_16",), "is_zero_shot": False}
+    assert a_protocol(dataset="flickr8k", **of).name == "flickr8k-embeddings"
+    assert a_protocol(dataset="mine", **of).name is None
 
 
 def test_the_line_says_what_was_measured_and_who_judged() -> None:
