@@ -8,9 +8,9 @@ import dagster as dg
 
 from assets.metadata import table
 from corgi_core.config import ALL_CAPTIONS
-from corgi_core.io.model_index import CHAMPION, champion_of
+from corgi_core.io.model_index import CHAMPION, champion_of, digest_in
 from orchestration.resources.champions import Champions, candidate_of
-from orchestration.resources.model_registry import DIGEST_TAG, Registry
+from orchestration.resources.model_registry import Registry
 from orchestration.resources.promotion_history import Entry, Event
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ PROMOTION_CHECK = dg.AssetCheckSpec(
     description="Which challengers became champions, which were refused, and why; it warns where "
     "a champion's alias was changed in MLflow, or blocking checks stop all promotions.",
 )
-NOT_DECIDING = (Event.ADOPTED, Event.RESTORED)
+NOT_DECIDING = (Event.ADOPTED, Event.ROLLED_BACK, Event.RESTORED)  # found in MLflow
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class Gate:
         candidates = self._candidates(alias, [v for v in challengers if v != present])
         if not candidates:
             return []
-        champion, why_none = self._champion(present)
+        champion, why_none, unreadable = self._champion(present)
+        checks = ", ".join(self.failed_checks)
+        obstacle = f"blocking checks have not passed: {checks}" if checks else unreadable
         baselines = baselines_for(self.evaluation, all_captions)
-        decision = decide(
-            list(candidates.values()), champion, baselines, self.failed_checks, why_none
-        )
+        decision = decide(list(candidates.values()), champion, baselines, obstacle, why_none)
         version = next(v for v, each in candidates.items() if each.name == decision.challenger)
         reason, numbers = decision.reason, decision.numbers
         if decision.verdict is Verdict.PROMOTED:
@@ -80,28 +80,32 @@ class Gate:
 
     def _candidates(self, alias: str, challengers: Sequence[str]) -> "dict[str, Candidate]":
         """Those of some versions that may become champion, by version."""
-        barred, there = self.champions.history.rolled_back("prior", alias), self._versions
+        barred, there = self.champions.barred("prior", alias), self._versions
         return {
             version: candidate_of(self.evaluation, version, there[version].tags)
             for version in challengers
-            if there[version].tags[DIGEST_TAG] not in barred
+            if version not in barred
         }
 
-    def _champion(self, version: str | None) -> "tuple[Candidate | None, str]":
-        """The champion to compare with; where there is none, why."""
+    def _champion(self, version: str | None) -> "tuple[Candidate | None, str, str]":
+        """The champion to compare with; where there is none, why; and why it cannot be read."""
         from corgi_core.errors import CorgiError
         from corgi_core.evaluation.stored_models import StoredPrior
 
         if version is None:
-            return None, "there was no champion"
+            return None, "there was no champion", ""
         found = candidate_of(self.evaluation, version, self._versions[version].tags)
         try:
-            prior = StoredPrior.load(self.registry.model("prior", version).folder)
+            folder = self.registry.model("prior", version).folder
+            if digest_in(folder) is None:
+                return None, f"the files of the champion {found.name} are gone", ""
+            encoders = StoredPrior.load(folder).encoders
         except CorgiError as error:
-            return None, f"the champion {found.name} cannot be read ({error.problem})"
-        if prior.encoders != self.encoders:
-            return None, f"the champion {found.name} belongs to other encoders than today's"
-        return found, ""
+            problem = f"the champion {found.name} cannot be read now: {error.problem}"
+            return found, "", f"{problem}; `corgi promote` replaces it all the same"
+        if encoders != self.encoders:
+            return None, f"the champion {found.name} belongs to other encoders than today's", ""
+        return found, "", ""
 
     @property
     def _versions(self) -> Mapping[str, Any]:

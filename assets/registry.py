@@ -15,6 +15,7 @@ from assets.metadata import OWNERS, table
 from assets.promotion import PROMOTION_CHECK, Gate, check_result
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
+from corgi_core.errors import CorgiError
 from corgi_core.io.model_index import CHAMPION, TextEncoderName, alias_of, champion_of
 from orchestration.partitions import prior_of
 from orchestration.resources.artifacts import (
@@ -111,7 +112,7 @@ def registered(
         mlflow: the store.
     """
     registry, preset = Registry(mlflow), workspace.preset
-    versions = _register_priors(registry, evaluation, priors)
+    versions = register_priors(registry, evaluation, priors)
     of_decoders = {
         kind: registry.register(
             "decoder", decoder, {"kind": kind}, f"The {kind} decoder of {mlflow.experiment}."
@@ -127,8 +128,10 @@ def registered(
         for kind, version in of_decoders.items():
             registry.alias("decoder", kind, version)
         of_preset = preset.decoder.kind if preset.decoder else ""
-        entries += _set(champions, "decoder", of_decoders.get(of_preset), "the preset's decoder")
-        entries += _set(champions, "clip", of_clip, "the encoders of this preset and data")
+        entries += set_by_preset(
+            champions, "decoder", of_decoders.get(of_preset), "the preset's decoder"
+        )
+        entries += set_by_preset(champions, "clip", of_clip, "the encoders of this preset and data")
         free = champions.present("prior", champion_of(LANGUAGE_FREE))
         if free is not None:
             registry.alias("prior", FREE_PRIOR, free)
@@ -144,27 +147,38 @@ def registered(
     )
 
 
-def _set(champions: Champions, part: str, version: str | None, reason: str) -> list[Entry]:
-    """Make a version the champion of its part without the gate; nothing where there is none."""
-    if version is None:
+def set_by_preset(champions: Champions, part: str, version: str | None, reason: str) -> list[Entry]:
+    """Make a version the champion of its part without the gate.
+
+    Nothing where there is none, or somebody took the title from it.
+    """
+    if version is None or version in champions.barred(part, CHAMPION):
         return []
     present = champions.present(part)
     return champions.promote(part, CHAMPION, version, Event.SET, reason, present)
 
 
-def _register_priors(
+def register_priors(
     registry: Registry, evaluation: "Report", priors: "Mapping[str, PriorModel]"
 ) -> dict[tuple[str, str], str]:
-    """Register the evaluated priors; their versions by variant and caption subset."""
+    """Register the evaluated priors; their versions by variant and caption subset.
+
+    A prior that the evaluation has not scored is left out: one that was not comparable, or that was
+    trained after it.
+
+    Raises:
+        CorgiError: it has scored none of them.
+    """
     from corgi_core.evaluation.plain_scores import prior_scores
 
-    scores = evaluation.prior_table()
+    scores, validation = evaluation.prior_table(), evaluation.validation
     steps = evaluation.metrics["protocol"]["prior_steps"]
     versions = {}
     for key, model in priors.items():
         variant, subset = prior_of(key)
         score = scores.query("variant == @variant and captions == @subset and steps == @steps")
-        if score.empty:  # stale, so the evaluation left it out
+        is_scored = validation is None or model.digest in set(validation["model"])
+        if score.empty or not is_scored:
             continue
         versions[variant, subset] = registry.register(
             "prior",
@@ -173,6 +187,11 @@ def _register_priors(
             f"{variant}, {subset} of the captions: test cosine "
             f"{score['cosine'].item():.4f} at {steps} sampling steps.",
             prior_scores(evaluation.metrics, variant, subset),
+        )
+    if not versions:
+        raise CorgiError(
+            "the evaluation has scores of none of the priors",
+            "materialise `evaluation`, then `registered_models`",
         )
     return versions
 

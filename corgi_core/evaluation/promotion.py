@@ -82,7 +82,7 @@ def decide(
     candidates: Sequence[Candidate],
     champion: Candidate | None,
     baselines: Mapping[str, CaptionScores],
-    failed_checks: Sequence[str] = (),
+    obstacle: str = "",
     without_champion: str = "there was no champion",
 ) -> Decision:
     """Whether the best of some candidates becomes the champion.
@@ -94,7 +94,8 @@ def decide(
         candidates: At least one; the champion is none of them.
         champion: The present one; None where there is none to compare with.
         baselines: Scores of the baselines by name, on the same captions.
-        failed_checks: Blocking checks that have not passed.
+        obstacle: Why nothing may be promoted now, such as a blocking check that has not passed;
+            empty where something may.
         without_champion: Why there is none.
 
     Raises:
@@ -115,9 +116,7 @@ def decide(
     compared: tuple[Difference, ...] = ()
     if champion is not None and champion.scores is not None:
         compared = _differences(champion, challenger, confidence)
-    verdict, reason = _judged(
-        challenger, champion, compared, better, failed_checks, without_champion
-    )
+    verdict, reason = _judged(challenger, champion, compared, better, obstacle, without_champion)
     assert challenger.scores is not None
     return Decision(
         verdict,
@@ -136,11 +135,11 @@ def _judged(
     champion: Candidate | None,
     compared: Sequence[Difference],
     better: Mapping[str, tuple[str, ...]],
-    failed_checks: Sequence[str],
+    obstacle: str,
     without_champion: str,
 ) -> tuple[Verdict, str]:
-    if failed_checks:
-        return Verdict.REFUSED, f"blocking checks have not passed: {', '.join(failed_checks)}"
+    if obstacle:
+        return Verdict.REFUSED, obstacle
     if champion is None:
         beaten = [f"baseline {name} is better in {_listed(s)}" for name, s in better.items()]
         but = f"; {'; '.join(beaten)}" if beaten else ""

@@ -19,7 +19,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.io.model_index import CHAMPION, MODELS_FILE, champion_of, digest_in
 from orchestration.automation.refresh import PRIOR, Refresh, Step, Watcher
 from orchestration.partitions import Partitions, prior_of, semi_supervised
-from orchestration.resources.promotion_history import PROMOTIONS, History
+from orchestration.resources.promotion_history import PROMOTIONS, Event, History
 from orchestration.resources.warm_start import (
     CONTINUES_FROM,
     SCRATCH,
@@ -144,16 +144,24 @@ def _outcome(refresh: Refresh, step: Step, began: float) -> Outcome:
         trained=moment >= began,
         moment=datetime.fromtimestamp(moment, UTC),
         about=f"{start}, {known.get(STEPS)} steps",
-        decision=_decision(settings, prior_of(step.partition)[1], digest),
+        decision=decision_on(
+            History(settings.state / PROMOTIONS), prior_of(step.partition)[1], digest
+        ),
     )
 
 
-def _decision(settings: Settings, subset: str, digest: str | None) -> str:
+def decision_on(history: History, subset: str, digest: str | None) -> str:
     """What the promotions' history says last of a prior, in its caption fraction."""
     alias = champion_of(subset)
-    for entry in reversed(History(settings.state / PROMOTIONS).entries()):
-        if (entry.alias, entry.digest) == (alias, digest):
-            return f"{entry.event}: {entry.reason}".rstrip(".")
+    if digest in history.rolled_back("prior", alias):
+        return f"it was rolled back from as {alias}, and only `corgi promote` makes it that again"
+    stack = history.champions("prior", alias)
+    for entry in reversed(history.entries()):
+        if (entry.part, entry.alias, entry.digest) == ("prior", alias, digest):
+            since = ""
+            if entry.event is not Event.REFUSED and stack[-1].digest != digest:
+                since = f"; by now version {stack[-1].version} is {alias}"
+            return f"{entry.event}: {entry.reason}".rstrip(".") + since
     return f"it did not challenge {alias}: another prior of that fraction scored higher"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,15 +66,13 @@ def promote(
     from orchestration.resources.promotion_history import Event
 
     settings = chosen_settings(preset, dataset, config, overrides)
-    registry, champions = _champions(settings)
     alias = CHAMPION if fraction is None else champion_of(fraction)
     subset = f"{fraction.removesuffix('%')}%" if fraction else None
-    version = version_named(registry, model, subset)
-    before = champions.present("prior", alias)
-    numbers = _numbers(settings, registry, version, before, force)
-    with champions.deciding() as restored:
+    with _deciding(settings) as (registry, champions, restored):
+        version = version_named(registry, model, subset)
+        before = champions.present("prior", alias)
+        numbers = _numbers(settings, registry, version, before, force)
         entries = champions.promote("prior", alias, version, Event.BY_HAND, reason, before, numbers)
-        _export(settings, registry)
     _print(restored + entries, f"{alias} is version {version} already")
 
 
@@ -94,11 +93,9 @@ def rollback(
     from corgi_core.io.model_index import CHAMPION, champion_of
 
     settings = chosen_settings(preset, dataset, config, overrides)
-    registry, champions = _champions(settings)
     alias = CHAMPION if fraction is None else champion_of(fraction)
-    with champions.deciding() as restored:
+    with _deciding(settings) as (_, champions, restored):
         entries = champions.roll_back(alias, reason)
-        _export(settings, registry)
     _print(restored + entries, "")
 
 
@@ -117,10 +114,8 @@ def history(
 
     settings = chosen_settings(preset, dataset, config, overrides)
     try:
-        registry, champions = _champions(settings)
-        with champions.deciding() as mended:
-            if mended:
-                _export(settings, registry)
+        with _deciding(settings):
+            pass
     except CorgiError as error:
         typer.echo(f"Aliases were not compared with MLflow's: {error.problem}.", err=True)
     path = settings.state / PROMOTIONS
@@ -159,20 +154,26 @@ def show_history(entries: Sequence[Entry], console: Console) -> None:
         console.print(f"    {each.reason}", style="dim", markup=False, soft_wrap=True)
 
 
-def _champions(settings: Settings) -> tuple[Registry, Champions]:
+@contextmanager
+def _deciding(settings: Settings) -> Iterator[tuple[Registry, Champions, list[Entry]]]:
+    """The registry, its champions, which are locked meanwhile, and what had to be mended first.
+
+    `models.json` is written wherever an alias may have moved: where the decision fails, it has what
+    was mended.
+    """
+    from corgi_core.io.model_index import TextEncoderName
     from orchestration.resources.champions import Champions
     from orchestration.resources.model_registry import Registry
     from orchestration.resources.tracking import MLflow
 
-    registry = Registry(MLflow.of(settings))
-    return registry, Champions(registry)
-
-
-def _export(settings: Settings, registry: Registry) -> None:
-    from corgi_core.io.model_index import TextEncoderName
-
-    encoders = settings.preset.encoders
-    registry.write_index(TextEncoderName(encoders.text, encoders.text_tokens))
+    registry, encoders = Registry(MLflow.of(settings)), settings.preset.encoders
+    champions = Champions(registry)
+    with champions.deciding() as mended:
+        try:
+            yield registry, champions, mended
+        finally:
+            if champions.history.entries():
+                registry.write_index(TextEncoderName(encoders.text, encoders.text_tokens))
 
 
 def _numbers(

@@ -2,6 +2,9 @@
 
 Whatever changes a champion holds the workspace's lock and says which champion it wants to replace.
 Of two that want to replace the same one, the second finds another there, and does nothing.
+
+The history has an entry before MLflow moves the alias, and the version's tag that quotes the entry
+comes last. So a process that is killed between them leaves what `reconcile` carries out.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from orchestration.resources.model_registry import DIGEST_TAG, Registry
 from orchestration.resources.promotion_history import PROMOTIONS, Entry, Event, History
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
     from corgi_core.evaluation.promotion import Candidate
     from corgi_core.evaluation.report import Evaluation
 
@@ -54,8 +59,12 @@ class Champions:
     def reconcile(self) -> list[Entry]:
         """Make MLflow and the history agree; the entries that say what was done.
 
-        An alias that somebody deleted in MLflow is restored from the history: to the latest of its
-        models whose version is still there. One that somebody moved there is adopted.
+        A promotion that was recorded and cut short is carried out. An alias that somebody deleted
+        in MLflow is restored from the history: to the latest of its models whose version is still
+        there. One that somebody moved there is adopted; to an earlier champion, it is a rollback.
+
+        Raises:
+            CorgiError: somebody gave a champion's alias to a version that Corgi did not register.
         """
         done = []
         known = {(e.part, e.alias) for e in self.history.entries()}
@@ -70,20 +79,40 @@ class Champions:
 
     def _reconciled(self, part: str, alias: str, version: str | None) -> Entry | None:
         stack, there = self.history.champions(part, alias), self._registry.versions(part)
+        if version is not None and DIGEST_TAG not in there[version].tags:
+            raise CorgiError(
+                f"{alias} of {self._registry.name(part)} is version {version} in MLflow, which "
+                "Corgi did not register",
+                "delete the alias on MLflow's page, and the history restores it; or give it to "
+                "another version there",
+            )
+        move = self.history.latest_move(part, alias)
+        if move and version in (move.before, move.version) and self._is_cut_short(move, there):
+            return self._carried_out(move)
         expected = stack[-1].version if stack else None
         if version == expected:
             return None
         if version is not None:
-            reason = f"somebody gave it to version {version} in MLflow"
-            return self._record(Event.ADOPTED, part, alias, version, reason, expected)
+            is_earlier = version in [each.version for each in stack]
+            event = Event.ROLLED_BACK if is_earlier else Event.ADOPTED
+            gave = "gave it back" if is_earlier else "gave it"
+            reason = f"somebody {gave} to version {version} in MLflow"
+            return self._carried_out(self._record(event, part, alias, version, reason, expected))
         for earlier in reversed(stack):
             if earlier.version in there:
                 reason = "somebody deleted the alias in MLflow"
                 if earlier.version != expected:
                     reason += f"; version {expected} is gone, so it is an earlier champion"
-                self._registry.alias(part, alias, earlier.version)
-                return self._record(Event.RESTORED, part, alias, earlier.version, reason, expected)
+                return self._carried_out(
+                    self._record(Event.RESTORED, part, alias, earlier.version, reason, expected)
+                )
         return None
+
+    def _is_cut_short(self, move: Entry, there: Mapping[str, ModelVersion]) -> bool:
+        """Whether the version is there and does not quote the entry, which is done last."""
+        if move.version not in there:
+            return False
+        return there[move.version].tags.get(_tag_of(move.alias)) != _quoted(move)
 
     def promote(
         self,
@@ -121,21 +150,26 @@ class Champions:
         if present == version:
             return []
         follows = alias != CHAMPION and present and self.present(part) == present
-        self._registry.alias(part, alias, version)
         entries = [self._record(event, part, alias, version, reason, present, numbers)]
         if follows:
-            self._registry.alias(part, CHAMPION, version)
             why = f"it was the model that {alias} has replaced"
             event = Event.ROLLED_BACK if event is Event.ROLLED_BACK else Event.FOLLOWED
             entries.append(self._record(event, part, CHAMPION, version, why, present))
-        return entries
+        return [self._carried_out(entry) for entry in entries]
 
     def refuse(
         self, part: str, alias: str, version: str, reason: str, numbers: Mapping[str, Any]
     ) -> Entry:
         """Record that a challenger was refused; the same decision twice is one entry."""
         present = self.present(part, alias)
-        return self._record(Event.REFUSED, part, alias, version, reason, present, numbers)
+        entry = self._record(Event.REFUSED, part, alias, version, reason, present, numbers)
+        return self._quoted_by_its_version(entry)
+
+    def barred(self, part: str, alias: str) -> set[str]:
+        """The versions whose title somebody took: only people give it back."""
+        digests = self.history.rolled_back(part, alias)
+        versions = self._registry.versions(part).items()
+        return {number for number, each in versions if each.tags.get(DIGEST_TAG) in digests}
 
     def roll_back(self, alias: str, reason: str) -> list[Entry]:
         """Give a champion's alias back to the prior that had it before; the entries.
@@ -164,17 +198,34 @@ class Champions:
         before: str | None,
         numbers: Mapping[str, Any] | None = None,
     ) -> Entry:
+        """Add an entry to the history; the latest one of its alias, where that says the same."""
         tags = self._registry.versions(part)[version].tags
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         entry = Entry(
             moment, event, part, alias, version, tags.get(DIGEST_TAG, ""), name_of(part, tags),
             reason, before, dict(numbers or {}),
         )  # fmt: skip
-        if not self.history.is_latest(entry):
-            self.history.append(entry)
-            text = f"{moment} {event}: {reason}"[:LONGEST]
-            self._registry.tag(part, version, f"{DECISION_TAG}.{alias}", text)
+        latest = self.history.latest(part, alias)
+        if latest is not None and latest.says_the_same(entry):
+            return latest
+        self.history.append(entry)
         return entry
+
+    def _carried_out(self, entry: Entry) -> Entry:
+        self._registry.alias(entry.part, entry.alias, entry.version)
+        return self._quoted_by_its_version(entry)
+
+    def _quoted_by_its_version(self, entry: Entry) -> Entry:
+        self._registry.tag(entry.part, entry.version, _tag_of(entry.alias), _quoted(entry))
+        return entry
+
+
+def _tag_of(alias: str) -> str:
+    return f"{DECISION_TAG}.{alias}"
+
+
+def _quoted(entry: Entry) -> str:
+    return f"{entry.moment} {entry.event}: {entry.reason}"[:LONGEST]
 
 
 def name_of(part: str, tags: Mapping[str, str]) -> str:
@@ -208,7 +259,8 @@ def version_named(registry: Registry, word: str, caption_subset: str | None) -> 
     found = [
         number
         for number, each in tags.items()
-        if word in (number, each.get(DIGEST_TAG), each.get(VARIANT_TAG))
+        if DIGEST_TAG in each  # others were registered by hand, and cannot generate
+        and word in (number, each[DIGEST_TAG], each.get(VARIANT_TAG))
         and caption_subset in (None, each.get(SUBSET_TAG))
     ]
     if not found:

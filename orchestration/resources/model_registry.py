@@ -12,7 +12,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -129,15 +129,23 @@ class Registry:
     def write_index(self, text_encoder: TextEncoderName) -> None:
         """Write `models.json`: the model folder of every alias of every part.
 
-        A version whose files only MLflow can read is copied beside the file, into `models/`.
+        A version whose files only MLflow can read is copied beside the file, into `models/`. One
+        that Corgi did not register is left out.
         """
-        models = {
-            part: {alias: self.model(part, version) for alias, version in found.items()}
-            for part in PARTS
-            for found in [self.aliases(part)]
-        }
+        models = {part: dict(self._generating(part)) for part in PARTS}
         index = ModelIndex(self._mlflow.experiment, text_encoder, models)
         index.save(Path(self._mlflow.models_file))
+
+    def _generating(self, part: str) -> Iterator[tuple[str, IndexedModel]]:
+        there = self.versions(part)
+        for alias, version in self.aliases(part).items():
+            if DIGEST_TAG in there[version].tags:
+                yield alias, self.model(part, version)
+            else:
+                log.warning(
+                    "the alias %s of %s is left out: version %s was registered by hand",
+                    alias, self.name(part), version,
+                )  # fmt: skip
 
     def aliases(self, part: str) -> dict[str, str]:
         """Version by alias, whoever gave it: Corgi, or a user on MLflow's pages."""

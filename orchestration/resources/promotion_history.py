@@ -1,8 +1,8 @@
 """The history of promotions: a file in the workspace's state to which lines are appended.
 
 It says who was champion when and why, and so which champion a rollback goes back to, and what an
-alias that somebody deleted in MLflow stood for. Each line is one JSON object, written at once; a
-line that a power cut tore is not counted.
+alias that somebody deleted in MLflow stood for. Each line is one JSON object, on the disk before
+the alias moves; a line that a power cut tore is not counted.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class History:
         try:
             size = os.fstat(descriptor).st_size
             torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, (("\n" if torn else "") + line).encode())
+            left = (("\n" if torn else "") + line).encode()
+            while left:  # a disk that is nearly full takes a part, and raises at the rest
+                left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -100,7 +102,7 @@ class History:
         if not self.path.exists():
             return []
         found = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 content = json.loads(line)
                 found.append(Entry(**{**content, "event": Event(content["event"])}))
@@ -127,11 +129,14 @@ class History:
         return {alias: stack[-1] for alias, stack in stacks.items() if stack}
 
     def rolled_back(self, part: str, alias: str) -> set[str]:
-        """The digests of models that were rolled back from: the gate lets none of them return."""
+        """The digests of models whose title somebody took: Corgi lets none of them return.
+
+        By a rollback, or by moving the alias in MLflow.
+        """
         digests: set[str] = set()
         present = ""
         for entry in self._of(part, alias):
-            if entry.event is Event.ROLLED_BACK:
+            if present and entry.event in (Event.ROLLED_BACK, Event.ADOPTED):
                 digests.add(present)
             if entry.event in (*CROWNING, Event.ROLLED_BACK):
                 present = entry.digest
@@ -139,10 +144,14 @@ class History:
                 digests.discard(entry.digest)
         return digests
 
-    def is_latest(self, entry: Entry) -> bool:
-        """Whether the last entry of its alias says the same already."""
-        entries = self._of(entry.part, entry.alias)
-        return bool(entries) and entries[-1].says_the_same(entry)
+    def latest(self, part: str, alias: str) -> Entry | None:
+        """The last entry of an alias."""
+        return next(reversed(self._of(part, alias)), None)
+
+    def latest_move(self, part: str, alias: str) -> Entry | None:
+        """The last entry by which an alias moves to its version."""
+        moves = [each for each in self._of(part, alias) if each.event is not Event.REFUSED]
+        return next(reversed(moves), None)
 
     def _of(self, part: str, alias: str) -> Sequence[Entry]:
         return [e for e in self.entries() if (e.part, e.alias) == (part, alias)]

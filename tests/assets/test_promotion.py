@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 from upath import UPath
 
 from assets.promotion import Gate, check_result
+from assets.registry import register_priors, set_by_preset
+from corgi_core.errors import CorgiError
 from corgi_core.evaluation.report import BASELINES, SHUFFLED, Evaluation
 from corgi_core.io.model_index import CHAMPION, ModelIndex, champion_of
 from corgi_core.pipeline import CorgiPipeline
@@ -24,6 +26,7 @@ from orchestration.resources.promotion_history import Entry, Event
 from orchestration.resources.tracking import MLflow
 from orchestration.settings import Settings
 from tests.helpers.protocols import a_protocol
+from tests.helpers.smallest_model import Model
 
 ALL, FEW = champion_of("100%"), champion_of("10%")
 NOISE = np.random.default_rng(0).normal(0, 0.01, (9, 100))
@@ -170,8 +173,63 @@ def test_a_champion_of_other_encoders_is_replaced(world: World) -> None:
     assert "belongs to other encoders than today's" in entry.reason
 
 
+def test_a_champion_that_cannot_be_read_now_stays_and_one_whose_files_are_gone_does_not(
+    world: World,
+) -> None:
+    better = {("baseline", "10%"): (11, 0.5)}
+    config = world.registry.model("prior", "3").folder / "config.json"
+    content = config.read_text()
+    config.write_text(content.replace('"kind": "prior"', '"kind": "prior of tomorrow"'))
+    refused, _ = world.decide(better)
+    assert (refused.event, refused.alias) == (Event.REFUSED, FEW)
+    assert "cannot be read now" in refused.reason
+    config.unlink()
+    promoted, *_ = world.decide(better)
+    config.write_text(content)
+    assert (promoted.event, promoted.alias) == (Event.PROMOTED, FEW)
+    assert "the files of the champion" in promoted.reason
+
+
+def test_the_gate_does_not_undo_what_somebody_did_in_mlflow(world: World) -> None:
+    client, name = MLflow.of(world.settings).client(), world.registry.name("prior")
+    client.set_registered_model_alias(name, FEW, "3")
+    found = world.decide({("baseline", "10%"): (11, 0.5)})
+    assert [(e.event, e.version) for e in found if e.alias == FEW] == [(Event.ROLLED_BACK, "3")]
+    assert not check_result(found, []).passed
+
+
+def test_the_preset_does_not_either_until_its_model_is_trained_anew(world: World) -> None:
+    first, other, newer = (
+        world.registry.register("clip", Model(digest), {}, "A.") for digest in ("aaa", "bbb", "ccc")
+    )
+    with world.champions.deciding():
+        assert len(set_by_preset(world.champions, "clip", first, "the preset's")) == 1
+    client, name = MLflow.of(world.settings).client(), world.registry.name("clip")
+    client.set_registered_model_alias(name, CHAMPION, other)
+    with world.champions.deciding():
+        assert set_by_preset(world.champions, "clip", first, "the preset's") == []
+        assert world.champions.present("clip") == other
+        assert len(set_by_preset(world.champions, "clip", newer, "the preset's")) == 1
+
+
+def test_a_prior_that_was_trained_after_the_evaluation_has_not_its_scores(world: World) -> None:
+    scored, newer = prior_of(world.pipeline, 20), prior_of(world.pipeline, 21)
+    evaluation = evaluation_of({scored.digest: 0.5})
+    evaluation.metrics["priors"] = {"v": {"10%": {"4": {"cosine": 0.1, "count": 9}}}}
+    with pytest.raises(CorgiError, match="scores of none of the priors"):
+        register_priors(world.registry, evaluation, {"10%|v": newer})
+    assert list(register_priors(world.registry, evaluation, {"10%|v": scored})) == [("v", "10%")]
+
+
 def test_the_history_mends_a_deleted_alias_and_shows_all(world: World) -> None:
     client = MLflow.of(world.settings).client()
+    client.delete_registered_model_alias(world.registry.name("prior"), CHAMPION)
+    words = ("promote", "4", "--reason", "again", "--force")
+    assert "another promotion" not in world.corgi(*words).output
+    client.delete_registered_model_alias(world.registry.name("prior"), CHAMPION)
+    (world.settings.state / "models.json").unlink()
+    assert "has no prior 'v9'" in world.corgi("promote", "v9", "--reason", "x").output
+    assert CHAMPION in ModelIndex.load(world.settings.state / "models.json").models["prior"]
     client.delete_registered_model_alias(world.registry.name("prior"), CHAMPION)
     printed = world.corgi("history").output
     assert world.champions.present("prior") == "4"

@@ -22,8 +22,9 @@ from corgi_core.io.model_index import (
     TextEncoderName,
     champion_of,
 )
-from orchestration.automation.retrain import Outcome, Retrain
+from orchestration.automation.retrain import Outcome, Retrain, decision_on
 from orchestration.automation.schedules import weekly_retrain_of
+from orchestration.resources.promotion_history import PROMOTIONS, Entry, Event, History
 from orchestration.resources.warm_start import (
     BUDGET,
     CONTINUES_FROM,
@@ -159,6 +160,25 @@ def test_what_came_of_it_is_one_sentence() -> None:
         "prior 1.7% shifted-k1: nothing to train, trained 2026-01-05 03:07 UTC from the prior abc, "
         "9 steps; refused: no better."
     )
+
+
+def test_a_decision_is_on_the_prior_and_says_what_came_after_it(tmp_path: Path) -> None:
+    history, alias = History(tmp_path / PROMOTIONS), champion_of("10%")
+    for event, version, reason in (
+        (Event.PROMOTED, "1", "first."), (Event.PROMOTED, "2", "better"),
+        (Event.ROLLED_BACK, "1", "grey"), (Event.PROMOTED, "3", "better"),
+        (Event.REFUSED, "4", "worse"),
+    ):  # fmt: skip
+        history.append(
+            Entry("2026-01-05", event, "prior", alias, version, f"d{version}", "v", reason)
+        )
+    assert [decision_on(history, "10%", f"d{version}") for version in range(1, 6)] == [
+        f"rolled back: grey; by now version 3 is {alias}",
+        f"it was rolled back from as {alias}, and only `corgi promote` makes it that again",
+        "promoted: better",
+        "refused: worse",
+        f"it did not challenge {alias}: another prior of that fraction scored higher",
+    ]
 
 
 def test_the_parents_generation_is_counted(

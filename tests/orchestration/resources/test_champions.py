@@ -10,7 +10,7 @@ import pytest
 
 from corgi_core.errors import CorgiError
 from corgi_core.io.model_index import CHAMPION, ModelIndex, TextEncoderName, champion_of
-from orchestration.resources.champions import DECISION_TAG, Champions
+from orchestration.resources.champions import DECISION_TAG, Champions, version_named
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.promotion_history import PROMOTIONS, Entry, Event, History
 from orchestration.resources.tracking import MLflow
@@ -133,6 +133,70 @@ def test_an_alias_that_was_deleted_in_mlflow_is_restored_and_one_that_was_moved_
     assert events(champions, ALL)[-1] == ("alias restored", "1")
 
 
+def test_a_champion_that_somebody_moves_in_mlflow_takes_the_title_from_the_other(
+    champions: Champions, mlflow: MLflow
+) -> None:
+    crown(champions, ALL, "1", "2")
+    client, name = mlflow.client(), Registry(mlflow).name("prior")
+    for version, event, barred in (
+        ("1", Event.ROLLED_BACK, {"2"}),
+        ("3", Event.ADOPTED, {"1", "2"}),
+    ):
+        client.set_registered_model_alias(name, ALL, version)
+        with champions.deciding() as found:
+            assert [(e.event, e.version) for e in found] == [(event, version)]
+        assert champions.barred("prior", ALL) == barred
+
+
+def test_a_promotion_cut_short_is_carried_out_with_its_reason(
+    champions: Champions, mlflow: MLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(champions, ALL, "1")
+    crown(champions, CHAMPION, "1")
+
+    def fails(*_: object) -> None:
+        raise ConnectionError
+
+    for method, version in (("alias", "2"), ("tag", "3")):
+        with monkeypatch.context() as cut:
+            cut.setattr(Registry, method, fails)
+            with pytest.raises(ConnectionError):
+                crown(champions, ALL, version)
+        with champions.deciding() as found:
+            assert [(e.event, e.alias, e.version) for e in found] == [
+                (Event.FOLLOWED, CHAMPION, version), (Event.PROMOTED, ALL, version),
+            ]  # fmt: skip
+        assert champions.present("prior", ALL) == champions.present("prior") == version
+        assert events(champions, ALL)[-1] == ("promoted", version)
+        tags = Registry(mlflow).versions("prior")[version].tags
+        assert tags[f"{DECISION_TAG}.{ALL}"].endswith("promoted: better")
+    with champions.deciding() as found:
+        assert found == []
+    assert len(events(champions, ALL)) == 3
+
+
+def test_a_champion_that_corgi_did_not_register_is_named_and_an_alias_of_one_is_left_out(
+    champions: Champions, mlflow: MLflow, caplog: pytest.LogCaptureFixture
+) -> None:
+    crown(champions, ALL, "1")
+    client, registry = mlflow.client(), Registry(mlflow)
+    name = registry.name("prior")
+    source = registry.versions("prior")["1"].source
+    by_hand = str(client.create_model_version(name, source).version)
+    client.set_registered_model_alias(name, "mine", by_hand)
+    registry.write_index(TextEncoderName("minilm", 8))
+    assert set(ModelIndex.load(Path(mlflow.models_file)).models["prior"]) == {ALL}
+    assert "the alias mine of" in caplog.text
+    with pytest.raises(CorgiError, match=f"has no prior '{by_hand}'"):
+        version_named(registry, by_hand, None)
+    client.set_registered_model_alias(name, ALL, by_hand)
+    with pytest.raises(CorgiError, match="did not register"), champions.deciding():
+        pass
+    client.delete_registered_model_alias(name, ALL)
+    with champions.deciding() as found:
+        assert [(e.event, e.version) for e in found] == [(Event.RESTORED, "1")]
+
+
 def test_the_same_refusal_twice_is_one_entry(champions: Champions) -> None:
     crown(champions, ALL, "1")
     for protocol in ("p", "p", "q"):
@@ -174,3 +238,14 @@ def test_a_line_that_a_power_cut_tore_loses_no_other(tmp_path: Path) -> None:
     assert history.entries() == [one]
     history.append(one)
     assert history.entries() == [one, one]
+
+
+def test_a_reason_may_have_any_character_and_a_disk_may_take_a_line_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, write = History(tmp_path / PROMOTIONS), os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    reason = "pasted\u2028from\u2029a\x85page\r\n\x0c"
+    one = Entry("2026-01-01T00:00:00+00:00", Event.BY_HAND, "prior", ALL, "1", "aaa", "v", reason)
+    history.append(one)
+    assert history.entries() == [one]
