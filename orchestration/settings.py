@@ -53,7 +53,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
@@ -269,7 +269,7 @@ class Settings:
             device_lock=_device_lock(variables.device_lock),
             database_url=_database(variables.database_url),
             alerts_file=variables.alerts_file and variables.alerts_file.absolute(),
-            tracking_uri=_with_driver(
+            tracking_uri=_tracking(
                 variables.tracking_uri or sqlite_url(home / "mlflow" / "mlflow.db")
             ),
             dagster_port=dagster_port or variables.dagster_port,
@@ -477,12 +477,36 @@ def _database(url: str | None) -> str | None:
             "CORGI_DATABASE_URL is no address of a PostgreSQL database",
             "give postgresql://USER@HOST:PORT/DATABASE",
         )
-    if parts.password is not None:
+    if _has_secret(url):
         raise CorgiError(
             "CORGI_DATABASE_URL has a password in it, which would be written to dagster.yaml",
             "leave it out, and give it to PostgreSQL's clients by PGPASSFILE or PGPASSWORD",
         )
     return _with_driver(url)
+
+
+def _tracking(uri: str) -> str:
+    """MLflow's address, which command lines, links and errors show: it must have no secret."""
+    if _has_secret(uri):
+        raise CorgiError(
+            "MLFLOW_TRACKING_URI has a password in it, which command lines and links would show",
+            "leave it out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a "
+            "server, PGPASSFILE or PGPASSWORD for PostgreSQL",
+        )
+    return _with_driver(uri)
+
+
+def _has_secret(url: str) -> bool:
+    """Whether an address has a password, before its host or among its options.
+
+    The user of a web server's address counts as one: it may be a token.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    named = parts.username is not None and parts.scheme in ("http", "https")
+    return named or parts.password is not None or "password" in parse_qs(parts.query)
 
 
 def _with_driver(url: str) -> str:

@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 import tempfile
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -70,8 +71,9 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_config(str(prepare_home(settings)))
 
 
+@cache
 def _alias(folder: Path) -> Path:
-    """Another path of the folder, which ends with this process."""
+    """Another path of the folder, one in this process, with which it ends."""
     private = tempfile.mkdtemp(prefix="corgi-")
     atexit.register(shutil.rmtree, private, ignore_errors=True)
     alias = Path(private, "dagster")

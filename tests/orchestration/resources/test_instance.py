@@ -115,6 +115,7 @@ def test_a_run_is_recorded_whatever_signs_are_in_the_folders_name(
         result = dg.materialize([one], instance=opened, resources={})
         assert result.success
     with open_instance(settings) as again:
+        assert again.root_directory == opened.root_directory  # one other path in a process
         assert again.get_latest_materialization_event(dg.AssetKey("one"))
         said = [entry.user_message for entry in again.all_logs(result.run_id)]
     assert "MLflow does not answer" in said  # what Corgi logs is in the run's log
@@ -159,7 +160,10 @@ def test_a_database_is_named_in_the_configuration_and_its_password_never_is(tmp_
     }
     again = Settings.from_environment(settings.child_environment({}))
     assert again.database_url == settings.database_url
-    for wrong in ("postgresql://corgi:secret@db/dagster", "mysql://db/dagster", "postgresql://db"):
+    for wrong in (
+        "postgresql://corgi:secret@db/dagster", "postgresql://corgi@db/dagster?password=secret",
+        "mysql://db/dagster", "postgresql://db",
+    ):  # fmt: skip
         with pytest.raises(CorgiError) as refused:
             Settings.from_environment(given | {"CORGI_DATABASE_URL": wrong})
         assert "secret" not in str(refused.value)
