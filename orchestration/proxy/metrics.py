@@ -130,10 +130,13 @@ def _daemons(instance: dg.DagsterInstance) -> Iterator[Sample]:
 def _trainings(work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The last entry of each running training, by asset and partition."""
     for path in work.glob("**/metrics.jsonl"):
-        if time.time() - path.stat().st_mtime <= AT_WORK:
-            entry = _last_entry(path)
-            if entry is not None:
-                yield path.parent.parent.relative_to(work).as_posix(), entry
+        try:
+            fresh = time.time() - path.stat().st_mtime <= AT_WORK
+            entry = _last_entry(path) if fresh else None
+        except FileNotFoundError:  # the training has ended, and its folder with it
+            continue
+        if entry is not None:
+            yield path.parent.parent.relative_to(work).as_posix(), entry
 
 
 def _last_entry(path: Path) -> dict[str, Any] | None:

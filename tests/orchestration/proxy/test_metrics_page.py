@@ -83,6 +83,25 @@ def test_the_queue_the_device_and_trainings_are_there(settings: Settings) -> Non
     assert not any("decoder" in labels for _, labels in found)
 
 
+def test_a_training_that_ends_meanwhile_is_left_out(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is removed after it was found."""
+    with open_instance(settings):
+        training(settings, "prior/10%/baseline", {"step": 1}, age=5)
+        training(settings, "prior/10%/shifted-k16", {"step": 2}, age=5)
+
+    def found_then_removed(folder: Path, pattern: str) -> list[Path]:
+        paths = sorted(found(folder, pattern))
+        paths[0].unlink()
+        return paths
+
+    found = Path.glob
+    monkeypatch.setattr(Path, "glob", found_then_removed)
+    steps = [labels for name, labels in parsed(exposition(settings)) if "training_step" in name]
+    assert steps == ['training="prior/10%/shifted-k16"']
+
+
 def test_the_page_is_behind_the_guard_and_before_anything_has_run(settings: Settings) -> None:
     upstream = f"http://127.0.0.1:{free_port()}"
     page = proxied(settings, upstream, None)[settings.dagster_port]
