@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
+DETAIL = " · "  # what follows it in `what` changes from report to report
 T = TypeVar("T")
 Listener = Callable[[str, int, int], None]
 

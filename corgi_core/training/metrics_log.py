@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from corgi_core.io.files import atomic_file
+from corgi_core.progress import DETAIL
 
 Entry = dict[str, Any]
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def headline(name: str, entry: Entry) -> str:
     """The run and its latest loss, for a progress display."""
-    return f"{name} · loss {entry['loss']:.3g}" if "loss" in entry else name
+    return f"{name}{DETAIL}loss {entry['loss']:.3g}" if "loss" in entry else name
 
 
 class MetricsLog:

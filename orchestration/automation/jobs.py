@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from corgi_core import progress
 from orchestration.automation.refresh import Refresh
 from orchestration.automation.retrain import Retrain, retrain
+from orchestration.resources.progress_log import ProgressLog
 from orchestration.resources.tracking import RETRAIN_TAG
 from orchestration.settings import Settings
 
@@ -17,7 +19,7 @@ EVERYTHING, SEMI_SUPERVISED_RETRAIN = "everything", "semi_supervised_retrain"  #
 
 @dataclass
 class _Log:
-    """Watches a refresh for the run's log."""
+    """Watches a refresh for the run's log, which says how far each step is."""
 
     log: logging.Logger
 
@@ -27,7 +29,8 @@ class _Log:
     @contextmanager
     def doing(self, title: str, reason: str) -> Iterator[None]:
         self.log.info(f"materialising {title}: {reason}")
-        yield
+        with progress.listening(ProgressLog(self.log.info)):
+            yield
 
 
 def jobs_of(settings: Settings) -> list[dg.JobDefinition]:

@@ -45,9 +45,10 @@ class ProgressLog:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Hear a report of `corgi_core.progress`; a `total` of 0 is of work that has no measure."""
+        work = what.partition(progress.DETAIL)[0]
         if not total:
-            self._say(what, 0, 0, lambda per_second: what)
-        elif done < total or what in self._works:
+            self._say(work, 0, 0, lambda per_second: what)
+        elif done < total or work in self._works:
 
             def line(per_second: float) -> str:
                 words = [f"{done:,} of {total:,}"]
@@ -56,7 +57,7 @@ class ProgressLog:
                     words += [f"{per_second:,.3g} a second", f"{left} left"]
                 return f"{what}: {', '.join(words)}"
 
-            self._say(what, done, self._clock(), line)
+            self._say(work, done, self._clock(), line)
 
     def training(
         self, name: str, entry: Mapping[str, Any], steps: int, link: Callable[[], str | None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import dagster as dg
 import pytest
 
 from corgi_core import progress
+from corgi_core.training.metrics_log import headline
+from orchestration.automation.jobs import _Log
 from orchestration.resources import progress_log
 from orchestration.resources.compute import Compute
 from orchestration.resources.progress_log import ProgressLog, in_words, progress_logged
@@ -35,6 +38,25 @@ def test_lines_come_at_a_pace_with_speed_and_rest() -> None:
         "embedding images: 600 of 1,000, 10 a second, 40 s left",
         "waiting for the device",
     ]
+
+
+def test_what_changes_from_report_to_report_makes_no_more_lines() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    log = ProgressLog(lines.append, pace=30, clock=clock)
+    for clock.now in range(31):
+        log(headline("prior", {"loss": 1 / (1 + clock.now)}), 10 * int(clock.now), 1000)
+    assert lines == [
+        "prior · loss 1: 0 of 1,000",
+        "prior · loss 0.0323: 300 of 1,000, 10 a second, 1 min 10 s left",
+    ]
+
+
+def test_a_jobs_log_says_how_far_the_step_is_that_it_does(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), _Log(logging.getLogger("job")).doing("prior", "is stale"):
+        progress.report("waiting for the device", 0, 0)
+    progress.report("somebody else", 0, 0)
+    assert caplog.messages == ["materialising prior: is stale", "waiting for the device"]
 
 
 def test_a_trainings_lines_have_step_loss_speed_rest_and_link() -> None:
