@@ -71,14 +71,14 @@ def test_the_old_variables_are_read(tmp_path: Path) -> None:
         "http://me:secret@mlflow:5000", "https://secret@mlflow",
     ],
 )  # fmt: skip
-def test_an_address_of_mlflow_with_a_password_is_refused_and_not_shown(uri: str) -> None:
+def test_mlflows_address_with_a_password_is_refused(uri: str) -> None:
     with pytest.raises(CorgiError, match="MLFLOW_TRACKING_PASSWORD") as refused:
         Settings.from_environment({"MLFLOW_TRACKING_URI": uri})
     assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("uri", ["postgresql+psycopg2://corgi@db/mlflow", "https://mlflow/a@b"])
-def test_an_address_of_mlflow_without_a_password_is_taken(uri: str) -> None:
+def test_mlflows_address_without_a_password_is_taken(uri: str) -> None:
     assert Settings.from_environment({"MLFLOW_TRACKING_URI": uri}).tracking_uri == uri
 
 
