@@ -160,6 +160,7 @@ def evaluated(
     if zero_shot:
         name, folder = f"zero-shot-{zero_shot['dataset']}", folder / ZERO_SHOT
         labels |= {"zero_shot": zero_shot["dataset"]}
+    beside = NOTHING_BESIDE if zero_shot else reports_beside(workspace, context.log)
     with report_run(context, name, versions, labels, mlflow) as (run, identity):
         report = evaluate(priors, decoder, material, settings, [*champions.values()])
         if zero_shot:
@@ -167,7 +168,6 @@ def evaluated(
         report.publish(folder)
         title = title_of(name, workspace)
         origin = provenance(context, run, versions, mlflow)
-        beside = reports_beside(workspace) if not zero_shot else NOTHING_BESIDE
         page = write_page(report, folder, title, origin, beside)
         files = [METRICS, page.name, *(f"{picture}.png" for picture in report.pictures)]
         run.log_artifacts((folder / file for file in files), REPORT)

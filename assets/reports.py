@@ -1,5 +1,6 @@
 """Reports: made in a run of MLflow, and written for people."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.metadata import link, materialized, report_metadata
+from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
 from corgi_core.io.folders import published
 from orchestration.partitions import RATINGS, STUDY
@@ -58,18 +60,23 @@ def provenance(
     return {name: value for name, value in known.items() if value is not None}
 
 
-def reports_beside(workspace: Workspace) -> "Beside":
-    """The reports of people's votes and of the study that the workspace has so far."""
+def reports_beside(workspace: Workspace, log: logging.Logger) -> "Beside":
+    """The reports of people's votes and of the study that the workspace has so far.
+
+    One that cannot be read, as another version of Corgi wrote it, is named in the log and left out.
+    """
     from corgi_core.evaluation.paper_figures import Beside
     from corgi_core.experiments.report import ROWS
     from corgi_core.experiments.report import StudyReport as Report
 
     folders = {name: workspace.reports_folder / name for name in (RATINGS, STUDY)}
-    there = {
-        name: Report.load(folder)
-        for name, folder in folders.items()
-        if (published(folder) / ROWS).exists()
-    }
+    there = dict[str, Report]()
+    for name, folder in folders.items():
+        if (published(folder) / ROWS).exists():
+            try:
+                there[name] = Report.load(folder)
+            except CorgiError as error:
+                log.warning("the page has no figures of the %s report: %s", name, error)
     nothing = Report({})
     return Beside(
         there.get(RATINGS, nothing).rows, there.get(STUDY, nothing).pictures,

@@ -35,7 +35,10 @@ class PictureSet:
         return digest_of("set", self.pictures.digest, self.half)
 
     def rows(self, total: int) -> NDArray[np.int64]:
-        """The set's rows among `total` captions; of an odd number, one is in neither half."""
+        """The set's rows among `total` captions; of an odd number, one is in neither half.
+
+        Only sums over a half have it: pairs are of sets of one size, sums of any.
+        """
         if self.half is None:
             return np.arange(total)
         return shuffled_parts(total, 2, seed=0)[self.half][: total // 2]

@@ -257,7 +257,11 @@ class PictureStatistics:
         )
 
     def sums_of(self, each: PictureSet, extractor: str) -> SumsByPart:
-        """The sums over a set's features, merged in the chunks' order."""
+        """The sums over a set's features, merged in the chunks' order.
+
+        Of an odd number of pictures the second half has one more than `PictureSet.rows`, by which
+        the kernel distances and `count` are.
+        """
         names = ("count", "mean", "scatter")
         chunks = (
             SumsByPart.of_arrays({n: self.sums.mapped(shard, f"{extractor}/{n}") for n in names})

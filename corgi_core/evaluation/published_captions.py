@@ -65,13 +65,20 @@ def _annotations(path: Path, read: bytes) -> dict[str, Any]:
         content = json.loads(read)
     except (ValueError, RecursionError) as error:
         raise CorgiError(f"{path} holds no captions of COCO ({error})", _REMEDY) from error
-    for field, wanted in (("images", ("id", "file_name")), ("annotations", ("id", "image_id"))):
+    for field, numbers, others in (
+        ("images", ("id",), ("file_name",)), ("annotations", ("id", "image_id"), ()),
+    ):  # fmt: skip
         entries = content.get(field) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(
-            isinstance(entry, dict) and entry.keys() >= {*wanted} for entry in entries
+            isinstance(entry, dict)
+            and entry.keys() >= {*numbers, *others}
+            and all(type(entry[name]) is int for name in numbers)  # true is none
+            for entry in entries
         ):
+            wanted = " and ".join((*numbers, *others))
             raise CorgiError(
-                f"{path}: {field} is no list of entries with {' and '.join(wanted)}", _REMEDY
+                f"{path}: {field} is no list of entries with {wanted}, ids being whole numbers",
+                _REMEDY,
             )
     annotations: dict[str, Any] = content
     return annotations
@@ -93,7 +100,7 @@ def _check_published(path: Path, annotations: Mapping[str, Any]) -> None:
                 _REMEDY,
             )
     for number, name in images.items():
-        if not isinstance(number, int) or name != NAMED_BY_NUMBER.format(number):
+        if name != NAMED_BY_NUMBER.format(number):
             raise CorgiError(
                 f"{path}: images.file_name of {number} is {name!r}, which is no name of {VAL2014}",
                 _REMEDY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +13,10 @@ from assets.ratings import human_ratings
 from assets.reports import reports_beside
 from assets.versions import settled
 from corgi_core.evaluation.paper_figures import Beside
+from corgi_core.experiments.report import PROTOCOLS, StudyReport
+from corgi_core.io.files import write_json
+from corgi_core.io.folders import published
+from orchestration.partitions import RATINGS, STUDY
 from orchestration.resources.io_managers import ArtifactIOManager
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
@@ -19,6 +24,7 @@ from orchestration.settings import Settings
 from tests.helpers.surveys import small_store
 
 RATER = "rater-0001"
+LOG = logging.getLogger(__name__)
 
 
 @pytest.fixture
@@ -41,7 +47,7 @@ def materialized(settings: Settings) -> dg.AssetMaterialization:
 
 
 def test_votes_are_an_asset_and_a_run_that_grow(settings: Settings) -> None:
-    assert reports_beside(Workspace.of(settings)) == Beside()
+    assert reports_beside(Workspace.of(settings), LOG) == Beside()
     assert "corgi rate" in materialized(settings).metadata["votes_table"].value  # how to
     _, store = small_store(settings.suites / "small suite", ["ours", "sd"], questions=4)
     versions = []
@@ -53,7 +59,7 @@ def test_votes_are_an_asset_and_a_run_that_grow(settings: Settings) -> None:
             event = materialized(settings)
             versions.append(event.tags["dagster/data_version"])
     assert versions[0] != versions[1]
-    beside = reports_beside(Workspace.of(settings))  # for the page of an evaluation
+    beside = reports_beside(Workspace.of(settings), LOG)  # for the page of an evaluation
     won = {row["aspect"]: row["value"] for row in beside.votes["small suite"]
            if row["metric"] == "win rate"}  # fmt: skip
     assert won == {"alignment": 1, "fidelity": 0}
@@ -71,3 +77,18 @@ def test_votes_are_an_asset_and_a_run_that_grow(settings: Settings) -> None:
     assert run.data.params["small suite.models"] == "ours, sd"
     files = mlflow.client().list_artifacts(run.info.run_id, "ratings")
     assert "ratings/small suite.png" in [file.path for file in files]
+
+
+def test_an_unreadable_older_report_is_named_and_left_out_of_the_page(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An evaluation of hours is not lost to it."""
+    workspace = Workspace.of(settings)
+    votes = StudyReport({"a suite": [{"metric": "win rate", "value": 1.0}]})
+    votes.save(workspace.reports_folder / RATINGS)
+    StudyReport({}).save(workspace.reports_folder / STUDY)
+    write_json(published(workspace.reports_folder / STUDY) / PROTOCOLS, {"study": {"seed": 0}})
+    beside = reports_beside(workspace, LOG)
+    assert beside.votes == votes.rows
+    assert beside.versions == {"digest of the ratings report": votes.digest}
+    assert "no figures of the study report: the evaluation was written by an older" in caplog.text

@@ -76,6 +76,10 @@ def test_a_file_of_a_given_digest_is_taken_by_its_own_name(tmp_path: Path) -> No
         ("annotations.image_id 9", lambda a: a["annotations"][1].update(image_id=9)),
         ("images is no list", lambda a: a.update(images={})),
         ("annotations is no list", lambda a: a["annotations"][0].pop("image_id")),
+        ("annotations is no list", lambda a: a["annotations"][0].update(image_id=[7])),
+        ("annotations is no list", lambda a: a["annotations"][6].update(id="7")),
+        ("images is no list", lambda a: a["images"][1].update(id={})),
+        ("images is no list", lambda a: a["images"][0].update(id=False)),
     ],
 )
 def test_another_file_is_refused_by_file_and_field(

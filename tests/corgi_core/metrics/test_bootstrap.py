@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from corgi_core.metrics.bootstrap import bootstrap_intervals, with_intervals
+from corgi_core.metrics.bootstrap import bootstrap_intervals, middle, resamples, with_intervals
 
 
 def test_the_interval_of_a_share_is_the_binomials() -> None:
@@ -32,6 +32,22 @@ def test_the_interval_covers_the_mean_of_the_population_95_times_in_100() -> Non
     values = np.random.default_rng(3).normal(size=(200, 500))  # 500 scores of 200 captions
     low, high = bootstrap_intervals(values)
     assert 0.91 < ((low < 0) & (high > 0)).mean() < 0.98
+
+
+@pytest.mark.parametrize("candidates", [1, 5, 6, 100, 1000])
+def test_intervals_are_wide_enough_for_the_best_of_many_candidates(candidates: int) -> None:
+    """2,000 resamples have no quantile at 1/40,000; the mean of 200 captions is about normal."""
+    values = np.random.default_rng(6).normal(size=(200, 300))
+    tail = 0.025 / candidates
+    low, high = middle([weights @ values for weights in resamples(200, 0)], 1 - 2 * tail)
+    width = 2 * stats.norm.isf(tail) * values.std(axis=0) / 200**0.5
+    assert ((high - low) / width).mean() == pytest.approx(1, abs=0.02)
+
+
+def test_of_a_skewed_score_the_far_ends_are_skewed_too() -> None:
+    hits = (np.arange(60) < 3)[:, None].astype(float)  # recall of few captions
+    low, high = middle([weights @ hits for weights in resamples(60, 0)], 0.9995)[:, 0]
+    assert high - 0.05 > 1.5 * (0.05 - low)
 
 
 def test_captions_are_resampled_in_pairs() -> None:
