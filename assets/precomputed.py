@@ -9,6 +9,7 @@ from assets.promotion import PROMOTION_CHECK
 from assets.registry import PROMOTION, registered
 from assets.versions import decided_by
 from corgi_core.data.revisions import (
+    LINEAR_PRIORS_REVISION,
     PRECOMPUTED_EMBEDDING_REVISION,
     PREDICTION_SCORES_REVISION,
     TRAINING_NEIGHBOURS_REVISION,
@@ -86,7 +87,13 @@ def clip_encoder(
     pool=DEVICE,
     ins=PRIORS_THERE,
     metadata=decided_by(
-        "evaluation", revision=(7, PREDICTION_SCORES_REVISION, TRAINING_NEIGHBOURS_REVISION)
+        "evaluation",
+        revision=(
+            7,
+            LINEAR_PRIORS_REVISION,
+            PREDICTION_SCORES_REVISION,
+            TRAINING_NEIGHBOURS_REVISION,
+        ),
     ),
 )
 def evaluation(

@@ -102,9 +102,10 @@ class PriorSamples:
 
     @property
     def digest(self) -> str:
-        """Names the prior, with its settings, and how it is sampled from."""
+        """Names the prior, with its settings, how it is sampled from, and what is compared."""
         others = [each for each in (self.sampler, self.guidance) if each is not None]
-        return digest_of("predicted", self.prior.digest, self.steps, self.seed, *others)
+        compared = ["along"] if self.along else []
+        return digest_of("predicted", self.prior.digest, self.steps, self.seed, *others, *compared)
 
     @property
     def controlled(self) -> str:

@@ -9,6 +9,11 @@ import pytest
 
 from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.pixels import Pixels
+from corgi_core.data.revisions import (
+    LINEAR_PRIORS_REVISION,
+    PREDICTION_SCORES_REVISION,
+    TRAINING_NEIGHBOURS_REVISION,
+)
 from corgi_core.encoders.embed import ImageEmbedding, TextEmbedding
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.perceptual import PerceptualHashes
@@ -172,6 +177,18 @@ def test_an_array_jobs_revision_is_its_assets(definitions: dg.Definitions) -> No
         code_version = graph.get(dg.AssetKey(name)).code_version or ""
         revisions = code_version.partition("-")[0].split(".")
         assert revisions[-len(classes) :] == [str(job.revision) for job in classes], name
+
+
+def test_an_evaluation_of_precomputed_embeddings_knows_the_revisions_of_its_rows() -> None:
+    """The linear priors' too: a mandatory row, by which champions are judged."""
+    settings = Settings.from_environment({"CORGI_PRESET": "embeddings"})
+    graph = build_definitions(settings).resolve_asset_graph()
+    code_version = graph.get(dg.AssetKey("evaluation")).code_version or ""
+    _, *revisions = code_version.partition("-")[0].split(".")
+    expected = (
+        LINEAR_PRIORS_REVISION, PREDICTION_SCORES_REVISION, TRAINING_NEIGHBOURS_REVISION,
+    )  # fmt: skip
+    assert revisions == [str(each) for each in expected]
 
 
 def test_what_needs_the_device_takes_turns_on_it(definitions: dg.Definitions) -> None:

@@ -23,11 +23,13 @@ from corgi_core.data.pixels import pixels
 from corgi_core.data.shards import Sample
 from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.baselines import linear_priors
 from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.evaluate import evaluate
 from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.material import Material, TrainingData
 from corgi_core.evaluation.plain_scores import BY_TIMESTEP
+from corgi_core.evaluation.predictors import PriorSamples
 from corgi_core.evaluation.report import (
     BASELINES,
     CONTRASTIVE_PRIOR,
@@ -269,6 +271,30 @@ def test_the_cosine_by_timestep_is_of_the_most_steps_and_ends_at_the_samples(
     for name in ("cosine", "cosine_ci_low", "cosine_ci_high"):
         assert last[name] == pytest.approx(by_steps[most][name], abs=1e-5)
     assert BY_TIMESTEP in report.pictures
+
+
+def test_samples_that_are_compared_on_their_way_are_stored_apart(models: Models) -> None:
+    alone, along = (PriorSamples(models.prior, (2,), 0, along=each) for each in (False, True))
+    assert alone.digest != along.digest
+
+
+def test_linear_priors_of_an_earlier_revision_are_not_read(
+    one: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one's contrastive map learned from the first captions alone, for 100 steps."""
+    material = replace(one, folder=tmp_path)
+
+    def fitted(value: float) -> float:
+        made = LinearPrior(torch.full((1, 1), value), torch.zeros(1), (1,))
+        for name in ("ridge_prior", "contrastive_prior"):
+            monkeypatch.setattr(f"corgi_core.evaluation.baselines.{name}", lambda *of: made)
+        _, contrastive = linear_priors(material)
+        return float(contrastive.weight)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr("corgi_core.evaluation.baselines.LINEAR_PRIORS_REVISION", 1)
+        assert fitted(1.0) == fitted(2.0) == 1
+    assert fitted(3.0) == fitted(4.0) == 3
 
 
 def test_what_is_averaged_is_there_caption_by_caption(models: Models, one: Material) -> None:
