@@ -86,6 +86,11 @@ class PictureSums(OfFeatures):
     images: Chunks[Pictures]
     what = "summing pictures' features"
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """Also how many pictures there are, by which each one's part is dealt."""
+        return {**super().about, "pictures": len(self.images.captions)}
+
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a chunk's name to its sums."""
         of_sets, total = self.of_sets, len(self.images.captions)

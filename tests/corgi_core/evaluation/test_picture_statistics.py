@@ -120,6 +120,19 @@ def test_other_chunks_of_sums_differ_by_their_rounding_alone(
         assert ours.bias == pytest.approx(theirs.bias, rel=1e-9)
 
 
+def test_a_picture_less_deals_all_others_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first chunks have the pictures that they had; their stored sums are of other parts."""
+    monkeypatch.setattr("corgi_core.evaluation.picture_statistics.SUMMED_AT_ONCE", 7)
+    statistics(tmp_path)
+    monkeypatch.setattr(f"{__name__}.CAPTIONS", CAPTIONS.taken(np.arange(COUNT - 1)))
+    found = statistics(tmp_path, size=12).sums_of(PAIR.ours, INCEPTION)
+    expected = SumsByPart.of(features(OURS, INCEPTION)[:-1])
+    for ours, theirs in zip(found.parts, expected.parts, strict=True):
+        np.testing.assert_allclose(ours.mean, theirs.mean, atol=1e-12)
+
+
 def test_they_are_the_metrics_of_the_whole_sets(whole: PictureStatistics) -> None:
     real, ours = (features(case, INCEPTION) for case in (REAL, OURS))
     for each, array in ((PAIR.theirs, real), (PAIR.ours, ours)):
