@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -69,15 +69,27 @@ def near_twins(images: Dataset, overlap: SplitOverlap) -> dg.MarkdownMetadataVal
     if not images.holds_pictures or some.empty:
         return None
     beside = some["hash_key"].fillna(some["nearest_key"])
-    wanted = {*some["key"], *beside}
-    files = ((key, file) for shard in images.shards for key, file in images.images(shard))
-    squares = {key: square(file, SIDE) / 255 for key, file in files if key in wanted}
+    files = files_of(images, {*some["key"], *beside})
+    squares = {key: square(file, SIDE) / 255 for key, file in files.items()}
     columns = {
         heading: np.stack([squares[key] for key in keys])
         for heading, keys in (("held out", some["key"]), ("near twin", beside))
     }
     labels = [f"{k}, {s}" for k, s in zip(some["key"], some["split"], strict=True)]
     return picture(labelled_grid(labels, columns))
+
+
+def files_of(images: Dataset, keys: Collection[str]) -> dict[str, bytes]:
+    """The image files with these keys, by key; of the shards without them, manifests are read."""
+    wanted, found = set(keys), dict[str, bytes]()
+    for shard in images.shards:
+        here = wanted.intersection(images.rows(shard, "key")["key"])
+        if here:
+            found |= {key: file for key, file in images.images(shard) if key in here}
+            wanted -= here
+        if not wanted:
+            break
+    return found
 
 
 def loss_curve(metrics_log: Path) -> Image:

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import dagster as dg
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from upath import UPath
 
-from assets.pictures import EVENT, picture, pictures, thumbnails
+from assets.pictures import EVENT, near_twins, picture, pictures, thumbnails
+from corgi_core.data.dataset import Dataset, write_dataset
+from corgi_core.data.shards import Sample
+from corgi_core.evaluation.split_overlap import SplitOverlap
 from tests.helpers.small import PNGS, write_images
 
 
@@ -56,3 +60,20 @@ def test_the_pictures_of_an_event_are_small_together(tmp_path: Path) -> None:
 def test_thumbnails_are_the_first_images(tmp_path: Path) -> None:
     images = write_images(UPath(tmp_path), list("abcdef"), ["train"] * len(PNGS))
     assert opened(thumbnails(images)).size == (6 * 70 + 6, 64 + 12)
+
+
+def test_no_images_are_read_but_those_of_the_shards_that_near_twins_are_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [
+        Sample(f"key{n}", image, ["a"], "test" if n == 2 else "train", "test", f"{n}", "png")
+        for n, image in enumerate(PNGS)
+    ]
+    images, files, read = write_dataset(UPath(tmp_path), made, 1), Dataset.images, list[str]()
+    monkeypatch.setattr(
+        Dataset, "images", lambda self, shard: read.append(shard) or files(self, shard)
+    )
+    row = {"key": "key2", "split": "test", "bits": 0, "hash_key": "key4", "nearest_key": None}
+    overlap = SplitOverlap({"test": 1, "validation": 0}, pd.DataFrame([row]))
+    assert near_twins(images, overlap) is not None
+    assert read == [images.shards[2], images.shards[4]]
