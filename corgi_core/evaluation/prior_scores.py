@@ -28,7 +28,7 @@ from corgi_core.evaluation.sampling import SamplingJob
 from corgi_core.evaluation.sharing import Columns, in_batches
 from corgi_core.evaluation.stored_models import Latest
 from corgi_core.io.files import digest_of
-from corgi_core.metrics.bootstrap import with_intervals
+from corgi_core.metrics.bootstrap import CI_HIGH, CI_LOW, with_intervals
 from corgi_core.metrics.retrieval import recalls
 
 if TYPE_CHECKING:
@@ -207,8 +207,14 @@ def cosine_by_timestep(
     cosines = np.concatenate([store.mapped(shard, f"{name}/{ALONG}") for shard in shards])
     timesteps = store.mapped(shards[0], f"{name}/{TIMESTEPS}")[0].tolist()
     means = cosines.mean(axis=2, dtype=np.float64).T
+    of_all = with_intervals(dict(zip(map(str, timesteps), means, strict=True)))
     return {
-        str(t): with_intervals({"cosine": each}) for t, each in zip(timesteps, means, strict=True)
+        str(t): {
+            f"cosine{end}": of_all[f"{t}{end}"]
+            for end in ("", CI_LOW, CI_HIGH)
+            if f"{t}{end}" in of_all
+        }
+        for t in timesteps
     }
 
 

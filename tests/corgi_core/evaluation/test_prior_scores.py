@@ -14,7 +14,8 @@ from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.shards import Sample
 from corgi_core.evaluation.held_out import Chunks, HeldOut
 from corgi_core.evaluation.predictors import ONCE, TextEmbeddings
-from corgi_core.evaluation.prior_scores import PredictionScores, scores_of
+from corgi_core.evaluation.prior_scores import PredictionScores, cosine_by_timestep, scores_of
+from corgi_core.metrics.bootstrap import bootstrap_intervals, with_intervals
 from tests.helpers.evaluations import (
     embedding_scores,
     in_this_process,
@@ -76,3 +77,30 @@ def test_images_that_are_the_same_do_not_compete_with_each_other(
     }
     for score in ("cosine", "recall_at_1", "recall_at_5"):
         assert found[f"{score}_ci_low"] <= found[score] <= found[f"{score}_ci_high"]
+
+
+def test_all_timesteps_are_resampled_at_once(
+    images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the intervals that each one has by itself."""
+    along = np.random.default_rng(0).uniform(size=(40, 3, 2)).astype(np.float32)
+
+    def compute(shard: str) -> dict[str, np.ndarray]:
+        keys = images.rows(shard, "key")["key"].to_numpy(dtype=str)
+        steps = np.tile([999, 500, 0], (len(keys), 1))
+        return {"keys": keys, "3/along": along[keys.astype(int)], "3/timesteps": steps}
+
+    store, calls = compute_missing(tmp_path, images, {}, compute, "made"), list[int]()
+
+    def counted(values: np.ndarray, seed: int) -> np.ndarray:
+        calls.append(values.shape[1])
+        return bootstrap_intervals(values, seed)
+
+    means = along.mean(axis=2, dtype=np.float64).T
+    expected = [with_intervals({"cosine": each}) for each in means]
+    monkeypatch.setattr("corgi_core.metrics.bootstrap.bootstrap_intervals", counted)
+    found = cosine_by_timestep(store, images.shards, "3")
+    assert calls == [3]
+    assert list(found) == ["999", "500", "0"]
+    for one, alone in zip(found.values(), expected, strict=True):
+        assert one == pytest.approx(alone, abs=1e-8)
