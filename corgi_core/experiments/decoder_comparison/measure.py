@@ -123,7 +123,7 @@ def measure(
     scorer = picture_scorer(material, held_out, displayed, (*of_training.values(), *by_decoder))
 
     about = {"comparison": comparison.name, "images": len(held_out)}
-    real = {"": scorer.scores(RealImages()), REAL_AGAINST_REAL: scorer.real_against_real(size)}
+    real = {"": scorer.scores(scorer.real[size]), REAL_AGAINST_REAL: scorer.real_against_real(size)}
     real |= {name: scorer.scores(case) for (name, _), case in of_training.items()}
     rows: list[Row] = [
         {**about, "decoder": REAL_IMAGES, "source": name, "captions": "", "seed": seed, **scores}

@@ -214,16 +214,27 @@ def _timestep_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]
     if not plan.timesteps:
         return
     seed = plan.arm.seed
-    captions = study.held_out.batch(torch.arange(len(study.held_out)), prior.device)[:3]
-    noise = torch.randn(
-        len(study.held_out), prior.bank.width, generator=torch.Generator().manual_seed(seed)
-    )
-    start = prior.bank.start(*captions).cond.unwhiten(noise.to(prior.device)).cpu()
+    start = _starts(study, prior, seed)
     yield {"of": START, "timestep": TIMESTEPS, "cosine": study.scorer.cosine(start)}
     curve = CosineByTimestep(study.held_out.image, study.scorer.encoder_dims)
     _sampled(study, prior, Sampling(study.preset.study.steps[-1]), seed, callback=curve)
     for t, cosine in curve.averaged.items():
         yield {"of": "ẑ_0", "timestep": t, "cosine": cosine}
+
+
+def _starts(study: Study, prior: PriorModel, seed: int) -> Tensor:
+    """Where sampling the held-out captions starts, z_T [n, d], on the CPU.
+
+    Tokens of a chunk of captions at a time are padded.
+    """
+    count = len(study.held_out)
+    noise = torch.randn(count, prior.bank.width, generator=torch.Generator().manual_seed(seed))
+    chunks = []
+    for some in torch.split(torch.arange(count), CAPTIONS_AT_ONCE):
+        tokens, attn_mask, text, _ = study.held_out.batch(some, prior.device)
+        start = prior.bank.start(tokens, attn_mask, text).cond
+        chunks.append(start.unwhiten(noise[some].to(prior.device)).cpu())
+    return torch.cat(chunks)
 
 
 def _training_rows(result: TrainingResult[Any]) -> Iterator[Row]:

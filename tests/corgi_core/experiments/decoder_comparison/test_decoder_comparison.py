@@ -219,6 +219,18 @@ def test_several_captions_an_image_change_no_score_and_no_label(
     assert torch.equal(columns["real image"], real[:: len(keys) // 2][:3])
 
 
+def test_real_images_stand_at_the_size_of_the_largest_decoders_pictures(
+    comparison, inputs, tmp_path
+):
+    """Stored larger than any decoder's pictures, which the largest decoder may not be made for."""
+    stored = pixels(inputs.material.images, tmp_path / "pixels", 2 * SIDE)
+    material = replace(inputs.material, pixels=stored, folder=tmp_path / "chunks")
+    alone = Comparison("alone", {"pca": comparison.decoders["pca"]}, {})
+    found = measure(alone, material, replace(SETTINGS, seeds=(0,), images=5)).rows[0]
+    assert (found["decoder"], found["source"]) == ("real images", "")
+    assert (found["precision"], found["memorisation"]) == (1, 0.5)
+
+
 def test_scores_are_those_computed_by_hand(rows, comparison, parts, inputs):
     keys = held_out_keys(inputs)
     captions = inputs.training.names(keys)

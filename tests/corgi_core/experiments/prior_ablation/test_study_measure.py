@@ -28,6 +28,7 @@ from corgi_core.experiments.prior_ablation.arms import BASELINE, Arm
 from corgi_core.experiments.prior_ablation.measure import START, measure_arm, train_arm
 from corgi_core.experiments.prior_ablation.references import MEAN, measure_references
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling, plans_of, sweeps_of
+from corgi_core.prior.task import Captions
 from tests.helpers.small_study import IMAGES, PRESET, measure_two_arms, small_study
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
@@ -56,6 +57,23 @@ def test_an_arms_measurement_holds_what_its_plan_asks(study):
     plain = measure_arm(study, Plan(PLAN.arm, (Sampling(3),), (), timesteps=False))
     assert way[-1]["cosine"] == pytest.approx(plain["samples"][0]["cosine"], abs=1e-6)
     assert [row["step"] for row in found["training"]] == [6, 12]
+
+
+def test_no_more_captions_than_a_chunk_are_padded_at_once(study, monkeypatch):
+    padded, batch = [], Captions.batch
+    monkeypatch.setattr(
+        Captions,
+        "batch",
+        lambda self, rows, *at: padded.append(len(rows)) or batch(self, rows, *at),
+    )
+    whole = measure_arm(study, PLAN)
+    study.measurement_file(PLAN).unlink()
+    padded.clear()
+    monkeypatch.setattr("corgi_core.experiments.prior_ablation.measure.CAPTIONS_AT_ONCE", 6)
+    chunked = measure_arm(study, PLAN)
+    assert max(padded) == 6
+    for one, other in zip(chunked["timesteps"], whole["timesteps"], strict=True):
+        assert one["cosine"] == pytest.approx(other["cosine"], abs=1e-6)
 
 
 def test_held_out_captions_are_the_first_of_each_image(study):
