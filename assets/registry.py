@@ -33,7 +33,7 @@ from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
 
 FREE_PRIOR = "language-free"  # an alias
-PROMOTION = "promotion"  # a pool of one: promotions take turns
+PROMOTION = "promotion"  # a pool: promotions wait for each other
 BLOCKING = [
     spec.key
     for check in vars(checks).values()

@@ -163,19 +163,6 @@ def _judged(
     return Verdict.PROMOTED, f"better: {_described(deciding)}"
 
 
-def candidates_in(evaluation: Evaluation, models: Mapping[str, str]) -> list[Candidate]:
-    """Models with their validation scores in an evaluation.
-
-    Args:
-        evaluation: The evaluation.
-        models: Names by digest.
-    """
-    return [
-        Candidate(name, digest, validation_scores(evaluation, digest))
-        for digest, name in models.items()
-    ]
-
-
 def baselines_for(evaluation: Evaluation, all_captions: bool) -> dict[str, CaptionScores]:
     """The baselines' validation scores that a prior must not fall behind.
 
