@@ -30,7 +30,7 @@ from orchestration.automation.conditions import automated, keep_up_to_date
 from orchestration.automation.dead_runs import dead_runs
 from orchestration.automation.jobs import jobs_of
 from orchestration.automation.new_data import source_data_of
-from orchestration.automation.schedules import weekly_retrain_of
+from orchestration.automation.schedules import weekly_retention, weekly_retrain_of
 from orchestration.automation.sensors import new_data_sensor_of
 from orchestration.resources.compute import Compute
 from orchestration.resources.dvc import DVC
@@ -105,7 +105,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         assets=[source_data_of(settings), *assets_of(settings.preset)],
         asset_checks=checks_of(settings.preset),
         jobs=jobs,
-        schedules=[weekly_retrain_of(settings)],
+        schedules=[weekly_retrain_of(settings), weekly_retention()],
         sensors=[
             new_data_sensor_of(settings, jobs),
             keep_up_to_date(),

@@ -9,12 +9,14 @@ import dagster as dg
 
 from corgi_core import progress
 from orchestration.automation.refresh import Refresh
+from orchestration.automation.retention import Retention, clean
 from orchestration.automation.retrain import Retrain, retrain
 from orchestration.resources.progress_log import ProgressLog
 from orchestration.resources.tracking import RETRAIN_TAG
 from orchestration.settings import Settings
 
 EVERYTHING, SEMI_SUPERVISED_RETRAIN = "everything", "semi_supervised_retrain"  # names of the jobs
+RETENTION = "retention"
 
 
 @dataclass
@@ -64,4 +66,18 @@ def jobs_of(settings: Settings) -> list[dg.JobDefinition]:
     def semi_supervised_retrain() -> None:
         retrain_priors()
 
-    return [everything, semi_supervised_retrain]
+    @dg.op
+    def remove_leftovers(context: dg.OpExecutionContext, config: Retention) -> None:
+        """Remove what nothing refers to, as `corgi gc`."""
+        for each in clean(settings, context.instance, config, own_run=context.run_id):
+            context.log.info(f"removed {each.kind}: {each.count}, {each.size / 1e6:,.1f} MB")
+
+    @dg.job(
+        name=RETENTION,
+        description="Remove what nothing refers to: models without an alias that no rollback goes "
+        "back to, their work, and old runs.",
+    )
+    def retention() -> None:
+        remove_leftovers()
+
+    return [everything, semi_supervised_retrain, retention]

@@ -108,7 +108,7 @@ class Refresh:
     def run(self, steps: Iterable[Step], watcher: Watcher) -> int:
         """Do those of `steps` that must be done, in their order; returns how many they were."""
         done = 0
-        with _only_one(self.instance, self.settings):
+        with only_one(self.instance, self.settings):
             for step in steps:
                 reason = self.reason_to_run(step)
                 if reason is None:
@@ -259,7 +259,7 @@ class Refresh:
 
 
 @contextmanager
-def _only_one(instance: dg.DagsterInstance, settings: Settings) -> Iterator[None]:
+def only_one(instance: dg.DagsterInstance, settings: Settings) -> Iterator[None]:
     """Hold the workspace's lock; what a killed refresh left running in Dagster's eyes is ended."""
     busy = f"the workspace {settings.workspace} is being brought up to date already"
     with exclusive_lock(settings.state / "refresh.lock", busy):

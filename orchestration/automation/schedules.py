@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from corgi_core.errors import CorgiError
-from orchestration.automation.jobs import SEMI_SUPERVISED_RETRAIN
+from orchestration.automation.jobs import RETENTION, SEMI_SUPERVISED_RETRAIN
 from orchestration.automation.retrain import Retrain
 from orchestration.resources.source_data import SourceData
 from orchestration.settings import Settings
@@ -32,3 +32,14 @@ def weekly_retrain_of(settings: Settings) -> dg.ScheduleDefinition:
         return dg.RunRequest(run_key=context.scheduled_execution_time.strftime("%G-W%V"))
 
     return weekly_semi_supervised_retrain
+
+
+def weekly_retention() -> dg.ScheduleDefinition:
+    """The schedule that removes once a week what nothing refers to."""
+    return dg.ScheduleDefinition(
+        name="weekly_retention",
+        job_name=RETENTION,
+        cron_schedule="0 2 * * 1",  # Mondays, 02:00 UTC, before the retrain
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Removes models, work and runs that nothing refers to.",
+    )

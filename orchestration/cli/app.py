@@ -19,6 +19,7 @@ from orchestration.cli import (
     config,
     data,
     drill,
+    gc,
     generate,
     home,
     metrics,
@@ -74,7 +75,7 @@ for command in (
     run.demo, run.run, retrain.retrain, run.study, run.compare, results.results,
     compare_runs.compare_runs, generate.generate, suite.suite, rate.rate, metrics.metrics,
     promotion.promote, promotion.rollback, promotion.history, data.ingest, data.gate, ui.ui,
-    ui.password, home.home, backup.backup, backup.restore, config.presets,
+    ui.password, home.home, backup.backup, backup.restore, gc.gc, config.presets,
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(config.config, name="config")

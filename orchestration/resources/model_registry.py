@@ -12,9 +12,9 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from corgi_core.errors import CorgiError
@@ -25,15 +25,18 @@ from orchestration.resources.artifacts import FolderBacked
 from orchestration.resources.run_messages import (
     IDENTITY_TAG,
     IMPOSSIBLE,
+    PARENT_TAG,
     key_of,
     run_with_identity,
 )
 from orchestration.resources.tracking import MLflow
 
 if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.entities import PagedList
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 DIGEST_TAG, MODEL_TAG = "digest", "logged_model"
 VERSIONS_TAG = "mlflow.modelVersions"  # by which MLflow's page of a logged model names its versions
@@ -183,6 +186,58 @@ class Registry:
         found = self._client.search_model_versions(f"name = '{self.name(part)}'")
         return {str(version.version): version for version in found}
 
+    def has(self, version: ModelVersion) -> bool:
+        """Whether a version is of the workspace's own registered models."""
+        return version.name in map(self.name, PARTS)
+
+    def all_versions(self) -> list[ModelVersion]:
+        """The versions of all registered models of the store, other people's too."""
+        return _pages(lambda token: self._client.search_model_versions(page_token=token))
+
+    def logged_models(self) -> list[LoggedModel]:
+        """The logged models of the workspace's experiment."""
+        ids = [self._experiment]
+        return _pages(lambda token: self._client.search_logged_models(ids, page_token=token))
+
+    def deleted_runs(self) -> list[Run]:
+        """The workspace's runs that people have deleted in MLflow."""
+        from mlflow.entities import ViewType
+
+        ids, deleted = [self._experiment], ViewType.DELETED_ONLY
+        return _pages(lambda token: self._client.search_runs(ids, "", deleted, page_token=token))
+
+    def identities(self, version: ModelVersion) -> set[str]:
+        """The identities of the trainings that made a version, of its parts too."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self._client.get_run(version.run_id)
+        except MlflowException as error:
+            if error.error_code not in IMPOSSIBLE:
+                raise
+            return set()
+        below = f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"
+        runs = [run, *self._client.search_runs([run.info.experiment_id], below)]
+        return {each.data.tags[IDENTITY_TAG] for each in runs if IDENTITY_TAG in each.data.tags}
+
+    def has_artifacts(self, run: Run) -> bool:
+        """Whether a run has any files."""
+        return bool(self._client.list_artifacts(run.info.run_id))
+
+    def delete_version(self, version: ModelVersion) -> None:
+        """Remove a version from the registry; its files stay."""
+        self._client.delete_model_version(version.name, str(version.version))
+
+    def delete_logged_model(self, model: LoggedModel) -> None:
+        """Remove a logged model; its files stay."""
+        self._client.delete_logged_model(model.model_id)
+
+    def delete_artifacts(self, address: str) -> None:
+        """Remove all files at an address of MLflow's."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        get_artifact_repository(address, tracking_uri=self._mlflow.tracking_uri).delete_artifacts()
+
     def _make(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
 
@@ -247,6 +302,16 @@ class Registry:
             )
             self._client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
+
+
+def _pages(request: Callable[[str | None], PagedList[T]]) -> list[T]:
+    """All that the store answers, page by page."""
+    page = request(None)
+    found = list(page)
+    while page.token:
+        page = request(page.token)
+        found += page
+    return found
 
 
 def version_of(mlflow: MLflow, part: str, digest: str) -> str | None:

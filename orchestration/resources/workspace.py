@@ -127,13 +127,17 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def work_folder(self, context: dg.AssetExecutionContext, digest: str) -> Path:
         """A local folder for resumable work; other inputs, another folder."""
-        return Path(self.work).joinpath(*_work_of(context, digest))
+        return Path(str(self.work_of(UPath(self.work), *_partition_of(context)) / digest))
 
     def stored_work(self, context: dg.AssetExecutionContext, digest: str) -> UPath | None:
         """The same in the storage that a cluster's nodes reach; None where none is named."""
         if self.trainings is None:
             return None
-        return UPath(self.trainings).joinpath(*_work_of(context, digest))
+        return self.work_of(UPath(self.trainings), *_partition_of(context)) / digest
+
+    def work_of(self, root: UPath, asset: str, partition: str | None) -> UPath:
+        """Where a partition's folders of work are below `root`, which is `work` or `trainings`."""
+        return root.joinpath(asset, *_folders_of(partition))
 
     def chunks_folder(self, context: dg.AssetExecutionContext) -> UPath:
         """Where the chunks of an asset's computation are stored, in sight of all machines."""
@@ -155,9 +159,9 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         return Path(self.suites)
 
 
-def _work_of(context: dg.AssetExecutionContext, digest: str) -> list[str]:
+def _partition_of(context: dg.AssetExecutionContext) -> tuple[str, str | None]:
     partition = context.partition_key if context.has_partition_key else None
-    return [context.asset_key.to_user_string(), *_folders_of(partition), digest]
+    return context.asset_key.to_user_string(), partition
 
 
 def _folders_of(partition: str | None) -> list[str]:

@@ -273,9 +273,10 @@ def test_what_is_not_configured_has_no_partitions(tmp_path: Path) -> None:
 
 def test_automations_are_off(definitions: dg.Definitions) -> None:
     repository = definitions.get_repository_def()
-    schedule = repository.get_schedule_def("weekly_semi_supervised_retrain")
+    for name in ("weekly_semi_supervised_retrain", "weekly_retention"):
+        schedule = repository.get_schedule_def(name)
+        assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     sensor = repository.get_sensor_def("new_data_version")
-    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
 
 

@@ -1,0 +1,68 @@
+"""`corgi gc`: what nothing refers to is removed, and how much that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestration.cli.options import (
+    ConfigOption,
+    DatasetOption,
+    PresetOption,
+    SetOption,
+    chosen_settings,
+)
+
+if TYPE_CHECKING:
+    from orchestration.automation.retention import Removed
+
+
+def gc(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
+    ] = False,
+    keep_weeks: Annotated[
+        int | None,
+        typer.Option(
+            "--keep-weeks",
+            min=1,
+            help="Models and runs that are younger stay in any case; default: 8.",
+        ),
+    ] = None,
+    preset: PresetOption = None,
+    dataset: DatasetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Remove what a workspace stores and nothing refers to: old models, their work, old runs.
+
+    What is materialised, has an alias, or was champion shortly before stays. What was unchanged is
+    unchanged afterwards. Nothing is removed while a run is at work.
+
+    [bold cyan]corgi gc --dry-run[/bold cyan]
+    """
+    settings = chosen_settings(preset, dataset, config, overrides)
+    if not settings.dagster_home.is_dir():
+        typer.echo(f"There is no workspace {settings.workspace} yet.")
+        return
+    from orchestration.automation.retention import Retention, clean
+    from orchestration.resources.instance import open_instance
+
+    policy = Retention() if keep_weeks is None else Retention(keep_weeks=keep_weeks)
+    with open_instance(settings) as instance:
+        for line in lines_of(clean(settings, instance, policy, dry_run=dry_run)):
+            typer.echo(line)
+    typer.echo("Nothing was removed: --dry-run." if dry_run else "Removed.")
+
+
+def lines_of(removed: Sequence[Removed]) -> list[str]:
+    """A table: what, how many, megabytes; and the sum of these."""
+    rows = [(str(each.kind), f"{each.count:,}", f"{each.size / 1e6:,.1f}") for each in removed]
+    rows.append(("", "", f"{sum(each.size for each in removed) / 1e6:,.1f}"))
+    width = max(len(kind) for kind, *_ in rows)
+    return [
+        f"{what:{width}}  {count:>7}  {size:>11}"
+        for what, count, size in [("what", "how many", "MB"), *rows]
+    ]
