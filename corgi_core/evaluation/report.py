@@ -84,25 +84,29 @@ class Evaluation:
         """Raise CorgiError, which names it, where a row is missing that every report has.
 
         These are `BASELINES`, each prior's shuffled captions, and where there are pictures
-        `PICTURE_BASELINES`, and the shuffled captions of each prior's.
+        `PICTURE_BASELINES`, and each prior's pictures with their shuffled captions.
         """
         steps, of_priors = str(self.protocol.prior_steps), self.metrics.get("baselines", {})
         missing = [name for name in BASELINES if name not in of_priors]
-        missing += [
-            f"{variant}, {subset}, {SHUFFLED} captions"
+        of_every_prior = {
+            (variant, subset): by_steps
             for variant, subsets in self.metrics["priors"].items()
             for subset, by_steps in subsets.items()
+        }
+        missing += [
+            f"{variant}, {subset}, {SHUFFLED} captions"
+            for (variant, subset), by_steps in of_every_prior.items()
             if SHUFFLED not in by_steps.get(steps, {})
         ]
         if "pictures" in self.metrics:
             of_pictures = self.metrics["pictures"]
             missing += [f"{n} (pictures)" for n in PICTURE_BASELINES if n not in of_pictures]
-            missing += [
-                f"{variant}, {subset}, {SHUFFLED} captions (pictures)"
-                for variant in self.metrics["priors"]
-                for subset, scores in of_pictures.get(variant, {}).items()
-                if SHUFFLED not in scores
-            ]
+            for variant, subset in of_every_prior:
+                scores = of_pictures.get(variant, {}).get(subset)
+                if scores is None:
+                    missing.append(f"{variant}, {subset} (pictures)")
+                elif SHUFFLED not in scores:
+                    missing.append(f"{variant}, {subset}, {SHUFFLED} captions (pictures)")
         if missing:
             raise CorgiError(
                 f"the report lacks a row without which its scores say little: {missing[0]}",

@@ -70,7 +70,7 @@ def report_of(
         result = measure(comparison, material, settings)
         rows, name = pd.DataFrame(result.rows), comparison.name.replace("-", "_")
         line = protocol_line(result.protocol, settings.seeds)
-        check_rows(set(rows["source"]), _mandatory(comparison))
+        check_rows(_names_of(rows), _mandatory(comparison))
         title = f"{comparison.name}: {result.rows[0]['images']} held-out images"
         report.rows[ROWS] += result.rows
         report.protocols[name] = result.protocol
@@ -82,11 +82,24 @@ def report_of(
     return report
 
 
+def _names_of(rows: pd.DataFrame) -> set[str]:
+    """Each row's decoder, source and captions."""
+    return {", ".join(filter(None, case)) for case in rows[list(CASE)].itertuples(index=False)}
+
+
 def _mandatory(comparison: Comparison) -> list[str]:
-    """The sources that every table has; the linear priors' where a decoder is made for them."""
-    names = [REAL_AGAINST_REAL, *TRAINING_PICTURES, TEXT, f"{TEXT}, {SHUFFLED} captions"]
-    if any(each.input_kind != "text" for each in comparison.decoders.values()):
-        names += [LINEAR_PRIOR, CONTRASTIVE_PRIOR]
+    """The rows that every table has, by name: of real images, and what each decoder makes.
+
+    Of a caption's embedding every decoder, of priors and linear priors those that are made for
+    them; and the shuffled captions of each.
+    """
+    predicted = [(name, NO_SUBSET) for name in (LINEAR_PRIOR, CONTRASTIVE_PRIOR)]
+    predicted += comparison.priors
+    names = [f"{REAL_IMAGES}, {name}" for name in (REAL_AGAINST_REAL, *TRAINING_PICTURES)]
+    for kind, decoder in comparison.decoders.items():
+        for source, captions in [(TEXT, NO_SUBSET), *(decoder.input_kind != "text") * predicted]:
+            names += [f"{kind}, {source}, {captions}"]
+            names += [f"{kind}, {source}, {SHUFFLED} captions, {captions}"]
     return names
 
 

@@ -87,7 +87,13 @@ def metrics() -> dict[str, Any]:
             },
         },
         "pictures": {
-            "shifted-k1": {"100%": {**pictures, "shuffled": {"clip_score": 20.125}}},
+            **{
+                variant: {
+                    subset: {**pictures, "shuffled": {"clip_score": 20.125}}
+                    for subset in ("10%", "100%")
+                }
+                for variant in ("baseline", "shifted-k1")
+            },
             "real embedding": {"none": {**pictures, "frechet_clip": 0.1, "precision": 0.5}},
             **{name: {"none": pictures} for name in PICTURE_BASELINES},
         },
@@ -166,6 +172,7 @@ def test_nothing_is_loaded_and_only_provenance_is_linked(metrics, samples) -> No
 def test_hostile_text_is_text(metrics, samples) -> None:
     metrics["protocol"]["zero_shot"]["dataset"] = HOSTILE
     metrics["priors"]["baseline"][HOSTILE] = metrics["priors"]["baseline"].pop("10%")
+    metrics["pictures"]["baseline"][HOSTILE] = metrics["pictures"]["baseline"].pop("10%")
     metrics["validation"]["priors"]["baseline"][HOSTILE] = score(0.9)
     provenance = {"run": f"javascript:{HOSTILE}", HOSTILE: "http://h/\"onclick='x'"}
     parsed = Parsed(page(Evaluation(metrics, samples=samples), HOSTILE, provenance))

@@ -27,6 +27,10 @@ def picture_rows() -> dict[str, object]:
     return {name: {"none": {"frechet_clip": 0.1}} for name in PICTURE_BASELINES}
 
 
+def of_prior(frechet: float) -> dict[str, object]:
+    return {"frechet_clip": frechet, "shuffled": {"clip_score": 10 * frechet + 2}}
+
+
 def metrics() -> dict[str, object]:
     return {
         "protocol": a_protocol(prior_steps=16).stored,
@@ -40,7 +44,8 @@ def metrics() -> dict[str, object]:
         },
         "pictures": picture_rows()
         | {"real embedding": {"none": {"frechet_clip": 0.5, "seconds": 3.0}}}
-        | {"baseline": {"10%": {"frechet_clip": 0.7, "shuffled": {"clip_score": 9.0}}}},
+        | {"baseline": {"10%": of_prior(0.7)}}
+        | {"shifted-k1": {subset: of_prior(0.8) for subset in ("10%", "100%")}},
         "validation": {
             "captions": 5,
             "priors": {
@@ -113,7 +118,7 @@ def test_tables_hold_a_row_for_every_score(report):
         *BASELINES, "baseline, shuffled captions", *["shifted-k1, shuffled captions"] * 2
     ]  # fmt: skip
     assert baselines["cosine"].tolist() == [0.2] * len(BASELINES) + [0.3] * 3
-    *first, row, _, control = report.picture_table().to_dict("records")
+    *first, row, _, _, _, control, _, _ = report.picture_table().to_dict("records")
     assert [each["embeddings"] for each in first] == list(PICTURE_BASELINES)
     assert (row["embeddings"], row["captions"]) == ("real embedding", "none")
     assert row["frechet_clip"] == 0.5
@@ -127,6 +132,8 @@ def test_tables_hold_a_row_for_every_score(report):
         *((("baselines", name), name) for name in BASELINES),
         *((("pictures", name), rf"{name} \(pictures\)") for name in PICTURE_BASELINES),
         (("priors", "shifted-k1", "10%", "16", "shuffled"), "shifted-k1, 10%, shuffled captions"),
+        (("pictures", "baseline"), r"baseline, 10% \(pictures\)"),
+        (("pictures", "shifted-k1", "100%"), r"shifted-k1, 100% \(pictures\)"),
         (("pictures", "baseline", "10%", "shuffled"), r"baseline, 10%, shuffled .* \(pictures\)"),
     ],
 )

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from corgi_core.config import ComparisonSettings, DecoderSettings, preset_named
@@ -36,6 +37,7 @@ from corgi_core.experiments.decoder_comparison.measure import Comparison, Result
 from corgi_core.experiments.decoder_comparison.report import METRICS, ROWS, report_of
 from corgi_core.experiments.report import StudyReport
 from tests.helpers.evaluations import in_this_process, stored_decoder, stored_prior
+from tests.helpers.protocols import a_protocol
 from tests.helpers.tiny_pipeline import BLOCKS, SIDE, tiny_pipeline, write_images
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
@@ -272,6 +274,25 @@ def test_a_report_has_a_table_a_figure_and_a_grid_a_comparison(comparison, input
     assert others.digest != report.digest
     assert lines[0].count("|") == len(METRICS) + 4
     assert {row["images"] for row in again.rows[ROWS]} == {5}
+
+
+@pytest.mark.parametrize(
+    ("decoder", "source", "captions"),
+    [
+        ("real images", NEAREST_TO_IMAGE, ""), ("lafite", "text", "none"),
+        ("pca", LINEAR_PRIOR, "none"), ("pca", f"{CONTRASTIVE_PRIOR}, shuffled captions", "none"),
+        ("pca", "baseline", "100%"), ("pca", "baseline, shuffled captions", "100%"),
+    ],
+)  # fmt: skip
+def test_a_comparison_that_lacks_a_row_is_refused_by_its_name(
+    comparison, rows, monkeypatch, decoder, source, captions
+):
+    lacking = rows.query("not (decoder == @decoder and source == @source)").to_dict("records")
+    result = Result(lacking, Image.new("RGB", (1, 1)), a_protocol())
+    monkeypatch.setattr(f"{report_of.__module__}.measure", lambda *given: result)
+    name = ", ".join(filter(None, (decoder, source, captions)))
+    with pytest.raises(CorgiError, match=rf"lacks a row .*: {name}\."):
+        report_of([comparison], None, SETTINGS)
 
 
 def test_too_few_captions_are_refused(comparison, inputs):
