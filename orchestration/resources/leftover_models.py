@@ -122,9 +122,8 @@ def weights_stored_twice(
     """
     stored = defaultdict[tuple[int, int], list[Path]](list)
     for each in present:
-        folder = published(each.folder)
-        if is_local(folder):
-            for path in _weights_in(Path(str(folder))):
+        if is_local(stored_in := published(each.folder)):
+            for path in _weights_in(Path(str(stored_in))):
                 about = path.stat()
                 stored[about.st_dev, about.st_size].append(path)
     for version in needed:

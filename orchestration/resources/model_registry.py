@@ -210,6 +210,8 @@ class Registry:
         """The identities of the trainings that made a version, of its parts too."""
         from mlflow.exceptions import MlflowException
 
+        if not version.run_id:
+            return set()
         try:
             run = self._client.get_run(version.run_id)
         except MlflowException as error:
