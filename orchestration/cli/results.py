@@ -158,7 +158,7 @@ def show_comparison(settings: Settings, console: Console) -> None:
     for path in sorted((folder / "tables").glob("*.md"), reverse=True):
         title = path.stem.replace("_", "-").capitalize()
         title = f"{title}, ± half the 95 % interval over the sampling's seeds"
-        _print_markdown(console, title, path.read_text(encoding="utf-8"))
+        _print_markdown(console, title, path.read_text(encoding="utf-8"), names=3)
     _print(console, f"All tables, pictures and numbers: {folder}")
 
 
@@ -295,9 +295,16 @@ def print_table(
         console.print()
 
 
-def _print_markdown(console: Console, title: str, markdown: str) -> None:
-    heads, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
-    print_table(console, title, heads, rows)
+def _print_markdown(console: Console, title: str, markdown: str, names: int = 1) -> None:
+    """A table whose first columns name a row, and below it what the file says: the protocol."""
+    lines = markdown.splitlines()
+    heads, _, *rows = [
+        [cell.strip() for cell in line[1:-1].split("|")] for line in lines if line.startswith("|")
+    ]
+    print_table(console, title, heads, rows, names)
+    for line in lines:
+        if line and not line.startswith("|"):
+            _print(console, line)
 
 
 def _print(console: Console, line: str, style: str | None = None) -> None:

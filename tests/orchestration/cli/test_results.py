@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -17,6 +18,7 @@ from orchestration.cli.results import (
     print_priors,
     print_published,
     print_table,
+    show_comparison,
     show_results,
 )
 from orchestration.settings import Settings
@@ -163,3 +165,18 @@ def test_baselines_come_first_and_every_score_has_its_interval() -> None:
 
 def test_the_emoji_preset_shows_a_caption_of_its_own() -> None:
     assert example_caption(Settings.from_environment({})) == "a red apple, noto style"
+
+
+def test_a_comparison_is_printed_with_its_protocol_below(tmp_path: Path) -> None:
+    settings = Settings.load({"CORGI_HOME": str(tmp_path)}, dataset="photos")
+    tables = settings.reports / "comparison" / "tables"
+    tables.mkdir(parents=True)
+    text = "| decoder | embedding | captions | recall |\n| --- | ---: | ---: | ---: |\n"
+    text += "| real images |  |  | 1.0 |\n| pca | real | none | 0.5 |\n\nProtocol abc\n"
+    (tables / "supervision.md").write_text(text, encoding="utf-8")
+    file = StringIO()
+    show_comparison(settings, Console(file=file, width=100))
+    lines = [line.split() for line in file.getvalue().splitlines() if line.strip()]
+    assert lines[-4:-1] == [
+        ["real", "images", "1.0"], ["pca", "real", "none", "0.5"], ["Protocol", "abc"]
+    ]  # fmt: skip
