@@ -128,8 +128,9 @@ def progress_logged() -> Iterator[None]:
 
 
 def current_step() -> dg.AssetExecutionContext | None:
-    """The asset that this thread materialises; None outside of one, and in a check."""
+    """The asset that this thread materialises; None outside of one, in a check, in a job's op."""
     try:
-        return dg.AssetExecutionContext.get()
+        step = dg.AssetExecutionContext.get()
     except dg.DagsterInvariantViolationError:
         return None
+    return step if step.has_assets_def else None

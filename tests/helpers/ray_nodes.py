@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestration.resources.compute import LOCAL_ENVIRONMENT
 from tests.helpers.processes import free_port
 
 HERE = str(Path(__file__).parents[2])
@@ -115,6 +116,9 @@ def nodes(folder: Path, count: int, **variables: str) -> Iterator[Nodes]:
     environment = os.environ | FAST | variables | {
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "PYTHONPATH": HERE,
     }  # fmt: skip
+    environment = {  # not that of a local Ray, which an earlier test may have started here
+        name: value for name, value in environment.items() if name not in LOCAL_ENVIRONMENT
+    }
     cluster = Nodes(folder, environment, f"127.0.0.1:{port}")
     try:
         cluster.start(

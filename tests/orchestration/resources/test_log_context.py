@@ -47,3 +47,20 @@ def test_a_line_of_no_step_belongs_to_nothing(tmp_path: Path) -> None:
     logger.addHandler(file_handler(settings))
     logger.warning("alone")
     assert (settings.state / LOG_FILE).read_text().endswith("WARNING corgi: alone\n")
+
+
+def test_a_line_of_a_jobs_op_belongs_to_no_asset(tmp_path: Path) -> None:
+    """As those of the job `everything`, in which no asset is materialised by the op itself."""
+    settings = Settings.from_environment({"CORGI_HOME": str(tmp_path)})
+
+    @dg.op
+    def walks(context: dg.OpExecutionContext) -> None:
+        context.log.info("walked")
+
+    @dg.job(logger_defs={"file": file_logger_of(settings)})
+    def everything() -> None:
+        walks()
+
+    assert everything.execute_in_process(run_config=TO_FILE_ONLY).success
+    [line] = [x for x in (settings.state / LOG_FILE).read_text().splitlines() if "walked" in x]
+    assert "asset=" not in line
