@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ZERO_SHOT = "zero_shot"  # the reports' folder of the evaluation on another dataset
 GAP = 2  # columns between the columns of a table
+NOTHING = "–"  # a score that a row does not have
 PRIOR_SCORES = {"cosine": "cosine", "recall_at_1": "recall at 1"}
 CAPTIONS = 1000  # among which the shortest is an example
 STUDY_TABLES = {
@@ -204,7 +205,7 @@ def _with_interval(scores: dict[str, Any] | None, name: str) -> str:
     from corgi_core.metrics.bootstrap import CI_HIGH, CI_LOW
 
     if scores is None or name not in scores:
-        return "–"
+        return NOTHING
     if name + CI_LOW not in scores:
         return f"{scores[name]:.4f}"
     return f"{scores[name]:.4f} ± {(scores[name + CI_HIGH] - scores[name + CI_LOW]) / 2:.4f}"
@@ -288,6 +289,8 @@ def print_table(
                 min_width=widths[column] - GAP,
             )
         for row in rows:
+            if len(parts) > 1 and all(row[column] == NOTHING for column in part):
+                continue  # it says nothing in this part
             table.add_row(*(Text(row[column]) for column in [*range(names), *part]))
         if number:
             table.title = None

@@ -180,3 +180,13 @@ def test_a_comparison_is_printed_with_its_protocol_below(tmp_path: Path) -> None
     assert lines[-4:-1] == [
         ["real", "images", "1.0"], ["pca", "real", "none", "0.5"], ["Protocol", "abc"]
     ]  # fmt: skip
+
+
+def test_a_part_leaves_out_the_rows_that_have_nothing_in_it() -> None:
+    rows = [["control", "0.1234567890", "–"], ["prior", "0.2345678901", "0.3456789012"]]
+    file = StringIO()
+    print_table(Console(file=file, width=24), "T", ["row", "first", "second"], rows)
+    assert [line.split() for line in file.getvalue().splitlines() if "0." in line] == [
+        ["control", "0.1234567890"], ["prior", "0.2345678901"], ["prior", "0.3456789012"]
+    ]  # fmt: skip
+    assert file.getvalue().count("control") == 1
