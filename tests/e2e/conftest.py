@@ -50,6 +50,7 @@ class Workspace:
     ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
     torn_embedding_shards: list[str] = field(default_factory=list)
     steps_before_the_kill: int = 0
+    resumed_at: float = 0.0
     killed_training: Path | None = None
 
     @property
@@ -163,6 +164,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
     # Ray has trained CLIP, the decoder and half a prior; the rest goes on in this process, which
     # resumes Ray's checkpoint and saves the start of a worker for each of three priors.
+    workspace.resumed_at = time.time()
     done = workspace.quick("demo", "--set", "workers=0")
     assert done.returncode == 0, done.stdout + done.stderr + _log_of(workspace)
     return workspace
