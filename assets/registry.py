@@ -150,7 +150,7 @@ def registered(
 def set_by_preset(champions: Champions, part: str, version: str | None, reason: str) -> list[Entry]:
     """Make a version the champion of its part without the gate.
 
-    Nothing where there is none, or somebody took the title from it.
+    Nothing where there is none, or where a person took the title from this version.
     """
     if version is None or version in champions.barred(part, CHAMPION):
         return []

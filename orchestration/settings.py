@@ -534,21 +534,18 @@ def _check_config_name(loaded: LoadedPreset) -> None:
 
 
 def _check_weights(loaded: LoadedPreset) -> None:
-    weights = loaded.preset.evaluation.inception_weights
-    if weights and not Path(weights).is_file():
-        path = "evaluation.inception_weights"
-        raise CorgiError(
-            f"{loaded.origin_of(path)}: {path} is {weights}, and there is no such file",
-            "give the path of a TorchScript Inception, or leave it unset",
-        )
-    captions = loaded.preset.evaluation.captions_file
-    if captions and not Path(captions).is_file():
-        path = "evaluation.captions_file"
-        raise CorgiError(
-            f"{loaded.origin_of(path)}: {path} is {captions}, and there is no such file",
-            "give the path of COCO's captions_val2014.json, or leave it unset",
-        )
-    folder = loaded.preset.evaluation.dinov2_weights
+    evaluation = loaded.preset.evaluation
+    for name, file, wanted in (
+        ("inception_weights", evaluation.inception_weights, "a TorchScript Inception"),
+        ("captions_file", evaluation.captions_file, "COCO's captions_val2014.json"),
+    ):
+        if file and not Path(file).is_file():
+            path = f"evaluation.{name}"
+            raise CorgiError(
+                f"{loaded.origin_of(path)}: {path} is {file}, and there is no such file",
+                f"give the path of {wanted}, or leave it unset",
+            )
+    folder = evaluation.dinov2_weights
     if folder and not Path(folder).is_dir():
         path = "evaluation.dinov2_weights"
         raise CorgiError(

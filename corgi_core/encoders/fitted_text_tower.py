@@ -28,7 +28,7 @@ DROPOUT = 0.1
 def projection(text_width: int, width: int) -> nn.Sequential:
     """The untrained projection of pooled text [n, text_width] → [n, width], one linear layer.
 
-    A hidden layer learns the training captions by heart: on 5,800 photos it found 95 % of their
+    A hidden layer memorises the training captions: on 5,800 photos it found 95 % of their
     images first and 41 % of the test captions', where one layer finds 70 % and 51 %. A prior
     that learns from such training captions trusts them too much.
     """

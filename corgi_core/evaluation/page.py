@@ -144,7 +144,7 @@ def page(
         report: The numbers, and the pictures by source, each source's of the same captions.
         title: The page's heading.
         provenance: What the numbers were made from and by; web addresses become links.
-        beside: The workspace's reports that the paper's other figures are told from.
+        beside: The workspace's other reports, which the paper's other figures are made from.
 
     Returns:
         HTML of a few megabytes at most. It loads nothing from elsewhere.
