@@ -76,28 +76,33 @@ class Request:
             CorgiError: If nothing can be made of so many captions and images, a caption or the
                 guidance is impossible, or an image cannot be read.
         """
-        given = (len(images), len(captions))
-        if given not in COMBINATIONS:
-            raise CorgiError(
-                f"{given[0]} images and {given[1]} captions were given",
-                "give one or two captions, one or two images (--image), or an image and one or "
-                "two captions; `corgi generate --help` says what each makes",
-            )
-        if weight is not None and not (images and captions):
-            raise CorgiError(
-                "--weight says how far an image goes towards captions, and there are not both",
-                "leave it out, or give --image FILE and a caption",
-            )
+        check_combination(len(images), len(captions), weight)
+        files = [picture_file(image) for image in images]
+        names = [image.name for image in images]
+        return cls.of_files(captions, names, files, num_images, weight, seed, num_steps, guidance)
+
+    @classmethod
+    def of_files(
+        cls,
+        captions: Sequence[str],
+        names: Sequence[str],
+        files: Sequence[bytes],
+        num_images: int | None = None,
+        weight: float | None = None,
+        seed: int = 0,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+    ) -> Self:
+        """The same of images that were read: their names, and plain RGB files' bytes."""
+        check_combination(len(files), len(captions), weight)
         if captions:
             check_prompts(captions)
         check_guidance(guidance)
-        files = tuple(picture_file(image) for image in images)
-        if weight is None and images and captions:
+        if weight is None and files and captions:
             weight = BLEND_WEIGHT if len(captions) == 1 else DIFFERENCE_WEIGHT
         request = cls(
-            tuple(captions), tuple(image.name for image in images), files,
-            1, weight, seed, num_steps, guidance,
-        )  # fmt: skip
+            tuple(captions), tuple(names), tuple(files), 1, weight, seed, num_steps, guidance
+        )
         default = INTERPOLATION_IMAGES if request.is_interpolation else 1
         return cls(**vars(request) | {"num_images": default if num_images is None else num_images})
 
@@ -162,6 +167,21 @@ class Request:
             "steps": self.num_steps, "guidance": self.guidance,
             "prior": pipeline.prior.digest, "decoder": pipeline.decoder.digest,
         }  # fmt: skip
+
+
+def check_combination(images: int, captions: int, weight: float | None) -> None:
+    """Raises CorgiError if nothing can be made of so many images and captions."""
+    if (images, captions) not in COMBINATIONS:
+        raise CorgiError(
+            f"{images} images and {captions} captions were given",
+            "give one or two captions, one or two images, or an image and one or two captions; "
+            "`corgi generate --help` says what each makes",
+        )
+    if weight is not None and not (images and captions):
+        raise CorgiError(
+            "a weight says how far an image goes towards captions, and there are not both",
+            "leave it out, or give an image and a caption",
+        )
 
 
 def check_output(out: Path, request: Request) -> None:

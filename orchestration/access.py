@@ -45,7 +45,7 @@ class Access:
             ("CORGI_MLFLOW_URL", self.mlflow_url),
         ):
             if url is not None:
-                _check_url(variable, url)
+                check_url(variable, url)
         for name in self.hosts:
             if not HOST_NAME.fullmatch(name):
                 raise CorgiError(
@@ -98,7 +98,8 @@ def _is_loopback(address: str) -> bool:
         ) from error
 
 
-def _check_url(variable: str, url: str) -> None:
+def check_url(variable: str, url: str) -> None:
+    """Raise CorgiError unless the URL that a setting has is a page's scheme and host alone."""
     try:
         parts = urlsplit(url)
         whole = bool(parts.scheme in ("http", "https") and parts.hostname and not parts.username)

@@ -108,10 +108,15 @@ def noise_for(seed: int, sample_ids: Sequence[int], shape: tuple[int, ...]) -> T
 
     A sample gets the same noise in whatever batch it is sampled.
     """
-    seeds = [(seed * 1_000_003 + sample) % 2**63 for sample in sample_ids]
+    seeds = [sample_id_of(seed, sample) for sample in sample_ids]
     return torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(each)) for each in seeds]
     )
+
+
+def sample_id_of(seed: int, sample_id: int) -> int:
+    """The sample of seed 0 that has the same noise: rows of several seeds fit into one batch."""
+    return (seed * 1_000_003 + sample_id) % 2**63
 
 
 def _solve(

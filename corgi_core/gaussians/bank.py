@@ -235,7 +235,10 @@ class GaussianBank(nn.Module):
         self, tokens: Tensor, attn_mask: Tensor, text: Tensor, images: Tensor | None = None
     ) -> Start:
         """Each caption's Gaussian, chosen by text [n, d] alone; a dropped caption keeps it."""
-        c = self.assign(text)
+        return self.start_from(self.assign(text))
+
+    def start_from(self, c: Tensor) -> Start:
+        """The start of captions whose Gaussians c [n] are given."""
         gaussians = self.gaussians(c)
         return Start(c, gaussians, gaussians, residual=False)
 

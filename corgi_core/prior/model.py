@@ -82,6 +82,7 @@ class PriorModel:
         seed: int = 0,
         sample_ids: Sequence[int] | None = None,
         callback: Callback | None = None,
+        gaussians: Tensor | None = None,
     ) -> Tensor:
         """Image embeddings for n captions.
 
@@ -95,6 +96,8 @@ class PriorModel:
             seed: row i of the result depends on (seed, sample_ids[i]) and its own caption only.
             sample_ids: which of the seed's noise each row starts from; 0 … n − 1 by default.
             callback: called with every timestep and prediction ẑ_0, before the final scaling.
+            gaussians: which Gaussian each caption starts from, long [n], as `choose` returns them;
+                by default each caption chooses.
 
         Returns:
             Embeddings ẑ_0 [n, d], scaled to norm √d_b for every encoder of width d_b.
@@ -119,9 +122,43 @@ class PriorModel:
                 prefix = tokens[rows].to(device).float(), attn_mask[rows].to(device), text[rows]
                 noise = noise_for(seed, sample_ids[rows], (num_steps, self.bank.width)).to(device)
                 start = self.bank.start(*prefix)
+                if gaussians is not None and isinstance(self.bank, GaussianBank):
+                    start = self.bank.start_from(gaussians[rows].to(device))
                 denoiser = self._denoiser(prefix, start, timesteps, guidance)
                 chunks.append(self._sample(denoiser, start.cond, noise, sampler, callback))
         return scale_per_encoder(torch.cat(chunks), self.bank.encoder_dims)
+
+    @torch.no_grad()
+    def choose(
+        self,
+        tokens: Tensor,
+        attn_mask: Tensor,
+        text: Tensor,
+        given: Sequence[int | None] | None = None,
+    ) -> Tensor:
+        """The Gaussians that n captions start from, long [n] on the prior's device.
+
+        Args:
+            tokens: the text encoder's tokens [n, T, w].
+            attn_mask: [n, T], False at padding.
+            text: CLIP text embeddings [n, d].
+            given: a caption's Gaussian where it is not None; the caption chooses otherwise.
+
+        Raises:
+            CorgiError: if there is no such Gaussian.
+        """
+        prefix = (tokens.to(self.device), attn_mask.to(self.device), text.to(self.device))
+        chosen = self.bank.start(*prefix).c
+        for row, number in enumerate(given or ()):
+            if number is None:
+                continue
+            if not 0 <= number < self.bank.k:
+                raise CorgiError(
+                    f"there is no Gaussian {number}: this prior has {self.bank.k}, from 0",
+                    f"choose one of 0 to {self.bank.k - 1}, or let the caption choose",
+                )
+            chosen[row] = number
+        return chosen
 
     def _denoiser(
         self,

@@ -11,8 +11,6 @@ of a proxy that was named.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import logging
 import re
@@ -33,6 +31,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from corgi_core.errors import CorgiError
+from corgi_core.io.html_pages import content_security_policy
 from corgi_core.rating.survey import Slot, Survey
 from corgi_core.rating.votes import NAME, RefusedVoteError, VoteStore
 from corgi_core.suites.folder import SuiteFolder
@@ -117,7 +116,10 @@ class RatingPage:
         return slots[number] if 0 <= number < len(slots) else None
 
     def _page(self, request: Request) -> Response:
-        headers = {**COMMON_HEADERS, "Content-Security-Policy": _policy(self._html.decode())}
+        headers = {
+            **COMMON_HEADERS,
+            "Content-Security-Policy": content_security_policy(self._html.decode()),
+        }
         return Response(self._html, media_type="text/html", headers=headers)
 
     def _next(self, request: Request) -> Response:
@@ -221,18 +223,3 @@ def _pixels(path: Path) -> bytes:
         raise RefusedVoteError("a picture is missing or damaged", "make it again") from error
     bare.save(content, format="PNG")
     return content.getvalue()
-
-
-def _policy(html: str) -> str:
-    """A Content-Security-Policy: the page's own script and style, its own server, nothing else."""
-    allowed = {
-        name: " ".join(
-            f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-            for text in re.findall(rf"<{name}>(.*?)</{name}>", html, re.S)
-        )
-        for name in ("script", "style")
-    }
-    return (
-        f"default-src 'none'; img-src 'self'; connect-src 'self'; script-src {allowed['script']}; "
-        f"style-src {allowed['style']}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )

@@ -28,6 +28,7 @@ from orchestration.cli import (
     results,
     retrain,
     run,
+    serve,
     suite,
     ui,
 )
@@ -60,6 +61,8 @@ cli = typer.Typer(
 
     [bold cyan]corgi generate "a red apple, noto style" -n 4 --out apple.png[/bold cyan] samples.
 
+    [bold cyan]corgi serve[/bold cyan] serves a page to play with, and an API.
+
     [bold cyan]corgi ui[/bold cyan] shows the lineage in Dagster and the runs in MLflow.
 
     [bold]Your own images[/bold]
@@ -73,9 +76,10 @@ cli = typer.Typer(
 )
 for command in (
     run.demo, run.run, retrain.retrain, run.study, run.compare, results.results,
-    compare_runs.compare_runs, generate.generate, suite.suite, rate.rate, metrics.metrics,
-    promotion.promote, promotion.rollback, promotion.history, data.ingest, data.gate, ui.ui,
-    ui.password, home.home, backup.backup, backup.restore, gc.gc, config.presets,
+    compare_runs.compare_runs, generate.generate, serve.serve, suite.suite, rate.rate,
+    metrics.metrics, promotion.promote, promotion.rollback, promotion.history, data.ingest,
+    data.gate, ui.ui, ui.password, home.home, backup.backup, backup.restore, gc.gc,
+    config.presets,
 ):  # fmt: skip
     cli.command()(command)
 cli.add_typer(config.config, name="config")

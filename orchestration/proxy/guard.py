@@ -12,14 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from starlette.datastructures import Headers, QueryParams
 
 from orchestration.access import LOOPBACK_NAMES, origin_of
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 HOST = re.compile(r"(?P<name>[a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 FROM_OUR_PAGE = ("same-origin", "none")  # Sec-Fetch-Site; "none": typed, or a bookmark
@@ -37,6 +37,7 @@ class Refusal:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+@runtime_checkable
 class Server(Protocol):
     """An ASGI application that holds connections."""
 
@@ -100,7 +101,7 @@ class Guard:
         users: Who may come in; None: everyone whom the rules let through.
     """
 
-    def __init__(self, app: Server, rules: Rules, users: Users | None = None) -> None:
+    def __init__(self, app: ASGIApp, rules: Rules, users: Users | None = None) -> None:
         self._app, self._rules, self._users = app, rules, users
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,8 +120,9 @@ class Guard:
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
 
     async def close(self) -> None:
-        """Close the application's connections."""
-        await self._app.close()
+        """Close the application's connections, where it holds any."""
+        if isinstance(self._app, Server):
+            await self._app.close()
 
 
 def brings_mutation(query_string: bytes) -> bool:

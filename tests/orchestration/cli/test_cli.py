@@ -73,7 +73,7 @@ def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
         (["generate", "a cat", "--out", "cat.gif"], "from nothing to nothing"),
         (["generate"], "0 images and 0 captions"),
         (["generate", "a cat", "a dog", "a cow"], "0 images and 3 captions"),
-        (["generate", "a cat", "--weight", "0.5"], "--weight"),
+        (["generate", "a cat", "--weight", "0.5"], "a weight says"),
         (["generate", "a cat", "--guidance", "nan"], "between 0 and 100"),
         (["generate", "a cat", "--guidance", "1e30"], "between 0 and 100"),
         (["generate", "caf\udce9"], "not UTF-8"),

@@ -1,0 +1,101 @@
+"""From pictures to the API's answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.PngImagePlugin import PngInfo
+from starlette.responses import JSONResponse, Response
+
+from corgi_core.generation import Request
+from corgi_core.io.pictures import picture
+from corgi_core.serving.engine import Model
+from corgi_core.serving.pictures import Picture
+from corgi_core.serving.schemas import (
+    ImageOrder,
+    MadeImages,
+    ModelName,
+    NearestImage,
+    NormalisedOrder,
+)
+
+PNG = "image/png"
+COMMON_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def _normalised(model: Model, order: ImageOrder, asked: Request) -> NormalisedOrder:
+    """The order with the models' defaults, which may change with the models."""
+    about = model.about
+    return NormalisedOrder(
+        prompts=list(asked.captions),
+        num_images=asked.num_images,
+        weight=asked.weight,
+        seed=asked.seed,
+        num_steps=about["num_steps"] if asked.num_steps is None else asked.num_steps,
+        guidance=about["guidance"] if asked.guidance is None else asked.guidance,
+        gaussian=order.gaussian,
+        nearest=order.nearest,
+    )
+
+
+def json_answer(
+    model: Model, order: ImageOrder, asked: Request, made: Sequence[Picture]
+) -> Response:
+    """Images in base64, with all that is known of them."""
+    about, normalised = model.about, _normalised(model, order, asked)
+    metadata = normalised.model_dump() | {"model": about["digests"]}
+    answer = MadeImages(
+        images=[_base64(_png(each.pixels, metadata)) for each in made],
+        model=ModelName(**{name: about[name] for name in ("name", "id", "digests")}),
+        request=normalised,
+        gaussians=list(made[0].gaussians),
+        nearest=[
+            [
+                NearestImage(name=n.name, cosine=n.cosine, image=_base64(_png(n.pixels, {})))
+                for n in each.nearest
+            ]
+            for each in made
+        ],
+        link=None if asked.files else _link(normalised, about["id"]),
+    )
+    return JSONResponse(answer.model_dump(), headers=COMMON_HEADERS)
+
+
+def png_answer(
+    model: Model, order: ImageOrder, asked: Request, made: Sequence[Picture]
+) -> Response:
+    """The first image as a PNG, whose text chunk "corgi" says how it was made."""
+    normalised = _normalised(model, order, asked)
+    content = _png(made[0].pixels, normalised.model_dump() | {"model": model.about["digests"]})
+    return Response(content, media_type=PNG, headers=COMMON_HEADERS)
+
+
+def _link(request: NormalisedOrder, model: str) -> str:
+    """The page's address that makes the same images: a parameter for each value, and the model."""
+    values = request.model_dump(exclude_none=True)
+    prompts = [("prompt", prompt) for prompt in values.pop("prompts")]
+    return "/?" + urlencode([*prompts, *values.items(), ("model", model)])
+
+
+def _png(pixels: NDArray[np.float32], metadata: Mapping[str, Any]) -> bytes:
+    """The file of pixels [3, s, s] in [0, 1], with `metadata` in its text chunk "corgi"."""
+    text, content = PngInfo(), io.BytesIO()
+    if metadata:
+        text.add_itxt("corgi", json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False))
+    picture(pixels).save(content, format="PNG", pnginfo=text)
+    return content.getvalue()
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,0 +1,123 @@
+"""One thread that samples what waits in the queue, batch by batch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from corgi_core.errors import CorgiError
+from corgi_core.serving.pictures import OrderedPicture, Picture
+from corgi_core.serving.queue import Batch, Job, WorkQueue
+
+log = logging.getLogger(__name__)
+BATCH_SIZE = 16  # pictures
+CAPACITY = 256  # pictures that wait or are computed
+NEWEST = 0.2  # weight of the newest batch in the mean time of a picture
+FAREWELL = 5.0  # seconds that accepted pictures have when the server stops
+
+
+class Model(Protocol):
+    """What the engine needs of `ServedModel`."""
+
+    @property
+    def id(self) -> str:
+        """Names the model."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Its limits and defaults."""
+
+    def sample(self, ordered: Sequence[OrderedPicture]) -> list[Picture]:
+        """The pictures that were ordered, all of one `key`."""
+
+
+class Key(NamedTuple):
+    """Pictures of one batch are made by one model with the same options."""
+
+    model: Model
+    options: Hashable
+
+
+class Engine:
+    """Samples what is submitted; a picture is made by the model that was there when it came.
+
+    So a request's pictures are of one model, and another takes its place between two batches.
+
+    Args:
+        model: Makes the pictures, until `replace`.
+        capacity: Pictures that wait or are computed, at most.
+        batch_size: Pictures that are sampled together, at most.
+        on_batch: Is called with the number of pictures and the seconds of every batch.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        capacity: int = CAPACITY,
+        batch_size: int = BATCH_SIZE,
+        on_batch: Callable[[int, float], None] = lambda count, seconds: None,
+    ) -> None:
+        self.model = model
+        self.queue: WorkQueue[OrderedPicture, Picture] = WorkQueue(capacity, batch_size)
+        self._on_batch = on_batch
+        self._seconds_each = 0.0
+        self._thread = threading.Thread(target=self._work, name="sampling", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread that samples is there."""
+        return self._thread.is_alive()
+
+    @property
+    def seconds_ahead(self) -> int:
+        """About how long what was accepted will take, in whole seconds, 1 at least."""
+        return max(1, math.ceil(self.queue.size * self._seconds_each))
+
+    def submit(self, model: Model, ordered: Sequence[OrderedPicture]) -> Job[Any, Picture]:
+        """Have pictures of one request made, by a model that was this engine's.
+
+        Raises:
+            FullError: If the queue has no room.
+            ClosedError: If the engine is stopping.
+        """
+        return self.queue.submit(ordered, Key(model, ordered[0].key))
+
+    def replace(self, model: Model) -> None:
+        """From the next request on, this model makes the pictures."""
+        self.model = model
+
+    def stop(self, patience: float = FAREWELL) -> None:
+        """Accept nothing, make what was accepted, and give up what is not made in time."""
+        self.queue.close()
+        self._thread.join(patience)
+        self.queue.abandon()
+        self._thread.join(patience)
+
+    def _work(self) -> None:
+        while (batch := self.queue.take()) is not None:
+            began = time.perf_counter()
+            self._answer(batch)
+            count, seconds = sum(len(part.items) for part in batch), time.perf_counter() - began
+            before = self._seconds_each or seconds / count
+            self._seconds_each = (1 - NEWEST) * before + NEWEST * seconds / count
+            self._on_batch(count, seconds)
+
+    def _answer(self, batch: Batch[OrderedPicture, Picture]) -> None:
+        """Sample a batch; where that fails, each job alone, so that one spoils none but itself."""
+        key = batch[0].job.key
+        assert isinstance(key, Key)
+        try:
+            self.queue.finish(batch, key.model.sample([each for p in batch for each in p.items]))
+        except Exception as error:
+            if len(batch) > 1:
+                for part in batch:
+                    self._answer([part])
+                return
+            if not isinstance(error, CorgiError):
+                log.exception("a picture cannot be sampled")
+            self.queue.fail(batch, error)

@@ -1,0 +1,68 @@
+"""What Prometheus reads at /metrics."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    generate_latest,
+)
+
+from corgi_core.serving.engine import Engine
+
+SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+BATCHES = (1, 2, 4, 8, 12, 16)
+
+
+class ServingMetrics:
+    """The figures of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        of_this = {"registry": self.registry}
+        self.requests = Counter(
+            "corgi_requests", "Requests answered, by route and status.", ["route", "status"],
+            **of_this,
+        )  # fmt: skip
+        self.seconds = Histogram(
+            "corgi_request_seconds", "From a request to its answer.", ["route"], buckets=SECONDS,
+            **of_this,
+        )  # fmt: skip
+        self.cancelled = Counter(
+            "corgi_cancelled", "Requests whose client went away or cancelled them.", **of_this
+        )
+        self.pictures = Counter("corgi_pictures", "Pictures sampled.", **of_this)
+        self.batches = Histogram(
+            "corgi_batch_pictures", "Pictures sampled together.", buckets=BATCHES, **of_this
+        )
+        self.sampling = Histogram(
+            "corgi_batch_seconds", "Sampling a batch.", buckets=SECONDS, **of_this
+        )
+        self.reloads = Counter("corgi_reloads", "Loads of promoted models.", ["outcome"], **of_this)
+        self._waiting = Gauge(
+            "corgi_queue_pictures", "Pictures that wait or are sampled.", **of_this
+        )
+        self._capacity = Gauge(
+            "corgi_queue_capacity_pictures", "As many may wait or be sampled.", **of_this
+        )
+        self._stale = Gauge(
+            "corgi_model_is_stale", "1: a promoted model cannot be loaded.", **of_this
+        )
+        self._model = Info("corgi_model", "The models that answer.", **of_this)
+
+    def batch_was_sampled(self, count: int, seconds: float) -> None:
+        """Count a batch."""
+        self.pictures.inc(count)
+        self.batches.observe(count)
+        self.sampling.observe(seconds)
+
+    def text(self, engine: Engine, is_stale: bool) -> bytes:
+        """All figures in Prometheus' text format."""
+        self._waiting.set(engine.queue.size)
+        self._capacity.set(engine.queue.capacity)
+        self._stale.set(is_stale)
+        self._model.info({"id": engine.model.id, "name": engine.model.about["name"]})
+        return generate_latest(self.registry)
