@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from itertools import chain, islice
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -31,7 +32,15 @@ if TYPE_CHECKING:
 ZERO_SHOT = "zero_shot"  # the reports' folder of the evaluation on another dataset
 GAP = 2  # columns between the columns of a table
 NOTHING = "–"  # a score that a row does not have
-PRIOR_SCORES = {"cosine": "cosine", "recall_at_1": "recall at 1"}
+PRIOR_SCORES = {"cosine": "cosine", "recall_at_5": "recall at 5"}
+PICTURE_SCORES = {  # the columns of the screen's table, where they were measured
+    "clip_similarity_image": "similar to image",
+    "clip_similarity_text": "to caption",
+    "fid": "FID",
+    "frechet_clip": "Fréchet (CLIP)",
+    "frechet_dinov2": "Fréchet (DINOv2)",
+    "copies": "copies",
+}
 CAPTIONS = 1000  # among which the shortest is an example
 STUDY_TABLES = {
     "steps": "Validation quality by sampling steps",
@@ -164,12 +173,13 @@ def show_comparison(settings: Settings, console: Console) -> None:
 
 
 def print_priors(metrics: dict[str, Any], console: Console) -> None:
-    """Test cosine and recall at the preset's sampling steps, the baselines first.
+    """Test cosine and recall at the preset's sampling steps: the baselines, then each prior.
 
-    By variant and caption subset; at the end each prior's own samples for other captions.
+    The last row has the highest score of any row whose predictions were compared with the images of
+    other captions: what lies below it is chance.
     """
     from corgi_core.evaluation.protocol import Protocol
-    from corgi_core.evaluation.report import SHUFFLED
+    from corgi_core.evaluation.report import BASELINES
 
     if "baselines" not in metrics:
         raise CorgiError(
@@ -178,64 +188,65 @@ def print_priors(metrics: dict[str, Any], console: Console) -> None:
         )
     protocol = Protocol.stored_in(metrics)
     steps = str(protocol.prior_steps)
-    by_variant: dict[str, dict[str, Any]] = metrics["priors"]
-    subsets = list(dict.fromkeys(subset for found in by_variant.values() for subset in found))
-    rows: dict[str, list[dict[str, Any] | None]] = {
-        f"({name})": [scores] * len(subsets) for name, scores in metrics["baselines"].items()
-    }
-    for name, scores in metrics["baselines"].items():
-        if SHUFFLED in scores:
-            rows[f"({name}, {SHUFFLED} captions)"] = [scores[SHUFFLED]] * len(subsets)
-    for variant, found in by_variant.items():
-        rows[variant] = [found[s][steps] if s in found else None for s in subsets]
-    for variant, found in by_variant.items():
-        rows[f"({variant}, {SHUFFLED} captions)"] = [
-            found[s][steps][SHUFFLED] if s in found else None for s in subsets
-        ]
-    heads = ["prior", *(f"{subset} of the captions" for subset in subsets)]
-    for score, title in PRIOR_SCORES.items():
-        lines = [[name, *(_with_interval(s, score) for s in each)] for name, each in rows.items()]
-        title = f"Test {title} at {steps} sampling steps ± half the 95 % interval"
-        print_table(console, title, heads, lines)
+    first = _ordered(metrics["baselines"], BASELINES)
+    rows = [(name, NOTHING, scores) for name, scores in first.items()]
+    for variant, found in metrics["priors"].items():
+        rows += [(f"prior {variant}", subset, scores[steps]) for subset, scores in found.items()]
+    title = f"Test captions at {steps} sampling steps, ± half the 95 % interval"
+    _print_scores(console, title, "row", rows, PRIOR_SCORES)
     _print(console, protocol.line)
     console.print()
 
 
-def _with_interval(scores: dict[str, Any] | None, name: str) -> str:
+def _print_scores(
+    console: Console,
+    title: str,
+    kind: str,
+    rows: Sequence[tuple[str, str, dict[str, Any]]],
+    columns: dict[str, str],
+) -> None:
+    """A table of rows (name, captions, scores): one line each, and one for all controls."""
+    from corgi_core.evaluation.report import SHUFFLED
+
+    lines = [[name, subset, *(_score(s, each) for each in columns)] for name, subset, s in rows]
+    controls = [scores[SHUFFLED] for _, _, scores in rows if SHUFFLED in scores]
+    if controls:
+        highest = [max(controls, key=lambda each: each.get(name, -inf)) for name in columns]
+        cells = [_score(each, name) for each, name in zip(highest, columns, strict=True)]
+        lines.append([f"{SHUFFLED} captions, the highest", NOTHING, *cells])
+    print_table(console, title, [kind, "captions", *columns.values()], lines, names=2)
+
+
+def _ordered(rows: dict[str, Any], first: Sequence[str]) -> dict[str, Any]:
+    """The same rows, those of `first` before the others."""
+    return {name: rows[name] for name in [*first, *rows] if name in rows}
+
+
+def _score(scores: dict[str, Any], name: str) -> str:
     from corgi_core.metrics.bootstrap import CI_HIGH, CI_LOW
 
-    if scores is None or name not in scores:
+    if name not in scores:
         return NOTHING
     if name + CI_LOW not in scores:
-        return f"{scores[name]:.4f}"
-    return f"{scores[name]:.4f} ± {(scores[name + CI_HIGH] - scores[name + CI_LOW]) / 2:.4f}"
+        return f"{scores[name]:.3f}"
+    return f"{scores[name]:.3f} ± {(scores[name + CI_HIGH] - scores[name + CI_LOW]) / 2:.3f}"
 
 
 def print_pictures(metrics: dict[str, Any], console: Console) -> None:
-    """Scores of the pictures decoded from each prior's embeddings, and beside other captions."""
-    from corgi_core.evaluation.report import SHUFFLED
-    from corgi_core.metrics.bootstrap import CI_HIGH, CI_LOW
+    """The main scores of the pictures decoded from each row's embeddings; the page has all."""
+    from corgi_core.evaluation.report import PICTURE_BASELINES, REAL_EMBEDDING
 
-    scored = [
-        (source, subset, scores)
-        for source, found in metrics["pictures"].items()
+    sources = _ordered(metrics["pictures"], (*PICTURE_BASELINES, REAL_EMBEDDING))
+    rows = [
+        (source, subset.replace("none", NOTHING), scores)
+        for source, found in sources.items()
         for subset, scores in found.items()
     ]
-    scored += [
-        (f"{source}, {SHUFFLED} captions", subset, scores[SHUFFLED])
-        for source, subset, scores in scored
-        if SHUFFLED in scores
-    ]
-    left_out = ("seconds", "count", SHUFFLED)
-    every = dict.fromkeys(name for _, _, scores in scored for name in scores)
-    names = [n for n in every if n not in left_out and not n.endswith((CI_LOW, CI_HIGH))]
-    heads = ["embeddings", "captions", *(name.replace("_", " ") for name in names)]
-    rows = [
-        [source, subset, *(_with_interval(scores, n) for n in names)]
-        for source, subset, scores in scored
-    ]
-    title = f"Pictures of {scored[0][2]['count']} test images"
-    print_table(console, title, heads, rows, names=2)
+    have = set().union(*(scores for _, _, scores in rows))
+    columns = {name: title for name, title in PICTURE_SCORES.items() if name in have}
+    count = max(scores["count"] for _, _, scores in rows)  # real against real has half of them
+    title = f"Pictures of {count} test images, ± half the 95 % interval"
+    _print_scores(console, title, "embeddings", rows, columns)
 
 
 def print_published(metrics: dict[str, Any], console: Console) -> None:

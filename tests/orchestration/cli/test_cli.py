@@ -113,14 +113,16 @@ def test_results_shows_the_last_evaluation_again(tmp_path: Path) -> None:
         "protocol": a_protocol().stored,
         "baselines": {"CLIP text embedding": {"cosine": 0.25}},
         "priors": {"baseline": {"10%": scores}},
-        "pictures": {"real embedding": {"none": {"frechet": 1.5, "count": 24, "seconds": 2.0}}},
+        "pictures": {
+            "real embedding": {"none": {"frechet_clip": 1.5, "count": 24, "seconds": 2.0}}
+        },
     }
     reports = tmp_path / ".corgi" / "emoji" / "reports"
     reports.mkdir(parents=True)
     (reports / "metrics.json").write_text(json.dumps(metrics))
     done = corgi(tmp_path, "results")
     assert done.returncode == 0, done.stderr
-    for printed in ("0.8125", "0.2500", "1.5000", "24 test images", "10% of the captions"):
+    for printed in ("0.812", "0.250", "1.500", "24 test images", "10%"):
         assert printed in done.stdout
 
 
