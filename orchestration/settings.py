@@ -20,8 +20,15 @@ CORGI_DAGSTER_PORT   where `corgi ui` serves Dagster, and links point to (defaul
 CORGI_MLFLOW_PORT    the same for MLflow (default: 5000)
 CORGI_DATABASE_URL   PostgreSQL for Dagster, such as postgresql://corgi@db:5432/dagster, without the
                      password: PGPASSFILE or PGPASSWORD has it (default: SQLite under <home>)
+CORGI_MLFLOW_DATABASE_URL
+                     the same of the database behind the MLflow server that MLFLOW_TRACKING_URI
+                     names, for `corgi backup` (default: none, and it is in no backup)
 CORGI_ALERTS_FILE    a file with the address of a webhook, which alerts go to (default: none)
 MLFLOW_TRACKING_URI  an MLflow server, or PostgreSQL for it (default: SQLite under <home>/mlflow)
+OTEL_EXPORTER_OTLP_ENDPOINT
+                     a collector of OpenTelemetry that traces of runs go to, by OTLP over HTTP, such
+                     as http://collector:4318 (default: none)
+CORGI_TRACE_URL      where people see a trace, for links: https://jaeger.example.org/trace/{trace}
 
 Who may see the pages of `corgi ui` (default: browsers on this machine, without a password):
 
@@ -81,6 +88,8 @@ AS_TRAINING = (
     "workflowType=machine_learning"  # else MLflow's pages look for language models' traces
 )
 PREFIX = "CORGI_"
+TRACES_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+TRACE = "{trace}"  # in CORGI_TRACE_URL, in place of a trace's id
 NO_LOCK = "off"  # of CORGI_DEVICE_LOCK
 SHORT_VARIABLES = {  # field of `Variables` → setting
     "workers": "workers",
@@ -108,10 +117,13 @@ class Variables(BaseSettings):
     ray_address: str | None = None
     device_lock: str | None = None
     database_url: str | None = None
+    mlflow_database_url: str | None = None
     alerts_file: Path | None = None
     dagster_port: Port = 3000
     mlflow_port: Port = 5000
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    traces_endpoint: str | None = Field(default=None, validation_alias=TRACES_VARIABLE)
+    trace_url: str | None = None
     workers: int | None = None
     inception_weights: str | None = None
     stable_diffusion: str | None = None
@@ -202,8 +214,11 @@ class Settings:
     ray_address: str | None
     device_lock: Path | None  # by which workspaces take turns; None: they do not
     database_url: str | None
+    mlflow_database_url: str | None  # behind the server that tracking_uri names
     alerts_file: Path | None
     tracking_uri: str
+    traces_endpoint: str | None  # of a collector of OpenTelemetry
+    trace_url: str | None  # of a trace's page, with TRACE in place of its id
     dagster_port: int
     mlflow_port: int
     access: Access
@@ -267,11 +282,16 @@ class Settings:
             storage_url=variables.storage,
             ray_address=variables.ray_address,
             device_lock=_device_lock(variables.device_lock),
-            database_url=_database(variables.database_url),
+            database_url=_database("CORGI_DATABASE_URL", variables.database_url),
+            mlflow_database_url=_database(
+                "CORGI_MLFLOW_DATABASE_URL", variables.mlflow_database_url
+            ),
             alerts_file=variables.alerts_file and variables.alerts_file.absolute(),
             tracking_uri=_tracking(
                 variables.tracking_uri or sqlite_url(home / "mlflow" / "mlflow.db")
             ),
+            traces_endpoint=_collector(variables.traces_endpoint),
+            trace_url=_trace_page(variables.trace_url),
             dagster_port=dagster_port or variables.dagster_port,
             mlflow_port=mlflow_port or variables.mlflow_port,
             access=variables.access,
@@ -309,19 +329,20 @@ class Settings:
             "CONFIG": str(path), "DATASET": self.own_dataset, "HOME": str(self.home),
             "DATA": str(self.data), "STORAGE": self.storage_url, "RAY_ADDRESS": self.ray_address,
             "DEVICE_LOCK": str(self.device_lock) if self.device_lock else NO_LOCK,
-            "DATABASE_URL": self.database_url,
+            "DATABASE_URL": self.database_url, "MLFLOW_DATABASE_URL": self.mlflow_database_url,
             "ALERTS_FILE": str(self.alerts_file) if self.alerts_file else None,
             "DAGSTER_PORT": str(self.dagster_port), "MLFLOW_PORT": str(self.mlflow_port),
             "LISTEN": access.listen, "DAGSTER_URL": access.dagster_url,
             "MLFLOW_URL": access.mlflow_url, "HOSTS": ",".join(access.hosts),
             "PASSWORD_FILE": str(access.password_file) if access.password_file else None,
             "USER_HEADER": access.user_header, "USERS": ",".join(access.users),
-            "TRUSTED_PROXIES": ",".join(access.trusted_proxies),
+            "TRUSTED_PROXIES": ",".join(access.trusted_proxies), "TRACE_URL": self.trace_url,
         }  # fmt: skip
         inherited = os.environ if environment is None else environment
         others = {k: v for k, v in inherited.items() if not k.startswith(PREFIX)}
         ours = {f"{PREFIX}{name}": value for name, value in given.items() if value}
-        return others | ours | {"MLFLOW_TRACKING_URI": self.tracking_uri}
+        traces = {TRACES_VARIABLE: self.traces_endpoint} if self.traces_endpoint else {}
+        return others | ours | traces | {"MLFLOW_TRACKING_URI": self.tracking_uri}
 
     @property
     def values(self) -> dict[str, Any]:
@@ -382,6 +403,11 @@ class Settings:
         for path in (self.dataset_folder, self.storage):
             if not is_local(path):
                 check_reachable(path)
+
+    @property
+    def mlflow_is_served(self) -> bool:
+        """Whether MLflow is a server elsewhere, not a database that is opened here."""
+        return self.tracking_uri.startswith("http")
 
     @property
     def mlflow_artifacts(self) -> Path:
@@ -463,8 +489,8 @@ def _device_lock(file: str | None) -> Path | None:
     return Path(file or Path(tempfile.gettempdir(), f"corgi-device-{os.getuid()}.lock")).absolute()
 
 
-def _database(url: str | None) -> str | None:
-    """The address, which is written to a file and must have no secret in it."""
+def _database(variable: str, url: str | None) -> str | None:
+    """The address that a variable has, which is written to files and must have no secret in it."""
     if url is None:
         return None
     try:
@@ -474,12 +500,12 @@ def _database(url: str | None) -> str | None:
         known = False
     if not known or not url.startswith(("postgresql://", POSTGRES)):
         raise CorgiError(
-            "CORGI_DATABASE_URL is no address of a PostgreSQL database",
+            f"{variable} is no address of a PostgreSQL database",
             "give postgresql://USER@HOST:PORT/DATABASE",
         )
     if _has_secret(url):
         raise CorgiError(
-            "CORGI_DATABASE_URL has a password in it, which would be written to dagster.yaml",
+            f"{variable} has a password in it, which files and command lines would show",
             "leave it out, and give it to PostgreSQL's clients by PGPASSFILE or PGPASSWORD",
         )
     return _with_driver(url)
@@ -494,6 +520,31 @@ def _tracking(uri: str) -> str:
             "server, PGPASSFILE or PGPASSWORD for PostgreSQL",
         )
     return _with_driver(uri)
+
+
+def _collector(endpoint: str | None) -> str | None:
+    if endpoint is None:
+        return None
+    if not endpoint.startswith(("http://", "https://")):
+        raise CorgiError(
+            f"{TRACES_VARIABLE} is no web address, and traces are sent by OTLP over HTTP",
+            "give the collector's, such as http://collector:4318, or leave it unset",
+        )
+    if _has_secret(endpoint):
+        raise CorgiError(
+            f"{TRACES_VARIABLE} has a password in it, which logs would show",
+            "leave it out, and give it in OTEL_EXPORTER_OTLP_HEADERS",
+        )
+    return endpoint
+
+
+def _trace_page(url: str | None) -> str | None:
+    if url is not None and TRACE not in url:
+        raise CorgiError(
+            f"CORGI_TRACE_URL is {url}, and does not say where a trace's id goes",
+            f"write {TRACE} in its place, as in https://jaeger.example.org/trace/{TRACE}",
+        )
+    return url
 
 
 def _has_secret(url: str) -> bool:

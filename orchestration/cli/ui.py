@@ -165,7 +165,7 @@ class _Servers:
     @property
     def has_mlflow(self) -> bool:
         """Whether MLflow's server is one of them; else it runs elsewhere."""
-        return not self.settings.tracking_uri.startswith("http")
+        return not self.settings.mlflow_is_served
 
     def commands(self) -> dict[str, list[str]]:
         """The command lines by name, in the order of their start."""

@@ -3,7 +3,8 @@
 SQLite files are copied by SQLite's own backup, so runs may go on meanwhile; PostgreSQL is dumped by
 `pg_dump`. The databases come first: what they name is in the files that follow. A file is read
 once, into a copy whose digest names it: a log may grow meanwhile. Models that are stored and
-registered have the same content, which is in the tar once.
+registered have the same content, which is in the tar once. What lies elsewhere, such as artefacts
+on an object store, is named.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from corgi_core.errors import CorgiError
-from corgi_core.io.files import atomic_file
+from corgi_core.io.files import atomic_file, is_local
 from corgi_core.io.scratch import scratch_folder
 from orchestration.settings import POSTGRES, Settings
 
@@ -47,6 +48,7 @@ class Index:
         moment: When it was made, in seconds since 1970.
         files: Content's digest, moment of change in nanoseconds and mode, by path below the home.
         databases: Content's digest of PostgreSQL's dumps, by name.
+        elsewhere: What it does not hold and a restored home needs, for people.
         mode: The home's.
         format: Of the tar.
     """
@@ -55,6 +57,7 @@ class Index:
     moment: float
     files: dict[str, tuple[str, int, int]] = field(default_factory=dict)
     databases: dict[str, str] = field(default_factory=dict)
+    elsewhere: list[str] = field(default_factory=list)
     mode: int = 0o700
     format: int = FORMAT
 
@@ -71,7 +74,8 @@ def back_up(settings: Settings, path: Path) -> Index:
         raise CorgiError(f"there is no {home}", "name the home by CORGI_HOME")
     if path.absolute().is_relative_to(home):
         raise CorgiError(f"{path} lies in {home}", "name a file on another disk")
-    index = Index(str(home), time.time(), mode=home.stat().st_mode & 0o777)
+    mode = home.stat().st_mode & 0o777
+    index = Index(str(home), time.time(), elsewhere=_elsewhere(settings), mode=mode)
     with (
         atomic_file(path) as temporary,
         tarfile.open(temporary, "w") as tar,
@@ -244,6 +248,11 @@ def _check_target(settings: Settings, index: Index, path: Path) -> None:
         )
     if home.exists() and any(home.iterdir()):
         raise CorgiError(f"{home} is there already", "move it away first, nothing is overwritten")
+    if home.is_mount():
+        raise CorgiError(
+            f"{home} is a disk of its own, which cannot appear whole or not at all",
+            "let CORGI_HOME be a folder on it, for the backup too",
+        )
     for name, url in _postgres_urls(settings).items():
         if name not in index.databases:
             raise CorgiError(
@@ -312,9 +321,22 @@ def _load_dumps(
 def _postgres_urls(settings: Settings) -> dict[str, str]:
     """The addresses by name; of a database that Dagster and MLflow share, once."""
     found: dict[str, str] = {}
-    for name, url in zip(DATABASES, (settings.database_url, settings.tracking_uri), strict=True):
+    behind = settings.mlflow_database_url if settings.mlflow_is_served else settings.tracking_uri
+    for name, url in zip(DATABASES, (settings.database_url, behind), strict=True):
         if url and url.startswith(POSTGRES) and url not in found.values():
             found[name] = url
+    return found
+
+
+def _elsewhere(settings: Settings) -> list[str]:
+    """What the home's history refers to, and no backup of it holds."""
+    found = [f"datasets in {settings.data}"]
+    if not is_local(settings.storage):
+        found.append(f"artefacts in {settings.storage}")
+    if settings.mlflow_is_served:
+        found.append(f"the files of MLflow's runs, where {settings.tracking_uri} stores them")
+        if settings.mlflow_database_url is None:
+            found.append("that server's database, which CORGI_MLFLOW_DATABASE_URL does not name")
     return found
 
 

@@ -81,7 +81,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
     @classmethod
     def of(cls, settings: Settings) -> MLflow:
         """The server or the local store that the settings name."""
-        served = settings.tracking_uri.startswith("http")
+        served = settings.mlflow_is_served
         page = settings.mlflow_page if settings.access.mlflow_url else settings.tracking_uri
         return cls(
             tracking_uri=settings.tracking_uri,

@@ -36,7 +36,8 @@ POD = """
 mount --make-rprivate / && ip link set lo up && mount --bind "$1/hosts" /etc/hosts &&
 mount -t tmpfs tmpfs /run && mkdir -m 777 /run/postgresql && mkdir /run/corgi &&
 mkdir /run/secrets && mount --bind "$1/secrets" /run/secrets && cp "$2" /run/corgi/workspace.yaml &&
-mount --bind "$1/state" /var/lib && mkdir /var/lib/corgi && echo ready && exec sleep 3600
+mount --bind "$1/state" /var/lib && mkdir /var/lib/corgi &&
+mount --bind "$1/backups" /var/backups && mkdir /var/backups/corgi && echo ready && exec sleep 3600
 """
 
 
@@ -87,6 +88,12 @@ class Deployment:
             start_new_session=True, cwd="/",
         )  # fmt: skip
 
+    def stop(self, *names: str) -> None:
+        """End services at once, with all that they started."""
+        for name in names:
+            os.killpg(self.processes[name].pid, signal.SIGKILL)
+            self.processes.pop(name).wait()
+
     def start_beside(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         """Start one more process where a service runs."""
         return subprocess.Popen([*self.inside, *command], env=self._environment(name), cwd="/")
@@ -132,7 +139,7 @@ def deployment(folder: Path) -> Iterator[Deployment]:
     found = compose()
     hosts = " ".join(["localhost", *found["services"]])
     (folder / "hosts").write_text(f"127.0.0.1 {hosts}\n")
-    for name in ("secrets", "state"):
+    for name in ("secrets", "state", "backups"):
         (folder / name).mkdir()
     for name, content in SECRETS.items():
         (folder / "secrets" / name).write_text(content)

@@ -127,8 +127,9 @@ def test_the_settings_of_both_deployments_are_ours(
         given = {name: str(value) for name, value in environment.items()}
         settings = Settings.from_environment(given | {"CORGI_HOME": str(tmp_path)})
         settings.access.check()
+        assert Path(given["CORGI_HOME"]).parent == Path("/var/lib/corgi")  # no disk is replaced
         assert settings.preset.name in PRESETS
-        assert given["DAGSTER_HOME"] == f"/var/lib/corgi/{settings.workspace}/dagster"
+        assert given["DAGSTER_HOME"] == f"{given['CORGI_HOME']}/{settings.workspace}/dagster"
         assert str(settings.storage).startswith("s3://")
         assert str(settings.database_url).startswith("postgresql+psycopg2://")
 
@@ -235,4 +236,13 @@ def test_the_dockerfile_ends_as_another_user_and_copies_all_packages() -> None:
         assert f"COPY {package} {package}" in lines
     bases = [line.split()[1] for line in lines if line.startswith("FROM")]
     assert len(set(bases)) == 1
-    assert re.fullmatch(r"python:3\.1[1-3]\.\d+-slim-bookworm", bases[0])
+    assert re.fullmatch(r"python:3\.1[1-3]\.\d+-slim-trixie", bases[0])
+
+
+def test_the_image_has_the_client_of_the_servers_major_version(services: dict[str, Any]) -> None:
+    (major,) = re.findall(r"postgres:(\d+)", services["postgres"]["image"])
+    text = (ROOT / "infra" / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"postgresql-client\S*", text) == [f"postgresql-client-{major}"]
+    url = services["code"]["environment"]["CORGI_MLFLOW_DATABASE_URL"]
+    served = services["mlflow"]["command"]
+    assert f"--backend-store-uri={url.replace('://', '+psycopg2://')}" in served

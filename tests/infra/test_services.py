@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -159,29 +160,52 @@ def test_mlflow_has_two_writers_runs_in_postgresql_and_files_in_the_store(team: 
     assert stored.stdout == "hello\n", stored.stderr
 
 
-COPY = """
-import pathlib, sys, tempfile
-from corgi_core.errors import CorgiError
-from orchestration.resources.backup import dump_database, load_database
-dump = pathlib.Path(tempfile.mkdtemp(), "dump")
-source, target = (f"postgresql+psycopg2://corgi@postgres:5432/{name}" for name in sys.argv[1:])
-dump_database(source, dump)
-load_database(dump, target)
-try:
-    load_database(dump, target)
-except CorgiError as refused:
-    print(refused.problem)
-"""
-
-
-def test_a_dump_is_restored_into_an_empty_database_alone(team: Deployment) -> None:
+def test_a_backup_brings_back_the_home_and_both_databases_that_were_wiped(team: Deployment) -> None:
+    mlflow, kind = "http://mlflow:5001/api/2.0/mlflow", "Content-Type: application/json"
+    backup, home = "/var/backups/corgi/today.tar", team.folder / "state" / "corgi" / "home"
     psql = ["psql", "-h", "postgres", "-U", "corgi", "-At", "-d"]
-    team.run("code", [*psql, "postgres", "-c", "CREATE DATABASE copied"])
-    copied = team.run("code", ["python", "-W", "ignore", "-c", COPY, "mlflow", "copied"])
-    assert copied.returncode == 0, copied.stderr
-    assert "tables already" in copied.stdout
-    count = ["-c", "SELECT name FROM experiments"]
-    assert team.run("code", [*psql, "copied", *count]).stdout == "Default\n"
+
+    def histories() -> list[str]:
+        """What the databases say of MLflow's runs, of their metrics, and of Dagster's assets."""
+        return [
+            team.run("code", [*psql, name, "-c", f"SELECT {what} ORDER BY 1"]).stdout
+            for name, what in (
+                ("mlflow", "run_uuid, name, artifact_uri FROM runs"),
+                ("mlflow", "run_uuid, key, value FROM metrics"),
+                ("dagster", "asset_key, last_materialization FROM asset_keys"),
+            )
+        ]
+
+    _, said = ask(team, f"{mlflow}/runs/create", '{"experiment_id": "0"}', kind)
+    run = json.loads(said)["run"]["info"]["run_id"]
+    metric = {"run_id": run, "key": "cosine", "value": 0.75, "timestamp": 1}
+    assert ask(team, f"{mlflow}/runs/log-metric", json.dumps(metric), kind)[0] == 200
+    wrote = team.run("daemon", ["python", "-W", "ignore", "-c", WRITE, "backed_up"])
+    assert wrote.returncode == 0, wrote.stderr
+    made = team.run("code", ["corgi", "backup", backup])
+    assert made.returncode == 0, made.stderr
+    assert "databases: dagster, mlflow" in made.stdout
+    assert "Not in it: the files of MLflow's runs, where http://mlflow:5001 " in made.stdout
+    before = histories()
+    assert run in before[0]
+    assert before[1] == f"{run}|cosine|0.75\n"
+    assert "backed_up" in before[2]
+    configuration = next(home.rglob("dagster.yaml")).read_text()
+
+    team.stop("proxy", "webserver", "daemon", "code", "mlflow")  # docker compose stop
+    shutil.rmtree(home)
+    refused = team.run("code", ["corgi", "restore", backup])
+    assert "tables already" in refused.stderr + refused.stdout
+    assert not home.exists()
+    for name in ("dagster", "mlflow"):
+        for words in (f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name}"):
+            assert team.run("code", [*psql, "postgres", "-c", words]).returncode == 0
+    assert histories() == ["", "", ""]
+    restored = team.run("code", ["corgi", "restore", backup])
+    assert restored.returncode == 0, restored.stderr
+
+    assert histories() == before
+    assert next(home.rglob("dagster.yaml")).read_text() == configuration
 
 
 def test_no_log_has_a_secret(team: Deployment) -> None:

@@ -125,6 +125,11 @@ def test_what_is_not_whole_or_not_ours_is_refused(settings: Settings, tmp_path: 
     index = back_up(settings, path)
     assert "there already" in refusal(settings, path)
     settings.home.rename(tmp_path / "gone")
+    settings.home.mkdir()
+    with pytest.MonkeyPatch.context() as changing:
+        changing.setattr(Path, "is_mount", lambda path: path == settings.home)
+        assert "a disk of its own" in refusal(settings, path)
+    settings.home.rmdir()
     assert "there is no file" in refusal(settings, tmp_path / "missing.tar")
     (tmp_path / "text").write_text("no tar")
     assert "cannot be read" in refusal(settings, tmp_path / "text")
@@ -212,6 +217,16 @@ def test_databases_are_filled_together_or_the_error_names_what_to_make_anew(
     servers.tables, servers.full_disk = {"dagster": 0, "mlflow": 0}, False
     restore(settings, path)
     assert servers.tables == {"dagster": 5, "mlflow": 7}
+
+    served = {"MLFLOW_TRACKING_URI": "http://mlflow:5001"}
+    settings = Settings.from_environment(given | served)
+    assert "that server's database" in " ".join(back_up(settings, path).elsewhere)
+    served["CORGI_MLFLOW_DATABASE_URL"] = given["MLFLOW_TRACKING_URI"]
+    settings = Settings.from_environment(given | served)
+    index = back_up(settings, path)
+    assert list(index.databases) == ["dagster", "mlflow"]
+    assert "that server's database" not in " ".join(index.elsewhere)
+    assert "http://mlflow:5001" in " ".join(index.elsewhere)
 
     shared = Settings.from_environment(given | {"MLFLOW_TRACKING_URI": given["CORGI_DATABASE_URL"]})
     assert list(back_up(shared, path).databases) == ["dagster"]
