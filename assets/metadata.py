@@ -18,6 +18,7 @@ from orchestration.resources.artifacts import (
     Overlap,
     StudyReport,
 )
+from orchestration.resources.traces import trace_page
 from orchestration.resources.trainer import Trained
 
 if TYPE_CHECKING:
@@ -34,11 +35,18 @@ def materialized(
     artifact: A, version: str | None = None, **metadata: Any
 ) -> dg.MaterializeResult[A]:
     """The artefact, its digest as data version, and metadata; None entries are left out."""
+    found = {**metadata, **trace_metadata()}
     return dg.MaterializeResult(
         value=artifact,
         data_version=dg.DataVersion(version or artifact.digest),
-        metadata={key: value for key, value in metadata.items() if value is not None},
+        metadata={key: value for key, value in found.items() if value is not None},
     )
+
+
+def trace_metadata() -> dict[str, dg.UrlMetadataValue]:
+    """The page of the run's trace, where runs are traced and the page is named."""
+    page = trace_page()
+    return {} if page is None else {"trace": dg.MetadataValue.url(page)}
 
 
 def table(frame: pd.DataFrame) -> dg.TableMetadataValue:

@@ -11,7 +11,7 @@ import dagster as dg
 
 from assets import checks
 from assets.evaluation import IF_THERE, MODELS_THERE
-from assets.metadata import OWNERS, table
+from assets.metadata import OWNERS, table, trace_metadata
 from assets.promotion import PROMOTION_CHECK, Gate, check_result
 from assets.versions import decided_by
 from corgi_core.config import LANGUAGE_FREE
@@ -143,6 +143,7 @@ def registered(
             "models": table(_table(registry, versions)),
             "new_versions": registry.added,
             "mlflow_models": dg.MetadataValue.url(registry.page),
+            **trace_metadata(),
         },
     )
 

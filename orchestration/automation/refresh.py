@@ -50,6 +50,7 @@ from orchestration.resources.runs import (
     process_tags,
     wait_for,
 )
+from orchestration.resources.traces import traced_run
 from orchestration.resources.tracking import REFRESH_TAG
 from orchestration.resources.warm_start import ParentModel, WarmStart, last_training
 from orchestration.resources.workspace import RAW_VERSION, Workspace
@@ -233,8 +234,9 @@ class Refresh:
         run_id = str(uuid.uuid4())
         if pool := self.repository.assets_defs_by_key[step.asset].op.pool:
             wait_for(self.instance, pool)
+        traced = traced_run(self.settings, self.instance, run_id, step.title)
         try:
-            with cancelled_in_time(self.instance, run_id):
+            with cancelled_in_time(self.instance, run_id), traced:
                 self.repository.get_implicit_global_asset_job_def().execute_in_process(
                     instance=self.instance,
                     asset_selection=[step.asset],

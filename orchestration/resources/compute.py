@@ -30,6 +30,7 @@ from orchestration.resources.interrupts import interrupts_for_ray
 from orchestration.resources.progress_log import progress_logged
 from orchestration.resources.ray_train import fit
 from orchestration.resources.ray_workers import Opened, gpu_share, share_among_workers, share_of
+from orchestration.resources.traces import Position, position, span, span_below
 from orchestration.resources.worker_shape import Node, nodes_of_cluster, shape_when_free
 from orchestration.settings import Settings
 
@@ -301,18 +302,19 @@ class Compute(LocalRay):
         from corgi_core.devices import release_memory
 
         missing = missing_shards(folder, job.images, job.spec)
-        opened = ShardWriter(job, folder).opened
-        if self._worth_ray(job, missing):
-            gpus = self.gpus_per_worker if job.uses_device else 0
-            written = self._on_workers(
-                opened, missing, self.cpus_per_worker, gpus, _name_of_shard, in_order=False
-            )
-        else:
-            written = _written_here(opened, str(self.device.here()), missing)
-        needed = job.uses_device and bool(missing)
-        full = full_disk_explained(folder)
-        with full, self._device_held(needed), progress_logged(), closing(written):
-            report_shards(written, job.images, missing, job.what)
+        with span(job.what, shards=len(missing)):
+            opened = partial(_with_spans, ShardWriter(job, folder).opened, job.what, position())
+            if self._worth_ray(job, missing):
+                gpus = self.gpus_per_worker if job.uses_device else 0
+                written = self._on_workers(
+                    opened, missing, self.cpus_per_worker, gpus, _name_of_shard, in_order=False
+                )
+            else:
+                written = _written_here(opened, str(self.device.here()), missing)
+            needed = job.uses_device and bool(missing)
+            full = full_disk_explained(folder)
+            with full, self._device_held(needed), progress_logged(), closing(written):
+                report_shards(written, job.images, missing, job.what)
         release_memory()
         return finished_store(folder, job.images, job.spec, missing)
 
@@ -384,6 +386,23 @@ def _written_here(
 
 def _name_of_shard(shard: MissingShard) -> str:
     return f"shard {shard.name}"
+
+
+def _with_spans(
+    opened: Opened[MissingShard, MissingShard],
+    what: str,
+    above: Position | None,
+    device: str,
+    threads: int,
+) -> Callable[[MissingShard], MissingShard]:
+    """What `opened` returns, with a span a shard below the given one, wherever it is computed."""
+    written = opened(device, threads)
+
+    def traced(shard: MissingShard) -> MissingShard:
+        with span_below(above, f"{what} {shard.name}", shard=shard.name):
+            return written(shard)
+
+    return traced
 
 
 def _with_common(

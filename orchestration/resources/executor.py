@@ -22,6 +22,7 @@ from orchestration.resources.runs import (
     mark_cancelling,
     process_tags,
 )
+from orchestration.resources.traces import traced_run
 from orchestration.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ BLOCKED = "blocked by limit for pool "  # in the message of Dagster's event
 
 
 class _InterruptibleExecutor(dg.Executor):
-    def __init__(self, steps: dg.Executor, home: Path) -> None:
-        self._steps, self._home = steps, home
+    def __init__(self, steps: dg.Executor, settings: Settings) -> None:
+        self._steps, self._settings = steps, settings
 
     @property
     def retries(self) -> Any:
@@ -44,9 +45,10 @@ class _InterruptibleExecutor(dg.Executor):
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
         instance, run_id = plan_context.instance, plan_context.run_id
-        _check_recorded(Path(instance.root_directory), self._home)
+        _check_recorded(Path(instance.root_directory), self._settings.dagster_home)
         instance.add_run_tags(run_id, process_tags())
-        with ended_in_time(leave=False), cancelled_in_time(instance, run_id):
+        traced = traced_run(self._settings, instance, run_id, plan_context.dagster_run.job_name)
+        with ended_in_time(leave=False), cancelled_in_time(instance, run_id), traced:
             try:
                 for event in self._steps.execute(plan_context, execution_plan):
                     yield event
@@ -67,7 +69,7 @@ def one_process_executor_of(settings: Settings) -> dg.ExecutorDefinition:
     def executor(context: dg.InitExecutorContext) -> dg.Executor:
         create = dg.in_process_executor.executor_creation_fn
         assert create is not None
-        return _InterruptibleExecutor(create(context), settings.dagster_home)
+        return _InterruptibleExecutor(create(context), settings)
 
     return dg.ExecutorDefinition(
         name="in_process",

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from corgi_core.errors import CorgiError
 from corgi_core.io.folders import remove_folder
 from orchestration.resources.deaths import death_in
+from orchestration.resources.traces import position, span_below
 from orchestration.resources.worker_shape import WorkerShape
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def fit(
         train_on_worker,
         train_loop_config={
             "task": task, "settings": settings, "run": run, "name": name, "shape": shape,
+            "above": position(),
         },
         backend_config=_process_group(shape),
         scaling_config=ScalingConfig(
@@ -125,7 +127,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
 
         device = get_device()
     rank = get_context().get_world_rank()
-    with run.opened(rank) as folder:
+    named = f"{config['name']}, worker {rank}"
+    with span_below(config["above"], named, rank=rank), run.opened(rank) as folder:
         if folder is not None:
             train(
                 config["task"],

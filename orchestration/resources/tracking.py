@@ -33,6 +33,7 @@ from orchestration.resources.outbox import Outbox, deliver_left_over
 from orchestration.resources.run_messages import IDENTITY_TAG, Receiver, end_of_killed
 from orchestration.resources.runs import CANCELLED
 from orchestration.resources.source_code import git_commit
+from orchestration.resources.traces import trace_page
 from orchestration.settings import (
     AS_TRAINING,
     SQLITE,
@@ -49,6 +50,7 @@ AT_ONCE = 1.0  # … when it is cancelled: what is left is delivered by a later 
 MIGRATION = 120.0  # seconds to wait for another process that makes or changes the tables
 LONGEST = 6000  # characters of a parameter, MLflow's limit
 RUN_TAG, RUN_PAGE_TAG, ASSET_PAGE_TAG = "dagster.run_id", "dagster.run_url", "dagster.asset_url"
+TRACE_PAGE_TAG = "trace.url"
 REFRESH_TAG, RETRAIN_TAG = "corgi/refresh_name", "corgi/retrain_name"
 REFRESH_TAGS = (REFRESH_TAG, "dagster/backfill")
 """Tags of Dagster's runs that belong together, the first that a run has; else a run is alone."""
@@ -207,6 +209,7 @@ class MLflow(dg.ConfigurableResource):  # type: ignore[type-arg]
         return {
             RUN_TAG: context.run_id,
             RUN_PAGE_TAG: run_page,
+            **({TRACE_PAGE_TAG: trace} if (trace := trace_page()) else {}),
             **of_asset,
             "mlflow.note.content": "\n\n".join(filter(None, note)),
             "mlflow.source.name": f"Dagster asset {asset}",

@@ -12,6 +12,7 @@ from orchestration.resources.artifacts import FolderBacked
 from orchestration.resources.compute import Compute
 from orchestration.resources.model_registry import version_of
 from orchestration.resources.progress_log import ProgressLog
+from orchestration.resources.traces import note, span
 from orchestration.resources.tracking import MLflow, Parent
 from orchestration.resources.warm_start import ParentModel
 from orchestration.resources.workspace import Workspace
@@ -135,7 +136,9 @@ class Trainer(dg.ConfigurableResource):  # type: ignore[type-arg]
                 run.log_metrics(entry)
                 progress.training(name, entry, settings.steps, lambda: run.url)
 
-            result = self.compute.train(task, settings, folder, name, hear, storage)
+            with span(f"train {name}", **{"training.steps": settings.steps}):
+                result = self.compute.train(task, settings, folder, name, hear, storage)
+                note(**{f"training.{metric}": value for metric, value in result.metrics.items()})
             url = run.url
         card = {
             "training": identity, "labels": labels, "data_versions": versions,
