@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone n
     from corgi_core.encoders.clip_text import ClipTextTower
     from corgi_core.encoders.tokens import TokenEncoder
     from corgi_core.prior.model import PriorModel
+    from corgi_core.prior.trajectory import Trajectory
 
 PIPELINE = "pipeline.json"
 FORMAT = 2  # raised when pipeline.json or its digests change; 2: a model's settings count
@@ -287,6 +288,8 @@ class CorgiPipeline:
         *,
         num_steps: int | None = None,
         guidance: float | None = None,
+        prior_steps: int | None = None,
+        gaussian: int | None = None,
         seed: int = 0,
         output_type: OutputType = "pil",
     ) -> Images:
@@ -297,6 +300,8 @@ class CorgiPipeline:
             num_images: How many images of each.
             num_steps: Sampling steps of the decoder.
             guidance: Guidance scale of the decoder.
+            prior_steps: Sampling steps of the prior; None is the prior's own number.
+            gaussian: Which of the prior's Gaussians to start from; None leaves it to the caption.
             seed: Image i of a caption depends on (seed, i) and the caption, alone or in a batch.
             output_type: "pil" or "pt".
 
@@ -313,7 +318,9 @@ class CorgiPipeline:
         """
         prompts = check_prompts(prompts)
         self.check_num_images(num_images * len(prompts), num_images)
-        z = self.embed_text(prompts, num_images, seed=seed)
+        z = self.embed_text(
+            prompts, num_images, num_steps=prior_steps, gaussian=gaussian, seed=seed
+        )
         sample_ids = [*range(num_images)] * len(prompts)
         images = self._decode(z, num_steps, guidance, seed, prompts, sample_ids)
         return _as_output(images, output_type)
@@ -479,6 +486,7 @@ class CorgiPipeline:
         *,
         num_steps: int | None = None,
         guidance: float | None = None,
+        gaussian: int | None = None,
         seed: int = 0,
     ) -> Tensor:
         """The prior's image embeddings of captions, which `decode` turns into images.
@@ -491,6 +499,7 @@ class CorgiPipeline:
             num_images: How many samples of each.
             num_steps: Sampling steps of the prior; None is the prior's own number.
             guidance: Guidance scale of the prior; None is the prior's own.
+            gaussian: Which of the prior's Gaussians to start from; None leaves it to the caption.
             seed: Sample i of a caption depends on (seed, i) and the caption.
 
         Returns:
@@ -499,7 +508,58 @@ class CorgiPipeline:
         prompts = check_prompts(prompts)
         if self.decoder.input_kind == "text":
             return self.clip.encode_texts(prompts).repeat_interleave(num_images, dim=0)
-        return self._sample_prior(prompts, num_images, num_steps, guidance, seed)
+        return self._sample_prior(prompts, num_images, num_steps, guidance, seed, gaussian)
+
+    @torch.no_grad()
+    def trajectory(
+        self,
+        prompt: str,
+        *,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        prior_steps: int | None = None,
+        gaussian: int | None = None,
+        seed: int = 0,
+        sample_id: int = 0,
+        output_type: OutputType = "pil",
+    ) -> tuple[Trajectory, Images]:
+        """How an image of a caption comes to be: the prior's way from noise, each step decoded.
+
+        Args:
+            prompt: One caption.
+            num_steps: Sampling steps of the decoder.
+            guidance: Guidance scale of the decoder.
+            prior_steps: Sampling steps of the prior; None is the prior's own number.
+            gaussian: Which of the prior's Gaussians to start from; None leaves it to the caption.
+            seed: Decides the noise, with `sample_id`.
+            sample_id: Which of the caption's images it is: the last image here is image
+                `sample_id` of `text_to_image` with the same seed and options.
+            output_type: "pil" or "pt".
+
+        Returns:
+            The points z_t and the predictions ẑ_0 of s prior steps, s + 1 each; and the images of
+            these predictions, all decoded from the same noise.
+
+        Raises:
+            CorgiError: If the decoder reads captions' embeddings, without a prior.
+        """
+        from corgi_core.prior.trajectory import Trajectory
+
+        prompts = check_prompts(prompt)
+        if self.decoder.input_kind == "text":
+            raise CorgiError(
+                f"a {self.decoder.kind} decoder reads the caption's own embedding, without a prior",
+                "choose a decoder of image embeddings to see the way there",
+            )
+        way = Trajectory.of(
+            self.prior, self._texts(prompts),
+            num_steps=prior_steps, gaussian=gaussian, seed=seed, sample_id=sample_id,
+        )  # fmt: skip
+        self.check_num_images(len(way.z_0))
+        images = self._decode(
+            way.z_0, num_steps, guidance, seed, prompts, [sample_id] * len(way.z_0)
+        )
+        return way, _as_output(images, output_type)
 
     @torch.no_grad()
     def embed_image(self, images: ImageInput | Sequence[ImageInput]) -> Tensor:
@@ -607,16 +667,24 @@ class CorgiPipeline:
         num_steps: int | None = None,
         guidance: float | None = None,
         seed: int = 0,
+        gaussian: int | None = None,
     ) -> Tensor:
         check_guidance(guidance)
-        with out_of_memory_explained(f"encoding {len(prompts)} captions", LESS_MEMORY):
-            tokens, mask = self.tokens.encode(list(prompts))
-            text = self.clip.encode_texts(prompts)
-        each = [part.repeat_interleave(num_images, dim=0) for part in (tokens, mask, text)]
+        texts = self._texts(prompts)
+        chosen = self.prior.choose(*texts, [gaussian] * len(prompts))
+        tokens, attn_mask, text, gaussians = (
+            part.repeat_interleave(num_images, dim=0) for part in (*texts, chosen)
+        )
         return self.prior.sample(
-            *each, num_steps=num_steps, guidance=guidance, seed=seed,
-            sample_ids=[*range(num_images)] * len(prompts),
+            tokens, attn_mask, text, num_steps=num_steps, guidance=guidance, seed=seed,
+            sample_ids=[*range(num_images)] * len(prompts), gaussians=gaussians,
         )  # fmt: skip
+
+    def _texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """What a prior reads of n prompts: text tokens [n, T, w], their mask, CLIP's [n, d]."""
+        with out_of_memory_explained(f"encoding {len(prompts)} captions", LESS_MEMORY):
+            tokens, attn_mask = self.tokens.encode(list(prompts))
+            return tokens, attn_mask, self.clip.encode_texts(prompts)
 
     def _image_encoder(self) -> ClipEnsemble:
         """CLIP with its image towers, which are loaded when they are first needed."""

@@ -108,6 +108,21 @@ class TrainingImages:
             found[at] = (own[at] * self._directions(there)).sum(axis=1)
         return found / np.float32(len(self._encoder_dims))
 
+    def sampled(self, count: int) -> Tensor:
+        """At most `count` of the embeddings [m, d], uniformly; the same whenever it is asked."""
+        sizes = self.images.images_of(TRAIN)
+        total = self.count
+        numbers = np.random.default_rng(0).choice(total, min(count, total), replace=False)
+        numbers.sort()
+        chunks, first = [], 0
+        for shard, size in sizes.items():
+            keys = self.embeddings.read_shard(shard, "keys")
+            rows = np.flatnonzero(self._training.among(shard, keys))
+            there = numbers[(numbers >= first) & (numbers < first + size)] - first
+            chunks.append(self.embeddings.mapped(shard, "image")[rows[there]])
+            first += size
+        return torch.from_numpy(np.concatenate(chunks)).float()
+
     def pictures(self, keys: Iterable[str], size: int) -> Tensor:
         """The images of those keys, framed as they were embedded: float32 [n, 3, size, size]."""
         wanted = list(keys)

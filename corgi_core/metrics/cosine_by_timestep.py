@@ -22,7 +22,7 @@ class CosineByTimestep:
         self._true, self._encoder_dims = true, tuple(encoder_dims)
         self._cosines: dict[int, list[Tensor]] = {}
 
-    def __call__(self, t: int, z_0: Tensor) -> None:
+    def __call__(self, t: int, z_t: Tensor, z_0: Tensor) -> None:
         """Note the cosines of some captions' predictions [b, d] at the timestep t."""
         cosines = self._cosines.setdefault(t, [])
         first = sum(map(len, cosines))

@@ -32,8 +32,8 @@ LESS_MEMORY = (
     "sample for fewer captions or in fewer steps at once, end what else uses that memory, or "
     "sample on the CPU"
 )
-Callback = Callable[[int, Tensor], None]
-"""f(t, ẑ_0 [n, d]), called after every prediction."""
+Callback = Callable[[int, Tensor, Tensor], None]
+"""f(t, z_t [n, d], ẑ_0 [n, d]), called after every prediction."""
 
 
 class PriorModel:
@@ -95,7 +95,7 @@ class PriorModel:
             sampler: one of `SAMPLERS`; the settings' by default.
             seed: row i of the result depends on (seed, sample_ids[i]) and its own caption only.
             sample_ids: which of the seed's noise each row starts from; 0 … n − 1 by default.
-            callback: called with every timestep and prediction ẑ_0, before the final scaling.
+            callback: called with every timestep, z_t and prediction ẑ_0, before the final scaling.
             gaussians: which Gaussian each caption starts from, long [n], as `choose` returns them;
                 by default each caption chooses.
 
@@ -210,7 +210,7 @@ class PriorModel:
         def whitened(u_t: Tensor, t: int) -> Tensor:
             z_0 = denoiser(u_t, t)
             if callback is not None:
-                callback(t, z_0.clone())
+                callback(t, gaussians.unwhiten(u_t), z_0.clone())
             return gaussians.whiten(z_0)
 
         return gaussians.unwhiten(sampler_named(sampler)(whitened, noise, noise.shape[1]))

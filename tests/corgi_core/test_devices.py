@@ -235,7 +235,7 @@ def test_a_prior_samples_on_its_device(
     def sampled() -> Tensor:
         return prior.sample(
             tokens, mask, text, num_steps=3, guidance=2.0, sampler=sampler, seed=1,
-            callback=lambda t, z: devices.append(z.device),
+            callback=lambda t, z_t, z: devices.append(z.device),
         )  # fmt: skip
 
     same_on_gpu(sampled, prior)

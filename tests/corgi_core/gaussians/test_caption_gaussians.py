@@ -225,7 +225,7 @@ def test_before_training_samples_are_those_of_the_gaussian(tmp_path: Path) -> No
     one = [each[:1].expand(256, *each.shape[1:]) for each in task.held_out().batch(rows[:1])[:3]]
     prior = PriorModel(network, bank, replace(settings, num_steps=1000), task.texts.spec, {})
     predicted = list[torch.Tensor]()
-    prior.sample(*one, callback=lambda t, z_0: predicted.append(z_0))
+    prior.sample(*one, callback=lambda t, z_t, z_0: predicted.append(z_0))
     u = bank.start(*one).cond.whiten(predicted[999])  # at t = 0
     assert u.std() == pytest.approx(1, abs=0.05)
     assert torch.cov(u.T).fill_diagonal_(0).abs().max() < 0.3

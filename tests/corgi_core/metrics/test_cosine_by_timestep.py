@@ -28,6 +28,6 @@ def test_predictions_that_turn_to_the_truth_rise_from_0_to_1():
     true, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     curve = CosineByTimestep(true, (2,))
     for t, share in ((0, 1.0), (999, 0.0), (500, 0.5)):
-        curve(t, share * true + (1 - share) * other)
+        curve(t, true, share * true + (1 - share) * other)
     assert list(curve.averaged) == [999, 500, 0]
     assert list(curve.averaged.values()) == pytest.approx([0, 0.5**0.5, 1])

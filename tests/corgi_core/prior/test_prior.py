@@ -273,7 +273,7 @@ def test_guidance_one_is_no_guidance_and_two_extrapolates(network, captions, ban
         sampled[guidance] = []
         prior.sample(
             tokens, mask, text, num_steps=1, guidance=guidance,
-            callback=lambda t, z, g=guidance: sampled[g].append(z),
+            callback=lambda t, z_t, z, g=guidance: sampled[g].append(z),
         )  # fmt: skip
     without, plain, guided = (sampled[g][0] for g in (0.0, 1.0, 2.0))
     torch.testing.assert_close(guided, 2 * plain - without, rtol=1e-4, atol=1e-4)
