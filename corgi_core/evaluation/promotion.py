@@ -2,9 +2,13 @@
 
 The challenger must be better than the champion on the same validation captions: in cosine beyond
 the interval of a paired bootstrap, and in no recall worse beyond it, as the cosine alone rewards
-the mean of all images. A baseline that is better than it beyond the interval in every score
-dominates it, and then it is not worth a promotion. Where there is no champion yet, the best
-candidate becomes it, and the baselines that are better than it are named.
+the mean of all images.
+
+A baseline that is better than a model beyond the interval in every score dominates it. Of several
+candidates the best of those that none dominates is the challenger, if there is one. A dominated one
+takes no title from a champion that is not dominated. A dominated champion loses it to a challenger
+that is not, if this is better in any score; where both are dominated, the better one has it. Where
+there is no champion yet, the challenger becomes it. What baselines are better is named.
 """
 
 from __future__ import annotations
@@ -55,6 +59,7 @@ class Decision:
         confidence: Of the intervals.
         baselines: The scores in which a baseline is better than the challenger beyond the interval,
             by the baseline's name.
+        champion_baselines: The same of the champion.
         protocol: The digest of the protocol of all scores.
     """
 
@@ -65,6 +70,7 @@ class Decision:
     differences: tuple[Difference, ...] = ()
     confidence: float = CONFIDENCE
     baselines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    champion_baselines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     protocol: str | None = None
 
     @property
@@ -74,6 +80,9 @@ class Decision:
             "scores": [asdict(each) for each in self.differences],
             "confidence": self.confidence,
             "baselines": {name: list(scores) for name, scores in self.baselines.items()},
+            "champion_baselines": {
+                name: list(scores) for name, scores in self.champion_baselines.items()
+            },
             "protocol": self.protocol,
         }
 
@@ -87,8 +96,9 @@ def decide(
 ) -> Decision:
     """Whether the best of some candidates becomes the champion.
 
-    The one with the highest validation cosine is the challenger. As it is the best of several on
-    these very captions, the intervals are widened for their number (Bonferroni).
+    The challenger is the one with the highest validation cosine of those that no baseline
+    dominates; of all, where each is dominated. As it is the best of several on these very captions,
+    the intervals are widened for their number (Bonferroni).
 
     Args:
         candidates: At least one; the champion is none of them.
@@ -110,13 +120,25 @@ def decide(
             name,
             champion.name if champion else None,
         )
-    challenger = max(scored, key=lambda each: each.mean(DECIDING))
     confidence = 1 - (1 - CONFIDENCE) / len(scored)
-    better = _better_baselines(challenger, baselines, confidence)
+    challenger, better = _challenger(scored, baselines, confidence)
     compared: tuple[Difference, ...] = ()
+    better_than_champion: Mapping[str, tuple[str, ...]] = {}
     if champion is not None and champion.scores is not None:
         compared = _differences(champion, challenger, confidence)
-    verdict, reason = _judged(challenger, champion, compared, better, obstacle, without_champion)
+        better_than_champion = _better_baselines(champion, baselines, confidence)
+    if obstacle:
+        verdict, reason = Verdict.REFUSED, obstacle
+    elif champion is None:
+        verdict, reason = Verdict.PROMOTED, f"{without_champion}, and {_first(challenger, better)}"
+    elif champion.scores is None:
+        verdict = Verdict.REFUSED
+        reason = (
+            f"the champion {champion.name} has no validation scores under today's protocol: "
+            "materialise `evaluation`"
+        )
+    else:
+        verdict, reason = _judged(compared, _dominating(better), _dominating(better_than_champion))
     assert challenger.scores is not None
     return Decision(
         verdict,
@@ -126,41 +148,58 @@ def decide(
         compared,
         confidence,
         better,
+        better_than_champion,
         challenger.scores.protocol.digest,
     )
 
 
+def _challenger(
+    candidates: Sequence[Candidate], baselines: Mapping[str, CaptionScores], confidence: float
+) -> tuple[Candidate, Mapping[str, tuple[str, ...]]]:
+    """The best candidate that no baseline dominates, or else the best; and what is better."""
+    ranked = sorted(candidates, key=lambda each: each.mean(DECIDING), reverse=True)
+    passed_over = list[Mapping[str, tuple[str, ...]]]()
+    for candidate in ranked:
+        better = _better_baselines(candidate, baselines, confidence)
+        if not _dominating(better):
+            return candidate, better
+        passed_over.append(better)
+    return ranked[0], passed_over[0]
+
+
+def _first(challenger: Candidate, better: Mapping[str, tuple[str, ...]]) -> str:
+    """Why a challenger without a champion is promoted."""
+    best = "the best candidate" if _dominating(better) else "the best that no baseline dominates"
+    beaten = [f"; baseline {name} is better in {_listed(s)}" for name, s in better.items()]
+    return f"it is {best}: {DECIDING} {challenger.mean(DECIDING):.4f}{''.join(beaten)}"
+
+
 def _judged(
-    challenger: Candidate,
-    champion: Candidate | None,
-    compared: Sequence[Difference],
-    better: Mapping[str, tuple[str, ...]],
-    obstacle: str,
-    without_champion: str,
+    compared: Sequence[Difference], dominating: str, dominating_champion: str
 ) -> tuple[Verdict, str]:
-    if obstacle:
-        return Verdict.REFUSED, obstacle
-    if champion is None:
-        beaten = [f"baseline {name} is better in {_listed(s)}" for name, s in better.items()]
-        but = f"; {'; '.join(beaten)}" if beaten else ""
-        value = f"{DECIDING} {challenger.mean(DECIDING):.4f}"
-        return Verdict.PROMOTED, f"{without_champion}, and it is the best candidate: {value}{but}"
-    if champion.scores is None:
-        return Verdict.REFUSED, (
-            f"the champion {champion.name} has no validation scores under today's protocol: "
-            "materialise `evaluation`"
+    """The verdict on a challenger that was compared with a champion, and why.
+
+    Args:
+        compared: Challenger minus champion, by score.
+        dominating: A baseline that dominates the challenger; "" for none.
+        dominating_champion: The same of the champion.
+    """
+    if dominating and not dominating_champion:
+        return Verdict.REFUSED, f"the baseline {dominating} is better in {_listed(SCORES)}"
+    ahead = [each for each in compared if each.low > 0]
+    if dominating_champion and not dominating and ahead:
+        return Verdict.PROMOTED, (
+            f"no baseline dominates it, and {dominating_champion} is better than the champion in "
+            f"{_listed(SCORES)}: {_described(ahead[0])}"
         )
-    dominating = [name for name, scores in better.items() if set(scores) == set(SCORES)]
-    if dominating:
-        return Verdict.REFUSED, f"the baseline {dominating[0]} is better in {_listed(SCORES)}"
-    by_score = {each.score: each for each in compared}
-    deciding = by_score[DECIDING]
+    deciding = next(each for each in compared if each.score == DECIDING)
     if deciding.low <= 0:
         how = "worse" if deciding.high < 0 else "not better beyond the interval"
         return Verdict.REFUSED, f"{how}: {_described(deciding)}"
     if worse := [each for each in compared if each.high < 0]:
         return Verdict.REFUSED, f"{_described(deciding)}, but worse in {_described(worse[0])}"
-    return Verdict.PROMOTED, f"better: {_described(deciding)}"
+    both = f"; the baseline {dominating} is better than both in every score" if dominating else ""
+    return Verdict.PROMOTED, f"better: {_described(deciding)}{both}"
 
 
 def baselines_for(evaluation: Evaluation, all_captions: bool) -> dict[str, CaptionScores]:
@@ -195,6 +234,11 @@ def _better_baselines(
         above = _differences(challenger, Candidate(name, name, scores), confidence)
         found[name] = tuple(each.score for each in above if each.low > 0)
     return {name: scores for name, scores in found.items() if scores}
+
+
+def _dominating(better: Mapping[str, tuple[str, ...]]) -> str:
+    """A baseline that is better in every score, of those that are better in any; "" for none."""
+    return next((name for name, scores in better.items() if set(scores) == set(SCORES)), "")
 
 
 def _differences(a: Candidate, b: Candidate, confidence: float) -> tuple[Difference, ...]:

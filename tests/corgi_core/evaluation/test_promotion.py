@@ -15,7 +15,7 @@ from corgi_core.evaluation.promotion import (
     decide,
     validation_scores,
 )
-from corgi_core.evaluation.report import LINEAR, LINEAR_PRIOR, UNTRAINED, Evaluation
+from corgi_core.evaluation.report import LINEAR, LINEAR_PRIOR, SCORES, UNTRAINED, Evaluation
 from tests.helpers.protocols import a_protocol
 
 N = 300
@@ -83,10 +83,65 @@ def test_a_baseline_dominates_only_where_it_is_better_in_every_score() -> None:
     assert refused.verdict is Verdict.PROMOTED
     worst = [model("new", 0.55, rank=7, seed=1)]
     champion = model("champion", 0.5, rank=7)
-    dominated = decide(worst, champion, {LINEAR_PRIOR: better_in_all})
+    dominated = decide(worst, CHAMPION, {LINEAR_PRIOR: better_in_all})
     assert dominated.verdict is Verdict.REFUSED
     assert dominated.reason.startswith(f"the baseline {LINEAR_PRIOR} is better in cosine, recall")
     assert decide(worst, champion, {LINEAR_PRIOR: better_in_two}).verdict is Verdict.PROMOTED
+
+
+DOMINATING = {LINEAR_PRIOR: scores(0.60, rank=1, seed=2)}  # whom rank 7 or more does not reach
+
+
+def test_a_dominated_champion_is_replaced_by_a_better_one_even_if_that_is_dominated_too() -> None:
+    poor = model("poor", 0.50, rank=9)
+    better = decide([model("new", 0.51, rank=9, seed=1)], poor, DOMINATING)
+    assert better.verdict is Verdict.PROMOTED
+    assert better.reason.endswith(f"the baseline {LINEAR_PRIOR} is better than both in every score")
+    assert better.champion_baselines == better.baselines
+    assert set(better.numbers["champion_baselines"][LINEAR_PRIOR]) == set(SCORES)
+    assert decide([model("new", 0.49, rank=9, seed=1)], poor, DOMINATING).verdict is Verdict.REFUSED
+    refused = decide([model("new", 0.55, rank=7, seed=1)], model("good", 0.3, rank=1), DOMINATING)
+    assert refused.reason.startswith(f"the baseline {LINEAR_PRIOR} is better in cosine")
+
+
+@pytest.mark.parametrize("cosine", [0.48, 0.50, 0.52])
+def test_a_dominated_champion_yields_to_one_that_is_not_and_is_better_in_any_score(
+    cosine: float,
+) -> None:
+    poor, new = model("poor", 0.50, rank=9), model("new", cosine, rank=3, seed=1)
+    decision = decide([new], poor, DOMINATING)
+    assert decision.verdict is Verdict.PROMOTED
+    assert "no baseline dominates it" in decision.reason
+    score = "cosine 0." if cosine > 0.5 else "recall at 5 1.0000 against 0.0000"
+    assert score in decision.reason
+    assert (set(decision.baselines[LINEAR_PRIOR]), decision.champion_baselines) == (
+        {"cosine", "recall_at_1"}, {LINEAR_PRIOR: SCORES},
+    )  # fmt: skip
+
+
+def test_a_challenger_that_is_better_in_nothing_replaces_no_dominated_champion() -> None:
+    """None dominates it only because its cosines vary more."""
+    baseline = {LINEAR_PRIOR: scores(0.50, rank=1)}
+    flat, wild = scores(0.48, rank=9).captions, scores(0.47, rank=9).captions
+    wild = wild.assign(cosine=wild["cosine"] + 5 * (NOISE[4] - NOISE[4].mean()))
+    protocol = scores(0).protocol
+    champion = Candidate("flat", "flat", CaptionScores(flat, protocol))
+    new = Candidate("wild", "wild", CaptionScores(wild, protocol))
+    decision = decide([new], champion, baseline)
+    assert "cosine" not in decision.baselines[LINEAR_PRIOR]
+    assert decision.champion_baselines == {LINEAR_PRIOR: SCORES}
+    assert decision.verdict is Verdict.REFUSED
+
+
+def test_the_challenger_is_the_best_of_those_that_no_baseline_dominates() -> None:
+    few = [model("high", 0.55, rank=9, seed=1), model("worth it", 0.52, rank=3, seed=3)]
+    for champion in (None, CHAMPION):
+        decision = decide(few, champion, DOMINATING)
+        assert (decision.verdict, decision.challenger) == (Verdict.PROMOTED, "worth it")
+    alone = decide(few[:1], None, DOMINATING)
+    assert (alone.verdict, alone.challenger) == (Verdict.PROMOTED, "high")
+    assert "it is the best candidate: cosine" in alone.reason
+    assert f"baseline {LINEAR_PRIOR} is better in cosine, recall at 1 and recall" in alone.reason
 
 
 def test_the_first_champion_is_the_best_candidate_and_says_which_baseline_is_better() -> None:
