@@ -18,6 +18,7 @@ from orchestration.resources.source_data import SourceData
 from orchestration.settings import Settings
 
 VERSION_TAG = "corgi/data_version"  # of the runs that the sensor starts
+SINCE_TAG = "corgi/since"  # … when the version before was handled, as the cursor has it
 FIRST_WAIT, LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)  # before another attempt
 SUCCEEDED, FAILED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 CANCELLED = dg.DagsterRunStatus.CANCELED
@@ -25,7 +26,10 @@ CANCELLED = dg.DagsterRunStatus.CANCELED
 
 @dataclass(frozen=True)
 class Handled:
-    """The sensor's cursor: the version that was handled last, and when, in seconds since 1970."""
+    """The sensor's cursor: the version that was handled last, and when, in seconds since 1970.
+
+    When is a name, by which the runs since then are known: the clock may be put back.
+    """
 
     version: str
     since: float
@@ -42,6 +46,11 @@ class Handled:
             return cls(**json.loads(cursor or ""))
         except (ValueError, TypeError):
             return None
+
+    @property
+    def name(self) -> str:
+        """Of this moment, in runs' tags."""
+        return f"{self.since:.6f}"
 
     @property
     def written(self) -> str:
@@ -90,7 +99,8 @@ def tick(instance: dg.DagsterInstance, cursor: str | None, settings: Settings) -
         )
     if version == handled.version:
         return dg.SensorResult(skip_reason=f"the data are still at version {version}")
-    runs = _runs_of(instance, version, handled.since)
+    tags = {VERSION_TAG: version, SINCE_TAG: handled.name}
+    runs = instance.get_run_records(dg.RunsFilter(tags=tags))  # the newest first
     if runs and _is_handled(runs[0].dagster_run):
         how = runs[0].dagster_run.status.value.lower()
         return dg.SensorResult(
@@ -102,18 +112,11 @@ def tick(instance: dg.DagsterInstance, cursor: str | None, settings: Settings) -
         return dg.SensorResult(skip_reason=waiting, asset_events=changes)
     attempt = len(runs) + 1
     request = dg.RunRequest(
-        run_key=f"{version} after {handled.since:.6f}, attempt {attempt}",
+        run_key=f"{version} after {handled.name}, attempt {attempt}",
         job_name=_job(settings),
-        tags={VERSION_TAG: version},
+        tags=tags,
     )
     return dg.SensorResult(run_requests=[request], asset_events=changes)
-
-
-def _runs_of(instance: dg.DagsterInstance, version: str, since: float) -> list[dg.RunRecord]:
-    """The runs for a version since the last one was handled, the newest first."""
-    after = datetime.fromtimestamp(since, UTC)
-    wanted = dg.RunsFilter(tags={VERSION_TAG: version}, created_after=after)
-    return list(instance.get_run_records(wanted))
 
 
 def _is_handled(run: dg.DagsterRun) -> bool:
@@ -133,8 +136,9 @@ def _reason_to_wait(runs: Sequence[dg.RunRecord]) -> str:
     last = runs[0]
     if last.dagster_run.status != FAILED:
         return f"run {last.dagster_run.run_id} is at work on it"
-    due = last.update_timestamp + min(FIRST_WAIT * 2 ** (len(runs) - 1), LONGEST_WAIT)
-    if datetime.now(UTC) < due.replace(tzinfo=UTC):
+    failed = last.update_timestamp.replace(tzinfo=UTC)
+    due = failed + min(FIRST_WAIT * 2 ** (len(runs) - 1), LONGEST_WAIT)
+    if failed <= datetime.now(UTC) < due:  # a failure that is yet to come is of a clock put back
         return f"run {last.dagster_run.run_id} failed; the next attempt is at {due:%F %R} UTC"
     return ""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import dagster as dg
 import pytest
@@ -180,6 +181,33 @@ def test_a_version_is_not_lost_where_the_servers_are_restarted(
     daemon.end(succeed)
     assert f"version {version} is handled" in daemon.tick()
     assert len(daemon.launched) == 2
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)])
+def test_a_version_is_not_lost_where_the_clock_jumps(
+    daemon: Daemon, settings: Settings, monkeypatch: pytest.MonkeyPatch, jump: timedelta
+) -> None:
+    """After one was handled the clock is put back, or right; then runs fail, and one succeeds."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + ahead
+
+    monkeypatch.setattr(sensors, "datetime", Clock)
+    ahead = -jump
+    new_version(settings, 12)
+    daemon.tick()
+    daemon.end(succeed)
+    assert "is handled" in daemon.tick()
+    version = new_version(settings, 14)
+    assert daemon.tick() == "everything"
+    daemon.end(fail)
+    ahead = timedelta(days=-400)
+    assert daemon.tick() == "everything"  # the failure has a moment that is yet to come
+    daemon.end(succeed)
+    assert f"version {version} is handled" in daemon.tick()
+    assert len(daemon.launched) == 3
 
 
 def test_a_half_uploaded_shard_is_no_version_yet(daemon: Daemon, settings: Settings) -> None:
