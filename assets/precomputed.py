@@ -6,7 +6,7 @@ from assets.clip import trained_ensemble
 from assets.evaluation import PRIORS_THERE, evaluated, material_of
 from assets.metadata import OWNERS, array_metadata, materialized
 from assets.promotion import PROMOTION_CHECK
-from assets.registry import PROMOTION, registered
+from assets.registry import registered
 from assets.versions import decided_by
 from corgi_core.data.revisions import (
     LINEAR_PRIORS_REVISION,
@@ -25,6 +25,7 @@ from orchestration.resources.artifacts import (
     StoredPrior,
 )
 from orchestration.resources.compute import Compute
+from orchestration.resources.instance import PROMOTION
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import DEVICE, Trainer
 from orchestration.resources.workspace import Workspace

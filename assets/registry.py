@@ -27,13 +27,13 @@ from orchestration.resources.artifacts import (
 )
 from orchestration.resources.champions import SUBSET_TAG, VARIANT_TAG, Champions
 from orchestration.resources.check_results import not_passed
+from orchestration.resources.instance import PROMOTION
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.promotion_history import Entry, Event
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
 
 FREE_PRIOR = "language-free"  # an alias
-PROMOTION = "promotion"  # a pool: promotions wait for each other
 BLOCKING = [
     spec.key
     for check in vars(checks).values()

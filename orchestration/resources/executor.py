@@ -1,8 +1,8 @@
 """Executes the steps of a run one after the other in the run's process, and can be interrupted.
 
-Dagster's own in-process executor, with three additions: the run's tags name its process, a step
-that waits for the device says who has it, and an interrupt ends the run and all that it started
-within seconds, whatever it is doing.
+Dagster's own in-process executor, with four additions: the run's tags name its process, its lines
+are in the workspace's log, a step that waits for the device says who has it, and an interrupt ends
+the run and all that it started within seconds, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from corgi_core.errors import CorgiError
+from orchestration.resources.instance import limit_promotions
 from orchestration.resources.interrupts import ended_in_time
+from orchestration.resources.logs import appended_to_log
 from orchestration.resources.runs import (
     CANCELLED,
     cancelled_in_time,
@@ -46,6 +48,8 @@ class _InterruptibleExecutor(dg.Executor):
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
         instance, run_id = plan_context.instance, plan_context.run_id
         _check_recorded(Path(instance.root_directory), self._settings.dagster_home)
+        instance.add_event_listener(run_id, appended_to_log(self._settings, run_id))
+        limit_promotions(instance)
         instance.add_run_tags(run_id, process_tags())
         traced = traced_run(self._settings, instance, run_id, plan_context.dagster_run.job_name)
         with ended_in_time(leave=False), cancelled_in_time(instance, run_id), traced:

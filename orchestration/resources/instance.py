@@ -7,11 +7,13 @@ import logging
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
+from sqlalchemy.exc import IntegrityError
 
 from corgi_core.io.files import atomic_file, digest_of_file
 from orchestration.settings import Settings
@@ -19,6 +21,7 @@ from orchestration.settings import Settings
 CONFIGURATION = files("infra") / "dagster.yaml"
 WRITTEN = "dagster.yaml.default"  # beside dagster.yaml: what Corgi wrote there
 BEFORE_WRITTEN = {"6e2a96465a8618d6"}  # digests of what Corgi wrote before it stored that file
+PROMOTION = "promotion"  # a pool of one, whatever the others have
 UNQUOTED = {"%", "?"}  # Dagster 1.13 puts paths into database URLs without quoting these
 
 log = logging.getLogger(__name__)
@@ -68,7 +71,21 @@ def _write(path: Path, content: bytes) -> None:
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
     """The persistent instance."""
-    return dg.DagsterInstance.from_config(str(prepare_home(settings)))
+    instance = dg.DagsterInstance.from_config(str(prepare_home(settings)))
+    limit_promotions(instance)
+    return instance
+
+
+def limit_promotions(instance: dg.DagsterInstance) -> None:
+    """Give the pool of promotions one slot, whatever `dagster.yaml` or somebody on the page says.
+
+    Two that are decided at once would be decided against the same champion.
+    """
+    storage = instance.event_log_storage
+    limits = [each for each in storage.get_pool_limits() if each.name == PROMOTION]
+    if not any(each.limit == 1 and not each.from_default for each in limits):
+        with suppress(IntegrityError):  # another process has just done so
+            storage.set_concurrency_slots(PROMOTION, 1)
 
 
 @cache

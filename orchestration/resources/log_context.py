@@ -31,11 +31,14 @@ def in_mlflow_run(run_id: Callable[[], str | None]) -> Iterator[None]:
 
 
 class LogContext(logging.Filter):
-    """Gives each record the attribute `belongs`, such as "[run=6f0c asset=prior mlflow=81ab] "."""
+    """Gives each record the attribute `belongs`, such as "[run=6f0c asset=prior mlflow=81ab] ".
 
-    def __init__(self) -> None:
+    Before its first step, a run's lines name the run alone.
+    """
+
+    def __init__(self, run_id: str = "") -> None:
         super().__init__()
-        self._step: dict[str, str] = {}
+        self._step = {"run": run_id} if run_id else {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Every record passes."""

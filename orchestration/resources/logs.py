@@ -1,6 +1,11 @@
-"""Where log lines go when the screen is needed for something better."""
+"""A workspace's log: `corgi.log`, with the lines of its runs, wherever they were started.
+
+A run that `corgi` starts logs to it by the logger `file`, as the screen is needed for something
+better. One that Dagster starts names no logger; what Dagster hears of it is appended.
+"""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -13,13 +18,16 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(belongs)s%(message)s"
 TO_FILE_ONLY: dict[str, Any] = {"loggers": {"file": {}}}  # run config
 
 
-def file_handler(settings: Settings) -> logging.FileHandler:
-    """Appends to <home>/<workspace>/corgi.log; a line says which runs and asset it belongs to."""
+def file_handler(settings: Settings, run_id: str = "") -> logging.FileHandler:
+    """Appends to <home>/<workspace>/corgi.log; a line says which runs and asset it belongs to.
+
+    `run_id`: of Dagster's run that all lines belong to, if they do to one.
+    """
     path = settings.state / LOG_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter(FORMAT))
-    handler.addFilter(LogContext())
+    handler.addFilter(LogContext(run_id))
     return handler
 
 
@@ -28,8 +36,26 @@ def file_logger_of(settings: Settings) -> dg.LoggerDefinition:
 
     @dg.logger
     def log_file(init_context: dg.InitLoggerContext) -> logging.Logger:
-        logger = logging.Logger("dagster", level=logging.DEBUG)
-        logger.addHandler(file_handler(settings))
-        return logger
+        return _logger(settings, init_context.run_id or "")
 
     return log_file
+
+
+def appended_to_log(settings: Settings, run_id: str) -> Callable[[dg.EventLogEntry], None]:
+    """A listener of Dagster's instance that appends a run's lines and events to corgi.log."""
+    logger = _logger(settings, run_id)
+
+    def append(entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        words = [entry.step_key, event and event.event_type_value, entry.message]
+        error = entry.error_info or getattr(event and event.event_specific_data, "error", None)
+        line = " - ".join(str(word) for word in words if word)
+        logger.log(int(entry.level), "%s%s", line, f"\n\n{error.to_string()}" if error else "")
+
+    return append
+
+
+def _logger(settings: Settings, run_id: str) -> logging.Logger:
+    logger = logging.Logger("dagster", level=logging.DEBUG)
+    logger.addHandler(file_handler(settings, run_id))
+    return logger

@@ -11,7 +11,14 @@ import yaml
 
 from corgi_core.errors import CorgiError
 from orchestration.resources import instance
-from orchestration.resources.instance import CONFIGURATION, WRITTEN, open_instance, prepare_home
+from orchestration.resources.instance import (
+    CONFIGURATION,
+    PROMOTION,
+    WRITTEN,
+    limit_promotions,
+    open_instance,
+    prepare_home,
+)
 from orchestration.resources.trainer import DEVICE
 from orchestration.settings import Settings
 
@@ -148,6 +155,28 @@ def test_so_many_assets_compute_at_once_as_the_setting_says(tmp_path: Path) -> N
         with open_instance(Settings.from_environment(environment)) as opened:
             opened.event_log_storage.initialize_concurrency_limit_to_default(DEVICE)
             assert opened.event_log_storage.get_concurrency_info(DEVICE).slot_count == jobs
+
+
+def test_the_pool_of_promotions_stays_one_of_one_whatever_the_others_have(tmp_path: Path) -> None:
+    environment = {"CORGI_HOME": str(tmp_path / "home"), "CORGI_RAY__DEVICE_JOBS": "3"}
+    settings = Settings.from_environment(environment)
+    edited = prepare_home(settings) / "dagster.yaml"
+    edited.write_text(edited.read_text().replace("default_limit: 3", "default_limit: 4"))
+
+    @dg.asset(pool=DEVICE)
+    def prior() -> None: ...
+
+    @dg.asset(pool=PROMOTION)
+    def registered_models() -> None: ...
+
+    with open_instance(settings) as opened:
+        storage = opened.event_log_storage
+        dg.materialize([prior, registered_models], instance=opened, resources={})
+        limits = {each.name: each.limit for each in storage.get_pool_limits()}
+        assert limits == {PROMOTION: 1, DEVICE: 4}
+        storage.set_concurrency_slots(PROMOTION, 2)  # as somebody does on the page
+        limit_promotions(opened)  # as a run does when it begins
+        assert storage.get_concurrency_info(PROMOTION).slot_count == 1
 
 
 def test_a_database_is_named_in_the_configuration_and_its_password_never_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from orchestration.automation.refresh import Refresh, Step
 from orchestration.resources import runs
 from orchestration.resources.executor import one_process_executor_of
 from orchestration.resources.instance import open_instance
-from orchestration.resources.logs import file_logger_of
+from orchestration.resources.logs import LOG_FILE, file_logger_of
 from orchestration.resources.runs import (
     HOST_TAG,
     INTERRUPTED_TAG,
@@ -39,10 +40,17 @@ from orchestration.settings import Settings
 S = dg.DagsterRunStatus
 
 
+@pytest.fixture(scope="module", autouse=True)
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Of a workspace of this file's own, which the environment names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CORGI_HOME", str(tmp_path_factory.mktemp("home")))
+        yield Settings.from_environment(os.environ)
+
+
 @pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    home = tmp_path_factory.mktemp("home")
-    with open_instance(Settings.from_environment({"CORGI_HOME": str(home)})) as opened:
+def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    with open_instance(settings) as opened:
         opened.event_log_storage.initialize_concurrency_limit_to_default(DEVICE)
         yield opened
 
@@ -67,13 +75,19 @@ def run_of(
     return run.run_id
 
 
-@dg.job(executor_def=one_process_executor_of(Settings.from_environment({})))
-def interrupted() -> None:
+def interrupted() -> dg.JobDefinition:
+    """A job of the environment's workspace."""
+
     @dg.op
     def interrupt() -> None:
+        dg.get_dagster_logger().info("at work")
         raise KeyboardInterrupt
 
-    interrupt()
+    @dg.job(executor_def=one_process_executor_of(Settings.from_environment(os.environ)))
+    def interrupted() -> None:
+        interrupt()
+
+    return interrupted
 
 
 def slots(instance: dg.DagsterInstance) -> int:
@@ -148,13 +162,22 @@ def test_who_waits_for_the_device_reads_who_has_it_and_gets_it_when_that_run_die
         assert words in heard[0]
 
 
-def test_a_run_knows_its_process_and_an_interrupt_cancels_it(instance: dg.DagsterInstance) -> None:
-    """By the executor of the code location; Dagster's own would say that the run has failed."""
+def test_a_run_knows_its_process_and_an_interrupt_cancels_it(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    """By the executor of the code location; Dagster's own would say that the run has failed.
+
+    Nobody configured its loggers, as nobody does on Dagster's page; the workspace's log has it.
+    """
     result = dg.execute_job(dg.reconstructable(interrupted), instance)
     assert not result.success
     (run,) = instance.get_runs(dg.RunsFilter(job_name="interrupted"))
     assert run.status == S.CANCELED
     assert process_of(run) == this_process()
+    log = (settings.state / LOG_FILE).read_text()
+    assert f"[run={run.run_id}] interrupt - at work\n" in log
+    for words in ("STEP_START", "PIPELINE_CANCELED", "KeyboardInterrupt"):
+        assert words in log
 
 
 @dg.asset
@@ -162,9 +185,10 @@ def cut_short() -> None:
     raise KeyboardInterrupt
 
 
-def test_an_interrupt_cancels_the_run_that_a_refresh_is_in(instance: dg.DagsterInstance) -> None:
+def test_an_interrupt_cancels_the_run_that_a_refresh_is_in(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
     """As in `corgi run`, and within the job `everything`."""
-    settings = Settings.from_environment({})
     definitions = dg.Definitions([cut_short], loggers={"file": file_logger_of(settings)})
     refresh = Refresh(definitions.get_repository_def(), instance, settings)
     with pytest.raises(KeyboardInterrupt):
@@ -175,15 +199,16 @@ def test_an_interrupt_cancels_the_run_that_a_refresh_is_in(instance: dg.DagsterI
     assert process_of(run) == this_process()
 
 
-def test_a_run_that_no_workspace_would_know_of_is_refused(tmp_path: Path) -> None:
+def test_a_run_that_no_workspace_would_know_of_is_refused(
+    tmp_path: Path, settings: Settings
+) -> None:
     """Without DAGSTER_HOME, `dagster asset materialize` records it in a temporary folder."""
     with dg.DagsterInstance.from_config(str(tmp_path)) as temporary:
         result = dg.execute_job(dg.reconstructable(interrupted), temporary)
         said = [entry.to_json() for entry in temporary.all_logs(result.run_id)]
     assert not result.success
     assert not [event for event in result.all_events if event.is_step_event]
-    home = Settings.from_environment({}).dagster_home
-    assert any(f"export DAGSTER_HOME={home}" in words for words in said)
+    assert any(f"export DAGSTER_HOME={settings.dagster_home}" in words for words in said)
 
 
 def test_what_a_person_terminates_differs_from_what_ends_with_its_servers(
