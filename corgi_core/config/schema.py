@@ -160,6 +160,8 @@ class PriorSettings:
     guidance: NonNegative
     num_steps: Count  # of sampling
     training: TrainingSettings
+    # the weight of a contrastive term beside the loss: it buys retrieval with cosine and diversity
+    contrast: NonNegative = 0.0
     loss: Literal["simplified", "kl"] = "simplified"  # equation (4), or the KL that it simplifies
     sampler: Sampler = "ddpm"
     checkpoint_activations: Switch = False  # compute activations again in the backward pass

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class TextTowerTask(Task[TextHeads]):
     images: Dataset
     embeddings: ArrayStore
 
-    compares_samples: ClassVar[bool] = True
+    compares_samples = True
 
     @property
     def encoder_dims(self) -> tuple[int, ...]:

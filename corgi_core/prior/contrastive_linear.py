@@ -15,7 +15,7 @@ from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.keys import KeySet, SplitKeys
 from corgi_core.data.splits import TRAIN
-from corgi_core.encoders.similarity import unit_per_encoder
+from corgi_core.prior.contrast import TEMPERATURE, info_nce
 from corgi_core.prior.linear import (
     ROWS_AT_ONCE,
     LinearPrior,
@@ -25,7 +25,6 @@ from corgi_core.prior.linear import (
 from corgi_core.training.rows import ChosenRows
 
 WEIGHT = 0.2  # of the contrastive term
-TEMPERATURE = 0.07  # as CLIP's training begins
 STEPS, BATCH = 200, 256
 LEARNING_RATE = 2e-3  # falls to 0 linearly
 MOST = 32_768  # training captions that it learns from, evenly spaced
@@ -113,13 +112,5 @@ def trained(
 def loss_of(
     predicted: Tensor, images: Tensor, encoder_dims: tuple[int, ...], contrast: float = WEIGHT
 ) -> Tensor:
-    """Mean squared error + `contrast` × InfoNCE in both directions (van den Oord et al., 2018).
-
-    Similarities are cosines, averaged over the encoders; predicted and images [n, d], row by row of
-    one caption.
-    """
-    a, b = (unit_per_encoder(each, encoder_dims) for each in (predicted, images))
-    logits = a @ b.T / (len(encoder_dims) * TEMPERATURE)
-    own = torch.arange(len(logits))
-    apart = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-    return F.mse_loss(predicted, images) + contrast * apart
+    """Mean squared error + `contrast` × InfoNCE; predicted and images [n, d], row by row."""
+    return F.mse_loss(predicted, images) + contrast * info_nce(predicted, images, encoder_dims)

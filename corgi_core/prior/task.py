@@ -22,6 +22,7 @@ from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.caption_conditioned import CAPTIONS, CaptionGaussians
+from corgi_core.prior.contrast import contrastive_error
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.training.randomness import StepRandom
@@ -165,6 +166,11 @@ class PriorTask(Task[PriorNetwork]):
         return count
 
     @property
+    def compares_samples(self) -> bool:
+        """Whether a contrastive term is part of the loss."""
+        return self.settings.contrast > 0
+
+    @property
     def shard_rows(self) -> list[int]:
         """The number of training captions in each shard."""
         return self.training.shard_rows
@@ -204,7 +210,7 @@ class PriorTask(Task[PriorNetwork]):
         )
 
     def loss(self, model: nn.Module, batch: CaptionBatch, random: StepRandom) -> dict[str, Tensor]:
-        """Equation (4), mean over `noise_samples` pairs (t, noise) a caption."""
+        """Equation (4), mean over `noise_samples` pairs (t, noise) a caption, and the contrast."""
         tokens, attn_mask = self._tokens.tokens_of(batch.tokens)
         text, z_0 = batch.text.float(), batch.image.float()
         samples, schedule = self.settings.noise_samples, self._schedule
@@ -223,9 +229,13 @@ class PriorTask(Task[PriorNetwork]):
             predicted = shrunk + predicted
         if self.settings.loss == "kl":
             error = weighted_error(u_0, gaussians.whiten(predicted), schedule.kl_weights(t))
+        else:
+            weights = schedule.p2_weights(t, self.settings.p2_gamma)
+            error = weighted_error(z_0, predicted, weights)
+        if not self.compares_samples:
             return {"loss": error}
-        weights = schedule.p2_weights(t, self.settings.p2_gamma)
-        return {"loss": weighted_error(z_0, predicted, weights)}
+        apart = contrastive_error(predicted, z_0.squeeze(1), cond_mask, bank.encoder_dims)
+        return {"loss": error + self.settings.contrast * apart, "contrast": apart}
 
     def evaluate(self, model: PriorNetwork, workers: Meeting = ALONE) -> dict[str, float]:
         """Mean cosine of sampled to true embeddings of held-out images, averaged over encoders."""

@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -28,7 +28,10 @@ class Task(ABC, Generic[M]):
     fields, without what it has cached, so each worker loads what it needs.
     """
 
-    compares_samples: ClassVar[bool] = False  # the loss is not a mean over samples, as CLIP's
+    @property
+    def compares_samples(self) -> bool:
+        """Whether the loss is no mean over samples, as CLIP's: microbatches cannot compute it."""
+        return False
 
     @property
     @abstractmethod

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ TEMPERATURE = 0.5  # τ, as Lafite's
 class GanTask(DecoderTask[GanSettings, GanNetwork]):
     """Training of a GAN decoder. `clip` are the encoders that made the embeddings; frozen."""
 
-    compares_samples: ClassVar[bool] = True
+    compares_samples = True
 
     clip: ClipEnsemble
 
