@@ -34,17 +34,16 @@ COMMON_HEADERS = {
 }
 
 
-def _normalised(model: Model, order: ImageOrder, asked: Request) -> NormalisedOrder:
-    """The order with the models' defaults, which may change with the models."""
-    about = model.about
+def _normalised(order: ImageOrder, asked: Request) -> NormalisedOrder:
     return NormalisedOrder(
         prompts=list(asked.captions),
         num_images=asked.num_images,
         weight=asked.weight,
         seed=asked.seed,
-        num_steps=about["num_steps"] if asked.num_steps is None else asked.num_steps,
-        guidance=about["guidance"] if asked.guidance is None else asked.guidance,
+        num_steps=asked.num_steps,
+        guidance=asked.guidance,
         gaussian=order.gaussian,
+        decoder=order.decoder,
         nearest=order.nearest,
     )
 
@@ -53,7 +52,7 @@ def json_answer(
     model: Model, order: ImageOrder, asked: Request, made: Sequence[Picture]
 ) -> Response:
     """Images in base64, with all that is known of them."""
-    about, normalised = model.about, _normalised(model, order, asked)
+    about, normalised = model.about, _normalised(order, asked)
     metadata = normalised.model_dump() | {"model": about["digests"]}
     answer = MadeImages(
         images=[_base64(_png(each.pixels, metadata)) for each in made],
@@ -76,7 +75,7 @@ def png_answer(
     model: Model, order: ImageOrder, asked: Request, made: Sequence[Picture]
 ) -> Response:
     """The first image as a PNG, whose text chunk "corgi" says how it was made."""
-    normalised = _normalised(model, order, asked)
+    normalised = _normalised(order, asked)
     content = _png(made[0].pixels, normalised.model_dump() | {"model": model.about["digests"]})
     return Response(content, media_type=PNG, headers=COMMON_HEADERS)
 

@@ -123,10 +123,10 @@ class Api:
 
     async def _make(self, order: ImageOrder, request: Request) -> Response:
         model = self._engine.model
-        asked = await run_in_threadpool(generation_of, order)
+        asked = await run_in_threadpool(generation_of, order, model.about)
         as_png = _wants_png(request.headers.get("accept", ""), asked.num_images)
         ordered = [
-            OrderedPicture(asked, number, order.gaussian, order.nearest)
+            OrderedPicture(asked, number, order.gaussian, order.decoder, order.nearest)
             for number in range(asked.num_images)
         ]
         if order.id in self._running:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corgi_core.errors import CorgiError
 from corgi_core.generation import Request
 from corgi_core.io.files import digest_of
 from corgi_core.serving.pictures import OrderedPicture, Picture, sample_pictures
@@ -26,11 +28,15 @@ class ServedModel:
         name: Says which models they are, for people.
         pipeline: The models.
         training: The images that they learned from; None where they are not at hand.
+        decoders: Folders of further decoders by alias, which are loaded when they are first asked
+            for.
     """
 
     name: str
     pipeline: CorgiPipeline
     training: TrainingImages | None = None
+    decoders: Mapping[str, Path] = field(default_factory=dict)
+    _others: dict[str, CorgiPipeline] = field(default_factory=dict, init=False)
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -57,6 +63,7 @@ class ServedModel:
             "digests": self.digests,
             "image_size": self.pipeline.image_size,
             "decoder": decoder.kind,
+            "decoders": sorted(self.decoders),
             "max_steps": decoder.max_steps,
             "num_steps": decoder.settings.num_steps,
             "guidance": float(decoder.settings.guidance),
@@ -67,7 +74,27 @@ class ServedModel:
 
     def sample(self, ordered: Sequence[OrderedPicture]) -> list[Picture]:
         """The pictures that were ordered, all of one `key`."""
-        return sample_pictures(self.pipeline, ordered, self.training)
+        pipeline = self._with_decoder(ordered[0].decoder)
+        return sample_pictures(pipeline, ordered, self.training)
+
+    def _with_decoder(self, alias: str | None) -> CorgiPipeline:
+        """The pipeline, with another decoder where one is named; only one thread may ask."""
+        if alias is None:
+            return self.pipeline
+        if alias not in self.decoders:
+            raise CorgiError(
+                f"there is no decoder {alias!r}",
+                f"choose one of {', '.join(sorted(self.decoders))}"
+                if self.decoders
+                else "leave it out: only the champion is served",
+            )
+        if alias not in self._others:
+            from corgi_core.decoders.registry import load_decoder
+
+            decoder = load_decoder(self.decoders[alias]).to(self.pipeline.device)
+            decoder.precision = self.pipeline.decoder.precision
+            self._others[alias] = replace(self.pipeline, decoder=decoder)
+        return self._others[alias]
 
     def warmed(self) -> ServedModel:
         """This model, after a first picture: it can make one, and the next ones are fast."""

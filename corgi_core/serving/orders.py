@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
+from collections.abc import Mapping
+from typing import Any
 
 from corgi_core.config import DataSettings
 from corgi_core.data.normalise import UnfitError, normalise, without_warnings
@@ -13,8 +15,13 @@ from corgi_core.generation import Request
 from corgi_core.serving.schemas import MAX_BYTES, MAX_SEED, ImageOrder
 
 
-def generation_of(order: ImageOrder) -> Request:
+def generation_of(order: ImageOrder, about: Mapping[str, Any]) -> Request:
     """What an order asks of the models; its images are read and made plain.
+
+    Args:
+        order: The order.
+        about: `ServedModel.about`: its defaults are the champion decoder's where the order leaves
+            them open, so that orders that mean the same are sampled together.
 
     Raises:
         CorgiError: If nothing can be made of so many prompts and images, or an image is none.
@@ -22,10 +29,13 @@ def generation_of(order: ImageOrder) -> Request:
     files = [_plain_file(image) for image in order.images]
     names = [f"image {number}" for number in range(1, len(files) + 1)]
     seed = secrets.randbelow(MAX_SEED + 1) if order.seed is None else order.seed
+    num_steps, guidance = order.num_steps, order.guidance
+    if order.decoder is None:
+        num_steps = about["num_steps"] if num_steps is None else num_steps
+        guidance = about["guidance"] if guidance is None else guidance
     return Request.of_files(
-        order.prompts, names, files, order.num_images, order.weight, seed, order.num_steps,
-        order.guidance,
-    )  # fmt: skip
+        order.prompts, names, files, order.num_images, order.weight, seed, num_steps, guidance
+    )
 
 
 def _plain_file(image: str) -> bytes:

@@ -34,18 +34,21 @@ class OrderedPicture:
         request: What was asked for.
         number: The picture's, from 0.
         gaussian: The Gaussian that captions start from; None: each chooses its own.
+        decoder: The decoder's alias; None: the champion.
         nearest: How many of the nearest training images are wanted beside it.
     """
 
     request: Request
     number: int
     gaussian: int | None = None
+    decoder: str | None = None
     nearest: int = 0
 
     @property
     def key(self) -> Hashable:
         """Equal for pictures that can be decoded together."""
-        return self.request.num_steps, self.request.guidance, self.caption is None
+        request = self.request
+        return self.decoder, request.num_steps, request.guidance, self.caption is None
 
     @property
     def caption(self) -> str | None:

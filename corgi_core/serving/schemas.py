@@ -64,6 +64,10 @@ class ImageOrder(BaseModel):
         int | None,
         Field(ge=0, description="The Gaussian that prompts start from; null: each chooses."),
     ] = None
+    decoder: Annotated[
+        str | None,
+        Field(max_length=100, description="One of the model's `decoders`; null: the champion."),
+    ] = None
     nearest: Annotated[
         int, Field(ge=0, le=MAX_NEAREST, description="Nearest training images beside each image.")
     ] = 0
@@ -73,15 +77,16 @@ class ImageOrder(BaseModel):
 
 
 class NormalisedOrder(BaseModel):
-    """The same order with all that was left open."""
+    """The same order with what was left open; null is another decoder's own number."""
 
     prompts: list[str]
     num_images: int
     weight: float | None
     seed: int
-    num_steps: int
-    guidance: float
+    num_steps: int | None
+    guidance: float | None
     gaussian: int | None
+    decoder: str | None
     nearest: int
 
 
@@ -124,6 +129,7 @@ class ModelCard(ModelName):
 
     image_size: int
     decoder: str
+    decoders: Annotated[list[str], Field(description="Others that a request may name.")]
     max_steps: int
     num_steps: int
     guidance: float

@@ -30,7 +30,8 @@ def model(pipeline) -> ServedModel:
 def client(model: ServedModel) -> Iterator[TestClient]:
     metrics = ServingMetrics()
     engine = Engine(model, on_batch=metrics.batch_was_sampled)
-    yield TestClient(Api(engine, metrics).app(), raise_server_exceptions=False)
+    with TestClient(Api(engine, metrics).app(), raise_server_exceptions=False) as client:
+        yield client
     engine.stop()
 
 

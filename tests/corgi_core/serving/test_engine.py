@@ -1,0 +1,253 @@
+"""The engine: who waits, who cancels, which model answers, and how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from corgi_core.errors import CorgiError
+from corgi_core.generation import Request
+from corgi_core.serving.app import Api
+from corgi_core.serving.engine import Engine
+from corgi_core.serving.metrics import ServingMetrics
+from corgi_core.serving.pictures import OrderedPicture, Picture
+from corgi_core.serving.reloading import ModelWatch
+from tests.helpers.serving import ask, serving_app
+
+JSON = {"Content-Type": "application/json"}
+
+
+class FakeModel:
+    """Grey pictures at once, or when `gate` opens."""
+
+    def __init__(self, name: str = "first") -> None:
+        self.id = self.name = name
+        self.about = {
+            "name": name, "id": name, "digests": {}, "num_steps": 1, "guidance": 1.0,
+        }  # fmt: skip
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[int] = []
+
+    def warmed(self) -> FakeModel:
+        return self
+
+    def sample(self, ordered: list[OrderedPicture]) -> list[Picture]:
+        assert self.gate.wait(20)
+        self.batches.append(len(ordered))
+        return [Picture(np.full((3, 1, 1), 0.5, np.float32), ()) for _ in ordered]
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def engine(model: FakeModel) -> Iterator[Engine]:
+    engine = Engine(model, capacity=32)
+    yield engine
+    model.gate.set()
+    engine.stop()
+
+
+def ordered(count: int = 1) -> list[OrderedPicture]:
+    request = Request.of_files(["a"], [], [], num_images=count)
+    return [OrderedPicture(request, number) for number in range(count)]
+
+
+def order(**more: Any) -> bytes:
+    return json.dumps({"prompts": ["a"], "seed": 0, **more}).encode()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_hundreds_of_requests_half_of_whose_clients_leave_over_http(
+    engine: Engine, model: FakeModel
+) -> None:
+    metrics = ServingMetrics()
+
+    def client(number: int) -> list[int]:
+        statuses = []
+        for i in range(25):
+            if (number + i) % 2:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+                connection.request("POST", "/v1/images", order(num_images=2), JSON)
+                connection.close()
+                continue
+            statuses.append(ask(port, "/v1/images", "POST", JSON, order())[0])
+        return statuses
+
+    with serving_app(Api(engine, metrics).app()) as port:
+        with ThreadPoolExecutor(16) as pool:
+            statuses = [status for each in pool.map(client, range(16)) for status in each]
+        assert len(statuses) == 200
+        assert set(statuses) <= {200, 429}
+        assert statuses.count(200) > 20
+        wait_until(lambda: engine.queue.size == 0)
+        assert ask(port, "/v1/images", "POST", JSON, order())[0] == 200
+
+
+def test_a_client_that_leaves_or_deletes_frees_its_slot_while_it_is_sampled(
+    engine: Engine, model: FakeModel
+) -> None:
+    model.gate.clear()
+    with serving_app(Api(engine, ServingMetrics()).app()) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("POST", "/v1/images", order(num_images=30), JSON)
+        wait_until(lambda: engine.queue.size == 30)
+        status, text = ask(port, "/v1/images", "POST", JSON, order(num_images=3))
+        assert status == 429
+        assert "30 of 32 pictures are waiting" in text
+        connection.close()
+        wait_until(lambda: engine.queue.size == 0)
+
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(ask, port, "/v1/images", "POST", JSON, order(id="mine"))
+            wait_until(lambda: engine.queue.size == 1)
+            assert ask(port, "/v1/images", "POST", JSON, order(id="mine"))[0] == 409
+            assert ask(port, "/v1/images/mine", "DELETE")[0] == 204
+            assert engine.queue.size == 0
+            status, text = waiting.result(20)
+        assert status == 409
+        assert "was cancelled" in text
+        assert ask(port, "/v1/images/mine", "DELETE")[0] == 404
+        model.gate.set()
+        assert ask(port, "/v1/images", "POST", JSON, order())[0] == 200
+
+
+def test_a_full_queue_says_when_to_ask_again(engine: Engine, model: FakeModel) -> None:
+    model.gate.clear()
+    job = engine.submit(model, ordered(32))
+    client = TestClient(Api(engine, ServingMetrics()).app())
+    answer = client.post("/v1/images", content=order(), headers=JSON)
+    assert answer.status_code == 429
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert client.get("/readyz").status_code == 503
+    engine.queue.cancel(job)
+    assert client.get("/readyz").status_code == 200
+
+
+def test_what_waits_is_sampled_together(engine: Engine, model: FakeModel) -> None:
+    model.gate.clear()
+    jobs = [engine.submit(model, ordered()) for _ in range(20)]
+    model.gate.set()
+    for job in jobs:
+        job.result.result(20)
+    assert sum(model.batches) == 20
+    assert max(model.batches) == 16
+
+
+def test_a_defect_is_a_500_and_the_next_request_is_answered(
+    engine: Engine, model: FakeModel, monkeypatch, caplog
+) -> None:
+    client = TestClient(Api(engine, ServingMetrics()).app(), raise_server_exceptions=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "sample", lambda _: 1 / 0)
+        answer = client.post("/v1/images", content=order(), headers=JSON)
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "ZeroDivisionError" in caplog.text
+    assert client.post("/v1/images", content=order(), headers=JSON).status_code == 200
+    assert engine.is_alive
+
+
+def test_promoted_models_answer_new_requests_and_old_ones_finish(
+    engine: Engine, model: FakeModel, tmp_path: Path
+) -> None:
+    pointer, newest = tmp_path / "models.json", {"model": model}
+    pointer.write_text("1")
+    watch = ModelWatch(pointer, lambda: newest["model"])
+    metrics = ServingMetrics()
+    client = TestClient(Api(engine, metrics, watch).app())
+    outcomes: list[str] = []
+    watch.follow(engine, outcomes.append, interval=0.01)
+
+    model.gate.clear()
+    begun = engine.submit(model, ordered(20))
+    newest["model"] = FakeModel("second")
+    pointer.write_text("2")
+    wait_until(lambda: outcomes == ["loaded"])
+    model.gate.set()
+    answer = client.post("/v1/images", content=order(), headers=JSON).json()
+    assert answer["model"]["name"] == "second"
+    assert len(begun.result.result(20)) == 20
+    assert sum(model.batches) == 20
+    watch.stop()
+
+
+def test_models_that_cannot_be_loaded_leave_the_old_ones_and_are_reported(
+    engine: Engine, model: FakeModel, tmp_path: Path
+) -> None:
+    pointer, error = tmp_path / "models.json", {"of": None}
+
+    def load() -> FakeModel:
+        if error["of"]:
+            raise error["of"]
+        return model
+
+    watch = ModelWatch(pointer, load)
+    client = TestClient(Api(engine, ServingMetrics(), watch).app())
+    assert not watch.has_changed()
+    for broken in (CorgiError("the prior is gone", "promote it again"), RuntimeError("torn")):
+        error["of"] = broken
+        pointer.write_text(str(broken))
+        assert watch.has_changed()
+        assert not watch.reload(engine)
+        ready = client.get("/readyz")
+        assert ready.status_code == 200
+        assert ready.json()["status"] == "stale"
+        assert str(broken) in ready.json()["detail"]
+        assert "corgi_model_is_stale 1.0" in client.get("/metrics").text
+        assert client.post("/v1/images", content=order(), headers=JSON).status_code == 200
+    error["of"] = None
+    pointer.write_text("whole again")
+    assert watch.has_changed()
+    assert watch.reload(engine)
+    assert client.get("/readyz").json()["status"] == "ready"
+
+
+def test_a_server_that_stops_answers_what_it_has_accepted(model: FakeModel) -> None:
+    engine = Engine(model)
+    model.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        with serving_app(Api(engine, ServingMetrics()).app()) as port:
+            waiting = pool.submit(ask, port, "/v1/images", "POST", JSON, order(num_images=20))
+            wait_until(lambda: engine.queue.size == 20)
+            threading.Timer(0.2, model.gate.set).start()
+        assert waiting.result(20)[0] == 200
+        with pytest.raises(OSError):  # noqa: PT011
+            ask(port, "/healthz")
+    engine.stop()
+    assert not engine.is_alive
+    client = TestClient(Api(engine, ServingMetrics()).app())
+    answer = client.post("/v1/images", content=order(), headers=JSON)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"]
+    assert client.get("/healthz").status_code == 503
+
+
+def test_what_is_not_made_in_time_is_given_up(model: FakeModel) -> None:
+    engine = Engine(model)
+    model.gate.clear()
+    jobs = [engine.submit(model, ordered(16)) for _ in range(2)]
+    threading.Timer(0.3, model.gate.set).start()
+    engine.stop(patience=0.1)
+    with pytest.raises(CorgiError, match="has stopped"):
+        jobs[1].result.result(20)
+    assert len(jobs[0].result.result(20)) == 16
