@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -20,32 +19,12 @@ from corgi_core.generation import Request
 from corgi_core.serving.app import Api
 from corgi_core.serving.engine import Engine
 from corgi_core.serving.metrics import ServingMetrics
-from corgi_core.serving.pictures import OrderedPicture, Picture
+from corgi_core.serving.pictures import OrderedPicture
 from corgi_core.serving.reloading import ModelWatch
+from tests.helpers.fake_served import FakeModel
 from tests.helpers.serving import ask, serving_app
 
 JSON = {"Content-Type": "application/json"}
-
-
-class FakeModel:
-    """Grey pictures at once, or when `gate` opens."""
-
-    def __init__(self, name: str = "first") -> None:
-        self.id = self.name = name
-        self.about = {
-            "name": name, "id": name, "digests": {}, "num_steps": 1, "guidance": 1.0,
-        }  # fmt: skip
-        self.gate = threading.Event()
-        self.gate.set()
-        self.batches: list[int] = []
-
-    def warmed(self) -> FakeModel:
-        return self
-
-    def sample(self, ordered: list[OrderedPicture]) -> list[Picture]:
-        assert self.gate.wait(20)
-        self.batches.append(len(ordered))
-        return [Picture(np.full((3, 1, 1), 0.5, np.float32), ()) for _ in ordered]
 
 
 @pytest.fixture

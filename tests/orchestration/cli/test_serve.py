@@ -1,0 +1,82 @@
+"""`corgi serve`: whom it serves, and which models answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from corgi_core.errors import CorgiError
+from corgi_core.serving.app import Api
+from corgi_core.serving.engine import Engine
+from corgi_core.serving.metrics import ServingMetrics
+from orchestration.cli.serve import rules_of, served_model
+from orchestration.proxy.guard import Guard
+from orchestration.settings import Settings
+from tests.helpers.fake_served import FakeModel
+from tests.helpers.tiny_pipeline import register
+
+pytestmark = pytest.mark.unit
+
+
+def settings_at(home: Path, **variables: str) -> Settings:
+    return Settings.load({"CORGI_HOME": str(home), "CORGI_DATA": str(home / "data"), **variables})
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "is_open", "message"),
+    [
+        ("localhost", None, False, "no IP address"),
+        ("0.0.0.0", "http://lab7:7860", False, "ask for a password.*or give --open"),
+        ("192.168.1.7", None, False, "ask for a password.*or give --open"),
+        ("0.0.0.0", None, True, "no address that a browser can open.*--url"),
+        ("127.0.0.1", "lab7", False, "--url is 'lab7'"),
+    ],
+)
+def test_other_machines_are_served_only_knowingly(tmp_path, host, url, is_open, message) -> None:
+    with pytest.raises(CorgiError, match=message):
+        rules_of(settings_at(tmp_path), host, 7860, url, is_open)
+
+
+def test_a_password_opens_the_door_to_other_machines(tmp_path: Path) -> None:
+    settings = settings_at(tmp_path, CORGI_PASSWORD_FILE=str(tmp_path / "password"))
+    assert rules_of(settings, "0.0.0.0", 7860, "http://lab7:7860", False)
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "headers", "status"),
+    [
+        ("127.0.0.1", None, {"Host": "127.0.0.1:7860"}, 200),
+        ("127.0.0.1", None, {"Host": "localhost:9999", "Origin": "http://localhost:9999"}, 200),
+        ("127.0.0.1", None, {"Host": "evil.example"}, 403),
+        ("127.0.0.1", None, {"Host": "127.0.0.1", "Origin": "https://evil.example"}, 403),
+        ("127.0.0.1", None, {"Host": "127.0.0.1", "Sec-Fetch-Site": "cross-site"}, 403),
+        ("127.0.0.1", "https://corgi.example.org", {"Host": "corgi.example.org"}, 200),
+        ("192.168.1.7", None, {"Host": "192.168.1.7:7860"}, 200),
+        (
+            "192.168.1.7", None,
+            {"Host": "192.168.1.7:7860", "Origin": "http://192.168.1.7:7860"}, 200,
+        ),
+        ("192.168.1.7", None, {"Host": "192.168.1.8:7860"}, 403),
+    ],
+)  # fmt: skip
+def test_only_our_page_and_programs_are_answered(tmp_path, host, url, headers, status) -> None:
+    engine = Engine(FakeModel())
+    rules = rules_of(settings_at(tmp_path), host, 7860, url, is_open=True)
+    client = TestClient(Guard(Api(engine, ServingMetrics()).app(), rules))
+    answer = client.post("/v1/images", json={"prompts": ["a"]}, headers=headers)
+    engine.stop()
+    assert answer.status_code == status
+
+
+def test_a_workspaces_champions_and_other_decoders_are_served(
+    pipeline, tmp_path: Path, monkeypatch
+) -> None:
+    settings = settings_at(tmp_path)
+    other = pipeline.decoder
+    register(pipeline, tmp_path, "emoji", champion_too=("decoder", other))
+    model = served_model(settings, None, None)
+    assert model.name == "the champions of emoji"
+    assert model.digests["prior"] == pipeline.prior.digest
+    assert model.training is None
