@@ -31,6 +31,7 @@ from corgi_core.io.model_index import (
     digest_in,
 )
 from corgi_core.io.pictures import picture
+from corgi_core.io.released import released_folder
 from corgi_core.out_of_memory import out_of_memory_explained
 
 if TYPE_CHECKING:  # open_clip takes seconds to import, and a text tower alone needs none of it
@@ -134,7 +135,8 @@ class CorgiPipeline:
             source: A folder that `save_pretrained` wrote; or a workspace, which is a preset
                 ("emoji") or a preset on one's own data ("emoji.photos"), with the registry's
                 champions; or a workspace and an alias ("emoji@gan", "emoji@language-free"), whose
-                model then takes the champion's place.
+                model then takes the champion's place. "emoji-full" is the released model while no
+                such workspace has models of its own.
             home: The folder of the workspaces.
             prior: Another prior: an alias of the workspace or, with a slash, a model folder.
             decoder: Another decoder, likewise.
@@ -175,6 +177,9 @@ class CorgiPipeline:
     @classmethod
     def _registered(cls, name: str, home: Path, prior: str | None, decoder: str | None) -> Self:
         workspace, _, alias = name.partition("@")
+        released = released_folder(name)
+        if released is not None and not (home / workspace / MODELS_FILE).exists():
+            return cls.from_pretrained(released, prior=prior, decoder=decoder)
         if Path(workspace).name != workspace or not (home / workspace).is_dir():
             raise CorgiError(
                 f"{name!r} is neither a saved pipeline nor a workspace in {home.absolute()}",
@@ -248,7 +253,7 @@ class CorgiPipeline:
                 "max_tokens": self.tokens.max_tokens,
                 "digest": self.tokens.digest,
             }
-            content = {"format": FORMAT, TEXT_ENCODER: text, "files": _digests(temporary)}
+            content = {"format": FORMAT, TEXT_ENCODER: text, "files": digests_of(temporary)}
             write_json(temporary / PIPELINE, content)
 
     def to(self, device: torch.device | str, precision: InferencePrecision = "auto") -> Self:
@@ -751,8 +756,8 @@ def _as_output(images: Tensor, output_type: OutputType) -> Images:
     raise CorgiError(f"there is no output type {output_type!r}", 'give "pil" or "pt"')
 
 
-def _digests(folder: Path | UPath) -> dict[str, str | None]:
-    """The digest of each file of the encoders, and those of the prior and the decoder."""
+def digests_of(folder: Path | UPath) -> dict[str, str | None]:
+    """What `pipeline.json` lists: a digest for each file of the encoders, prior and decoder."""
     files = sorted(
         str(file)[len(str(folder)) :].lstrip("/")
         for part in ("clip", TEXT_ENCODER)

@@ -35,7 +35,15 @@ def test_the_wheel_has_every_source_file_and_every_file_of_settings(names: set[s
     wanted = {
         str(path.relative_to(ROOT))
         for package in PACKAGES
-        for pattern in ("*.py", "*.yaml", "*.html", "*.sql", "Dockerfile", "py.typed")
+        for pattern in (
+            "*.py",
+            "*.yaml",
+            "*.html",
+            "*.sql",
+            "*.safetensors",
+            "Dockerfile",
+            "py.typed",
+        )  # fmt: skip
         for path in (ROOT / package).rglob(pattern)
     }
     assert {"infra/dagster.yaml", "corgi_core/config/presets/emoji.yaml"} <= wanted

@@ -24,7 +24,7 @@ from corgi_core.errors import CorgiError
 
 Tree = dict[str, Any]
 
-PRESETS = ("emoji", "emoji-small", "embeddings", "coco", "paper")
+PRESETS = ("emoji", "emoji-small", "emoji-full", "embeddings", "coco", "paper")
 """Names of the presets, each a file presets/<name>.yaml of this package."""
 DEFAULT = "default"  # the origin of what no layer sets
 

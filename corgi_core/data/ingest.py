@@ -29,7 +29,7 @@ from corgi_core.data.dataset import (
     whole_dataset,
     writing,
 )
-from corgi_core.data.formats import READERS, Skipped
+from corgi_core.data.formats import READERS, WITHOUT_PATH, Skipped
 from corgi_core.data.formats.conventions import UNREADABLE, can_pass
 from corgi_core.data.formats.walk import reading_only
 from corgi_core.data.shards import Sample
@@ -260,7 +260,7 @@ def iter_skipped(raw: Dataset, last: bool = False) -> Iterator[pd.DataFrame]:
 
 def _data_path(source: str, path: str | None) -> UPath | None:
     """The path to read, absolute; CorgiError where the reader needs one."""
-    if path is None and source != "emoji":
+    if path is None and source not in WITHOUT_PATH:
         raise CorgiError(
             f"the format {source} needs a path", "name what to read: corgi ingest PATH --format …"
         )

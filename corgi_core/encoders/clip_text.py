@@ -22,7 +22,12 @@ from upath import UPath
 
 from corgi_core.devices import device_of, inference
 from corgi_core.encoders.similarity import scale_per_encoder
-from corgi_core.encoders.tokens import TokenEncoder, mean_pooled, quiet_transformers
+from corgi_core.encoders.tokens import (
+    TokenEncoder,
+    encoder_named,
+    mean_pooled,
+    quiet_transformers,
+)
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json
 from corgi_core.io.folders import local_folder, published
@@ -139,12 +144,6 @@ def _pooled_tower(folder: Path, name: str, text: dict[str, Any]) -> _PooledTower
         for key, tensor in tensors.items()
         if key.startswith("transformer.")
     }
-    config = AutoConfig.from_pretrained(folder)
-    family: Any = MODEL_MAPPING[type(config)]
-    with quiet_transformers():
-        model = family.from_pretrained(
-            None, config=config, state_dict=encoder, add_pooling_layer=False
-        )
     first, last = tensors["proj.0.weight"], tensors["proj.2.weight"]
     projection = nn.Sequential(
         nn.Linear(first.shape[1], first.shape[0], bias=False),
@@ -152,6 +151,15 @@ def _pooled_tower(folder: Path, name: str, text: dict[str, Any]) -> _PooledTower
         nn.Linear(last.shape[1], last.shape[0], bias=False),
     )
     projection.load_state_dict({"0.weight": first, "2.weight": last})
+    if not encoder:
+        tokens = TokenEncoder.load(encoder_named(text["hf_model_name"]), text["context_length"])
+        return _PooledTower(tokens, projection)
+    config = AutoConfig.from_pretrained(folder)
+    family: Any = MODEL_MAPPING[type(config)]
+    with quiet_transformers():
+        model = family.from_pretrained(
+            None, config=config, state_dict=encoder, add_pooling_layer=False
+        )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     return _PooledTower(TokenEncoder(name, model, tokenizer, text["context_length"]), projection)
 

@@ -20,12 +20,18 @@ from typing import Any, Self
 import open_clip
 import torch
 from open_clip.tokenizer import HFTokenizer
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corgi_core.encoders.fitting import check_weights_fit
+from corgi_core.encoders.tokens import (
+    TRANSFORMER,
+    encoder_named,
+    quiet_transformers,
+    transformers_source,
+)
 from corgi_core.encoders.vision_transformer import image_features
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, write_json
@@ -33,6 +39,7 @@ from corgi_core.io.model_folder import digest_of_tensors
 
 CONFIG, WEIGHTS, TOWER = "open_clip_config.json", "model.safetensors", "config.json"
 _TEXT_BATCH = 256
+_TEXT_PROJECTION = "text.proj."
 _CONVERSION = Lock()  # threads share a model, whose tower is converted once
 # what open_clip raises where a folder's parts are damaged or do not belong together
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
@@ -179,10 +186,15 @@ class OpenClipModel(nn.Module):
         check_weights_fit(folder, name)
         description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         architecture = description.get("model_cfg", {})
-        towers = _text_tower_in(folder, architecture)
         try:
             source = f"local-dir:{folder}"
-            model = open_clip.create_model_from_pretrained(source, return_transform=False, **towers)
+            if _has_whole_text_tower(folder):
+                towers = _text_tower_in(folder, architecture)
+                model = open_clip.create_model_from_pretrained(
+                    source, return_transform=False, **towers
+                )
+            else:
+                model = _with_installed_text(source, folder, architecture)
             tokenizer = open_clip.get_tokenizer(source)
         except _UNREADABLE as error:
             raise CorgiError(
@@ -236,6 +248,28 @@ def _text_tower_in(folder: Path, architecture: dict[str, Any]) -> dict[str, Any]
     if "hf_model_name" not in text or not (folder / TOWER).is_file():
         return {}
     return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
+
+
+def _has_whole_text_tower(folder: Path) -> bool:
+    """Whether the weights hold the text encoder's own, which a released model leaves out."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        names = list(file.keys())
+    return f"{_TEXT_PROJECTION}0.weight" not in names or any(
+        name.startswith(TRANSFORMER) for name in names
+    )
+
+
+def _with_installed_text(source: str, folder: Path, architecture: dict[str, Any]) -> Any:
+    """The model whose text encoder is installed, and all else of it in the folder's weights."""
+    text = architecture["text_cfg"]
+    named = transformers_source(encoder_named(text["hf_model_name"]))
+    installed = text | {"hf_model_name": named, "hf_model_pretrained": True}
+    with quiet_transformers():
+        model = open_clip.create_model(source, load_weights=False, text_cfg=installed)
+    missing, unexpected = model.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+    if unexpected or any(not name.startswith(TRANSFORMER) for name in missing):
+        raise ValueError(f"weights that do not fit: {[*unexpected, *missing][:3]}")
+    return model
 
 
 def _is_transformers(encoder: OpenClipModel) -> bool:

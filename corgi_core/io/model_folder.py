@@ -148,7 +148,10 @@ def _check_there(folder: Path | UPath, *names: str) -> None:
 
 
 def _read_tensors(path: Path | UPath) -> dict[str, Tensor]:
+    """The tensors of a file; what is stored in half precision to save space, as float32."""
+    import torch
     from safetensors.torch import load_file
 
     with local_file(path) as local:
-        return load_file(str(local))
+        tensors = load_file(str(local))
+    return {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}

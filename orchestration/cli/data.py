@@ -37,7 +37,7 @@ def ingest(
         typer.Option(
             "--format",
             help="imagefolder, webdataset, img2dataset, coco, cub, narratives, celeba, embeddings "
-            "or emoji; the datasets' own layouts are recognised without it.",
+            "emoji or emoji-full; the datasets' own layouts are recognised without it.",
         ),
     ] = None,
     name: Annotated[

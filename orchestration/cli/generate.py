@@ -19,6 +19,7 @@ from orchestration.cli.options import (
 if TYPE_CHECKING:
     from corgi_core.evaluation.nearest import TrainingImages
     from corgi_core.pipeline import CorgiPipeline
+    from corgi_core.released.at_hand import AtHand
     from orchestration.settings import Settings
 
 
@@ -79,6 +80,8 @@ def generate(
 ) -> None:
     """Generate images of captions and images with the champions of the model registry.
 
+    Before there are any, the released model samples, which comes with Corgi.
+
     What you give decides what is made:
 
     [bold cyan]corgi generate "a red apple" -n 4[/bold cyan]  images of a caption
@@ -104,11 +107,29 @@ def generate(
     request = Request.of(captions or (), images or (), count, weight, seed, steps, guidance)
     check_output(out, request)
     settings = chosen_settings(preset, dataset, config, overrides)
-    pipeline = load_pipeline(settings, prior, decoder).to(
-        Device().here(), settings.preset.inference_precision
-    )
+    at_hand = load_at_hand(settings, prior, decoder)
+    pipeline = at_hand.pipeline.to(Device().here(), settings.preset.inference_precision)
     training = training_images(settings, pipeline.clip.digest) if nearest else None
     typer.echo(write_images(pipeline, request, out, training, nearest))
+    typer.echo(f"Made by {at_hand}.")
+
+
+def load_at_hand(settings: Settings, prior: str | None, decoder: str | None) -> AtHand:
+    """The models that sample: those named, or a workspace's champions, or the released model.
+
+    The released model takes the place of champions only where nothing else is asked for: no model,
+    and no dataset of one's own.
+
+    Raises:
+        CorgiError: As `load_pipeline` does.
+    """
+    from corgi_core.released.at_hand import AtHand, pipeline_at_hand
+
+    named = prior or decoder or settings.own_dataset
+    if not named and settings.preset.decoder is not None:
+        return pipeline_at_hand(settings.workspace, settings.home)
+    pipeline = load_pipeline(settings, prior, decoder)
+    return AtHand(pipeline, settings.workspace, is_released=False)
 
 
 def load_pipeline(settings: Settings, prior: str | None, decoder: str | None) -> CorgiPipeline:

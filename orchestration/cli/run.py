@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import typer
+
 from orchestration.cli.options import (
     ConfigOption,
     DatasetOption,
@@ -14,6 +16,8 @@ from orchestration.cli.options import (
 )
 from orchestration.cli.results import show_comparison, show_results, show_study
 from orchestration.resources.interrupts import ended_in_time
+
+FIRST_PICTURES = "first_pictures.png"
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,8 +50,22 @@ def run(
 def demo(
     preset: PresetOption = None, config: ConfigOption = None, overrides: SetOption = None
 ) -> None:
-    """`corgi run` on emoji, which need no download: about 20 minutes on two cores."""
+    """`corgi run` on emoji, which need no download: about 20 minutes on two cores.
+
+    Pictures by the released model come first, to look at meanwhile.
+    """
+    show_first_pictures(chosen_settings(preset, None, config, overrides))
     run(preset, None, config, overrides)
+
+
+def show_first_pictures(settings: Settings) -> None:
+    """Write and name pictures by the released model, unless the workspace has its own champions."""
+    from corgi_core.released.at_hand import has_champions
+    from corgi_core.released.first_pictures import write_first_pictures
+
+    out = settings.state / FIRST_PICTURES
+    if not has_champions(settings.workspace, settings.home) and write_first_pictures(out):
+        typer.echo(f"Meanwhile, pictures by the released model: {out}")
 
 
 def study(

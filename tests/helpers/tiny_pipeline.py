@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,19 +42,24 @@ def tiny_pipeline() -> CorgiPipeline:
     tokens = TokenEncoder.load("minilm", TOKENS)
     encoders, d = encoder_spec(clip), sum(BLOCKS)
     shape = PriorShape(d, tokens.width, TOKENS, gaussians=1, width=32, layers=1, heads=2)
-    prior = _random(PriorNetwork(shape))
+    prior = randomised(PriorNetwork(shape))
+    return CorgiPipeline(
+        clip=clip,
+        tokens=tokens,
+        prior=PriorModel(prior, GaussianBank.standard(BLOCKS), PRESET.prior, encoders, card={}),
+        decoder=pixels_decoder(encoders),
+    )
+
+
+def pixels_decoder(encoders: Mapping[str, Any]) -> PCADecoder:
+    """A decoder of embeddings of those encoders (`encoder_spec`), untrained."""
     settings = replace(
         PRESET.decoder, image_size=SIDE, components=40, width=32, vector_width=8, guidance=1.0
     )
     known = {field.name for field in fields(settings)}
     sizes = {f.name: getattr(settings, f.name) for f in fields(PCAShape) if f.name in known}
-    decoder = _random(PCANetwork(PCAShape(embedding_width=d, **sizes)))
-    return CorgiPipeline(
-        clip=clip,
-        tokens=tokens,
-        prior=PriorModel(prior, GaussianBank.standard(BLOCKS), PRESET.prior, encoders, card={}),
-        decoder=PCADecoder(decoder, settings, encoders, card={}),
-    )
+    network = randomised(PCANetwork(PCAShape(embedding_width=encoders["width"], **sizes)))
+    return PCADecoder(network, settings, encoders, card={})
 
 
 def register(
@@ -71,7 +78,7 @@ def register(
     ModelIndex(workspace, text_encoder, models).save(home / workspace / MODELS_FILE)
 
 
-def _random(network: nn.Module) -> nn.Module:
+def randomised(network: nn.Module) -> nn.Module:
     """What starts at zero would prove nothing."""
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)

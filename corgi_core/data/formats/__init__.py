@@ -31,7 +31,10 @@ from corgi_core.data.formats import (
 from corgi_core.data.formats.conventions import Skipped
 from corgi_core.data.shards import Sample
 
-__all__ = ["READERS", "Reader", "Sample", "Skipped"]
+__all__ = ["READERS", "WITHOUT_PATH", "Reader", "Sample", "Skipped"]
+
+WITHOUT_PATH = ("emoji", "emoji-full")
+"""The formats whose images are in an installed package."""
 
 Reader = Callable[[Path | UPath | None, str | None], Iterator[Sample | Skipped]]
 
@@ -41,6 +44,7 @@ READERS: dict[str, Reader] = {
     "cub": cub.read,
     "embeddings": embeddings.read,
     "emoji": emoji.read,
+    "emoji-full": emoji.read_full,
     "imagefolder": image_folder.read,
     "img2dataset": img2dataset.read,
     "narratives": narratives.read,

@@ -15,14 +15,17 @@ from typer.testing import CliRunner
 from corgi_core.encoders.embed import embed_images
 from corgi_core.errors import CorgiError
 from corgi_core.generation import Request, generate
+from corgi_core.io import released
 from corgi_core.io.model_index import CHAMPION, TextEncoderName
 from corgi_core.io.pictures import MARGIN
+from corgi_core.released.first_pictures import CAPTIONS
 from orchestration.cli.app import cli
 from orchestration.cli.generate import load_pipeline, training_images
+from orchestration.cli.run import show_first_pictures
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.tracking import MLflow
 from orchestration.settings import Settings
-from tests.helpers.tiny_pipeline import SIDE, TOKENS, png, write_images
+from tests.helpers.tiny_pipeline import SIDE, TOKENS, png, register, write_images
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +211,37 @@ def test_training_images_of_other_encoders_are_refused(settings, pipeline, tmp_p
             generated(settings, ["a cat"], [], tmp_path / "x.png", nearest=1)
     finally:
         index.write_text(content)
+
+
+def test_before_there_are_champions_the_released_model_samples_and_is_named(
+    pipeline, tmp_path, monkeypatch
+):
+    package = tmp_path / "package"
+    pipeline.save_pretrained(package / "emoji-full")
+    monkeypatch.setattr(released, "FOLDER", package)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORGI_HOME", str(tmp_path / ".corgi"))
+    made = CliRunner().invoke(cli, ["generate", "a cat", "--steps", "2"])
+    assert made.exit_code == 0, made.output
+    assert "Made by the released model emoji-full; `corgi demo` trains your own." in made.output
+    assert Image.open(tmp_path / "picture.png").size == (SIDE, SIDE)
+    own = CliRunner().invoke(cli, ["generate", "a cat", "--dataset", "photos"])
+    assert own.exit_code != 0
+    register(pipeline, tmp_path / ".corgi", "emoji")
+    made = CliRunner().invoke(cli, ["generate", "a cat", "--steps", "2"])
+    assert "Made by the models of the workspace emoji." in made.output
+
+
+def test_a_demo_begins_with_pictures_by_the_released_model(
+    settings, pipeline, tmp_path, monkeypatch, capsys
+):
+    package = tmp_path / "package"
+    pipeline.save_pretrained(package / "emoji-full")
+    monkeypatch.setattr(released, "FOLDER", package)
+    new = Settings.from_environment({"CORGI_HOME": str(tmp_path / ".corgi")})
+    show_first_pictures(new)
+    (line,) = capsys.readouterr().out.splitlines()
+    with Image.open(line.rpartition(": ")[2]) as picture:
+        assert picture.height > len(CAPTIONS) * SIDE
+    show_first_pictures(settings)  # which has champions
+    assert capsys.readouterr().out == ""
