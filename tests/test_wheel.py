@@ -43,7 +43,7 @@ def test_the_wheel_has_every_source_file_and_every_file_of_settings(names: set[s
             "*.safetensors",
             "Dockerfile",
             "py.typed",
-        )  # fmt: skip
+        )
         for path in (ROOT / package).rglob(pattern)
     }
     assert {"infra/dagster.yaml", "corgi_core/config/presets/emoji.yaml"} <= wanted
