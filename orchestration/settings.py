@@ -410,6 +410,11 @@ class Settings:
         return self.tracking_uri.startswith("http")
 
     @property
+    def mlflow_database(self) -> str | None:
+        """The address of MLflow's database; None where a server has it, and nobody named it."""
+        return self.mlflow_database_url if self.mlflow_is_served else self.tracking_uri
+
+    @property
     def mlflow_artifacts(self) -> Path:
         """The folder of the files of MLflow's runs."""
         return self.home / "mlflow" / "artifacts"

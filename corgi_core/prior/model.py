@@ -255,12 +255,7 @@ class PriorModel:
         }
 
     def _tensors(self) -> dict[str, Tensor]:
-        parts = {"network": self.network, "bank": self.bank}
-        return {
-            f"{part}.{name}": tensor
-            for part, module in parts.items()
-            for name, tensor in module.state_dict().items()
-        }
+        return tensors_of(self.network, self.bank)
 
     @property
     def digest(self) -> str:
@@ -271,17 +266,23 @@ class PriorModel:
     def load(cls, folder: Path | UPath) -> Self:
         """The prior of a folder that `save` wrote."""
         saved = read_model_folder(folder, KIND)
-        part = {
-            name: {
-                key.removeprefix(f"{name}."): value
-                for key, value in saved.tensors.items()
-                if key.startswith(f"{name}.")
-            }
-            for name in ("network", "bank")
-        }
         network = PriorNetwork(PriorShape(**saved.config["shape"]))
-        network.load_state_dict(part["network"])
+        network.load_state_dict(part_of(saved.tensors, "network"))
         kind = CaptionGaussians if saved.config["bank"].get("of") == CAPTIONS else GaussianBank
-        bank = kind.from_state(part["bank"], saved.config["bank"])
+        bank = kind.from_state(part_of(saved.tensors, "bank"), saved.config["bank"])
         settings = settings_from(PriorSettings, saved.config["settings"])
         return cls(network.eval(), bank, settings, saved.config["encoders"], saved.card)
+
+
+def tensors_of(network: PriorNetwork, bank: GaussianBank | CaptionGaussians) -> dict[str, Tensor]:
+    """The tensors of a prior's folder, as "network.NAME" and "bank.NAME"."""
+    parts = {"network": network.state_dict(), "bank": bank.state_dict()}
+    return {f"{part}.{name}": each for part, named in parts.items() for name, each in named.items()}
+
+
+def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The tensors of a part, "network" or "bank", by their names there."""
+    prefix = f"{part}."
+    return {
+        name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)
+    }

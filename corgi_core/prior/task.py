@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.caption_conditioned import CAPTIONS, CaptionGaussians
 from corgi_core.prior.contrast import contrastive_error
-from corgi_core.prior.model import PriorModel
+from corgi_core.prior.model import PriorModel, part_of, tensors_of
 from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.training.randomness import StepRandom
 from corgi_core.training.rows import ChosenRows
@@ -191,6 +192,14 @@ class PriorTask(Task[PriorNetwork]):
             nn.init.zeros_(network.head.weight)
             nn.init.zeros_(network.head.bias)
         return network
+
+    def stored(self, model: PriorNetwork) -> dict[str, Tensor]:
+        """The network and the bank, as `PriorModel` saves them."""
+        return tensors_of(model, self.bank)
+
+    def restore(self, model: PriorNetwork, tensors: Mapping[str, Tensor]) -> None:
+        """Set the network's weights; runs that Corgi 0.1 has finished hold nothing else."""
+        model.load_state_dict(part_of(tensors, "network") or tensors)
 
     def prepare(self, model: PriorNetwork) -> None:
         """Set the weights of the parent, if there is one."""

@@ -208,7 +208,7 @@ def _train(
         counters.skipped, already_finished=False,
     )  # fmt: skip
     if rank == 0:
-        finish(folder, result)
+        finish(task, folder, result)
         on_saved(folder)
     return result
 

@@ -108,18 +108,18 @@ def finished_training(
         return None
     log.info("the run in %s is finished already; its weights are taken as they are", folder)
     model = task.build().to(device)
-    model.load_state_dict(load_file(weights))
+    task.restore(model, load_file(weights))
     model.eval().requires_grad_(False)
     return TrainingResult(
         model=model, metrics_log=folder / "metrics.jsonl", already_finished=True, **finished
     )
 
 
-def finish(folder: Path, result: TrainingResult[Any]) -> None:
+def finish(task: Task[M], folder: Path, result: TrainingResult[M]) -> None:
     """Write the averaged weights and the result's numbers, and remove the checkpoints."""
     weights = folder / "final.safetensors"
     with atomic_file(weights) as temporary:
-        save_file(on_cpu(result.model.state_dict()), str(temporary))
+        save_file(on_cpu(task.stored(result.model)), str(temporary))
     finished = {
         "sha256": digest_of_file(weights),
         "steps": result.steps,

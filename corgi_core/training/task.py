@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -64,6 +64,17 @@ class Task(ABC, Generic[M]):
 
         Called before the first step only; afterwards it is part of the saved weights.
         """
+
+    def stored(self, model: M) -> dict[str, Tensor]:
+        """The tensors that a finished run keeps: those of the model's folder, byte for byte.
+
+        So the run's file and the folder's can be one. By default the model's own.
+        """
+        return dict(model.state_dict())
+
+    def restore(self, model: M, tensors: Mapping[str, Tensor]) -> None:
+        """Set a model's weights to those that `stored` has returned."""
+        model.load_state_dict(tensors)
 
     @abstractmethod
     def batch(self, rows: Tensor, random: StepRandom) -> Any:

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
 
 from corgi_core.errors import CorgiError
+from corgi_core.io.files import is_local
 from corgi_core.io.locks import exclusive_lock
 from orchestration.automation.refresh import only_one
 from orchestration.resources.champions import LOCK, PATIENCE
 from orchestration.resources.leftover_models import (
     copies_left_over,
     deleted_runs_left_over,
+    folders_of,
     models_left_over,
     needed_versions,
     weights_stored_twice,
 )
 from orchestration.resources.leftover_runs import runs_left_over
-from orchestration.resources.leftover_work import work_left_over
+from orchestration.resources.leftover_work import work_left_over, work_of
 from orchestration.resources.leftovers import Kind, Leftover, materialized_in
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.runs import AT_WORK
@@ -120,10 +123,14 @@ def _leftovers(
     needed = needed_versions(registry, present, since)
     identities = {each.identity for each in present if each.identity is not None}
     identities |= {name for version in needed for name in registry.identities(version)}
+    beside = list(folders_of(needed))
+    for _, name, folder in work_of(workspace, present):
+        if folder.name in identities and is_local(folder):
+            beside.append((name, Path(str(folder))))
     return [
         *models_left_over(registry, needed, since),
         *copies_left_over(registry),
-        *weights_stored_twice(present, needed),
+        *weights_stored_twice(present, beside),
         *work_left_over(workspace, present, identities),
         *deleted_runs_left_over(registry, since),
         *runs_left_over(instance, before),

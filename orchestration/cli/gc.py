@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from orchestration.cli.options import (
 
 if TYPE_CHECKING:
     from orchestration.automation.retention import Removed
+    from orchestration.settings import Settings
 
 
 def gc(
@@ -49,12 +51,31 @@ def gc(
         return
     from orchestration.automation.retention import Retention, clean
     from orchestration.resources.instance import open_instance
+    from orchestration.resources.model_registry import Registry
+    from orchestration.resources.tracking import MLflow
 
     policy = Retention() if keep_weeks is None else Retention(keep_weeks=keep_weeks)
     with open_instance(settings) as instance:
         for line in lines_of(clean(settings, instance, policy, dry_run=dry_run)):
             typer.echo(line)
     typer.echo("Nothing was removed: --dry-run." if dry_run else "Removed.")
+    if deleted := len(Registry(MLflow.of(settings)).deleted_runs()):
+        typer.echo(rows_left(settings, deleted, policy.keep_weeks))
+
+
+def rows_left(settings: Settings, deleted: int, keep_weeks: int) -> str:
+    """What removes the rows of runs that people deleted in MLflow.
+
+    It is theirs to run: MLflow's command also removes deleted experiments, whole.
+    """
+    database = settings.mlflow_database or "DATABASE_OF_THE_SERVER"
+    command = ["mlflow", "gc", "--older-than", f"{7 * keep_weeks}d"]
+    command += ["--backend-store-uri", database, "--tracking-uri", settings.tracking_uri]
+    return (
+        f"The rows of {deleted:,} deleted runs are in MLflow's database. This removes those, and "
+        f"whole experiments, that were deleted {keep_weeks} weeks ago or earlier:\n"
+        f"{shlex.join(command)}"
+    )
 
 
 def lines_of(removed: Sequence[Removed]) -> list[str]:

@@ -321,8 +321,8 @@ def _load_dumps(
 def _postgres_urls(settings: Settings) -> dict[str, str]:
     """The addresses by name; of a database that Dagster and MLflow share, once."""
     found: dict[str, str] = {}
-    behind = settings.mlflow_database_url if settings.mlflow_is_served else settings.tracking_uri
-    for name, url in zip(DATABASES, (settings.database_url, behind), strict=True):
+    urls = settings.database_url, settings.mlflow_database
+    for name, url in zip(DATABASES, urls, strict=True):
         if url and url.startswith(POSTGRES) and url not in found.values():
             found[name] = url
     return found
@@ -335,7 +335,7 @@ def _elsewhere(settings: Settings) -> list[str]:
         found.append(f"artefacts in {settings.storage}")
     if settings.mlflow_is_served:
         found.append(f"the files of MLflow's runs, where {settings.tracking_uri} stores them")
-        if settings.mlflow_database_url is None:
+        if settings.mlflow_database is None:
             found.append("that server's database, which CORGI_MLFLOW_DATABASE_URL does not name")
     return found
 

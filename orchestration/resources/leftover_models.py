@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -113,32 +113,36 @@ def deleted_runs_left_over(registry: Registry, since: int) -> Iterator[Leftover]
 
 
 def weights_stored_twice(
-    present: Iterable[Materialized], needed: Iterable[ModelVersion]
+    present: Iterable[Materialized], others: Iterable[tuple[str, Path]]
 ) -> Iterator[Leftover]:
-    """Weights of registered models that the workspace's storage has on the same disk.
+    """Weights in other folders, by their names, that are in storage or in an earlier one of them.
 
-    They become one file with two names. No file of a model is ever written again, so what is read
-    does not change.
+    On one disk they become one file with several names. No file of a model is ever written again,
+    so what is read does not change.
     """
-    stored = defaultdict[tuple[int, int], list[Path]](list)
+    known = defaultdict[tuple[int, int], list[Path]](list)
     for each in present:
         if is_local(stored_in := published(each.folder)):
             for path in _weights_in(Path(str(stored_in))):
-                about = path.stat()
-                stored[about.st_dev, about.st_size].append(path)
-    for version in needed:
-        folder = _local(str(version.source))
-        for path in _weights_in(folder) if folder else []:
-            about = path.stat()
-            candidates = stored.get((about.st_dev, about.st_size), [])
+                known[_disk_and_size(path)].append(path)
+    digest = cache(digest_of_file)
+    for name, folder in others:
+        for path in _weights_in(folder):
+            candidates = known[about := _disk_and_size(path)]
             if any(path.samefile(other) for other in candidates):
                 continue
-            digest = digest_of_file(path) if candidates else ""
-            for other in candidates:
-                if digest_of_file(other) == digest:
-                    name = f"{version.name} {version.version}"
-                    yield Leftover(Kind.TWICE, name, about.st_size, partial(_link, other, path))
-                    break
+            same = next((other for other in candidates if digest(other) == digest(path)), None)
+            if same is None:
+                candidates.append(path)
+            else:
+                yield Leftover(Kind.TWICE, name, about[1], partial(_link, same, path))
+
+
+def folders_of(versions: Iterable[ModelVersion]) -> Iterator[tuple[str, Path]]:
+    """The local folders of versions, with the versions' names."""
+    for version in versions:
+        if folder := _local(str(version.source)):
+            yield f"{version.name} {version.version}", folder
 
 
 def _is_of(version: ModelVersion, model: LoggedModel) -> bool:
@@ -170,6 +174,11 @@ def _link(source: Path, target: Path) -> None:
     with atomic_file(target) as temporary:
         Path(str(temporary)).unlink(missing_ok=True)
         os.link(source, str(temporary))
+
+
+def _disk_and_size(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_dev, about.st_size
 
 
 def _weights_in(folder: Path) -> list[Path]:

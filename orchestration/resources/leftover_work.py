@@ -34,21 +34,32 @@ def work_left_over(
         present: The latest materializations.
         identities: Of trainings whose models are still referred to.
     """
+    for each, name, folder in work_of(workspace, present):
+        if folder.name.endswith(REMOVED) or (
+            folder.name not in identities and _is_before(folder, each.moment)
+        ):
+            yield Leftover(Kind.WORK, name, size_of(folder), partial(_remove, folder))
+        elif (folder / FINISHED).exists() and (folder / CHECKPOINTS).exists():
+            size = size_of(folder / CHECKPOINTS)
+            remove = partial(remove_folder, folder / CHECKPOINTS)
+            yield Leftover(Kind.CHECKPOINTS, name, size, remove)
+
+
+def work_of(
+    workspace: Workspace, present: Iterable[Materialized]
+) -> Iterator[tuple[Materialized, str, UPath]]:
+    """The work folders of partitions, with the folders' names for people."""
     roots = [UPath(workspace.work)]
     if workspace.trainings is not None:
         roots.append(UPath(workspace.trainings))
     for each in present:
         for root in roots:
             for folder in _folders_in(workspace.work_of(root, each.asset, each.partition)):
-                name = str(folder.relative_to(root)) if is_local(folder) else str(folder)
-                if folder.name.endswith(REMOVED) or (
-                    folder.name not in identities and _is_before(folder, each.moment)
-                ):
-                    yield Leftover(Kind.WORK, name, size_of(folder), partial(_remove, folder))
-                elif (folder / FINISHED).exists() and (folder / CHECKPOINTS).exists():
-                    size = size_of(folder / CHECKPOINTS)
-                    remove = partial(remove_folder, folder / CHECKPOINTS)
-                    yield Leftover(Kind.CHECKPOINTS, name, size, remove)
+                yield (
+                    each,
+                    str(folder.relative_to(root)) if is_local(folder) else str(folder),
+                    folder,
+                )
 
 
 def _folders_in(folder: UPath) -> list[UPath]:

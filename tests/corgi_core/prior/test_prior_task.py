@@ -1,4 +1,4 @@
-"""The cosine that is logged while a prior trains: of which held-out captions it is taken."""
+"""A prior's task: the captions that its logged cosine is of, and the weights that a run keeps."""
 
 from dataclasses import replace
 
@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from corgi_core.data.arrays import compute_missing
-from tests.helpers.tiny_prior import OneShard, made_prior
+from corgi_core.io.folders import published
+from corgi_core.prior.model import PriorModel
+from corgi_core.training.loop import train
+from tests.helpers.tiny_prior import TRAINING, OneShard, made_prior
 
 PICTURES, HELD_OUT = 60, 10
 
@@ -42,3 +45,18 @@ def test_the_held_out_cosine_is_of_images_spread_over_all(task, monkeypatch):
     np.testing.assert_array_equal(task.held_out().image.numpy(), expected)
     with torch.no_grad():
         assert -1 <= task.evaluate(task.build())["held_out_cosine"] <= 1
+
+
+def test_a_finished_run_has_the_file_of_the_models_folder_and_is_read_again(task, tmp_path):
+    run = tmp_path / "run"
+    trained = train(task, replace(TRAINING, steps=2), run).model
+    prior = PriorModel(trained, task.bank, task.settings, task.texts.spec, card={})
+    prior.save(tmp_path / "model")
+    stored = published(tmp_path / "model") / "model.safetensors"
+    assert (run / "final.safetensors").read_bytes() == stored.read_bytes()
+    assert PriorModel.load(tmp_path / "model").digest == prior.digest
+    earlier = task.build()  # of a run that Corgi 0.1 has finished
+    task.restore(earlier, trained.state_dict())
+    for again in (train(task, replace(TRAINING, steps=2), run).model, earlier):
+        for name, tensor in again.state_dict().items():
+            assert torch.equal(tensor, trained.state_dict()[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import dagster as dg
 import numpy as np
 import pytest
+from mlflow.cli import gc as mlflow_gc
 from safetensors.numpy import save_file
 from upath import UPath
 
@@ -23,7 +25,7 @@ from corgi_core.io.model_index import CHAMPION, ModelIndex, TextEncoderName
 from orchestration.automation.jobs import RETENTION, jobs_of
 from orchestration.automation.retention import Removed, Retention, clean
 from orchestration.automation.staleness import staleness
-from orchestration.cli.gc import lines_of
+from orchestration.cli.gc import lines_of, rows_left
 from orchestration.resources import leftover_work
 from orchestration.resources.champions import Champions
 from orchestration.resources.leftovers import Kind
@@ -162,7 +164,7 @@ def test_a_year_of_retrains_stays_bounded(lab: Lab) -> None:
         if week % 8 == 3:
             lab.clean()
             sizes.append(lab.bytes_of_models)
-    assert sizes[3:] == [10 * SIZE] * 4  # from the fourth champion on
+    assert sizes[3:] == [5 * SIZE] * 4  # from the fourth champion on, each content once
     assert lab.versions == {25, 33, 41, 49, 52}  # four champions, and what is materialised
     index = ModelIndex.load(lab.settings.state / "models.json")
     assert (index.folder("prior") / "model.safetensors").stat().st_size >= SIZE
@@ -178,7 +180,7 @@ def test_what_is_unchanged_stays_so_without_the_runs_of_before(lab: Lab) -> None
     for week in range(3):
         lab.retrain(week, promoted=week == 0, with_run=True)
     assert (lab.why_stale, lab.runs) == (None, 4)
-    assert lab.clean(after=timedelta()) == {Kind.TWICE: 1}  # young models and runs stay
+    assert lab.clean(after=timedelta()) == {Kind.TWICE: 4}  # young models and runs stay
     assert lab.versions == {1, 2, 3}
     assert lab.clean() == {Kind.VERSIONS: 1, Kind.WORK: 1, Kind.RUNS: 2}
     assert (lab.why_stale, lab.runs, lab.versions) == (None, 2, {1, 3})
@@ -188,19 +190,20 @@ def test_what_is_unchanged_stays_so_without_the_runs_of_before(lab: Lab) -> None
 def test_a_dry_run_removes_nothing(lab: Lab) -> None:
     for week in range(2):
         lab.retrain(week)
-    expected, size = {Kind.VERSIONS: 1, Kind.WORK: 1, Kind.TWICE: 1}, lab.bytes_of_models
+    expected, size = {Kind.VERSIONS: 1, Kind.WORK: 1, Kind.TWICE: 2}, lab.bytes_of_models
     assert lab.clean(dry_run=True) == expected
     assert (lab.versions, lab.bytes_of_models) == ({1, 2}, size)
     assert lab.clean() == expected
-    assert lab.bytes_of_models == size - 3 * SIZE
+    assert lab.bytes_of_models == size - 4 * SIZE
 
 
-def test_registered_weights_are_one_file_with_the_stored_ones(lab: Lab) -> None:
+def test_registered_weights_and_those_of_work_are_one_file_with_the_stored_ones(lab: Lab) -> None:
     lab.retrain(0)
     model = lab.registry.model("prior", "1").folder
     before = (model / "model.safetensors").read_bytes()
     lab.clean()
     assert (model / "model.safetensors").samefile(lab.stored / "model.safetensors")
+    assert (lab.work(0) / "model.safetensors").samefile(lab.stored / "model.safetensors")
     assert (model / "model.safetensors").read_bytes() == before
     Prior("week1").save(lab.stored)
     assert (model / "model.safetensors").read_bytes() == before
@@ -210,7 +213,7 @@ def test_work_that_goes_on_stays(lab: Lab) -> None:
     lab.retrain(0)
     Prior("week1").save(lab.work(1))  # begun after the last materialization, and not finished
     Prior("week0").save(lab.work(0) / "checkpoints" / "step-000010")  # of a finished training
-    assert lab.clean() == {Kind.CHECKPOINTS: 1, Kind.TWICE: 1}
+    assert lab.clean() == {Kind.CHECKPOINTS: 1, Kind.TWICE: 3}
     assert lab.work(0).is_dir()
     assert lab.work(1).is_dir()
 
@@ -242,6 +245,21 @@ def test_the_command_says_how_much_goes() -> None:
     assert rows[1].startswith("work folders of models that were replaced ")
 
 
+def test_the_command_that_removes_the_rows_of_deleted_runs_names_their_database(lab: Lab) -> None:
+    words = shlex.split(rows_left(lab.settings, 3, keep_weeks=8).splitlines()[-1])
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    assert words[:2] == ["mlflow", "gc"]
+    assert set(options) <= {option for each in mlflow_gc.params for option in each.opts}
+    assert options["--older-than"] == "56d"
+    assert Path(options["--backend-store-uri"].removeprefix("sqlite:///")).is_file()
+    given = {"MLFLOW_TRACKING_URI": "http://mlflow:5001", "CORGI_HOME": str(lab.settings.home)}
+    said = rows_left(Settings.from_environment(given), 3, keep_weeks=8)
+    assert "--backend-store-uri DATABASE_OF_THE_SERVER " in said
+    given["CORGI_MLFLOW_DATABASE_URL"] = "postgresql://corgi@db/mlflow"
+    said = rows_left(Settings.from_environment(given), 3, keep_weeks=8)
+    assert "--backend-store-uri postgresql+psycopg2://corgi@db/mlflow " in said
+
+
 def test_what_a_killed_removal_left_goes_with_the_next(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +277,7 @@ def test_what_a_killed_removal_left_goes_with_the_next(
             lab.clean()
     assert not lab.work(0).exists()
     lab.clean()
-    assert lab.bytes_of_models == size - 3 * SIZE
+    assert lab.bytes_of_models == size - 4 * SIZE
     assert lab.clean() == {}
 
 
