@@ -1,5 +1,7 @@
 """Time and memory of the metrics of pictures: `python -m benchmarks.metrics`.
 
+All but the first have their intervals.
+
 Makes features of random numbers, measures each metric in a fresh process, and prints the seconds by
 the clock and of processor time, and the process's peak resident memory. The features themselves,
 float32, are in it.
@@ -18,32 +20,49 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.fresh_process import in_fresh_process, peak_gb
+from corgi_core.evaluation.picture_features import INCEPTION
+from corgi_core.evaluation.picture_scores import frechet_scores, vendi_scores
 from corgi_core.io.files import write_json
-from corgi_core.metrics.cmmd import cmmd
-from corgi_core.metrics.features import Features
+from corgi_core.metrics.bootstrap import sum_with_interval, with_intervals
+from corgi_core.metrics.cmmd import scaled_gaussian
+from corgi_core.metrics.features import Features, in_their_span
 from corgi_core.metrics.frechet import (
     FeatureStatistics,
     SumsByPart,
+    bias_of_two,
+    frechet_by_part,
     frechet_distance,
-    frechet_estimate,
 )
-from corgi_core.metrics.kid import kid
-from corgi_core.metrics.precision_recall import Manifold, between
-from corgi_core.metrics.vendi import vendi
+from corgi_core.metrics.kid import cubic
+from corgi_core.metrics.mmd import Kernel, mmd_influences
+from corgi_core.metrics.precision_recall import Manifold, inside
+from corgi_core.metrics.vendi import vendi_by_part
 
 
 def _fid(real: Features, generated: Features) -> float:
     return frechet_distance(FeatureStatistics.of(real), FeatureStatistics.of(generated))
 
 
-def _fid_with_bias(real: Features, generated: Features) -> float:
-    return frechet_estimate(
-        SumsByPart.of(real).statistics, SumsByPart.of(generated).statistics
-    ).value
+def _fid_scores(real: Features, generated: Features) -> float:
+    ours, theirs = map(SumsByPart.of, in_their_span([generated, real]))
+    bias = bias_of_two(ours.bias, theirs.bias)
+    return frechet_scores(INCEPTION, frechet_by_part(ours, theirs), bias)["fid"]
+
+
+def _mmd_of(kernel: Kernel) -> Callable[[Features, Features], float]:
+    def metric(real: Features, generated: Features) -> float:
+        return sum_with_interval("mmd", mmd_influences(real, generated, kernel))["mmd"]
+
+    return metric
+
+
+def _vendi(_: Features, generated: Features) -> float:
+    return vendi_scores(vendi_by_part(generated))["vendi"]
 
 
 def _manifolds(real: Features, generated: Features) -> float:
-    return between(Manifold.of(real), Manifold.of(generated)).precision
+    found = inside(Manifold.of(real), Manifold.of(generated)).by_feature
+    return with_intervals(found)["precision"]
 
 
 @dataclass(frozen=True)
@@ -58,10 +77,10 @@ class Case:
 
 CASES = (
     Case("FID", _fid, 10_000, 2048),
-    Case("FID with its bias", _fid_with_bias, 10_000, 2048),
-    Case("KID", lambda a, b: kid(a, b).value, 10_000, 2048),
-    Case("CMMD", lambda a, b: cmmd(a, b).value, 30_000, 512),
-    Case("Vendi", lambda _, b: vendi(b), 30_000, 512),
+    Case("FID with its bias", _fid_scores, 10_000, 2048),
+    Case("KID", _mmd_of(cubic), 10_000, 2048),
+    Case("CMMD", _mmd_of(scaled_gaussian), 30_000, 512),
+    Case("Vendi", _vendi, 30_000, 512),
     Case("precision, recall, density, coverage", _manifolds, 30_000, 512),
 )
 QUICK = 50  # by which --quick divides the pictures

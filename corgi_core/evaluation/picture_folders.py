@@ -23,25 +23,30 @@ from torch import Tensor
 
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.picture_features import DINOV2, INCEPTION
-from corgi_core.evaluation.picture_scores import check_enough_for_fid, frechet_scores
+from corgi_core.evaluation.picture_scores import (
+    check_enough_for_fid,
+    frechet_scores,
+    vendi_scores,
+)
 from corgi_core.evaluation.picture_statistics import KERNELS, NEAREST
 from corgi_core.io.files import atomic_file, digest_of
+from corgi_core.metrics.bootstrap import sum_with_interval, with_intervals
 from corgi_core.metrics.dinov2 import Dinov2Features
-from corgi_core.metrics.features import Features
-from corgi_core.metrics.frechet import FeatureStatistics, SumsByPart
+from corgi_core.metrics.features import Features, in_their_span
+from corgi_core.metrics.frechet import SumsByPart, bias_of_two, frechet_by_part
 from corgi_core.metrics.inception import InceptionFeatures
-from corgi_core.metrics.mmd import squared_mmd
-from corgi_core.metrics.precision_recall import DENSE_NEIGHBOURS, NEIGHBOURS, Manifold, between
-from corgi_core.metrics.vendi import vendi
+from corgi_core.metrics.mmd import mmd_influences
+from corgi_core.metrics.precision_recall import DENSE_NEIGHBOURS, NEIGHBOURS, Manifold, inside
+from corgi_core.metrics.vendi import vendi_by_part
 from corgi_core.progress import report
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-FORMAT = 3  # of a file of features
+FORMAT = 4  # of a file of features
 BATCH = 32  # pictures in memory
 EDGE = 8  # levels of 255 by which the pixels of a bar may differ, as a JPEG's do
 APART = 0.3  # the difference of two sets' shares of pictures with bars from which on they differ
 NAMED = 3  # of the files that cannot be read
-FEATURES, ABOUT, MEAN, COVARIANCE = "features", "corgi", "mean", "covariance"  # names in a file
+FEATURES, ABOUT = "features", "corgi"  # names in a file
 
 
 class Extractor(Protocol):
@@ -81,7 +86,7 @@ class FolderFeatures:
         weights: The digest of its weights.
         prepared: How the pictures were prepared.
         features: One row a picture, in the order of the files' names [n, d].
-        statistics: Of the features, with the bias of their Fréchet distance.
+        bias: Of their Fréchet distance; None for fewer than eight pictures.
         nearest: Squared distances of each to its nearest others, as `Manifold` has them.
     """
 
@@ -91,7 +96,7 @@ class FolderFeatures:
     weights: str
     prepared: Prepared
     features: Features
-    statistics: FeatureStatistics
+    bias: float | None
     nearest: NDArray[np.float64]
 
     @property
@@ -132,24 +137,22 @@ class FolderFeatures:
             )
         ((encoding, size),) = kinds
         found = np.concatenate(features)
+        (spanned,) = in_their_span([found])
         neighbours = max(NEIGHBOURS, min(DENSE_NEIGHBOURS, len(found) - 1))
         return cls(
             str(folder.absolute()), files, name, extractor.digest,
             Prepared(encoding, size, bars / len(paths)), found,
-            SumsByPart.of(found).statistics, Manifold.of(found, neighbours).nearest,
+            SumsByPart.of(spanned).bias, Manifold.of(found, neighbours).nearest,
         )  # fmt: skip
 
     def save(self, path: Path) -> None:
-        """Write features and statistics to a safetensors file, to be compared with again."""
+        """Write the features, their bias and balls to a safetensors file, to compare with again."""
         about = {
             "format": FORMAT, "folder": self.folder, "files": self.files,
             "extractor": self.extractor, "weights": self.weights, "prepared": asdict(self.prepared),
-            "bias": self.statistics.bias,
+            "bias": self.bias,
         }  # fmt: skip
-        arrays = {
-            FEATURES: self.features, MEAN: self.statistics.mean,
-            COVARIANCE: self.statistics.covariance, NEAREST: self.nearest,
-        }  # fmt: skip
+        arrays = {FEATURES: self.features, NEAREST: self.nearest}
         stored = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         content = save(stored, {ABOUT: json.dumps(about)})
         with atomic_file(path) as temporary:
@@ -171,21 +174,15 @@ class FolderFeatures:
         try:
             with safe_open(str(path), "numpy") as file:
                 about = json.loads((file.metadata() or {})[ABOUT])
-                names = (FEATURES, MEAN, COVARIANCE, NEAREST)
-                arrays = {
-                    name: file.get_tensor(name) for name in names if about["format"] == FORMAT
-                }
+                names = (FEATURES, NEAREST) if about["format"] == FORMAT else ()
+                arrays = {name: file.get_tensor(name) for name in names}
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise CorgiError(
                 f"{path} holds no features ({str(error).splitlines()[0]})", again
             ) from error
         if about.pop("format") != FORMAT:
             raise CorgiError(f"{path} was written by another version", again)
-        statistics = FeatureStatistics(arrays[MEAN], arrays[COVARIANCE], about.pop("bias"))
-        found = cls(
-            **about | {"prepared": Prepared(**about["prepared"])},
-            features=arrays[FEATURES], nearest=arrays[NEAREST], statistics=statistics,
-        )  # fmt: skip
+        found = cls(**about | arrays | {"prepared": Prepared(**about["prepared"])})
         if found.weights != extractor.digest:
             raise CorgiError(
                 f"the features in {path} are of {found.extractor} {found.weights}, and the other "
@@ -203,7 +200,9 @@ def compared(real: FolderFeatures, generated: FolderFeatures) -> dict[str, float
 
     Returns:
         "fid", "fid_bias" and "kid", or "frechet_dinov2" and so on; "precision", "recall", "density"
-        and "coverage", "vendi" of the generated ones; "count" and "real_count".
+        and "coverage", "vendi" of the generated ones; "count" and "real_count". Beside each score
+        but the bias are the ends of its interval, as in an evaluation: by the jackknife of parts of
+        both sets, or by the bootstrap over the pictures that it is a mean of.
 
     Raises:
         CorgiError: the sets differ in extractor, size, encoding or bars, or are too small.
@@ -211,18 +210,17 @@ def compared(real: FolderFeatures, generated: FolderFeatures) -> dict[str, float
     check_comparable(real, generated)
     if real.extractor == INCEPTION:
         check_enough_for_fid(min(len(real.features), len(generated.features)))
-    name, kernel = KERNELS[real.extractor]
-    manifold = between(real.manifold, generated.manifold)._asdict()
+    ours, theirs = map(SumsByPart.of, in_their_span([generated.features, real.features]))
+    bias, (name, kernel) = bias_of_two(generated.bias, real.bias), KERNELS[real.extractor]
+    found = frechet_scores(real.extractor, frechet_by_part(ours, theirs), bias)
+    found |= sum_with_interval(name, mmd_influences(real.features, generated.features, kernel))
+    manifold = inside(real.manifold, generated.manifold).by_feature
     if len(real.features) <= DENSE_NEIGHBOURS:
         del manifold["density"], manifold["coverage"]
-    return {
-        **frechet_scores(real.extractor, real.statistics, generated.statistics),
-        name: squared_mmd(real.features, generated.features, kernel).value,
-        **manifold,
-        "vendi": vendi(generated.features),
-        "count": len(generated.features),
-        "real_count": len(real.features),
-    }
+    for score, by_picture in manifold.items():
+        found |= with_intervals({score: by_picture})
+    found |= vendi_scores(vendi_by_part(generated.features))
+    return found | {"count": len(generated.features), "real_count": len(real.features)}
 
 
 def check_comparable(real: FolderFeatures, generated: FolderFeatures) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -43,15 +42,8 @@ from corgi_core.evaluation.report import SHUFFLED
 from corgi_core.evaluation.sampling import SampledEmbeddings
 from corgi_core.metrics.bootstrap import with_intervals
 from corgi_core.metrics.clip_score import clip_scores
-from corgi_core.metrics.frechet import (
-    FeatureStatistics,
-    SumsByPart,
-    frechet_distance,
-    frechet_estimate,
-)
 from corgi_core.metrics.jackknife import with_jackknife
-from corgi_core.metrics.memorisation import memorisation
-from corgi_core.metrics.vendi import vendi_of_moment
+from corgi_core.metrics.memorisation import memorisation_scores
 
 FEWEST_FOR_FID = 50  # pictures: with fewer even the bias of an FID cannot be estimated
 FEWEST_IN_A_HALF = 4  # real images, for distances between the halves
@@ -95,9 +87,9 @@ class PictureScorer:
             and "recall", and from six pictures on "density" and "coverage"; "vendi";
             "memorisation", "copies" and "nearest_distance", 1 − the cosine to the nearest training
             image; "clip_similarity_image" and "clip_similarity_text"; "clip_score" with the text;
-            each of them but memorisation and copies with the ends of its interval, "_ci_low" and
-            "_ci_high"; "count" and "seconds"; and of pictures of what was predicted
-            from captions "shuffled", as `shuffled` has it.
+            each of them with the ends of its interval, "_ci_low" and "_ci_high"; "count" and
+            "seconds"; and of pictures of what was predicted from captions "shuffled", as
+            `shuffled` has it.
         """
         real = real_of(case, self.real)
         found: dict[str, Any] = self._set_scores(compared_with(case, real))
@@ -164,29 +156,13 @@ class PictureScorer:
         """Distances by every extractor, CLIP's Vendi score, and the last extractor's manifolds."""
         found: dict[str, float] = {}
         for extractor in self.extractors:
-            ours, theirs = (
-                self.statistics.sums_of(each, extractor) for each in (pair.ours, pair.theirs)
-            )
-            of_real = self._statistics_of_real(pair.theirs, extractor)
-            found |= frechet_scores(extractor, of_real, ours.statistics)
-            found |= frechet_interval(FRECHET[extractor], found, ours, theirs)
+            distances = self.statistics.frechet(pair, extractor)
+            found |= frechet_scores(extractor, distances, self.statistics.bias(pair, extractor))
             name, _ = KERNELS[extractor]
             found |= with_intervals({name: self.statistics.kernel_distance(pair, extractor)})
             if extractor == CLIP:
-                found |= vendi_scores(ours)
+                found |= vendi_scores(self.statistics.vendi(pair))
         return found | with_intervals(self.statistics.inside(pair))
-
-    def _statistics_of_real(self, real: PictureSet, extractor: str) -> FeatureStatistics:
-        """Computed once for all cases, as the bias takes three distances."""
-        if (real, extractor) not in self._of_real:
-            sums = self.statistics.sums_of(real, extractor)
-            self._of_real[real, extractor] = sums.statistics
-        return self._of_real[real, extractor]
-
-    @cached_property
-    def _of_real(self) -> dict[tuple[PictureSet, str], FeatureStatistics]:
-        """The statistics of the real images that were needed."""
-        return {}
 
     def _by_caption(self, case: Pictures, name: str) -> NDArray[Any]:
         """An array of the features' store [n, …], in the captions' order."""
@@ -229,7 +205,7 @@ def _memorisation(
 ) -> dict[str, float]:
     """Of cosines to the nearest training images: our pictures' and the real ones'."""
     distances = {"nearest_distance": 1 - ours.astype(np.float64)}
-    return memorisation(ours, real)._asdict() | with_intervals(distances)
+    return memorisation_scores(ours, real) | with_intervals(distances)
 
 
 def compared_with(case: Pictures, real: RealImages) -> Compared:
@@ -243,31 +219,23 @@ def halves_of(real: RealImages) -> Compared:
 
 
 def frechet_scores(
-    extractor: str, real: FeatureStatistics, ours: FeatureStatistics
+    extractor: str, distances: NDArray[np.float64], bias: float | None
 ) -> dict[str, float]:
-    """The Fréchet distance with its bias, by the extractor's name of it."""
-    name, estimate = FRECHET[extractor], frechet_estimate(ours, real)
-    return {name: estimate.value} | (
-        {} if estimate.bias is None else {f"{name}_bias": estimate.bias}
-    )
+    """The Fréchet distance by the extractor's name of it, with its interval and its bias.
+
+    Args:
+        extractor: CLIP, INCEPTION or DINOV2.
+        distances: `frechet_by_part` of the two sets.
+        bias: Theirs; None for fewer than eight pictures.
+    """
+    name = FRECHET[extractor]
+    found = with_jackknife(name, float(distances[0]), distances[1:].tolist())
+    return found | ({} if bias is None else {f"{name}_bias": bias})
 
 
-def frechet_interval(
-    name: str, scores: Mapping[str, float], ours: SumsByPart, real: SumsByPart
-) -> dict[str, float]:
-    """The Fréchet distance with the interval that its distances without each part give."""
-    left_out = [
-        frechet_distance(a.statistics, b.statistics)
-        for a, b in zip(ours.without_each(), real.without_each(), strict=False)
-    ]
-    return with_jackknife(name, scores[name], left_out) if len(left_out) > 1 else {}
-
-
-def vendi_scores(ours: SumsByPart) -> dict[str, float]:
-    """The Vendi score, with the interval that its values without each part give."""
-    value = vendi_of_moment(ours.whole.second_moment)
-    left_out = [vendi_of_moment(each.second_moment) for each in ours.without_each()]
-    return with_jackknife("vendi", value, left_out) if len(left_out) > 1 else {"vendi": value}
+def vendi_scores(scores: NDArray[np.float64]) -> dict[str, float]:
+    """The Vendi score with its interval, from what `vendi_by_part` gives."""
+    return with_jackknife("vendi", float(scores[0]), scores[1:].tolist())
 
 
 def check_enough_for_fid(count: int) -> None:

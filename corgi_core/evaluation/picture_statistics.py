@@ -1,10 +1,11 @@
 """Statistics of pictures' features, computed on the workers that there are, and read by scores.
 
 What a set's sums give (the Fréchet distance, its bias, the Vendi score) streams over chunks of
-pictures, and the chunks' sums merge in their order. What needs pairs of pictures (the kernel
-distances, precision, recall, density and coverage) reads the features of the two sets that are
-compared, and pairs are made block by block. One thread computes each operator, so all of it has the
-same bits on any number of workers.
+pictures, and the chunks' sums merge in their order. Sums are stored where they are no larger than
+the features; those of fewer pictures are made anew from the features. What needs pairs of pictures
+(the kernel distances, precision, recall, density and coverage) reads the features of the two sets
+that are compared, and pairs are made block by block. One thread computes each operator, so all of
+it has the same bits on any number of workers.
 """
 
 from __future__ import annotations
@@ -29,19 +30,24 @@ from corgi_core.evaluation.material import RunJob
 from corgi_core.evaluation.picture_features import CLIP, DINOV2, INCEPTION, Pictures
 from corgi_core.evaluation.picture_sets import Compared, PictureSet, SetFeatures, Whole
 from corgi_core.metrics.cmmd import scaled_gaussian
-from corgi_core.metrics.frechet import SumsByPart
+from corgi_core.metrics.features import in_their_span
+from corgi_core.metrics.frechet import PARTS, SumsByPart, bias_of_two, frechet_by_part
 from corgi_core.metrics.kid import cubic
 from corgi_core.metrics.mmd import Kernel, influences, mmd_by_pair, paired_parts
 from corgi_core.metrics.precision_recall import DENSE_NEIGHBOURS, NEIGHBOURS, Manifold, inside
+from corgi_core.metrics.vendi import vendi_of_sums
 
 SUMMED_AT_ONCE = 2**14  # pictures, so that the sums of a chunk are no larger than its features
+FEWEST_SUMMED = PARTS  # pictures a feature: stored sums of fewer would be larger than the features
+WIDE = 1024  # features, of whose covariances a distance takes as long as embedding pictures
 COMPARED_AS_ONE = 2**14  # pictures with which one is compared as quickly as one is embedded
 KERNELS: dict[str, tuple[str, Kernel]] = {
     CLIP: ("cmmd", scaled_gaussian), INCEPTION: ("kid", cubic), DINOV2: ("kid_dinov2", cubic),
 }  # fmt: skip
 """The kernel distance of each extractor's features, and its name in scores."""
-SUMS, KERNEL_PARTS, BALLS, INSIDE = "sums", "kernel_parts", "balls", "inside"  # folders
-NEAREST = "nearest"  # an array
+SUMS, BIASES, DISTANCES = "sums", "biases", "distances"  # folders
+KERNEL_PARTS, BALLS, INSIDE = "kernel_parts", "balls", "inside"  # folders
+NEAREST, VENDI = "nearest", "vendi"  # arrays
 
 
 @dataclass(frozen=True)
@@ -74,10 +80,23 @@ class OfFeatures(ArrayJob):
         """The features by set and row."""
         return SetFeatures(self.pictures, self.features)
 
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """The extractors whose sums are stored: those with many pictures for their width."""
+        count = len(self.pictures.captions)
+        return tuple(e for e in self.extractors if count >= FEWEST_SUMMED * self.width_of(e))
+
+    def width_of(self, extractor: str) -> int:
+        """How many features an extractor gives of a picture."""
+        width: int = self.features.mapped(self.pictures.shards[0], extractor).shape[1]
+        return width
+
 
 @dataclass(frozen=True)
 class PictureSums(OfFeatures):
     """`SumsByPart` of a chunk of pictures, one row a part, each array named by its extractor.
+
+    Of the extractors in `summed`, of which there is one at least.
 
     Attributes:
         images: The pictures in chunks of up to `SUMMED_AT_ONCE`.
@@ -99,17 +118,119 @@ class PictureSums(OfFeatures):
             case, rows = self.images.part(shard)
             found: Arrays = {}
             with one_thread_each():
-                for extractor in self.extractors:
+                for extractor in self.summed:
 
                     def read(at: NDArray[np.int64], of: str = extractor) -> NDArray[Any]:
                         return of_sets.read(case, of, rows[at])
 
                     sums = SumsByPart.of_rows(rows, total, read)
                     found |= {f"{extractor}/{name}": a for name, a in sums.arrays.items()}
-            parts = np.arange(len(sums.parts)).astype(str)
-            return {"keys": parts, **found}
+            return {"keys": np.arange(PARTS).astype(str), **found}
 
         return summed
+
+
+@dataclass(frozen=True)
+class OfSums(OfFeatures):
+    """What is computed from the sums over sets of pictures.
+
+    Attributes:
+        chunks: The chunks of the stored sums.
+        sums: The arrays of `PictureSums`; None where no extractor's are stored.
+    """
+
+    chunks: Chunks[Pictures]
+    sums: ArrayStore | None
+
+    @property
+    def weight(self) -> int:
+        """Distances of wide extractors are worth a worker, whatever the number of pictures."""
+        count = 2 * len(self.pictures.captions)
+        return int(any(min(count, self.width_of(each)) >= WIDE for each in self.extractors))
+
+    def sums_of(self, sets: Sequence[PictureSet], extractor: str) -> list[SumsByPart]:
+        """The sums over sets' features, of one basis: stored, or of few pictures made anew.
+
+        Of an odd number of pictures the second half has one more than `PictureSet.rows`, by which
+        the kernel distances and `count` are.
+        """
+        cases = list(dict.fromkeys(each.pictures for each in sets))
+        if extractor in self.summed:
+            every = [self._stored(case, extractor) for case in cases]
+        else:
+            rows = np.arange(len(self.pictures.captions))
+            read = [self.of_sets.read(case, extractor, rows) for case in cases]
+            every = [SumsByPart.of(features) for features in in_their_span(read)]
+        found = dict(zip(cases, every, strict=True))
+        wholes = [(found[each.pictures], each.half) for each in sets]
+        return [sums if half is None else sums.halves[half] for sums, half in wholes]
+
+    def _stored(self, case: Pictures, extractor: str) -> SumsByPart:
+        """The stored sums, merged in the chunks' order."""
+        assert self.sums is not None, f"the sums of {extractor} are not stored"
+        store, names = self.sums, ("count", "mean", "scatter")
+        return reduce(
+            add,
+            (
+                SumsByPart.of_arrays({n: store.mapped(shard, f"{extractor}/{n}") for n in names})
+                for shard in self.chunks.shards_of(case)
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Biases(OfSums):
+    """The bias [1] of a set's Fréchet distances, by extractor; NaN for fewer than eight pictures.
+
+    Attributes:
+        images: The sets.
+    """
+
+    images: Whole[PictureSet]
+    what = "measuring the bias of distances"
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from a set's name to its biases."""
+
+        def measured(shard: str) -> Arrays:
+            found: Arrays = {"keys": np.array(["bias"])}
+            with one_thread_each():
+                for extractor in self.extractors:
+                    (sums,) = self.sums_of([self.images.case(shard)], extractor)
+                    found[extractor] = np.array([np.nan if sums.bias is None else sums.bias])
+            return found
+
+        return measured
+
+
+@dataclass(frozen=True)
+class Distances(OfSums):
+    """The Fréchet distances of two sets, by extractor, and the Vendi score of the first by CLIP.
+
+    Each array has the value of whole sets, then those without each part [1 + p].
+
+    Attributes:
+        images: The pairs of sets.
+    """
+
+    images: Whole[Compared]
+    what = "comparing pictures' features"
+
+    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
+        """The function from the name of two sets to their distances."""
+
+        def compared(shard: str) -> Arrays:
+            pair, found = self.images.case(shard), dict[str, NDArray[Any]]()
+            with one_thread_each():
+                for extractor in self.extractors:
+                    ours, theirs = self.sums_of([pair.ours, pair.theirs], extractor)
+                    found[extractor] = frechet_by_part(ours, theirs)
+                    if extractor == CLIP:
+                        found[VENDI] = vendi_of_sums(ours)
+            left_out = (f"without part {part}" for part in range(len(found[VENDI]) - 1))
+            return {"keys": np.array(["whole", *left_out]), **found}
+
+        return compared
 
 
 @dataclass(frozen=True)
@@ -214,14 +335,14 @@ class PictureStatistics:
     """The stored statistics of an evaluation's pictures.
 
     Attributes:
-        summed: The chunks of `sums`.
-        sums: The arrays of `PictureSums`.
+        biases: The arrays of `Biases`.
+        distances: The arrays of `Distances`.
         kernel_parts: The arrays of `KernelParts`.
         insides: The arrays of `PicturesInside`.
     """
 
-    summed: Chunks[Pictures]
-    sums: ArrayStore
+    biases: ArrayStore
+    distances: ArrayStore
     kernel_parts: ArrayStore
     insides: ArrayStore
 
@@ -251,29 +372,32 @@ class PictureStatistics:
         captions, given = chunks.captions, (chunks, features, tuple(extractors))
         sets = list(dict.fromkeys(each for pair in pairs for each in (pair.ours, pair.theirs)))
         cases = tuple(dict.fromkeys(each.pictures for each in sets))
-        summed = Chunks[Pictures](captions, cases, SUMMED_AT_ONCE)
-        both = Whole(captions, pairs)
-        balls = run(Balls(Whole(captions, sets), *given), folder / BALLS)
+        each, both = Whole(captions, sets), Whole(captions, pairs)
+        balls = run(Balls(each, *given), folder / BALLS)
+        to_sum = PictureSums(Chunks[Pictures](captions, cases, SUMMED_AT_ONCE), *given)
+        sums = run(to_sum, folder / SUMS) if to_sum.summed else None
         return cls(
-            summed,
-            run(PictureSums(summed, *given), folder / SUMS),
+            run(Biases(each, *given, to_sum.images, sums), folder / BIASES),
+            run(Distances(both, *given, to_sum.images, sums), folder / DISTANCES),
             run(KernelParts(both, *given), folder / KERNEL_PARTS),
             run(PicturesInside(both, *given, balls), folder / INSIDE),
         )
 
-    def sums_of(self, each: PictureSet, extractor: str) -> SumsByPart:
-        """The sums over a set's features, merged in the chunks' order.
+    def frechet(self, pair: Compared, extractor: str) -> NDArray[np.float64]:
+        """The Fréchet distance of two sets, then those without each part [1 + p]."""
+        return np.array(self.distances.mapped(pair.digest, extractor))
 
-        Of an odd number of pictures the second half has one more than `PictureSet.rows`, by which
-        the kernel distances and `count` are.
-        """
-        names = ("count", "mean", "scatter")
-        chunks = (
-            SumsByPart.of_arrays({n: self.sums.mapped(shard, f"{extractor}/{n}") for n in names})
-            for shard in self.summed.shards_of(each.pictures)
+    def bias(self, pair: Compared, extractor: str) -> float | None:
+        """The bias of the Fréchet distance of two sets; None for fewer than eight pictures."""
+        ours, theirs = (
+            float(self.biases.mapped(each.digest, extractor)[0])
+            for each in (pair.ours, pair.theirs)
         )
-        sums = reduce(add, chunks)
-        return sums if each.half is None else sums.halves[each.half]
+        return None if np.isnan([ours, theirs]).any() else bias_of_two(ours, theirs)
+
+    def vendi(self, pair: Compared) -> NDArray[np.float64]:
+        """The Vendi score of the first set, then those without each part [1 + p]."""
+        return np.array(self.distances.mapped(pair.digest, VENDI))
 
     def kernel_distance(self, pair: Compared, extractor: str) -> NDArray[np.float64]:
         """Values [n] whose mean is CMMD or KID of two sets, and whose bootstrap is its own."""

@@ -90,6 +90,29 @@ def with_intervals(values: Mapping[str, NDArray[Any]], seed: int = 0) -> dict[st
     return scores
 
 
+def sum_with_interval(name: str, samples: Sequence[NDArray[Any]]) -> dict[str, float]:
+    """The sum of the means of samples, and its interval, as `with_intervals` names them.
+
+    Args:
+        name: The score's.
+        samples: The values of each sample [n], [m], …, which are sampled apart from one another.
+            One value has no interval.
+
+    Examples:
+        >>> sum_with_interval("kid", [np.array([0.5, 0.5]), np.array([0.25, 0.25, 0.25])])
+        {'kid': 0.75, 'kid_ci_low': 0.75, 'kid_ci_high': 0.75}
+    """
+    scores = {name: float(sum(np.mean(each, dtype=np.float64) for each in samples))}
+    if min(map(len, samples)) > 1:
+        resampled = (
+            np.concatenate([weights @ values for weights in resamples(len(values), seed)])
+            for seed, values in enumerate(samples)
+        )
+        (low,), (high,) = middle([sum(resampled, np.zeros(RESAMPLES))[:, None]]).tolist()
+        scores |= {name + CI_LOW: low, name + CI_HIGH: high}
+    return scores
+
+
 @lru_cache(maxsize=4)
 def _counts(n: int, seed: int) -> NDArray[np.uint8]:
     """How often each of n captions is in each resample, [RESAMPLES, n]: 60 MB for 30,000."""

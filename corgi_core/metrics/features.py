@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -58,6 +59,26 @@ def unit_rows(features: Features) -> NDArray[np.float64]:
     rows = np.asarray(features, dtype=np.float64)
     unit: NDArray[np.float64] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit
+
+
+def in_their_span(sets: Sequence[Features]) -> list[Features]:
+    """Sets of features [n, d], [m, d], … in coordinates of the space that all of them span.
+
+    Lengths and inner products stay, and so do Fréchet distances and Vendi scores. Fewer features
+    than d have as many coordinates as there are features, float64, so that their covariances are
+    small; as many or more stay as they are.
+
+    Raises:
+        CorgiError: a set is empty, a feature is not finite, or the widths differ.
+    """
+    for features in sets:
+        check_features(features, at_least=1)
+        check_widths(sets[0], features)
+    if sum(map(len, sets)) >= sets[0].shape[1]:
+        return list(sets)
+    every = np.concatenate(sets).astype(np.float64)
+    basis, _ = np.linalg.qr(every.T)
+    return np.split(every @ basis, np.cumsum([len(features) for features in sets])[:-1])
 
 
 def shuffled_parts(count: int, parts: int, seed: int) -> list[NDArray[np.int64]]:

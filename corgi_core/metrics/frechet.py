@@ -6,7 +6,7 @@ It is called FID only where the features are Inception's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Self
@@ -100,12 +100,10 @@ class FeatureStatistics:
     Attributes:
         mean: Of n features [d], float64.
         covariance: Theirs [d, d], with the divisor n − 1.
-        bias: See `SumsByPart.bias`; None where it was not estimated.
     """
 
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
-    bias: float | None = None
 
     @classmethod
     def of(cls, features: Features) -> FeatureStatistics:
@@ -115,20 +113,6 @@ class FeatureStatistics:
             CorgiError: there are fewer than two, or one is not finite.
         """
         return FeatureSums.of(features).statistics
-
-
-@dataclass(frozen=True)
-class FrechetEstimate:
-    """A Fréchet distance between two samples, and how much of it is theirs alone.
-
-    Attributes:
-        value: The distance as it is always computed, which samples of one distribution have too.
-        bias: An estimate of the distance of two independent samples of one distribution, of as many
-            features; None with fewer than eight.
-    """
-
-    value: float
-    bias: float | None
 
 
 @dataclass(frozen=True)
@@ -227,11 +211,6 @@ class SumsByPart:
         return reduce(add, self.parts)
 
     @property
-    def statistics(self) -> FeatureStatistics:
-        """Mean, covariance and bias; CorgiError for fewer than two features."""
-        return replace(self.whole.statistics, bias=self.bias)
-
-    @property
     def bias(self) -> float | None:
         """How far apart two independent samples of as many features are; None for fewer than eight.
 
@@ -255,23 +234,30 @@ def _distance(a: FeatureSums, b: FeatureSums) -> float:
     return frechet_distance(a.statistics, b.statistics)
 
 
-def frechet_estimate(a: FeatureStatistics, b: FeatureStatistics) -> FrechetEstimate:
-    """The Fréchet distance of two sets, and its bias: the geometric mean of both sets' own.
-
-    To second order in the sampling noise of covariances, the mean is exact where one covariance is
-    a multiple of the other.
+def frechet_by_part(a: SumsByPart, b: SumsByPart) -> NDArray[np.float64]:
+    """The Fréchet distance of two sets, then their distances without each part of both.
 
     Args:
-        a: Statistics of one set of features, with its bias.
-        b: Those of the other, of the same width.
+        a: Sums over one set of features.
+        b: Those over the other, of the same width and dealt to as many parts.
+
+    Returns:
+        [1 + p] distances; the first alone where a part has no feature.
 
     Raises:
-        CorgiError: the widths differ.
+        CorgiError: a set has fewer than two features, or the widths differ.
     """
-    value = frechet_distance(a, b)
-    if a.bias is None or b.bias is None:
-        return FrechetEstimate(value, None)
-    return FrechetEstimate(value, (a.bias * b.bias) ** 0.5)
+    pairs = zip(a.without_each(), b.without_each(), strict=False)
+    return np.array([_distance(a.whole, b.whole), *(_distance(*pair) for pair in pairs)])
+
+
+def bias_of_two(a: float | None, b: float | None) -> float | None:
+    """The bias of the distance of two sets: the geometric mean of both sets' own.
+
+    To second order in the sampling noise of covariances, that is exact where one covariance is a
+    multiple of the other. None where a set has no estimate.
+    """
+    return None if a is None or b is None else (a * b) ** 0.5
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:

@@ -23,7 +23,7 @@ def with_jackknife(name: str, value: float, left_out: Sequence[float]) -> dict[s
     Args:
         name: The score's.
         value: The score of all pictures.
-        left_out: The scores without each of the parts, two or more.
+        left_out: The scores without each of the parts. Fewer than two give no interval.
 
     Examples:
         >>> with_jackknife("vendi", 4.0, [3.9, 4.1])
@@ -31,7 +31,8 @@ def with_jackknife(name: str, value: float, left_out: Sequence[float]) -> dict[s
     """
     from scipy.special import stdtrit
 
-    parts = len(left_out)
+    if (parts := len(left_out)) < 2:
+        return {name: value}
     error = (parts - 1) ** 0.5 * np.std(left_out)
     half = float(stdtrit(parts - 1, (1 + CONFIDENCE) / 2) * error)
     low, high = round(value - half, DIGITS), round(value + half, DIGITS)

@@ -92,9 +92,25 @@ def part_mmd(real: Features, generated: Features, kernel: Kernel, may_be_pairs: 
     """
     if may_be_pairs:
         return float(mmd_by_pair(real, generated, kernel).mean())
+    return float(sum(each.mean() for each in mmd_by_feature(real, generated, kernel)))
+
+
+def mmd_by_feature(
+    real: Features, generated: Features, kernel: Kernel
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values [n] and [m] whose means sum to the squared discrepancy: a feature beside all others.
+
+    Args:
+        real: Features [n, d], n ≥ 2.
+        generated: Features [m, d], m ≥ 2, which are no pairs with the real ones.
+        kernel: The values of all pairs of two sets.
+    """
     x, y = (np.asarray(each, dtype=np.float64) for each in (real, generated))
-    within = _means_of_others(kernel(x, x)).mean() + _means_of_others(kernel(y, y)).mean()
-    return float(within - 2 * kernel(x, y).mean())
+    between = kernel(x, y)
+    return (
+        _means_of_others(kernel(x, x)) - between.mean(axis=1),
+        _means_of_others(kernel(y, y)) - between.mean(axis=0),
+    )
 
 
 def mmd_by_pair(real: Features, generated: Features, kernel: Kernel) -> NDArray[np.float64]:
@@ -112,7 +128,7 @@ def mmd_by_pair(real: Features, generated: Features, kernel: Kernel) -> NDArray[
 
 
 def influences(
-    by_pair: NDArray[np.float64], parts: Iterable[NDArray[np.int64]]
+    by_feature: NDArray[np.float64], parts: Iterable[NDArray[np.int64]]
 ) -> NDArray[np.float64]:
     """Values [n] whose mean is the estimate, and whose spread over pairs is that of the estimate.
 
@@ -121,15 +137,48 @@ def influences(
     bootstrap is that of the estimate; where both sets are of one distribution it is too wide.
 
     Args:
-        by_pair: `mmd_by_pair` of every pair of the sets [n].
-        parts: The pairs that were compared with one another.
+        by_feature: `mmd_by_pair` of every pair of the sets [n], or of one set `mmd_by_feature`:
+            then the mean is that set's share of the estimate.
+        parts: The rows that were compared with one another.
     """
     rows = list(parts)
-    value = mmd_of_parts(float(by_pair[each].mean()) for each in rows).value
-    found = np.empty_like(by_pair)
+    value = mmd_of_parts(float(by_feature[each].mean()) for each in rows).value
+    found = np.empty_like(by_feature)
     for each in rows:
-        found[each] = value + 2 * (by_pair[each] - by_pair[each].mean())
+        found[each] = value + 2 * (by_feature[each] - by_feature[each].mean())
     return found
+
+
+def mmd_influences(
+    real: Features, generated: Features, kernel: Kernel
+) -> list[NDArray[np.float64]]:
+    """What the squared discrepancy is the sum of the means of, an array for each sample.
+
+    Sets of one size are a sample of pairs, with one array [n]; others are two samples, with [n] and
+    [m].
+
+    Args:
+        real: Features [n, d], n ≥ 2.
+        generated: Features [m, d], m ≥ 2.
+        kernel: The values of all pairs of two sets.
+
+    Raises:
+        CorgiError: a set is too small, a feature is not finite, or the widths differ.
+    """
+    check_features(real)
+    check_features(generated)
+    check_widths(real, generated)
+    parts = paired_parts(len(real), len(generated))
+    ours, theirs = ([part[side] for part in parts] for side in (0, 1))
+    if len(real) == len(generated):
+        by_pair = np.empty(len(real))
+        for at in ours:
+            by_pair[at] = mmd_by_pair(real[at], generated[at], kernel)
+        return [influences(by_pair, ours)]
+    by_real, by_generated = np.empty(len(real)), np.empty(len(generated))
+    for a, b in parts:
+        by_real[a], by_generated[b] = mmd_by_feature(real[a], generated[b], kernel)
+    return [influences(by_real, ours), influences(by_generated, theirs)]
 
 
 def mmd_of_parts(estimates: Iterable[float]) -> MMD:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from corgi_core.metrics.features import Features, check_features, unit_rows
+from corgi_core.metrics.features import Features, check_features, shuffled_parts, unit_rows
+from corgi_core.metrics.frechet import PARTS, SumsByPart
 
 ROWS = 4096  # of features that are float64 at once
 
@@ -52,3 +53,32 @@ def vendi_of_moment(moment: NDArray[np.float64]) -> float:
     shares = np.linalg.eigvalsh(moment)
     shares = shares[shares > 0]
     return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def vendi_of_sums(sums: SumsByPart) -> NDArray[np.float64]:
+    """The score of a set, then those without each of its parts.
+
+    Args:
+        sums: Sums over features of norm 1.
+
+    Returns:
+        [1 + p] scores; the first alone where a part has no feature.
+    """
+    every = (sums.whole, *sums.without_each())
+    return np.array([vendi_of_moment(each.second_moment) for each in every])
+
+
+def vendi_by_part(features: Features) -> NDArray[np.float64]:
+    """`vendi_of_sums` of features [n, d] of any norm but 0, quickly where n is no more than d.
+
+    Raises:
+        CorgiError: there are fewer than two features, or one is not finite.
+    """
+    check_features(features)
+    rows = unit_rows(features)
+    if (count := len(rows)) > rows.shape[1]:
+        return vendi_of_sums(SumsByPart.of(rows))
+    cosines, parts = rows @ rows.T, shuffled_parts(count, PARTS, 0)
+    left_out = parts if all(map(len, parts)) else []
+    kept = [np.delete(np.arange(count), part) for part in ([], *left_out)]
+    return np.array([vendi_of_moment(cosines[np.ix_(at, at)] / len(at)) for at in kept])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,8 @@ def metrics(
 ) -> None:
     """Compare two folders of pictures: FID with its bias, KID, precision, recall and more.
 
+    Each score stands beside its 95 % interval: how far it moves with other pictures.
+
     [bold cyan]corgi metrics real/ ours/ --inception net.pt --save real.safetensors[/bold cyan]
 
     [bold cyan]corgi metrics real.safetensors others/ --inception net.pt[/bold cyan]
@@ -40,6 +43,7 @@ def metrics(
     """
     from corgi_core.devices import Device
     from corgi_core.evaluation.picture_folders import FolderFeatures, compared, extractor_of
+    from corgi_core.metrics.bootstrap import CI_HIGH, CI_LOW
 
     name, extractor = extractor_of(inception, dinov2, Device().here())
     with progress():
@@ -51,8 +55,13 @@ def metrics(
             of_real.save(save)
         found = compared(of_real, FolderFeatures.of(generated, name, extractor))
     for metric, value in found.items():
-        typer.echo(
-            f"{metric:20} {value:>12,}"
-            if isinstance(value, int)
-            else f"{metric:20} {value:>12,.4f}"
-        )
+        if not metric.endswith((CI_LOW, CI_HIGH)):
+            interval = [found[metric + end] for end in (CI_LOW, CI_HIGH) if metric + end in found]
+            typer.echo(_line(metric, value, interval))
+
+
+def _line(metric: str, value: float, interval: Sequence[float]) -> str:
+    """A metric's line, with the ends of its interval if it has one."""
+    written = f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+    ends = " to ".join(f"{end:,.4f}" for end in interval)
+    return f"{metric:20} {written:>12}" + (f"  95 %: {ends}" if ends else "")

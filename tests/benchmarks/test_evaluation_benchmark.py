@@ -16,5 +16,7 @@ def test_it_evaluates_all_images(tmp_path):
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(report.read_text())
     assert row["decoded"] == 300
-    assert row["pictures_gb"] == 3 * 300 * 3 * 16**2 * 4 / 1e9
+    # real, its embedding, the prior; nearest, random; text embedding, both linear priors
+    assert row["sources"] == 3 + 2 + 3
+    assert row["pictures_gb"] == 8 * 300 * 3 * 16**2 * 4 / 1e9
     assert 0.1 < row["peak_gb"] < 2

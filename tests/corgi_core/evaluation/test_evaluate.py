@@ -85,7 +85,8 @@ ALL_CHUNKS = {
     "hashes": 4, "neighbours": 2, "scores": 24, "validation_scores": 5,
     "validation_neighbours": 1, "embeddings": 12, "pictures": 24, "picture_neighbours": 8,
     "seed_embeddings": 1, "seed_pictures": 2,
-    "sums": 8, "balls": 8 + 2, "kernel_parts": 8 + 1, "inside": 8 + 1,  # of two halves, and a pair
+    "balls": 8 + 2, "biases": 8 + 2,  # of two halves
+    "distances": 8 + 1, "kernel_parts": 8 + 1, "inside": 8 + 1,  # of a pair of halves
 }  # fmt: skip
 
 
@@ -733,7 +734,7 @@ def test_another_prior_costs_its_own_chunks_only(
     of_one_prior = {
         "scores": 3, "validation_scores": 1, "embeddings": 3, "pictures": 3,
         "picture_neighbours": 1, "seed_embeddings": 1, "seed_pictures": 1,
-        "sums": 1, "balls": 1, "kernel_parts": 1, "inside": 1,
+        "balls": 1, "biases": 1, "distances": 1, "kernel_parts": 1, "inside": 1,
     }  # fmt: skip
     assert run.computed == dict.fromkeys(ALL_CHUNKS, 0) | of_one_prior
     assert numbers(both.metrics["priors"]["baseline"]) == numbers(

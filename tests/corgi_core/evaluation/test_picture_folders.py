@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.picture_folders import FolderFeatures, compared
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
+from corgi_core.metrics.vendi import vendi
 from orchestration.cli.app import cli
 
 COUNT, SIDE = 60, 8
@@ -71,8 +73,23 @@ def test_the_metrics_are_those_of_all_pictures(of_real: FolderFeatures, tmp_path
     )
     expected = frechet_distance(FeatureStatistics.of(a), FeatureStatistics.of(b))
     assert found["fid"] == pytest.approx(expected, rel=1e-4)
-    assert {"fid_bias", "kid", "precision", "coverage", "vendi"} < found.keys()
+    assert found["vendi"] == pytest.approx(vendi(b))
     assert found["count"] == found["real_count"] == COUNT
+
+
+@pytest.mark.parametrize("count", [COUNT, 52])
+def test_every_score_of_two_sets_stands_in_its_interval(
+    of_real: FolderFeatures, tmp_path: Path, count: int
+) -> None:
+    """Also where the sets are of other sizes, so that no picture belongs to another."""
+    found = compared(of_real, features(write(tmp_path / "other", seed=6, count=count)))
+    scores = {"fid", "kid", "precision", "recall", "density", "coverage", "vendi"}
+    ends = {f"{name}{end}" for name in scores for end in ("_ci_low", "_ci_high")}
+    assert found.keys() == scores | ends | {"fid_bias", "count", "real_count"}
+    for name in scores:
+        low, high = found[f"{name}_ci_low"], found[f"{name}_ci_high"]
+        assert low <= found[name] <= high, name
+        assert low < high or found[name] == 1, name
 
 
 @pytest.mark.parametrize(
@@ -185,6 +202,10 @@ def test_the_command_prints_all_metrics_and_reads_what_it_has_saved(
     assert first.exit_code == again.exit_code == 0, first.output
     assert first.stdout == again.stdout
     names = [line.split()[0] for line in first.stdout.splitlines()]
-    assert names[:3] == ["fid", "fid_bias", "kid"]
+    assert names == [
+        "fid", "fid_bias", "kid", "precision", "recall", "density", "coverage", "vendi", "count",
+        "real_count",
+    ]  # fmt: skip
+    assert re.search(r"^fid +[\d.]+  95 %: -?[\d.]+ to [\d.]+$", first.stdout, re.MULTILINE)
     refused = CliRunner().invoke(cli, ["metrics", str(real), str(other)])
     assert "no network is given" in refused.output

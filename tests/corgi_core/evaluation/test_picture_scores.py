@@ -99,6 +99,7 @@ def test_real_images_beside_themselves_score_as_no_model_can(scored: Any) -> Non
     assert without_intervals(alone).keys() == without_intervals(scores).keys() - of_training
     judged = {*without_intervals(alone)} - {"frechet_clip_bias", "count", "seconds"}
     assert {f"{n}{end}" for n in judged for end in ("_ci_low", "_ci_high")} <= alone.keys()
+    assert {f"{n}{end}" for n in of_training for end in ("_ci_low", "_ci_high")} <= scores.keys()
     assert all(alone[f"{n}_ci_low"] <= alone[n] + 1e-8 for n in judged)
     assert all(alone[n] <= alone[f"{n}_ci_high"] + 1e-8 for n in judged)
 

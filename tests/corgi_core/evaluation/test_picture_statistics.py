@@ -24,10 +24,10 @@ from corgi_core.evaluation.picture_sets import Compared, PictureSet
 from corgi_core.evaluation.picture_statistics import PictureStatistics
 from corgi_core.metrics.cmmd import cmmd
 from corgi_core.metrics.features import unit_rows
-from corgi_core.metrics.frechet import SumsByPart, frechet_distance
+from corgi_core.metrics.frechet import SumsByPart, bias_of_two, frechet_by_part
 from corgi_core.metrics.kid import kid
 from corgi_core.metrics.precision_recall import Manifold, inside
-from corgi_core.metrics.vendi import vendi, vendi_of_moment
+from corgi_core.metrics.vendi import vendi_by_part
 from tests.helpers.evaluations import in_this_process
 from tests.helpers.picture_metrics import frechet
 
@@ -79,19 +79,21 @@ def by_two_workers(job: ArrayJob, folder: Path) -> ArrayStore:
 
 def bits(found: PictureStatistics) -> list[bytes]:
     """All that the scores are computed from."""
-    sums = [
-        array.tobytes()
-        for extractor in WIDTHS
-        for each in (PAIR.ours, PAIR.theirs)
-        for array in found.sums_of(each, extractor).arrays.values()
-    ]
-    kernels = [
-        np.array(found.kernel_distance(pair, extractor)).tobytes()
+    of_pairs = [
+        np.array(of(pair, extractor)).tobytes()
+        for of in (found.frechet, found.bias, found.kernel_distance)
         for extractor in WIDTHS
         for pair in (PAIR, HALVES)
     ]
     insides = [a.tobytes() for pair in (PAIR, HALVES) for a in found.inside(pair).values()]
-    return sums + kernels + insides
+    return [*of_pairs, *insides, found.vendi(PAIR).tobytes()]
+
+
+def sums_are_stored(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """Of as few pictures as there are here, in chunks of so many."""
+    module = "corgi_core.evaluation.picture_statistics"
+    monkeypatch.setattr(f"{module}.FEWEST_SUMMED", 2)
+    monkeypatch.setattr(f"{module}.SUMMED_AT_ONCE", at_once)
 
 
 @pytest.fixture(scope="module")
@@ -106,41 +108,53 @@ def test_two_workers_and_other_chunks_of_features_give_the_same_bits(
     assert bits(statistics(tmp_path, size, by_two_workers)) == bits(whole)
 
 
-def test_other_chunks_of_sums_differ_by_their_rounding_alone(
+def test_sums_of_many_pictures_are_stored_and_differ_by_their_rounding_alone(
     whole: PictureStatistics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("corgi_core.evaluation.picture_statistics.SUMMED_AT_ONCE", 7)
-    cut = statistics(tmp_path)
-    assert len(cut.sums.shards) == 2 * 9
+    sums_are_stored(monkeypatch, at_once=20)
+    cut = statistics(tmp_path / "here")
+    assert len(ArrayStore.load(tmp_path / "here" / "statistics" / "sums").shards) == 2 * 4
+    assert bits(statistics(tmp_path / "there", 5, by_two_workers)) == bits(cut)
     for extractor in WIDTHS:
-        ours, theirs = (each.sums_of(PAIR.ours, extractor) for each in (cut, whole))
-        np.testing.assert_allclose(
-            ours.statistics.covariance, theirs.statistics.covariance, rtol=1e-12, atol=1e-14
-        )
-        assert ours.bias == pytest.approx(theirs.bias, rel=1e-9)
+        ours, theirs = (each.frechet(PAIR, extractor) for each in (cut, whole))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+        assert cut.bias(PAIR, extractor) == pytest.approx(whole.bias(PAIR, extractor), rel=1e-9)
+    np.testing.assert_allclose(cut.vendi(PAIR), whole.vendi(PAIR), rtol=1e-9)
+
+
+def test_sums_of_few_pictures_for_their_width_are_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be larger than the features; an extractor of fewer features stores its own."""
+    statistics(tmp_path / "none")
+    assert not (tmp_path / "none" / "statistics" / "sums").exists()
+    monkeypatch.setattr("corgi_core.evaluation.picture_statistics.FEWEST_SUMMED", 5)
+    statistics(tmp_path / "one")
+    store = ArrayStore.load(tmp_path / "one" / "statistics" / "sums")
+    assert store.mapped(store.shards[0], f"{CLIP}/mean").shape == (8, 9)
+    with pytest.raises(CorgiError):
+        store.mapped(store.shards[0], f"{INCEPTION}/mean")
 
 
 def test_a_picture_less_deals_all_others_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first chunks have the pictures that they had; their stored sums are of other parts."""
-    monkeypatch.setattr("corgi_core.evaluation.picture_statistics.SUMMED_AT_ONCE", 7)
+    sums_are_stored(monkeypatch, at_once=20)
     statistics(tmp_path)
     monkeypatch.setattr(f"{__name__}.CAPTIONS", CAPTIONS.taken(np.arange(COUNT - 1)))
-    found = statistics(tmp_path, size=12).sums_of(PAIR.ours, INCEPTION)
-    expected = SumsByPart.of(features(OURS, INCEPTION)[:-1])
-    for ours, theirs in zip(found.parts, expected.parts, strict=True):
-        np.testing.assert_allclose(ours.mean, theirs.mean, atol=1e-12)
+    found = statistics(tmp_path, size=12).frechet(PAIR, INCEPTION)
+    expected = (SumsByPart.of(features(case, INCEPTION)[:-1]) for case in (OURS, REAL))
+    np.testing.assert_allclose(found, frechet_by_part(*expected), rtol=1e-9)
 
 
 def test_they_are_the_metrics_of_the_whole_sets(whole: PictureStatistics) -> None:
     real, ours = (features(case, INCEPTION) for case in (REAL, OURS))
-    for each, array in ((PAIR.theirs, real), (PAIR.ours, ours)):
-        found = whole.sums_of(each, INCEPTION)
-        np.testing.assert_allclose(
-            found.statistics.covariance, np.cov(array.astype(float).T), atol=1e-12
-        )
-        assert found.bias == pytest.approx(SumsByPart.of(array).bias, rel=1e-9)
+    sums = [SumsByPart.of(each) for each in (ours, real)]
+    np.testing.assert_allclose(whole.frechet(PAIR, INCEPTION), frechet_by_part(*sums), rtol=1e-9)
+    assert whole.frechet(PAIR, INCEPTION)[0] == pytest.approx(frechet(ours, real), rel=1e-4)
+    expected_bias = bias_of_two(*(each.bias for each in sums))
+    assert whole.bias(PAIR, INCEPTION) == pytest.approx(expected_bias, rel=1e-9)
     assert whole.kernel_distance(PAIR, INCEPTION).mean() == pytest.approx(kid(real, ours).value)
     expected = inside(Manifold.of(real), Manifold.of(ours)).by_feature
     found = whole.inside(PAIR)
@@ -154,10 +168,9 @@ def test_clip_features_are_of_norm_1(whole: PictureStatistics) -> None:
     assert whole.kernel_distance(PAIR, CLIP).mean() == pytest.approx(
         cmmd(real, ours).value, rel=1e-4, abs=1e-5
     )
-    sums = whole.sums_of(PAIR.ours, CLIP)
-    expected = np.cov(unit_rows(ours).T)
-    np.testing.assert_allclose(sums.statistics.covariance, expected, atol=1e-7)
-    assert vendi_of_moment(sums.whole.second_moment) == pytest.approx(vendi(ours), rel=1e-6)
+    expected = frechet(unit_rows(ours), unit_rows(real))
+    assert whole.frechet(PAIR, CLIP)[0] == pytest.approx(expected, rel=1e-4)
+    np.testing.assert_allclose(whole.vendi(PAIR), vendi_by_part(ours), rtol=1e-6)
 
 
 def test_the_halves_share_no_picture_and_have_all_but_an_odd_one(whole: PictureStatistics) -> None:
@@ -165,18 +178,20 @@ def test_the_halves_share_no_picture_and_have_all_but_an_odd_one(whole: PictureS
     assert len(half) == len(other) == COUNT // 2
     assert not {*half.tolist()} & {*other.tolist()}
     real = features(REAL, INCEPTION)
-    a, b = (whole.sums_of(each, INCEPTION) for each in (HALVES.ours, HALVES.theirs))
-    np.testing.assert_allclose(a.whole.mean, real[half].mean(axis=0, dtype=float), atol=1e-12)
-    assert (a.whole.count, b.whole.count) == (30, 31)
     found = whole.kernel_distance(HALVES, INCEPTION).mean()
     assert found == pytest.approx(kid(real[other], real[half]).value)
     odd = np.setdiff1d(np.arange(COUNT), [*half, *other])
     expected = frechet(real[half], real[[*other, *odd]])  # the odd one is in the sums
-    assert frechet_distance(a.statistics, b.statistics) == pytest.approx(expected, rel=1e-4)
+    found = whole.frechet(HALVES, INCEPTION)
+    assert found[0] == pytest.approx(expected, rel=1e-4)
+    assert len(found) == 1 + 4
 
 
-def test_what_was_killed_goes_on_and_what_is_there_is_not_computed_again(tmp_path: Path) -> None:
+def test_what_was_killed_goes_on_and_what_is_there_is_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real images' statistics serve the next model."""
+    sums_are_stored(monkeypatch, at_once=100)
     computed = dict[str, int]()
 
     def counting(job: ArrayJob, folder: Path) -> ArrayStore:
@@ -192,13 +207,14 @@ def test_what_was_killed_goes_on_and_what_is_there_is_not_computed_again(tmp_pat
         )
 
     of(HALVES, Compared(PAIR.theirs, PAIR.theirs))
-    assert computed == {"balls": 3, "sums": 1, "kernel_parts": 2, "inside": 2}
+    pairs = {"kernel_parts": 2, "inside": 2, "distances": 2}
+    assert computed == {"balls": 3, "sums": 1, "biases": 3, **pairs}
     of(HALVES, Compared(PAIR.theirs, PAIR.theirs), PAIR)
-    assert computed == {"balls": 1, "sums": 1, "kernel_parts": 1, "inside": 1}
+    assert computed == dict.fromkeys(computed, 1)
     torn = next((tmp_path / "statistics" / "sums").glob(f"{OURS.digest}*.safetensors"))
     torn.write_bytes(torn.read_bytes()[:-1])
     of(HALVES, Compared(PAIR.theirs, PAIR.theirs), PAIR)
-    assert computed == {"balls": 0, "sums": 1, "kernel_parts": 0, "inside": 0}
+    assert computed == dict.fromkeys(computed, 0) | {"sums": 1}
 
 
 def test_statistics_of_other_features_are_stale_and_computed_again(tmp_path: Path) -> None:
@@ -208,11 +224,12 @@ def test_statistics_of_other_features_are_stale_and_computed_again(tmp_path: Pat
     found = PictureStatistics.computed(
         in_this_process, tmp_path / "statistics", chunks, store, tuple(WIDTHS), [PAIR, HALVES]
     )
-    assert found.sums.recomputed == 2
-    mean = found.sums_of(PAIR.ours, INCEPTION).whole.mean
+    assert (found.distances.recomputed, found.biases.recomputed) == (2, 4)
     changed = features(OURS, INCEPTION)
     changed[7] = 0
-    np.testing.assert_allclose(mean, changed.mean(axis=0, dtype=float), atol=1e-12)
+    real = features(REAL, INCEPTION)
+    real[7] = 0
+    assert found.frechet(PAIR, INCEPTION)[0] == pytest.approx(frechet(changed, real), rel=1e-4)
 
 
 def test_features_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:

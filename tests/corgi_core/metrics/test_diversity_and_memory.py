@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu
+from scipy.stats import bootstrap, mannwhitneyu
 
 from corgi_core.errors import CorgiError
 from corgi_core.metrics.clip_score import clip_score
-from corgi_core.metrics.memorisation import memorisation
+from corgi_core.metrics.memorisation import memorisation, memorisation_scores
 from corgi_core.metrics.vendi import vendi
 
 
@@ -40,6 +40,26 @@ def test_copies_are_nearer_than_nearly_all_held_out_images():
     assert found.copies == pytest.approx(0.01, abs=0.006)
     copied = np.concatenate([fresh[:4500], np.ones(500)])
     assert memorisation(copied, held_out).copies == pytest.approx(0.11, abs=0.01)
+
+
+def test_memorisation_and_copies_have_the_intervals_of_scipys_bootstrap_of_pairs():
+    random = np.random.default_rng(6)
+    held_out = random.integers(0, 60, size=300) / 60  # with ties
+    generated = np.where(random.random(300) < 0.1, 1.1, 0.7 * held_out + 0.3 * random.random(300))
+    found = memorisation_scores(generated, held_out)
+    for name in ("memorisation", "copies"):
+        assert found[name] == getattr(memorisation(generated, held_out), name)
+
+        def share(ours, real, of=name):
+            return getattr(memorisation(ours, real), of)
+
+        theirs = bootstrap(
+            (generated, held_out), share, paired=True, vectorized=False, n_resamples=1500,
+            method="percentile", rng=np.random.default_rng(7),
+        ).confidence_interval  # fmt: skip
+        assert found[f"{name}_ci_low"] == pytest.approx(theirs.low, abs=0.01)
+        assert found[f"{name}_ci_high"] == pytest.approx(theirs.high, abs=0.01)
+    assert memorisation_scores(np.ones(1), np.ones(1)) == {"memorisation": 0.5, "copies": 0.0}
 
 
 def test_clip_score_of_known_angles():

@@ -12,10 +12,10 @@ from corgi_core.errors import CorgiError
 from corgi_core.metrics.frechet import (
     FeatureStatistics,
     FeatureSums,
-    FrechetEstimate,
     SumsByPart,
+    bias_of_two,
+    frechet_by_part,
     frechet_distance,
-    frechet_estimate,
 )
 from corgi_core.metrics.inception import InceptionFeatures
 
@@ -74,14 +74,13 @@ def test_few_features_of_a_wide_extractor_agree_with_the_singular_values_of_thei
 def test_the_bias_is_what_samples_have_and_distributions_have_not(count, width, scale, expected):
     """Of normal distributions the distance is known: here (scale − 1)² for each feature."""
     random = np.random.default_rng(9)
-    found = [
-        frechet_estimate(
-            SumsByPart.of(random.normal(size=(count, width))).statistics,
-            SumsByPart.of(scale * random.normal(size=(count, width))).statistics,
-        )
-        for _ in range(12)
-    ]
-    values, biases = np.array([(each.value, each.bias) for each in found]).T
+    found = list[tuple[float, float]]()
+    for _ in range(12):
+        a = SumsByPart.of(random.normal(size=(count, width)))
+        b = SumsByPart.of(scale * random.normal(size=(count, width)))
+        value = frechet_distance(a.whole.statistics, b.whole.statistics)
+        found.append((value, bias_of_two(a.bias, b.bias)))
+    values, biases = np.array(found).T
     bias = values.mean() - expected * width
     assert biases.mean() == pytest.approx(bias, rel=0.35)
 
@@ -91,7 +90,7 @@ def test_the_parts_have_all_features_once_and_make_the_whole_and_its_halves():
     sums = SumsByPart.of(features)
     assert sorted(each.count for each in sums.parts) == [5] * 7 + [6]
     np.testing.assert_allclose(sums.whole.mean, features.mean(axis=0), atol=1e-13)
-    np.testing.assert_allclose(sums.statistics.covariance, np.cov(features.T), atol=1e-12)
+    np.testing.assert_allclose(sums.whole.statistics.covariance, np.cov(features.T), atol=1e-12)
     second = features.T @ features / 41
     np.testing.assert_allclose(sums.whole.second_moment, second, atol=1e-12)
     order = np.random.default_rng(0).permutation(41)
@@ -103,13 +102,13 @@ def test_the_parts_have_all_features_once_and_make_the_whole_and_its_halves():
 
 def test_few_features_have_a_distance_and_no_bias_and_equal_ones_none_of_both():
     features = np.random.default_rng(11).normal(size=(8, 3))
-    few, enough, equal = (
-        SumsByPart.of(each).statistics for each in (features[:7], features, features * 0)
-    )
-    assert frechet_estimate(few, enough).value > 0
-    assert frechet_estimate(few, enough).bias is None
-    assert frechet_estimate(enough, enough).bias > 0
-    assert frechet_estimate(equal, equal) == FrechetEstimate(0, 0)
+    few, enough, equal = (SumsByPart.of(each) for each in (features[:7], features, features * 0))
+    assert frechet_by_part(few, enough)[0] > 0
+    assert few.bias is None
+    assert bias_of_two(few.bias, enough.bias) is bias_of_two(enough.bias, few.bias) is None
+    assert bias_of_two(enough.bias, 4 * enough.bias) == pytest.approx(2 * enough.bias)
+    assert enough.bias > 0
+    assert equal.bias == frechet_by_part(equal, equal).max() == 0
 
 
 def chunked(features, ends):
@@ -131,7 +130,7 @@ def test_chunks_have_the_statistics_of_the_whole_however_they_are_cut():
         assert [each.count for each in found.parts] == [each.count for each in whole.parts]
         mean = features.mean(axis=0, dtype=np.float64)
         np.testing.assert_allclose(found.whole.mean, mean, rtol=1e-13)
-        np.testing.assert_allclose(found.statistics.covariance, expected, atol=1e-12)
+        np.testing.assert_allclose(found.whole.statistics.covariance, expected, atol=1e-12)
         assert found.bias == pytest.approx(whole.bias, rel=1e-9)
 
 
@@ -143,7 +142,7 @@ def test_stored_sums_are_those_again_bit_for_bit():
     for ours, theirs in zip(again.parts, sums.parts, strict=True):
         assert ours.count == theirs.count
         assert ours.mean.tobytes() == theirs.mean.tobytes()
-    assert again.statistics.covariance.tobytes() == sums.statistics.covariance.tobytes()
+    assert again.whole.scatter.tobytes() == sums.whole.scatter.tobytes()
     assert again.bias == sums.bias
 
 

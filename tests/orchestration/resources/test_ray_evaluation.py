@@ -15,7 +15,7 @@ from corgi_core.data.array_jobs import ArrayJob
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.evaluation.evaluate import evaluate
 from corgi_core.evaluation.picture_features import PictureFeatures
-from corgi_core.evaluation.picture_statistics import PictureSums
+from corgi_core.evaluation.picture_statistics import Distances
 from corgi_core.pipeline import CorgiPipeline
 from orchestration.resources.compute import Compute
 from tests.helpers.evaluations import held_out_material, in_this_process, saved_models
@@ -41,16 +41,17 @@ def test_two_workers_decode_and_sum_the_same_bits(
     two_workers = Compute(num_workers=1, min_images=0)
 
     def on_ray(job: ArrayJob, folder: Path) -> ArrayStore:
-        shared = isinstance(job, PictureFeatures | PictureSums)
+        shared = isinstance(job, PictureFeatures | Distances)
         return two_workers.arrays(job, folder) if shared else in_this_process(job, folder)
 
     material = held_out_material(pipeline, models, tmp_path, captions=2)
-    digests, clips, sums = set(), set(), set()
+    digests, clips, distances = set(), set(), set()
     for name, run in (("here", in_this_process), ("there", on_ray)):
         there = replace(material, folder=tmp_path / name, run=run)
         found = evaluate({("baseline", "100%"): models.prior}, models.decoder, there, SETTINGS)
         digests.add(found.digest)
         store = ArrayStore.load(tmp_path / name / "pictures")
         clips.add(b"".join(store.read_shard(shard, "clip").tobytes() for shard in store.shards))
-        sums.add(ArrayStore.load(tmp_path / name / "picture_statistics" / "sums").digest)
-    assert len(digests) == len(clips) == len(sums) == 1
+        stored = tmp_path / name / "picture_statistics" / "distances"
+        distances.add(ArrayStore.load(stored).digest)
+    assert len(digests) == len(clips) == len(distances) == 1
