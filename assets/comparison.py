@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     metadata=decided_by(
         "comparison",
         "language_free",
-        revision=(6, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, *STRATA_JOBS),
+        revision=(7, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, *STRATA_JOBS),
     ),
 )
 def decoder_comparison(

@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.metadata import OWNERS, bank_metadata, materialized
 from assets.versions import decided_by
-from corgi_core.data.splits import TRAIN, VALIDATION
+from corgi_core.data.splits import TRAIN
 from orchestration.resources.artifacts import ArrayStore, Dataset, FolderBacked, GaussianBank
 from orchestration.resources.compute import Compute
 from orchestration.resources.trainer import DEVICE, Trained, Trainer
@@ -57,7 +57,7 @@ def learned_bank(
     context: dg.AssetExecutionContext,
     fitted: GaussianBank,
     captioned: "KeySet",
-    images: Dataset,
+    validation: "KeySet",
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     name: str,
@@ -67,12 +67,12 @@ def learned_bank(
 ) -> "Trained[LearnedBank]":
     """Learn a bank by equation (5) from the captions of a caption subset, and no others.
 
-    It starts from the fitted bank, which knows none. The run has that name and those labels.
+    It starts from the fitted bank, which knows none, and is watched on the validation images. The
+    run has that name and those labels.
     """
-    from corgi_core.data.keys import SplitKeys
     from corgi_core.gaussians.learned import BankTask
 
-    settings, validation = workspace.preset.gaussians, SplitKeys(images, VALIDATION)
+    settings = workspace.preset.gaussians
     task = BankTask(settings, image_embeddings, text_embeddings, captioned, validation, fitted)
     inputs: dict[str, FolderBacked] = {
         "image_embeddings": image_embeddings,
@@ -86,7 +86,7 @@ def caption_gaussians(
     context: dg.AssetExecutionContext,
     of_images: GaussianBank,
     captioned: "KeySet",
-    images: Dataset,
+    validation: "KeySet",
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
     workspace: Workspace,
@@ -94,12 +94,12 @@ def caption_gaussians(
 ) -> "CaptionGaussians":
     """A Gaussian for every caption, fitted to the captions of a caption subset in one pass.
 
-    Dropped captions start from the one Gaussian of all images, which knows no caption.
+    Validation captions choose the penalty. Dropped captions start from the one Gaussian of all
+    images, which knows no caption.
     """
-    from corgi_core.data.keys import SplitKeys
     from corgi_core.prior.caption_fit import fit_caption_gaussians
 
-    settings, validation = workspace.preset.gaussians, SplitKeys(images, VALIDATION)
+    settings = workspace.preset.gaussians
     mapped = compute.map_images(len(text_embeddings) // PASSED_OVER)
     gaussians, fit = fit_caption_gaussians(
         captioned, validation, image_embeddings, text_embeddings, of_images, settings, mapped

@@ -32,6 +32,7 @@ from orchestration.resources.artifacts import (
     FolderBacked,
     GaussianBank,
     PriorModel,
+    SplitOverlap,
 )
 from orchestration.resources.trainer import DEVICE, Plan, Trained, Trainer, joint_card
 from orchestration.resources.warm_start import (
@@ -46,6 +47,7 @@ from orchestration.resources.warm_start import (
 from orchestration.resources.workspace import Workspace
 
 if TYPE_CHECKING:
+    from corgi_core.data.keys import KeySet
     from corgi_core.decoders.task import DecoderTask
     from corgi_core.gaussians.caption_conditioned import CaptionGaussians
     from corgi_core.prior.task import PriorTask
@@ -59,7 +61,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
     owners=OWNERS,
     kinds=KINDS,
     pool=DEVICE,
-    metadata=decided_by("prior", "gaussians", revision=9, partitions="priors"),
+    metadata=decided_by("prior", "gaussians", revision=10, partitions="priors"),
 )
 def prior(
     context: dg.AssetExecutionContext,
@@ -69,6 +71,7 @@ def prior(
     text_embeddings: ArrayStore,
     caption_subset: CaptionSubset,
     gaussian_bank: GaussianBank,
+    split_overlap: SplitOverlap,
     workspace: Workspace,
     trainer: Trainer,
 ) -> dg.MaterializeResult[PriorModel]:
@@ -86,6 +89,7 @@ def prior(
     inputs: dict[str, Any] = {
         "image_embeddings": image_embeddings, "text_embeddings": text_embeddings,
         "caption_subset": caption_subset, "gaussian_bank": gaussian_bank,
+        "split_overlap": split_overlap,
     }  # fmt: skip
     task, parts = _train_prior(context, config, images, inputs, workspace, trainer)
     trained = parts[""]
@@ -208,7 +212,11 @@ def _train_prior(
     trainer: Trainer,
 ) -> "tuple[PriorTask, dict[str, Trained[Any]]]":
     """A prior's task, and its trainings: "" and, where its bank is learned first, "bank"."""
+    from corgi_core.data.keys import validation_keys
+
     (variant, subset), settings = prior_of(context.partition_key), workspace.preset.prior
+    counting = validation_keys(images, inputs["split_overlap"].left_out)
+    keys = inputs["caption_subset"].of(images), counting
     parent, training = _start_of(context, start, settings, trainer)
     bank, parts = inputs["gaussian_bank"], dict[str, Trained[Any]]()
     labels: dict[str, Any] = {
@@ -217,17 +225,17 @@ def _train_prior(
     }  # fmt: skip
     if is_learned(variant):
         parts["bank"] = learned_bank(
-            context, bank, inputs["caption_subset"].of(images), images, inputs["image_embeddings"],
+            context, bank, *keys, inputs["image_embeddings"],
             inputs["text_embeddings"], f"bank-{variant}-{_percent(subset)}", labels, workspace,
             trainer,
         )  # fmt: skip
         bank = parts["bank"].model.to_bank()
     if is_of_captions(variant):
         bank = caption_gaussians(
-            context, bank, inputs["caption_subset"].of(images), images, inputs["image_embeddings"],
-            inputs["text_embeddings"], workspace, trainer.compute,
+            context, bank, *keys, inputs["image_embeddings"], inputs["text_embeddings"],
+            workspace, trainer.compute,
         )  # fmt: skip
-    task = _prior_task(settings, images, **{**inputs, "gaussian_bank": bank})
+    task = _prior_task(settings, *keys, inputs["image_embeddings"], inputs["text_embeddings"], bank)
     name = f"prior-{variant}-{_percent(subset)}"
     if parent is not None:
         task = replace(task, parent=parent.load())
@@ -252,22 +260,21 @@ def _start_of(
 
 def _prior_task(
     settings: PriorSettings,
-    images: Dataset,
+    captioned: "KeySet",
+    validation: "KeySet",
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
-    caption_subset: CaptionSubset,
     gaussian_bank: "GaussianBank | CaptionGaussians",
 ) -> "PriorTask":
-    """The training of a prior on the images whose captions are in the subset."""
-    from corgi_core.data.keys import SplitKeys
+    """The training of a prior on the images whose captions may be used."""
     from corgi_core.prior.task import PriorTask
 
     return PriorTask(
         settings=settings,
         images=image_embeddings,
         texts=text_embeddings,
-        captioned=caption_subset.of(images),
-        validation_keys=SplitKeys(images, VALIDATION),
+        captioned=captioned,
+        validation_keys=validation,
         bank=gaussian_bank,
     )
 

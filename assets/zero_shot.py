@@ -26,6 +26,7 @@ from orchestration.resources.artifacts import (
     Evaluation,
     FolderBacked,
     Overlap,
+    SplitOverlap,
     StoredDecoder,
     StoredPrior,
 )
@@ -165,7 +166,7 @@ def no_training_image_is_evaluated(zero_shot_overlap: Overlap) -> dg.AssetCheckR
     metadata=decided_by(
         "evaluation",
         "zero_shot",
-        revision=(3, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, TRAINING_NEIGHBOURS_REVISION),
+        revision=(4, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, TRAINING_NEIGHBOURS_REVISION),
     ),
 )
 def zero_shot_evaluation(
@@ -174,6 +175,7 @@ def zero_shot_evaluation(
     pixels: ArrayStore,
     image_embeddings: ArrayStore,
     text_embeddings: ArrayStore,
+    split_overlap: SplitOverlap,
     zero_shot_images: Dataset,
     zero_shot_pixels: ArrayStore,
     zero_shot_image_embeddings: ArrayStore,
@@ -188,14 +190,16 @@ def zero_shot_evaluation(
     """The evaluation's scores on the other dataset, whose overlapping images are left out."""
     from corgi_core.evaluation.material import TrainingData
 
-    learned_from = TrainingData(images, image_embeddings, text_embeddings, pixels)
+    learned_from = TrainingData(
+        images, image_embeddings, text_embeddings, pixels, split_overlap.left_out
+    )
     material = material_of(
         context, workspace, compute, zero_shot_images, zero_shot_image_embeddings,
         zero_shot_text_embeddings, zero_shot_pixels, zero_shot_overlap.keys, learned_from,
     )  # fmt: skip
     inputs: dict[str, FolderBacked] = {
         "decoder": decoder, "images": images, "zero_shot_images": zero_shot_images,
-        "zero_shot_overlap": zero_shot_overlap,
+        "zero_shot_overlap": zero_shot_overlap, "split_overlap": split_overlap,
     }  # fmt: skip
     about = zero_shot_overlap.described(workspace.zero_shot.dataset, zero_shot_images, images)
     return evaluated(context, prior, decoder, material, inputs, workspace, mlflow, about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corgi_core.data.dataset import Dataset, sources_of
+from corgi_core.data.splits import VALIDATION
 from corgi_core.io.files import digest_of
 
 
@@ -26,16 +28,25 @@ class KeySet(Protocol):
 
 @dataclass(frozen=True)
 class SplitKeys:
-    """The images of one split, such as "train", of all sources or of one."""
+    """The images of one split, such as "train", of all sources or of one.
+
+    Attributes:
+        images: The dataset.
+        split: The split's name.
+        source: Only images of this source.
+        left_out: Keys of images that are not in the set.
+    """
 
     images: Dataset
     split: str
     source: str | None = None
+    left_out: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
-        """Names the dataset's content, the split and the source."""
-        return digest_of(self.images.digest, self.split, self.source)
+        """Names the dataset's content, the split, the source and what is left out."""
+        left_out = [sorted(self.left_out)] if self.left_out else []
+        return digest_of(self.images.digest, self.split, self.source, *left_out)
 
     def among(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.bool_]:
         """Which of the keys [n] of that shard are in the split."""
@@ -43,7 +54,20 @@ class SplitKeys:
         chosen = rows["split"] == self.split
         if self.source is not None:
             chosen &= sources_of(rows) == self.source
+        if self.left_out:
+            chosen &= ~rows["key"].isin(list(self.left_out))
         return np.isin(keys, rows.loc[chosen, "key"].to_numpy(dtype=str))
+
+
+def validation_keys(images: Dataset, left_out: Collection[str]) -> SplitKeys:
+    """The validation images that count: by them trainings are watched, and penalties are chosen.
+
+    Args:
+        images: What is learned from.
+        left_out: The keys of its held-out images that have a near twin in another split, as
+            `SplitOverlap.left_out` has them.
+    """
+    return SplitKeys(images, VALIDATION, left_out=frozenset(left_out))
 
 
 @dataclass(frozen=True)

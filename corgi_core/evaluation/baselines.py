@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from corgi_core.config import NO_SUBSET
+from corgi_core.data.keys import validation_keys
 from corgi_core.data.revisions import LINEAR_PRIORS_REVISION
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.derangement import derangement
@@ -143,12 +144,14 @@ def linear_priors(material: Material) -> tuple[LinearPrior, LinearPrior]:
     """
     training = material.training
     stores = training.images, training.image_embeddings, training.text_embeddings
-    fitted_to = digest_of(LINEAR_PRIORS_REVISION, *(each.digest for each in stores))
+    chosen_on = validation_keys(training.images, training.left_out)
+    digests = (each.digest for each in (*stores, chosen_on))
+    fitted_to = digest_of(LINEAR_PRIORS_REVISION, *digests)
     folder = UPath(material.folder) / "linear_priors" / fitted_to
     try:
         return LinearPrior.load(folder / "ridge"), LinearPrior.load(folder / "contrastive")
     except CorgiError:  # not there yet, or damaged
-        ridge = ridge_prior(*stores, material.mapped)
+        ridge = ridge_prior(*stores, material.mapped, training.left_out)
         contrastive = contrastive_prior(ridge, *stores)
         contrastive.save(folder / "contrastive")
         ridge.save(folder / "ridge")

@@ -29,12 +29,14 @@ class TrainingData:
         image_embeddings: "image" [n, d].
         text_embeddings: The captions' embeddings and tokens, one row a caption.
         pixels: The images as squares; None for embeddings alone.
+        left_out: Keys of its held-out images that do not count.
     """
 
     images: Dataset
     image_embeddings: ArrayStore
     text_embeddings: ArrayStore
     pixels: ArrayStore | None = None
+    left_out: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ class Material:
     @property
     def training(self) -> TrainingData:
         """What the models learned from."""
-        own = TrainingData(self.images, self.image_embeddings, self.text_embeddings, self.pixels)
+        own = TrainingData(
+            self.images, self.image_embeddings, self.text_embeddings, self.pixels, self.left_out
+        )
         return self.other_training or own
 
     @property

@@ -8,7 +8,7 @@ same regression without a fold's own images, from the same pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.data.keys import KeySet, SplitKeys
+from corgi_core.data.keys import KeySet, SplitKeys, validation_keys
 from corgi_core.data.splits import TRAIN, VALIDATION
 from corgi_core.devices import one_thread_each
 from corgi_core.errors import CorgiError
@@ -108,7 +108,11 @@ class RidgeSums:
 
 
 def ridge_prior(
-    dataset: Dataset, images: ArrayStore, texts: ArrayStore, mapped: Map = map_here
+    dataset: Dataset,
+    images: ArrayStore,
+    texts: ArrayStore,
+    mapped: Map = map_here,
+    left_out: Collection[str] = (),
 ) -> LinearPrior:
     """The ridge regression of image embeddings on the features of all training captions.
 
@@ -117,13 +121,21 @@ def ridge_prior(
         images: The image embeddings.
         texts: The captions' embeddings, and tokens where they are stored.
         mapped: Where the parts are summed; the result is the same.
+        left_out: Keys of held-out images that do not count.
 
     Raises:
-        CorgiError: images and captions are of different encoders, or a split has no captions.
+        CorgiError: images and captions are of different encoders, a split has no captions, or all
+            validation images with captions are left out.
     """
     check_captions(dataset)
-    train, validation = (SplitKeys(dataset, split) for split in (TRAIN, VALIDATION))
+    train, validation = SplitKeys(dataset, TRAIN), validation_keys(dataset, left_out)
     sums = caption_sums(train, validation, images, texts, mapped)
+    if not sums.validation.count:
+        raise CorgiError(
+            "all validation images with captions have near twins in other splits, so none chooses "
+            "the penalty of the linear prior",
+            "ingest more captioned images, or raise data.validation_fraction or data.twin_cosine",
+        )
     return fitted(sums.train, sums.validation, images.spec["encoder_dims"])
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import pytest
 import torch
 
@@ -15,8 +16,9 @@ from assets.models import prior
 from assets.versions import settled
 from corgi_core.config import Preset, TrainingSettings
 from corgi_core.config.variants import SHIFTED_TEXT
-from corgi_core.data.keys import KeySet, SplitKeys
+from corgi_core.data.keys import KeySet, SplitKeys, validation_keys
 from corgi_core.data.subsets import caption_subset
+from corgi_core.evaluation.split_overlap import COLUMNS, SplitOverlap
 from corgi_core.gaussians.caption_conditioned import CaptionGaussians
 from corgi_core.gaussians.fit import fit_bank
 from corgi_core.gaussians.learned import BankTask
@@ -63,6 +65,7 @@ def test_the_bank_of_a_caption_subset_is_learned_from_its_captions_alone(tmp_pat
     found = _materialised(
         preset, tmp_path / "home", images=images, image_embeddings=image_embeddings,
         text_embeddings=text_embeddings, caption_subset=subset, gaussian_bank=fitted,
+        split_overlap=_left_out([]),
     )  # fmt: skip
     assert torch.equal(found.bank.means, learned(subset.of(images)))
     assert not torch.equal(found.bank.means, learned(SplitKeys(images, "train")))
@@ -71,26 +74,37 @@ def test_the_bank_of_a_caption_subset_is_learned_from_its_captions_alone(tmp_pat
 
 
 def test_every_caption_has_a_gaussian_fitted_to_the_captions_of_the_subset(tmp_path: Path) -> None:
+    """And validation images with near twins do not choose its penalty."""
     preset = replace(PRESET, variants=(SHIFTED_TEXT,), prior=replace(PRESET.prior, training=SHORT))
     images = dataset(tmp_path)
     image_embeddings, text_embeddings = stores(tmp_path, images)
     training = EmbeddingStream.of_split(images, image_embeddings, "train")
     of_all, subset = fit_bank(training, 1, BLOCKS)[0], caption_subset(images, 0.1, 0)
 
-    def fitted(captioned: KeySet) -> CaptionGaussians:
+    _, *left_out = sorted(images.keys("validation"))
+
+    def fitted(captioned: KeySet, without: Sequence[str] = left_out) -> CaptionGaussians:
         return fit_caption_gaussians(
-            captioned, SplitKeys(images, "validation"), image_embeddings, text_embeddings, of_all,
+            captioned, validation_keys(images, without), image_embeddings, text_embeddings, of_all,
             preset.gaussians,
         )[0]  # fmt: skip
 
     found = _materialised(
         preset, tmp_path / "home", images=images, image_embeddings=image_embeddings,
         text_embeddings=text_embeddings, caption_subset=subset, gaussian_bank=of_all,
+        split_overlap=_left_out(left_out),
     )  # fmt: skip
     assert found.bank.digest == fitted(subset.of(images)).digest
     assert found.bank.digest != fitted(SplitKeys(images, "train")).digest
+    assert found.bank.digest != fitted(subset.of(images), ()).digest
     assert isinstance(found.bank, CaptionGaussians)
     assert torch.equal(found.bank.means, of_all.means)
+
+
+def _left_out(keys: Sequence[str]) -> SplitOverlap:
+    """An overlap that leaves out these validation images."""
+    pairs = pd.DataFrame([{"key": key, "split": "validation"} for key in keys], columns=COLUMNS)
+    return SplitOverlap({"test": 0, "validation": 30}, pairs)
 
 
 class Given(dg.IOManager):

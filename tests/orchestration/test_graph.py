@@ -54,7 +54,10 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
     "gaussian_bank": ("gaussians", {"images", "image_embeddings", "text_embeddings"}, VARIANTS),
     "prior": (
         "models",
-        {"images", "image_embeddings", "text_embeddings", "caption_subset", "gaussian_bank"},
+        {
+            "images", "image_embeddings", "text_embeddings", "caption_subset", "gaussian_bank",
+            "split_overlap",
+        },
         PRIORS,
     ),
     "decoder": (

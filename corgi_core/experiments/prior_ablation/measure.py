@@ -19,7 +19,7 @@ from torch import Tensor
 from corgi_core.config import Preset
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset, sources_of
-from corgi_core.data.keys import SplitKeys
+from corgi_core.data.keys import SplitKeys, validation_keys
 from corgi_core.data.splits import TRAIN, VALIDATION
 from corgi_core.data.subsets import caption_subset
 from corgi_core.devices import CPU, Device
@@ -73,6 +73,11 @@ class Study:
         wanted = self.preset.study.held_out
         return HeldOut.of(self.dataset, wanted, left_out=self.left_out, split=VALIDATION)
 
+    @property
+    def validation_keys(self) -> SplitKeys:
+        """The validation images that count, by which trainings are watched."""
+        return validation_keys(self.dataset, self.left_out)
+
     @cached_property
     def held_out(self) -> Captions:
         """Their embeddings and tokens."""
@@ -111,7 +116,7 @@ class Study:
         identity = digest_of(
             arm.about, asdict(preset.prior), asdict(preset.gaussians),
             asdict(preset.study.training), self.dataset.digest, self.images.digest,
-            self.texts.digest,
+            self.texts.digest, self.validation_keys.digest,
         )  # fmt: skip
         return self.folder / f"{arm.name}-{identity}"
 
@@ -160,7 +165,7 @@ def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
         images=study.images,
         texts=study.texts,
         captioned=caption_subset(study.dataset, arm.captions, arm.seed).of(study.dataset),
-        validation_keys=SplitKeys(study.dataset, VALIDATION),
+        validation_keys=study.validation_keys,
         bank=bank,
     )
     settings = replace(preset.study.training, seed=arm.seed)
@@ -176,7 +181,7 @@ def _learn(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:
     gaussians = study.preset.gaussians
     task = BankTask(
         gaussians, study.images, study.texts,
-        SplitKeys(study.dataset, TRAIN), SplitKeys(study.dataset, VALIDATION), fitted,
+        SplitKeys(study.dataset, TRAIN), study.validation_keys, fitted,
     )  # fmt: skip
     settings = replace(gaussians.learning, seed=arm.seed)
     result = train(

@@ -50,7 +50,7 @@ def measure_references(study: Study, seed: int) -> Measurement:
     numbers = torch.randint(len(training), (len(captions),), generator=random)
     (others,) = training.gather(numbers, (study.images, "image"))
     stores = study.dataset, study.images, study.texts
-    linear = ridge_prior(*stores)
+    linear = ridge_prior(*stores, left_out=study.left_out)
     contrastive = contrastive_prior(linear, *stores)
     embeddings = {
         MEAN: study.fitted[1].means.expand_as(captions.image),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from corgi_core.data.dataset import write_dataset
-from corgi_core.data.keys import ListedKeys, SplitKeys
+from corgi_core.data.keys import ListedKeys, SplitKeys, validation_keys
 from tests.helpers.made import sample
 
 
@@ -27,6 +27,18 @@ def test_a_split_is_found_shard_by_shard_and_reads_no_other(tmp_path: Path) -> N
     assert (
         len({SplitKeys(images, "train").digest, SplitKeys(images, "test").digest, of_a.digest}) == 3
     )
+
+
+def test_validation_images_with_near_twins_do_not_count(tmp_path: Path) -> None:
+    splits = ["validation", "train", "validation", "test", "validation"]
+    made = [sample(f"{n}", split=split) for n, split in enumerate(splits)]
+    images, keys = write_dataset(tmp_path / "images", made), np.array(["0", "1", "2", "3", "4"])
+    found = validation_keys(images, {"2", "3"})
+    assert found.among("00000", keys).tolist() == [True, False, False, False, True]
+    whole = validation_keys(images, ())
+    assert whole.among("00000", keys).sum() == 3
+    assert whole.digest == SplitKeys(images, "validation").digest
+    assert len({whole.digest, found.digest, validation_keys(images, {"2"}).digest}) == 3
 
 
 def test_listed_keys_are_named_by_their_content() -> None:

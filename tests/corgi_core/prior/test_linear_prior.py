@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from sklearn.linear_model import Ridge
 
 from corgi_core.data.dataset import write_dataset
+from corgi_core.data.keys import ListedKeys, SplitKeys
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.data.shards import Sample
 from corgi_core.encoders.similarity import recall_at
@@ -18,7 +19,7 @@ from corgi_core.errors import CorgiError
 from corgi_core.prior import contrastive_linear, ridge
 from corgi_core.prior.contrastive_linear import contrastive_prior, loss_of
 from corgi_core.prior.linear import LinearPrior, caption_features
-from corgi_core.prior.ridge import PENALTIES, RidgeSums, fitted, ridge_prior
+from corgi_core.prior.ridge import PENALTIES, RidgeSums, caption_sums, fitted, ridge_prior
 from tests.helpers.captioned_stores import DIMS, TOKEN, Made, captioned_stores
 
 
@@ -147,6 +148,17 @@ def test_a_split_without_captions_is_named(made: Made, tmp_path: Path, split: st
     dataset = write_dataset(tmp_path / "images", others, shard_size=60)
     with pytest.raises(CorgiError, match=f"no {split} image has a caption"):
         ridge_prior(dataset, made.images, made.texts)
+
+
+def test_validation_images_that_do_not_count_do_not_choose_the_penalty(made: Made) -> None:
+    *left_out, some, others = sorted(made.dataset.keys("validation"))
+    stores = made.images, made.texts
+    found = ridge_prior(made.dataset, *stores, left_out=left_out)
+    sums = caption_sums(SplitKeys(made.dataset, "train"), ListedKeys((some, others)), *stores)
+    assert found.card == fitted(sums.train, sums.validation, DIMS).card
+    assert found.card["validation_captions"] == 4
+    with pytest.raises(CorgiError, match=r"all validation images .* near twins"):
+        ridge_prior(made.dataset, *stores, left_out=[*left_out, some, others])
 
 
 def test_features_without_variance_predict_the_mean() -> None:
