@@ -139,9 +139,9 @@ def evaluated(
         The report as the asset's value, and what Dagster displays of it.
     """
     from corgi_core.evaluation.evaluate import evaluate
+    from corgi_core.evaluation.other_priors import other_prior_digest
     from corgi_core.evaluation.page import NOTHING_BESIDE, write_page
     from corgi_core.metrics.dinov2 import dinov2_digest
-    from corgi_core.prior.diffusers_prior import diffusers_prior_digest
 
     settings, folder, name = workspace.preset.evaluation, workspace.reports_folder, "evaluation"
     priors = comparable(prior, workspace.preset.prior, material.text_embeddings.spec)
@@ -155,7 +155,7 @@ def evaluated(
     if decoder and settings.dinov2_weights:
         versions["dinov2_weights"] = dinov2_digest(settings.dinov2_weights)
     for other in settings.other_priors:
-        versions[f"other_prior.{Path(other).name}"] = diffusers_prior_digest(Path(other))
+        versions[f"other_prior.{Path(other).name}"] = other_prior_digest(Path(other))
     labels = settings_labels("evaluation", settings, workspace)
     if zero_shot:
         name, folder = f"zero-shot-{zero_shot['dataset']}", folder / ZERO_SHOT

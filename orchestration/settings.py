@@ -613,5 +613,5 @@ def _check_weights(loaded: LoadedPreset) -> None:
             path = "evaluation.other_priors"
             raise CorgiError(
                 f"{loaded.origin_of(path)}: {path} names {folder}, and there is no such folder",
-                "give folders of diffusers pipelines, or leave it empty",
+                "give folders of diffusers pipelines or of the authors' priors, or leave it empty",
             )

@@ -356,7 +356,8 @@ class EvaluationSettings:
     captions_sha256: str | None = None
     inception_weights: str | None = None  # a TorchScript Inception; without it, the preset's CLIP
     dinov2_weights: str | None = None  # the folder of a DINOv2, as transformers saves it
-    other_priors: tuple[str, ...] = ()  # folders of diffusers pipelines whose priors stand beside
+    # Folders of priors that stand beside: of diffusers pipelines, or of the paper's authors.
+    other_priors: tuple[str, ...] = ()
     # Of the decoder, with which pictures are scored too. One chosen there is chosen on test images.
     guidances: tuple[NonNegative, ...] = ()
     seed: Whole = 0

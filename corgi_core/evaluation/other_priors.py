@@ -19,6 +19,13 @@ from torch.nn import functional as F
 
 from corgi_core.devices import wait_for
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.authors_samples import (
+    STATES,
+    AuthorsSamples,
+    CaptionStates,
+    authors_digest,
+    is_authors_prior,
+)
 from corgi_core.evaluation.predictors import ONCE, Predict, Prediction, Predictor, Source
 from corgi_core.evaluation.report import BASELINES
 from corgi_core.io.files import digest_of
@@ -101,7 +108,7 @@ def other_priors(
     """The priors of some folders, by their names.
 
     Args:
-        folders: Each that of a diffusers pipeline.
+        folders: Each that of a diffusers pipeline, or of a prior of the paper's authors.
         encoder_dims: Widths of the CLIP encoders that are evaluated.
         seed: The sampling's.
 
@@ -111,14 +118,30 @@ def other_priors(
     """
     found: dict[str, Predictor] = {}
     for folder in folders:
-        name, width = Path(folder).name, embedding_width(Path(folder))
-        if [width] != list(encoder_dims):
-            raise CorgiError(
-                f"the prior in {folder} samples embeddings of one CLIP encoder, {width} wide; "
-                f"those evaluated are of encoders {' + '.join(map(str, encoder_dims))} wide",
-                OTHER_CLIP,
-            )
+        name, files = Path(folder).name, other_prior_digest(Path(folder))
         if name in found or name in BASELINES:
             raise CorgiError(f"two rows would be called {name}", f"rename the folder {folder}")
-        found[name] = OtherPrior(folder, diffusers_prior_digest(Path(folder)), seed)
+        if is_authors_prior(Path(folder)):
+            width = CaptionStates(Path(folder) / STATES).width
+            _check_widths(folder, width == sum(encoder_dims), f"{width} wide", encoder_dims)
+            found[name] = AuthorsSamples(folder, files, seed)
+        else:
+            width = embedding_width(Path(folder))
+            kind = f"of one CLIP encoder, {width} wide"
+            _check_widths(folder, [width] == list(encoder_dims), kind, encoder_dims)
+            found[name] = OtherPrior(folder, files, seed)
     return found
+
+
+def other_prior_digest(folder: Path) -> str:
+    """Names the files of a prior, and how it is sampled from."""
+    return authors_digest(folder) if is_authors_prior(folder) else diffusers_prior_digest(folder)
+
+
+def _check_widths(folder: str, fits: bool, kind: str, encoder_dims: Sequence[int]) -> None:
+    if not fits:
+        raise CorgiError(
+            f"the prior in {folder} samples embeddings {kind}; those evaluated are of encoders "
+            f"{' + '.join(map(str, encoder_dims))} wide",
+            OTHER_CLIP,
+        )
