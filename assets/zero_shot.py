@@ -190,12 +190,10 @@ def zero_shot_evaluation(
     """The evaluation's scores on the other dataset, whose overlapping images are left out."""
     from corgi_core.evaluation.material import TrainingData
 
-    learned_from = TrainingData(
-        images, image_embeddings, text_embeddings, pixels, split_overlap.left_out
-    )
+    data = TrainingData(images, image_embeddings, text_embeddings, pixels, split_overlap.left_out)
     material = material_of(
         context, workspace, compute, zero_shot_images, zero_shot_image_embeddings,
-        zero_shot_text_embeddings, zero_shot_pixels, zero_shot_overlap.keys, learned_from,
+        zero_shot_text_embeddings, zero_shot_pixels, zero_shot_overlap.keys, data,
     )  # fmt: skip
     inputs: dict[str, FolderBacked] = {
         "decoder": decoder, "images": images, "zero_shot_images": zero_shot_images,
