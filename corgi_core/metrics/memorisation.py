@@ -74,8 +74,8 @@ def memorisation_scores(
     """
     found = memorisation(generated, held_out)._asdict()
     if (count := len(generated)) > 1:
-        drawn = (np.rint(weights * count) for weights in resamples(count, seed=0))
-        shares = [np.stack(_shares(generated, held_out, each, each), axis=1) for each in drawn]
+        counts = (np.rint(weights * count) for weights in resamples(count, seed=0))
+        shares = [np.stack(_shares(generated, held_out, each, each), axis=1) for each in counts]
         low, high = middle(shares).tolist()
         for name, below, above in zip(Memorisation._fields, low, high, strict=True):
             found |= {name + CI_LOW: below, name + CI_HIGH: above}
@@ -97,8 +97,8 @@ def _shares(
     nearer = (generated_counts * (farther[:, below] + farther[:, upto])).sum(axis=1)
     edge = (farther[:, 1:] < np.ceil((1 - TAIL) * total)).sum(axis=1, keepdims=True)
     copied = (generated_counts * (below > edge)).sum(axis=1)
-    drawn = generated_counts.sum(axis=1)
-    return nearer / (2 * total[:, 0] * drawn), copied / drawn
+    counts = generated_counts.sum(axis=1)
+    return nearer / (2 * total[:, 0] * counts), copied / counts
 
 
 def _check(generated: NDArray[np.floating[Any]], held_out: NDArray[np.floating[Any]]) -> None:

@@ -80,5 +80,5 @@ def vendi_by_part(features: Features) -> NDArray[np.float64]:
         return vendi_of_sums(SumsByPart.of(rows))
     cosines, parts = rows @ rows.T, shuffled_parts(count, PARTS, 0)
     left_out = parts if all(map(len, parts)) else []
-    kept = [np.delete(np.arange(count), part) for part in ([], *left_out)]
-    return np.array([vendi_of_moment(cosines[np.ix_(at, at)] / len(at)) for at in kept])
+    remaining = [np.delete(np.arange(count), part) for part in ([], *left_out)]
+    return np.array([vendi_of_moment(cosines[np.ix_(at, at)] / len(at)) for at in remaining])

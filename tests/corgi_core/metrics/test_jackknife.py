@@ -42,7 +42,7 @@ def test_without_a_part_is_what_the_sets_without_its_rows_have():
     """The parts' rows are cut from one permutation; two sets of other sizes lose a part each."""
     random = np.random.default_rng(4)
     real, ours = random.normal(size=(30, 5)), random.normal(size=(24, 5)) + 0.3
-    kept = [
+    remaining = [
         [np.delete(each, part, axis=0) for part in np.split(order, ends)]
         for each, order, ends in (
             (each, np.random.default_rng(0).permutation(len(each)),
@@ -52,7 +52,7 @@ def test_without_a_part_is_what_the_sets_without_its_rows_have():
     ]  # fmt: skip
     value, *left_out = frechet_by_part(SumsByPart.of(ours), SumsByPart.of(real))
     assert value == pytest.approx(frechet(ours, real))
-    assert left_out == pytest.approx([frechet(*pair) for pair in zip(*kept, strict=True)])
+    assert left_out == pytest.approx([frechet(*pair) for pair in zip(*remaining, strict=True)])
     for rows in (ours, ours[:, :2] @ random.normal(size=(2, 40))):  # fewer coordinates, and more
         value, *left_out = vendi_by_part(rows)
         assert value == pytest.approx(vendi(rows))
