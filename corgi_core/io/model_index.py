@@ -148,6 +148,17 @@ class ModelIndex:
             )
         return model.folder
 
+    def others(self, part: str) -> dict[str, Path]:
+        """The folders of a part's models that are not its champion, each by one of its aliases."""
+        known = self.models.get(part, {})
+        listed = {known[CHAMPION].digest} if CHAMPION in known else set[str]()
+        found = dict[str, Path]()
+        for alias, model in sorted(known.items()):
+            if model.digest not in listed:
+                listed.add(model.digest)
+                found[alias] = model.folder
+        return found
+
     @classmethod
     def champions_in(cls, path: Path, part: str) -> dict[str, Path]:
         """The folders of a part's champions by alias, where the file and the folders are whole."""

@@ -133,6 +133,7 @@ def _serve(
 def served_model(settings: Settings, prior: str | None, decoder: str | None) -> ServedModel:
     """The models of a workspace as they are now, on this machine's best device."""
     from corgi_core.devices import Device
+    from corgi_core.io.model_index import MODELS_FILE, ModelIndex
     from corgi_core.serving.model import ServedModel
 
     pipeline = load_pipeline(settings, prior, decoder).to(
@@ -142,4 +143,6 @@ def served_model(settings: Settings, prior: str | None, decoder: str | None) -> 
         training = training_images(settings, pipeline.clip.digest)
     except CorgiError:  # they are elsewhere, or were embedded by other encoders
         training = None
-    return ServedModel(f"the champions of {settings.workspace}", pipeline, training)
+    path = settings.state / MODELS_FILE
+    others = ModelIndex.load(path).others("decoder") if path.exists() else {}
+    return ServedModel(f"the champions of {settings.workspace}", pipeline, training, others)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.errors import CorgiError
+from corgi_core.generation import Request
 from corgi_core.serving.app import Api
 from corgi_core.serving.engine import Engine
 from corgi_core.serving.metrics import ServingMetrics
+from corgi_core.serving.pictures import OrderedPicture
 from orchestration.cli.serve import rules_of, served_model
 from orchestration.proxy.guard import Guard
 from orchestration.settings import Settings
@@ -70,13 +75,21 @@ def test_only_our_page_and_programs_are_answered(tmp_path, host, url, headers, s
     assert answer.status_code == status
 
 
-def test_a_workspaces_champions_and_other_decoders_are_served(
-    pipeline, tmp_path: Path, monkeypatch
-) -> None:
+def test_a_workspaces_champions_and_its_other_decoders_are_served(pipeline, tmp_path: Path) -> None:
     settings = settings_at(tmp_path)
-    other = pipeline.decoder
-    register(pipeline, tmp_path, "emoji", champion_too=("decoder", other))
+    other = replace(pipeline.decoder.settings, num_steps=2)
+    two_steps = PCADecoder(
+        pipeline.decoder.network, other, pipeline.decoder.encoders, pipeline.decoder.card
+    )
+    register(pipeline, tmp_path, "emoji", quick=("decoder", two_steps))
     model = served_model(settings, None, None)
     assert model.name == "the champions of emoji"
     assert model.digests["prior"] == pipeline.prior.digest
     assert model.training is None
+    assert model.about["decoders"] == ["quick"]
+    request = Request.of_files(["a"], [], [], seed=3)
+    (picture,) = model.sample([OrderedPicture(request, 0, decoder="quick")])
+    expected = pipeline.text_to_image("a", num_steps=2, seed=3, output_type="pt")[0]
+    np.testing.assert_allclose(picture.pixels, expected, atol=1e-4)
+    with pytest.raises(CorgiError, match="no decoder 'slow'"):
+        model.sample([OrderedPicture(request, 0, decoder="slow")])
