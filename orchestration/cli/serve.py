@@ -1,4 +1,4 @@
-"""`corgi serve`: a page and an API that sample from the champions of a workspace."""
+"""`corgi serve`: a page and an API that sample from champions, or from the released model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from corgi_core.errors import CorgiError
-from orchestration.cli.generate import load_pipeline, training_images
+from orchestration.cli.generate import load_at_hand, training_images
 from orchestration.cli.options import (
     ConfigOption,
     DatasetOption,
@@ -58,7 +58,8 @@ def serve(
 
     POST /v1/images makes images of prompts and images; /openapi.json has the whole schema.
 
-    Models that are promoted meanwhile answer from then on. Ctrl-C or SIGTERM finishes what was
+    Before a workspace has champions, the released model answers, which comes with Corgi. Models
+    that are promoted meanwhile answer from then on. Ctrl-C or SIGTERM finishes what was
     asked for. Other machines are served with a password (`corgi password FILE`,
     CORGI_PASSWORD_FILE=FILE) or with [bold]--open[/bold]. See docs/serving.md.
     """
@@ -131,18 +132,17 @@ def _serve(
 
 
 def served_model(settings: Settings, prior: str | None, decoder: str | None) -> ServedModel:
-    """The models of a workspace as they are now, on this machine's best device."""
+    """The models that sample for a workspace now, on this machine's best device."""
     from corgi_core.devices import Device
     from corgi_core.io.model_index import MODELS_FILE, ModelIndex
     from corgi_core.serving.model import ServedModel
 
-    pipeline = load_pipeline(settings, prior, decoder).to(
-        Device().here(), settings.preset.inference_precision
-    )
+    at_hand = load_at_hand(settings, prior, decoder)
+    pipeline = at_hand.pipeline.to(Device().here(), settings.preset.inference_precision)
     try:
         training = training_images(settings, pipeline.clip.digest)
     except CorgiError:  # they are elsewhere, or were embedded by other encoders
         training = None
     path = settings.state / MODELS_FILE
     others = ModelIndex.load(path).others("decoder") if path.exists() else {}
-    return ServedModel(f"the champions of {settings.workspace}", pipeline, training, others)
+    return ServedModel(str(at_hand), pipeline, training, others)

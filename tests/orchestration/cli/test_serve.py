@@ -83,7 +83,7 @@ def test_a_workspaces_champions_and_its_other_decoders_are_served(pipeline, tmp_
     )
     register(pipeline, tmp_path, "emoji", quick=("decoder", two_steps))
     model = served_model(settings, None, None)
-    assert model.name == "the champions of emoji"
+    assert model.name == "the models of the workspace emoji"
     assert model.digests["prior"] == pipeline.prior.digest
     assert model.training is None
     assert model.about["decoders"] == ["quick"]
