@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -152,14 +151,13 @@ class Api:
         """Wait for a job; False where the client goes away before it has ended."""
         result = asyncio.wrap_future(job.result)
         gone = asyncio.ensure_future(_client_gone(request))
-        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
-        with suppress(asyncio.CancelledError):
-            await gone
-        if result.done():
-            result.exception()  # which `job.result` raises again
-            return True
-        return False
+        try:
+            await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+            return result.done()
+        finally:
+            gone.cancel()
+            if not result.cancel():
+                result.exception()  # which `job.result` raises again
 
     async def _cancel(self, id: Annotated[str, InPath(pattern=ID)]) -> Response:
         job = self._running.get(id)

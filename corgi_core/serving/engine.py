@@ -18,6 +18,7 @@ BATCH_SIZE = 16  # pictures
 CAPACITY = 256  # pictures that wait or are computed
 NEWEST = 0.2  # weight of the newest batch in the mean time of a picture
 FAREWELL = 5.0  # seconds that accepted pictures have when the server stops
+LAST_BATCH = 1.0  # seconds to wait for a batch that nobody waits for any more
 
 
 class Model(Protocol):
@@ -91,12 +92,12 @@ class Engine:
         """From the next request on, this model makes the pictures."""
         self.model = model
 
-    def stop(self, patience: float = FAREWELL) -> None:
+    def stop(self) -> None:
         """Accept nothing, make what was accepted, and give up what is not made in time."""
         self.queue.close()
-        self._thread.join(patience)
+        self._thread.join(FAREWELL)
         self.queue.abandon()
-        self._thread.join(patience)
+        self._thread.join(LAST_BATCH)
 
     def _work(self) -> None:
         while (batch := self.queue.take()) is not None:

@@ -75,6 +75,7 @@ class WorkQueue(Generic[Item, Result]):
     def __init__(self, capacity: int, batch_size: int) -> None:
         self.capacity, self.batch_size = capacity, batch_size
         self._waiting: OrderedDict[Job[Item, Result], None] = OrderedDict()
+        self._unfinished: set[Job[Item, Result]] = set()
         self._changed = threading.Condition()
         self._size = 0
         self._closed = False
@@ -104,6 +105,7 @@ class WorkQueue(Generic[Item, Result]):
                 )
             self._size += len(items)
             self._waiting[job] = None
+            self._unfinished.add(job)
             self._changed.notify()
         return job
 
@@ -141,11 +143,11 @@ class WorkQueue(Generic[Item, Result]):
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """Close the queue and end all jobs that wait."""
+        """Close the queue and end all jobs, those of a batch that is computed too."""
         self.close()
         with self._changed:
-            waiting = list(self._waiting)
-        for job in waiting:
+            unfinished = list(self._unfinished)
+        for job in unfinished:
             self._end(job, ClosedError("the server has stopped", "ask again when it has started"))
 
     def _next_batch(self) -> Batch[Item, Result]:
@@ -172,6 +174,8 @@ class WorkQueue(Generic[Item, Result]):
             job._found |= found
             self._size -= len(found)
             job._ended = is_whole = len(job._found) == len(job.items)
+            if is_whole:
+                self._unfinished.remove(job)
         if is_whole:
             job.result.set_result([job._found[i] for i in range(len(job.items))])
 
@@ -181,6 +185,7 @@ class WorkQueue(Generic[Item, Result]):
                 return False
             job._ended = True
             self._waiting.pop(job, None)
+            self._unfinished.remove(job)
             self._size -= len(job.items) - len(job._found)
         job.result.set_exception(error)
         return True

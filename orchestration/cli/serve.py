@@ -125,10 +125,9 @@ def _serve(
         watch.follow(engine, lambda outcome: metrics.reloads.labels(outcome).inc())
         typer.echo(f"http://{host}:{port}: {watch.model.name}; Ctrl-C stops")
         try:
-            run(Guard(Api(engine, metrics, watch).app(), rules, users), listener)
+            run(Guard(Api(engine, metrics, watch).app(), rules, users), engine, listener)
         finally:
             watch.stop()
-            engine.stop()
 
 
 def served_model(settings: Settings, prior: str | None, decoder: str | None) -> ServedModel:

@@ -9,18 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from corgi_core.errors import CorgiError
 from corgi_core.generation import Request
+from corgi_core.serving import server
 from corgi_core.serving.app import Api
 from corgi_core.serving.engine import Engine
 from corgi_core.serving.metrics import ServingMetrics
 from corgi_core.serving.pictures import OrderedPicture
 from corgi_core.serving.reloading import ModelWatch
+from corgi_core.serving.server import listening_on
 from tests.helpers.fake_served import FakeModel
 from tests.helpers.serving import ask, serving_app
 
@@ -201,32 +205,51 @@ def test_models_that_cannot_be_loaded_leave_the_old_ones_and_are_reported(
     assert client.get("/readyz").json()["status"] == "ready"
 
 
-def test_a_server_that_stops_answers_what_it_has_accepted(model: FakeModel) -> None:
-    engine = Engine(model)
+@pytest.fixture
+def stopping(model: FakeModel, monkeypatch) -> Iterator[tuple[Engine, int, Callable[[], None]]]:
+    """An engine that is served, the port, and what a signal calls."""
+    monkeypatch.setattr("corgi_core.serving.engine.FAREWELL", 0.5)
+    engine, listener, servers = Engine(model), listening_on("127.0.0.1", 0), []
+    monkeypatch.setattr(
+        server._Server, "startup",
+        lambda self, sockets: servers.append(self) or uvicorn.Server.startup(self, sockets),
+    )  # fmt: skip
+    app = Api(engine, ServingMetrics()).app()
+    thread = threading.Thread(target=server.run, args=(app, engine, listener))
+    thread.start()
+    wait_until(lambda: bool(servers) and servers[0].started)
+    yield engine, listener.getsockname()[1], lambda: servers[0].handle_exit(SIGTERM, None)
+    model.gate.set()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_server_that_stops_answers_what_it_has_accepted(
+    model: FakeModel, stopping, in_time: bool, caplog
+) -> None:
+    engine, port, signal = stopping
     model.gate.clear()
     with ThreadPoolExecutor(1) as pool:
-        with serving_app(Api(engine, ServingMetrics()).app()) as port:
-            waiting = pool.submit(ask, port, "/v1/images", "POST", JSON, order(num_images=20))
-            wait_until(lambda: engine.queue.size == 20)
-            threading.Timer(0.2, model.gate.set).start()
-        assert waiting.result(20)[0] == 200
-        with pytest.raises(OSError):  # noqa: PT011
-            ask(port, "/healthz")
-    engine.stop()
-    assert not engine.is_alive
+        waiting = pool.submit(ask, port, "/v1/images", "POST", JSON, order(num_images=20))
+        wait_until(lambda: engine.queue.size == 20)
+        signal()
+        if in_time:
+            threading.Timer(0.1, model.gate.set).start()
+        status, text = waiting.result(20)
+    assert status == (200 if in_time else 503), text
+    with pytest.raises(ConnectionRefusedError):
+        ask(port, "/healthz")
+    assert not caplog.records
     client = TestClient(Api(engine, ServingMetrics()).app())
     answer = client.post("/v1/images", content=order(), headers=JSON)
     assert answer.status_code == 503
     assert answer.headers["Retry-After"]
-    assert client.get("/healthz").status_code == 503
 
 
-def test_what_is_not_made_in_time_is_given_up(model: FakeModel) -> None:
+def test_a_thread_that_has_ended_is_no_health(model: FakeModel) -> None:
     engine = Engine(model)
-    model.gate.clear()
-    jobs = [engine.submit(model, ordered(16)) for _ in range(2)]
-    threading.Timer(0.3, model.gate.set).start()
-    engine.stop(patience=0.1)
-    with pytest.raises(CorgiError, match="has stopped"):
-        jobs[1].result.result(20)
-    assert len(jobs[0].result.result(20)) == 16
+    engine.stop()
+    client = TestClient(Api(engine, ServingMetrics()).app())
+    assert client.get("/healthz").status_code == 503
+    assert client.get("/readyz").status_code == 503

@@ -117,8 +117,12 @@ def test_a_closed_queue_finishes_what_it_has() -> None:
     batch = queue.take()
     assert batch
     queue.finish(batch, ["A"])
+    running = queue.take()
     queue.abandon()
+    assert running
+    queue.finish(running, ["late"])
     assert queue.take() is None
+    assert queue.size == 0
     assert first.result.result(0) == ["A"]
     with pytest.raises(ClosedError, match="stopped"):
         second.result.result(0)
