@@ -42,6 +42,7 @@ def _normalised(order: ImageOrder, asked: Request) -> NormalisedOrder:
         seed=asked.seed,
         num_steps=asked.num_steps,
         guidance=asked.guidance,
+        prior_steps=order.prior_steps,
         gaussian=order.gaussian,
         decoder=order.decoder,
         nearest=order.nearest,

@@ -33,11 +33,16 @@ from corgi_core.serving.problems import (
 )
 from corgi_core.serving.schemas import (
     ID,
+    EmbeddingMapCard,
     Health,
     ImageOrder,
     MadeImages,
     ModelCard,
+    Progress,
+    TrajectoryOrder,
+    Way,
 )
+from corgi_core.serving.way_to_an_image import OrderedWay
 
 if TYPE_CHECKING:
     from corgi_core.serving.queue import Job
@@ -94,6 +99,23 @@ class Api:
             responses=problems(status.NOT_FOUND, status.UNPROCESSABLE_ENTITY),
         )  # fmt: skip
         app.add_api_route(
+            "/v1/images/{id}", self._progress, methods=["GET"], response_model=Progress,
+            summary="How far a request is, by its id",
+            responses=problems(status.NOT_FOUND, status.UNPROCESSABLE_ENTITY),
+        )  # fmt: skip
+        app.add_api_route(
+            "/v1/trajectory", self._show_way, methods=["POST"], response_model=Way,
+            summary="How an image of a prompt comes to be, step by step",
+            responses=problems(
+                status.BAD_REQUEST, status.REQUEST_ENTITY_TOO_LARGE, status.UNPROCESSABLE_ENTITY,
+                status.TOO_MANY_REQUESTS, status.SERVICE_UNAVAILABLE,
+            ),
+        )  # fmt: skip
+        app.add_api_route(
+            "/v1/map", self._map, methods=["GET"], response_model=EmbeddingMapCard,
+            summary="The map on which the ways lead",
+        )  # fmt: skip
+        app.add_api_route(
             "/v1/model", self._model, methods=["GET"], response_model=ModelCard,
             summary="The models that answer",
         )  # fmt: skip
@@ -125,7 +147,9 @@ class Api:
         asked = await run_in_threadpool(generation_of, order, model.about)
         as_png = _wants_png(request.headers.get("accept", ""), asked.num_images)
         ordered = [
-            OrderedPicture(asked, number, order.gaussian, order.decoder, order.nearest)
+            OrderedPicture(
+                asked, number, order.gaussian, order.decoder, order.nearest, order.prior_steps
+            )
             for number in range(asked.num_images)
         ]
         if order.id in self._running:
@@ -162,13 +186,30 @@ class Api:
     async def _cancel(self, id: Annotated[str, InPath(pattern=ID)]) -> Response:
         job = self._running.get(id)
         if job is None or not self._engine.queue.cancel(job):
-            raise RefusedError(
-                HTTPStatus.NOT_FOUND,
-                f"no request with the id {id!r} is running",
-                "it may have ended; give requests an id of your own",
-            )
+            raise _not_running(id)
         self._metrics.cancelled.inc()
         return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    async def _progress(self, id: Annotated[str, InPath(pattern=ID)]) -> Progress:
+        job = self._running.get(id)
+        if job is None:
+            raise _not_running(id)
+        ahead = self._engine.queue.ahead_of(job)
+        return Progress(ahead=ahead, made=job.made, total=len(job.items))
+
+    async def _show_way(self, order: TrajectoryOrder, request: Request) -> Response:
+        job = self._engine.submit(self._engine.model, [OrderedWay(**order.model_dump())])
+        try:
+            if not await self._is_awaited(job, request):
+                return Response(status_code=CLIENT_GONE)
+        finally:
+            if self._engine.queue.cancel(job):
+                self._metrics.cancelled.inc()
+        return JSONResponse(job.result.result()[0], headers=COMMON_HEADERS)
+
+    async def _map(self) -> Response:
+        found = await run_in_threadpool(lambda: self._engine.model.map)
+        return JSONResponse(found, headers=COMMON_HEADERS)
 
     async def _model(self) -> dict[str, Any]:
         return self._engine.model.about
@@ -221,6 +262,14 @@ def _wants_png(accept: str, num_images: int) -> bool:
             "ask for one image, or accept application/json",
         )
     return True
+
+
+def _not_running(id: str) -> RefusedError:
+    return RefusedError(
+        HTTPStatus.NOT_FOUND,
+        f"no request with the id {id!r} is running",
+        "it may have ended; give requests an id of your own",
+    )
 
 
 async def _client_gone(request: Request) -> None:

@@ -7,13 +7,15 @@ import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from corgi_core.errors import CorgiError
-from corgi_core.serving.pictures import OrderedPicture, Picture
+from corgi_core.serving.pictures import OrderedPicture
 from corgi_core.serving.queue import Batch, Job, WorkQueue
+from corgi_core.serving.way_to_an_image import OrderedWay
 
 log = logging.getLogger(__name__)
+Ordered: TypeAlias = OrderedPicture | OrderedWay
 BATCH_SIZE = 16  # pictures
 CAPACITY = 256  # pictures that wait or are computed
 NEWEST = 0.2  # weight of the newest batch in the mean time of a picture
@@ -32,8 +34,12 @@ class Model(Protocol):
     def about(self) -> dict[str, Any]:
         """Its limits and defaults."""
 
-    def sample(self, ordered: Sequence[OrderedPicture]) -> list[Picture]:
-        """The pictures that were ordered, all of one `key`."""
+    @property
+    def map(self) -> dict[str, Any]:
+        """Its embeddings on a plane."""
+
+    def sample(self, ordered: Sequence[Any]) -> list[Any]:
+        """The pictures, or ways to them, that were ordered, all of one `key`."""
 
 
 class Key(NamedTuple):
@@ -63,7 +69,7 @@ class Engine:
         on_batch: Callable[[int, float], None] = lambda count, seconds: None,
     ) -> None:
         self.model = model
-        self.queue: WorkQueue[OrderedPicture, Picture] = WorkQueue(capacity, batch_size)
+        self.queue: WorkQueue[Ordered, Any] = WorkQueue(capacity, batch_size)
         self._on_batch = on_batch
         self._seconds_each = 0.0
         self._thread = threading.Thread(target=self._work, name="sampling", daemon=True)
@@ -79,8 +85,8 @@ class Engine:
         """About how long what was accepted will take, in whole seconds, 1 at least."""
         return max(1, math.ceil(self.queue.size * self._seconds_each))
 
-    def submit(self, model: Model, ordered: Sequence[OrderedPicture]) -> Job[Any, Picture]:
-        """Have pictures of one request made, by a model that was this engine's.
+    def submit(self, model: Model, ordered: Sequence[Ordered]) -> Job[Any, Any]:
+        """Have pictures of one request made, or the way to one, by a model that was this engine's.
 
         Raises:
             FullError: If the queue has no room.
@@ -108,7 +114,7 @@ class Engine:
             self._seconds_each = (1 - NEWEST) * before + NEWEST * seconds / count
             self._on_batch(count, seconds)
 
-    def _answer(self, batch: Batch[OrderedPicture, Picture]) -> None:
+    def _answer(self, batch: Batch[Ordered, Any]) -> None:
         """Sample a batch; where that fails, each job alone, so that one spoils none but itself."""
         key = batch[0].job.key
         assert isinstance(key, Key)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from corgi_core.errors import CorgiError
 from corgi_core.generation import Request
 from corgi_core.io.files import digest_of
-from corgi_core.serving.pictures import OrderedPicture, Picture, sample_pictures
+from corgi_core.serving.pictures import OrderedPicture, sample_pictures
+from corgi_core.serving.way_to_an_image import OrderedWay, embedding_map, way_to_an_image
 
 if TYPE_CHECKING:
     from corgi_core.evaluation.nearest import TrainingImages
+    from corgi_core.gaussians.embedding_map import EmbeddingMap
     from corgi_core.pipeline import CorgiPipeline
 
 WARM_UP = "a red apple"
@@ -72,10 +74,23 @@ class ServedModel:
             "has_training_images": self.training is not None,
         }
 
-    def sample(self, ordered: Sequence[OrderedPicture]) -> list[Picture]:
-        """The pictures that were ordered, all of one `key`."""
+    @cached_property
+    def map(self) -> dict[str, Any]:
+        """Its embeddings on a plane, as the page shows them."""
+        return self._plane.as_json(self.pipeline.prior.bank)
+
+    @cached_property
+    def _plane(self) -> EmbeddingMap:
+        return embedding_map(self.pipeline, self.training)
+
+    def sample(self, ordered: Sequence[OrderedPicture] | Sequence[OrderedWay]) -> list[Any]:
+        """The pictures, or the ways to them, that were ordered, all of one `key`."""
         pipeline = self._with_decoder(ordered[0].decoder)
-        return sample_pictures(pipeline, ordered, self.training)
+        ways = [each for each in ordered if isinstance(each, OrderedWay)]
+        if ways:
+            return [way_to_an_image(pipeline, self._plane, way) for way in ways]
+        pictures = [each for each in ordered if isinstance(each, OrderedPicture)]
+        return sample_pictures(pipeline, pictures, self.training)
 
     def _with_decoder(self, alias: str | None) -> CorgiPipeline:
         """The pipeline, with another decoder where one is named; only one thread may ask."""

@@ -36,6 +36,7 @@ class OrderedPicture:
         gaussian: The Gaussian that captions start from; None: each chooses its own.
         decoder: The decoder's alias; None: the champion.
         nearest: How many of the nearest training images are wanted beside it.
+        prior_steps: Sampling steps of the prior; None is its own number.
     """
 
     request: Request
@@ -43,12 +44,14 @@ class OrderedPicture:
     gaussian: int | None = None
     decoder: str | None = None
     nearest: int = 0
+    prior_steps: int | None = None
 
     @property
     def key(self) -> Hashable:
-        """Equal for pictures that can be decoded together."""
+        """Equal for pictures that can be sampled together."""
         request = self.request
-        return self.decoder, request.num_steps, request.guidance, self.caption is None
+        steps = request.num_steps, self.prior_steps
+        return self.decoder, *steps, request.guidance, self.caption is None
 
     @property
     def caption(self) -> str | None:
@@ -144,7 +147,7 @@ class _Points:
     def __init__(self, pipeline: CorgiPipeline, ordered: Sequence[OrderedPicture]) -> None:
         self._dims = pipeline.encoder_dims
         samples = list(dict.fromkeys(sample for each in ordered for sample in each.samples))
-        z, gaussians = _sampled(pipeline, samples)
+        z, gaussians = _sampled(pipeline, samples, ordered[0].prior_steps)
         self._samples = dict(zip(samples, z, strict=True))
         self._gaussians = dict(zip(samples, gaussians, strict=True))
         files = list(dict.fromkeys(file for each in ordered for file in each.request.files))
@@ -186,7 +189,9 @@ class _Points:
         return slerp(image, direction, request.weight or 0.0, self._dims)
 
 
-def _sampled(pipeline: CorgiPipeline, samples: Sequence[CaptionSample]) -> tuple[Tensor, list[int]]:
+def _sampled(
+    pipeline: CorgiPipeline, samples: Sequence[CaptionSample], num_steps: int | None
+) -> tuple[Tensor, list[int]]:
     """The prior's samples [n, d] and the Gaussians that they started from."""
     if not samples:
         return torch.empty(0, sum(pipeline.encoder_dims)), []
@@ -199,7 +204,7 @@ def _sampled(pipeline: CorgiPipeline, samples: Sequence[CaptionSample]) -> tuple
         tokens, attn_mask, text, [sample.gaussian for sample in samples]
     )
     z = pipeline.prior.sample(
-        tokens, attn_mask, text, gaussians=gaussians,
+        tokens, attn_mask, text, num_steps=num_steps, gaussians=gaussians,
         seed=0, sample_ids=[sample.noise for sample in samples],
     )  # fmt: skip
     return z, gaussians.tolist()

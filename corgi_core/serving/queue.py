@@ -51,6 +51,11 @@ class Job(Generic[Item, Result]):
     _taken: int = 0
     _ended: bool = False
 
+    @property
+    def made(self) -> int:
+        """Results that are there."""
+        return len(self._found)
+
 
 @dataclass(frozen=True)
 class Part(Generic[Item, Result]):
@@ -108,6 +113,13 @@ class WorkQueue(Generic[Item, Result]):
             self._unfinished.add(job)
             self._changed.notify()
         return job
+
+    def ahead_of(self, job: Job[Item, Result]) -> int:
+        """Items of other jobs that are taken before a job's next ones; 0 if it waits no more."""
+        with self._changed:
+            waiting = list(self._waiting)
+        before = waiting[: waiting.index(job)] if job in waiting else []
+        return sum(len(each.items) - each._taken for each in before)
 
     def cancel(self, job: Job[Item, Result]) -> bool:
         """Drop a job, whose result is then a CancelledError; False where it has ended before."""

@@ -11,6 +11,7 @@ from corgi_core.pipeline import MAX_GUIDANCE, MAX_PROMPT_LENGTH
 MAX_IMAGES = 64  # of a request
 MAX_NEAREST = 8
 MAX_SEED = 2**32 - 1
+MAX_PRIOR_STEPS = 64  # each of which a trajectory decodes
 MAX_BYTES = 8 * 2**20  # of an image's file
 ID = r"^[A-Za-z0-9_-]{1,64}$"
 
@@ -25,6 +26,10 @@ ImageFile = Annotated[
     ),
 ]  # fmt: skip
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+PriorSteps = Annotated[
+    int | None,
+    Field(ge=1, le=MAX_PRIOR_STEPS, description="Of the prior; null: its own number."),
+]
 
 
 class ImageOrder(BaseModel):
@@ -60,6 +65,7 @@ class ImageOrder(BaseModel):
         float | None,
         Field(ge=0, le=MAX_GUIDANCE, description="Of the decoder, 1 is none; null: its own."),
     ] = None
+    prior_steps: PriorSteps = None
     gaussian: Annotated[
         int | None,
         Field(ge=0, description="The Gaussian that prompts start from; null: each chooses."),
@@ -85,6 +91,7 @@ class NormalisedOrder(BaseModel):
     seed: int
     num_steps: int | None
     guidance: float | None
+    prior_steps: int | None
     gaussian: int | None
     decoder: str | None
     nearest: int
@@ -144,3 +151,63 @@ class Health(BaseModel):
     status: str
     detail: str = ""
     remedy: str = ""
+
+
+class TrajectoryOrder(BaseModel):
+    """Which image of a prompt to show the way to: the same values as of the order for images."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    prompt: Prompt
+    number: Annotated[int, Field(ge=0, lt=MAX_IMAGES, description="The image's, from 0.")] = 0
+    seed: Seed = 0
+    num_steps: Annotated[int | None, Field(ge=1, le=1000)] = None
+    guidance: Annotated[float | None, Field(ge=0, le=MAX_GUIDANCE)] = None
+    prior_steps: PriorSteps = None
+    gaussian: Annotated[int | None, Field(ge=0)] = None
+    decoder: Annotated[str | None, Field(max_length=100)] = None
+
+
+Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class Ellipse(BaseModel):
+    """A Gaussian on the map: its mean, and half-axes of one standard deviation."""
+
+    mean: Point
+    radii: Annotated[Point, Field(description="The longer one first.")]
+    angle: Annotated[float, Field(description="Radians, from the first axis to the longer one.")]
+
+
+class NumberedEllipse(Ellipse):
+    """One of the prior's Gaussians."""
+
+    number: int
+    size: Annotated[int, Field(description="Embeddings that it was fitted to; 0: unknown.")]
+
+
+class EmbeddingMapCard(BaseModel):
+    """The plane on which embeddings differ most."""
+
+    explained: Annotated[float, Field(description="Its share of their variance.")]
+    cloud: Annotated[list[Point], Field(description="Training embeddings, or samples.")]
+    gaussians: Annotated[list[NumberedEllipse], Field(description="The largest 64.")]
+
+
+class Way(BaseModel):
+    """How an image came to be: a value of each list for each of the prior's steps, and the end."""
+
+    gaussian: Annotated[int, Field(description="The Gaussian that it started from.")]
+    start: Ellipse
+    timesteps: Annotated[list[int], Field(description="From T to 0.")]
+    points: Annotated[list[Point], Field(description="z_t on the map.")]
+    predictions: Annotated[list[Point], Field(description="ẑ_0 on the map.")]
+    images: Annotated[list[Base64], Field(description="PNG files of ẑ_0, in base64.")]
+
+
+class Progress(BaseModel):
+    """How far a request is."""
+
+    ahead: Annotated[int, Field(description="Pictures of others that are sampled before.")]
+    made: int
+    total: int

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Hashable
+from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,36 @@ WORDS = (
 )
 
 
+@dataclass(frozen=True)
+class OrderedWay:
+    """The way to one image of a caption.
+
+    Attributes:
+        prompt: The caption.
+        number: The image's, from 0.
+        seed: Decides its noise, with the number.
+        num_steps: Sampling steps of the decoder; None is its own number.
+        guidance: Guidance scale of the decoder; None is its own.
+        prior_steps: Sampling steps of the prior; None is its own number.
+        gaussian: The Gaussian to start from; None leaves it to the caption.
+        decoder: The decoder's alias; None: the champion.
+    """
+
+    prompt: str
+    number: int = 0
+    seed: int = 0
+    num_steps: int | None = None
+    guidance: float | None = None
+    prior_steps: int | None = None
+    gaussian: int | None = None
+    decoder: str | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for ways that are one."""
+        return self
+
+
 def embedding_map(pipeline: CorgiPipeline, training: TrainingImages | None = None) -> EmbeddingMap:
     """The map on which a prior's samples move.
 
@@ -41,22 +73,25 @@ def embedding_map(pipeline: CorgiPipeline, training: TrainingImages | None = Non
 
 
 def way_to_an_image(
-    pipeline: CorgiPipeline, plane: EmbeddingMap, prompt: str, **options: Any
+    pipeline: CorgiPipeline, plane: EmbeddingMap, ordered: OrderedWay
 ) -> dict[str, Any]:
     """How an image of a caption comes to be, for the page.
 
     Args:
-        pipeline: Samples it.
+        pipeline: Samples it, by the ordered decoder.
         plane: The map of the pipeline's embeddings.
-        prompt: The caption.
-        **options: Of `CorgiPipeline.trajectory`.
+        ordered: Which image.
 
     Returns:
-        "timesteps" from T to 0; for each "points", the places of z_t on the map, "predictions",
-        those of ẑ_0, and "images", those of ẑ_0 as PNG files in base64; "gaussian", the number of
-        the start, and "start", its ellipse.
+        "timesteps" from T to 0; for each "points", where z_t is on the map, "predictions", where
+        ẑ_0 is, and "images", those of ẑ_0 as PNG files in base64; "gaussian", the number of the
+        start, and "start", its ellipse.
     """
-    way, images = pipeline.trajectory(prompt, **options)
+    way, images = pipeline.trajectory(
+        ordered.prompt, num_steps=ordered.num_steps, guidance=ordered.guidance,
+        prior_steps=ordered.prior_steps, gaussian=ordered.gaussian, seed=ordered.seed,
+        sample_id=ordered.number,
+    )  # fmt: skip
     return {
         "gaussian": way.gaussian,
         "start": plane.ellipse(way.start),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -11,11 +9,8 @@ from corgi_core.diffusion.samplers import noise_for
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.pipeline import CorgiPipeline
-from corgi_core.prior.model import PriorModel
-from corgi_core.prior.network import PriorNetwork
-from tests.helpers.tiny_pipeline import BLOCKS
+from tests.helpers.tiny_pipeline import BLOCKS, with_gaussians
 
 D, K, STEPS = sum(BLOCKS), 3, 5
 PROMPT = "a red apple"
@@ -24,15 +19,7 @@ PROMPT = "a red apple"
 @pytest.fixture(scope="module")
 def several(pipeline: CorgiPipeline) -> CorgiPipeline:
     """The tiny pipeline, with a prior of three Gaussians."""
-    torch.manual_seed(3)
-    network = PriorNetwork(replace(pipeline.prior.network.shape, gaussians=K)).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    bank = GaussianBank(
-        torch.randn(K, D), 0.5 + torch.rand(K, D), torch.tensor([5, 3, 9]), BLOCKS, kappa=1.0
-    )
-    old = pipeline.prior
-    return replace(pipeline, prior=PriorModel(network, bank, old.settings, old.encoders, {}))
+    return with_gaussians(pipeline, K)
 
 
 @pytest.mark.parametrize("gaussian", [None, 2])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from corgi_core.encoders.embed import embed_images
 from corgi_core.evaluation.nearest import TrainingImages
-from corgi_core.serving.way_to_an_image import embedding_map, way_to_an_image
+from corgi_core.serving.way_to_an_image import OrderedWay, embedding_map, way_to_an_image
 from tests.helpers.tiny_pipeline import write_images
 
 
@@ -38,7 +38,7 @@ def test_the_last_image_is_the_captions_and_lies_where_its_embedding_does(
 ) -> None:
     monkeypatch.setattr("corgi_core.serving.way_to_an_image.WORDS", "cat dog")
     for plane in (embedding_map(pipeline, training), embedding_map(pipeline)):
-        way = json.loads(json.dumps(way_to_an_image(pipeline, plane, "a car", seed=3)))
+        way = json.loads(json.dumps(way_to_an_image(pipeline, plane, OrderedWay("a car", seed=3))))
         assert way["timesteps"] == [1000, 750, 500, 250, 0]
         assert {len(way[name]) for name in ("points", "predictions", "images")} == {5}
         expected = pipeline.text_to_image("a car", seed=3)[0]
