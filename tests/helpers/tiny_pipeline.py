@@ -65,7 +65,7 @@ def pixels_decoder(encoders: Mapping[str, Any]) -> PCADecoder:
 def with_gaussians(pipeline: CorgiPipeline, k: int) -> CorgiPipeline:
     """The same pipeline, with an untrained prior of k Gaussians."""
     torch.manual_seed(3)
-    network = _random(PriorNetwork(replace(pipeline.prior.network.shape, gaussians=k)))
+    network = randomised(PriorNetwork(replace(pipeline.prior.network.shape, gaussians=k)))
     means, std = torch.randn(k, sum(BLOCKS)), 0.5 + torch.rand(k, sum(BLOCKS))
     bank = GaussianBank(means, std, torch.arange(1, k + 1), BLOCKS, kappa=1.0)
     old = pipeline.prior

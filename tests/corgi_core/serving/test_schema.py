@@ -19,6 +19,9 @@ POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 OPERATIONS = {  # the others take nothing that could be wrong
     "POST /v1/images": (POSITIVE, NEGATIVE),
     "DELETE /v1/images/{id}": (POSITIVE, NEGATIVE),
+    "GET /v1/images/{id}": (POSITIVE, NEGATIVE),
+    "POST /v1/trajectory": (POSITIVE, NEGATIVE),
+    "GET /v1/map": (POSITIVE,),
     "GET /v1/model": (POSITIVE,),
     "GET /healthz": (POSITIVE,),
     "GET /readyz": (POSITIVE,),
