@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import open_clip
 import torch
+from open_clip.model import set_model_preprocess_cfg
 from open_clip.tokenizer import HFTokenizer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -194,7 +195,7 @@ class OpenClipModel(nn.Module):
                     source, return_transform=False, **towers
                 )
             else:
-                model = _with_installed_text(source, folder, architecture)
+                model = _with_installed_text(folder, description)
             tokenizer = open_clip.get_tokenizer(source)
         except _UNREADABLE as error:
             raise CorgiError(
@@ -259,13 +260,15 @@ def _has_whole_text_tower(folder: Path) -> bool:
     )
 
 
-def _with_installed_text(source: str, folder: Path, architecture: dict[str, Any]) -> Any:
+def _with_installed_text(folder: Path, description: dict[str, Any]) -> Any:
     """The model whose text encoder is installed, and all else of it in the folder's weights."""
+    architecture = description["model_cfg"]
     text = architecture["text_cfg"]
     named = transformers_source(encoder_named(text["hf_model_name"]))
     installed = text | {"hf_model_name": named, "hf_model_pretrained": True}
     with quiet_transformers():
-        model = open_clip.create_model(source, load_weights=False, text_cfg=installed)
+        model = open_clip.CustomTextCLIP(**architecture | {"text_cfg": installed})
+    set_model_preprocess_cfg(model, description["preprocess_cfg"])
     missing, unexpected = model.load_state_dict(load_file(folder / WEIGHTS), strict=False)
     if unexpected or any(not name.startswith(TRANSFORMER) for name in missing):
         raise ValueError(f"weights that do not fit: {[*unexpected, *missing][:3]}")

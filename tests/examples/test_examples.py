@@ -17,8 +17,9 @@ import pytest
 from PIL import Image, ImageChops
 
 from corgi_core import CorgiPipeline
+from corgi_core.evaluation.score_rows import BASELINES
 from corgi_core.io.pictures import grid
-from tests.helpers.tiny_pipeline import register
+from tests.helpers.tiny_pipeline import register, shippable_pipeline, write_images
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -36,7 +37,8 @@ def imported(name: str) -> ModuleType:
 
 def test_every_example_is_tested() -> None:
     tested = {"sample_from_bank.py", "train_prior_on_embeddings.py", "add_a_decoder.py",
-              "add_a_reader.py", "strip_of_captions.py", "corgi.ipynb"}  # fmt: skip
+              "add_a_reader.py", "strip_of_captions.py", "corgi.ipynb", "release_a_model.py",
+              "unselected_captions.py"}  # fmt: skip
     assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")} == tested
 
 
@@ -100,3 +102,35 @@ def test_the_notebook_runs(
     grids = [value for value in displayed if isinstance(value, Image.Image)]
     assert len(grids) == len(displayed) - 1 == 5
     assert grids[0].height < grids[0].width  # three rows of four
+
+
+def test_a_workspaces_champions_are_released_with_a_card_and_sample_unselected_captions(
+    tmp_path: Path,
+) -> None:
+    pipeline, home, data = shippable_pipeline(), tmp_path / "home", tmp_path / "data"
+    register(pipeline, home, "emoji-full.styles")
+    images = write_images(data / "styles" / "images", captions=2)
+    scores = {"cosine": 0.5, "cosine_ci_low": 0.4, "cosine_ci_high": 0.6}
+    metrics = {
+        "protocol": {"prior_steps": 4, "data_version": "v1", "encoders": ["tiny"],
+                     "held_out_captions": 7, "decoded_images": 5},
+        "baselines": dict.fromkeys(BASELINES, scores),
+        "priors": {"baseline": {"100%": {"4": scores | {"cosine": 0.25}}}},
+        "pictures": {"real embedding": {"none": {"fid": 12.5}}},
+    }  # fmt: skip
+    (home / "emoji-full.styles" / "reports").mkdir()
+    (home / "emoji-full.styles" / "reports" / "metrics.json").write_text(json.dumps(metrics))
+    out = tmp_path / "released" / "emoji-full"
+    imported("release_a_model").main("emoji-full.styles", str(out), str(home), str(data))
+    page, card = (out / "README.md").read_text(), json.loads((out / "card.json").read_text())
+    assert "| baseline, 100% | 0.250 (0.400–0.600) |" in page
+    assert page.count("0.500 (0.400–0.600)") == len(BASELINES)
+    trained = [row for part in images.iter_rows("split", "captions") for row in part.itertuples()
+               if row.split == "train"]  # fmt: skip
+    assert card["data"]["images"] == card["data"]["sources"]["made"] == len(trained)
+    assert card["data"]["captions"] == sum(len(row.captions or ()) for row in trained)
+    module = imported("unselected_captions")
+    captions = module.held_out_captions(images, 1)
+    assert captions == ["picture number 4"]  # of 4 and 9, which are held out, 9 has none
+    sheet = module.strip(CorgiPipeline.from_pretrained(out), captions)
+    assert sheet.height > module.SIDE

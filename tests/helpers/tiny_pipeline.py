@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from open_clip.tokenizer import HFTokenizer
 from PIL import Image
 from torch import nn
 
@@ -21,7 +22,9 @@ from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.decoders.pca.network import PCANetwork, PCAShape
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import encoder_spec
-from corgi_core.encoders.tokens import TokenEncoder
+from corgi_core.encoders.open_clip_model import OpenClipModel
+from corgi_core.encoders.tokens import TokenEncoder, transformers_source
+from corgi_core.encoders.train_clip import architecture, untrained_clip
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.io.model_index import MODELS_FILE, IndexedModel, ModelIndex, TextEncoderName
 from corgi_core.pipeline import CorgiPipeline
@@ -49,6 +52,22 @@ def tiny_pipeline() -> CorgiPipeline:
         prior=PriorModel(prior, GaussianBank.standard(BLOCKS), PRESET.prior, encoders, card={}),
         decoder=pixels_decoder(encoders),
     )
+
+
+def shippable_pipeline(width: int = 32) -> CorgiPipeline:
+    """A pipeline of the kinds that the released model has: its CLIP's text encoder is MiniLM."""
+    torch.manual_seed(0)
+    settings = replace(PRESET.encoders, width=width, image_size=32, tower_channels=8)
+    model = untrained_clip(settings, pretrained_text=True)
+    tokenizer = HFTokenizer(transformers_source("minilm"), context_length=TOKENS)
+    clip = ClipEnsemble([OpenClipModel("tiny", model, architecture(settings), tokenizer)])
+    tokens = TokenEncoder.load("minilm", TOKENS)
+    shape = PriorShape(width, tokens.width, TOKENS, gaussians=1, width=32, layers=1, heads=2)
+    bank, encoders = GaussianBank.standard((width,)), encoder_spec(clip)
+    network = randomised(PriorNetwork(shape))
+    card = {"labels": {"variant": "baseline"}}
+    prior = PriorModel(network, bank, PRESET.prior, encoders, card)
+    return CorgiPipeline(clip, tokens, prior, pixels_decoder(encoders))
 
 
 def pixels_decoder(encoders: Mapping[str, Any]) -> PCADecoder:

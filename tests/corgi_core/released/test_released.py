@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from open_clip.tokenizer import HFTokenizer
 from safetensors.torch import load_file
 
 from corgi_core import CorgiPipeline
-from corgi_core.encoders.clip import ClipEnsemble
-from corgi_core.encoders.embed import encoder_spec
-from corgi_core.encoders.open_clip_model import OpenClipModel
-from corgi_core.encoders.tokens import MINILM, TokenEncoder, transformers_source
-from corgi_core.encoders.train_clip import architecture, untrained_clip
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.io import released
-from corgi_core.prior.model import PriorModel
-from corgi_core.prior.network import PriorNetwork, PriorShape
 from corgi_core.released.at_hand import pipeline_at_hand
 from corgi_core.released.compact import halved, write_compact
-from tests.helpers.tiny_pipeline import PRESET, TOKENS, pixels_decoder, randomised, register
+from tests.helpers.tiny_pipeline import register, shippable_pipeline
 
-WIDTH = 32
 PROMPT = "a red apple"
 
 
 @pytest.fixture(scope="module")
 def whole() -> CorgiPipeline:
-    """A pipeline of the kinds that the released model has, tiny and untrained."""
-    torch.manual_seed(0)
-    settings = replace(PRESET.encoders, width=WIDTH, image_size=32, tower_channels=8)
-    model = untrained_clip(settings, pretrained_text=True)
-    tokenizer = HFTokenizer(transformers_source(MINILM), context_length=TOKENS)
-    clip = ClipEnsemble([OpenClipModel("tiny", model, architecture(settings), tokenizer)])
-    tokens = TokenEncoder.load(MINILM, TOKENS)
-    shape = PriorShape(WIDTH, tokens.width, TOKENS, gaussians=1, width=32, layers=1, heads=2)
-    bank, encoders = GaussianBank.standard((WIDTH,)), encoder_spec(clip)
-    prior = PriorModel(randomised(PriorNetwork(shape)), bank, PRESET.prior, encoders, card={})
-    return CorgiPipeline(clip, tokens, prior, pixels_decoder(encoders))
+    return shippable_pipeline()
 
 
 @pytest.fixture(scope="module")
