@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
+from upath import UPath
 
-from assets.pictures import loss_curve, picture, pictures, thumbnails
+from assets.pictures import first_of, loss_curve, picture, pictures, thumbnails
 from orchestration.resources.artifacts import (
     ArrayStore,
+    CaptionProposals,
     Dataset,
     Evaluation,
     FolderBacked,
@@ -123,6 +126,22 @@ def array_metadata(store: ArrayStore) -> dict[str, Any]:
 def overlap_metadata(overlap: Overlap) -> dict[str, Any]:
     """How many images are in both datasets, and which."""
     return {**overlap.counts, "examples": table(overlap.pairs)}
+
+
+def proposals_metadata(
+    images: Dataset, proposals: CaptionProposals, folder: UPath
+) -> dict[str, Any]:
+    """Of proposals of images to caption: the table's file, its rows, and the first images."""
+    import pandas as pd
+
+    from corgi_core.data.caption_proposals import FILE
+
+    return {
+        "proposed": len(proposals.proposals),
+        "file": dg.MetadataValue.path(str(folder / FILE)),
+        "pictures": first_of(images, proposals.keys),
+        "table": table(pd.DataFrame(map(asdict, proposals.proposals))),
+    }
 
 
 def bank_metadata(bank: GaussianBank, fitted: BankFit | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -46,16 +46,29 @@ def pictures(
 
 def thumbnails(images: Dataset) -> dg.MarkdownMetadataValue | None:
     """The first images of a gated dataset; None where it holds embeddings."""
+    if not images.holds_pictures:
+        return None
+    files = (file for shard in images.shards for _, file in images.images(shard))
+    return contact_sheet(list(islice(files, THUMBNAILS)))
+
+
+def contact_sheet(files: Sequence[bytes]) -> dg.MarkdownMetadataValue | None:
+    """Some image files as a grid of small squares; None where there are none."""
     import numpy as np
 
     from corgi_core.data.pixels import square
     from corgi_core.io.pictures import grid
 
+    squares = [square(file, SIDE) for file in files]
+    return picture(grid(np.stack(squares) / 255, COLUMNS)) if squares else None
+
+
+def first_of(images: Dataset, keys: Sequence[str]) -> dg.MarkdownMetadataValue | None:
+    """The images with the first of these keys, in their order; None where there are no pictures."""
     if not images.holds_pictures:
         return None
-    files = (file for shard in images.shards for _, file in images.images(shard))
-    squares = [square(file, SIDE) for file in islice(files, THUMBNAILS)]
-    return picture(grid(np.stack(squares) / 255, COLUMNS)) if squares else None
+    files = files_of(images, keys[:THUMBNAILS])
+    return contact_sheet([files[key] for key in keys[:THUMBNAILS]])
 
 
 def near_twins(images: Dataset, overlap: SplitOverlap) -> dg.MarkdownMetadataValue | None:

@@ -18,6 +18,7 @@ from assets import (
     gaussians,
     models,
     precomputed,
+    proposals,
     ratings,
     registry,
     study,
@@ -55,8 +56,8 @@ def assets_of(preset: Preset) -> list[dg.AssetsDefinition]:
     """The lineage; without pictures it starts from precomputed embeddings."""
     every = _assets_in(
         [
-            captions, clip, comparison, data, embeddings, evaluation, gaussians, models, ratings,
-            registry, study,
+            captions, clip, comparison, data, embeddings, evaluation, gaussians, models, proposals,
+            ratings, registry, study,
         ]
     )  # fmt: skip
     if preset.decoder is None:

@@ -24,8 +24,10 @@ VARIANT, CAPTION_SUBSET = "variant", "caption_subset"
 STUDY = "study"  # the group of the study's assets
 COMPARISON = "comparison"  # … and of those of the decoders' comparison
 RATINGS = "ratings"  # … and of that of people's votes
+PROPOSALS = "proposals"  # … and of that of images to caption
 CAPTIONED = "captioned"  # … and of what is made by name only: decoders that read captions
-ASKED_FOR = (STUDY, COMPARISON, CAPTIONED, RATINGS)  # neither `corgi run` nor an automation makes
+ASKED_FOR = (STUDY, COMPARISON, CAPTIONED, RATINGS, PROPOSALS)
+"""Groups that neither `corgi run` nor an automation makes."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corgi_core.data.dataset import Dataset, sources_of
-from corgi_core.data.splits import VALIDATION
+from corgi_core.data.splits import TRAIN, VALIDATION
 from corgi_core.io.files import digest_of
 
 
@@ -68,6 +68,48 @@ def validation_keys(images: Dataset, left_out: Collection[str]) -> SplitKeys:
             `SplitOverlap.left_out` has them.
     """
     return SplitKeys(images, VALIDATION, left_out=frozenset(left_out))
+
+
+@dataclass(frozen=True)
+class TrainingKeys:
+    """The training images that have captions, or those that have none."""
+
+    images: Dataset
+    captioned: bool  # which of them
+
+    @property
+    def digest(self) -> str:
+        """Names the dataset's content and which of the images."""
+        return digest_of(self.images.digest, TRAIN, self.captioned)
+
+    @property
+    def count(self) -> int:
+        """How many there are, by the shards' records."""
+        return sum(self.counts.values())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many each shard has, of the shards that have some; no manifest is read."""
+        found = {
+            shard: sum(
+                each.captioned if self.captioned else each.images - each.captioned
+                for each in record.counts
+                if each.split == TRAIN
+            )
+            for shard, record in self.images.records.items()
+        }
+        return {shard: count for shard, count in found.items() if count}
+
+    def among(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.bool_]:
+        """Which of the keys [n] of that shard are in the set."""
+        return np.isin(keys, self.keys(shard))
+
+    def keys(self, shard: str) -> NDArray[np.str_]:
+        """The keys of a shard's images of the set."""
+        rows = self.images.rows(shard, "key", "split")
+        chosen = (rows["split"] == TRAIN) & (self.images.captioned(shard) == self.captioned)
+        found: NDArray[np.str_] = rows.loc[chosen, "key"].to_numpy(dtype=str)
+        return found
 
 
 @dataclass(frozen=True)

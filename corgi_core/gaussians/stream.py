@@ -7,7 +7,7 @@ many workers computed it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.data.keys import SplitKeys
+from corgi_core.data.keys import KeySet, SplitKeys
 from corgi_core.errors import CorgiError
 from corgi_core.mapping import Map, map_here
 
@@ -50,9 +50,12 @@ class EmbeddingStream:
     @classmethod
     def of_split(cls, images: Dataset, store: ArrayStore, split: str) -> EmbeddingStream:
         """The array "image" of the images of one split."""
-        counts = images.images_of(split)
-        read = _Stored(store, "image", tuple(counts), SplitKeys(images, split))
-        return cls(tuple(counts.values()), read)
+        return cls.of_keys(store, SplitKeys(images, split), images.images_of(split))
+
+    @classmethod
+    def of_keys(cls, store: ArrayStore, keys: KeySet, counts: Mapping[str, int]) -> EmbeddingStream:
+        """The array "image" of the images of a set, of which each shard has so many."""
+        return cls(tuple(counts.values()), _Stored(store, "image", tuple(counts), keys))
 
     @classmethod
     def of_store(cls, store: ArrayStore, name: str) -> EmbeddingStream:
@@ -134,7 +137,7 @@ class _Stored:
     store: ArrayStore
     name: str
     shards: tuple[str, ...]
-    among: SplitKeys | None = None
+    among: KeySet | None = None
 
     def __call__(self, number: int) -> NDArray[np.floating[Any]]:
         shard = self.shards[number]

@@ -24,6 +24,7 @@ from orchestration.cli import (
     home,
     metrics,
     promotion,
+    propose,
     rate,
     results,
     retrain,
@@ -77,8 +78,8 @@ cli = typer.Typer(
 for command in (
     run.demo, run.run, retrain.retrain, run.study, run.compare, results.results,
     compare_runs.compare_runs, generate.generate, serve.serve, suite.suite, rate.rate,
-    metrics.metrics, promotion.promote, promotion.rollback, promotion.history, data.ingest,
-    data.gate, ui.ui, ui.password, home.home, backup.backup, backup.restore, gc.gc,
+    metrics.metrics, promotion.promote, promotion.rollback, promotion.history, propose.propose,
+    data.ingest, data.gate, ui.ui, ui.password, home.home, backup.backup, backup.restore, gc.gc,
     config.presets,
 ):  # fmt: skip
     cli.command()(command)

@@ -56,6 +56,7 @@ def _is_instance(value: object, path: str) -> bool:
 
 if TYPE_CHECKING:
     from corgi_core.data.arrays import ArrayStore as ArrayStore
+    from corgi_core.data.caption_proposals import CaptionProposals as CaptionProposals
     from corgi_core.data.dataset import Dataset as Dataset
     from corgi_core.data.image_splits import ImageSplits as ImageSplits
     from corgi_core.data.subsets import CaptionSubset as CaptionSubset
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from corgi_core.prior.model import PriorModel as PriorModel
 else:
     ArrayStore = Artifact("corgi_core.data.arrays:ArrayStore")
+    CaptionProposals = Artifact("corgi_core.data.caption_proposals:CaptionProposals")
     CaptionSubset = Artifact("corgi_core.data.subsets:CaptionSubset")
     ClipEnsemble = Artifact("corgi_core.encoders.clip:ClipEnsemble")
     Dataset = Artifact("corgi_core.data.dataset:Dataset")

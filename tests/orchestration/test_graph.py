@@ -96,6 +96,9 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
         [],
     ),
     "human_ratings": ("ratings", set(), []),
+    "caption_proposals": (
+        "proposals", {"images", "image_embeddings", "text_embeddings", "gaussian_bank"}, []
+    ),
     "registered_models": (
         "registry",
         {

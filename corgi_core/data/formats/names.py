@@ -34,7 +34,7 @@ class ImageNames:
         self._names = {unicodedata.normalize("NFC", name): name for name in images}
         self._by_last_part: dict[str, list[str]] = {}
         for name in self._names:
-            for last in {name.rpartition("/")[2], stem_of(name).rpartition("/")[2]}:
+            for last in {each.rpartition("/")[2] for each in (name, stem_of(name), key_of(name))}:
                 self._by_last_part.setdefault(last, []).append(name)
 
     def holds(self, name: str) -> bool:
@@ -45,7 +45,7 @@ class ImageNames:
         """The image called `name` in a table that lies in `folder`; None if there is none, or more.
 
         Names may be relative to the table, absolute, with backslashes, in another Unicode form,
-        without suffix, or relative to another folder where that leaves one image.
+        without suffix, keys, or relative to another folder where that leaves one image.
         """
         name = unicodedata.normalize("NFC", name.strip())
         for written in (name, name.replace("\\", "/")):
@@ -57,7 +57,9 @@ class ImageNames:
         last = ending.rpartition("/")[2]
         among = [
             image for image in self._by_last_part.get(last, [])
-            if f"/{image}".endswith(f"/{ending}") or f"/{stem_of(image)}".endswith(f"/{ending}")
-            or name.startswith("/")
+            if name.startswith("/") or any(
+                f"/{each}".endswith(f"/{ending}")
+                for each in (image, stem_of(image), key_of(image))
+            )
         ]  # fmt: skip
         return self._names[among[0]] if len(among) == 1 else None

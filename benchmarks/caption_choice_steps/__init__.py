@@ -1,0 +1,1 @@
+"""The steps of the benchmark of caption choice."""
