@@ -70,7 +70,8 @@ class CaptionProposals:
     def table(self) -> str:
         """The rows as CSV, the columns' names first."""
         content = io.StringIO(newline="")
-        writer = csv.DictWriter(content, [column.name for column in fields(Proposal)])
+        columns = [column.name for column in fields(Proposal)]
+        writer = csv.DictWriter(content, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(each) for each in self.proposals)
         return content.getvalue()

@@ -49,8 +49,8 @@ def propose(
 
     [bold cyan]corgi retrain --dataset photos[/bold cyan]
 
-    The rule coverage spreads over the images that have none yet; uncertainty takes what the champion
-    cannot generate; random takes any. Near twins are never both proposed.
+    The rule coverage spreads over the images that have none yet; uncertainty takes what the
+    champion cannot generate; random takes any. Near twins are never both proposed.
     """
     settings = chosen_settings(preset, dataset, config, overrides)
     if out.exists():

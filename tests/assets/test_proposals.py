@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 from upath import UPath
 
 from assets.proposals import CaptionBudget, caption_proposals, proposed
@@ -21,6 +22,7 @@ from corgi_core.data.ragged import RaggedArray
 from corgi_core.errors import CorgiError
 from corgi_core.io.model_index import CHAMPION, IndexedModel, ModelIndex, TextEncoderName
 from corgi_core.pipeline import CorgiPipeline
+from orchestration.cli.app import cli
 from orchestration.resources.compute import Compute
 from orchestration.resources.io_managers import ArtifactIOManager
 from orchestration.resources.tracking import MLflow
@@ -33,7 +35,8 @@ class World:
     """A workspace of 30 pictures, every third of them without a caption, with made embeddings."""
 
     def __init__(self, home: Path, pipeline: CorgiPipeline) -> None:
-        settings = Settings.load({"CORGI_HOME": str(home / ".corgi"), "CORGI_DATA": str(home)})
+        self.environment = {"CORGI_HOME": str(home / ".corgi"), "CORGI_DATA": str(home)}
+        settings = Settings.load(self.environment)
         preset = replace(settings.preset, data=replace(settings.preset.data, twin_cosine=None))
         self.settings = replace(settings, preset=preset)
         self.workspace, self.mlflow = Workspace.of(self.settings), MLflow.of(self.settings)
@@ -134,3 +137,19 @@ def test_uncertainty_asks_the_champion(world: World) -> None:
 def test_every_rule_stops_where_no_image_is_left(world: World) -> None:
     for rule in (COVERAGE, RANDOM):
         assert set(world.proposed(rule, budget=99).keys) == without_captions(world.images)
+
+
+def test_the_command_writes_the_table_and_overwrites_none(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    table = tmp_path / FILE
+    words = ["propose", "-n", "3", "--rule", "random", "--out", str(table)]
+    done = CliRunner().invoke(cli, [*words, "--set", "data.twin_cosine=null"])
+    assert done.exit_code == 0, done.output
+    assert "3 images to caption, by random" in done.output
+    assert table.read_text() == world.proposed(RANDOM, budget=3).table
+    refused = CliRunner().invoke(cli, words)
+    assert refused.exit_code == 2
+    assert "may have captions in it" in refused.output
