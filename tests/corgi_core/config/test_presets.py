@@ -28,14 +28,14 @@ from corgi_core.errors import CorgiError
 DIGESTS = {
     "emoji": {
         "data": "42347e5af41bfea9", "encoders": "f33948645913ea9c",
-        "prior": "b47819808198eeae",
+        "prior": "f2f223f383285291",
         "gaussians": "a6a1d5dbddfbcd8c",
         "study": "671d08c2bd9abc81", "comparison": "093398466db84167",
         "language_free": "db9c5b15e3aa34ae",
     },
     "embeddings": {
         "data": "6b7a5575a68f2a4f", "encoders": "bca9718e5b31804d",
-        "prior": "dd263f99cf4ff8fb", "study": "a8cbbd42a8831ae5",
+        "prior": "d71e20ae554ac5d8", "study": "a8cbbd42a8831ae5",
     },
 }  # fmt: skip
 
