@@ -30,6 +30,7 @@ from orchestration.resources.check_results import not_passed
 from orchestration.resources.instance import PROMOTION
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.promotion_history import Entry, Event
+from orchestration.resources.served_pipeline import register_pipeline
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
 
@@ -100,7 +101,8 @@ def registered(
 ) -> dg.MaterializeResult[None]:
     """Register models, and decide at the gate which of them generate.
 
-    The aliases are exported to `models.json` last, so that it never names a missing model.
+    The aliases are exported to `models.json` last, so that it never names a missing model; and the
+    champions together are a model that MLflow serves.
 
     Args:
         context: The asset's.
@@ -135,7 +137,9 @@ def registered(
         free = champions.present("prior", champion_of(LANGUAGE_FREE))
         if free is not None:
             registry.alias("prior", FREE_PRIOR, free)
-        registry.write_index(TextEncoderName(preset.encoders.text, preset.encoders.text_tokens))
+        text_encoder = TextEncoderName(preset.encoders.text, preset.encoders.text_tokens)
+        registry.write_index(text_encoder)
+        register_pipeline(registry, text_encoder)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(registry.digest),
         check_results=[check_result(entries, failed)],

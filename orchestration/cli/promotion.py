@@ -164,6 +164,7 @@ def _deciding(settings: Settings) -> Iterator[tuple[Registry, Champions, list[En
     from corgi_core.io.model_index import TextEncoderName
     from orchestration.resources.champions import Champions
     from orchestration.resources.model_registry import Registry
+    from orchestration.resources.served_pipeline import register_pipeline
     from orchestration.resources.tracking import MLflow
 
     registry, encoders = Registry(MLflow.of(settings)), settings.preset.encoders
@@ -173,7 +174,9 @@ def _deciding(settings: Settings) -> Iterator[tuple[Registry, Champions, list[En
             yield registry, champions, mended
         finally:
             if champions.history.entries():
-                registry.write_index(TextEncoderName(encoders.text, encoders.text_tokens))
+                text_encoder = TextEncoderName(encoders.text, encoders.text_tokens)
+                registry.write_index(text_encoder)
+                register_pipeline(registry, text_encoder)
 
 
 def _numbers(

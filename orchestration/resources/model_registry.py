@@ -121,6 +121,19 @@ class Registry:
         self.added += 1
         return str(version.version)
 
+    def add(self, part: str, folder: Path, tags: Mapping[str, str], description: str) -> str:
+        """A new version of a registered model, which holds the files of a folder of no training."""
+        if not self.versions(part):
+            self._make(self.name(part))
+        model = self._client.create_logged_model(self._experiment, part)
+        self._client.log_model_artifacts(model.model_id, str(folder))
+        self._client.finalize_logged_model(model.model_id, "READY")
+        version = self._client.create_model_version(
+            self.name(part), model.artifact_location, tags=dict(tags), description=description,
+            model_id=model.model_id,
+        )  # fmt: skip
+        return str(version.version)
+
     def alias(self, part: str, alias: str, version: str) -> None:
         """Give a version an alias."""
         self._client.set_registered_model_alias(self.name(part), alias, version)

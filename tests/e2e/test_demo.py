@@ -221,7 +221,8 @@ def test_every_training_and_the_evaluation_are_runs(workspace, store):
 
 def test_the_registry_names_champions(workspace, store):
     models = {model.name for model in store.search_registered_models()}
-    assert models == {"emoji-small-prior", "emoji-small-decoder", "emoji-small-clip"}
+    parts = {"emoji-small-prior", "emoji-small-decoder", "emoji-small-clip"}
+    assert models == parts | {"emoji-small-pipeline"}
     priors = store.search_model_versions("name = 'emoji-small-prior'")
     assert len(priors) == count_of_priors(workspace)
     for name in models:
