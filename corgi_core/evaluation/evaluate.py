@@ -142,6 +142,7 @@ def evaluate(
             material, chosen, displayed,
             (*without_prior.values(), *cases.values(), *guided.values()),
             settings.inception_weights, settings.dinov2_weights,
+            None if near is None else near[rows],
         )  # fmt: skip
         metrics["protocol"] |= _of_pictures(material, decoder, len(chosen), settings)
         metrics["pictures"] = {REAL_AGAINST_REAL: {NO_SUBSET: scorer.real_against_real(size)}}

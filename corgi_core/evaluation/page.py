@@ -17,7 +17,6 @@ from corgi_core.evaluation.protocol import Protocol
 from corgi_core.evaluation.published import published_under
 from corgi_core.evaluation.report import (
     LINEAR_PRIOR,
-    SCORES,
     STRATA,
     Evaluation,
     Samples,
@@ -83,7 +82,8 @@ ABOUT_PRIORS = (
 )
 ABOUT_STRATA = (
     "The same scores of the test images that have a near neighbour in training, and of those that "
-    "have none. A model that memorises is better on the near ones alone."
+    "have none. A model that memorises is better on the near ones alone. Of pictures there are the "
+    "scores that are means over pictures: distances of sets depend on how many there are."
 )
 ABOUT_STEPS = "Each prior by its number of sampling steps, with 95 % intervals over captions."
 ABOUT_VALIDATION = (
@@ -165,8 +165,9 @@ def page(
         _score_table(rows, score_names(rows)),
         _charts(rows),
     ]  # fmt: skip
-    if any(part in row.scores for row in rows for part in STRATA):
-        parts += [section("Near training, and far from it", ABOUT_STRATA), _strata_table(rows)]
+    if _in_strata(rows):
+        parts += [section("Near training, and far from it", ABOUT_STRATA)]
+        parts += [_strata_table(each) for each in (rows, pictures) if _in_strata(each)]
     parts += [section("By sampling steps", ABOUT_STEPS), _curves(metrics)]
     if chosen_by:
         parts.append(section("Validation", ABOUT_VALIDATION))
@@ -233,11 +234,17 @@ def _cell(value: Any) -> Cell:
     return Cell("–", None) if value is None else Cell(str(value), str(value))
 
 
+def _in_strata(rows: Sequence[ScoreRow]) -> bool:
+    return any(part in row.scores for row in rows for part in STRATA)
+
+
 def _strata_table(rows: Sequence[ScoreRow]) -> str:
-    columns = [(part, name) for part in STRATA for name in (*SCORES, "count")]
+    """The scores of both strata, of the rows that have them."""
+    inner = [ScoreRow(r.name, r.kind, r.scores.get(part, {})) for r in rows for part in STRATA]
+    columns = [(part, name) for part in STRATA for name in (*score_names(inner), "count")]
     heads = ["row", *(f"{part}: {label(name)}" for part, name in columns)]
     cells = []
-    for row in rows:
+    for row in (row for row in rows if _in_strata([row])):
         by_part = {part: ScoreRow(row.name, row.kind, row.scores.get(part, {})) for part in STRATA}
         cells.append([
             Cell(row.name, row.name),

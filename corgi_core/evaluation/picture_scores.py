@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -38,7 +38,7 @@ from corgi_core.evaluation.picture_neighbours import PictureNeighbours
 from corgi_core.evaluation.picture_sets import Compared, PictureSet
 from corgi_core.evaluation.picture_statistics import KERNELS, PictureStatistics
 from corgi_core.evaluation.predictors import Predictor
-from corgi_core.evaluation.report import SHUFFLED
+from corgi_core.evaluation.report import SHUFFLED, STRATA
 from corgi_core.evaluation.sampling import SampledEmbeddings
 from corgi_core.metrics.bootstrap import with_intervals
 from corgi_core.metrics.clip_score import clip_scores
@@ -67,6 +67,8 @@ class PictureScorer:
             of the last one.
         nearest: The arrays of `PictureNeighbours` and their chunks; None where the models learned
             from other images.
+        near: Which captions' images [n] have a near neighbour among the training images; None
+            where nobody asked.
     """
 
     features: ArrayStore
@@ -77,6 +79,7 @@ class PictureScorer:
     statistics: PictureStatistics
     extractors: Sequence[str] = (CLIP,)
     nearest: tuple[ArrayStore, Chunks[Pictures]] | None = None
+    near: NDArray[np.bool_] | None = None
 
     def scores(self, case: Pictures) -> dict[str, Any]:
         """Scores of a case's pictures, with the seconds of decoding, summed over all workers.
@@ -89,21 +92,29 @@ class PictureScorer:
             image; "clip_similarity_image" and "clip_similarity_text"; "clip_score" with the text;
             each of them with the ends of its interval, "_ci_low" and "_ci_high"; "count" and
             "seconds"; and of pictures of what was predicted from captions "shuffled", as
-            `shuffled` has it.
+            `shuffled` has it. With `near` also "near" and "far": what is a mean over pictures, of
+            those alone whose real image has a near neighbour in training, or has none; the balls of
+            precision and its like are those of all.
         """
         real = real_of(case, self.real)
-        found: dict[str, Any] = self._set_scores(compared_with(case, real))
+        pair, nearest = compared_with(case, real), list[NDArray[np.floating[Any]]]()
+        found: dict[str, Any] = self._set_scores(pair)
         if self.nearest is not None:
-            found |= _memorisation(*(self._nearest(each) for each in (case, real)))
-        to_image, to_text, seconds = map(
-            np.concatenate, zip(*self._similarities_of(case, real), strict=True)
-        )
+            nearest = [self._nearest(case), self._nearest(real)]
+            found |= _memorisation(*nearest)
+        z, z_real = self.embeddings(case), self.embeddings(real)
+        to_image = mean_encoder_cosine(z, z_real, self.encoder_dims).numpy()
+        similarities = _similarities(to_image, self._by_caption(case, TO_TEXT))
         if isinstance(case, Decoded) and case.source != REAL:
             found[SHUFFLED] = self.shuffled(case)
+        if self.near is not None:
+            by_picture = self.statistics.inside(pair) | similarities
+            for stratum, rows in zip(STRATA, (self.near, ~self.near), strict=True):
+                found[stratum] = _of_rows(by_picture, nearest, rows)
         return found | {
-            **_similarities(to_image, to_text),
+            **with_intervals(similarities),
             "count": len(self.chunks.captions),
-            "seconds": round(float(seconds.sum()), 3),
+            "seconds": round(float(self._by_caption(case, SECONDS).sum()), 3),
         }
 
     def shuffled(self, case: Pictures) -> dict[str, float]:
@@ -118,7 +129,7 @@ class PictureScorer:
             mean_encoder_cosine(z, each, self.encoder_dims).numpy()
             for each in (images, torch.from_numpy(text).float())
         )
-        return {**_similarities(to_image, to_text), "count": len(others)}
+        return {**with_intervals(_similarities(to_image, to_text)), "count": len(others)}
 
     def real_against_real(self, size: int) -> dict[str, Any]:
         """`scores` of a random half of the real images against the other half: the best possible.
@@ -141,7 +152,8 @@ class PictureScorer:
         z = self.embeddings(real)
         to_image = mean_encoder_cosine(z[half], z[other], self.encoder_dims).numpy()
         to_text = self._by_caption(real, TO_TEXT)[half]
-        return found | {**_similarities(to_image, to_text), "count": len(half)}
+        similarities = with_intervals(_similarities(to_image, to_text))
+        return found | {**similarities, "count": len(half)}
 
     def embeddings(self, case: Pictures) -> Tensor:
         """CLIP's embeddings of a case's pictures [n, d], in the captions' order."""
@@ -178,26 +190,32 @@ class PictureScorer:
         store, chunks = self.nearest
         return np.concatenate([store.mapped(each, "cosine") for each in chunks.shards_of(case)])
 
-    def _similarities_of(
-        self, case: Pictures, real: RealImages
-    ) -> Iterator[tuple[np.ndarray, ...]]:
-        """The cosines to the images and to the captions, and the seconds, chunk by chunk."""
-        of_real = self.chunks.shards_of(real)
-        for shard, its_real in zip(self.chunks.shards_of(case), of_real, strict=True):
-            ours, theirs = (
-                torch.from_numpy(np.array(self.features.mapped(s, CLIP))) for s in (shard, its_real)
-            )
-            yield (
-                mean_encoder_cosine(ours, theirs, self.encoder_dims).numpy(),
-                self.features.mapped(shard, TO_TEXT),
-                self.features.mapped(shard, SECONDS),
-            )
 
-
-def _similarities(to_image: NDArray[Any], to_text: NDArray[Any]) -> dict[str, float]:
-    """The scores by cosines to images [n] and to captions [n]."""
+def _similarities(to_image: NDArray[Any], to_text: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """The scores of each picture [n] by its cosines to an image [n] and to a caption [n]."""
     named = {"clip_similarity_image": to_image, "clip_similarity_text": to_text}
-    return with_intervals(named | {"clip_score": clip_scores(to_text)})
+    return named | {"clip_score": clip_scores(to_text)}
+
+
+def _of_rows(
+    by_picture: Mapping[str, NDArray[Any]],
+    nearest: Sequence[NDArray[np.floating[Any]]],
+    rows: NDArray[np.bool_],
+) -> dict[str, float]:
+    """The scores of some pictures alone, of none the count.
+
+    Args:
+        by_picture: What scores are the means of [n].
+        nearest: The cosines [n] of pictures and of real images to their nearest training images,
+            if they were looked for.
+        rows: Which pictures [n].
+    """
+    if not rows.any():
+        return {"count": 0}
+    found = with_intervals({name: values[rows] for name, values in by_picture.items()})
+    if nearest:
+        found |= _memorisation(*(cosines[rows] for cosines in nearest))
+    return found | {"count": int(rows.sum())}
 
 
 def _memorisation(
@@ -255,6 +273,7 @@ def picture_scorer(
     cases: tuple[Decoded | StoredPictures, ...],
     inception: str | None = None,
     dinov2: str | None = None,
+    near: NDArray[np.bool_] | None = None,
 ) -> PictureScorer:
     """Decode pictures, and compute their features and those of the real images.
 
@@ -265,6 +284,7 @@ def picture_scorer(
         cases: The pictures.
         inception: The path of a TorchScript Inception, or None to go without.
         dinov2: The folder of a DINOv2, or None to go without.
+        near: Which captions' images have a near neighbour among the training images, or None.
 
     Returns:
         What scores the pictures.
@@ -294,11 +314,11 @@ def picture_scorer(
     stored, nearest = material.run(features, material.folder / "pictures"), None
     if material.trained_here:
         compared = tuple(dict.fromkeys(chain[Pictures](real.values(), cases)))
-        near = PictureNeighbours(
+        search = PictureNeighbours(
             Chunks[Pictures](captions, compared, COMPARED_AT_ONCE), chunks, stored,
             material.images, material.image_embeddings,
         )  # fmt: skip
-        nearest = material.run(near, material.folder / "picture_neighbours"), near.images
+        nearest = material.run(search, material.folder / "picture_neighbours"), search.images
     extractors = [CLIP, *([INCEPTION] if inception else []), *([DINOV2] if dinov2 else [])]
     halves = len(captions) // 2 >= FEWEST_IN_A_HALF
     pairs = [compared_with(case, real_of(case, real)) for case in chunks.cases]
@@ -308,7 +328,7 @@ def picture_scorer(
     )
     return PictureScorer(
         stored, chunks, material.encoder_dims, material.text_embeddings, real, statistics,
-        extractors, nearest,
+        extractors, nearest, near,
     )  # fmt: skip
 
 

@@ -75,10 +75,11 @@ def vendi_by_part(features: Features) -> NDArray[np.float64]:
         CorgiError: there are fewer than two features, or one is not finite.
     """
     check_features(features)
-    rows = unit_rows(features)
-    if (count := len(rows)) > rows.shape[1]:
-        return vendi_of_sums(SumsByPart.of(rows))
-    cosines, parts = rows @ rows.T, shuffled_parts(count, PARTS, 0)
-    left_out = parts if all(map(len, parts)) else []
+    count, width = features.shape
+    if count > width:
+        every = np.arange(count)
+        return vendi_of_sums(SumsByPart.of_rows(every, count, lambda at: unit_rows(features[at])))
+    rows, parts = unit_rows(features), shuffled_parts(count, PARTS, 0)
+    cosines, left_out = rows @ rows.T, parts if all(map(len, parts)) else []
     remaining = [np.delete(np.arange(count), part) for part in ([], *left_out)]
     return np.array([vendi_of_moment(cosines[np.ix_(at, at)] / len(at)) for at in remaining])

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from corgi_core.evaluation.paired import Difference
     from orchestration.resources.scored_runs import ScoredModel
 
-OF_PICTURES = ("fid", "frechet_clip", "clip_similarity")  # one number a model, without captions
+OF_PICTURES = ("fid", "fid_bias", "frechet_clip", "frechet_clip_bias", "clip_similarity")
+"""One number a model, without captions."""
 
 
 def compare_runs(

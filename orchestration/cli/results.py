@@ -37,8 +37,11 @@ PICTURE_SCORES = {  # the columns of the screen's table, where they were measure
     "clip_similarity_image": "similar to image",
     "clip_similarity_text": "to caption",
     "fid": "FID",
+    "fid_bias": "FID's bias",
     "frechet_clip": "Fréchet (CLIP)",
+    "frechet_clip_bias": "its bias",
     "frechet_dinov2": "Fréchet (DINOv2)",
+    "frechet_dinov2_bias": "its bias",
     "copies": "copies",
 }
 CAPTIONS = 1000  # among which the shortest is an example

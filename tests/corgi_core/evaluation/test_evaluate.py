@@ -255,6 +255,9 @@ def test_scores_are_of_all_images_and_of_those_with_and_without_a_near_training_
     row = whole.prior_table().query("steps == 1").to_dict("records")[0]
     assert row["cosine_near"] == scores["near"]["cosine"]
     assert whole.metrics["baselines"][TEXT_EMBEDDING]["near"]["count"] == TWINS
+    near = sum(number < TWINS for number in chosen())
+    of_pictures = whole.metrics["pictures"]["baseline"][SUBSET]
+    assert (of_pictures["near"]["count"], of_pictures["far"]["count"]) == (near, 8 - near)
 
 
 def test_the_cosine_by_timestep_is_of_the_most_steps_and_ends_at_the_samples(
@@ -603,7 +606,7 @@ def test_chunks_are_scored_as_the_whole_was(
         pictures = pipeline.decoder.decode(embeddings, seed=SETTINGS.seed)
         expected = picture_scores(pipeline.clip, pictures, squares, text[rows], known)
         whole = without_intervals(numbers(found["pictures"][variant][subset]))
-        control = whole.pop(SHUFFLED, None)
+        control, *_ = (whole.pop(part, None) for part in (SHUFFLED, *STRATA))
         assert whole == {name: pytest.approx(each, abs=1e-4) for name, each in expected.items()}
     vectors = pipeline.clip.encode_images(pictures)
     others = derangement(len(rows))

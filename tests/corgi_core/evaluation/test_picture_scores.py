@@ -14,6 +14,7 @@ from torch import Tensor
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.pixels import pixels
+from corgi_core.encoders.similarity import mean_encoder_cosine
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.evaluation.material import Material
@@ -102,6 +103,26 @@ def test_real_images_beside_themselves_score_as_no_model_can(scored: Any) -> Non
     assert {f"{n}{end}" for n in of_training for end in ("_ci_low", "_ci_high")} <= scores.keys()
     assert all(alone[f"{n}_ci_low"] <= alone[n] + 1e-8 for n in judged)
     assert all(alone[n] <= alone[f"{n}_ci_high"] + 1e-8 for n in judged)
+
+
+def test_pictures_near_training_and_far_from_it_have_scores_of_their_own(scored: Any) -> None:
+    """Those that are means over pictures: beside their own images, in the balls of all."""
+    scorer, near = scored(), np.arange(IMAGES) % 3 == 1
+    assert not {"near", "far"} & scorer.scores(scored.case).keys()
+    found = replace(scorer, near=near).scores(scored.case)
+    z, z_real = (scorer.embeddings(case) for case in (scored.case, RealImages()))
+    cosines = mean_encoder_cosine(z, z_real, scorer.encoder_dims)
+    pictures, real = (torch.nn.functional.normalize(each, dim=1).numpy() for each in (z, z_real))
+    for stratum, rows in (("near", near), ("far", ~near)):
+        part = found[stratum]
+        assert part["clip_similarity_image"] == pytest.approx(float(cosines[rows].mean()))
+        assert part["precision"] == share_inside(pictures[rows], real)
+        assert part["count"] == rows.sum()
+        assert {"memorisation_ci_low", "clip_score", "nearest_distance"} <= part.keys()
+        assert "frechet_clip" not in part  # fewer pictures are farther apart
+    none = replace(scorer, near=np.zeros(IMAGES, bool)).scores(scored.case)
+    assert none["near"] == {"count": 0}
+    assert none["far"]["recall"] == none["recall"]
 
 
 def test_the_training_images_are_read_once_for_many_pictures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def statistics(folder: Path, size: int = 11, run: Run = in_this_process) -> Pict
 def by_two_workers(job: ArrayJob, folder: Path) -> ArrayStore:
     """As `Compute.arrays` has it: workers that share the shards, which finish in another order."""
     missing = missing_shards(folder, job.images, job.spec)
-    workers = [job.opened("cpu", threads) for threads in (1, 2)]
+    workers = [pickle.loads(pickle.dumps(job)).opened("cpu", threads) for threads in (1, 2)]
     for number, shard in enumerate(reversed(missing)):
         write_shard(folder, shard, workers[number % 2](shard.name))
     return finished_store(folder, job.images, job.spec, missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from io import StringIO
 from pathlib import Path
@@ -51,6 +52,20 @@ def test_no_name_and_no_number_is_cut_or_broken(width: int) -> None:
         assert text.count(value) == len(SOURCES)
     assert {"image", "caption", "Fréchet", "copies"} <= set(text.split())
     assert "8.000" not in text  # what is not of the main scores stands on the page
+
+
+def test_no_distance_of_few_pictures_stands_without_its_bias() -> None:
+    scores = METRICS | {"fid": 40.0, "fid_bias": 31.5, "frechet_clip_bias": 4.625, "count": 24}
+    head, row = (
+        next(
+            line
+            for line in printed(200, {"pictures": {"baseline": {"10%": scores}}})
+            if word in line
+        )
+        for word in ("FID", "40.000")
+    )
+    assert re.search(r"FID +FID's bias +Fréchet \(CLIP\) +its bias", head)
+    assert re.search(r"40\.000 +31\.500 +12\.125 +4\.625", row)
 
 
 def test_a_table_that_fits_is_in_one_part() -> None:
