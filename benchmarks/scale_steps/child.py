@@ -19,7 +19,7 @@ PARTITIONS = {
 INGEST = "ingest"
 ASSETS = (
     "raw_images", "images", "pixels", "clip_encoder", "image_embeddings", "text_embeddings",
-    "caption_subset", "gaussian_bank", "prior", "decoder", "evaluation",
+    "split_overlap", "caption_subset", "gaussian_bank", "prior", "decoder", "evaluation",
 )  # fmt: skip
 STEPS = (INGEST, *ASSETS)
 

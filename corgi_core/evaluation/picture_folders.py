@@ -100,6 +100,12 @@ class FolderFeatures:
     nearest: NDArray[np.float64]
 
     @property
+    def protocol(self) -> str:
+        """How the pictures are measured, in a line: by which weights, and prepared how."""
+        about = self.prepared
+        return f"by {self.extractor} {self.weights}; {about.encoding} of {about.size}² pixels"
+
+    @property
     def manifold(self) -> Manifold:
         """The balls around the features."""
         return Manifold(self.features, self.nearest)

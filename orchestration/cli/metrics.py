@@ -58,6 +58,7 @@ def metrics(
         if not metric.endswith((CI_LOW, CI_HIGH)):
             interval = [found[metric + end] for end in (CI_LOW, CI_HIGH) if metric + end in found]
             typer.echo(_line(metric, value, interval))
+    typer.echo(f"Protocol: {of_real.protocol}.")
 
 
 def _line(metric: str, value: float, interval: Sequence[float]) -> str:

@@ -205,11 +205,13 @@ def test_the_command_prints_all_metrics_and_reads_what_it_has_saved(
     again = CliRunner().invoke(cli, ["metrics", str(saved), str(other), *weights])
     assert first.exit_code == again.exit_code == 0, first.output
     assert first.stdout == again.stdout
-    names = [line.split()[0] for line in first.stdout.splitlines()]
+    *lines, protocol = first.stdout.splitlines()
+    names = [line.split()[0] for line in lines]
     assert names == [
         "fid", "fid_bias", "kid", "precision", "recall", "density", "coverage", "vendi", "count",
         "real_count",
     ]  # fmt: skip
+    assert re.fullmatch(r"Protocol: by inception \w{8,}; PNG of 8² pixels\.", protocol)
     assert re.search(r"^fid +[\d.]+  95 %: -?[\d.]+ to [\d.]+$", first.stdout, re.MULTILINE)
     refused = CliRunner().invoke(cli, ["metrics", str(real), str(other)])
     assert "no network is given" in refused.output
