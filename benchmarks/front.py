@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
-SAMPLES = 4  # of each caption, for the spread
+SAMPLES = 2  # of each caption, for the spread
 LINEAR = ("linear", "linear, contrastive")
 METRICS = ("cosine", "recall_at_1", "recall_at_5", "frechet", "spread")
 Row = dict[str, Any]
