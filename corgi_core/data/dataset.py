@@ -7,13 +7,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import cached_property
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -216,17 +217,17 @@ class Dataset:
 
     def images(self, shard: str) -> Iterator[tuple[str, bytes]]:
         """(key, the image file's bytes) of one shard, in the manifest's order."""
-        for key, _, image in self._files(shard):
+        rows = self.rows(shard, "key", "sha256").to_dict("records")
+        for key, _, image in self._whole_files(shard, rows):
             yield key, image
 
     def samples(self, *shards: str) -> Iterator[Sample]:
         """Every image with what the manifest says of it, shard by shard; of all, or of `shards`."""
         for shard in shards or self.shards:
-            rows = self.rows(shard, "key", *ABOUT).to_dict("records")
-            for row, (key, suffix, image) in zip(rows, self._files(shard), strict=True):
-                assert row["key"] == key, f"{shard}.tar and its manifest differ at {key}"
-                about = {name: row[name] for name in ABOUT}
-                yield Sample(key, image, suffix=suffix, **about)
+            rows = self.rows(shard, "key", "sha256", *ABOUT).to_dict("records")
+            files = self._whole_files(shard, rows)
+            for row, (key, suffix, image) in zip(rows, files, strict=True):
+                yield Sample(key, image, suffix=suffix, **{name: row[name] for name in ABOUT})
 
     def tar(self, shard: str) -> Path | UPath:
         """The tar that holds a shard's images.
@@ -265,6 +266,21 @@ class Dataset:
         if [key for key, _, _ in found] != self.rows(shard, "key")["key"].tolist():
             raise self._damaged(path, "it has other images than its manifest")
         return [(member.offset_data, member.size) for _, _, member in found]
+
+    def _whole_files(
+        self, shard: str, rows: Sequence[Mapping[str, Any]]
+    ) -> Iterator[tuple[str, str, bytes]]:
+        """What `_files` yields, each file with the SHA-256 that the manifest's row has for it.
+
+        Raises CorgiError for another one: a disk, a copy or DVC's remote has changed the tar.
+        """
+        for row, file in zip_longest(rows, self._files(shard)):
+            if row is None or file is None or row["key"] != file[0]:
+                raise self._damaged(self.tar(shard), "it has other images than its manifest")
+            if hashlib.sha256(file[2]).hexdigest() != row["sha256"]:
+                why = f"the image {file[0]} has other bytes than the one that was stored"
+                raise self._damaged(self.tar(shard), why)
+            yield file
 
     def _files(self, shard: str) -> Iterator[tuple[str, str, bytes]]:
         """(key, suffix, bytes) of each file of one shard; CorgiError where it is damaged."""

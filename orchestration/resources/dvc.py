@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import dagster as dg
 
 from corgi_core.errors import CorgiError
+from corgi_core.io.full_disk import full_disk_explained
 from orchestration.environment import set_for_library
 from orchestration.settings import Settings
 
 LOCK = Path("dvc.lock")
+COPY = Path(".dvc", "tmp", "dvc.lock.before")  # of LOCK, while DVC writes there
 INGEST, GATE = "ingest", "gate"  # stages of dvc.yaml
 
 
@@ -36,11 +39,24 @@ class DVC(dg.ConfigurableResource):  # type: ignore[type-arg]
             return not repository.status(targets=[stage])
 
     def commit(self, stage: str) -> str | None:
-        """Record the stage's output as its present one; returns its version, as in dvc.lock."""
+        """Record the stage's output as its present one; returns its version, as in dvc.lock.
+
+        Raises:
+            CorgiError: DVC cannot record it, or not store it in its cache, which it says of a full
+                disk in a log alone. Then dvc.lock is as it was.
+        """
         if not self.enabled:
             return None
-        with _repository() as repository:
-            repository.commit(stage, force=True)
+        with full_disk_explained(LOCK.absolute().parent), _lock_put_back():
+            with _repository() as repository:
+                repository.commit(stage, force=True)
+                left = repository.status(targets=[stage])
+            if left:
+                raise CorgiError(
+                    f"DVC could not store the data of {stage} in its cache",
+                    "free space on the disk of .dvc/cache, let this user write there, and "
+                    "materialise again; the data lie where they are",
+                )
         return version_in_lock(LOCK, stage)
 
 
@@ -51,8 +67,9 @@ def recorded_stages(lock: Path) -> dict[str, Any]:
     if not lock.exists():
         return {}
     try:
-        return (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
-    except (yaml.YAMLError, AttributeError) as error:
+        stages: dict[str, Any] = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] or {}
+        return stages
+    except (yaml.YAMLError, KeyError, TypeError) as error:
         raise CorgiError(
             f"{lock} cannot be read: {str(error).splitlines()[0]}",
             f"bring it back with `git checkout {lock}`, or end the merge that it is in",
@@ -66,19 +83,49 @@ def version_in_lock(lock: Path, stage: str) -> str | None:
 
 
 @contextmanager
+def _lock_put_back() -> Iterator[None]:
+    """Where the block fails, dvc.lock is as it was: DVC writes it in place, also half.
+
+    The copy is made before, as a disk that is full takes none.
+    """
+    there = LOCK.exists()
+    try:
+        if there:
+            COPY.parent.mkdir(exist_ok=True)
+            shutil.copyfile(LOCK, COPY)
+        try:
+            yield
+        except BaseException:
+            if there:
+                COPY.replace(LOCK)
+            else:
+                LOCK.unlink(missing_ok=True)
+            raise
+    finally:
+        COPY.unlink(missing_ok=True)
+
+
+@contextmanager
 def _repository() -> Iterator[Any]:
     set_for_library({"DVC_NO_ANALYTICS": "1"})
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo
+    from dvc.rwlock import RWLockFileCorruptedError, RWLockFileFormatError
 
     try:
         with redirect_stdout(io.StringIO()), Repo(".") as repository:
             yield repository
     except LockError as error:
+        holder = " ".join(str(error).partition("\n\n")[0].split())
         raise CorgiError(
-            f"another DVC command is at work here: {error}",
+            f"another DVC command is at work here: {holder}",
             "wait for it and run again; if none runs, remove .dvc/tmp/lock and .dvc/tmp/rwlock",
+        ) from error
+    except (RWLockFileCorruptedError, RWLockFileFormatError) as error:
+        raise CorgiError(
+            f"DVC's record of who is at work is torn: {error}",
+            "make sure that no DVC command runs, remove .dvc/tmp/rwlock, and run again",
         ) from error
     except DvcException as error:
         raise CorgiError(

@@ -45,7 +45,9 @@ class Collector:
         self.endpoint, self.answers = endpoint, True
         self._ids = _Ids()
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we say it once, below
-        about = {"service.name": "corgi", "host.name": platform.node(), "process.pid": os.getpid()}
+        about: dict[str, Value] = {
+            "service.name": "corgi", "host.name": platform.node(), "process.pid": os.getpid()
+        }  # fmt: skip
         self._provider = TracerProvider(
             resource=Resource(about).merge(OTELResourceDetector().detect()),
             id_generator=self._ids,

@@ -187,3 +187,20 @@ def test_data_need_no_torch():
     heavy = ("torch", "great_expectations", "dagster", "ray", "mlflow", "webdataset")
     program = f"import sys, {', '.join(modules)}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("read", ["samples", "images"])
+def test_an_image_with_other_bytes_or_another_key_is_refused_by_name(tmp_path, read):
+    dataset = write_dataset(tmp_path / "set", samples(4), shard_size=2)
+    tar = dataset.tar("00001")
+    whole, changed = tar.read_bytes(), bytearray(tar.read_bytes())
+    changed[whole.index(b"IDAT") + 8] ^= 1
+    for content, said in (
+        (bytes(changed), "00001.tar is missing or damaged .the image 0002 has other bytes"),
+        (whole.replace(b"0003.png", b"0009.png"), "00001.tar .* other images than its manifest"),
+        (dataset.tar("00000").read_bytes(), "00001.tar .* other images than its manifest"),
+    ):
+        tar.write_bytes(content)
+        with pytest.raises(CorgiError, match=said) as refused:
+            list(getattr(dataset, read)("00001"))
+        assert "bring that file back" in refused.value.remedy

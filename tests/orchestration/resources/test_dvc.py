@@ -6,14 +6,20 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
+from dvc.exceptions import DvcException
 
+from corgi_core.data import quality
+from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.errors import CorgiError
 from orchestration.resources.dvc import DVC
 from tests.helpers import forked
+from tests.helpers.made import SETTINGS, samples
+from tests.helpers.processes import free_port
 
 ROOT = Path(__file__).parents[3]
 HERE = str(Path(__file__).parents[3])
@@ -131,20 +137,148 @@ def test_another_revision_or_setting_of_the_data_makes_them_stale_and_nothing_el
     assert project.status().keys() == {"ingest", "gate"}
 
 
-def test_a_lock_of_dvc_that_is_taken_or_torn_is_named_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """DVC's, of a stage `ingest` whose output is in `data`; what it remembers stays in there."""
+    return begin(tmp_path / "repository", tmp_path / "site", monkeypatch)
+
+
+def begin(folder: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from dvc.repo import Repo
 
-    monkeypatch.chdir(tmp_path)
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(site))
     Repo.init(no_scm=True).close()
-    (tmp_path / "data").write_text("bytes")
-    (tmp_path / "dvc.yaml").write_text("stages: {ingest: {cmd: 'true', outs: [data]}}")
+    (folder / "data").mkdir()
+    (folder / "data" / "one").write_text("bytes")
+    (folder / "dvc.yaml").write_text("stages: {ingest: {cmd: 'true', outs: [data]}}")
+    return folder
+
+
+def refusal(stage: str = "ingest") -> CorgiError:
+    with pytest.raises(CorgiError) as refused:
+        DVC(enabled=True).commit(stage)
+    return refused.value
+
+
+def test_a_lock_that_is_taken_or_torn_is_named_with_what_to_do(repository: Path) -> None:
+    from dvc.repo import Repo
+
+    dvc, lock = DVC(enabled=True), repository / "dvc.lock"
+    version = dvc.commit("ingest")
+    with Repo(".") as busy, busy.lock:
+        said = refusal()
+    assert "at work here" in said.problem
+    assert "remove .dvc/tmp/lock" in said.remedy
+    torn = {
+        "<<<<<<< HEAD\nstages: {\n=======\n": "dvc.lock cannot be read",  # in a merge
+        "": "dvc.lock cannot be read",  # by a power cut
+    }
+    for content, problem in torn.items():
+        lock.write_text(content)
+        with pytest.raises(CorgiError, match=problem):
+            dvc.up_to_date("ingest")
+    lock.unlink()
+    assert dvc.commit("ingest") == version
+
+
+def test_who_works_on_the_data_is_named_and_who_died_is_not_waited_for(repository: Path) -> None:
+    dvc, record = DVC(enabled=True), repository / ".dvc" / "tmp" / "rwlock"
+    with subprocess.Popen(["true"]) as dead:
+        pass
+
+    def at_work(pid: int) -> str:
+        by = {"pid": pid, "cmd": "dvc repro"}
+        return json.dumps({"write": {str(repository / "data"): by}, "read": {}})
+
+    version = dvc.commit("ingest")
+    before = (repository / "dvc.lock").read_bytes()
+    (repository / "data" / "two").write_text("more")
+    record.write_text(at_work(os.getppid()))
+    said = refusal()
+    assert f"(PID {os.getppid()}): dvc repro" in said.problem
+    assert "\n" not in said.problem
+    record.write_text('{"write": {')
+    said = refusal()
+    assert "is torn" in said.problem
+    assert "remove .dvc/tmp/rwlock" in said.remedy
+    assert (repository / "dvc.lock").read_bytes() == before
+    record.write_text(at_work(dead.pid))
+    assert dvc.commit("ingest") not in (None, version)
+    assert dvc.up_to_date("ingest")
+
+
+def test_a_remote_out_of_reach_stops_nothing(repository: Path) -> None:
+    config = "[core]\n    no_scm = True\n    remote = far\n['remote \"far\"']\n    url = {}\n"
     dvc = DVC(enabled=True)
-    (tmp_path / "dvc.lock").write_text("stages: {ingest: {outs: [{md5: a}]}}")
-    with Repo(".") as busy, busy.lock, pytest.raises(CorgiError, match="at work here") as refused:
-        dvc.commit("ingest")
-    assert "remove .dvc/tmp/lock" in refused.value.remedy
-    (tmp_path / "dvc.lock").write_text("<<<<<<< HEAD\nstages: {\n=======\n")
-    with pytest.raises(CorgiError, match=r"dvc\.lock cannot be read"):
-        dvc.up_to_date("ingest")
+    for url in (f"http://127.0.0.1:{free_port()}/dvc", "s3://no-such-bucket/dvc"):
+        (repository / ".dvc" / "config").write_text(config.format(url))
+        (repository / "data" / "two").write_text(url)
+        assert dvc.commit("ingest")
+        assert dvc.up_to_date("ingest")
+
+
+def test_a_shard_that_a_corrupt_remote_gave_is_found_by_its_bytes(
+    repository: Path, tmp_path: Path
+) -> None:
+    """DVC takes it for whole: it trusts its remotes, unless they are said to `verify`."""
+    from dvc.repo import Repo
+
+    shutil.rmtree(repository / "data")
+    made = write_dataset(repository / "data", samples(4), shard_size=2)
+    dvc, remote = DVC(enabled=True), tmp_path / "remote"
+    dvc.commit("ingest")
+    with (repository / ".dvc" / "config").open("a") as config:
+        config.write(f"    remote = near\n['remote \"near\"']\n    url = {remote}\n")
+    with Repo(".") as pushing:
+        pushing.push()
+    shard = made.tar("00001").read_bytes()
+    (stored,) = [p for p in remote.rglob("*") if p.is_file() and p.read_bytes() == shard]
+    stored.chmod(0o644)
+    stored.write_bytes(shard.replace(b"IDAT", b"IDAX", 1))
+
+    def pull() -> None:
+        for folder in (repository / "data", repository / ".dvc" / "cache", tmp_path / "site"):
+            shutil.rmtree(folder, ignore_errors=True)
+        with Repo(".") as pulling:
+            pulling.pull()
+
+    pull()
+    assert dvc.up_to_date("ingest")
+    with pytest.raises(CorgiError, match=r"00001\.tar is missing or damaged .the image 0002"):
+        quality.gate(Dataset.load(repository / "data"), tmp_path / "gated", SETTINGS)
+    with (repository / ".dvc" / "config").open("a") as config:
+        config.write("    verify = true\n")
+    with pytest.raises(DvcException):
+        pull()
+    assert not dvc.up_to_date("ingest")
+
+
+def test_a_full_disk_is_named_and_leaves_the_lock_and_the_data(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = begin(small_disk / "repository", tmp_path / "site", monkeypatch)
+    dvc, lock = DVC(enabled=True), repository / "dvc.lock"
+    version = dvc.commit("ingest")
+    before, big = lock.read_bytes(), os.urandom(600_000)
+    (repository / "data" / "one").write_bytes(big)  # its copy in the cache finds no space
+    for room in (True, False):  # … and there is some for dvc.lock, or none at all
+        if not room:
+            fill(small_disk / "more")
+        said = refusal()
+        assert "full" in said.problem or "could not store" in said.problem
+        assert "free space" in said.remedy
+        assert (repository / "data" / "one").read_bytes() == big
+        assert lock.read_bytes() == before
+        assert not list((repository / ".dvc" / "tmp").glob("*.before"))
+    (small_disk / "more").unlink()
+    (repository / "data" / "one").write_bytes(b"small")
+    assert dvc.commit("ingest") not in (None, version)
+    assert dvc.up_to_date("ingest")
+
+
+def fill(path: Path) -> None:
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
