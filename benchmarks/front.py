@@ -29,7 +29,7 @@ from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.experiments.panels import COLOURS, MARKERS, TITLES, new_figure
 from corgi_core.io.files import write_json
 from corgi_core.metrics.bootstrap import with_intervals
-from corgi_core.metrics.frechet import SumsByPart, frechet_distance
+from corgi_core.metrics.frechet import SumsByPart, frechet_by_part
 from corgi_core.metrics.jackknife import with_jackknife
 from corgi_core.metrics.retrieval import recalls
 from corgi_core.metrics.spread import spread
@@ -132,10 +132,7 @@ class Measured:
             "cosine": mean_encoder_cosine(z, self._real, self.dims).numpy(),
             **recalls(self._retrieval.nearer(z, own).numpy()),
         }
-        sums = _sums(z)
-        pairs = zip(sums.without_each(), self._sums.without_each(), strict=True)
-        left_out = [frechet_distance(a.statistics, b.statistics) for a, b in pairs]
-        value = frechet_distance(sums.statistics, self._sums.statistics)
+        value, *left_out = frechet_by_part(_sums(z), self._sums).tolist()
         several = spread(scaled, self._real)["spread"] if len(scaled) > 1 else 0.0
         return {
             **with_intervals(by_caption),

@@ -35,7 +35,7 @@ DIGESTS = {
     },
     "embeddings": {
         "data": "6b7a5575a68f2a4f", "encoders": "bca9718e5b31804d",
-        "prior": "d71e20ae554ac5d8", "study": "a8cbbd42a8831ae5",
+        "prior": "763c1364a450010c", "study": "a8cbbd42a8831ae5",
     },
 }  # fmt: skip
 
