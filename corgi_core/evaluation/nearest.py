@@ -114,7 +114,7 @@ class TrainingImages:
         total = self.count
         numbers = np.random.default_rng(0).choice(total, min(count, total), replace=False)
         numbers.sort()
-        chunks, first = [], 0
+        chunks, first = list[NDArray[np.float16]](), 0
         for shard, size in sizes.items():
             keys = self.embeddings.read_shard(shard, "keys")
             rows = np.flatnonzero(self._training.among(shard, keys))

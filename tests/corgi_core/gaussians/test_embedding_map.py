@@ -10,6 +10,7 @@ import torch
 
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank, Gaussians
+from corgi_core.gaussians.caption_conditioned import CaptionGaussians
 from corgi_core.gaussians.embedding_map import CLOUD, MAX_GAUSSIANS, EmbeddingMap
 
 D = 9
@@ -70,6 +71,17 @@ def test_a_page_gets_the_largest_gaussians_as_plain_json(embeddings) -> None:
     assert sent["gaussians"][3]["size"] == k - 4
     assert len(sent["cloud"]) <= CLOUD
     assert sent["gaussians"][0]["radii"] == [0.5, 0.5]
+
+
+def test_of_gaussians_for_every_caption_a_page_gets_that_of_a_dropped_one(embeddings) -> None:
+    basis = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(2))).Q
+    mean, std = embeddings[0], torch.linspace(0.2, 1, D)
+    bank = CaptionGaussians(torch.zeros(3, D), torch.zeros(D), mean, std, basis, (D,), kappa=1.0)
+    plane = EmbeddingMap.of(embeddings)
+    (only,) = plane.as_json(bank)["gaussians"]
+    assert only["mean"] == plane.points(mean[None])[0]
+    assert only | plane.ellipse(Gaussians(mean[None], std[None], basis)) == only
+    assert (only["number"], only["size"]) == (0, 0)
 
 
 def test_a_map_needs_embeddings_that_differ() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,9 @@ from corgi_core.diffusion.samplers import noise_for
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
+from corgi_core.gaussians.caption_conditioned import CaptionGaussians
 from corgi_core.pipeline import CorgiPipeline
+from corgi_core.prior.model import PriorModel
 from tests.helpers.tiny_pipeline import BLOCKS, with_gaussians
 
 D, K, STEPS = sum(BLOCKS), 3, 5
@@ -78,3 +82,17 @@ def test_a_start_that_is_not_there_and_a_decoder_without_a_prior_are_refused(
     monkeypatch.setattr(type(several.decoder), "input_kind", "text")
     with pytest.raises(CorgiError, match="without a prior"):
         several.trajectory(PROMPT)
+
+
+def test_where_every_caption_has_a_gaussian_the_way_starts_at_its_own(pipeline) -> None:
+    old, random = pipeline.prior, torch.Generator().manual_seed(5)
+    basis = torch.linalg.qr(torch.randn(D, D, generator=random)).Q
+    weight, bias, mean = (torch.randn(*n, D, generator=random) for n in ((D,), (), ()))
+    bank = CaptionGaussians(weight, bias, mean, torch.linspace(0.2, 1, D), basis, BLOCKS, kappa=1.0)
+    own = replace(pipeline, prior=PriorModel(old.network, bank, old.settings, old.encoders, {}))
+    way, _ = own.trajectory(PROMPT, seed=4)
+    text = own.clip.encode_texts([PROMPT])
+    torch.testing.assert_close(way.start.mean, text @ weight + bias)
+    noise = noise_for(4, [0], (old.settings.num_steps, D))[0, 0]
+    expected = (text @ weight + bias)[0] + basis @ (torch.linspace(0.2, 1, D) * noise)
+    torch.testing.assert_close(way.z_t[0], expected)

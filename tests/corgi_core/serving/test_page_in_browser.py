@@ -104,7 +104,7 @@ def give(browser: Chrome, name: str, value: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_caption_becomes_pictures_with_their_way_and_a_link(browser, address, size) -> None:
     resize(browser, size)
-    open_page(browser, address)
+    open_page(browser, address + "?prior_steps=4")
     give(browser, "prompt", "a red apple")
     made = pictures(browser, "4 × “a red apple”")
     assert len(set(made)) == 4
@@ -177,6 +177,7 @@ def test_the_start_can_be_chosen_and_a_mistake_is_explained(browser, address) ->
     resize(browser, "desktop")
     open_page(browser, address + "?prompt=a+cat&num_images=1&gaussian=2&prior_steps=6")
     pictures(browser, "“a cat”")
+    assert ask(browser, "byId('gaussian').value") == "2"
     wait_until(browser, "way && way.gaussian === 2 && way.timesteps.length === 7")
     wait_until(browser, "byId('map').ariaLabel?.includes('starts at Gaussian 2 and moves 6 steps')")
     give(browser, "num_steps", "9999")

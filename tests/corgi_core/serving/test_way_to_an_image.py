@@ -38,12 +38,16 @@ def test_the_last_image_is_the_captions_and_lies_where_its_embedding_does(
 ) -> None:
     monkeypatch.setattr("corgi_core.serving.way_to_an_image.WORDS", "cat dog")
     for plane in (embedding_map(pipeline, training), embedding_map(pipeline)):
-        way = json.loads(json.dumps(way_to_an_image(pipeline, plane, OrderedWay("a car", seed=3))))
+        way = json.loads(
+            json.dumps(way_to_an_image(pipeline, plane, OrderedWay("a car", seed=3, prior_steps=4)))
+        )
         assert way["timesteps"] == [1000, 750, 500, 250, 0]
         assert {len(way[name]) for name in ("points", "predictions", "images")} == {5}
-        expected = pipeline.text_to_image("a car", seed=3)[0]
+        expected = pipeline.text_to_image("a car", prior_steps=4, seed=3)[0]
         last = Image.open(io.BytesIO(base64.b64decode(way["images"][-1])))
         difference = np.abs(np.asarray(last, int) - np.asarray(expected, int))
         assert difference.max() <= 1
-        assert way["points"][-1] == plane.points(pipeline.embed_text("a car", seed=3))[0]
+        assert (
+            way["points"][-1] == plane.points(pipeline.embed_text("a car", num_steps=4, seed=3))[0]
+        )
         assert way["predictions"][-1] == way["points"][-1] != way["points"][0]
