@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -18,8 +18,10 @@ from orchestration.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from corgi_core.serving.engine import Engine
     from corgi_core.serving.model import ServedModel
-    from orchestration.proxy.guard import Rules
+    from corgi_core.serving.reloading import ModelWatch
+    from orchestration.proxy.guard import Guard, Rules
     from orchestration.settings import Settings
 
 HOST, PORT = "127.0.0.1", 7860
@@ -63,9 +65,17 @@ def serve(
     asked for. Other machines are served with a password (`corgi password FILE`,
     CORGI_PASSWORD_FILE=FILE) or with [bold]--open[/bold]. See docs/serving.md.
     """
+    from corgi_core.serving.server import listening_on, run
+
     settings = chosen_settings(preset, dataset, config, overrides)
     rules = rules_of(settings, host, port, url, is_open)
-    _serve(settings, rules, host, port, prior, decoder)
+    with listening_on(host, port) as listener:
+        app, engine, watch = served(settings, rules, prior, decoder)
+        typer.echo(f"http://{host}:{port}: {watch.model.name}; Ctrl-C stops")
+        try:
+            run(app, engine, listener)
+        finally:
+            watch.stop()
 
 
 def rules_of(settings: Settings, host: str, port: int, url: str | None, is_open: bool) -> Rules:
@@ -102,32 +112,43 @@ def rules_of(settings: Settings, host: str, port: int, url: str | None, is_open:
     return Rules(url, access.hosts, "--url")
 
 
-def _serve(
-    settings: Settings, rules: Rules, host: str, port: int, prior: str | None, decoder: str | None
-) -> None:
+class Served(NamedTuple):
+    """What answers requests: the guarded application, who samples, and who loads models."""
+
+    app: Guard
+    engine: Engine
+    watch: ModelWatch
+
+
+def served(
+    settings: Settings, rules: Rules, prior: str | None = None, decoder: str | None = None
+) -> Served:
+    """Load a workspace's models, and all that answers with them.
+
+    Args:
+        settings: The workspace, and who knows the password.
+        rules: What a request must be.
+        prior: An alias or a model folder; None is the champion.
+        decoder: Likewise.
+
+    Raises:
+        CorgiError: If there are no models, or they do not fit each other.
+    """
     from corgi_core.io.model_index import MODELS_FILE
     from corgi_core.serving.app import Api
     from corgi_core.serving.engine import Engine
     from corgi_core.serving.metrics import ServingMetrics
     from corgi_core.serving.reloading import ModelWatch
-    from corgi_core.serving.server import listening_on, run
     from orchestration.proxy.guard import Guard
     from orchestration.proxy.users import KnownUsers
 
     access = settings.access
     users = KnownUsers(access) if access.password_file or access.user_header else None
-    with listening_on(host, port) as listener:
-        watch = ModelWatch(
-            settings.state / MODELS_FILE, lambda: served_model(settings, prior, decoder)
-        )
-        metrics = ServingMetrics()
-        engine = Engine(watch.model, on_batch=metrics.batch_was_sampled)
-        watch.follow(engine, lambda outcome: metrics.reloads.labels(outcome).inc())
-        typer.echo(f"http://{host}:{port}: {watch.model.name}; Ctrl-C stops")
-        try:
-            run(Guard(Api(engine, metrics, watch).app(), rules, users), engine, listener)
-        finally:
-            watch.stop()
+    watch = ModelWatch(settings.state / MODELS_FILE, lambda: served_model(settings, prior, decoder))
+    metrics = ServingMetrics()
+    engine = Engine(watch.model, on_batch=metrics.batch_was_sampled)
+    watch.follow(engine, lambda outcome: metrics.reloads.labels(outcome).inc())
+    return Served(Guard(Api(engine, metrics, watch).app(), rules, users), engine, watch)
 
 
 def served_model(settings: Settings, prior: str | None, decoder: str | None) -> ServedModel:

@@ -106,6 +106,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer why not."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
         if scope["type"] == "http" and scope["path"] == HEALTH:
             await _answer(send, Refusal(200, "ok"))  # asked by address, by who starts the process
             return
