@@ -154,6 +154,17 @@ def test_every_number_is_there_and_the_baselines_are_first(metrics, samples) -> 
     assert any(text.startswith("Protocol unnamed (") for text in parsed.texts)
 
 
+def test_pictures_have_a_table_of_both_strata(metrics) -> None:
+    """Of the rows and the scores that have strata alone."""
+    strata = {"near": {"precision": 0.625, "count": 5}, "far": {"precision": 0.375, "count": 19}}
+    metrics["pictures"]["real embedding"]["none"] |= strata
+    parsed = Parsed(page(Evaluation(metrics), "Emoji", PROVENANCE))
+    of_strata, _ = (row for row in parsed.rows if row.startswith("real embedding|"))
+    assert of_strata.startswith("real embedding|0.6250|5|0.3750|19|")
+    (head,) = [row for row in parsed.rows if "near: precision" in row]
+    assert head.startswith("row|near: precision|near: count|far: precision|far: count|")
+
+
 def test_nothing_is_loaded_and_only_provenance_is_linked(metrics, samples) -> None:
     parsed = Parsed(page(Evaluation(metrics, samples=samples), "Emoji", PROVENANCE))
     loaded = [value for name in LOADING for value in parsed.having(name)]
