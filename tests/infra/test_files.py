@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "tests" / "schemas"
 KUBERNETES = ROOT / "infra" / "kubernetes"
-LIBRARIES = re.compile(r"(AWS_|PG|RAY_|MLFLOW_|DVC_|HF_|DO_NOT_|DAGSTER_)")
+LIBRARIES = re.compile(r"(AWS_|PG|RAY_|MLFLOW_|DVC_|HF_|DO_NOT_|DAGSTER_|OTEL_)")
 STEPS_DOWN = "postgres"  # by itself, after it has taken its volume as its own
 CHART = {  # keys of the chart's values, from its schema
     "": {
