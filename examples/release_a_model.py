@@ -18,7 +18,7 @@ PRIOR_SCORES = ("cosine", "recall_at_1", "recall_at_5")
 PICTURE_SCORES = ("clip_similarity_image", "clip_similarity_text", "fid", "frechet_clip", "copies")
 PAGE = """# {name}: a small text-to-image model of emoji
 
-{parameters} million parameters as float16, {size} × {size} pixels. CLIP ({clip}), the prior `{prior}` and the decoder `{decoder}`,
+{parameters} million parameters (prior and decoder) as float16, {size} × {size} pixels. CLIP ({clip}), the prior `{prior}` and the decoder `{decoder}`,
 trained by Corgi's preset `{preset}`. The text encoder is MiniLM (all-MiniLM-L6-v2, Apache-2.0), which is an installed package.
 
 - **Use**: first pictures before anything is trained, demonstrations, tests. It knows emoji and their English names, nothing else.
@@ -28,7 +28,7 @@ trained by Corgi's preset `{preset}`. The text encoder is MiniLM (all-MiniLM-L6-
   held-out emoji no variant and no other style was trained on. Data version {version}.
 - **Licence**: Apache-2.0, as Corgi. The pictures that it learned from: Noto Emoji © Google (Apache-2.0); Twemoji © Twitter, Inc and
   other contributors (CC BY 4.0); Fluent Emoji © Microsoft (MIT).
-- **Recipe**: docs/released-model.md has the commands.
+- **Recipe and findings**: docs/released-model.md has the commands, and says what the numbers below mean.
 
 ## What was measured
 

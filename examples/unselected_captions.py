@@ -2,12 +2,13 @@
 
 python examples/unselected_captions.py released.webp data/styles
 
-The captions are of held-out images of a dataset that `corgi ingest` wrote, drawn with seed 0.
+The captions are of held-out images of a dataset that `corgi ingest` wrote, drawn with seed 0:
+of 24 groups of variants, one of each.
 """
 
 import random
 import sys
-from itertools import chain
+from collections import defaultdict
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -21,10 +22,15 @@ COUNT, COLUMNS, SIDE, MARGIN = 24, 8, 128, 10
 
 
 def held_out_captions(images: Dataset, count: int = COUNT, seed: int = 0) -> list[str]:
-    """The first captions of some test images, at random."""
-    rows = (part[part["split"] == "test"] for part in images.iter_rows("split", "captions"))
-    captions = chain.from_iterable(part["captions"].dropna().map(lambda c: c[0]) for part in rows)
-    return random.Random(seed).sample(sorted(set(captions)), count)
+    """The captions of test images of some groups, at random: one of each group."""
+    by_group = defaultdict[str, list[str]](list)
+    for part in images.iter_rows("split", "group", "captions"):
+        tested = part[(part["split"] == "test") & part["captions"].notna()]
+        for group, captions in zip(tested["group"], tested["captions"], strict=True):
+            by_group[group].append(captions[0])
+    chosen = random.Random(seed)
+    groups = chosen.sample(sorted(by_group), count)
+    return [chosen.choice(sorted(by_group[group])) for group in groups]
 
 
 def strip(pipeline: CorgiPipeline, captions: list[str]) -> Image.Image:
