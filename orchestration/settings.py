@@ -106,7 +106,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class Variables(BaseSettings):
     """The environment variables that are not settings of a preset by their own name."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
 
     preset: str | None = None
     config: Path | None = None
@@ -149,7 +149,8 @@ class Variables(BaseSettings):
                 cls, settings_cls: type[BaseSettings], **_: Any
             ) -> tuple[EnvSettingsSource]:
                 source = EnvSettingsSource(settings_cls)
-                source.env_vars = {name.lower(): value for name, value in environment.items()}
+                given = {name.lower(): value for name, value in environment.items() if value}
+                source.env_vars = given  # an empty one counts as unset
                 return (source,)
 
         try:

@@ -191,6 +191,8 @@ def test_without_a_collector_nothing_is_traced_and_a_wrong_one_is_refused(tmp_pa
         with pytest.raises(CorgiError, match=said) as refused:
             Settings.from_environment(given | {name: wrong})
         assert "secret" not in str(refused.value)
+    unset = {"OTEL_EXPORTER_OTLP_ENDPOINT": "", "CORGI_TRACE_URL": ""}  # as compose passes them on
+    assert Settings.from_environment(given | unset).traces_endpoint is None
     traced = Settings.from_environment(given | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel:4318"})
     again = Settings.from_environment(traced.child_environment({}))
     assert again.traces_endpoint == "http://otel:4318"
