@@ -40,6 +40,21 @@ def has_ended(mark: ProcessMark) -> bool:
     return mark.host == platform.node() and _started(mark.pid) != mark.started
 
 
+def end_process(mark: ProcessMark) -> None:
+    """Kill a process of this machine, with all that it has started, unless it has ended."""
+    import psutil
+
+    if mark.host != platform.node() or has_ended(mark):
+        return
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(mark.pid)
+        every = [process, *process.children(recursive=True)]
+        for each in every:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs(every, timeout=5)
+
+
 def _started(pid: int) -> str | None:
     """When a living process was started; None where there is none with this number."""
     if not (PROC / "self" / "stat").exists():

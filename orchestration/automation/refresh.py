@@ -243,7 +243,7 @@ class Refresh:
                     partition_key=step.partition,
                     run_config=TO_FILE_ONLY | _configuration(step),
                     run_id=run_id,
-                    tags=TAG | {self.kind: self.name} | process_tags(),
+                    tags=TAG | {self.kind: self.name} | process_tags(run_id),
                 )
         except CANCELLED as interrupted:
             cancel(self.instance, run_id)

@@ -13,7 +13,7 @@ from corgi_core.errors import CorgiError
 from orchestration.automation.jobs import EVERYTHING, SEMI_SUPERVISED_RETRAIN
 from orchestration.automation.new_data import change_of
 from orchestration.automation.retrain import Retrain
-from orchestration.resources.runs import INTERRUPTED_TAG
+from orchestration.resources.runs import was_interrupted
 from orchestration.resources.source_data import SourceData
 from orchestration.settings import Settings
 
@@ -121,17 +121,12 @@ def tick(instance: dg.DagsterInstance, cursor: str | None, settings: Settings) -
 
 def _is_handled(run: dg.DagsterRun) -> bool:
     """Whether a run has succeeded, or a person has cancelled it."""
-    return run.status == SUCCEEDED or (run.status == CANCELLED and INTERRUPTED_TAG not in run.tags)
-
-
-def _is_interrupted(run: dg.DagsterRun) -> bool:
-    """Whether a run ended because its servers or the machine were stopped."""
-    return run.status == CANCELLED and INTERRUPTED_TAG in run.tags
+    return run.status == SUCCEEDED or (run.status == CANCELLED and not was_interrupted(run))
 
 
 def _reason_to_wait(runs: Sequence[dg.RunRecord]) -> str:
     """Why no attempt is made now: one goes on, or the last has just failed; "" where one is due."""
-    if not runs or _is_interrupted(runs[0].dagster_run):
+    if not runs or was_interrupted(runs[0].dagster_run):
         return ""
     last = runs[0]
     if last.dagster_run.status != FAILED:

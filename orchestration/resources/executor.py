@@ -22,7 +22,7 @@ from orchestration.resources.runs import (
     cancelled_in_time,
     holders,
     mark_cancelling,
-    process_tags,
+    take,
 )
 from orchestration.resources.traces import traced_run
 from orchestration.settings import Settings
@@ -50,7 +50,7 @@ class _InterruptibleExecutor(dg.Executor):
         _check_recorded(Path(instance.root_directory), self._settings.dagster_home)
         instance.add_event_listener(run_id, appended_to_log(self._settings, run_id))
         limit_promotions(instance)
-        instance.add_run_tags(run_id, process_tags())
+        take(instance, run_id)
         traced = traced_run(self._settings, instance, run_id, plan_context.dagster_run.job_name)
         with ended_in_time(leave=False), cancelled_in_time(instance, run_id), traced:
             try:

@@ -12,32 +12,56 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 
 import dagster as dg
 
 from corgi_core import progress
-from corgi_core.io.processes import ProcessMark, has_ended, this_process
+from corgi_core.io.locks import exclusive_lock
+from corgi_core.io.processes import ProcessMark, end_process, has_ended, this_process
 from orchestration.resources.interrupts import Notice, noticed
 
 HOST_TAG, PID_TAG, STARTED_TAG = "corgi/host", "corgi/pid", "corgi/started"
-INTERRUPTED_TAG = "corgi/interrupted"  # of runs that ended with their process, by no person's wish
+RUN_TAG = "corgi/run"  # whose process it is: Dagster copies tags to a run that is started again
+INTERRUPTED_TAG = "corgi/interrupted"  # the id of a run that ended by no person's wish
 LAUNCHED_BY = ".dagster/grpc_info"  # Dagster's tag: where the code server listens
 BEGUN = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 AT_WORK = [dg.DagsterRunStatus.NOT_STARTED, *BEGUN, dg.DagsterRunStatus.CANCELING]
 CANCELLED = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED]
 DEATHS_LOOKED_FOR = 10  # seconds between two looks, while somebody waits
+BEGINS = "another run begins"  # for who waits to begin one
+PATIENCE = 60.0  # seconds to wait for that
 DIED = "it was killed, or the machine lost power; the next run goes on from what is stored"
 
 
-def process_tags() -> dict[str, str]:
+def process_tags(run_id: str) -> dict[str, str]:
     """The tags of a run that this process executes."""
     mark = this_process()
-    return {HOST_TAG: mark.host, PID_TAG: str(mark.pid), STARTED_TAG: mark.started}
+    return {
+        RUN_TAG: run_id, HOST_TAG: mark.host, PID_TAG: str(mark.pid), STARTED_TAG: mark.started,
+    }  # fmt: skip
+
+
+def take(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Make this process the one that executes a run; another one that does is ended.
+
+    Two daemons may start two processes for one run. The code server terminates the one that it has
+    started last, and that goes on from what the other one has stored.
+    """
+    with exclusive_lock(Path(instance.root_directory) / "runs.lock", BEGINS, PATIENCE):
+        run = instance.get_run_by_id(run_id)
+        other = process_of(run) if run else None
+        if other is not None and other != this_process() and not has_ended(other):
+            end_process(other)
+            instance.report_engine_event(f"It was started twice; {other} was ended.", run)
+        instance.add_run_tags(run_id, process_tags(run_id))
 
 
 def process_of(run: dg.DagsterRun) -> ProcessMark | None:
     """The process that executes a run; None where it is not known yet."""
+    if run.tags.get(RUN_TAG) != run.run_id:
+        return None
     with suppress(KeyError, ValueError):
         return ProcessMark(
             run.tags[HOST_TAG], int(run.tags[PID_TAG]), run.tags[STARTED_TAG]
@@ -90,6 +114,12 @@ def cancelled_in_time(instance: dg.DagsterInstance, run_id: str) -> Iterator[Non
         yield
 
 
+def was_interrupted(run: dg.DagsterRun) -> bool:
+    """Whether a run was cancelled with its servers or the machine, and not by a person."""
+    is_cancelled = run.status == dg.DagsterRunStatus.CANCELED
+    return is_cancelled and run.tags.get(INTERRUPTED_TAG) == run.run_id
+
+
 def mark_cancelling(instance: dg.DagsterInstance, run_id: str) -> None:
     """Let Dagster know that a run at work is being cancelled, so that it will not say "failed".
 
@@ -98,7 +128,7 @@ def mark_cancelling(instance: dg.DagsterInstance, run_id: str) -> None:
     """
     run = instance.get_run_by_id(run_id)
     if run is not None and run.status in BEGUN:
-        instance.add_run_tags(run_id, {INTERRUPTED_TAG: "true"})
+        instance.add_run_tags(run_id, {INTERRUPTED_TAG: run_id})
         instance.report_run_canceling(run, "The run's process was asked to end.")
 
 

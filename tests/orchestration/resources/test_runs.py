@@ -6,10 +6,12 @@ import os
 import platform
 import socket
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 
 from corgi_core.io import processes
@@ -23,16 +25,18 @@ from orchestration.resources.instance import open_instance
 from orchestration.resources.logs import LOG_FILE, file_logger_of
 from orchestration.resources.runs import (
     HOST_TAG,
-    INTERRUPTED_TAG,
     LAUNCHED_BY,
     PID_TAG,
+    RUN_TAG,
     STARTED_TAG,
     cancel,
     end_dead_runs,
     mark_cancelling,
     process_of,
     process_tags,
+    take,
     wait_for,
+    was_interrupted,
 )
 from orchestration.resources.trainer import DEVICE
 from orchestration.settings import Settings
@@ -60,7 +64,7 @@ def dead() -> dict[str, str]:
     """The tags of a process that has ended."""
     with subprocess.Popen(["true"]) as child:
         pass
-    return process_tags() | {PID_TAG: str(child.pid)}
+    return process_tags("") | {PID_TAG: str(child.pid)}
 
 
 def run_of(
@@ -69,10 +73,13 @@ def run_of(
     @dg.job
     def training() -> None: ...
 
-    run = instance.create_run_for_job(training, status=status, tags=tags)
+    run_id = str(uuid.uuid4())
+    if tags.get(RUN_TAG) == "":
+        tags = tags | {RUN_TAG: run_id}
+    instance.create_run_for_job(training, run_id=run_id, status=status, tags=tags)
     if slot:
-        instance.event_log_storage.claim_concurrency_slot(DEVICE, run.run_id, "prior")
-    return run.run_id
+        instance.event_log_storage.claim_concurrency_slot(DEVICE, run_id, "prior")
+    return run_id
 
 
 def interrupted() -> dg.JobDefinition:
@@ -113,14 +120,15 @@ def test_the_runs_of_dead_processes_end_and_free_the_device(
         died = [
             run_of(instance, S.STARTED, dead, slot=True),
             run_of(instance, S.STARTING, servers["gone"]),
-            run_of(instance, S.STARTED, process_tags() | {STARTED_TAG: "an earlier boot/7"}),
+            run_of(instance, S.STARTED, process_tags("") | {STARTED_TAG: "an earlier boot/7"}),
             run_of(instance, S.NOT_STARTED, dead),  # of a refresh that was about to begin it
         ]
         cancelled = run_of(instance, S.CANCELING, dead)
         lives = [
-            run_of(instance, S.STARTED, process_tags()),
+            run_of(instance, S.STARTED, process_tags("")),
             run_of(instance, S.STARTED, dead | {HOST_TAG: "elsewhere"}),
             run_of(instance, S.STARTING, servers["alive"]),
+            run_of(instance, S.STARTING, servers["alive"] | dead | {RUN_TAG: "started again"}),
             run_of(instance, S.NOT_STARTED, {}),
         ]
         assert slots(instance) == 1
@@ -143,7 +151,7 @@ def test_who_waits_for_the_device_reads_who_has_it_and_gets_it_when_that_run_die
     monkeypatch.setattr(runs, "DEATHS_LOOKED_FOR", 1)
     partition = {"dagster/partition": "100%|baseline"}
     with subprocess.Popen(["sleep", "5"]) as child:
-        tags = process_tags() | {
+        tags = process_tags("") | {
             PID_TAG: str(child.pid),
             STARTED_TAG: str(processes._started(child.pid)),
         }
@@ -185,6 +193,27 @@ def cut_short() -> None:
     raise KeyboardInterrupt
 
 
+def test_of_two_processes_of_one_run_the_earlier_is_ended_with_all_that_it_started(
+    instance: dg.DagsterInstance,
+) -> None:
+    """As two daemons start them."""
+    with subprocess.Popen(["sh", "-c", "sleep 60 & wait"]) as earlier:
+        while not (started := psutil.Process(earlier.pid).children()):
+            pass
+        mark = {PID_TAG: str(earlier.pid), STARTED_TAG: str(processes._started(earlier.pid))}
+        run_id = run_of(instance, S.STARTED, process_tags("") | mark)
+        again = run_of(instance, S.STARTED, process_tags(run_id) | mark)  # tags are copied
+        take(instance, again)
+        assert processes._started(earlier.pid)
+        take(instance, run_id)
+        assert processes._started(earlier.pid) is None
+    assert not psutil.wait_procs(started, timeout=5)[1]
+    for taken in (run_id, again):
+        run = instance.get_run_by_id(taken)
+        assert run
+        assert process_of(run) == this_process()
+
+
 def test_an_interrupt_cancels_the_run_that_a_refresh_is_in(
     instance: dg.DagsterInstance, settings: Settings
 ) -> None:
@@ -216,7 +245,7 @@ def test_what_a_person_terminates_differs_from_what_ends_with_its_servers(
 ) -> None:
     found = []
     for terminated in (True, False):
-        run_id = run_of(instance, S.STARTED, process_tags())
+        run_id = run_of(instance, S.STARTED, process_tags(""))
         run = instance.get_run_by_id(run_id)
         assert run
         if terminated:
@@ -225,13 +254,13 @@ def test_what_a_person_terminates_differs_from_what_ends_with_its_servers(
         cancel(instance, run_id)
         ended = instance.get_run_by_id(run_id)
         assert ended
-        found.append((ended.status, INTERRUPTED_TAG in ended.tags))
+        found.append((ended.status, was_interrupted(ended)))
     assert found == [(S.CANCELED, False), (S.CANCELED, True)]
 
 
 def test_cancelling_leaves_a_finished_run_alone(instance: dg.DagsterInstance) -> None:
-    finished = run_of(instance, S.SUCCESS, process_tags())
-    failed = run_of(instance, S.FAILURE, process_tags())
+    finished = run_of(instance, S.SUCCESS, process_tags(""))
+    failed = run_of(instance, S.FAILURE, process_tags(""))
     mark_cancelling(instance, finished)
     cancel(instance, finished)
     cancel(instance, failed)  # of an interrupt, which Dagster takes for a failure
