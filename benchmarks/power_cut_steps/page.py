@@ -33,8 +33,8 @@ class Page:
 
     address: str
 
-    def launch(self, job: str = ASSETS, asset: str | None = None) -> str:
-        """Start a job, or that job for one asset alone; the run's id."""
+    def launch(self, job: str = ASSETS, asset: str | None = None, **tags: str) -> str:
+        """Start a job, or that job for one asset alone, with these tags; the run's id."""
         (repository,) = self.ask(REPOSITORIES)["repositoriesOrError"]["nodes"]
         selector: dict[str, Any] = {
             "repositoryName": repository["name"],
@@ -43,7 +43,11 @@ class Page:
         }
         if asset:
             selector["assetSelection"] = [{"path": [asset]}]
-        params = {"selector": selector, "mode": "default", "runConfigData": {}}
+        given = [{"key": key, "value": value} for key, value in tags.items()]
+        params = {
+            "selector": selector, "mode": "default", "runConfigData": {},
+            "executionMetadata": {"tags": given},
+        }  # fmt: skip
         answer = self.ask(LAUNCH, params=params)["launchPipelineExecution"]
         if "run" not in answer:
             raise RuntimeError(str(answer))

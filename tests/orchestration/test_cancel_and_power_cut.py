@@ -1,11 +1,16 @@
-"""A training that lasts for hours, in real servers: cancelled on the page, and cut off with all."""
+"""Runs in real servers: cancelled on the page, killed, out of time, and cut off with all.
+
+The tests go on from each other: what one leaves half done the next one finishes.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +23,7 @@ from corgi_core.training.checkpoint import newest_step
 from corgi_core.training.metrics_log import read_metrics
 from orchestration.automation.dead_runs import dead_runs
 from orchestration.resources.instance import open_instance, prepare_home
+from orchestration.resources.logs import LOG_FILE
 from orchestration.resources.outbox import deliver_left_over
 from orchestration.resources.run_messages import Receiver, end_of_killed
 from orchestration.resources.runs import PID_TAG
@@ -25,25 +31,32 @@ from orchestration.resources.tracking import MLflow
 from orchestration.resources.trainer import DEVICE
 from orchestration.settings import Settings
 from tests.helpers import forked
-from tests.helpers.tiny_corgi import SMALL_PRESET, materialise_in
+from tests.helpers.loaded_runs import CODE_SERVER
+from tests.helpers.tiny_corgi import SMALL_PRESET, Corgi, materialise_in
 
 LIMIT = 10  # seconds from "Terminate" to the end of all workers
 CODE = "orchestration.definitions"
-PRESET = "workers: 1" + SMALL_PRESET.replace(
+PRESET = SMALL_PRESET.replace(
+    "variants: [baseline, shifted-k1]\ndata: {limit: 200,",
+    "workers: 1\nray: {min_images: 0}\nvariants: [baseline]\ncaption_subsets: [100%]\n"
+    "data: {limit: 200, shard_size: 10,",
+)
+HERE = ("workers: 1\nray: {min_images: 0}", "workers: 0")  # without Ray
+FOR_HOURS = (
     "    steps: 8\n    batch_size: 8\n    warmup_steps: 1\n    evaluate_every: 8\n"
     "    checkpoint_every: 8",
     "    steps: 10000000\n    batch_size: 8\n    warmup_steps: 1\n    evaluate_every: 10000000\n"
     "    checkpoint_every: 20",
 )
+EVALUATED = ("text_embeddings", "split_overlap", "caption_subset:100%", "gaussian_bank:baseline",
+             "prior:100%|baseline", "decoder:pca")  # fmt: skip
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 600) -> float:
-    """The seconds until the condition holds."""
+def wait_for(condition: Callable[[], object], seconds: float = 600) -> None:
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds
-        time.sleep(0.1)
-    return time.monotonic() - began
+        time.sleep(0.05)
 
 
 @dataclass
@@ -53,15 +66,55 @@ class Served:
     settings: Settings
     page: Page
     servers: list[psutil.Process]
+    materialise: Corgi
+
+    @property
+    def config(self) -> Path:
+        """The settings' file, which every run reads."""
+        return self.settings.home.parent / "small.yaml"
+
+    def set(self, *changes: tuple[str, str]) -> None:
+        """Change the settings' text."""
+        text = self.config.read_text()
+        for before, after in changes:
+            assert before in text
+            text = text.replace(before, after, 1)
+        self.config.write_text(text)
+
+    def finish(self, *steps: str) -> None:
+        """Materialise steps, in a process without Ray."""
+        done = self.materialise(*steps)
+        assert done.returncode == 0, done.stderr
 
     def processes_of(self, run: str) -> list[psutil.Process]:
-        """The run's own process, as its tags name it, and all that it has started."""
+        """The run's own process, as its tags name it, and all that it has started, if it lives."""
         with open_instance(self.settings) as instance:
             found = instance.get_run_by_id(run)
-            assert found
-            own = psutil.Process(int(found.tags[PID_TAG]))
-        assert own in self.servers[0].children(recursive=True)
-        return [own, *own.children(recursive=True)]
+        assert found
+        started = self.servers[0].children(recursive=True)
+        own = [each for each in started if each.pid == int(found.tags[PID_TAG])]
+        return [*own, *(child for each in own for child in each.children(recursive=True))]
+
+    def cancel(self, run: str) -> int:
+        """Terminate a run on the page; nothing is left in time of its processes, so many."""
+        processes = self.processes_of(run)
+        began = time.monotonic()
+        self.page.terminate(run)
+        wait_for(lambda: self.page.status(run) == "CANCELED", LIMIT)
+        wait_for(lambda: not alive(processes), LIMIT)
+        assert time.monotonic() - began < LIMIT
+        assert self.slots() == 0
+        return len(processes)
+
+    def slots(self) -> int:
+        """Of the device that are taken."""
+        with open_instance(self.settings) as instance:
+            return instance.event_log_storage.get_concurrency_info(DEVICE).active_slot_count
+
+    def runs(self) -> list[dg.DagsterRun]:
+        """All of Dagster's, the newest first."""
+        with open_instance(self.settings) as instance:
+            return list(instance.get_runs())
 
     @property
     def training(self) -> Path:
@@ -72,9 +125,17 @@ class Served:
         """The step of the newest checkpoint; 0 without one."""
         return newest_step(self.training) if (self.settings.work / "clip_encoder").exists() else 0
 
+    def trained_clip(self) -> dict[str, bytes]:
+        """The files of the encoders, whose training is finished first, without Ray."""
+        self.finish("clip_encoder")
+        folder = Path(str(self.settings.storage)) / "clip_encoder"
+        return {path.name: path.read_bytes() for path in folder.rglob("*.safetensors")}
+
     def mlflow_statuses(self) -> dict[str, str]:
+        """Of the latest run of each name."""
         mlflow = MLflow.of(self.settings)
-        runs = mlflow.client().search_runs([mlflow.experiment_id()])
+        order = ["attributes.start_time ASC"]
+        runs = mlflow.client().search_runs([mlflow.experiment_id()], order_by=order)
         return {run.info.run_name: run.info.status for run in runs}
 
 
@@ -82,34 +143,38 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The servers that `corgi ui` starts, as forks in which the libraries are loaded."""
     folder = tmp_path_factory.mktemp("served")
-    done = materialise_in(folder, PRESET)("raw_images", "images", "pixels")
-    assert done.returncode == 0, done.stderr
+    materialise = materialise_in(folder, PRESET)
     environment = os.environ | {
         "CORGI_HOME": str(folder / ".corgi"), "CORGI_DATA": str(folder / "data"),
         "CORGI_CONFIG": str(folder / "small.yaml"),
-        "PYTHONPATH": str(Path(__file__).parents[2]),  # for the run's process, which is no fork
+        "PYTHONPATH": str(Path(__file__).parents[2]),  # for the runs' processes
     }  # fmt: skip
     settings = Settings.from_environment(environment)
     environment["DAGSTER_HOME"] = str(prepare_home(settings))
+    limits = settings.dagster_home / "dagster.yaml"
+    text = limits.read_text().replace("enabled: false # of runs", "enabled: true # of runs")
+    limits.write_text(text.replace("poll_interval_seconds: 30", "poll_interval_seconds: 1"))
     code, web, workspace = (folder / name for name in ("code", "web", "workspace.yaml"))
     server = {"socket": str(code), "location_name": CODE}
     workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
     programs = {
-        "dagster": ["api", "grpc", "-m", CODE, "--socket", str(code)],
-        "orchestration.proxy.webserver": [str(web), "-w", str(workspace)],
-        "dagster._daemon": ["run", "-w", str(workspace)],
+        CODE_SERVER: ["api", "grpc", "-m", CODE, "--socket", str(code)],
+        forked.module("orchestration.proxy.webserver"): [str(web), "-w", str(workspace)],
+        forked.module("dagster._daemon"): ["run", "-w", str(workspace)],
     }
-    servers = []
+    served = Served(settings, Page(str(web)), [], materialise)
+    served.finish("raw_images", "images", "pixels", "clip_encoder")
+    shutil.rmtree(settings.work / "clip_encoder")  # the next training is the only one there
     try:
-        for name, words in programs.items():
-            log = folder / f"{name}.log"
-            program = forked.start(forked.module(name), words, environment, folder, log)
-            servers.append(psutil.Process(program.pid))
-            if name != "dagster._daemon":
-                wait_for((code if name == "dagster" else web).exists)
-        yield Served(settings, Page(str(web)), servers)
+        for number, (program, words) in enumerate(programs.items()):
+            log = folder / f"{number}.log"
+            started = forked.start(program, words, environment, folder, log)
+            served.servers.append(psutil.Process(started.pid))
+            if number < 2:
+                wait_for((code, web)[number].exists)
+        yield served
     finally:
-        kill(servers)
+        kill(served.servers)
 
 
 def kill(servers: list[psutil.Process]) -> list[psutil.Process]:
@@ -126,47 +191,106 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_terminate_on_the_page_ends_a_training_with_all_its_workers(served: Served) -> None:
-    run = served.page.launch(asset="clip_encoder")
+def test_terminate_on_the_page_ends_an_embedding_with_all_its_workers(served: Served) -> None:
+    shards = Path(str(served.settings.storage)) / "image_embeddings"
+    run = served.page.launch(asset="image_embeddings")
+    wait_for(lambda: any(shards.glob("0*.json")))
+    assert served.cancel(run) > 3  # the run's own, Ray's, and the workers
+    assert not (shards / "index.json").exists()
+    before = modified(shards.glob("0*.json"))
+    served.finish("image_embeddings")
+    assert (shards / "index.json").exists()
+    assert before.items() <= modified(before).items()  # it went on from them
+
+
+def test_terminate_on_the_page_ends_an_evaluation(served: Served) -> None:
+    served.finish(*EVALUATED)
+    served.set(HERE)
+    chunks = Path(str(served.settings.storage)) / "evaluation_chunks" / "embeddings"
+    run = served.page.launch(asset="evaluation")
+    wait_for(lambda: any(chunks.glob("*-*.json")))
+    served.cancel(run)
+    assert served.mlflow_statuses()["evaluation"] == "KILLED"
+    before = modified(chunks.glob("*-*.json"))
+    assert before
+    served.finish("evaluation")
+    assert before.items() <= modified(before).items()
+    assert served.mlflow_statuses()["evaluation"] == "FINISHED"
+
+
+def modified(files: Iterable[Path]) -> dict[Path, int]:
+    """When files were written."""
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_terminate_on_the_page_ends_a_training_in_the_job_of_everything(served: Served) -> None:
+    """And the run that the job has begun."""
+    served.set(FOR_HOURS, HERE[::-1])
+    run = served.page.launch("everything")
     wait_for(served.step)
-    processes = served.processes_of(run)
-    assert len(processes) > 3  # the run's own, Ray's, and the worker
-    began = time.monotonic()
-    served.page.terminate(run)
-    wait_for(lambda: served.page.status(run) == "CANCELED", LIMIT)
-    wait_for(lambda: not alive(processes), LIMIT)
-    assert time.monotonic() - began < LIMIT
+    assert served.cancel(run) > 3
+    within = served.runs()[0]
+    assert within.run_id != run
+    assert within.asset_selection == {dg.AssetKey("clip_encoder")}
+    assert within.status == dg.DagsterRunStatus.CANCELED
     assert served.mlflow_statuses()["clip"] == "KILLED"
-    with open_instance(served.settings) as instance:
-        assert instance.event_log_storage.get_concurrency_info(DEVICE).active_slot_count == 0
+    assert f"[run={run}] " in (served.settings.state / LOG_FILE).read_text()
 
 
-def test_after_a_power_cut_the_dead_run_is_named_and_the_device_is_free(served: Served) -> None:
-    """The run resumes the cancelled training, without Ray; then everything is killed at once."""
+def test_a_run_that_takes_longer_than_it_may_is_ended(served: Served) -> None:
+    """By Dagster's daemon."""
+    served.set(HERE)
+    limits = {"dagster/max_runtime": "3", "dagster/max_retries": "0"}
+    run = served.page.launch(asset="clip_encoder", **limits)
+    wait_for(lambda: served.page.status(run) == "FAILURE")
+    wait_for(lambda: not alive(served.processes_of(run)), LIMIT)
+    assert served.slots() == 0
+
+
+def test_a_run_whose_process_is_killed_is_started_again_where_retries_are_on(
+    served: Served,
+) -> None:
     before = served.step()
     assert before > 0
-    config = served.settings.home.parent / "small.yaml"  # which the run's process reads
-    config.write_text(config.read_text().replace("workers: 1", "workers: 0"))
     run = served.page.launch(asset="clip_encoder")
     wait_for(lambda: served.step() > before)
+    served.processes_of(run)[0].kill()
+    look_for_dead_runs(served)
+    wait_for(lambda: served.runs()[0].parent_run_id == run)
+    before = served.step()
+    wait_for(lambda: served.step() > before)
     steps = [entry["step"] for entry in read_metrics(served.training / "metrics.jsonl")]
-    assert steps == sorted(set(steps))
-    assert steps[0] <= before  # it went on, and did not begin again
-    assert served.mlflow_statuses()["clip"] == "RUNNING"
-    assert served.processes_of(run)
-    assert not kill(served.servers)
+    assert steps == sorted(set(steps))  # none of its runs began again
+    served.cancel(served.runs()[0].run_id)
 
+
+def look_for_dead_runs(served: Served) -> None:
+    """As the daemon does after 20 seconds."""
     with open_instance(served.settings) as instance:
-        storage = instance.event_log_storage
-        dead = instance.get_run_by_id(run)
-        assert dead
-        assert dead.status == dg.DagsterRunStatus.STARTED  # for all that Dagster knows
-        assert storage.get_concurrency_info(DEVICE).active_slot_count == 1
-        dead_runs(dg.build_sensor_context(instance=instance))  # as the daemon does after 20 s
-        ended = instance.get_run_by_id(run)
-        assert ended
-        assert ended.status == dg.DagsterRunStatus.FAILURE
-        assert storage.get_concurrency_info(DEVICE).active_slot_count == 0
+        dead_runs(dg.build_sensor_context(instance=instance))
+
+
+def test_after_a_power_cut_the_dead_run_is_named_and_the_next_one_ends_as_if_there_was_none(
+    served: Served,
+) -> None:
+    """Everything is killed at once, at a random step of a training on Ray."""
+    moment = random.randrange(20, 200)
+    shutil.rmtree(served.settings.work / "clip_encoder")
+    served.set((FOR_HOURS[1], FOR_HOURS[1].replace("10000000", "300")), HERE[::-1])
+    run = served.page.launch(asset="clip_encoder")
+    wait_for(lambda: served.step() >= moment)
+    assert not kill(served.servers)
+    assert served.mlflow_statuses()["clip"] == "RUNNING"
+    dead = served.runs()[0]
+    assert (dead.run_id, dead.status) == (run, dg.DagsterRunStatus.STARTED)  # as Dagster knows
+    assert served.slots() == 1
+    look_for_dead_runs(served)
+    assert served.runs()[0].status == dg.DagsterRunStatus.FAILURE
+    assert served.slots() == 0
     outbox = Path(MLflow.of(served.settings).outbox)
     deliver_left_over(outbox, lambda: Receiver(MLflow.of(served.settings)), end_of_killed)
     assert served.mlflow_statuses()["clip"] == "KILLED"
+    assert 0 < (reached := served.step()) < 300
+    resumed = served.trained_clip()
+    shutil.rmtree(served.settings.work / "clip_encoder")
+    assert served.trained_clip() == resumed, f"killed at step {moment}, resumed from {reached}"
