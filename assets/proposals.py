@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 
 
 class CaptionBudget(dg.Config):
-    """How many images are proposed, and by which rule."""
+    """How many images are proposed, and by which rule.
+
+    Without one it is "uncertainty" where there is a champion, else "coverage".
+    """
 
     budget: int = 100
-    rule: str = "coverage"
+    rule: str = ""
 
 
 @dg.asset(
@@ -51,8 +54,8 @@ def caption_proposals(
 ) -> dg.MaterializeResult[CaptionProposals]:
     """Training images without a caption, chosen for people to caption; none of them near twins.
 
-    By "coverage" of the embedding space, by "uncertainty", which is what the champion cannot
-    generate yet, or at "random". Fill in the table's texts, and ingest it beside the images.
+    By "uncertainty", which is what the champion cannot generate yet, by "coverage" of the embedding
+    space, or at "random". Fill in the table's texts, and ingest it beside the images.
     """
     models_file = Path(mlflow.models_file)
     proposals = proposed(config, images, image_embeddings, workspace, compute, models_file)
@@ -74,7 +77,7 @@ def proposed(
         CorgiError: every training image has a caption; or the rule is unknown, or needs a champion
             and there is none.
     """
-    from corgi_core.data.caption_choice import UNCERTAINTY, choose
+    from corgi_core.data.caption_choice import COVERAGE, UNCERTAINTY, choose
     from corgi_core.data.caption_proposals import CaptionProposals as Proposals
     from corgi_core.data.keys import TrainingKeys
     from corgi_core.gaussians.bank import GaussianBank
@@ -87,13 +90,14 @@ def proposed(
     mapped = compute.map_images(TrainingKeys(images, captioned=True).count // PASSED_OVER)
     found = uncaptioned(images, image_embeddings, bank, preset.seed, mapped)
     reach = None
-    if config.rule == UNCERTAINTY:
+    if config.rule in ("", UNCERTAINTY):
         reach = _reach(found, images, image_embeddings, workspace, compute, models_file)
+    rule = config.rule or (COVERAGE if reach is None else UNCERTAINTY)
     choices = choose(
-        found.candidates, config.budget, config.rule, preset.seed,
+        found.candidates, config.budget, rule, preset.seed,
         due=found.due(config.budget), reach=reach, twin_cosine=preset.data.twin_cosine,
     )  # fmt: skip
-    return Proposals.of(found.candidates, choices, config.rule)
+    return Proposals.of(found.candidates, choices, rule)
 
 
 def _reach(
@@ -104,15 +108,19 @@ def _reach(
     compute: Compute,
     models_file: Path,
 ) -> "NDArray[np.float32] | None":
-    """How near the candidates are to what the champion generates; None where there is none."""
+    """How near the candidates are to what the champion generates for the captions that there are.
+
+    None where there is no champion, or no caption.
+    """
     from corgi_core.data.arrays import ArrayStore as Store
     from corgi_core.data.keys import TrainingKeys
     from corgi_core.prior.reach import reach_of
 
+    captioned = TrainingKeys(images, captioned=True)
     prior = _champion(models_file, image_embeddings.spec["encoder"], workspace, compute)
-    if prior is None:
+    if prior is None or not captioned.count:
         return None
-    texts, captioned = Store.load(workspace.path_of("text_embeddings")), TrainingKeys(images, True)
+    texts = Store.load(workspace.path_of("text_embeddings"))
     return reach_of(prior, captioned, texts, found.candidates.directions, workspace.preset.seed)
 
 

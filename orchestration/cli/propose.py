@@ -31,7 +31,10 @@ def propose(
     budget: Annotated[
         int, typer.Option("-n", "--count", min=1, help="How many images to caption.")
     ] = 100,
-    rule: Annotated[Rule, typer.Option(help="How they are chosen.")] = Rule.COVERAGE,
+    rule: Annotated[
+        Rule | None,
+        typer.Option(help="Default: uncertainty where there is a champion, else coverage."),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="The table to write.")] = Path("captions.csv"),
     preset: PresetOption = None,
     dataset: DatasetOption = None,
@@ -49,8 +52,8 @@ def propose(
 
     [bold cyan]corgi retrain --dataset photos[/bold cyan]
 
-    The rule coverage spreads over the images that have none yet; uncertainty takes what the
-    champion cannot generate; random takes any. Near twins are never both proposed.
+    The rule uncertainty takes images that the champion cannot generate yet; coverage spreads over
+    the images that have no caption; random takes any. Near twins are never both proposed.
     """
     settings = chosen_settings(preset, dataset, config, overrides)
     if out.exists():
@@ -65,7 +68,7 @@ def propose(
     from orchestration.resources.compute import Compute
     from orchestration.resources.workspace import Workspace
 
-    workspace, asked = Workspace.of(settings), CaptionBudget(budget=budget, rule=rule.value)
+    workspace, asked = Workspace.of(settings), CaptionBudget(budget=budget, rule=rule or "")
     images = Dataset.load(workspace.path_of("images"))
     store = ArrayStore.load(workspace.path_of("image_embeddings"))
     with progress():
@@ -74,4 +77,4 @@ def propose(
         )
     with atomic_file(out) as temporary:
         temporary.write_text(found.table, encoding="utf-8", newline="")
-    typer.echo(f"{out}: {len(found.keys):,} images to caption, by {rule.value}")
+    typer.echo(f"{out}: {len(found.keys):,} images to caption; write into the column text")
