@@ -54,6 +54,6 @@ class Corgi:
             self._served.engine.stop()
 
 
-def application(options: Options) -> serve.Application:
-    """The application that the configuration names."""
-    return Corgi.bind(options)
+def application(args: dict[str, Any]) -> serve.Application:
+    """The application that the configuration names, with its `args`: those of `Options`."""
+    return Corgi.bind(Options(**args))

@@ -22,36 +22,44 @@ class ServingMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        of_this = {"registry": self.registry}
         self.requests = Counter(
             "corgi_requests", "Requests answered, by route and status.", ["route", "status"],
-            **of_this,
+            registry=self.registry,
         )  # fmt: skip
         self.seconds = Histogram(
             "corgi_request_seconds", "From a request to its answer.", ["route"], buckets=SECONDS,
-            **of_this,
+            registry=self.registry,
         )  # fmt: skip
         self.cancelled = Counter(
-            "corgi_cancelled", "Requests whose client went away or cancelled them.", **of_this
+            "corgi_cancelled",
+            "Requests whose client went away or cancelled them.",
+            registry=self.registry,
         )
-        self.pictures = Counter("corgi_pictures", "Pictures sampled.", **of_this)
+        self.pictures = Counter("corgi_pictures", "Pictures sampled.", registry=self.registry)
         self.batches = Histogram(
-            "corgi_batch_pictures", "Pictures sampled together.", buckets=BATCHES, **of_this
+            "corgi_batch_pictures",
+            "Pictures sampled together.",
+            buckets=BATCHES,
+            registry=self.registry,
         )
         self.sampling = Histogram(
-            "corgi_batch_seconds", "Sampling a batch.", buckets=SECONDS, **of_this
+            "corgi_batch_seconds", "Sampling a batch.", buckets=SECONDS, registry=self.registry
         )
-        self.reloads = Counter("corgi_reloads", "Loads of promoted models.", ["outcome"], **of_this)
+        self.reloads = Counter(
+            "corgi_reloads", "Loads of promoted models.", ["outcome"], registry=self.registry
+        )
         self._waiting = Gauge(
-            "corgi_queue_pictures", "Pictures that wait or are sampled.", **of_this
+            "corgi_queue_pictures", "Pictures that wait or are sampled.", registry=self.registry
         )
         self._capacity = Gauge(
-            "corgi_queue_capacity_pictures", "As many may wait or be sampled.", **of_this
+            "corgi_queue_capacity_pictures",
+            "As many may wait or be sampled.",
+            registry=self.registry,
         )
         self._stale = Gauge(
-            "corgi_model_is_stale", "1: a promoted model cannot be loaded.", **of_this
+            "corgi_model_is_stale", "1: a promoted model cannot be loaded.", registry=self.registry
         )
-        self._model = Info("corgi_model", "The models that answer.", **of_this)
+        self._model = Info("corgi_model", "The models that answer.", registry=self.registry)
 
     def batch_was_sampled(self, count: int, seconds: float) -> None:
         """Count a batch."""

@@ -34,6 +34,8 @@ def ray_deployment(monkeypatch) -> Any:
 def test_the_file_is_of_ray_serves_schema_and_its_deployment_answers(
     ray_deployment, pipeline, tmp_path: Path, monkeypatch
 ) -> None:
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+    from ray.serve._private.build_app import build_app
     from ray.serve.schema import ServeDeploySchema
 
     config = ServeDeploySchema.model_validate(yaml.safe_load(CONFIG.read_text()))
@@ -41,8 +43,11 @@ def test_the_file_is_of_ray_serves_schema_and_its_deployment_answers(
     module, name = configured.import_path.split(":")
     assert (module, name) == (ray_deployment.__name__, ray_deployment.application.__name__)
     assert [each.name for each in configured.deployments] == [ray_deployment.Corgi.name]
-    options = ray_deployment.Options(**configured.args, is_open=True)
-    assert ray_deployment.application(options)
+    args = {**configured.args, "is_open": True}
+    bound = build_app(
+        call_user_app_builder_with_args_if_necessary(ray_deployment.application, args), name="corgi"
+    ).deployments[0]
+    (options,) = bound.init_args
 
     register(pipeline, tmp_path, "emoji")
     for variable in configured.runtime_env["env_vars"]:
