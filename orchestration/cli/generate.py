@@ -109,6 +109,11 @@ def generate(
     settings = chosen_settings(preset, dataset, config, overrides)
     at_hand = load_at_hand(settings, prior, decoder)
     pipeline = at_hand.pipeline.to(Device().here(), settings.preset.inference_precision)
+    if nearest and at_hand.is_released:
+        raise CorgiError(
+            "the released model comes without its training images",
+            "leave --nearest out, or train your own models with `corgi demo`",
+        )
     training = training_images(settings, pipeline.clip.digest) if nearest else None
     typer.echo(write_images(pipeline, request, out, training, nearest))
     typer.echo(f"Made by {at_hand}.")

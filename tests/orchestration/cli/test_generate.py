@@ -227,6 +227,8 @@ def test_before_there_are_champions_the_released_model_samples_and_is_named(
     assert Image.open(tmp_path / "picture.png").size == (SIDE, SIDE)
     own = CliRunner().invoke(cli, ["generate", "a cat", "--dataset", "photos"])
     assert own.exit_code != 0
+    near = CliRunner().invoke(cli, ["generate", "a cat", "--nearest", "1"])
+    assert "comes without its training images" in near.output
     register(pipeline, tmp_path / ".corgi", "emoji")
     made = CliRunner().invoke(cli, ["generate", "a cat", "--steps", "2"])
     assert "Made by the models of the workspace emoji." in made.output
