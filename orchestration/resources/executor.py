@@ -1,8 +1,8 @@
 """Executes the steps of a run one after the other in the run's process, and can be interrupted.
 
-Dagster's own in-process executor, with four additions: the run's tags name its process, its lines
-are in the workspace's log, a step that waits for the device says who has it, and an interrupt ends
-the run and all that it started within seconds, whatever it is doing.
+Dagster's own in-process executor, with five additions: the run's tags name its process, its lines
+are in the workspace's log, its steps are a trace, a step that waits for the device says who has it,
+and an interrupt ends the run and all that it started within seconds, whatever it is doing.
 """
 
 from __future__ import annotations

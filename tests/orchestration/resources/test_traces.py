@@ -20,7 +20,7 @@ from orchestration.resources.compute import Compute
 from orchestration.resources.executor import one_process_executor_of
 from orchestration.resources.instance import open_instance
 from orchestration.resources.log_context import in_mlflow_run
-from orchestration.resources.logs import LOG_FILE, TO_FILE_ONLY, file_logger_of
+from orchestration.resources.logs import LOG_FILE
 from orchestration.resources.traces import note, position, span, span_below, trace_id, traced_run
 from orchestration.settings import Settings
 from tests.helpers.array_jobs import Numbers
@@ -63,10 +63,9 @@ def evaluation() -> None:
 
 
 def pipeline() -> dg.JobDefinition:
-    settings = Settings.from_environment()
     return dg.Definitions(
         [prior], jobs=[dg.define_asset_job("prior", [prior])],
-        executor=one_process_executor_of(settings), loggers={"file": file_logger_of(settings)},
+        executor=one_process_executor_of(Settings.from_environment()),
     ).resolve_job_def("prior")  # fmt: skip
 
 
@@ -85,7 +84,7 @@ def test_a_run_is_a_trace_from_its_step_to_the_shards_and_leads_to_mlflow_and_ba
     with open_instance(settings := Settings.from_environment()) as instance:
         tags = {"dagster/partition": KEY}
         job = dg.reconstructable(pipeline)
-        result = dg.execute_job(job, instance, run_config=TO_FILE_ONLY, tags=tags)
+        result = dg.execute_job(job, instance, tags=tags)
         assert result.success
         failed = dg.execute_job(dg.reconstructable(failing), instance)
         made = instance.get_latest_materialization_event(prior.key)
