@@ -193,6 +193,7 @@ def test_a_database_is_named_in_the_configuration_and_its_password_never_is(tmp_
         "postgresql://corgi:secret@db/dagster", "postgresql://corgi@db/dagster?password=secret",
         "mysql://db/dagster", "postgresql://db",
     ):  # fmt: skip
-        with pytest.raises(CorgiError) as refused:
-            Settings.from_environment(given | {"CORGI_DATABASE_URL": wrong})
-        assert "secret" not in str(refused.value)
+        for variable in ("CORGI_DATABASE_URL", "CORGI_MLFLOW_DATABASE_URL"):
+            with pytest.raises(CorgiError, match=variable) as refused:
+                Settings.from_environment(given | {variable: wrong})
+            assert "secret" not in str(refused.value)
