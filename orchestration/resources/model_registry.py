@@ -128,10 +128,9 @@ class Registry:
         model = self._client.create_logged_model(self._experiment, part)
         self._client.log_model_artifacts(model.model_id, str(folder))
         self._client.finalize_logged_model(model.model_id, "READY")
-        version = self._client.create_model_version(
-            self.name(part), model.artifact_location, tags=dict(tags), description=description,
-            model_id=model.model_id,
-        )  # fmt: skip
+        version = self._client.create_model_version(  # by model_id MLflow would ask another store
+            self.name(part), model.artifact_location, tags=dict(tags), description=description
+        )
         return str(version.version)
 
     def alias(self, part: str, alias: str, version: str) -> None:

@@ -7,6 +7,7 @@ of the registry's other models it loads, with their digests.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from dataclasses import asdict
 from importlib.metadata import version as version_of_package
 from importlib.resources import files
@@ -64,7 +65,8 @@ def _write(folder: Path, configuration: dict[str, Any]) -> None:
             [ParamSpec("seed", DataType.long, 0), ParamSpec("num_steps", DataType.long, 0)]
         ),
     )
-    with files("infra").joinpath(CODE) as code:
+    with files("infra").joinpath(CODE) as code, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it advises types or an example, for the signature given
         mlflow.pyfunc.save_model(
             folder, python_model=str(code), model_config=configuration, signature=signature,
             pip_requirements=[f"corgi=={version_of_package('corgi')}"],

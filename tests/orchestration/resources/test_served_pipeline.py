@@ -6,7 +6,7 @@ import base64
 import copy
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,29 +26,37 @@ TEXT_ENCODER = TextEncoderName("minilm", TOKENS)
 
 
 @pytest.fixture
-def registry(pipeline, tmp_path: Path) -> Iterator[Registry]:
-    import mlflow
-
+def registry(pipeline, tmp_path: Path) -> Registry:
     settings = Settings.load(
         {"CORGI_HOME": str(tmp_path / ".corgi"), "CORGI_DATA": str(tmp_path / "data")}
     )
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(settings.tracking_uri)
     registry = Registry(MLflow.of(settings))
     assert register_pipeline(registry, TEXT_ENCODER) is None
     for part in PARTS:
         registry.alias(part, CHAMPION, registry.register(part, getattr(pipeline, part), {}, "tiny"))
-    yield registry
+    return registry
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """MLflow's store of the process is another than the workspace's, until it is set."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'other.db'}")
+    yield mlflow.set_tracking_uri
     mlflow.set_tracking_uri(before)
 
 
-def test_it_answers_with_the_champions(registry: Registry, pipeline) -> None:
+def test_it_answers_with_the_champions(elsewhere, registry: Registry, pipeline) -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc import scoring_server
 
     assert register_pipeline(registry, TEXT_ENCODER) == "1"
     assert register_pipeline(registry, TEXT_ENCODER) == "1"
+    before = mlflow.get_tracking_uri()
+    elsewhere(registry._mlflow.tracking_uri)
     model = mlflow.pyfunc.load_model("models:/emoji-pipeline@champion")
     client = TestClient(scoring_server.init(model))
     answer = client.post(
@@ -65,7 +73,9 @@ def test_it_answers_with_the_champions(registry: Registry, pipeline) -> None:
     for parameter in other.network.parameters():
         parameter.data *= 0.9
     registry.alias("prior", CHAMPION, registry.register("prior", other, {}, "another"))
+    elsewhere(before)
     assert register_pipeline(registry, TEXT_ENCODER) == "2"
+    elsewhere(registry._mlflow.tracking_uri)
     champion = registry.versions("prior")[registry.aliases("prior")[CHAMPION]]
     shutil.rmtree(Path(urlsplit(champion.source).path))
     with pytest.raises((MlflowException, ValueError, OSError)):
