@@ -126,7 +126,7 @@ def occupancy_findings(
 
     from corgi_core.metrics.drift import occupancy
 
-    bank = bank_of_several(workspace, str(card.get("labels", {}).get("variant", "")))
+    bank = _bank(workspace, str(card.get("labels", {}).get("variant", "")))
     if bank is None:
         return []
     before, after = (
@@ -178,8 +178,8 @@ def gap_findings(
     ]
 
 
-def bank_of_several(workspace: Workspace, variant: str) -> "GaussianBank | None":
-    """A bank of several Gaussians: that of a variant before any other of the preset."""
+def _bank(workspace: Workspace, variant: str) -> "GaussianBank | None":
+    """A bank of several Gaussians: the champion's own before any other of the preset."""
     from corgi_core.gaussians.bank import GaussianBank
 
     for name in dict.fromkeys((variant, *workspace.preset.variants)):

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.drift import bank_of_several
 from assets.gaussians import PASSED_OVER
 from assets.metadata import OWNERS, materialized, proposals_metadata
 from assets.versions import decided_by
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from corgi_core.gaussians.caption_candidates import Uncaptioned
+    from corgi_core.data.caption_choice import Candidates
     from corgi_core.prior.model import PriorModel
 
 
@@ -39,7 +38,7 @@ class CaptionBudget(dg.Config):
     group_name=PROPOSALS,
     owners=OWNERS,
     kinds={"faiss", "pytorch", "csv"},
-    deps=["text_embeddings", "gaussian_bank"],
+    deps=["text_embeddings"],
     pool=DEVICE,
     metadata=decided_by("data", "seed", revision=1),
 )
@@ -80,28 +79,24 @@ def proposed(
     from corgi_core.data.caption_choice import COVERAGE, UNCERTAINTY, choose
     from corgi_core.data.caption_proposals import CaptionProposals as Proposals
     from corgi_core.data.keys import TrainingKeys
-    from corgi_core.gaussians.bank import GaussianBank
-    from corgi_core.gaussians.caption_candidates import uncaptioned
+    from corgi_core.gaussians.caption_candidates import candidates_of
 
-    preset, dims = workspace.preset, tuple(image_embeddings.spec["encoder_dims"])
-    bank = bank_of_several(workspace, "")
-    if bank is None or bank.encoder_dims != dims:
-        bank = GaussianBank.standard(dims)
+    preset = workspace.preset
     mapped = compute.map_images(TrainingKeys(images, captioned=True).count // PASSED_OVER)
-    found = uncaptioned(images, image_embeddings, bank, preset.seed, mapped)
+    candidates = candidates_of(images, image_embeddings, preset.seed, mapped)
     reach = None
     if config.rule in ("", UNCERTAINTY):
-        reach = _reach(found, images, image_embeddings, workspace, compute, models_file)
+        reach = _reach(candidates, images, image_embeddings, workspace, compute, models_file)
     rule = config.rule or (COVERAGE if reach is None else UNCERTAINTY)
     choices = choose(
-        found.candidates, config.budget, rule, preset.seed,
-        due=found.due(config.budget), reach=reach, twin_cosine=preset.data.twin_cosine,
+        candidates, config.budget, rule, preset.seed,
+        reach=reach, twin_cosine=preset.data.twin_cosine,
     )  # fmt: skip
-    return Proposals.of(found.candidates, choices, rule)
+    return Proposals.of(candidates, choices, rule)
 
 
 def _reach(
-    found: "Uncaptioned",
+    candidates: "Candidates",
     images: Dataset,
     image_embeddings: ArrayStore,
     workspace: Workspace,
@@ -121,7 +116,7 @@ def _reach(
     if prior is None or not captioned.count:
         return None
     texts = Store.load(workspace.path_of("text_embeddings"))
-    return reach_of(prior, captioned, texts, found.candidates.directions, workspace.preset.seed)
+    return reach_of(prior, captioned, texts, candidates.directions, workspace.preset.seed)
 
 
 def _champion(

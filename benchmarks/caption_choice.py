@@ -26,7 +26,7 @@ from benchmarks.caption_choice_steps.data import Data, Keys, data_of
 from benchmarks.caption_choice_steps.priors import Diffusion, Linear, Trained, captions_of
 from benchmarks.caption_choice_steps.report import figure_of, tables_of
 from corgi_core.config import PriorSettings, preset_named
-from corgi_core.data.caption_choice import RULES, UNCERTAINTY, Candidates, captions_due, choose
+from corgi_core.data.caption_choice import RULES, UNCERTAINTY, Candidates, choose
 from corgi_core.data.splits import TEST, TRAIN, VALIDATION
 from corgi_core.encoders.similarity import mean_encoder_cosine, recall_at
 from corgi_core.gaussians.bank import GaussianBank
@@ -79,9 +79,8 @@ def rounds_of(pool: Pool, rule: str, seed: int, fit: Fit) -> Iterator[tuple[int,
         seed: Of the first images and of the choices.
         fit: From keys, a seed and a name of the training to the trained prior.
     """
-    count, gaussians = len(pool.keys), pool.gaussians
+    count = len(pool.keys)
     bought = np.random.default_rng(seed).choice(count, FIRST, replace=False)
-    images = np.bincount(gaussians, minlength=GAUSSIANS).astype(float)
     trained: Trained | None = None
     for budget in BUDGETS:
         rest = np.setdiff1d(np.arange(count), bought)
@@ -91,10 +90,9 @@ def rounds_of(pool: Pool, rule: str, seed: int, fit: Fit) -> Iterator[tuple[int,
             trained = trained or fit(keys, seed, f"{rule}-{FIRST}-{seed}")
             reach = trained.reach(directions)
         nearest = nearest_of(directions, pool.directions[bought])
-        candidates = Candidates(pool.keys[rest], directions, gaussians[rest], nearest)
+        candidates = Candidates(pool.keys[rest], directions, nearest)
         wanted = budget - len(bought)
-        due = captions_due(images, np.bincount(gaussians[bought], minlength=GAUSSIANS), wanted)
-        choices = choose(candidates, wanted, rule, seed, due=due, reach=reach, twin_cosine=TWINS)
+        choices = choose(candidates, wanted, rule, seed, reach=reach, twin_cosine=TWINS)
         bought = np.concatenate([bought, rest[[each.row for each in choices]]])
         keys = tuple(pool.keys[bought].tolist())
         trained = fit(keys, seed, f"{rule}-{budget}-{seed}")

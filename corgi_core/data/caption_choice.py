@@ -5,8 +5,7 @@ or of one that was chosen before.
 
 - "coverage" spreads over the embedding space as k-means++ does (Arthur and Vassilvitskii, 2007),
   with the images that have captions as its first centres. An image is chosen with a probability in
-  proportion to its squared distance to the nearest centre, and is a centre from then on. Every
-  Gaussian of a bank gets the captions that it is due: in proportion to its images.
+  proportion to its squared distance to the nearest centre, and is a centre from then on.
 - "uncertainty" chooses in the same way, but its first centres are what the prior generates for the
   captions that there are. So it looks for images that the prior cannot generate yet.
 - "random" chooses uniformly.
@@ -17,7 +16,6 @@ A squared distance is that of directions: 2 (1 − cosine), averaged over the en
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +34,11 @@ class Candidates:
         keys: Their keys [n].
         directions: Their embeddings, float32 [n, d], scaled such that the inner product of two is
             the mean of the encoders' cosines.
-        gaussians: Which of a bank's Gaussians each is nearest to [n].
         captioned: Cosine to the nearest image that has a caption [n]; −1 where none has one.
     """
 
     keys: NDArray[np.str_]
     directions: NDArray[np.float32]
-    gaussians: NDArray[np.int64]
     captioned: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -70,7 +66,6 @@ def choose(
     rule: str,
     seed: int,
     *,
-    due: NDArray[np.int64] | None = None,
     reach: NDArray[np.float32] | None = None,
     twin_cosine: float | None = None,
 ) -> list[Choice]:
@@ -81,7 +76,6 @@ def choose(
         budget: How many, at most.
         rule: One of `RULES`.
         seed: The same seed and candidates give the same choice.
-        due: How many captions each Gaussian is due [k], see `captions_due`; for "coverage".
         reach: Each candidate's cosine to the nearest of the prior's samples [n]; for "uncertainty".
         twin_cosine: From which on two images are near twins; None: all may be chosen.
 
@@ -92,7 +86,7 @@ def choose(
         CorgiError: the rule is unknown or lacks what it reads, or the budget is below 1.
     """
     _check(budget, rule, reach)
-    random, due = np.random.default_rng(seed), None if due is None else due.copy()
+    random = np.random.default_rng(seed)
     nearest = candidates.captioned.copy()  # to a caption, or to an image that was chosen
     centres = nearest if rule != UNCERTAINTY or reach is None else reach.copy()
     free = np.ones(len(candidates), dtype=bool)
@@ -105,51 +99,14 @@ def choose(
         weights = free.astype(np.float64)
         if rule != RANDOM:
             weights *= (1.0 - centres).clip(min=0)
-        if rule == COVERAGE and due is not None:
-            weights = _where_due(weights, due[candidates.gaussians] > 0)
         row = _sampled_row(weights, free, random)
         reached = float(reach[row]) if rule == UNCERTAINTY and reach is not None else None
         choices.append(Choice(row, float(nearest[row]), reached))
         free[row] = False
-        if due is not None:
-            due[candidates.gaussians[row]] -= 1
         to_it = candidates.directions @ candidates.directions[row]
         np.maximum(nearest, to_it, out=nearest)
         np.maximum(centres, to_it, out=centres)
     return choices
-
-
-def captions_due(
-    images: NDArray[np.floating[Any]], captioned: NDArray[np.int64], budget: int
-) -> NDArray[np.int64]:
-    """How many of `budget` captions each Gaussian is due, so that captions follow the images.
-
-    Args:
-        images: How many images each Gaussian has [k].
-        captioned: How many of them have captions [k].
-        budget: How many captions there are to give.
-
-    Returns:
-        [k], whose sum is the budget: what each Gaussian lacks to its share of all captions, scaled
-        down where others have more than theirs.
-
-    Examples:
-        >>> captions_due(np.array([60.0, 30, 10]), np.array([0, 8, 0]), 12).tolist()
-        [10, 0, 2]
-    """
-    share = images / images.sum() * (captioned.sum() + budget)
-    lacking = (share - captioned).clip(min=0)
-    exact = lacking * budget / lacking.sum()
-    due = np.floor(exact).astype(np.int64)
-    most = np.argsort(due - exact, kind="stable")[: budget - due.sum()]
-    due[most] += 1
-    return due
-
-
-def _where_due(weights: NDArray[np.float64], is_due: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The weights of images whose Gaussian is due a caption; all where none of these is left."""
-    limited = weights * is_due
-    return limited if limited.any() else weights
 
 
 def _sampled_row(

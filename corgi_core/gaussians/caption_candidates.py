@@ -14,55 +14,27 @@ import torch
 from numpy.typing import NDArray
 
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.caption_choice import Candidates, captions_due
+from corgi_core.data.caption_choice import Candidates
 from corgi_core.data.dataset import Dataset
 from corgi_core.data.keys import TrainingKeys
 from corgi_core.data.splits import ranks_of
 from corgi_core.data.subsets import HIGHEST, threshold_of
 from corgi_core.encoders.similarity import unit_per_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.stream import Batches, EmbeddingStream
 from corgi_core.mapping import Map, map_here
 
 MOST = 65_536  # images that are considered: 134 MB at a width of 512
 
 
-@dataclass(frozen=True)
-class Uncaptioned:
-    """The candidates of a dataset, and what its images without captions are due.
-
-    Attributes:
-        candidates: Images without a caption, all or a sample.
-        total: How many images have none.
-        captioned: How many images with captions are nearest to each Gaussian [k].
-    """
-
-    candidates: Candidates
-    total: int
-    captioned: NDArray[np.int64]
-
-    def due(self, budget: int) -> NDArray[np.int64]:
-        """`captions_due` each Gaussian [k], whose images are those that are nearest to it."""
-        sampled = np.bincount(self.candidates.gaussians, minlength=len(self.captioned))
-        without = sampled * (self.total / len(self.candidates))
-        return captions_due(self.captioned + without, self.captioned, budget)
-
-
-def uncaptioned(
-    images: Dataset,
-    store: ArrayStore,
-    bank: GaussianBank,
-    seed: int,
-    mapped: Map = map_here,
-    most: int = MOST,
-) -> Uncaptioned:
+def candidates_of(
+    images: Dataset, store: ArrayStore, seed: int, mapped: Map = map_here, most: int = MOST
+) -> Candidates:
     """The training images that have no caption.
 
     Args:
         images: The dataset.
         store: Its image embeddings.
-        bank: Gaussians that were fitted to the training images, on the CPU.
         seed: Of the sample.
         mapped: Where images with captions are compared; the result is the same.
         most: How many are considered.
@@ -78,17 +50,14 @@ def uncaptioned(
         )
     keys, embeddings = _sampled(without, store, seed, most)
     dims = tuple(store.spec["encoder_dims"])
-    comparing = _Comparing(directions_of(embeddings, dims), dims, bank)
+    directions = directions_of(embeddings, dims)
     nearest = np.full(len(keys), -1, dtype=np.float32)
-    captioned = np.zeros(bank.k, dtype=np.int64)
     stream = EmbeddingStream.of_keys(store, having, having.counts)
-    with closing(stream.parts(_compared, comparing, "comparing images", mapped)) as parts:
-        for cosines, counts in parts:
+    common = _Comparing(directions, dims)
+    with closing(stream.parts(_nearest_in, common, "comparing images", mapped)) as parts:
+        for cosines in parts:
             np.maximum(nearest, cosines, out=nearest)
-            captioned += counts
-    gaussians = bank.assign(torch.from_numpy(embeddings)).numpy()
-    candidates = Candidates(keys, comparing.directions, gaussians, nearest)
-    return Uncaptioned(candidates, without.count, captioned)
+    return Candidates(keys, directions, nearest)
 
 
 def directions_of(
@@ -135,18 +104,12 @@ class _Comparing:
 
     directions: NDArray[np.float32]
     encoder_dims: tuple[int, ...]
-    bank: GaussianBank
 
 
-def _compared(
-    comparing: _Comparing, _first: int, batches: Batches
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Of a part's images: cosine of each candidate to the nearest [n], and their Gaussians [k]."""
+def _nearest_in(comparing: _Comparing, _first: int, batches: Batches) -> NDArray[np.float32]:
+    """Cosine of each candidate to the nearest of a part's images [n]."""
     nearest = np.full(len(comparing.directions), -1, dtype=np.float32)
-    counts = np.zeros(comparing.bank.k, dtype=np.int64)
     for batch in batches:
         others = directions_of(batch, comparing.encoder_dims)
         np.maximum(nearest, nearest_of(comparing.directions, others), out=nearest)
-        assigned = comparing.bank.assign(torch.from_numpy(batch)).numpy()
-        counts += np.bincount(assigned, minlength=comparing.bank.k)
-    return nearest, counts
+    return nearest

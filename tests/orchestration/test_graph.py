@@ -96,9 +96,7 @@ GRAPH: dict[str, tuple[str, set[str], list[str]]] = {
         [],
     ),
     "human_ratings": ("ratings", set(), []),
-    "caption_proposals": (
-        "proposals", {"images", "image_embeddings", "text_embeddings", "gaussian_bank"}, []
-    ),
+    "caption_proposals": ("proposals", {"images", "image_embeddings", "text_embeddings"}, []),
     "registered_models": (
         "registry",
         {

@@ -11,20 +11,18 @@ from corgi_core.data.caption_choice import (
     RULES,
     UNCERTAINTY,
     Candidates,
-    captions_due,
     choose,
 )
 from corgi_core.errors import CorgiError
 
 
-def candidates(*degrees: float, gaussians: list[int] | None = None) -> Candidates:
+def candidates(*degrees: float) -> Candidates:
     """Images on a circle, none of which has a caption."""
     angles = np.radians(degrees)
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     return Candidates(
         np.array([f"at {degree}" for degree in degrees]),
         directions,
-        np.array(gaussians or [0] * len(degrees)),
         np.full(len(degrees), -1, np.float32),
     )
 
@@ -84,23 +82,6 @@ def test_of_near_twins_one_is_chosen_and_none_of_an_image_with_a_caption(rule: s
     assert min(np.diff(angles)) >= 9
     every = choose(images, 100, rule, 3, reach=near(images, 90))
     assert sorted(choice.row for choice in every) == list(range(72))
-
-
-def test_every_gaussian_gets_what_it_is_due() -> None:
-    images = candidates(*range(0, 60), *range(180, 200), gaussians=[0] * 60 + [1] * 20)
-    due = np.array([5, 15])
-    chosen = [choice.row for choice in choose(images, 20, COVERAGE, 0, due=due)]
-    assert np.bincount(images.gaussians[chosen]).tolist() == [5, 15]
-    assert due.tolist() == [5, 15]  # the caller's own
-    more = [choice.row for choice in choose(images, 30, COVERAGE, 0, due=np.array([5, 25]))]
-    assert np.bincount(images.gaussians[more]).tolist() == [10, 20]  # there are no more
-
-
-def test_what_is_due_makes_up_for_what_is_lacking() -> None:
-    assert captions_due(np.array([50.0, 50]), np.array([0, 0]), 11).sum() == 11
-    assert captions_due(np.array([50.0, 50]), np.array([10, 0]), 10).tolist() == [0, 10]
-    assert captions_due(np.array([50.0, 50]), np.array([10, 0]), 20).tolist() == [5, 15]
-    assert captions_due(np.array([90.0, 10]), np.array([0, 9]), 1).tolist() == [1, 0]
 
 
 def test_the_seed_decides() -> None:

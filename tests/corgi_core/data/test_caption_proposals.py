@@ -25,7 +25,7 @@ NAMES = [*(f"{number}.png" for number in range(6)), "cats/my.cat.png", "cats/6.p
 def proposed(keys: list[str], rule: str = COVERAGE) -> CaptionProposals:
     """A proposal of each of these keys."""
     n = len(keys)
-    nothing = np.zeros((n, 2), np.float32), np.zeros(n, np.int64), np.zeros(n, np.float32)
+    nothing = np.zeros((n, 2), np.float32), np.zeros(n, np.float32)
     choices = [Choice(row, 0.25, 0.5) for row in range(n)]
     return CaptionProposals.of(Candidates(np.array(keys), *nothing), choices, rule)
 

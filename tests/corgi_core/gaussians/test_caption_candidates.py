@@ -6,15 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from corgi_core.data.arrays import ArrayStore, compute_missing
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.keys import TrainingKeys
 from corgi_core.data.shards import Sample
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.bank import GaussianBank
-from corgi_core.gaussians.caption_candidates import uncaptioned
+from corgi_core.gaussians.caption_candidates import candidates_of
 
 DIMS = (4, 6)
 COUNT = 60
@@ -50,39 +48,27 @@ def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_each_knows_its_nearest_image_with_a_caption(tmp_path: Path) -> None:
     dataset, store, z = made(tmp_path)
-    bank = GaussianBank(torch.from_numpy(z[:3]), torch.ones(3, 10), torch.ones(3), DIMS, 1.0)
-    found = uncaptioned(dataset, store, bank, seed=0)
+    found = candidates_of(dataset, store, seed=0)
     training = [n for n in range(COUNT) if n % 5]
     without, having = ([n for n in training if bool(n % 3) == none] for none in (True, False))
-    assert found.candidates.keys.tolist() == [f"{n:02}" for n in without]
-    assert found.total == len(without)
+    assert found.keys.tolist() == [f"{n:02}" for n in without]
     expected = [max(mean_cosine(z[n], z[m]) for m in having) for n in without]
-    assert found.candidates.captioned == pytest.approx(expected, abs=1e-5)
-    a, b = found.candidates.directions[:2]
+    assert found.captioned == pytest.approx(expected, abs=1e-5)
+    a, b = found.directions[:2]
     assert a @ b == pytest.approx(mean_cosine(z[without[0]], z[without[1]]), abs=1e-6)
-
-    gaussian = [int(np.argmax([mean_cosine(z[n], z[k]) for k in range(3)])) for n in range(COUNT)]
-    assert found.candidates.gaussians.tolist() == [gaussian[n] for n in without]
-    of_captioned = np.bincount([gaussian[n] for n in having], minlength=3)
-    assert found.captioned.tolist() == of_captioned.tolist()
-    assert found.due(10).sum() == 10
 
 
 def test_of_many_a_sample_is_considered_whatever_the_shards(tmp_path: Path) -> None:
     dataset, store, _ = made(tmp_path)
-    bank = GaussianBank.standard(DIMS)
-    some = uncaptioned(dataset, store, bank, seed=0, most=9)
-    assert len(some.candidates) == 9
-    assert some.total == 32
-    other = uncaptioned(dataset, store, bank, seed=1, most=9)
-    assert some.candidates.keys.tolist() != other.candidates.keys.tolist()
-    assert some.due(5).tolist() == [5]
+    some, other = (candidates_of(dataset, store, seed, most=9) for seed in (0, 1))
+    assert len(some) == len(other) == 9
+    assert some.keys.tolist() != other.keys.tolist()
 
 
 def test_without_any_caption_nothing_is_near(tmp_path: Path) -> None:
     dataset, store, _ = made(tmp_path, captions=False)
-    found = uncaptioned(dataset, store, GaussianBank.standard(DIMS), seed=0)
-    assert set(found.candidates.captioned.tolist()) == {-1.0}
+    found = candidates_of(dataset, store, seed=0)
+    assert set(found.captioned.tolist()) == {-1.0}
     assert TrainingKeys(dataset, captioned=True).count == 0
 
 
@@ -91,4 +77,4 @@ def test_where_all_have_captions_it_says_so(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "images", samples, shard_size=3)
     store = ArrayStore(tmp_path / "nowhere")
     with pytest.raises(CorgiError, match="every training image has a caption"):
-        uncaptioned(dataset, store, GaussianBank.standard(DIMS), seed=0)
+        candidates_of(dataset, store, seed=0)
