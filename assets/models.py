@@ -84,7 +84,7 @@ def prior(
     With the parent "champion" in its configuration it continues from the best prior of its caption
     fraction, for a quarter of the steps or for a budget in steps or minutes.
     """
-    from corgi_core.prior.model import PriorModel as Model
+    from corgi_core.prior.matching import matched_prior
 
     inputs: dict[str, Any] = {
         "image_embeddings": image_embeddings, "text_embeddings": text_embeddings,
@@ -93,7 +93,7 @@ def prior(
     }  # fmt: skip
     task, parts = _train_prior(context, config, images, inputs, workspace, trainer)
     trained = parts[""]
-    model = Model(trained.model, task.bank, task.settings, text_embeddings.spec, trained.card)
+    model = matched_prior(task, trained.model, trained.card)
     start = {CONTINUES_FROM: trained.card.get("parent", SCRATCH), BUDGET: config.budget}
     return materialized(model, captions=task.rows, **start, **trainings_metadata(parts))
 

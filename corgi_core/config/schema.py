@@ -162,6 +162,8 @@ class PriorSettings:
     training: TrainingSettings
     # the weight of a contrastive term beside the loss: it buys retrieval with cosine and diversity
     contrast: NonNegative = 0.0
+    # how far samples are moved to the mean and covariance of the training images; 1 is all the way
+    matched: Share = 0.0
     loss: Literal["simplified", "kl"] = "simplified"  # equation (4), or the KL that it simplifies
     sampler: Sampler = "ddpm"
     checkpoint_activations: Switch = False  # compute activations again in the backward pass

@@ -23,6 +23,7 @@ from corgi_core.gaussians.bank import GaussianBank, Gaussians, Start
 from corgi_core.gaussians.caption_conditioned import CAPTIONS, CaptionGaussians
 from corgi_core.io.model_folder import digest_of_model, read_model_folder, write_model_folder
 from corgi_core.out_of_memory import out_of_memory_explained
+from corgi_core.prior.affine_map import AffineMap
 from corgi_core.prior.cached_denoiser import CachedDenoiser, UncondPrefixes
 from corgi_core.prior.network import PriorNetwork, PriorShape
 
@@ -40,7 +41,8 @@ class PriorModel:
     """Turns captions into CLIP image embeddings.
 
     `encoders` is the text store's `spec`: the CLIP and text encoders that the prior belongs to.
-    `precision` is that of sampling on a GPU.
+    `precision` is that of sampling on a GPU. `matching` is an affine map of what is sampled by the
+    settings' own steps, guidance and sampler: it was fitted to that.
     """
 
     precision: str = "auto"
@@ -52,12 +54,14 @@ class PriorModel:
         settings: PriorSettings,
         encoders: Mapping[str, Any],
         card: Mapping[str, Any],
+        matching: AffineMap | None = None,
     ) -> None:
         self.network = network
         self.bank = bank.on(self.device)
         self.settings = settings
         self.encoders = dict(encoders)
         self.card = dict(card)
+        self.matching = matching
         self._uncond: UncondPrefixes | None = None
 
     def compile(self) -> Self:
@@ -126,7 +130,11 @@ class PriorModel:
                     start = self.bank.start_from(gaussians[rows].to(device))
                 denoiser = self._denoiser(prefix, start, timesteps, guidance)
                 chunks.append(self._sample(denoiser, start.cond, noise, sampler, callback))
-        return scale_per_encoder(torch.cat(chunks), self.bank.encoder_dims)
+        z = scale_per_encoder(torch.cat(chunks), self.bank.encoder_dims)
+        own = self.settings.num_steps, self.settings.guidance, self.settings.sampler
+        if self.matching is None or (num_steps, guidance, sampler) != own:
+            return z
+        return scale_per_encoder(self.matching(z), self.bank.encoder_dims)
 
     @torch.no_grad()
     def choose(
@@ -238,6 +246,8 @@ class PriorModel:
         """Move the network and the bank to a device, in place."""
         self.network.to(device)
         self.bank.to(device)
+        if self.matching is not None:
+            self.matching = self.matching.to(device)
         if self._uncond is not None:  # whose prefixes are on the old device
             self._uncond = UncondPrefixes(self.network)
         return self
@@ -255,7 +265,8 @@ class PriorModel:
         }
 
     def _tensors(self) -> dict[str, Tensor]:
-        return tensors_of(self.network, self.bank)
+        tensors = tensors_of(self.network, self.bank)
+        return tensors if self.matching is None else tensors | self.matching.tensors
 
     @property
     def digest(self) -> str:
@@ -271,7 +282,8 @@ class PriorModel:
         kind = CaptionGaussians if saved.config["bank"].get("of") == CAPTIONS else GaussianBank
         bank = kind.from_state(part_of(saved.tensors, "bank"), saved.config["bank"])
         settings = settings_from(PriorSettings, saved.config["settings"])
-        return cls(network.eval(), bank, settings, saved.config["encoders"], saved.card)
+        matching = AffineMap.of_tensors(saved.tensors)
+        return cls(network.eval(), bank, settings, saved.config["encoders"], saved.card, matching)
 
 
 def tensors_of(network: PriorNetwork, bank: GaussianBank | CaptionGaussians) -> dict[str, Tensor]:

@@ -155,7 +155,14 @@ class PriorTask(Task[PriorNetwork]):
 
     def _read_held_out(self, device: torch.device | str) -> Captions:
         captions = ChosenRows(self.texts, self.validation_keys, first_only=True)
-        rows = captions.spaced(HELD_OUT_CAPTIONS)
+        return self._read(captions, HELD_OUT_CAPTIONS, device)
+
+    def spaced_captions(self, most: int) -> Captions:
+        """At most so many training captions, evenly spaced."""
+        return self._read(self.training, most, "cpu")
+
+    def _read(self, captions: ChosenRows, most: int, device: torch.device | str) -> Captions:
+        rows = captions.spaced(most)
         stored = captions.gather_ragged(rows, self.texts, self._tokens.array)
         text, image = captions.gather(rows, (self.texts, "text"), (self.images, "image"))
         return Captions(self._tokens.ragged(stored, device), text.float(), image.float())

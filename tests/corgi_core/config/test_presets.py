@@ -28,14 +28,14 @@ from corgi_core.errors import CorgiError
 DIGESTS = {
     "emoji": {
         "data": "42347e5af41bfea9", "encoders": "f33948645913ea9c",
-        "prior": "f2f223f383285291",
+        "prior": "e954a0380f8d0a83",
         "gaussians": "a6a1d5dbddfbcd8c",
         "study": "671d08c2bd9abc81", "comparison": "093398466db84167",
         "language_free": "db9c5b15e3aa34ae",
     },
     "embeddings": {
         "data": "6b7a5575a68f2a4f", "encoders": "bca9718e5b31804d",
-        "prior": "763c1364a450010c", "study": "a8cbbd42a8831ae5",
+        "prior": "1a3b178d6f6bd663", "study": "a8cbbd42a8831ae5",
     },
 }  # fmt: skip
 
