@@ -32,7 +32,7 @@ from opentelemetry.trace import (
 PATH = "/v1/traces"  # of a collector, as the protocol says
 DELAY = 1000  # milliseconds until spans that have ended are sent
 TIMEOUT = 5.0  # seconds for one message, with all its retries
-PATIENCE = 1.0  # seconds that the end of a run waits for the collector
+PATIENCE = 1.0  # seconds that the end of a run waits for the collector; a worker waits for TIMEOUT
 
 Value = str | int | float
 log = logging.getLogger(__name__)
@@ -72,11 +72,15 @@ class Collector:
         context = set_span_in_context(NonRecordingSpan(above))
         return self._tracer.start_span(name, context, attributes=dict(about))
 
-    def flush(self) -> None:
-        """Wait a moment until all spans that have ended are sent; not again for a silent one."""
+    def flush(self, *, at_last: bool = False) -> None:
+        """Wait a moment until all spans that have ended are sent; not again for a silent one.
+
+        Longer where it is `at_last`, as the process may be killed next.
+        """
         sending = threading.Thread(target=self._provider.force_flush, daemon=True)
         sending.start()
-        sending.join(PATIENCE if self.answers else 0)
+        patience = TIMEOUT if at_last else PATIENCE
+        sending.join(patience if self.answers else 0)
         if sending.is_alive():
             self.silent()
 

@@ -136,7 +136,7 @@ def span_below(position: Position | None, name: str, **about: Value) -> Iterator
     finally:
         _traces.remove(trace)
         trace.close(0)
-        collector.flush()
+        collector.flush(at_last=True)
 
 
 def position() -> Position | None:

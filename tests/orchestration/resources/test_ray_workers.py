@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
+import dagster as dg
 import pytest
 import ray
 from upath import UPath
@@ -22,14 +24,17 @@ from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import ImageEmbedding
 from corgi_core.errors import CorgiError
 from corgi_core.io.markers import files_below
-from orchestration.resources import ray_workers
+from orchestration.resources import ray_workers, trace_collector
 from orchestration.resources.compute import Compute
 from orchestration.resources.ray_workers import Share, gpu_share, share_of
+from orchestration.resources.traces import traced_run
+from orchestration.settings import Settings
 from tests.helpers.array_jobs import DeviceNumbers, Numbers
 from tests.helpers.items import noted, process_of, too_large
 from tests.helpers.made import samples
 from tests.helpers.spoilt_embedding import SpoiltEmbedding
 from tests.helpers.tiny_vit import tiny_vit
+from tests.helpers.trace_receiver import receiver
 
 HERE = str(Path(__file__).parents[3])  # where workers find the jobs
 ON_RAY = Compute(num_workers=1, min_images=0)
@@ -143,6 +148,23 @@ def test_each_worker_opens_the_job_once_and_its_progress_is_heard(
     assert set(numbers.devices()) == {"1 threads, cpu"}
     assert heard == [("numbers", done, 10) for done in range(0, 11, 2)]
     assert ON_RAY.arrays(numbers, tmp_path / "store").recomputed == 0
+
+
+def test_workers_send_a_span_a_shard_below_the_jobs(
+    numbers: Numbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace_collector, "PATIENCE", 30.0)  # however busy the machine is
+    with receiver() as collector, dg.DagsterInstance.ephemeral() as instance:
+        given = {"CORGI_HOME": str(tmp_path), "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        with traced_run(Settings.from_environment(given), instance, str(uuid4()), "run"):
+            store = ON_RAY.arrays(numbers, tmp_path / "store")
+    job = collector.named("numbers")
+    shards = {each.name: each for each in collector.spans if each.name not in ("run", "numbers")}
+    assert sorted(shards) == [f"numbers {shard}" for shard in store.shards]
+    assert {each.trace_id for each in collector.spans} == {job.trace_id}
+    assert {each.parent_span_id for each in shards.values()} == {job.span_id}
+    senders = {sender["process.pid"] for sender in collector.senders}
+    assert senders == {os.getpid(), *numbers.processes("opened")}
 
 
 def test_workers_of_half_a_gpu_compute_there_with_their_share_of_cpus(

@@ -40,6 +40,7 @@ def collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recei
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "corgi-test")
         monkeypatch.setenv("CORGI_TRACE_URL", PAGE)
+        monkeypatch.setattr(trace_collector, "PATIENCE", 30.0)  # however busy the machine is
         yield found
 
 
