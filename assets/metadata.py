@@ -140,7 +140,7 @@ def proposals_metadata(
         "proposed": len(proposals.proposals),
         "file": dg.MetadataValue.path(str(folder / FILE)),
         "pictures": first_of(images, proposals.keys),
-        "table": table(pd.DataFrame(map(asdict, proposals.proposals))),
+        "table": table(pd.DataFrame([asdict(each) for each in proposals.proposals])),
     }
 
 

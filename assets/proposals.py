@@ -70,11 +70,10 @@ def proposed(
     compute: Compute,
     models_file: Path,
 ) -> "CaptionProposals":
-    """Choose images to caption, as `config` says.
+    """Choose images to caption, as `config` says; none where every training image has a caption.
 
     Raises:
-        CorgiError: every training image has a caption; or the rule is unknown, or needs a champion
-            and there is none.
+        CorgiError: the rule is unknown, or needs a champion and there is none.
     """
     from corgi_core.data.caption_choice import COVERAGE, UNCERTAINTY, choose
     from corgi_core.data.caption_proposals import CaptionProposals as Proposals
@@ -84,6 +83,8 @@ def proposed(
     preset = workspace.preset
     mapped = compute.map_images(TrainingKeys(images, captioned=True).count // PASSED_OVER)
     candidates = candidates_of(images, image_embeddings, preset.seed, mapped)
+    if not len(candidates):
+        return Proposals(())
     reach = None
     if config.rule in ("", UNCERTAINTY):
         reach = _reach(candidates, images, image_embeddings, workspace, compute, models_file)

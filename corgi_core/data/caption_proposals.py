@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -94,7 +94,7 @@ class CaptionProposals:
             return cls(tuple(_rows(file)))
 
 
-def _rows(lines: io.TextIOBase) -> Iterator[Proposal]:
+def _rows(lines: Iterable[str]) -> Iterator[Proposal]:
     yield from (Proposal(**row) for row in csv.DictReader(lines))
 
 

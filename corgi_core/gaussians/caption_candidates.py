@@ -20,7 +20,6 @@ from corgi_core.data.keys import TrainingKeys
 from corgi_core.data.splits import ranks_of
 from corgi_core.data.subsets import HIGHEST, threshold_of
 from corgi_core.encoders.similarity import unit_per_encoder
-from corgi_core.errors import CorgiError
 from corgi_core.gaussians.stream import Batches, EmbeddingStream
 from corgi_core.mapping import Map, map_here
 
@@ -30,7 +29,7 @@ MOST = 65_536  # images that are considered: 134 MB at a width of 512
 def candidates_of(
     images: Dataset, store: ArrayStore, seed: int, mapped: Map = map_here, most: int = MOST
 ) -> Candidates:
-    """The training images that have no caption.
+    """The training images that have no caption; there may be none.
 
     Args:
         images: The dataset.
@@ -38,18 +37,13 @@ def candidates_of(
         seed: Of the sample.
         mapped: Where images with captions are compared; the result is the same.
         most: How many are considered.
-
-    Raises:
-        CorgiError: every training image has a caption.
     """
     without, having = TrainingKeys(images, captioned=False), TrainingKeys(images, captioned=True)
-    if not without.count:
-        raise CorgiError(
-            "every training image has a caption, so there is none to propose",
-            "ingest images without captions first",
-        )
-    keys, embeddings = _sampled(without, store, seed, most)
     dims = tuple(store.spec["encoder_dims"])
+    if not without.count:
+        nothing = np.empty((0, sum(dims)), np.float32)
+        return Candidates(np.empty(0, str), nothing, nothing[:, 0])
+    keys, embeddings = _sampled(without, store, seed, most)
     directions = directions_of(embeddings, dims)
     nearest = np.full(len(keys), -1, dtype=np.float32)
     stream = EmbeddingStream.of_keys(store, having, having.counts)

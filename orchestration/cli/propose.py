@@ -75,6 +75,11 @@ def propose(
         found = proposed(
             asked, images, store, workspace, Compute.of(settings), settings.state / MODELS_FILE
         )
+    if not found.keys:
+        raise CorgiError(
+            "every training image has a caption, or a near twin that has one",
+            "ingest images without captions first",
+        )
     with atomic_file(out) as temporary:
         temporary.write_text(found.table, encoding="utf-8", newline="")
     typer.echo(f"{out}: {len(found.keys):,} images to caption; write into the column text")

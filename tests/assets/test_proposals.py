@@ -16,7 +16,7 @@ from assets.versions import settled
 from corgi_core.data.arrays import Arrays, ArrayStore, compute_missing
 from corgi_core.data.caption_choice import COVERAGE, RANDOM, UNCERTAINTY
 from corgi_core.data.caption_proposals import FILE, CaptionProposals
-from corgi_core.data.dataset import Dataset
+from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.keys import TrainingKeys
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.errors import CorgiError
@@ -104,18 +104,31 @@ class Stored(ArtifactIOManager):
         return self.inputs[context.asset_key.to_user_string()]
 
 
-def test_it_is_a_table_with_pictures_of_images_without_captions(world: World) -> None:
+def materialised(world: World, stored: Stored) -> dg.AssetMaterialization:
     asset = settled(caption_proposals, world.settings.preset)
     done = dg.materialize(
         [*map(dg.AssetSpec, ("images", "image_embeddings")), asset],
         selection=["caption_proposals"],
         resources={
-            "io_manager": Stored(world), "workspace": world.workspace, "mlflow": world.mlflow,
+            "io_manager": stored, "workspace": world.workspace, "mlflow": world.mlflow,
             "compute": Compute(num_workers=0),
         },
         run_config={"ops": {"caption_proposals": {"config": {"budget": 3}}}},
     )  # fmt: skip
     (event,) = done.asset_materializations_for_node("caption_proposals")
+    return event
+
+
+def test_where_every_image_has_a_caption_it_is_empty(world: World, tmp_path: Path) -> None:
+    """So that "Materialize all" succeeds."""
+    samples = [replace(each, captions=["one"]) for each in world.images.samples()]
+    stored = Stored(world)
+    stored.inputs["images"] = write_dataset(tmp_path / "captioned", samples, 12)
+    assert materialised(world, stored).metadata["proposed"].value == 0
+
+
+def test_it_is_a_table_with_pictures_of_images_without_captions(world: World) -> None:
+    event = materialised(world, Stored(world))
     stored = CaptionProposals.load(world.workspace.path_of("caption_proposals"))
     assert event.tags["dagster/data_version"] == stored.digest
     assert len(set(stored.keys)) == 3 == event.metadata["proposed"].value

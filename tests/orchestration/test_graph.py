@@ -206,7 +206,7 @@ def test_what_needs_the_device_takes_turns_on_it(definitions: dg.Definitions) ->
         (
             "clip_encoder", "gaussian_bank", "prior", "decoder", "captioned_decoder",
             "language_free_decoder", "prior_study", "image_embeddings", "text_embeddings",
-            "evaluation", "decoder_comparison",
+            "evaluation", "decoder_comparison", "caption_proposals",
         ),
         "device",
     )  # fmt: skip
@@ -226,7 +226,8 @@ def test_a_refresh_makes_the_partitions_of_the_presets_variants(
         made = partitions_by_asset(
             Refresh(definitions.get_repository_def(), instance, SETTINGS).all_steps()
         )
-    own, by_request = SETTINGS.preset.variants, {"study", "comparison", "captioned", "ratings"}
+    own = SETTINGS.preset.variants
+    by_request = {"study", "comparison", "captioned", "ratings", "proposals"}
     assert own == tuple(VARIANTS[:3])
     made_here = GRAPH.keys() - {"source_data"}
     assert made.keys() == {key for key in made_here if GRAPH[key][0] not in by_request}
@@ -247,6 +248,7 @@ def test_a_comparison_makes_all_decoders_of_the_preset_with_and_without_captions
     assert own == tuple(VARIANTS[:2])
     assert made.keys() == GRAPH.keys() - {
         "prior_study", "study_figures", "captioned_decoder", "human_ratings", "source_data",
+        "caption_proposals",
     }  # fmt: skip
     assert made["prior"] == {f"{subset}|{variant}" for subset in SUBSETS for variant in own}
     assert made["decoder"] == made["language_free_decoder"] == set(DECODERS)

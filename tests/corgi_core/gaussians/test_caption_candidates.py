@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from corgi_core.data.arrays import ArrayStore, compute_missing
+from corgi_core.data.caption_choice import RANDOM, choose
 from corgi_core.data.dataset import Dataset, write_dataset
 from corgi_core.data.keys import TrainingKeys
 from corgi_core.data.shards import Sample
-from corgi_core.errors import CorgiError
 from corgi_core.gaussians.caption_candidates import candidates_of
 
 DIMS = (4, 6)
@@ -72,9 +72,16 @@ def test_without_any_caption_nothing_is_near(tmp_path: Path) -> None:
     assert TrainingKeys(dataset, captioned=True).count == 0
 
 
-def test_where_all_have_captions_it_says_so(tmp_path: Path) -> None:
+def test_where_all_have_captions_there_are_none(tmp_path: Path) -> None:
     samples = [Sample(f"{n}", b"", ["one"], "train", "made", str(n)) for n in range(3)]
     dataset = write_dataset(tmp_path / "images", samples, shard_size=3)
-    store = ArrayStore(tmp_path / "nowhere")
-    with pytest.raises(CorgiError, match="every training image has a caption"):
-        candidates_of(dataset, store, seed=0)
+
+    def embedded(shard: str) -> dict[str, np.ndarray]:
+        return {"keys": np.array(["0", "1", "2"]), "image": np.ones((3, sum(DIMS)), np.float32)}
+
+    store = compute_missing(
+        tmp_path / "image", dataset, {"encoder_dims": list(DIMS)}, embedded, "images"
+    )
+    found = candidates_of(dataset, store, seed=0)
+    assert len(found) == 0
+    assert choose(found, 5, RANDOM, 0) == []
