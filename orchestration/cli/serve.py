@@ -148,7 +148,8 @@ def served(
     metrics = ServingMetrics()
     engine = Engine(watch.model, on_batch=metrics.batch_was_sampled)
     watch.follow(engine, lambda outcome: metrics.reloads.labels(outcome).inc())
-    return Served(Guard(Api(engine, metrics, watch).app(), rules, users), engine, watch)
+    app = Api(engine, metrics, watch).app()
+    return Served(Guard(app, rules, users, answers_health=False), engine, watch)
 
 
 def served_model(settings: Settings, prior: str | None, decoder: str | None) -> ServedModel:

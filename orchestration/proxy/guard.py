@@ -99,18 +99,31 @@ class Guard:
         app: What is guarded.
         rules: What every request must be.
         users: Who may come in; None: everyone whom the rules let through.
+        answers_health: "ok" at /healthz for whoever asks; otherwise the application answers that,
+            likewise without rules and users.
     """
 
-    def __init__(self, app: ASGIApp, rules: Rules, users: Users | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        rules: Rules,
+        users: Users | None = None,
+        *,
+        answers_health: bool = True,
+    ) -> None:
         self._app, self._rules, self._users = app, rules, users
+        self._answers_health = answers_health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer why not."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] == "http" and scope["path"] == HEALTH:
-            await _answer(send, Refusal(200, "ok"))  # asked by address, by who starts the process
+        if scope["type"] == "http" and scope["path"] == HEALTH:  # by address, by who starts it
+            if self._answers_health:
+                await _answer(send, Refusal(200, "ok"))
+            else:
+                await self._app(scope, receive, send)
             return
         refusal = self._rules.refusal(scope)
         if refusal is None and self._users is not None:

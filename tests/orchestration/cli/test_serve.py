@@ -16,7 +16,7 @@ from corgi_core.serving.app import Api
 from corgi_core.serving.engine import Engine
 from corgi_core.serving.metrics import ServingMetrics
 from corgi_core.serving.pictures import OrderedPicture
-from orchestration.cli.serve import rules_of, served_model
+from orchestration.cli.serve import rules_of, served, served_model
 from orchestration.proxy.guard import Guard
 from orchestration.settings import Settings
 from tests.helpers.fake_served import FakeModel
@@ -93,3 +93,19 @@ def test_a_workspaces_champions_and_its_other_decoders_are_served(pipeline, tmp_
     np.testing.assert_allclose(picture.pixels, expected, atol=1e-4)
     with pytest.raises(CorgiError, match="no decoder 'slow'"):
         model.sample([OrderedPicture(request, 0, decoder="slow")])
+
+
+def test_health_is_what_the_sampling_thread_says_whoever_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestration.cli.serve.served_model", lambda *_: FakeModel())
+    settings = settings_at(tmp_path, CORGI_PASSWORD_FILE=str(tmp_path / "password"))
+    rules = rules_of(settings, "0.0.0.0", 7860, "http://lab7:7860", is_open=False)
+    app, engine, watch = served(settings, rules)
+    client = TestClient(app, headers={"Host": "10.0.0.3:7860"})
+    assert client.get("/healthz").json()["status"] == "ok"
+    assert client.get("/readyz").status_code == 403
+    engine.stop()
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "failed")
+    watch.stop()
