@@ -109,7 +109,7 @@ def test_the_share_held_out_is_the_fraction():
         ("webdataset", "empty", "no tar shards"),
         ("imagefolder", "single", "at least two"),
         ("imagefolder", None, "needs a path"),
-        ("parquet", "empty", "emoji, imagefolder, img2dataset, narratives, webdataset"),
+        ("parquet", "empty", "emoji, emoji-full, imagefolder, img2dataset, narratives, webdataset"),
     ],
 )
 def test_bad_input_leaves_nothing_behind(tmp_path, source, path, words):
