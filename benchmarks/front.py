@@ -21,10 +21,10 @@ from upath import UPath
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.data.splits import TEST
+from corgi_core.data.keys import SplitKeys
+from corgi_core.data.splits import TEST, TRAIN
 from corgi_core.encoders.similarity import Retrieval, mean_encoder_cosine, scale_per_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.evaluation.derangement import derangement
 from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.experiments.panels import COLOURS, MARKERS, TITLES, new_figure
 from corgi_core.io.files import write_json
@@ -37,6 +37,7 @@ from corgi_core.prior.contrastive_linear import contrastive_prior
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.ridge import ridge_prior
 from corgi_core.prior.task import Captions, check_encoders
+from corgi_core.training.rows import ChosenRows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 SAMPLES = 2  # of each caption, for the spread
+REAL = "training images"
 LINEAR = ("linear", "linear, contrastive")
 METRICS = ("cosine", "recall_at_1", "recall_at_5", "frechet", "spread")
 Row = dict[str, Any]
@@ -82,15 +84,19 @@ def main(
 class Measured:
     """Scores samples of held-out captions; `held_out` are their embeddings and tokens."""
 
-    def __init__(self, held_out: Captions, linear: dict[str, Tensor], dims: Sequence[int]) -> None:
-        self.held_out, self.linear, self.dims = held_out, linear, tuple(dims)
+    def __init__(self, held_out: Captions, others: dict[str, Tensor], dims: Sequence[int]) -> None:
+        self.held_out, self.others, self.dims = held_out, others, tuple(dims)
         self._real = scale_per_encoder(held_out.image, dims)
         self._sums = _sums(self._real)
         self._retrieval = Retrieval(self._real, dims)
 
     @classmethod
     def load(cls, stores: Path, images: Path, split: str, captions: int) -> Measured:
-        """The held-out captions of a split, and what both linear priors predict of them."""
+        """The held-out captions of a split, and what both linear priors predict of them.
+
+        Beside these are as many training images: their Fréchet distance is that of two samples of
+        one distribution.
+        """
         dataset = Dataset.load(UPath(images))
         image, text = (
             ArrayStore.load(UPath(stores) / name)
@@ -105,13 +111,14 @@ class Measured:
             name: each.predict_captions(held_out.text, held_out.tokens)
             for name, each in zip(LINEAR, (ridge, contrastive), strict=True)
         }
+        training = ChosenRows(text, SplitKeys(dataset, TRAIN), first_only=True)
+        (real,) = training.gather(training.spaced(len(held_out)), (image, "image"))
+        predicted[REAL] = real.float()
         return cls(held_out, predicted, image.spec["encoder_dims"])
 
     def references(self) -> Iterator[Row]:
-        """The rows that need no prior: other images, the text embedding, the linear priors."""
-        others = self.held_out.image[derangement(len(self.held_out))]
-        plain = {"other real images": others, "text embedding": self.held_out.text, **self.linear}
-        for name, z in plain.items():
+        """The rows that need no prior: the text embedding, the linear priors, training images."""
+        for name, z in {"text embedding": self.held_out.text, **self.others}.items():
             yield {"prior": name, "steps": None, "guidance": None, **self.scores(z.unsqueeze(0))}
 
     def of_prior(self, name: str, prior: PriorModel, steps: int, guidance: float) -> Row:

@@ -32,8 +32,7 @@ def test_every_prior_is_measured_at_all_steps_and_guidances(tmp_path: Path) -> N
     main(*map(Path, folders), [f"tiny={tmp_path / 'prior'}"], "test", 1000, "1,4", "1,2")
     rows = json.loads((tmp_path / "out" / "front.json").read_text())
     assert [(row["prior"], row["steps"], row["guidance"]) for row in rows] == [
-        ("other real images", None, None), ("text embedding", None, None),
-        *((name, None, None) for name in LINEAR),
+        *((name, None, None) for name in ("text embedding", *LINEAR, "training images")),
         ("tiny", 1, 1), ("tiny", 1, 2), ("tiny", 4, 1), ("tiny", 4, 2),
     ]  # fmt: skip
     measured = Measured.load(*map(Path, folders[:2]), "test", 1000)
