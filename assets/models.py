@@ -61,7 +61,7 @@ KINDS = {"pytorch", "ray", "mlflow"}
     owners=OWNERS,
     kinds=KINDS,
     pool=DEVICE,
-    metadata=decided_by("prior", "gaussians", revision=11, partitions="priors"),
+    metadata=decided_by("prior", "gaussians", revision=10, partitions="priors"),
 )
 def prior(
     context: dg.AssetExecutionContext,

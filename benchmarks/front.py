@@ -166,6 +166,8 @@ def figure_of(rows: Sequence[Row]) -> Figure:
             panel.annotate(row["prior"], (row[x], row["recall_at_5"]), fontsize=7)
         for (number, name), (look, count) in product(enumerate(names), enumerate(steps)):
             found = [row for row in rows if (row["prior"], row["steps"]) == (name, count)]
+            if not found:
+                continue
             panel.plot(
                 [row[x] for row in found], [row["recall_at_5"] for row in found],
                 color=COLOURS[number % len(COLOURS)], marker=MARKERS[look % len(MARKERS)],
@@ -173,7 +175,10 @@ def figure_of(rows: Sequence[Row]) -> Figure:
             )  # fmt: skip
         panel.set_xlabel(TITLES[x])
     by_frechet.set_ylabel(TITLES["recall_at_5"])
-    by_spread.legend(fontsize=6, frameon=False, title="along a line: guidance", title_fontsize=6)
+    by_spread.legend(
+        fontsize=6, frameon=False, title="along a line: guidance", title_fontsize=6,
+        loc="center left", bbox_to_anchor=(1, 0.5),
+    )  # fmt: skip
     return figure
 
 

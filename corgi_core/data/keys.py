@@ -25,9 +25,6 @@ class KeySet(Protocol):
     def among(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.bool_]:
         """Which of the keys [n], all of that shard, are in the set: [n] of bool."""
 
-    def groups(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.str_]:
-        """The groups of the keys [n], all of that shard, in which splits keep images together."""
-
 
 @dataclass(frozen=True)
 class SplitKeys:
@@ -60,10 +57,6 @@ class SplitKeys:
         if self.left_out:
             chosen &= ~rows["key"].isin(list(self.left_out))
         return np.isin(keys, rows.loc[chosen, "key"].to_numpy(dtype=str))
-
-    def groups(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.str_]:
-        """The keys' groups [n], as the manifest has them."""
-        return groups_in(self.images, shard, keys)
 
 
 def validation_keys(images: Dataset, left_out: Collection[str]) -> SplitKeys:
@@ -134,17 +127,6 @@ class ListedKeys:
         """Which of the keys [n] are listed."""
         return np.isin(keys, self._array)
 
-    def groups(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.str_]:
-        """The keys themselves: nothing is known of groups."""
-        return keys
-
     @cached_property
     def _array(self) -> NDArray[np.str_]:
         return np.array(self.keys, dtype=str)
-
-
-def groups_in(images: Dataset, shard: str, keys: NDArray[np.str_]) -> NDArray[np.str_]:
-    """The groups of the keys [n] of a shard, as its manifest has them."""
-    rows = images.rows(shard, "key", "group")
-    group = dict(zip(rows["key"].tolist(), rows["group"].tolist(), strict=True))
-    return np.array([group[key] for key in keys.tolist()], dtype=str)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from corgi_core.data.dataset import Dataset, sources_of
-from corgi_core.data.keys import groups_in
 from corgi_core.data.splits import TRAIN, ranks_of
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of, read_json, write_json
@@ -102,10 +101,6 @@ class CaptionedKeys:
             chosen = chosen[ranks_of(chosen, self.subset.seed) <= highest]
         contained = set(chosen.tolist()).__contains__  # np.isin would sort the keys
         return np.fromiter(map(contained, keys.tolist()), dtype=bool, count=len(keys))
-
-    def groups(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.str_]:
-        """The keys' groups [n], as the manifest has them."""
-        return groups_in(self.images, shard, keys)
 
 
 def caption_subset(images: Dataset, fraction: float, seed: int) -> CaptionSubset:

@@ -232,7 +232,7 @@ class GaussianBank(nn.Module):
         return Gaussians(self.means[c], self.std[c])
 
     def start(
-        self, tokens: Tensor, attn_mask: Tensor, text: Tensor, fold: Tensor | None = None
+        self, tokens: Tensor, attn_mask: Tensor, text: Tensor, images: Tensor | None = None
     ) -> Start:
         """Each caption's Gaussian, chosen by text [n, d] alone; a dropped caption keeps it."""
         return self.start_from(self.assign(text))

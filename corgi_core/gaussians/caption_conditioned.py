@@ -101,11 +101,6 @@ class CaptionGaussians(nn.Module):
         return self.mean.unsqueeze(0)
 
     @property
-    def folds(self) -> int:
-        """The number K of folds, one where they are not known."""
-        return 1 if self.fold_weights is None else len(self.fold_weights)
-
-    @property
     def config(self) -> dict[str, Any]:
         """What `from_state` needs beside the tensors."""
         return {"encoder_dims": list(self.encoder_dims), "kappa": self.kappa, "of": self.of}
@@ -120,7 +115,7 @@ class CaptionGaussians(nn.Module):
         return self if self.mean.device == device else copy.deepcopy(self).to(device)
 
     def start(
-        self, tokens: Tensor, attn_mask: Tensor, text: Tensor, fold: Tensor | None = None
+        self, tokens: Tensor, attn_mask: Tensor, text: Tensor, images: Tensor | None = None
     ) -> Start:
         """Each caption's Gaussian, and that of a dropped caption.
 
@@ -128,14 +123,15 @@ class CaptionGaussians(nn.Module):
             tokens: the text encoder's tokens [n, T, w].
             attn_mask: [n, T], False at padding.
             text: CLIP text embeddings [n, d].
-            fold: of training captions, the folds of their images, long [n]: they are left out.
+            images: of training captions, the embeddings of their own images [n, d] as stored:
+                they say which fold is left out.
         """
         features = self._features(tokens, attn_mask, text)
         with torch.autocast(text.device.type, enabled=False):
-            if fold is None or self.fold_weights is None or self.fold_biases is None:
+            if images is None or self.fold_weights is None or self.fold_biases is None:
                 mean = features @ self.weight + self.bias
             else:
-                mean = self._cross_fitted(features, fold, self.fold_weights, self.fold_biases)
+                mean = self._cross_fitted(features, images, self.fold_weights, self.fold_biases)
         c = torch.zeros(len(text), dtype=torch.long, device=text.device)
         cond = Gaussians(mean, self.std.expand_as(mean), self.basis)
         return Start(c, cond, cond._replace(mean=self.mean.expand_as(mean)), residual=True)
@@ -149,7 +145,8 @@ class CaptionGaussians(nn.Module):
         return torch.cat([text.float(), means], dim=1)
 
     @staticmethod
-    def _cross_fitted(features: Tensor, fold: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
+    def _cross_fitted(features: Tensor, images: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
+        fold = folds_of(images, len(weights))
         mean = torch.empty(len(features), biases.shape[1], device=features.device)
         for number in range(len(weights)):
             rows = fold == number
@@ -161,3 +158,12 @@ class CaptionGaussians(nn.Module):
         """From a state dict and the `config`, which are part of a prior's files."""
         weight, bias, mean, std, basis = (tensors[name] for name in TENSORS)
         return cls(weight, bias, mean, std, basis, config["encoder_dims"], config["kappa"])
+
+
+def folds_of(images: Tensor, folds: int) -> Tensor:
+    """Each caption's fold, from its image's embedding: captions of one image are in one fold.
+
+    A fold is a checksum of the embedding's bits as float16, so nobody has to know an image's key.
+    Embeddings [n, d] as stored → long [n], on their device.
+    """
+    return images.half().view(torch.int16).long().sum(dim=-1) % folds

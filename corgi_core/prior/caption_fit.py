@@ -3,7 +3,8 @@
 One pass over the captions sums all that the ridge regressions and the covariance need, fold by
 fold. A contrastive term then moves the means toward what tells an image from others. Memory is
 that of the sums, one of 8 (p + d)² bytes for each fold and a part's as much again, and of at most
-32,768 captions, whatever their number.
+32,768 captions, whatever their number. Folds are of images: near twins in other folds make what is
+left a little too small.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from corgi_core.data.keys import KeySet
 from corgi_core.devices import one_thread_each
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank
-from corgi_core.gaussians.caption_conditioned import CaptionGaussians
+from corgi_core.gaussians.caption_conditioned import CaptionGaussians, folds_of
 from corgi_core.mapping import Map, map_here
-from corgi_core.prior.contrastive_linear import Pairs, spaced_pairs, trained
+from corgi_core.prior.contrastive_linear import spaced_pairs, trained
 from corgi_core.prior.linear import LinearPrior, stored_tokens
 from corgi_core.prior.ridge import CaptionSums, Matrix, caption_sums, fitted, fitted_at
 
@@ -63,14 +64,14 @@ def fit_caption_gaussians(
     _check(sums)
     pairs = None
     if settings.contrast:
-        pairs = spaced_pairs(captioned, images, texts, stored_tokens(texts) is not None, FOLDS)
+        pairs = spaced_pairs(captioned, images, texts, stored_tokens(texts) is not None)
     with one_thread_each():  # the same bits on any number of cores: a training goes on with them
         return _fitted(sums, pairs, tuple(images.spec["encoder_dims"]), bank, settings)
 
 
 def _fitted(
     sums: CaptionSums,
-    pairs: Pairs | None,
+    pairs: tuple[Tensor, Tensor] | None,
     dims: tuple[int, ...],
     bank: GaussianBank,
     settings: GaussianSettings,
@@ -83,7 +84,7 @@ def _fitted(
         for fold in sums.folds
     ]
     if pairs is not None:
-        whole, left_out = _contrasted(whole, left_out, pairs, settings.contrast)
+        whole, left_out = _contrasted(whole, left_out, *pairs, settings.contrast)
     errors = sum(
         (fold.errors(prior) for fold, prior in zip(sums.folds, left_out, strict=True)),
         np.zeros_like(train.products),
@@ -116,10 +117,14 @@ def _check(sums: CaptionSums) -> None:
 
 
 def _contrasted(
-    whole: LinearPrior, left_out: list[LinearPrior], pairs: Pairs, contrast: float
+    whole: LinearPrior,
+    left_out: list[LinearPrior],
+    features: Tensor,
+    images: Tensor,
+    contrast: float,
 ) -> tuple[LinearPrior, list[LinearPrior]]:
     """The same functions after training with the contrastive term, each without its fold."""
-    features, images, fold = pairs
+    fold = folds_of(images, len(left_out))
     parts = [fold != number for number in range(len(left_out))]
     return trained(whole, features, images, contrast), [
         trained(prior, features[rows], images[rows], contrast)

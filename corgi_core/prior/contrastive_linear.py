@@ -7,8 +7,6 @@ with cosine.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,28 +45,19 @@ def contrastive_prior(
         The linear prior: the same for the same arguments.
     """
     pairs = spaced_pairs(SplitKeys(dataset, TRAIN), images, texts, start.reads_tokens)
-    return trained(start, pairs.features, pairs.images)
-
-
-class Pairs(NamedTuple):
-    """Captions with their images: features [n, p], image embeddings [n, d], folds, long [n]."""
-
-    features: Tensor
-    images: Tensor
-    fold: Tensor
+    return trained(start, *pairs)
 
 
 def spaced_pairs(
-    keys: KeySet, images: ArrayStore, texts: ArrayStore, reads_tokens: bool, folds: int = 1
-) -> Pairs:
-    """At most 32,768 captions, evenly spaced.
+    keys: KeySet, images: ArrayStore, texts: ArrayStore, reads_tokens: bool
+) -> tuple[Tensor, Tensor]:
+    """Features [n, p] and image embeddings [n, d] of at most 32,768 captions, evenly spaced.
 
     Args:
         keys: Their images are among these.
         images: The image embeddings.
         texts: The captions' embeddings, and tokens where they are stored.
         reads_tokens: Whether the features contain the mean of the tokens.
-        folds: In how many the captions are divided, group by group.
     """
     rows = ChosenRows(texts, keys)
     spaced, name = rows.spaced(MOST), stored_tokens(texts)
@@ -78,7 +67,7 @@ def spaced_pairs(
         tokens = rows.gather_ragged(some, texts, name) if name and reads_tokens else None
         features.append(torch.from_numpy(caption_features(text.numpy(), tokens)))
         embeddings.append(image.float())
-    return Pairs(torch.cat(features), torch.cat(embeddings), rows.folds(spaced, folds))
+    return torch.cat(features), torch.cat(embeddings)
 
 
 def trained(

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset
-from corgi_core.data.folds import folds_of
 from corgi_core.data.keys import KeySet, SplitKeys, validation_keys
 from corgi_core.data.splits import TRAIN, VALIDATION
 from corgi_core.devices import one_thread_each
 from corgi_core.errors import CorgiError
+from corgi_core.gaussians.caption_conditioned import folds_of
 from corgi_core.mapping import Map, map_here
 from corgi_core.prior.linear import (
     ROWS_AT_ONCE,
@@ -182,7 +182,7 @@ def caption_sums(
         images: The image embeddings.
         texts: The captions' embeddings, and tokens where they are stored.
         mapped: Where the parts are summed; the result is the same.
-        folds: In how many the training captions are summed, group by group.
+        folds: In how many the training captions are summed; `folds_of` says in which.
 
     Raises:
         CorgiError: images and captions are of different encoders.
@@ -294,8 +294,8 @@ class _Sources:
 
     def read(
         self, shard: str, chosen: KeySet
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.floating[Any]], NDArray[np.str_]]]:
-        """Features, stored image embeddings and keys of chosen captions in a shard, in parts."""
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.floating[Any]]]]:
+        """Features and stored image embeddings of chosen captions in a shard, some at a time."""
         keys = self.texts.shard_keys(shard)
         rows = np.flatnonzero(chosen.among(shard, keys))
         if not len(rows):
@@ -306,8 +306,7 @@ class _Sources:
         for first in range(0, len(rows), ROWS_AT_ONCE):
             some = slice(first, first + ROWS_AT_ONCE)
             taken = None if tokens is None else tokens.take(rows[some])
-            features = caption_features(text[rows[some]], taken)
-            yield features, np.asarray(image[own[some]]), keys[rows[some]]
+            yield caption_features(text[rows[some]], taken), np.asarray(image[own[some]])
 
     def no_sums(self) -> CaptionSums:
         """Sums to add to."""
@@ -322,10 +321,10 @@ class _Sources:
         """Add a shard's captions."""
         keys = self.texts.shard_keys(shard)
         sums.images += len(np.unique(keys[self.train.among(shard, keys)]))
-        for features, embeddings, _ in self.read(shard, self.validation):
+        for features, embeddings in self.read(shard, self.validation):
             sums.validation.add(RidgeSums.of(features, embeddings))
-        for features, embeddings, own in self.read(shard, self.train):
-            fold = folds_of(self.train.groups(shard, own), self.folds)
+        for features, embeddings in self.read(shard, self.train):
+            fold = folds_of(torch.from_numpy(embeddings), self.folds).numpy()
             for number in np.unique(fold):
                 rows = fold == number
                 sums.folds[number].add(RidgeSums.of(features[rows], embeddings[rows]))

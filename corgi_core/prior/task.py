@@ -63,15 +63,11 @@ class Captions:
 
 
 class CaptionBatch(NamedTuple):
-    """Training captions: their tokens, and text and image embeddings [b, d] as stored.
-
-    `fold` are their images' folds, long [b], where Gaussians are cross-fitted.
-    """
+    """Training captions: their tokens, and text and image embeddings [b, d] as stored."""
 
     tokens: TokenBatch
     text: Tensor
     image: Tensor
-    fold: Tensor | None
 
 
 def check_encoders(images: ArrayStore, texts: ArrayStore) -> None:
@@ -225,11 +221,9 @@ class PriorTask(Task[PriorNetwork]):
         """The captions of rows [b] with their images' embeddings."""
         array = self._tokens.array
         tokens = self._tokens.batch(self.training.gather_ragged(rows, self.texts, array))
-        text, image = self.training.gather(rows, (self.texts, "text"), (self.images, "image"))
-        fold = None
-        if isinstance(self.bank, CaptionGaussians):
-            fold = self.training.folds(rows, self.bank.folds)
-        return CaptionBatch(tokens, text, image, fold)
+        return CaptionBatch(
+            tokens, *self.training.gather(rows, (self.texts, "text"), (self.images, "image"))
+        )
 
     def loss(self, model: nn.Module, batch: CaptionBatch, random: StepRandom) -> dict[str, Tensor]:
         """Equation (4), mean over `noise_samples` pairs (t, noise) a caption, and the contrast."""
@@ -237,7 +231,7 @@ class PriorTask(Task[PriorNetwork]):
         text, z_0 = batch.text.float(), batch.image.float()
         samples, schedule = self.settings.noise_samples, self._schedule
         bank = self._bank_on(random.device)
-        start = bank.start(tokens, attn_mask, text, batch.fold)
+        start = bank.start(tokens, attn_mask, text, batch.image)
         t = random.integers(schedule.num_timesteps, samples)
         noise = random.normal(samples, bank.width)
         cond_mask = random.uniform() >= self.settings.cond_dropout

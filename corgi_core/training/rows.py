@@ -17,7 +17,6 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from corgi_core.data.arrays import ArrayStore
-from corgi_core.data.folds import folds_of
 from corgi_core.data.keys import KeySet
 from corgi_core.data.ragged import RaggedArray
 from corgi_core.io.files import atomic_file, digest_of
@@ -59,7 +58,6 @@ class ChosenRows:
         self._shards = store.shards
         self._chosen = lru_cache(SHARDS_HELD)(self._chosen_in)
         self._matched = lru_cache(SHARDS_HELD)(self._matching)
-        self._folds = lru_cache(SHARDS_HELD)(self._folds_in)
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -148,13 +146,6 @@ class ChosenRows:
         )
         return squares.gather(len(rows), parts, size)
 
-    def folds(self, rows: Tensor, folds: int) -> Tensor:
-        """Which of so many folds the images of the given rows are in, long [b], by their groups."""
-        found = np.empty(len(rows), dtype=np.int64)
-        for shard, numbers, at in self.parts(rows.numpy()):
-            found[at] = self._folds(shard, folds)[numbers]
-        return torch.from_numpy(found)
-
     def shard_keys(self, shard: int) -> NDArray[np.str_]:
         """The keys of a shard's chosen rows, by the shard's number."""
         return self.store.shard_keys(self._shards[shard])[self._chosen(shard)]
@@ -171,11 +162,6 @@ class ChosenRows:
             chosen[1:] &= keys[1:] != keys[:-1]
         rows = np.flatnonzero(chosen).astype(np.int32)
         return rows if self._repeats is None else np.repeat(rows, self._repeats(shard))
-
-    def _folds_in(self, shard: int, folds: int) -> NDArray[np.uint8]:
-        """The folds of a shard's chosen rows, of at most 256."""
-        groups = self.keys.groups(self._shards[shard], self.shard_keys(shard))
-        return folds_of(groups, folds).astype(np.uint8)
 
     def _matching(self, store: ArrayStore, shard: int) -> NDArray[np.int32]:
         """The first rows of another store's shard that have the keys of the chosen rows, int32."""

@@ -36,15 +36,11 @@ class Made:
 
 
 def captioned_stores(folder: Path) -> Made:
-    """210 images, of which 150 are for training; embeddings follow the captions by a linear map.
-
-    Two images are a group.
-    """
+    """210 images, of which 150 are for training; embeddings follow the captions by a linear map."""
     random = np.random.default_rng(0)
     splits = ["train"] * 5 + ["validation"] + ["test"]
     samples = [
-        Sample(f"{n:03}", b"", ["one", "two"], splits[n % 7], "made", f"{n // 14}")
-        for n in range(210)
+        Sample(f"{n:03}", b"", ["one", "two"], splits[n % 7], "made", f"{n}") for n in range(210)
     ]
     dataset = write_dataset(folder / "images", samples, shard_size=60)
     latent = random.normal(size=(210, 5))

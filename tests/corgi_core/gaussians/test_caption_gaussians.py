@@ -6,20 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 
 from corgi_core.config import GaussianSettings
-from corgi_core.data.folds import folds_of
 from corgi_core.data.keys import ListedKeys, SplitKeys
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.similarity import recall_at
 from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
 from corgi_core.gaussians.bank import GaussianBank, Gaussians
-from corgi_core.gaussians.caption_conditioned import CaptionGaussians
+from corgi_core.gaussians.caption_conditioned import CaptionGaussians, folds_of
 from corgi_core.prior.caption_fit import FOLDS, fit_caption_gaussians
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
@@ -51,22 +49,19 @@ def gaussians(made: Made) -> CaptionGaussians:
 
 
 def training_captions(made: Made) -> tuple[torch.Tensor, ...]:
-    """Tokens, mask, text and image embeddings of the training captions, and their folds."""
+    """Tokens, mask, text and image embeddings of the training captions."""
     keys = made.texts.keys
     rows = np.flatnonzero(np.isin(keys, made.dataset.keys("train")))
     tokens, mask = padded(made.texts.read_ragged("tokens").take(rows), "cpu")
     image = dict(zip(made.images.keys.tolist(), made.images.read("image"), strict=True))
     stored = torch.from_numpy(np.stack([image[key] for key in keys[rows].tolist()]))
-    frame = pd.concat(made.dataset.iter_rows("key", "group")).set_index("key")
-    groups = frame.loc[keys[rows], "group"].to_numpy(dtype=str)
-    fold = torch.from_numpy(folds_of(groups, FOLDS))
-    return tokens, mask, torch.from_numpy(made.texts.read("text")[rows]), stored, fold
+    return tokens, mask, torch.from_numpy(made.texts.read("text")[rows]), stored
 
 
 def test_a_caption_s_mean_is_the_ridge_regression_of_all_captions(
     made: Made, gaussians: CaptionGaussians
 ) -> None:
-    tokens, mask, text, *_ = training_captions(made)
+    tokens, mask, text, _ = training_captions(made)
     ridge = ridge_prior(made.dataset, made.images, made.texts)
     found = gaussians.start(tokens, mask, text)
     features, _ = made.of("train")
@@ -76,11 +71,13 @@ def test_a_caption_s_mean_is_the_ridge_regression_of_all_captions(
     assert (found.residual, found.c.tolist()) == (True, [0] * len(text))
 
 
-def test_in_training_an_image_s_group_is_left_out(made: Made, gaussians: CaptionGaussians) -> None:
+def test_in_training_an_image_s_own_fold_is_left_out(
+    made: Made, gaussians: CaptionGaussians
+) -> None:
     """Against scikit-learn's ridge of the other folds; Σ is the covariance of what is left."""
-    tokens, mask, text, images, fold_of = training_captions(made)
-    found = gaussians.start(tokens, mask, text, fold_of).cond
-    (x, z), fold = made.of("train"), fold_of.numpy()
+    tokens, mask, text, images = training_captions(made)
+    found = gaussians.start(tokens, mask, text, images).cond
+    (x, z), fold = made.of("train"), folds_of(images, FOLDS).numpy()
     penalty = ridge_prior(made.dataset, made.images, made.texts).card["penalty"]
     expected = np.empty_like(z)
     for number in range(FOLDS):
@@ -104,11 +101,11 @@ def test_in_training_an_image_s_group_is_left_out(made: Made, gaussians: Caption
     assert (images - inside).square().mean() < 0.98 * np.square(z - expected).mean()
 
 
-def test_groups_are_in_one_fold_and_folds_are_of_like_size() -> None:
-    groups = np.array([f"group {number // 3}" for number in range(6000)])
-    fold = folds_of(groups, FOLDS)
-    assert (fold.reshape(-1, 3) == fold[::3, None]).all()
-    assert np.bincount(fold, minlength=FOLDS).min() > 900
+def test_captions_of_one_image_are_in_one_fold_and_folds_are_of_like_size() -> None:
+    images = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)).half()
+    fold = folds_of(images, FOLDS)
+    assert torch.equal(fold, folds_of(images.float(), FOLDS))
+    assert torch.bincount(fold, minlength=FOLDS).min() > 300
 
 
 def test_kappa_scales_the_deviation_alone(made: Made, gaussians: CaptionGaussians) -> None:
@@ -154,9 +151,9 @@ def test_few_captions_have_a_covariance_that_is_no_chance(made: Made) -> None:
 
 
 def test_the_contrastive_term_buys_retrieval_of_captions_that_were_left_out(made: Made) -> None:
-    tokens, mask, text, images, fold = (each[::2] for each in training_captions(made))
+    tokens, mask, text, images = (each[::2] for each in training_captions(made))
     plain, contrasted = (
-        fit(made, contrast=contrast).start(tokens, mask, text, fold).cond.mean
+        fit(made, contrast=contrast).start(tokens, mask, text, images).cond.mean
         for contrast in (0.0, 0.5)
     )
     before, after = (recall_at(mean, images, (1,), DIMS)[1] for mean in (plain, contrasted))
@@ -177,7 +174,7 @@ def test_a_dropped_caption_does_not_come_back_through_its_gaussian(
     made: Made, prior: PriorModel
 ) -> None:
     """With a guidance of 0 only the unconditional branch is left, so captions cannot differ."""
-    tokens, mask, text, *_ = training_captions(made)
+    tokens, mask, text, _ = training_captions(made)
     same_noise = [0] * len(text)
 
     def differing(guidance: float) -> float:
