@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from dataclasses import asdict
 from importlib.metadata import version as version_of_package
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def _write(folder: Path, configuration: dict[str, Any]) -> None:
             [ParamSpec("seed", DataType.long, 0), ParamSpec("num_steps", DataType.long, 0)]
         ),
     )
-    with files("infra").joinpath(CODE) as code, warnings.catch_warnings():
+    with as_file(files("infra").joinpath(CODE)) as code, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it advises types or an example, for the signature given
         mlflow.pyfunc.save_model(
             folder, python_model=str(code), model_config=configuration, signature=signature,
