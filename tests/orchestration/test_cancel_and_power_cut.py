@@ -186,6 +186,11 @@ def kill(servers: list[psutil.Process]) -> list[psutil.Process]:
     return alive(psutil.wait_procs(every, timeout=10)[1])
 
 
+def modified(files: Iterable[Path]) -> dict[Path, int]:
+    """When files were written."""
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that are no zombies, which wait for a parent that was killed."""
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
@@ -211,16 +216,8 @@ def test_terminate_on_the_page_ends_an_evaluation(served: Served) -> None:
     wait_for(lambda: any(chunks.glob("*-*.json")))
     served.cancel(run)
     assert served.mlflow_statuses()["evaluation"] == "KILLED"
-    before = modified(chunks.glob("*-*.json"))
-    assert before
-    served.finish("evaluation")
-    assert before.items() <= modified(before).items()
-    assert served.mlflow_statuses()["evaluation"] == "FINISHED"
-
-
-def modified(files: Iterable[Path]) -> dict[Path, int]:
-    """When files were written."""
-    return {path: path.stat().st_mtime_ns for path in files}
+    assert not (chunks.parents[1] / "evaluation").exists()
+    assert any(chunks.glob("*-*.json"))  # from which the next one goes on: test_evaluate.py
 
 
 def test_terminate_on_the_page_ends_a_training_in_the_job_of_everything(served: Served) -> None:
@@ -274,7 +271,7 @@ def test_after_a_power_cut_the_dead_run_is_named_and_the_next_one_ends_as_if_the
     served: Served,
 ) -> None:
     """Everything is killed at once, at a random step of a training on Ray."""
-    moment = random.randrange(20, 200)
+    moment = random.randrange(20, 120)
     shutil.rmtree(served.settings.work / "clip_encoder")
     served.set((FOR_HOURS[1], FOR_HOURS[1].replace("10000000", "300")), HERE[::-1])
     run = served.page.launch(asset="clip_encoder")
