@@ -63,6 +63,17 @@ class IndexedModel:
     folder: Path
     digest: str
 
+    def checked_folder(self, part: str) -> Path:
+        """The folder; CorgiError where it is gone or holds another model than this `part`."""
+        found = digest_in(self.folder)
+        if found != self.digest:
+            holds = "is gone" if found is None else f"holds the model {found}"
+            raise CorgiError(
+                f"{self.folder} should hold the {part} {self.digest} and {holds}",
+                "materialise registered_models again",
+            )
+        return self.folder
+
 
 @dataclass(frozen=True)
 class ModelIndex:
@@ -138,25 +149,17 @@ class ModelIndex:
                 if known
                 else f"materialise a {part}, then registered_models",
             )
-        model = known[alias]
-        found = digest_in(model.folder)
-        if found != model.digest:
-            holds = "is gone" if found is None else f"holds the model {found}"
-            raise CorgiError(
-                f"{model.folder} should hold the {part} {model.digest} and {holds}",
-                "materialise registered_models again",
-            )
-        return model.folder
+        return known[alias].checked_folder(part)
 
-    def others(self, part: str) -> dict[str, Path]:
-        """The folders of a part's models that are not its champion, each by one of its aliases."""
+    def others(self, part: str) -> dict[str, IndexedModel]:
+        """A part's models that are not its champion, each by one of its aliases."""
         known = self.models.get(part, {})
         listed = {known[CHAMPION].digest} if CHAMPION in known else set[str]()
-        found = dict[str, Path]()
+        found = dict[str, IndexedModel]()
         for alias, model in sorted(known.items()):
             if model.digest not in listed:
                 listed.add(model.digest)
-                found[alias] = model.folder
+                found[alias] = model
         return found
 
     @classmethod

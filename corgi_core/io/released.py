@@ -10,6 +10,8 @@ from pathlib import Path
 
 RELEASED = "emoji-full"
 """The released model's name: of the preset that it was trained with."""
+SOURCES = ("emoji", "emoji-full")
+"""The readers (`data.source`) of data that the released model knows."""
 FOLDER = Path(__file__).parents[1] / "released"
 
 

@@ -53,11 +53,11 @@ def json_answer(
     model: Model, order: ImageOrder, asked: Request, made: Sequence[Picture]
 ) -> Response:
     """Images in base64, with all that is known of them."""
-    about, normalised = model.about, _normalised(order, asked)
-    metadata = normalised.model_dump() | {"model": about["digests"]}
+    made_by, normalised = model.made_by(order.decoder), _normalised(order, asked)
+    metadata = normalised.model_dump() | {"model": made_by["digests"]}
     answer = MadeImages(
         images=[_base64(_png(each.pixels, metadata)) for each in made],
-        model=ModelName(**{name: about[name] for name in ("name", "id", "digests")}),
+        model=ModelName(**made_by),
         request=normalised,
         gaussians=list(made[0].gaussians),
         nearest=[
@@ -67,7 +67,7 @@ def json_answer(
             ]
             for each in made
         ],
-        link=None if asked.files else _link(normalised, about["id"]),
+        link=None if asked.files else _link(normalised, made_by["id"]),
     )
     return JSONResponse(answer.model_dump(), headers=COMMON_HEADERS)
 
@@ -77,7 +77,8 @@ def png_answer(
 ) -> Response:
     """The first image as a PNG, whose text chunk "corgi" says how it was made."""
     normalised = _normalised(order, asked)
-    content = _png(made[0].pixels, normalised.model_dump() | {"model": model.about["digests"]})
+    metadata = normalised.model_dump() | {"model": model.made_by(order.decoder)["digests"]}
+    content = _png(made[0].pixels, metadata)
     return Response(content, media_type=PNG, headers=COMMON_HEADERS)
 
 

@@ -34,6 +34,9 @@ class Model(Protocol):
     def about(self) -> dict[str, Any]:
         """Its limits and defaults."""
 
+    def made_by(self, decoder: str | None) -> dict[str, Any]:
+        """The name, id and digests of the models that make pictures by a decoder's alias."""
+
     @property
     def map(self) -> dict[str, Any]:
         """Its embeddings on a plane."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corgi_core.errors import CorgiError
 from corgi_core.generation import Request
 from corgi_core.io.files import digest_of
+from corgi_core.io.model_folder import read_model_config
+from corgi_core.io.model_index import IndexedModel, ModelIndex
 from corgi_core.serving.pictures import OrderedPicture, sample_pictures
 from corgi_core.serving.way_to_an_image import OrderedWay, embedding_map, way_to_an_image
 
@@ -30,14 +32,15 @@ class ServedModel:
         name: Says which models they are, for people.
         pipeline: The models.
         training: The images that they learned from; None where they are not at hand.
-        decoders: Folders of further decoders by alias, which are loaded when they are first asked
-            for.
+        decoders: Further decoders by alias, which are loaded when they are first asked for.
+        is_released: Whether they are the released model, and not a workspace's own.
     """
 
     name: str
     pipeline: CorgiPipeline
     training: TrainingImages | None = None
-    decoders: Mapping[str, Path] = field(default_factory=dict)
+    decoders: Mapping[str, IndexedModel] = field(default_factory=dict)
+    is_released: bool = False
     _others: dict[str, CorgiPipeline] = field(default_factory=dict, init=False)
 
     @cached_property
@@ -53,16 +56,21 @@ class ServedModel:
     @cached_property
     def id(self) -> str:
         """Names the models together, in a few letters."""
-        return digest_of(self.digests)[:12]
+        return _id_of(self.digests)
+
+    def made_by(self, decoder: str | None) -> dict[str, Any]:
+        """The name, id and digests of the models that make pictures by a decoder's alias."""
+        digests = self.digests
+        if decoder is not None:
+            digests = digests | {"decoder": self.decoders[decoder].digest}
+        return {"name": self.name, "id": _id_of(digests), "digests": digests}
 
     @cached_property
     def about(self) -> dict[str, Any]:
         """What a page offers: the limits and defaults of requests to these models."""
         decoder, prior = self.pipeline.decoder, self.pipeline.prior
         return {
-            "name": self.name,
-            "id": self.id,
-            "digests": self.digests,
+            **self.made_by(None),
             "image_size": self.pipeline.image_size,
             "decoder": decoder.kind,
             "decoders": sorted(self.decoders),
@@ -106,7 +114,9 @@ class ServedModel:
         if alias not in self._others:
             from corgi_core.decoders.registry import load_decoder
 
-            decoder = load_decoder(self.decoders[alias]).to(self.pipeline.device)
+            decoder = load_decoder(self.decoders[alias].checked_folder("decoder")).to(
+                self.pipeline.device
+            )
             decoder.precision = self.pipeline.decoder.precision
             self._others[alias] = replace(self.pipeline, decoder=decoder)
         return self._others[alias]
@@ -115,3 +125,26 @@ class ServedModel:
         """This model, after a first picture: it can make one, and the next ones are fast."""
         self.sample([OrderedPicture(Request.of_files([WARM_UP], [], []), 0)])
         return self
+
+
+def decoders_beside(pipeline: CorgiPipeline, index: ModelIndex) -> dict[str, IndexedModel]:
+    """The decoders of a workspace by alias that could take the place of a pipeline's own.
+
+    Left out are those whose folder is gone or holds another model by now, and those that were
+    trained with other encoders.
+    """
+    found = dict[str, IndexedModel]()
+    for alias, model in index.others("decoder").items():
+        with suppress(CorgiError):
+            encoders = read_model_config(model.checked_folder("decoder"), "decoder")["encoders"]
+            text_encoder = encoders.get("text_encoder", pipeline.tokens.digest)
+            if (encoders["encoder"], text_encoder) == (
+                pipeline.clip.digest,
+                pipeline.tokens.digest,
+            ):
+                found[alias] = model
+    return found
+
+
+def _id_of(digests: Mapping[str, str]) -> str:
+    return digest_of(dict(digests))[:12]

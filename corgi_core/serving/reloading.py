@@ -68,7 +68,13 @@ class ModelWatch:
     def reload(self, engine: Engine) -> bool:
         """Load the models and have them answer; False where they cannot, and the old ones do."""
         try:
-            model = self._load().warmed()
+            model = self._load()
+            if model.is_released and not self.model.is_released:
+                raise CorgiError(
+                    "the workspace has no champions any more",
+                    "promote some, or start the server again to have the released model answer",
+                )
+            model.warmed()
         except Exception as error:
             self.failure = str(error)
             log.log(
@@ -77,10 +83,9 @@ class ModelWatch:
             )  # fmt: skip
             return False
         self.failure = None
-        if model.id != self.model.id:
-            self.model = model
-            engine.replace(model)
-            log.warning("%s (%s) answer from now on", model.name, model.id)
+        self.model = model  # also of the same id: its other decoders may be new
+        engine.replace(model)
+        log.warning("%s (%s) answer from now on", model.name, model.id)
         return True
 
     def _read(self) -> bytes | None:

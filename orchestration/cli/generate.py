@@ -123,15 +123,16 @@ def load_at_hand(settings: Settings, prior: str | None, decoder: str | None) -> 
     """The models that sample: those named, or a workspace's champions, or the released model.
 
     The released model takes the place of champions only where nothing else is asked for: no model,
-    and no dataset of one's own.
+    no dataset of one's own, and no preset of other data than emoji.
 
     Raises:
         CorgiError: As `load_pipeline` does.
     """
+    from corgi_core.io.released import SOURCES
     from corgi_core.released.at_hand import AtHand, pipeline_at_hand
 
     named = prior or decoder or settings.own_dataset
-    if not named and settings.preset.decoder is not None:
+    if not named and settings.preset.data.source in SOURCES and settings.preset.decoder is not None:
         return pipeline_at_hand(settings.workspace, settings.home)
     pipeline = load_pipeline(settings, prior, decoder)
     return AtHand(pipeline, settings.workspace, is_released=False)

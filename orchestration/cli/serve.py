@@ -156,7 +156,7 @@ def served_model(settings: Settings, prior: str | None, decoder: str | None) -> 
     """The models that sample for a workspace now, on this machine's best device."""
     from corgi_core.devices import Device
     from corgi_core.io.model_index import MODELS_FILE, ModelIndex
-    from corgi_core.serving.model import ServedModel
+    from corgi_core.serving.model import ServedModel, decoders_beside
 
     at_hand = load_at_hand(settings, prior, decoder)
     pipeline = at_hand.pipeline.to(Device().here(), settings.preset.inference_precision)
@@ -165,5 +165,6 @@ def served_model(settings: Settings, prior: str | None, decoder: str | None) -> 
     except CorgiError:  # they are elsewhere, or were embedded by other encoders
         training = None
     path = settings.state / MODELS_FILE
-    others = ModelIndex.load(path).others("decoder") if path.exists() else {}
-    return ServedModel(str(at_hand), pipeline, training, others)
+    own = ModelIndex.load(path) if path.exists() and not at_hand.is_released else None
+    others = decoders_beside(pipeline, own) if own else {}
+    return ServedModel(str(at_hand), pipeline, training, others, at_hand.is_released)

@@ -26,10 +26,15 @@ class FakeModel:
             "decoders": [], "max_steps": 1, "num_steps": 1, "guidance": 1.0, "gaussians": 1,
             "prior_steps": 1, "has_training_images": False,
         }  # fmt: skip
+        self.is_released = False
         self.map = {"explained": 1.0, "cloud": [[0.0, 1.0]], "gaussians": []}
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[int] = []
+
+    def made_by(self, decoder: str | None) -> dict[str, Any]:
+        digests = {"decoder": decoder or "champion"}
+        return {"name": self.name, "id": f"{self.id}-{decoder}", "digests": digests}
 
     def warmed(self) -> FakeModel:
         return self

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import io
 import json
 import threading
 import time
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from PIL import Image
 from starlette.testclient import TestClient
 
 from corgi_core.errors import CorgiError
@@ -203,6 +206,32 @@ def test_models_that_cannot_be_loaded_leave_the_old_ones_and_are_reported(
     assert watch.has_changed()
     assert watch.reload(engine)
     assert client.get("/readyz").json()["status"] == "ready"
+
+
+def test_an_alias_that_is_new_or_has_moved_is_served_though_the_champions_are_the_same(
+    engine: Engine, model: FakeModel, tmp_path: Path
+) -> None:
+    newest = {"model": model}
+    watch = ModelWatch(tmp_path / "models.json", lambda: newest["model"])
+    newest["model"] = FakeModel(model.name)
+    newest["model"].about["decoders"] = ["gan"]
+    assert watch.reload(engine)
+    client = TestClient(Api(engine, ServingMetrics()).app())
+    assert client.get("/v1/model").json()["decoders"] == ["gan"]
+
+
+def test_pictures_by_another_decoder_name_its_digest(engine: Engine) -> None:
+    client = TestClient(Api(engine, ServingMetrics()).app())
+    answer = client.post("/v1/images", content=order(decoder="gan"), headers=JSON).json()
+    assert answer["model"]["digests"] == {"decoder": "gan"}
+    assert "model=first-gan" in answer["link"]
+    png = Image.open(io.BytesIO(base64.b64decode(answer["images"][0])))
+    assert json.loads(png.text["corgi"])["model"] == {"decoder": "gan"}
+    alone = client.post(
+        "/v1/images", content=order(decoder="gan"), headers=JSON | {"Accept": "image/png"}
+    )
+    png = Image.open(io.BytesIO(alone.content))
+    assert json.loads(png.text["corgi"])["model"] == {"decoder": "gan"}
 
 
 @pytest.fixture

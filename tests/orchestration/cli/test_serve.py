@@ -12,12 +12,16 @@ from starlette.testclient import TestClient
 from corgi_core.decoders.pca.decoder import PCADecoder
 from corgi_core.errors import CorgiError
 from corgi_core.generation import Request
+from corgi_core.io import released
 from corgi_core.serving.app import Api
 from corgi_core.serving.engine import Engine
 from corgi_core.serving.metrics import ServingMetrics
 from corgi_core.serving.pictures import OrderedPicture
+from corgi_core.serving.reloading import ModelWatch
+from orchestration.cli.generate import load_at_hand
 from orchestration.cli.serve import rules_of, served, served_model
 from orchestration.proxy.guard import Guard
+from orchestration.proxy.passwords import store_password
 from orchestration.settings import Settings
 from tests.helpers.fake_served import FakeModel
 from tests.helpers.tiny_pipeline import register
@@ -87,6 +91,9 @@ def test_a_workspaces_champions_and_its_other_decoders_are_served(pipeline, tmp_
     assert model.digests["prior"] == pipeline.prior.digest
     assert model.training is None
     assert model.about["decoders"] == ["quick"]
+    made_by = model.made_by("quick")
+    assert made_by["digests"] == model.digests | {"decoder": two_steps.digest}
+    assert made_by["id"] != model.id == model.made_by(None)["id"]
     request = Request.of_files(["a"], [], [], seed=3)
     (picture,) = model.sample([OrderedPicture(request, 0, decoder="quick")])
     expected = pipeline.text_to_image("a", num_steps=2, seed=3, output_type="pt")[0]
@@ -95,10 +102,69 @@ def test_a_workspaces_champions_and_its_other_decoders_are_served(pipeline, tmp_
         model.sample([OrderedPicture(request, 0, decoder="slow")])
 
 
+def test_decoders_that_do_not_fit_or_are_replaced_are_not_served(pipeline, tmp_path: Path) -> None:
+    champion = pipeline.decoder
+
+    def decoder(num_steps: int, **encoders: str) -> PCADecoder:
+        settings = replace(champion.settings, num_steps=num_steps)
+        return PCADecoder(
+            champion.network, settings, {**champion.encoders, **encoders}, champion.card
+        )
+
+    others = {
+        "foreign": ("decoder", decoder(2, encoder="another-clip")),
+        "replaced": ("decoder", decoder(3)),
+        "retrained": ("decoder", decoder(4)),
+    }
+    register(pipeline, tmp_path, "emoji", **others)
+    folders = tmp_path / "mlflow" / "artifacts"
+    decoder(5).save(folders / "decoder-replaced")
+    model = served_model(settings_at(tmp_path), None, None)
+    assert model.about["decoders"] == ["retrained"]
+    decoder(6).save(folders / "decoder-retrained")
+    request = Request.of_files(["a"], [], [], seed=3)
+    with pytest.raises(CorgiError, match="should hold the decoder"):
+        model.sample([OrderedPicture(request, 0, decoder="retrained")])
+
+
+def test_a_server_goes_from_the_released_model_to_champions_and_not_back(
+    pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(released, "FOLDER", tmp_path / "package")
+    pipeline.save_pretrained(tmp_path / "package" / "emoji-full")
+    settings = settings_at(tmp_path)
+    models = settings.state / "models.json"
+    watch = ModelWatch(models, lambda: served_model(settings, None, None))
+    engine = Engine(watch.model)
+    assert engine.model.is_released
+    register(pipeline, tmp_path, "emoji")
+    assert watch.reload(engine)
+    own = engine.model
+    assert not own.is_released
+    models.unlink()
+    assert not watch.reload(engine)
+    assert engine.model is own
+    assert "no champions any more" in str(watch.failure)
+    engine.stop()
+
+
+def test_the_released_model_stands_for_emoji_alone(
+    pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(released, "FOLDER", tmp_path / "package")
+    pipeline.save_pretrained(tmp_path / "package" / "emoji-full")
+    for preset in ("emoji", "emoji-small", "emoji-full"):
+        settings = settings_at(tmp_path, CORGI_PRESET=preset)
+        assert load_at_hand(settings, None, None).is_released
+    with pytest.raises(CorgiError, match=r"corgi run"):
+        load_at_hand(settings_at(tmp_path, CORGI_PRESET="coco"), None, None)
+
+
 def test_health_is_what_the_sampling_thread_says_whoever_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestration.cli.serve.served_model", lambda *_: FakeModel())
+    store_password("four words of yours", tmp_path / "password")
     settings = settings_at(tmp_path, CORGI_PASSWORD_FILE=str(tmp_path / "password"))
     rules = rules_of(settings, "0.0.0.0", 7860, "http://lab7:7860", is_open=False)
     app, engine, watch = served(settings, rules)
