@@ -183,3 +183,40 @@ def test_the_start_can_be_chosen_and_a_mistake_is_explained(browser, address) ->
     give(browser, "num_steps", "9999")
     wait_until(browser, "!byId('problem').hidden")
     assert ask(browser, "byId('problem').textContent").startswith("Decoder’s steps: Value must be")
+
+
+def test_an_empty_seed_is_drawn_and_the_link_is_of_what_was_asked_for(browser, address) -> None:
+    resize(browser, "desktop")
+    open_page(browser, address + "?prompt=a+cat&num_images=1")
+    (by_seed_0,) = pictures(browser, "“a cat”")
+    browser.execute_script("byId('seed').value = ''; made = null; make(); pictures.push(1)")
+    wait_until(browser, "!running && made && way && animation === 0")
+    made = pictures(browser, "“a cat”")
+    assert made != [by_seed_0]
+    link = browser.current_url
+    assert "#" not in link  # the picture that was given while the server worked
+    assert differ(guess(browser), made[0]) <= 1
+    open_page(browser, link)
+    assert pictures(browser, "“a cat”") == made
+
+
+def test_a_link_of_the_api_is_taken_as_it_is(browser, address) -> None:
+    resize(browser, "desktop")
+    prompts = "?prompt=a+cat&prompt=a+dog"
+    open_page(browser, address + prompts + "&num_images=20&guidance=1.25&weight=0.33")
+    assert len(pictures(browser, "20 steps from “a cat” to “a dog”")) == 20
+    assert ask(browser, "made.request.guidance") == 1.25
+    assert ask(browser, "Number(byId('weight').value)") == 0.33
+
+
+def test_a_picture_without_a_way_is_no_mistake(browser, address) -> None:
+    resize(browser, "desktop")
+    open_page(browser, address)
+    browser.execute_script(
+        "const real = fetch; window.fetch = (path, ...rest) => path === 'v1/trajectory' ? window.asked"
+        ' = Promise.resolve(new Response(\'{"detail": "none"}\', { status: 422 })) : real(path, ...rest)'
+    )
+    give(browser, "prompt", "a cat")
+    wait_until(browser, "window.asked && !running")
+    pictures(browser, "4 × “a cat”")
+    assert not ask(browser, "byId('way').offsetHeight")
