@@ -11,6 +11,7 @@ from typing import Any
 
 from corgi_core import CorgiPipeline
 from corgi_core.data.dataset import Dataset
+from corgi_core.evaluation.plain_scores import BOUNDS
 from corgi_core.evaluation.score_rows import ScoreRow, label, picture_rows, prior_rows
 from corgi_core.released.compact import write_compact
 
@@ -32,7 +33,8 @@ trained by Corgi's preset `{preset}`. The text encoder is MiniLM (all-MiniLM-L6-
 
 ## What was measured
 
-{protocol}. 95 % intervals are over captions. The first rows are what anything must be compared with.
+{protocol}. In brackets, where there is one: the 95 % interval, of FID and Fréchet distances by a jackknife over
+parts of the pictures, of other scores by a bootstrap over captions. The first rows are what anything must be compared with.
 
 {priors}
 
@@ -49,10 +51,18 @@ def table(rows: Iterable[ScoreRow], names: Sequence[str]) -> str:
         "|---" * (1 + len([*names])) + "|",
     ]
     for row in rows:
-        points = (row.point(name) for name in names)
-        cells = ("–" if p is None else f"{p[0]:.3f} ({p[1]:.3f}–{p[2]:.3f})" for p in points)
+        cells = (_cell(row, name) for name in names)
         lines.append("| " + " | ".join([row.name, *cells]) + " |")
     return "\n".join(lines)
+
+
+def _cell(row: ScoreRow, name: str) -> str:
+    point = row.point(name)
+    if point is None:
+        return "–"
+    value, low, high = point
+    has_interval = name + BOUNDS[0] in row.scores
+    return f"{value:.3f} ({low:.3f}–{high:.3f})" if has_interval else f"{value:.3f}"
 
 
 def about_data(images: Dataset) -> dict[str, Any]:

@@ -76,10 +76,10 @@ def vendi_by_part(features: Features) -> NDArray[np.float64]:
     """
     check_features(features)
     count, width = features.shape
+    every = np.arange(count)
     if count > width:
-        every = np.arange(count)
         return vendi_of_sums(SumsByPart.of_rows(every, count, lambda at: unit_rows(features[at])))
     rows, parts = unit_rows(features), shuffled_parts(count, PARTS, 0)
     cosines, left_out = rows @ rows.T, parts if all(map(len, parts)) else []
-    remaining = [np.delete(np.arange(count), part) for part in ([], *left_out)]
+    remaining = [every, *(np.delete(every, part) for part in left_out)]
     return np.array([vendi_of_moment(cosines[np.ix_(at, at)] / len(at)) for at in remaining])

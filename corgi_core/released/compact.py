@@ -27,6 +27,8 @@ from corgi_core.io.model_folder import CARD, read_model_folder, write_model_fold
 from corgi_core.pipeline import PIPELINE, CorgiPipeline, digests_of
 
 PAGE = "README.md"
+DIVISORS = ("std", "running_var")
+"""Tensors that something is divided by: whitening's, and batch normalisation's."""
 
 
 def write_compact(pipeline: CorgiPipeline, folder: Path, page: str, card: Mapping[str, Any]) -> int:
@@ -42,7 +44,7 @@ def write_compact(pipeline: CorgiPipeline, folder: Path, page: str, card: Mappin
         The size of the folder's files in bytes.
 
     Raises:
-        CorgiError: Another text encoder; or a weight that float16 cannot hold.
+        CorgiError: Another text encoder; or a weight that is not finite.
     """
     _check_text_encoder(pipeline.tokens.name)
     with TemporaryDirectory() as scratch, atomic_folder(folder) as made:
@@ -60,15 +62,28 @@ def write_compact(pipeline: CorgiPipeline, folder: Path, page: str, card: Mappin
 
 
 def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Float tensors as float16; CorgiError where one has a number that float16 cannot hold."""
-    made = {}
-    for name, tensor in tensors.items():
-        made[name] = tensor.half() if tensor.is_floating_point() else tensor
-        if not bool(torch.isfinite(made[name]).all()):
-            raise CorgiError(
-                f"{name} has numbers that are not finite in float16", "train with less of them"
-            )
-    return made
+    """Float tensors as float16, those that it cannot hold as float32.
+
+    Float16 holds numbers up to 65,504 in size. Smaller ones than 3e-8 become 0, which is nothing
+    beside a tensor's other weights, but not where one divides by it: a tensor whose name is one of
+    `DIVISORS` stays float32 if that happens.
+
+    Raises:
+        CorgiError: A number is not finite.
+    """
+    return {name: _halved(name, tensor) for name, tensor in tensors.items()}
+
+
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    if not bool(torch.isfinite(tensor).all()):
+        raise CorgiError(f"{name} has numbers that are not finite", "train the model again")
+    half = tensor.half()
+    is_held = bool(torch.isfinite(half).all())
+    if name.rpartition(".")[2] in DIVISORS:
+        is_held &= torch.equal(half == 0, tensor == 0)
+    return half if is_held else tensor.float()
 
 
 def _write_clip(whole: Path, small: Path) -> str:

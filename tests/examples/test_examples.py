@@ -125,6 +125,8 @@ def test_a_workspaces_champions_are_released_with_a_card_and_sample_unselected_c
     page, card = (out / "README.md").read_text(), json.loads((out / "card.json").read_text())
     assert "| baseline, 100% | 0.250 (0.400–0.600) |" in page
     assert page.count("0.500 (0.400–0.600)") == len(BASELINES)
+    assert "| 12.500 |" in page  # it has no interval
+    assert "| 12.500 |" in page  # it has no interval
     trained = [row for part in images.iter_rows("split", "captions") for row in part.itertuples()
                if row.split == "train"]  # fmt: skip
     assert card["data"]["images"] == card["data"]["sources"]["made"] == len(trained)

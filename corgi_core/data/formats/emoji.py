@@ -76,7 +76,7 @@ def _vendors(folder: Path | UPath) -> Iterator[Style]:
 def _fluent(package: Path | UPath | None) -> Iterator[Style]:
     if package is None:
         return
-    files = list((package / "assets").glob("*.webp"))
+    files: list[Path | UPath] = list((package / "assets").glob("*.webp"))
     if not files:
         raise CorgiError(
             f"{package} holds no pictures of {FLUENT_PACKAGE}: there is no assets/*.webp",

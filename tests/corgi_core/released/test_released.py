@@ -79,9 +79,21 @@ def test_a_changed_file_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_numbers_beyond_float16_are_not_lost_in_silence() -> None:
-    assert halved({"count": torch.tensor(7)})["count"].dtype == torch.int64
-    with pytest.raises(CorgiError, match="running_var has numbers that are not finite"):
-        halved({"running_var": torch.tensor([1e6])})
+    wide = {
+        "count": torch.tensor(7),
+        "large.weight": torch.tensor([1e6]),
+        "bank.std": torch.tensor([1e-9, 1.0]),
+        "running_var": torch.tensor([0.0, 1.0]),
+        "small.weight": torch.tensor([1e-9, 1.0]),
+    }
+    made = halved(wide)
+    assert made["count"].dtype == torch.int64
+    for name in ("large.weight", "bank.std"):
+        assert made[name].dtype == torch.float32
+        assert torch.equal(made[name], wide[name])
+    assert made["running_var"].dtype == made["small.weight"].dtype == torch.float16
+    with pytest.raises(CorgiError, match="weight has numbers that are not finite"):
+        halved({"weight": torch.tensor([float("nan")])})
 
 
 @pytest.mark.usefixtures("installed")

@@ -175,6 +175,7 @@ def test_health_readiness_model_and_metrics(client: TestClient, model: ServedMod
     about = client.get("/v1/model").json()
     assert about["id"] == model.id
     assert about["max_steps"] == model.pipeline.decoder.max_steps
+    assert client.post("/v1/images", json={}).status_code == 422
     figures = client.get("/metrics").text
     assert f'corgi_model_info{{id="{model.id}",name="a tiny model"}} 1.0' in figures
     assert 'corgi_requests_total{route="/v1/images",status="422"}' in figures

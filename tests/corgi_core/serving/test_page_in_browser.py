@@ -213,8 +213,9 @@ def test_a_picture_without_a_way_is_no_mistake(browser, address) -> None:
     resize(browser, "desktop")
     open_page(browser, address)
     browser.execute_script(
-        "const real = fetch; window.fetch = (path, ...rest) => path === 'v1/trajectory' ? window.asked"
-        ' = Promise.resolve(new Response(\'{"detail": "none"}\', { status: 422 })) : real(path, ...rest)'
+        "const real = fetch, none = new Response('{}', { status: 422 });"
+        "window.fetch = (path, ...rest) => path === 'v1/trajectory'"
+        " ? window.asked = Promise.resolve(none.clone()) : real(path, ...rest)"
     )
     give(browser, "prompt", "a cat")
     wait_until(browser, "window.asked && !running")
