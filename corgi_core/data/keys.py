@@ -104,10 +104,6 @@ class TrainingKeys:
         """Which of the keys [n] of that shard are in the set."""
         return np.isin(keys, self.keys(shard))
 
-    def groups(self, shard: str, keys: NDArray[np.str_]) -> NDArray[np.str_]:
-        """The keys' groups [n], as the manifest has them."""
-        return groups_in(self.images, shard, keys)
-
     def keys(self, shard: str) -> NDArray[np.str_]:
         """The keys of a shard's images of the set."""
         rows = self.images.rows(shard, "key", "split")

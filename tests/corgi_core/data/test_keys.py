@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from corgi_core.data.dataset import write_dataset
-from corgi_core.data.keys import ListedKeys, SplitKeys, TrainingKeys, validation_keys
+from corgi_core.data.keys import ListedKeys, SplitKeys, validation_keys
 from tests.helpers.made import sample
 
 
@@ -47,10 +47,3 @@ def test_listed_keys_are_named_by_their_content() -> None:
     assert listed.among("00000", np.array(["a", "c", "b"])).tolist() == [True, False, True]
     assert listed.digest == ListedKeys(("a", "b")).digest != ListedKeys(("a",)).digest
     assert not ListedKeys(()).among("00000", np.array(["a"])).any()
-
-
-def test_training_images_have_groups_as_all_sets_do(tmp_path: Path) -> None:
-    made = [sample(f"{n}", split="train", group=f"group {n % 2}") for n in range(3)]
-    images = write_dataset(tmp_path / "images", made, shard_size=3)
-    groups = TrainingKeys(images, captioned=True).groups("00000", np.array(["2", "1"]))
-    assert groups.tolist() == ["group 0", "group 1"]
