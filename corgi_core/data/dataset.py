@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import cached_property
@@ -268,7 +268,7 @@ class Dataset:
         return [(member.offset_data, member.size) for _, _, member in found]
 
     def _whole_files(
-        self, shard: str, rows: Sequence[Mapping[str, Any]]
+        self, shard: str, rows: Sequence[Mapping[Hashable, Any]]
     ) -> Iterator[tuple[str, str, bytes]]:
         """What `_files` yields, each file with the SHA-256 that the manifest's row has for it.
 

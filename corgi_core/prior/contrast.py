@@ -63,4 +63,5 @@ def _gathered(x: Tensor) -> Tensor:
     """The rows of all workers, in their order."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return x
-    return torch.cat(torch.distributed.nn.all_gather(x))
+    rows = torch.distributed.nn.all_gather(x)  # type: ignore[no-untyped-call]
+    return torch.cat(rows)

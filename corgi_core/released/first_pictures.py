@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from corgi_core.io.pictures import labelled_grid, save_png
 from corgi_core.io.released import RELEASED, released_folder
 from corgi_core.pipeline import CorgiPipeline
@@ -25,6 +27,7 @@ def write_first_pictures(out: Path) -> bool:
         return False
     pipeline = CorgiPipeline.from_pretrained(folder)
     images = pipeline.text_to_image(CAPTIONS, EACH, output_type="pt")
+    assert isinstance(images, Tensor)
     columns = {f"picture {n + 1}": images[n::EACH] for n in range(EACH)}
     out.parent.mkdir(parents=True, exist_ok=True)
     save_png(labelled_grid(list(CAPTIONS), columns), out, {"model": RELEASED, "seed": 0})

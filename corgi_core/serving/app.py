@@ -176,7 +176,8 @@ class Api:
         result = asyncio.wrap_future(job.result)
         gone = asyncio.ensure_future(_client_gone(request))
         try:
-            await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {result, gone}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             return result.done()
         finally:
             gone.cancel()

@@ -164,8 +164,8 @@ class _Points:
     def of(self, ordered: OrderedPicture) -> Tensor:
         """The embedding [d] of one picture."""
         request = ordered.request
-        images = [self._images[file] for file in request.files]
-        samples = [self._samples[sample] for sample in ordered.samples]
+        images: list[Tensor] = [self._images[file] for file in request.files]
+        samples: list[Tensor] = [self._samples[sample] for sample in ordered.samples]
         if not request.is_interpolation:
             if len(images) + len(samples) == 1:
                 return (images + samples)[0]

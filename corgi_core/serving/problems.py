@@ -77,7 +77,7 @@ def problems(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     return {int(each): {"description": each.phrase, "content": content} for each in statuses}
 
 
-def of_corgi_error(request: Request, error: Exception) -> Response:
+async def of_corgi_error(request: Request, error: Exception) -> Response:
     """A CorgiError as its problem: 422 where it has no status of its own."""
     assert isinstance(error, CorgiError)
     status = STATUS_OF.get(type(error), HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -91,7 +91,7 @@ def of_corgi_error(request: Request, error: Exception) -> Response:
     return problem(status, error.problem, error.remedy, headers=headers)
 
 
-def of_invalid_request(request: Request, error: Exception) -> Response:
+async def of_invalid_request(request: Request, error: Exception) -> Response:
     """What the schema refuses, value by value."""
     assert isinstance(error, RequestValidationError)
     errors = [
@@ -102,7 +102,7 @@ def of_invalid_request(request: Request, error: Exception) -> Response:
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, READ_THE_SCHEMA, errors)
 
 
-def of_http_error(request: Request, error: Exception) -> Response:
+async def of_http_error(request: Request, error: Exception) -> Response:
     """An unknown path, a method that is none here, a body that cannot be read."""
     assert isinstance(error, HTTPException)
     return problem(
@@ -110,7 +110,7 @@ def of_http_error(request: Request, error: Exception) -> Response:
     )
 
 
-def of_defect(request: Request, error: Exception) -> Response:
+async def of_defect(request: Request, error: Exception) -> Response:
     """Any other error: a defect of ours, which the log has and the client does not."""
     return problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,

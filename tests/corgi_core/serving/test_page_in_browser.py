@@ -185,7 +185,7 @@ def test_the_start_can_be_chosen_and_a_mistake_is_explained(browser, address) ->
     assert ask(browser, "byId('problem').textContent").startswith("Decoder’s steps: Value must be")
 
 
-def test_an_empty_seed_is_drawn_and_the_link_is_of_what_was_asked_for(browser, address) -> None:
+def test_an_empty_seed_is_filled_in_and_the_link_is_of_what_was_asked_for(browser, address) -> None:
     resize(browser, "desktop")
     open_page(browser, address + "?prompt=a+cat&num_images=1")
     (by_seed_0,) = pictures(browser, "“a cat”")
