@@ -6,6 +6,7 @@ of the registry's other models it loads, with their digests.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
 from dataclasses import asdict
@@ -20,18 +21,34 @@ from orchestration.resources.model_registry import DIGEST_TAG, Registry
 
 PIPELINE = "pipeline"
 CODE = "mlflow_pipeline.py"  # in infra/
+log = logging.getLogger(__name__)
 
 
 def register_pipeline(registry: Registry, text_encoder: TextEncoderName) -> str | None:
     """Give the alias `champion` of `NAME-pipeline` to a version that loads the present champions.
+
+    A decision on champions does not depend on it: what fails here is logged.
 
     Args:
         registry: Has the champions.
         text_encoder: The encoder of the priors' text tokens.
 
     Returns:
-        The version's number; None where a part has no champion.
+        The version's number; None where a part has no champion, or it could not be made.
     """
+    try:
+        return _registered(registry, text_encoder)
+    except Exception as error:
+        log.warning(
+            "the model that `mlflow models serve` loads was not made, so the one before stays; "
+            "the next promotion tries again: %s",
+            error,
+            exc_info=True,
+        )
+        return None
+
+
+def _registered(registry: Registry, text_encoder: TextEncoderName) -> str | None:
     champions = {part: registry.aliases(part).get(CHAMPION) for part in PARTS}
     if None in champions.values():
         return None

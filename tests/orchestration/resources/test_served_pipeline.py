@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from corgi_core.io.model_index import CHAMPION, PARTS, TextEncoderName
+from orchestration.resources import served_pipeline
 from orchestration.resources.model_registry import Registry
 from orchestration.resources.served_pipeline import register_pipeline
 from orchestration.resources.tracking import MLflow
@@ -48,12 +49,20 @@ def elsewhere(tmp_path: Path) -> Iterator[Callable[[str], None]]:
     mlflow.set_tracking_uri(before)
 
 
-def test_it_answers_with_the_champions(elsewhere, registry: Registry, pipeline) -> None:
+def test_it_answers_with_the_champions(
+    elsewhere, registry: Registry, pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc import scoring_server
 
-    assert register_pipeline(registry, TEXT_ENCODER) == "1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(served_pipeline, "CODE", "missing.py")
+        assert register_pipeline(registry, TEXT_ENCODER) is None
+    assert "missing.py" in caplog.text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(Path, "__enter__")  # as from Python 3.13 on
+        assert register_pipeline(registry, TEXT_ENCODER) == "1"
     assert register_pipeline(registry, TEXT_ENCODER) == "1"
     before = mlflow.get_tracking_uri()
     elsewhere(registry._mlflow.tracking_uri)
