@@ -47,17 +47,19 @@ class DVC(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         if not self.enabled:
             return None
-        with full_disk_explained(LOCK.absolute().parent), _lock_put_back():
-            with _repository() as repository:
-                repository.commit(stage, force=True)
-                left = repository.status(targets=[stage])
-            if left:
+        with (
+            full_disk_explained(LOCK.absolute().parent),
+            _repository() as repository,
+            _lock_put_back(repository),
+        ):
+            repository.commit(stage, force=True)
+            if repository.status(targets=[stage]):
                 raise CorgiError(
                     f"DVC could not store the data of {stage} in its cache",
                     "free space on the disk of .dvc/cache, let this user write there, and "
                     "materialise again; the data lie where they are",
                 )
-        return version_in_lock(LOCK, stage)
+            return version_in_lock(LOCK, stage)
 
 
 def recorded_stages(lock: Path) -> dict[str, Any]:
@@ -83,11 +85,20 @@ def version_in_lock(lock: Path, stage: str) -> str | None:
 
 
 @contextmanager
-def _lock_put_back() -> Iterator[None]:
+def _lock_put_back(repository: Any) -> Iterator[None]:
     """Where the block fails, dvc.lock is as it was: DVC writes it in place, also half.
 
-    The copy is made before, as a disk that is full takes none.
+    The copy is made before, as a disk that is full takes none. DVC's own lock is held meanwhile:
+    what another command records, before or after, stays.
     """
+    from dvc.repo import lock_repo
+
+    with lock_repo(repository), _copy_put_back():
+        yield
+
+
+@contextmanager
+def _copy_put_back() -> Iterator[None]:
     there = LOCK.exists()
     try:
         if there:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -168,7 +169,11 @@ def test_a_lock_that_is_taken_or_torn_is_named_with_what_to_do(repository: Path)
     dvc, lock = DVC(enabled=True), repository / "dvc.lock"
     version = dvc.commit("ingest")
     with Repo(".") as busy, busy.lock:
+        other = threading.Timer(0.5, lock.write_text, ["stages: {gate: {}}"])  # its holder's work
+        other.start()
         said = refusal()
+        other.join()
+    assert lock.read_text() == "stages: {gate: {}}"
     assert "at work here" in said.problem
     assert "remove .dvc/tmp/lock" in said.remedy
     torn = {
