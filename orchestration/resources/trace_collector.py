@@ -12,6 +12,7 @@ import platform
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
+from time import monotonic
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -33,6 +34,7 @@ PATH = "/v1/traces"  # of a collector, as the protocol says
 DELAY = 1000  # milliseconds until spans that have ended are sent
 TIMEOUT = 5.0  # seconds for one message, with all its retries
 PATIENCE = 1.0  # seconds that the end of a run waits for the collector; a worker waits for TIMEOUT
+SHARE = 0.02  # of its time that a process waits at most, beyond the first TIMEOUT seconds
 
 Value = str | int | float
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Collector:
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint, self.answers = endpoint, True
+        self._began, self._waited, self._said = monotonic(), 0.0, False
         self._ids = _Ids()
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # we say it once, below
         about: dict[str, Value] = {
@@ -75,24 +78,30 @@ class Collector:
     def flush(self, *, at_last: bool = False) -> None:
         """Wait a moment until all spans that have ended are sent; not again for a silent one.
 
-        Longer where it is `at_last`, as the process may be killed next.
+        Longer where it is `at_last`, as the process may be killed next. A process whose waits for a
+        slow collector amount to too much waits no more: spans are sent in the background anyway.
         """
+        began = monotonic()
+        left = TIMEOUT + SHARE * (began - self._began) - self._waited
+        patience = min(TIMEOUT if at_last else PATIENCE, left)
+        if not self.answers or patience <= 0:
+            return
         sending = threading.Thread(target=self._provider.force_flush, daemon=True)
         sending.start()
-        patience = TIMEOUT if at_last else PATIENCE
-        sending.join(patience if self.answers else 0)
+        sending.join(patience)
+        self._waited += monotonic() - began
         if sending.is_alive():
             self.silent()
 
     def silent(self) -> None:
         """Say once that the collector does not take what it is sent."""
-        if self.answers:
+        if not self._said:
             log.warning(
                 "the collector %s takes no traces, and runs go on without; correct "
                 "OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_HEADERS",
                 self.endpoint,
             )
-        self.answers = False
+        self.answers, self._said = False, True
 
 
 def fail(span: Span, error: BaseException | str) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestration.resources.trace_collector import Collector, Value
     from orchestration.settings import Settings
 
+STEP_BEGINS = ("STEP_START", "STEP_RESTARTED")  # the latter is another attempt
 STEP_ENDS = ("STEP_SUCCESS", "STEP_FAILURE", "STEP_UP_FOR_RETRY")
 PARTITION_TAG, VERSION_TAG = "dagster/partition", "dagster/data_version"
 
@@ -181,7 +182,7 @@ class _Listener:
         event = entry.dagster_event
         if event is None or not self._trace.spans:
             return
-        if event.event_type_value == "STEP_START":
+        if event.event_type_value in STEP_BEGINS:
             run = self._instance.get_run_by_id(self._run_id)
             partition = run.tags.get(PARTITION_TAG, "") if run else ""
             about: dict[str, Value] = {
@@ -217,6 +218,7 @@ class _Listener:
             error = error.cause
         message = error.message.strip()
         self._trace.close(1, message)
-        from orchestration.resources.trace_collector import fail
+        if event.event_type_value == "STEP_FAILURE":
+            from orchestration.resources.trace_collector import fail
 
-        fail(self._trace.spans[0], message)
+            fail(self._trace.spans[0], message)
