@@ -110,9 +110,11 @@ def tick(instance: dg.DagsterInstance, cursor: str | None, settings: Settings) -
         )
     if waiting := _reason_to_wait(runs):
         return dg.SensorResult(skip_reason=waiting, asset_events=changes)
-    attempt = len(runs) + 1
+    last = (
+        runs[0].dagster_run.run_id if runs else "none"
+    )  # a count would repeat as runs are deleted
     request = dg.RunRequest(
-        run_key=f"{version} after {handled.name}, attempt {attempt}",
+        run_key=f"{version} after {handled.name}, after run {last}",
         job_name=_job(settings),
         tags=tags,
     )

@@ -148,6 +148,7 @@ def test_a_version_is_not_lost_where_its_run_fails(
     monkeypatch.setattr(sensors, "FIRST_WAIT", timedelta(0))
     assert daemon.tick() == "everything"
     daemon.end(fail)
+    daemon.instance.delete_run(daemon.launched[0])  # by a person, or by `corgi gc`
     assert daemon.tick() == "everything"
     daemon.end(succeed)
     assert f"version {version} is handled" in daemon.tick()
