@@ -129,8 +129,7 @@ class TrainingImages:
         squares = {
             key: square(image, size, self.embeddings.spec["framing"])
             for shard in sorted({shard for shard, _ in self._found(wanted).values()})
-            for key, image in self.images.images(shard)
-            if key in set(wanted)
+            for key, image in self.images.some_images(shard, wanted)
         }
         return torch.from_numpy(np.stack([squares[key] for key in wanted])).float() / 255
 

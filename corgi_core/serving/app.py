@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,9 +17,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from corgi_core.errors import CorgiError
+from corgi_core.generation import Request as Generation
 from corgi_core.io.html_pages import content_security_policy
 from corgi_core.serving.answers import COMMON_HEADERS, PNG, json_answer, png_answer
-from corgi_core.serving.engine import Engine
+from corgi_core.serving.engine import Engine, Model
 from corgi_core.serving.limits import BodyLimit
 from corgi_core.serving.metrics import ServingMetrics
 from corgi_core.serving.orders import generation_of
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from corgi_core.serving.reloading import ModelWatch
 
 PAGE = Path(__file__).with_name("page.html")
+DECODED_AT_ONCE = 2  # requests, of two images each, which need up to 0.3 GB
 CLIENT_GONE = 499  # which nobody reads
 
 
@@ -66,6 +69,7 @@ class Api:
     ) -> None:
         self._engine, self._metrics, self._watch = engine, metrics, watch
         self._running: dict[str, Job[Any, Picture]] = {}
+        self._decoding = ThreadPoolExecutor(DECODED_AT_ONCE, "decoding")
         self._html = PAGE.read_bytes()
 
     def app(self) -> FastAPI:
@@ -144,7 +148,7 @@ class Api:
 
     async def _make(self, order: ImageOrder, request: Request) -> Response:
         model = self._engine.model
-        asked = await run_in_threadpool(generation_of, order, model.about)
+        asked = await self._asked(order, model)
         as_png = _wants_png(request.headers.get("accept", ""), asked.num_images)
         ordered = [
             OrderedPicture(
@@ -170,6 +174,14 @@ class Api:
             self._running.pop(order.id or "", None)
         answer = png_answer if as_png else json_answer
         return await run_in_threadpool(answer, model, order, asked, job.result.result())
+
+    async def _asked(self, order: ImageOrder, model: Model) -> Generation:
+        """What an order asks; its images are decoded where the queue has room, and few at once."""
+        if not order.images:
+            return generation_of(order, model.about)
+        self._engine.queue.check_room(order.num_images or 1)
+        decoded = asyncio.get_running_loop().run_in_executor
+        return await decoded(self._decoding, generation_of, order, model.about)
 
     async def _is_awaited(self, job: Job[Any, Picture], request: Request) -> bool:
         """Wait for a job; False where the client goes away before it has ended."""

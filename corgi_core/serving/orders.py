@@ -12,7 +12,7 @@ from corgi_core.config import DataSettings
 from corgi_core.data.normalise import UnfitError, normalise, without_warnings
 from corgi_core.errors import CorgiError
 from corgi_core.generation import Request
-from corgi_core.serving.schemas import MAX_BYTES, MAX_SEED, ImageOrder
+from corgi_core.serving.schemas import MAX_BYTES, MAX_PIXELS, MAX_SEED, ImageOrder
 
 
 def generation_of(order: ImageOrder, about: Mapping[str, Any]) -> Request:
@@ -47,9 +47,8 @@ def _plain_file(image: str) -> bytes:
         raise CorgiError(f"an image is no base64 ({error})", remedy) from error
     if len(content) > MAX_BYTES:
         raise CorgiError(f"an image is larger than {MAX_BYTES >> 20} MiB", "send a smaller one")
-    limits = DataSettings()
     try:
         with without_warnings():
-            return normalise(content, limits.max_pixels, limits.max_side).image
+            return normalise(content, MAX_PIXELS, DataSettings().max_side).image
     except UnfitError as unfit:
         raise CorgiError(f"an image cannot be used ({unfit})", remedy) from unfit

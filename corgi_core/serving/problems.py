@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 RESTART = 5  # seconds, about, until another server answers
 READ_THE_SCHEMA = "compare the request with /openapi.json"
+LATER = "wait as long as Retry-After says, and ask again"
 STATUS_OF = {
     FullError: HTTPStatus.TOO_MANY_REQUESTS,
     ClosedError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -103,11 +104,11 @@ async def of_invalid_request(request: Request, error: Exception) -> Response:
 
 
 async def of_http_error(request: Request, error: Exception) -> Response:
-    """An unknown path, a method that is none here, a body that cannot be read."""
+    """An unknown path, a method that is none here, a body that cannot be read or held."""
     assert isinstance(error, HTTPException)
-    return problem(
-        HTTPStatus(error.status_code), str(error.detail), READ_THE_SCHEMA, headers=error.headers
-    )
+    status = HTTPStatus(error.status_code)
+    remedy = LATER if status == HTTPStatus.SERVICE_UNAVAILABLE else READ_THE_SCHEMA
+    return problem(status, str(error.detail), remedy, headers=error.headers)
 
 
 async def of_defect(request: Request, error: Exception) -> Response:

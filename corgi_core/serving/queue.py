@@ -100,19 +100,17 @@ class WorkQueue(Generic[Item, Result]):
         job: Job[Item, Result] = Job(items, key)
         job.result.set_running_or_notify_cancel()  # so that only `cancel` can end it
         with self._changed:
-            if self._closed:
-                raise ClosedError("the server is stopping", "ask again when it has started again")
-            if self._size + len(items) > self.capacity:
-                raise FullError(
-                    f"{self._size} of {self.capacity} pictures are waiting, and {len(items)} more "
-                    "do not fit",
-                    "wait as long as Retry-After says, and ask again",
-                )
+            self._check_room(len(items))
             self._size += len(items)
             self._waiting[job] = None
             self._unfinished.add(job)
             self._changed.notify()
         return job
+
+    def check_room(self, count: int) -> None:
+        """Raises what `submit` would for so many items, before work is done for them."""
+        with self._changed:
+            self._check_room(count)
 
     def ahead_of(self, job: Job[Item, Result]) -> int:
         """Items of other jobs that are taken before a job's next ones; 0 if it waits no more."""
@@ -161,6 +159,16 @@ class WorkQueue(Generic[Item, Result]):
             unfinished = list(self._unfinished)
         for job in unfinished:
             self._end(job, ClosedError("the server has stopped", "ask again when it has started"))
+
+    def _check_room(self, count: int) -> None:
+        if self._closed:
+            raise ClosedError("the server is stopping", "ask again when it has started again")
+        if self._size + count > self.capacity:
+            raise FullError(
+                f"{self._size} of {self.capacity} pictures are waiting, and {count} more "
+                "do not fit",
+                "wait as long as Retry-After says, and ask again",
+            )
 
     def _next_batch(self) -> Batch[Item, Result]:
         key = next(iter(self._waiting)).key

@@ -13,6 +13,7 @@ MAX_NEAREST = 8
 MAX_SEED = 2**32 - 1
 MAX_PRIOR_STEPS = 64  # each of which a trajectory decodes
 MAX_BYTES = 8 * 2**20  # of an image's file
+MAX_PIXELS = 2**24  # of an image: 4096², of which encoders read 224²
 ID = r"^[A-Za-z0-9_-]{1,64}$"
 
 Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_LENGTH)]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from corgi_core.data import dataset
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
 from corgi_core.data.pixels import square
 from corgi_core.encoders.embed import embed_images
 from corgi_core.encoders.similarity import mean_encoder_cosine
@@ -42,6 +44,19 @@ def test_a_training_image_is_its_own_nearest_and_a_held_out_one_is_not(pipeline,
     assert found.keys[0, 0] == "key03"
     assert found.cosines[0, 0] > 0.999
     assert found.keys[1, 0] != "key04"
+
+
+def test_pictures_are_read_alone_and_checked(training, monkeypatch):
+    images = training.images
+    whole = [pair for shard in images.shards for pair in images.images(shard)]
+    wanted = {"key01", "key07", "key06"}
+    monkeypatch.setattr(Dataset, "images", None)  # a pass over a tar
+    some = [pair for shard in images.shards for pair in images.some_images(shard, wanted)]
+    assert some == [pair for pair in whole if pair[0] in wanted]
+    assert training.pictures(["key07", "key01"], SIDE).shape == (2, 3, SIDE, SIDE)
+    monkeypatch.setattr(dataset, "read_ranges", lambda path, ranges: [b"other"] * len(ranges))
+    with pytest.raises(CorgiError, match="other bytes than the one that was stored"):
+        list(images.some_images("00000", ["key01"]))
 
 
 def test_neighbours_stand_beside_their_pictures(pipeline, training):

@@ -129,6 +129,40 @@ def test_a_full_queue_says_when_to_ask_again(engine: Engine, model: FakeModel) -
     assert client.get("/readyz").status_code == 200
 
 
+def test_images_are_decoded_only_where_there_is_room_and_never_huge_ones(
+    engine: Engine, model: FakeModel, monkeypatch
+) -> None:
+    content = io.BytesIO()
+    Image.new("1", (4097, 4097)).save(content, format="PNG")  # 2 kB
+    images = [base64.b64encode(content.getvalue()).decode()]
+    client = TestClient(Api(engine, ServingMetrics()).app())
+    huge = client.post("/v1/images", json={"images": images})
+    assert huge.status_code == 422
+    assert "too many pixels" in huge.json()["detail"]
+    monkeypatch.setattr("corgi_core.serving.app.generation_of", None)
+    model.gate.clear()
+    engine.submit(model, ordered(32))
+    assert client.post("/v1/images", json={"images": images}).status_code == 429
+
+
+def test_bodies_of_all_requests_together_have_an_end(
+    engine: Engine, model: FakeModel, monkeypatch
+) -> None:
+    monkeypatch.setattr("corgi_core.serving.limits.LARGEST_TOTAL", int(1.5 * len(order())))
+    client = TestClient(Api(engine, ServingMetrics()).app())
+    for _ in range(3):
+        assert client.post("/v1/images", content=order(), headers=JSON).status_code == 200
+    model.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.post, "/v1/images", content=order(), headers=JSON)
+        wait_until(lambda: engine.queue.size == 1)
+        refused = client.post("/v1/images", content=order(), headers=JSON)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        assert "Retry-After" in refused.json()["remedy"]
+        model.gate.set()
+        assert waiting.result(20).status_code == 200
+
+
 def test_what_waits_is_sampled_together(engine: Engine, model: FakeModel) -> None:
     model.gate.clear()
     jobs = [engine.submit(model, ordered()) for _ in range(20)]
