@@ -560,7 +560,7 @@ class CorgiPipeline:
             self.prior, self._texts(prompts),
             num_steps=prior_steps, gaussian=gaussian, seed=seed, sample_id=sample_id,
         )  # fmt: skip
-        self.check_num_images(len(way.z_0))
+        self.check_num_images(len(way.z_0) - 1)  # one a step; the sample's own comes on top
         images = self._decode(
             way.z_0, num_steps, guidance, seed, prompts, [sample_id] * len(way.z_0)
         )

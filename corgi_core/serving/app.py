@@ -211,7 +211,9 @@ class Api:
         return Progress(ahead=ahead, made=job.made, total=len(job.items))
 
     async def _show_way(self, order: TrajectoryOrder, request: Request) -> Response:
-        job = self._engine.submit(self._engine.model, [OrderedWay(**order.model_dump())])
+        model, way = self._engine.model, OrderedWay(**order.model_dump())
+        decoded = (way.prior_steps or model.about["prior_steps"]) + 1
+        job = self._engine.submit(model, [way], weight=decoded)
         try:
             if not await self._is_awaited(job, request):
                 return Response(status_code=CLIENT_GONE)

@@ -88,14 +88,16 @@ class Engine:
         """About how long what was accepted will take, in whole seconds, 1 at least."""
         return max(1, math.ceil(self.queue.size * self._seconds_each))
 
-    def submit(self, model: Model, ordered: Sequence[Ordered]) -> Job[Any, Any]:
+    def submit(self, model: Model, ordered: Sequence[Ordered], weight: int = 1) -> Job[Any, Any]:
         """Have pictures of one request made, or the way to one, by a model that was this engine's.
+
+        `weight` says how many images are decoded for each.
 
         Raises:
             FullError: If the queue has no room.
             ClosedError: If the engine is stopping.
         """
-        return self.queue.submit(ordered, Key(model, ordered[0].key))
+        return self.queue.submit(ordered, Key(model, ordered[0].key), weight)
 
     def replace(self, model: Model) -> None:
         """From the next request on, this model makes the pictures."""
@@ -112,7 +114,8 @@ class Engine:
         while (batch := self.queue.take()) is not None:
             began = time.perf_counter()
             self._answer(batch)
-            count, seconds = sum(len(part.items) for part in batch), time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            count = sum(len(part.items) * part.job.weight for part in batch)
             before = self._seconds_each or seconds / count
             self._seconds_each = (1 - NEWEST) * before + NEWEST * seconds / count
             self._on_batch(count, seconds)

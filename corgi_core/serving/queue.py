@@ -41,11 +41,13 @@ class Job(Generic[Item, Result]):
     Attributes:
         items: What is to be computed.
         key: Only items of equal keys are computed together.
+        weight: As so many items each of them counts in the queue.
         result: All results, in the items' order; or why there are none.
     """
 
     items: Sequence[Item]
     key: Hashable
+    weight: int = 1
     result: Future[list[Result]] = field(default_factory=Future)
     _found: dict[int, Result] = field(default_factory=dict)
     _taken: int = 0
@@ -90,18 +92,18 @@ class WorkQueue(Generic[Item, Result]):
         """Items that were accepted and are not computed."""
         return self._size
 
-    def submit(self, items: Sequence[Item], key: Hashable) -> Job[Item, Result]:
+    def submit(self, items: Sequence[Item], key: Hashable, weight: int = 1) -> Job[Item, Result]:
         """Accept a job.
 
         Raises:
             FullError: If the queue has no room for so many items.
             ClosedError: If it is closed.
         """
-        job: Job[Item, Result] = Job(items, key)
+        job: Job[Item, Result] = Job(items, key, weight)
         job.result.set_running_or_notify_cancel()  # so that only `cancel` can end it
         with self._changed:
-            self._check_room(len(items))
-            self._size += len(items)
+            self._check_room(len(items) * weight)
+            self._size += len(items) * weight
             self._waiting[job] = None
             self._unfinished.add(job)
             self._changed.notify()
@@ -117,7 +119,7 @@ class WorkQueue(Generic[Item, Result]):
         with self._changed:
             waiting = list(self._waiting)
         before = waiting[: waiting.index(job)] if job in waiting else []
-        return sum(len(each.items) - each._taken for each in before)
+        return sum((len(each.items) - each._taken) * each.weight for each in before)
 
     def cancel(self, job: Job[Item, Result]) -> bool:
         """Drop a job, whose result is then a CancelledError; False where it has ended before."""
@@ -192,7 +194,7 @@ class WorkQueue(Generic[Item, Result]):
             if job._ended:
                 return
             job._found |= found
-            self._size -= len(found)
+            self._size -= len(found) * job.weight
             job._ended = is_whole = len(job._found) == len(job.items)
             if is_whole:
                 self._unfinished.remove(job)
@@ -206,6 +208,6 @@ class WorkQueue(Generic[Item, Result]):
             job._ended = True
             self._waiting.pop(job, None)
             self._unfinished.remove(job)
-            self._size -= len(job.items) - len(job._found)
+            self._size -= (len(job.items) - len(job._found)) * job.weight
         job.result.set_exception(error)
         return True

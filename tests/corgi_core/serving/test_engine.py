@@ -163,6 +163,18 @@ def test_bodies_of_all_requests_together_have_an_end(
         assert waiting.result(20).status_code == 200
 
 
+def test_a_way_counts_as_the_images_that_it_decodes(engine: Engine, model: FakeModel) -> None:
+    model.gate.clear()
+    client = TestClient(Api(engine, ServingMetrics()).app())
+    with ThreadPoolExecutor(1) as pool:
+        sent = {"prompt": "a", "prior_steps": 20}
+        waiting = pool.submit(client.post, "/v1/trajectory", json=sent)
+        wait_until(lambda: engine.queue.size == 21)
+        assert client.post("/v1/trajectory", json=sent).status_code == 429
+        model.gate.set()
+        assert waiting.result(20).status_code == 200
+
+
 def test_what_waits_is_sampled_together(engine: Engine, model: FakeModel) -> None:
     model.gate.clear()
     jobs = [engine.submit(model, ordered()) for _ in range(20)]

@@ -91,6 +91,21 @@ def test_a_large_job_does_not_hold_up_a_small_one() -> None:
     assert large.result.result(0) == ["A"] * 6
 
 
+def test_items_of_weight_count_as_many() -> None:
+    queue: WorkQueue[str, str] = WorkQueue(capacity=10, batch_size=2)
+    way = queue.submit("a", 1, weight=9)
+    with pytest.raises(FullError, match="9 of 10 pictures are waiting, and 2 more"):
+        queue.submit("bc", 2)
+    behind = queue.submit("b", 2)
+    assert (queue.size, queue.ahead_of(behind)) == (10, 9)
+    batch = queue.take()
+    assert batch
+    queue.finish(batch, ["A"])
+    assert (queue.size, way.result.result(0)) == (1, ["A"])
+    assert queue.cancel(queue.submit("d", 1, weight=9))
+    assert queue.size == 1
+
+
 @pytest.mark.parametrize("is_computed", [False, True])
 def test_a_cancelled_job_frees_its_slot_at_once(is_computed: bool) -> None:
     queue: WorkQueue[str, str] = WorkQueue(capacity=4, batch_size=2)
