@@ -25,6 +25,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
 
+from upath import UPath
+
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import atomic_file, is_local
 from corgi_core.io.scratch import scratch_folder
@@ -36,7 +38,8 @@ SQLITE_MAGIC = b"SQLite format 3\0"
 BESIDE_SQLITE = ("-wal", "-shm", "-journal")  # of a database that is in use
 LEFT_OUT = ("work",)  # below a workspace: unfinished trainings
 CHUNK = 2**20  # bytes
-DATABASES = ("dagster", "mlflow")
+SQLITE = "sqlite:///"  # of an address, before the file's path
+DATABASES = {"dagster": "CORGI_DATABASE_URL", "mlflow": "CORGI_MLFLOW_DATABASE_URL"}
 
 
 @dataclass
@@ -253,7 +256,13 @@ def _check_target(settings: Settings, index: Index, path: Path) -> None:
             f"{home} is a disk of its own, which cannot appear whole or not at all",
             "let CORGI_HOME be a folder on it, for the backup too",
         )
-    for name, url in _postgres_urls(settings).items():
+    urls = _postgres_urls(settings)
+    for name in index.databases.keys() - urls.keys():
+        raise CorgiError(
+            f"{path} has a dump of the database of {name}, and none to load it into is named",
+            f"name an empty one by {DATABASES[name]}",
+        )
+    for name, url in urls.items():
         if name not in index.databases:
             raise CorgiError(
                 f"{path} has no dump of the database of {name}",
@@ -331,13 +340,23 @@ def _postgres_urls(settings: Settings) -> dict[str, str]:
 def _elsewhere(settings: Settings) -> list[str]:
     """What the home's history refers to, and no backup of it holds."""
     found = [f"datasets in {settings.data}"]
-    if not is_local(settings.storage):
+    if not _is_below(settings.home, settings.storage):
         found.append(f"artefacts in {settings.storage}")
+    if not _is_below(settings.home, settings.reports):
+        found.append(f"reports in {settings.reports}")
+    if settings.tracking_uri.startswith(SQLITE):
+        database = Path(settings.tracking_uri.removeprefix(SQLITE))
+        if not _is_below(settings.home, database):
+            found.append(f"MLflow's database {database}")
     if settings.mlflow_is_served:
         found.append(f"the files of MLflow's runs, where {settings.tracking_uri} stores them")
         if settings.mlflow_database is None:
             found.append("that server's database, which CORGI_MLFLOW_DATABASE_URL does not name")
     return found
+
+
+def _is_below(home: Path, path: Path | UPath) -> bool:
+    return is_local(path) and Path(str(path)).absolute().is_relative_to(home)
 
 
 def _database_of(url: str) -> str:

@@ -218,6 +218,15 @@ def test_databases_are_filled_together_or_the_error_names_what_to_make_anew(
     restore(settings, path)
     assert servers.tables == {"dagster": 5, "mlflow": 7}
 
+    servers.tables = {"dagster": 0, "mlflow": 0}
+    settings.home.rmdir()
+    home = {"CORGI_HOME": given["CORGI_HOME"]}
+    one = home | {"CORGI_DATABASE_URL": given["CORGI_DATABASE_URL"]}
+    assert "an empty one by CORGI_MLFLOW_DATABASE" in refusal(Settings.from_environment(one), path)
+    assert "none to load it into is named" in refusal(Settings.from_environment(home), path)
+    settings.home.mkdir()
+    servers.tables = {"dagster": 5, "mlflow": 7}
+
     served = {"MLFLOW_TRACKING_URI": "http://mlflow:5001"}
     settings = Settings.from_environment(given | served)
     assert "that server's database" in " ".join(back_up(settings, path).elsewhere)
@@ -234,6 +243,21 @@ def test_databases_are_filled_together_or_the_error_names_what_to_make_anew(
     servers.tables = {"dagster": 0}
     restore(shared, path)
     assert servers.tables == {"dagster": 5}
+
+
+def test_what_lies_outside_of_the_home_is_named(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert str(settings.home) not in " ".join(back_up(settings, tmp_path / "backup.tar").elsewhere)
+    outside = {
+        "CORGI_HOME": str(settings.home), "CORGI_STORAGE": str(tmp_path / "artefacts"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'other.db'}",
+    }  # fmt: skip
+    monkeypatch.setattr(Settings, "under_dvc", True)
+    index = back_up(Settings.from_environment(outside), tmp_path / "backup.tar")
+    named = " ".join(index.elsewhere)
+    for path in (tmp_path / "artefacts", tmp_path / "other.db", Path("reports").absolute()):
+        assert str(path) in named
 
 
 def test_a_backup_lies_outside_of_the_home_and_of_something(
