@@ -40,12 +40,18 @@ def has_ended(mark: ProcessMark) -> bool:
     return mark.host == platform.node() and _started(mark.pid) != mark.started
 
 
-def end_process(mark: ProcessMark) -> None:
-    """Kill a process of this machine, with all that it has started, unless it has ended."""
+def end_process(mark: ProcessMark) -> bool:
+    """Kill a process of this machine, with all that it has started, unless it has ended.
+
+    Returns:
+        Whether it has ended; of another machine's nobody here knows it.
+    """
     import psutil
 
-    if mark.host != platform.node() or has_ended(mark):
-        return
+    if mark.host != platform.node():
+        return False
+    if has_ended(mark):
+        return True
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(mark.pid)
         every = [process, *process.children(recursive=True)]
@@ -53,6 +59,7 @@ def end_process(mark: ProcessMark) -> None:
             with suppress(psutil.NoSuchProcess):
                 each.kill()
         psutil.wait_procs(every, timeout=5)
+    return has_ended(mark)
 
 
 def _started(pid: int) -> str | None:

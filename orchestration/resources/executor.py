@@ -48,7 +48,8 @@ class _InterruptibleExecutor(dg.Executor):
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
         instance, run_id = plan_context.instance, plan_context.run_id
         _check_recorded(Path(instance.root_directory), self._settings.dagster_home)
-        instance.add_event_listener(run_id, appended_to_log(self._settings, run_id))
+        log = appended_to_log(self._settings, instance, plan_context.dagster_run)
+        instance.add_event_listener(run_id, log)
         limit_promotions(instance)
         take(instance, run_id)
         traced = traced_run(self._settings, instance, run_id, plan_context.dagster_run.job_name)

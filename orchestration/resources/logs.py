@@ -41,18 +41,38 @@ def file_logger_of(settings: Settings) -> dg.LoggerDefinition:
     return log_file
 
 
-def appended_to_log(settings: Settings, run_id: str) -> Callable[[dg.EventLogEntry], None]:
-    """A listener of Dagster's instance that appends a run's lines and events to corgi.log."""
-    logger = _logger(settings, run_id)
+def appended_to_log(
+    settings: Settings, instance: dg.DagsterInstance, run: dg.DagsterRun
+) -> Callable[[dg.EventLogEntry], None]:
+    """A listener of Dagster's instance that appends a run's lines and events to corgi.log.
+
+    The file is open for each line alone. Where it cannot be, the run says so once and goes on.
+    """
+    said = False
+
+    def listen(entry: dg.EventLogEntry) -> None:
+        nonlocal said
+        try:
+            append(entry)
+        except OSError as error:
+            if not said:
+                said = True
+                instance.report_engine_event(
+                    f"corgi.log has not all lines of this run: {error}", run
+                )
 
     def append(entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         words = [entry.step_key, event and event.event_type_value, entry.message]
         error = entry.error_info or getattr(event and event.event_specific_data, "error", None)
         line = " - ".join(str(word) for word in words if word)
-        logger.log(int(entry.level), "%s%s", line, f"\n\n{error.to_string()}" if error else "")
+        logger = _logger(settings, run.run_id)
+        try:
+            logger.log(int(entry.level), "%s%s", line, f"\n\n{error.to_string()}" if error else "")
+        finally:
+            logger.handlers[0].close()
 
-    return append
+    return listen
 
 
 def _logger(settings: Settings, run_id: str) -> logging.Logger:

@@ -53,8 +53,8 @@ def take(instance: dg.DagsterInstance, run_id: str) -> None:
         run = instance.get_run_by_id(run_id)
         other = process_of(run) if run else None
         if other is not None and other != this_process() and not has_ended(other):
-            end_process(other)
-            instance.report_engine_event(f"It was started twice; {other} was ended.", run)
+            how = "was ended" if end_process(other) else "may be at work too: end it there"
+            instance.report_engine_event(f"It was started twice; {other} {how}.", run)
         instance.add_run_tags(run_id, process_tags(run_id))
 
 

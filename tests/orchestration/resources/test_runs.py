@@ -22,7 +22,7 @@ from orchestration.automation.refresh import Refresh, Step
 from orchestration.resources import runs
 from orchestration.resources.executor import one_process_executor_of
 from orchestration.resources.instance import open_instance
-from orchestration.resources.logs import LOG_FILE, file_logger_of
+from orchestration.resources.logs import LOG_FILE, appended_to_log, file_logger_of
 from orchestration.resources.runs import (
     HOST_TAG,
     LAUNCHED_BY,
@@ -193,6 +193,32 @@ def cut_short() -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_run_goes_on_without_its_log_and_leaves_no_file_open(
+    tmp_path: Path, spoilt: bool
+) -> None:
+    @dg.job
+    def nothing() -> None: ...
+
+    settings = Settings.from_environment({"CORGI_HOME": str(tmp_path)})
+    path = settings.state / LOG_FILE
+    if spoilt:
+        path.mkdir(parents=True)
+    with open_instance(settings) as instance:
+        run = instance.create_run_for_job(nothing)
+        instance.add_event_listener(run.run_id, appended_to_log(settings, instance, run))
+        for line in ("begins", "ends"):
+            instance.report_engine_event(line, run)
+        said = [each.message for each in instance.all_logs(run.run_id)]
+    opened = {Path(each.path) for each in psutil.Process().open_files()}
+    assert path not in opened
+    assert len([each for each in said if "corgi.log has not all lines" in each]) == int(spoilt)
+    assert said[-1] == "ends"
+    if not spoilt:
+        lines = path.read_text().splitlines()
+        assert ["begins" in lines[0], "ends" in lines[1]] == [True, True]
+
+
 def test_of_two_processes_of_one_run_the_earlier_is_ended_with_all_that_it_started(
     instance: dg.DagsterInstance,
 ) -> None:
@@ -207,6 +233,12 @@ def test_of_two_processes_of_one_run_the_earlier_is_ended_with_all_that_it_start
         assert processes._started(earlier.pid)
         take(instance, run_id)
         assert processes._started(earlier.pid) is None
+        elsewhere = process_tags(run_id) | mark | {HOST_TAG: "elsewhere"}
+        instance.add_run_tags(run_id, elsewhere)
+        take(instance, run_id)
+        said = [each.message for each in instance.all_logs(run_id) if "twice" in each.message]
+        assert ["was ended" in each for each in said] == [True, False]
+        assert f"{earlier.pid} on elsewhere may be at work too" in said[1]
     assert not psutil.wait_procs(started, timeout=5)[1]
     for taken in (run_id, again):
         run = instance.get_run_by_id(taken)
