@@ -203,7 +203,7 @@ def test_a_slow_collector_costs_a_process_a_few_seconds_in_all_and_is_named_once
     collector: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As for shards: each ends with a wait, and between two a late answer comes."""
-    now, begun = [0.0], []
+    now, begun = [0.0], list[object]()
 
     class Slow:
         def __init__(self, **_: object) -> None: ...
