@@ -26,6 +26,7 @@ from corgi_core.data.splits import TEST, TRAIN
 from corgi_core.encoders.similarity import Retrieval, mean_encoder_cosine, scale_per_encoder
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.held_out import HeldOut
+from corgi_core.evaluation.split_overlap import SplitOverlap
 from corgi_core.experiments.panels import COLOURS, MARKERS, TITLES, new_figure
 from corgi_core.io.files import write_json
 from corgi_core.metrics.bootstrap import with_intervals
@@ -54,7 +55,7 @@ Row = dict[str, Any]
 @app.command()
 def main(
     stores: Annotated[
-        Path, typer.Argument(help="The folder with image_embeddings and text_embeddings.")
+        Path, typer.Argument(help="The folder with both embeddings and split_overlap.")
     ],
     images: Annotated[Path, typer.Argument(help="The dataset that they are of.")],
     out: Annotated[Path, typer.Argument(help="For front.json, front.md and front.png.")],
@@ -92,7 +93,7 @@ class Measured:
 
     @classmethod
     def load(cls, stores: Path, images: Path, split: str, captions: int) -> Measured:
-        """The held-out captions of a split, and what both linear priors predict of them.
+        """The held-out captions of a split that count, and what both linear priors predict of them.
 
         Beside these are as many training images: their Fréchet distance is that of two samples of
         one distribution.
@@ -103,9 +104,10 @@ class Measured:
             for name in ("image_embeddings", "text_embeddings")
         )
         check_encoders(image, text)
-        chosen = HeldOut.of(dataset, captions, split=split)
+        left_out = SplitOverlap.load(UPath(stores) / "split_overlap").left_out
+        chosen = HeldOut.of(dataset, captions, left_out=left_out, split=split)
         held_out = chosen.read(np.arange(len(chosen)), image, text)
-        ridge = ridge_prior(dataset, image, text)
+        ridge = ridge_prior(dataset, image, text, left_out=left_out)
         contrastive = contrastive_prior(ridge, dataset, image, text)
         predicted = {
             name: each.predict_captions(held_out.text, held_out.tokens)

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from corgi_core import CorgiPipeline
 from corgi_core.data.dataset import Dataset
 from corgi_core.io.pictures import picture
+from corgi_core.io.released import released_folder
 from corgi_core.io.text_layout import height, wrap, write_lines
 
 COUNT, COLUMNS, SIDE, MARGIN = 24, 8, 128, 10
@@ -52,7 +53,9 @@ def strip(pipeline: CorgiPipeline, captions: list[str]) -> Image.Image:
 def main(out: str, dataset: str) -> None:
     """Draw the captions, sample, and write the strip to a file."""
     images = Dataset.load(Path(dataset) / "images")
-    pipeline = CorgiPipeline.from_pretrained("emoji-full")
+    folder = released_folder()
+    assert folder is not None, "the package comes with a released model"
+    pipeline = CorgiPipeline.from_pretrained(folder)
     strip(pipeline, held_out_captions(images)).save(out, quality=85)
 
 

@@ -9,9 +9,10 @@ animation, CMYK, 16 or 32 bits, a rotation by EXIF, scaling down.
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,11 +64,37 @@ class Normalised:
     changes: list[tuple[str, str]] = field(default_factory=list)
 
 
+class _Silence:
+    """Counts who wants no warnings: the first one turns them off, the last one turns them on.
+
+    Python's filters are those of all threads, and `catch_warnings` puts back what it found: where
+    two threads overlap, the second finds the first one's filters and would leave them for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._before.close()
+
+
+_SILENCE = _Silence()
+
+
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Inside, nothing warns, in any thread: warnings are ignored for all threads or for none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _SILENCE:
         yield
 
 

@@ -11,6 +11,8 @@ import torch
 from benchmarks.front import LINEAR, Measured, main
 from corgi_core.encoders.similarity import recall_at, scale_per_encoder
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.held_out import HeldOut
+from corgi_core.evaluation.split_overlap import COLUMNS, SplitOverlap
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.metrics.frechet import FeatureStatistics, frechet_distance
 from corgi_core.prior.model import PriorModel
@@ -24,6 +26,9 @@ def test_every_prior_is_measured_at_all_steps_and_guidances(tmp_path: Path) -> N
     stores = tmp_path / "stores"
     made.images.save(stores / "image_embeddings")
     made.texts.save(stores / "text_embeddings")
+    rows = next(made.dataset.iter_rows("key", "split"))
+    near = rows.loc[rows["split"] == "test", ["key", "split"]].head(1)
+    SplitOverlap({}, near.reindex(columns=COLUMNS)).save(stores / "split_overlap")
     torch.manual_seed(0)
     network = PriorNetwork(PriorShape(sum(DIMS), TOKEN, 6, 1, width=16, layers=1, heads=2))
     prior = PriorModel(network.eval(), GaussianBank.standard(DIMS), SETTINGS, made.texts.spec, {})
@@ -36,7 +41,8 @@ def test_every_prior_is_measured_at_all_steps_and_guidances(tmp_path: Path) -> N
         ("tiny", 1, 1), ("tiny", 1, 2), ("tiny", 4, 1), ("tiny", 4, 2),
     ]  # fmt: skip
     measured = Measured.load(*map(Path, folders[:2]), "test", 1000)
-    tokens, mask, text, image = measured.held_out.batch(torch.arange(30))
+    assert len(measured.held_out) == len(HeldOut.of(made.dataset, 1000, split="test")) - 1
+    tokens, mask, text, image = measured.held_out.batch(torch.arange(len(measured.held_out)))
     z = prior.sample(tokens, mask, text, num_steps=4, guidance=2.0, seed=0)
     found = rows[-1]
     for rank, value in recall_at(z, image, (1, 5), DIMS).items():
