@@ -43,6 +43,10 @@ def test_the_file_is_of_ray_serves_schema_and_its_deployment_answers(
     module, name = configured.import_path.split(":")
     assert (module, name) == (ray_deployment.__name__, ray_deployment.application.__name__)
     assert [each.name for each in configured.deployments] == [ray_deployment.Corgi.name]
+    kubernetes, *_ = yaml.safe_load_all((CONFIG.parent / "kubernetes/settings.yaml").read_text())
+    assert configured.runtime_env["env_vars"].items() - kubernetes["data"].items() == {
+        ("CORGI_PASSWORD_FILE", "/run/secrets/corgi/password")
+    }
     args = {**configured.args, "is_open": True}
     bound = build_app(
         call_user_app_builder_with_args_if_necessary(ray_deployment.application, args), name="corgi"
