@@ -72,8 +72,9 @@ def rows_left(settings: Settings, deleted: int, keep_weeks: int) -> str:
     command = ["mlflow", "gc", "--older-than", f"{7 * keep_weeks}d"]
     command += ["--backend-store-uri", database, "--tracking-uri", settings.tracking_uri]
     return (
-        f"The rows of {deleted:,} deleted runs are in MLflow's database. This removes those, and "
-        f"whole experiments, that were deleted {keep_weeks} weeks ago or earlier:\n"
+        f"The rows of {deleted:,} deleted runs of this workspace are in MLflow's database. This "
+        "removes the deleted runs and whole deleted experiments of all workspaces and of whoever "
+        f"else uses that database, where they were deleted {keep_weeks} weeks ago or earlier:\n"
         f"{shlex.join(command)}"
     )
 
