@@ -248,13 +248,12 @@ class Api:
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 Health(status="busy", detail=busy, remedy="send requests elsewhere, or wait"),
             )
-        failure = self._watch and self._watch.failure
-        if failure:
+        if self._watch and self._watch.failure:  # which may name folders: the log has it
             return _health(
                 HTTPStatus.OK,
                 Health(
-                    status="stale", detail=f"the newest models cannot be loaded: {failure}",
-                    remedy="promote others, or roll back (`corgi rollback`)",
+                    status="stale", detail="the newest models cannot be loaded",
+                    remedy="read the log for the cause; promote others, or roll back",
                 ),
             )  # fmt: skip
         return _health(HTTPStatus.OK, Health(status="ready"))

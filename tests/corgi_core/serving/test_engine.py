@@ -244,7 +244,7 @@ def test_models_that_cannot_be_loaded_leave_the_old_ones_and_are_reported(
         ready = client.get("/readyz")
         assert ready.status_code == 200
         assert ready.json()["status"] == "stale"
-        assert str(broken) in ready.json()["detail"]
+        assert str(broken) not in ready.json()["detail"]  # which may name folders
         assert "corgi_model_is_stale 1.0" in client.get("/metrics").text
         assert client.post("/v1/images", content=order(), headers=JSON).status_code == 200
     error["of"] = None
