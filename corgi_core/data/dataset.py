@@ -296,7 +296,7 @@ class Dataset:
             self._check_bytes(shard, row, file[2])
             yield file
 
-    def _check_bytes(self, shard: str, row: Mapping[str, Any], image: bytes) -> None:
+    def _check_bytes(self, shard: str, row: Mapping[Hashable, Any], image: bytes) -> None:
         if hashlib.sha256(image).hexdigest() != row["sha256"]:
             why = f"the image {row['key']} has other bytes than the one that was stored"
             raise self._damaged(self.tar(shard), why)
