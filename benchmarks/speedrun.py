@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run, judge, print; returns 0 where both targets are reached."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="emoji")
-    parser.add_argument("--variant", default="shifted-text", help="of the prior")
+    parser.add_argument("--variant", default="shifted-k16", help="of the prior")
     parser.add_argument("--set", action="append", default=[], help="a setting, as corgi run has it")
     parser.add_argument("--judge", type=Path, default=released_folder(), help="a saved pipeline")
     parser.add_argument("--home", type=Path, help="of the workspace, which must be new")
