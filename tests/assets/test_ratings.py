@@ -28,7 +28,8 @@ LOG = logging.getLogger(__name__)
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.chdir(tmp_path)  # reports are written beside the present folder's data
     return Settings.from_environment({"CORGI_HOME": str(tmp_path / "home")})
 
 

@@ -42,7 +42,7 @@ def test_the_settings_file_on_the_page_loads(tmp_path: Path) -> None:
 
 def test_every_variable_that_settings_list_is_read_and_every_other_is_listed() -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"`(CORGI_[A-Z_]+|MLFLOW_[A-Z_]+)`", text))
+    listed = set(re.findall(r"`((?:CORGI|MLFLOW|OTEL)_[A-Z_]+)`", text))
     read = {
         str(field.validation_alias or f"CORGI_{name.upper()}")
         for name, field in Variables.model_fields.items()

@@ -1,26 +1,21 @@
 """A code server whose runs begin with the large libraries loaded.
 
 Dagster starts a new Python for every run, which then loads them for as long as a small run takes.
-Here one process loads them and this module, and each run is a fork of it. In its runs an embedding
-takes its time, so that there is a middle of it to be cancelled in; on Ray's workers too.
+Here one process loads them and `tests/helpers/slow_runs.py`, and each run is a fork of it.
 """
 
 from __future__ import annotations
 
-from functools import partial
-
-from corgi_core.encoders import embed
 from tests.helpers.forked import LIBRARIES, module
-from tests.helpers.quick_sqlite import spare_the_disk
-from tests.helpers.slow_embedding import SlowEmbedding
 
-PAUSE = 0.3  # seconds a shard
 CODE_SERVER = f"""
 import multiprocessing
 
 contexts = multiprocessing.get_context
 loaded = contexts("forkserver")
-loaded.set_forkserver_preload({[*LIBRARIES, "orchestration.definitions", __name__]})
+loaded.set_forkserver_preload(
+    {[*LIBRARIES, "orchestration.definitions", "tests.helpers.slow_runs"]}
+)
 first = loaded.Process(target=int)
 first.start()
 first.join()  # all is loaded before Dagster, which has little patience, starts a run
@@ -29,6 +24,3 @@ multiprocessing.get_context = (
 )
 {module("dagster")}
 """
-
-vars(embed)["ImageEmbedding"] = partial(SlowEmbedding, pause=PAUSE)
-spare_the_disk()

@@ -68,7 +68,7 @@ def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
         (["ingest", ".", "--format", "tiff", "--name", "n"], "tiff"),
         (["gate", "--dataset", "n"], "raw_images"),
         (["results"], "corgi run"),
-        (["generate", "a cat"], "train the workspace"),
+        (["generate", "a cat", "--preset", "coco"], "train the workspace"),
         (["generate", "a cat", "--out", "cat.jpg"], "cat.jpg"),
         (["generate", "a cat", "--out", "cat.gif"], "from nothing to nothing"),
         (["generate"], "0 images and 0 captions"),
