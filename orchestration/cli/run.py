@@ -50,7 +50,7 @@ def run(
 def demo(
     preset: PresetOption = None, config: ConfigOption = None, overrides: SetOption = None
 ) -> None:
-    """`corgi run` on emoji, which need no download: about 20 minutes on two cores.
+    """`corgi run` on emoji, which need no download: about 12 minutes on two cores.
 
     Pictures by the released model come first, to look at meanwhile.
     """
