@@ -189,7 +189,10 @@ def test_an_empty_seed_is_filled_in_and_the_link_is_of_what_was_asked_for(browse
     resize(browser, "desktop")
     open_page(browser, address + "?prompt=a+cat&num_images=1")
     (by_seed_0,) = pictures(browser, "“a cat”")
-    browser.execute_script("byId('seed').value = ''; made = null; make(); pictures.push(1)")
+    wait_until(browser, "way && animation === 0")  # of this picture: the next one's is waited for
+    browser.execute_script(
+        "byId('seed').value = ''; made = null; way = null; make(); pictures.push(1)"
+    )
     wait_until(browser, "!running && made && way && animation === 0")
     made = pictures(browser, "“a cat”")
     assert made != [by_seed_0]
