@@ -89,15 +89,10 @@ def traced_run(
     root = collector.root(UUID(run_id).int, name, about, outer)
     trace = _Trace(collector, settings.trace_url, [root])
     instance.add_event_listener(run_id, _Listener(trace, instance, run_id))
-    _traces.append(trace)
     try:
-        yield
-    except BaseException as error:
-        trace.close(0, error)
-        raise
+        with _present(trace):
+            yield
     finally:
-        _traces.remove(trace)
-        trace.close(0)
         collector.flush()
 
 
@@ -128,6 +123,16 @@ def span_below(position: Position | None, name: str, **about: Value) -> Iterator
         return
     collector = _collector(position.endpoint)
     trace = _Trace(collector, None, [collector.child(position.span, name, about)])
+    try:
+        with _present(trace):
+            yield
+    finally:
+        collector.flush(at_last=True)
+
+
+@contextmanager
+def _present(trace: _Trace) -> Iterator[None]:
+    """Spans of the block are below the trace, whose first span ends as the block does."""
     _traces.append(trace)
     try:
         yield
@@ -137,7 +142,6 @@ def span_below(position: Position | None, name: str, **about: Value) -> Iterator
     finally:
         _traces.remove(trace)
         trace.close(0)
-        collector.flush(at_last=True)
 
 
 def position() -> Position | None:
