@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from corgi_core.experiments.prior_ablation.measure import Measurement, Study
     from corgi_core.experiments.prior_ablation.sweeps import Plan
 
-REVISION = 8  # of the trainings: another one trains every arm anew
+REVISION = 9  # of the trainings: another one trains every arm anew
 REFERENCES_REVISION = 3  # of which captions are measured on, and what stands beside the arms
 STUDY_ARMS = "study-arms"  # the run above those of all arms and seeds
 ABOUT_ARMS = "Every arm of the study of the prior, of every seed, is below this run."

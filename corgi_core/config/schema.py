@@ -376,6 +376,7 @@ class StudySettings:
         )
     )  # fmt: skip
     seeds: tuple[Whole, ...] = (0, 1, 2)
+    sweeps: tuple[str, ...] | None = None  # names, of `sweeps_of`; null is all
     gaussians: tuple[Count, ...] = (1, 16, 128, 1024)
     kappas: tuple[Positive, ...] = (0.5, 1.0, 2.0, 3.0, 5.0)
     guidances: tuple[NonNegative, ...] = (1.0, 1.5, 2.0, 4.0)

@@ -142,8 +142,9 @@ def show_study(settings: Settings, console: Console) -> None:
     """The study's main tables, and where all of them and the pictures are."""
     folder = settings.reports / "study"
     for name, title in STUDY_TABLES.items():
-        markdown = (folder / "tables" / f"{name}.md").read_text(encoding="utf-8")
-        _print_markdown(console, f"{title}, ± half the 95 % interval", markdown)
+        if (path := folder / "tables" / f"{name}.md").exists():  # of a sweep that was chosen
+            markdown = path.read_text(encoding="utf-8")
+            _print_markdown(console, f"{title}, ± half the 95 % interval", markdown)
     _print(console, f"All tables, pictures and numbers: {folder}")
 
 

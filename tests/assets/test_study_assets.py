@@ -19,10 +19,15 @@ from orchestration.resources.workspace import Workspace
 from orchestration.settings import Settings
 from tests.helpers.small_study import PRESET, dataset, small_study, stores
 
-TINY = replace(  # two arms and their figures' least
+TINY = replace(  # few arms
     PRESET,
     name="emoji",
-    study=replace(PRESET.study, gaussians=(1,), captions=(1.0,), samplers=("ddpm",), held_out=8),
+    study=replace(
+        PRESET.study,
+        sweeps=("steps", "gaussians", "kappa", "shift_and_scale"),
+        gaussians=(1,),
+        held_out=8,
+    ),
 )
 
 

@@ -25,6 +25,7 @@ IMAGES, TOKENS, TEXT_WIDTH, BLOCKS = 120, 5, 6, (4, 8)
 
 PRESET: Preset = replace(
     preset_named("emoji-small"),
+    gaussians=replace(preset_named("emoji-small").gaussians, contrast=0.0),  # seconds an arm
     prior=replace(preset_named("emoji-small").prior, width=16, layers=1, heads=2, noise_samples=2),
     study=StudySettings(
         training=TrainingSettings(

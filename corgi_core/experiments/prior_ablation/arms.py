@@ -1,14 +1,14 @@
 """An arm of the study: one training, named by the Gaussians it starts from, its captions, its seed.
 
 The bank is a change of variables, so a `Start` says all in which the paper's prior differs from the
-baseline: whether the mean is shifted, and how wide the Gaussian is.
+baseline: whether the mean is shifted, how wide the Gaussian is, and whether every caption has one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from corgi_core.config import GaussianSettings
 from corgi_core.gaussians.bank import GaussianBank
@@ -17,6 +17,9 @@ from corgi_core.gaussians.stream import EmbeddingStream
 from corgi_core.mapping import Map, map_here
 
 UNIT, FITTED, RAW = "unit", "fitted", "raw"  # scales of a start
+CLUSTERS, LEARNED, CAPTIONS = "clusters", "learned", "captions"  # what its Gaussians are
+SYMBOLS = {"p2_gamma": "γ"}
+"""Of settings in figures and tables, where it is not their name."""
 
 
 @dataclass(frozen=True)
@@ -25,27 +28,35 @@ class Start:
 
     `shift`: at the clusters' means μ, or at 0. `scale` is the standard deviation: "unit" 1;
     "fitted" κσ, with σ the clusters' own; "raw" √d_b, which is N(0, I) for embeddings of norm 1
-    (ours have norm √d_b for every encoder of width d_b, as DALL-E 2 scales them).
+    (ours have norm √d_b for every encoder of width d_b, as DALL-E 2 scales them). `kind` says what
+    the Gaussians are: fitted to "clusters" of embeddings; those, "learned" by equation (5); or one
+    of each of the "captions", N(μ(y), κ² Σ), which is the shift at its limit and not the paper's.
     """
 
     shift: bool = True
     scale: str = FITTED
     kappa: float = 1.0  # of the fitted scale
     gaussians: int = 1  # k as requested; few embeddings get fewer
-    learned: bool = False  # train the fitted Gaussians by equation (5)
+    kind: str = CLUSTERS
 
     def __post_init__(self) -> None:
         if self.scale not in (UNIT, FITTED, RAW):
             raise ValueError(f"there is no scale {self.scale!r}")
-        if not self.shift and (self.gaussians != 1 or self.learned):
+        if self.kind not in (CLUSTERS, LEARNED, CAPTIONS):
+            raise ValueError(f"there are no Gaussians of the kind {self.kind!r}")
+        if not self.shift and (self.gaussians != 1 or self.kind != CLUSTERS):
             raise ValueError("several Gaussians of one mean are one Gaussian")
+        if self.kind == CAPTIONS and (self.gaussians != 1 or self.scale != FITTED):
+            raise ValueError("a caption has one Gaussian, of the fitted scale")
 
     @property
     def name(self) -> str:
         """For folders and runs, such as "baseline", "scale-only-kappa2", "shifted-k16-kappa1"."""
         kappa = f"kappa{self.kappa:g}"
+        if self.kind == CAPTIONS:
+            return f"shifted-text-{kappa}"
         if self.scale == FITTED:
-            learned = "-learned" if self.learned else ""
+            learned = "-learned" if self.kind == LEARNED else ""
             shifted = f"shifted-k{self.gaussians}{learned}-{kappa}"
             return shifted if self.shift else f"scale-only-{kappa}"
         name = "shift-only" if self.shift else "baseline"
@@ -54,8 +65,10 @@ class Start:
     @property
     def label(self) -> str:
         """For figures and tables, in the paper's letters."""
+        if self.kind == CAPTIONS:
+            return f"shifted for every caption, κ = {self.kappa:g}"
         if self.scale == FITTED:
-            learned = " learned" if self.learned else ""
+            learned = " learned" if self.kind == LEARNED else ""
             label = f"shifted k = {self.gaussians}{learned}" if self.shift else "scale only"
             return f"{label}, κ = {self.kappa:g}"
         label = "shift only, N(μ, I)" if self.shift else "baseline, N(0, I)"
@@ -74,32 +87,41 @@ def scale_only(kappa: float) -> Start:
 
 def shifted(kappa: float, gaussians: int = 1, learned: bool = False) -> Start:
     """N(μᵢ, (κσᵢ)²), the paper's."""
-    return Start(kappa=kappa, gaussians=gaussians, learned=learned)
+    return Start(kappa=kappa, gaussians=gaussians, kind=LEARNED if learned else CLUSTERS)
+
+
+def shifted_text(kappa: float) -> Start:
+    """N(μ(y), κ² Σ) for caption y."""
+    return Start(kappa=kappa, kind=CAPTIONS)
 
 
 @dataclass(frozen=True)
 class Arm:
     """One training. `captions` is the share of the training images that keep theirs, in (0, 1].
 
-    `p2_gamma` is γ of the loss' weights (1 + SNR)^−γ; None is the preset's.
+    `settings` are those of `PriorSettings` that differ from the preset's: pairs of name and value.
     """
 
     start: Start
     captions: float = 1.0
     seed: int = 0
-    p2_gamma: float | None = None
+    settings: tuple[tuple[str, float], ...] = ()
+
+    def with_setting(self, name: str, value: float) -> Self:
+        """The same arm with one setting of the prior that differs from the preset's."""
+        return replace(self, settings=(*self.settings, (name, value)))
 
     @property
     def family(self) -> str:
         """The arms that differ in captions and seed alone."""
-        weights = "" if self.p2_gamma is None else f"-gamma{self.p2_gamma:g}"
-        return self.start.name + weights
+        parts = [f"{name.replace('_', '-')}{value:g}" for name, value in self.settings]
+        return "-".join([self.start.name, *parts])
 
     @property
     def label(self) -> str:
         """The family's, for figures and tables."""
-        weights = "" if self.p2_gamma is None else f", γ = {self.p2_gamma:g}"
-        return self.start.label + weights
+        parts = [f"{SYMBOLS.get(name, name)} = {value:g}" for name, value in self.settings]
+        return ", ".join([self.start.label, *parts])
 
     @property
     def name(self) -> str:
@@ -116,7 +138,7 @@ class Arm:
             "label": self.label,
             **asdict(self.start),
             "captions": self.captions,
-            "p2_gamma": self.p2_gamma,
+            "settings": " ".join(f"{name}={value:g}" for name, value in self.settings) or None,
             "seed": self.seed,
         }
 
@@ -152,7 +174,7 @@ def fitted_banks(
 
 
 def bank_of(start: Start, fitted: Mapping[int, GaussianBank]) -> GaussianBank:
-    """The start's bank, of those that `fitted_banks` fitted."""
+    """The start's bank, of those that `fitted_banks` fitted; without captions, so not theirs."""
     if not start.shift and start.scale != FITTED:
         return GaussianBank.standard(fitted[1].encoder_dims, scaled=start.scale != RAW)
     bank = fitted[start.gaussians]

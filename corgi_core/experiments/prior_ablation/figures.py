@@ -24,10 +24,11 @@ from corgi_core.experiments.panels import (
 from corgi_core.experiments.prior_ablation.arms import (
     BASELINE,
     BASELINE_RAW,
-    FITTED,
     SHIFT_ONLY,
     Start,
+    scale_only,
     shifted,
+    shifted_text,
 )
 from corgi_core.experiments.prior_ablation.measure import START
 from corgi_core.experiments.prior_ablation.sweeps import PAPER_KAPPA, Sampling
@@ -44,7 +45,7 @@ PLAIN = Sampling(1)  # its sampler and guidance are those of every figure that d
 
 def by_steps(report: StudyReport, preset: Preset) -> Figure:
     """The paper's Figure 10 and its controls: baseline and shifted priors by sampling steps."""
-    starts = _compared(preset)
+    starts = _and_the_papers(preset)
     return _steps_figure(report, preset, starts, "Baseline and shifted priors, by sampling steps")
 
 
@@ -75,7 +76,7 @@ def by_timestep(report: StudyReport, preset: Preset) -> Figure:
     figure, ((at_start, along),) = new_figure(
         "Where sampling starts, and how near ẑ_0 is on its way", 1, 2
     )
-    starts = {**_compared(preset), BASELINE_RAW: SKY}
+    starts = {**_and_the_papers(preset), BASELINE_RAW: SKY}
     for position, (start, colour) in enumerate(starts.items()):
         of_start = _of(rows, start)
         initial = of_start[of_start["of"] == START].assign(position=position)
@@ -96,9 +97,10 @@ def by_timestep(report: StudyReport, preset: Preset) -> Figure:
 def by_gaussians(report: StudyReport, preset: Preset) -> Figure:
     """The paper's Figure 13: one Gaussian or many, fitted or learned."""
     rows = _plain(report.frame("samples"))
-    clusters = rows[_is_shifted(rows) & (rows["kappa"] == preset.gaussians.kappa)]
-    clusters = clusters[(clusters["captions"] == 1) & clusters["p2_gamma"].isna()]
-    learned, clusters = clusters[clusters["learned"]], clusters[~clusters["learned"]]
+    kappa, numbers = preset.gaussians.kappa, preset.study.gaussians
+    clusters = _of(rows, *(shifted(kappa, k) for k in numbers))
+    learned = _of(rows, shifted(kappa, numbers[-1], learned=True))
+    every = _of(rows, shifted_text(kappa))
     # of arms that small data scaled down to the same k, one is enough
     clusters = clusters.drop_duplicates(["k", "seed", "steps"])
     figure, panels = new_figure("One Gaussian or many", 1, len(QUALITY_AND_SPREAD))
@@ -109,24 +111,24 @@ def by_gaussians(report: StudyReport, preset: Preset) -> Figure:
             if not learned.empty:
                 at = learned[learned["steps"] == steps]
                 point(panel, at, "k", metric, "_learned", colour, "*")
-            baseline = _of(rows, BASELINE).query("steps == @steps")
-            panel.axhline(baseline[metric].mean(), color=colour, linestyle=":", linewidth=1)
+            for found, style in ((_of(rows, BASELINE), ":"), (every, "--")):
+                mean = found[found["steps"] == steps][metric].mean()
+                panel.axhline(mean, color=colour, linestyle=style, linewidth=1)
         panel.set_title(TITLES[metric], fontsize=10)
         count_axis(
-            panel, sorted(clusters["k"].unique()), "Gaussians k (★ learned, dotted: baseline)"
-        )
+            panel, sorted(clusters["k"].unique()),
+            "Gaussians k (★ learned; dotted: baseline; dashed: one for every caption)",
+        )  # fmt: skip
     label_lines(panels[0][-1])
     return figure
 
 
 def by_width(report: StudyReport, preset: Preset) -> Figure:
     """Shift and scale apart, at equal scale: how wide the start is, at μ or at 0."""
-    rows = _plain(report.frame("samples"))
-    rows = rows[(rows["captions"] == 1) & (rows["gaussians"] == 1) & ~rows["learned"]]
-    rows = rows[rows["p2_gamma"].isna()]
+    rows, kappas = _plain(report.frame("samples")), preset.study.kappas
     lines = {
-        "at μ: shifted, κσ": (rows[_is_shifted(rows)], BLUE),
-        "at 0: scale only, κσ": (rows[~rows["shift"] & (rows["scale"] == FITTED)], ORANGE),
+        "at μ: shifted, κσ": (_of(rows, *map(shifted, kappas)), BLUE),
+        "at 0: scale only, κσ": (_of(rows, *map(scale_only, kappas)), ORANGE),
     }
     steps = preset.study.main_steps
     figure, panels = new_figure(
@@ -143,7 +145,7 @@ def by_width(report: StudyReport, preset: Preset) -> Figure:
                 at = at.assign(width=at["width"].mean())  # seeds share the data, hence the width
                 point(panel, at, "width", metric, start.label, colour, marker)
             panel.set_xscale("log", base=2)
-            panel.set_xticks(preset.study.kappas, [f"{k:g}" for k in preset.study.kappas])
+            panel.set_xticks(kappas, [f"{k:g}" for k in kappas])
             panel.minorticks_off()
         in_row[0].set_ylabel(TITLES[metric].partition(" (")[0], fontsize=9)
     for panel, count in zip(panels[0], steps, strict=True):
@@ -162,7 +164,7 @@ def by_guidance(report: StudyReport, preset: Preset) -> Figure:
         f"Guidance, at {steps} sampling steps", 1, len(QUALITY_AND_SPREAD)
     )  # fmt: skip
     for panel, metric in zip(panels[0], QUALITY_AND_SPREAD, strict=True):
-        for start, colour in _pair(preset).items():
+        for start, colour in _three(preset).items():
             line(panel, _of(rows, start), "guidance", metric, start.label, colour)
         panel.set_title(TITLES[metric], fontsize=10)
         panel.set_xlabel("guidance (1 is none)")
@@ -179,7 +181,7 @@ def by_captions(report: StudyReport, preset: Preset) -> Figure:
         f"How many captions it takes, at {steps} sampling steps", 1, len(QUALITY)
     )
     for panel, metric in zip(panels[0], QUALITY, strict=True):
-        for start, colour in _pair(preset).items():
+        for start, colour in _three(preset).items():
             found = rows[(rows["start"] == start.name) & (rows["steps"] == steps)]
             line(panel, found, "percent", metric, start.label, colour)
         panel.set_title(TITLES[metric], fontsize=10)
@@ -197,7 +199,7 @@ def by_wall_time(report: StudyReport, preset: Preset) -> Figure:
     for panel, (x, label) in zip(
         panels[0], (("step", "training steps"), ("seconds", "seconds, one core")), strict=True
     ):
-        for start, colour in _pair(preset).items():
+        for start, colour in _three(preset).items():
             line(panel, _of(rows, start), x, "held_out_cosine", start.label, colour)
         panel.set_xlabel(label)
     panels[0][0].set_ylabel(TITLES["held_out_cosine"])
@@ -252,18 +254,21 @@ def _pair(preset: Preset) -> dict[Start, str]:
     return {BASELINE: BLACK, shifted(preset.gaussians.kappa): BLUE}
 
 
-def _compared(preset: Preset) -> dict[Start, str]:
-    return {**_pair(preset), shifted(PAPER_KAPPA): ORANGE}
+def _three(preset: Preset) -> dict[Start, str]:
+    """The pair, and a Gaussian for every caption."""
+    return {**_pair(preset), shifted_text(preset.gaussians.kappa): GREEN}
 
 
-def _of(rows: pd.DataFrame, start: Start) -> pd.DataFrame:
-    return rows[(rows["start"] == start.name) & (rows["captions"] == 1)]
+def _and_the_papers(preset: Preset) -> dict[Start, str]:
+    return {**_three(preset), shifted(PAPER_KAPPA): ORANGE}
+
+
+def _of(rows: pd.DataFrame, *starts: Start) -> pd.DataFrame:
+    """Rows of arms that differ from the preset in their start alone, with all captions."""
+    names = [start.name for start in starts]
+    return rows[rows["start"].isin(names) & (rows["captions"] == 1)]
 
 
 def _plain(samples: pd.DataFrame) -> pd.DataFrame:
     """Samples of the paper's sampler, not guided."""
     return samples[(samples["sampler"] == PLAIN.sampler) & (samples["guidance"] == PLAIN.guidance)]
-
-
-def _is_shifted(rows: pd.DataFrame) -> pd.Series[bool]:
-    return rows["shift"] & (rows["scale"] == FITTED)

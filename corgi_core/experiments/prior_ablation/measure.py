@@ -19,14 +19,14 @@ from torch import Tensor
 from corgi_core.config import Preset
 from corgi_core.data.arrays import ArrayStore
 from corgi_core.data.dataset import Dataset, sources_of
-from corgi_core.data.keys import SplitKeys, validation_keys
+from corgi_core.data.keys import KeySet, SplitKeys, validation_keys
 from corgi_core.data.splits import TRAIN, VALIDATION
 from corgi_core.data.subsets import caption_subset
 from corgi_core.devices import CPU, Device
 from corgi_core.diffusion.schedule import TIMESTEPS
 from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.evaluation.protocol import Protocol
-from corgi_core.experiments.prior_ablation.arms import Arm, bank_of
+from corgi_core.experiments.prior_ablation.arms import CAPTIONS, LEARNED, Arm, bank_of
 from corgi_core.experiments.prior_ablation.scores import Scorer
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling
 from corgi_core.gaussians.bank import GaussianBank
@@ -35,6 +35,7 @@ from corgi_core.gaussians.learned import BankTask
 from corgi_core.io.files import digest_of, read_json, write_json
 from corgi_core.metrics.cosine_by_timestep import CosineByTimestep
 from corgi_core.metrics.spread import spread
+from corgi_core.prior.caption_fit import fit_caption_gaussians
 from corgi_core.prior.model import CAPTIONS_AT_ONCE, Callback, PriorModel
 from corgi_core.prior.task import Captions, PriorTask
 from corgi_core.training.loop import train
@@ -154,17 +155,14 @@ def measure_arm(study: Study, plan: Plan) -> Measurement:
 def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
     """The arm's prior. A finished training is read, an interrupted one continues."""
     preset = study.preset
-    bank = bank_of(arm.start, study.fitted)
-    if arm.start.learned:
-        bank = _learn(study, bank, arm)
-    prior = preset.prior
-    if arm.p2_gamma is not None:
-        prior = replace(prior, p2_gamma=arm.p2_gamma)
+    captioned = caption_subset(study.dataset, arm.captions, arm.seed).of(study.dataset)
+    bank = _bank(study, arm, captioned)
+    prior = replace(preset.prior, **dict[str, Any](arm.settings))
     task = PriorTask(
         settings=prior,
         images=study.images,
         texts=study.texts,
-        captioned=caption_subset(study.dataset, arm.captions, arm.seed).of(study.dataset),
+        captioned=captioned,
         validation_keys=study.validation_keys,
         bank=bank,
     )
@@ -174,6 +172,18 @@ def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
     model = PriorModel(result.model, bank, prior, study.texts.spec, card={})
     model.precision = study.device.precision
     return model, result
+
+
+def _bank(study: Study, arm: Arm, captioned: KeySet) -> GaussianBank | CaptionGaussians:
+    """What the arm starts from; a caption's own Gaussian is fitted to the captions it may use."""
+    start = arm.start
+    if start.kind == CAPTIONS:
+        settings = replace(study.preset.gaussians, kappa=start.kappa)
+        return fit_caption_gaussians(
+            captioned, study.validation_keys, study.images, study.texts, study.fitted[1], settings
+        )[0]
+    bank = bank_of(start, study.fitted)
+    return _learn(study, bank, arm) if start.kind == LEARNED else bank
 
 
 def _learn(study: Study, fitted: GaussianBank, arm: Arm) -> GaussianBank:

@@ -10,7 +10,7 @@ from corgi_core.evaluation.report import BASELINES
 from corgi_core.experiments.panels import protocol_below
 from corgi_core.experiments.prior_ablation.figures import FIGURES
 from corgi_core.experiments.prior_ablation.measure import REFERENCES, STUDY
-from corgi_core.experiments.prior_ablation.sweeps import Sampling
+from corgi_core.experiments.prior_ablation.sweeps import Sampling, sweeps_of
 from corgi_core.experiments.prior_ablation.tables import tables_of
 from corgi_core.experiments.report import (
     StudyReport,
@@ -27,7 +27,7 @@ METRICS = (
 
 
 def compose_report(parts: Iterable[StudyReport], preset: Preset) -> StudyReport:
-    """The report of all seeds: their rows, every figure, and every table, with the protocol.
+    """The report of all seeds: their rows, the sweeps' figures and tables, with the protocol.
 
     Raises:
         CorgiError: the seeds were measured under different protocols, or a row is missing that
@@ -39,8 +39,8 @@ def compose_report(parts: Iterable[StudyReport], preset: Preset) -> StudyReport:
     references = report.rows.get(REFERENCES, [])
     check_rows([row["label"] for row in references], BASELINES)
     line = protocol_line(protocol, sorted({row["seed"] for row in references}))
-    for name, plot in FIGURES.items():
-        figure = plot(report, preset)
+    for name in [sweep.name for sweep in sweeps_of(preset) if sweep.name in FIGURES]:
+        figure = FIGURES[name](report, preset)
         protocol_below(figure, line)
         report.pictures[name] = rendered(figure)
     report.tables = {name: f"{t}\n{line}\n" for name, t in tables_of(report, preset).items()}

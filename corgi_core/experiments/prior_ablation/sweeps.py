@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from corgi_core.config import Preset
+from corgi_core.errors import CorgiError
 from corgi_core.experiments.prior_ablation.arms import (
     BASELINE,
     BASELINE_RAW,
@@ -16,6 +17,7 @@ from corgi_core.experiments.prior_ablation.arms import (
     Arm,
     scale_only,
     shifted,
+    shifted_text,
 )
 
 PAPER_KAPPA = 5.0  # of the authors' code
@@ -52,22 +54,41 @@ class Plan:
 
 
 def sweeps_of(preset: Preset) -> tuple[Sweep, ...]:
-    """The sweeps of a preset's study."""
+    """The sweeps of a preset's study: those that its settings name, or all.
+
+    Raises:
+        CorgiError: there is no sweep of such a name.
+    """
+    sweeps, wanted = _all_sweeps(preset), preset.study.sweeps
+    if wanted is None:
+        return sweeps
+    names = [sweep.name for sweep in sweeps]
+    for name in wanted:
+        if name not in names:
+            raise CorgiError(
+                f"the study has no sweep {name!r}",
+                f"choose study.sweeps among {', '.join(names)}; null is all of them",
+            )
+    return tuple(sweep for sweep in sweeps if sweep.name in wanted)
+
+
+def _all_sweeps(preset: Preset) -> tuple[Sweep, ...]:
     study, kappa = preset.study, preset.gaussians.kappa
     all_steps = tuple(Sampling(steps) for steps in study.steps)
     main = tuple(Sampling(steps) for steps in study.main_steps)
     pair = (Arm(BASELINE), Arm(shifted(kappa)))
-    paper = Arm(shifted(PAPER_KAPPA))
+    paper, text = Arm(shifted(PAPER_KAPPA)), Arm(shifted_text(kappa))
+    three = (*pair, text)
     others = [gamma for gamma in study.p2_gammas if gamma != preset.prior.p2_gamma]
     widths = [Arm(start(k)) for k in study.kappas for start in (shifted, scale_only)]
     return (
-        Sweep("steps", (*pair, paper), all_steps),  # the paper's Figure 10
-        Sweep("timesteps", (*pair, paper, Arm(BASELINE_RAW)), timesteps=True),  # Figure 12
+        Sweep("steps", (*three, paper), all_steps),  # the paper's Figure 10
+        Sweep("timesteps", (*three, paper, Arm(BASELINE_RAW)), timesteps=True),  # Figure 12
         Sweep(  # Figure 13
             "gaussians",
             (
                 Arm(BASELINE), *(Arm(shifted(kappa, k)) for k in study.gaussians),
-                Arm(shifted(kappa, study.gaussians[-1], learned=True)),
+                Arm(shifted(kappa, study.gaussians[-1], learned=True)), text,
             ),
             main, spread=True,
         ),
@@ -79,13 +100,13 @@ def sweeps_of(preset: Preset) -> tuple[Sweep, ...]:
         ),
         Sweep("baseline_scalings", (Arm(BASELINE), Arm(BASELINE_RAW)), all_steps),
         Sweep(
-            "guidance", pair,
+            "guidance", three,
             tuple(Sampling(study.guided_steps, guidance=g) for g in study.guidances),
             spread=True,
         ),
         Sweep(
             "captions",
-            tuple(replace(arm, captions=share) for arm in pair for share in study.captions),
+            tuple(replace(arm, captions=share) for arm in three for share in study.captions),
             tuple(Sampling(steps) for steps in study.main_steps[1:]),
         ),
         Sweep(
@@ -94,10 +115,10 @@ def sweeps_of(preset: Preset) -> tuple[Sweep, ...]:
         ),
         Sweep(
             "loss_weights",
-            (*pair, *(replace(arm, p2_gamma=gamma) for gamma in others for arm in pair)),
+            (*pair, *(arm.with_setting("p2_gamma", gamma) for gamma in others for arm in pair)),
             main, spread=True,
         ),
-        Sweep("wall_time", pair),
+        Sweep("wall_time", three),
     )  # fmt: skip
 
 

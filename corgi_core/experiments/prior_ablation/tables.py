@@ -38,16 +38,15 @@ def tables_of(report: StudyReport, preset: Preset) -> dict[str, str]:
 
     The tables of sweeps begin with what needs no prior.
     """
+    sweeps = sweeps_of(preset)
     samples, references = report.frame("samples"), _references(report.frame(REFERENCES))
-    tables = {
-        sweep.name: _table(samples, sweep, references)
-        for sweep in sweeps_of(preset)
-        if sweep.samplings
-    }
+    tables = {sweep.name: _table(samples, sweep, references) for sweep in sweeps if sweep.samplings}
+    if {"kappa", "shift_and_scale"} <= {sweep.name for sweep in sweeps}:
+        tables["contributions"] = contributions(samples, preset)
     heads = [head for head in METRICS.values() if any(head in each for each in references.values())]
     lines = [[label, *(each[head] for head in heads)] for label, each in references.items()]
     alone = markdown(["instead of a prior", *heads], lines)
-    return {REFERENCES: alone, "contributions": contributions(samples, preset), **tables}
+    return {REFERENCES: alone, **tables}
 
 
 def _references(rows: pd.DataFrame) -> dict[str, dict[str, str]]:

@@ -30,12 +30,12 @@ DIGESTS = {
         "data": "42347e5af41bfea9", "encoders": "f33948645913ea9c",
         "prior": "e954a0380f8d0a83",
         "gaussians": "a6a1d5dbddfbcd8c",
-        "study": "671d08c2bd9abc81", "comparison": "093398466db84167",
+        "study": "59b8263a74ee88ce", "comparison": "093398466db84167",
         "language_free": "db9c5b15e3aa34ae",
     },
     "embeddings": {
         "data": "6b7a5575a68f2a4f", "encoders": "bca9718e5b31804d",
-        "prior": "1a3b178d6f6bd663", "study": "a8cbbd42a8831ae5",
+        "prior": "1a3b178d6f6bd663", "study": "33d313152cd8837f",
     },
 }  # fmt: skip
 

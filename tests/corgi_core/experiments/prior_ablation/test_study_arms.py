@@ -8,13 +8,16 @@ from dataclasses import replace
 import pytest
 
 from corgi_core.config import PRESETS, preset_named
+from corgi_core.errors import CorgiError
 from corgi_core.experiments.prior_ablation.arms import (
     BASELINE,
     BASELINE_RAW,
+    CAPTIONS,
     SHIFT_ONLY,
     Arm,
     Start,
     shifted,
+    shifted_text,
 )
 from corgi_core.experiments.prior_ablation.sweeps import Sampling, plans_of, sweeps_of
 
@@ -68,6 +71,9 @@ def test_names_say_what_an_arm_is() -> None:
     arm = Arm(shifted(2.5, gaussians=16), captions=0.017, seed=3)
     assert arm.name == "shifted-k16-kappa2.5-captions1.7pc-seed3"
     assert replace(arm, captions=1.0).name == "shifted-k16-kappa2.5-seed3"
+    weighted = Arm(shifted_text(1.0)).with_setting("p2_gamma", 1.0).with_setting("contrast", 0.03)
+    assert weighted.name == "shifted-text-kappa1-p2-gamma1-contrast0.03-seed0"
+    assert weighted.label == "shifted for every caption, κ = 1, γ = 1, contrast = 0.03"
 
 
 def test_starts_that_make_no_sense_are_refused() -> None:
@@ -75,3 +81,18 @@ def test_starts_that_make_no_sense_are_refused() -> None:
         Start(shift=False, gaussians=2)
     with pytest.raises(ValueError, match="scale"):
         Start(scale="wide")
+    with pytest.raises(ValueError, match="kind"):
+        Start(kind="many")
+    with pytest.raises(ValueError, match="one Gaussian"):
+        Start(gaussians=2, kind=CAPTIONS)
+
+
+def test_the_settings_choose_among_the_sweeps() -> None:
+    preset = preset_named("emoji")
+    names = [sweep.name for sweep in sweeps_of(preset)]
+    chosen = replace(preset, study=replace(preset.study, sweeps=("guidance", "steps")))
+    assert [sweep.name for sweep in sweeps_of(chosen)] == ["steps", "guidance"]
+    wrong = replace(preset, study=replace(preset.study, sweeps=("step",)))
+    with pytest.raises(CorgiError, match="no sweep 'step'") as refused:
+        sweeps_of(wrong)
+    assert all(name in refused.value.remedy for name in names)

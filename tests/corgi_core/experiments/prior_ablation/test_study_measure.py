@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from corgi_core.evaluation.report import (
     REAL_AGAINST_REAL,
     TEXT_EMBEDDING,
 )
-from corgi_core.experiments.prior_ablation.arms import BASELINE, Arm
+from corgi_core.experiments.prior_ablation.arms import BASELINE, Arm, shifted_text
 from corgi_core.experiments.prior_ablation.measure import START, measure_arm, train_arm
 from corgi_core.experiments.prior_ablation.references import MEAN, measure_references
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling, plans_of, sweeps_of
@@ -57,6 +58,18 @@ def test_an_arms_measurement_holds_what_its_plan_asks(study):
     plain = measure_arm(study, Plan(PLAN.arm, (Sampling(3),), (), timesteps=False))
     assert way[-1]["cosine"] == pytest.approx(plain["samples"][0]["cosine"], abs=1e-6)
     assert [row["step"] for row in found["training"]] == [6, 12]
+
+
+def test_a_gaussian_for_every_caption_starts_nearer_than_one_that_knows_none(study):
+    arm = Arm(shifted_text(1.0)).with_setting("contrast", 0.1)
+    found = measure_arm(study, replace(PLAN, arm=arm))
+    start, *_ = found["timesteps"]
+    baseline, *_ = measure_arm(study, PLAN)["timesteps"]
+    assert start["cosine"] > baseline["cosine"] + 0.3
+    assert found["samples"][0]["settings"] == "contrast=0.1"
+    assert train_arm(study, arm)[0].settings.contrast == 0.1
+    log = study.run_folder(arm) / "metrics.jsonl"
+    assert '"contrast"' in log.read_text()  # the term is part of its loss
 
 
 def test_no_more_captions_than_a_chunk_are_padded_at_once(study, monkeypatch):
