@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     metadata=decided_by(
         "comparison",
         "language_free",
-        revision=(7, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, *STRATA_JOBS),
+        "evaluation",
+        revision=(8, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, *STRATA_JOBS),
     ),
 )
 def decoder_comparison(
@@ -67,7 +68,8 @@ def decoder_comparison(
         context, workspace, compute, images, image_embeddings, text_embeddings, pixels,
         split_overlap.left_out,
     )  # fmt: skip
-    make = partial(report_of, comparisons, material, settings)
+    strata = workspace.preset.evaluation
+    make = partial(report_of, comparisons, material, settings, strata)
     inputs = _versions(comparisons) | {
         "images": images.digest, "split_overlap": split_overlap.digest
     }  # fmt: skip

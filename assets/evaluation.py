@@ -52,7 +52,7 @@ DECODING = {"decoder": dg.AssetIn(partition_mapping=PRESETS_DECODER)}
     ins=PRIORS_THERE | DECODING,
     deps=[CLIP],
     metadata=decided_by(
-        "evaluation", revision=(14, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, *STRATA_JOBS)
+        "evaluation", revision=(15, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, *STRATA_JOBS)
     ),
 )
 def evaluation(

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.fresh_process import in_fresh_process, peak_gb
 from corgi_core.evaluation.picture_features import INCEPTION
-from corgi_core.evaluation.picture_scores import frechet_scores, vendi_scores
+from corgi_core.evaluation.set_scores import frechet_scores, vendi_scores
 from corgi_core.io.files import write_json
 from corgi_core.metrics.bootstrap import sum_with_interval, with_intervals
 from corgi_core.metrics.cmmd import scaled_gaussian

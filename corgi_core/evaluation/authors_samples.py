@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,16 +22,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from corgi_core.devices import wait_for
-from corgi_core.encoders.similarity import mean_encoder_cosine, scale_per_encoder
+from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.others_samples import SAME_ENCODERS, OthersSamples, agreement
 from corgi_core.evaluation.predictors import ONCE, Predict, Prediction, Source
 from corgi_core.io.files import digest_of, digest_of_file
 from corgi_core.prior.authors_prior import GAUSSIANS, NUM_STEPS, WEIGHTS, AuthorsPrior
 
 STATES, CAPTIONS = "captions.safetensors", "captions"  # the file, and the captions in its metadata
 TOKENS, TEXT = "tokens", "text"  # its tensors
-CHECKED = 16  # captions that both text encoders embed
-SAME_ENCODERS = 0.99  # mean cosine from which on they are the same
 REMEDY = "make the file of the evaluated captions, as docs/evaluation.md says"
 
 
@@ -88,28 +88,13 @@ class CaptionStates:
 
 
 @dataclass(frozen=True)
-class AuthorsSamples:
+class AuthorsSamples(OthersSamples):
     """Samples of a prior of the authors, at the number of steps of their example.
 
-    Attributes:
-        folder: With the prior's files and the captions' states.
-        files: `authors_digest` of the folder.
-        seed: The sampling's; caption i starts from its own noise.
+    `folder` has the captions' states too; `files` is its `authors_digest`.
     """
 
-    folder: str
-    files: str
-    seed: int
-
-    @property
-    def digest(self) -> str:
-        """Names the prior, the states, and how it is sampled from."""
-        return digest_of("authors' prior", self.files, self.seed)
-
-    @property
-    def controlled(self) -> str:
-        """Its samples."""
-        return ONCE
+    kind: ClassVar[str] = "authors' prior"
 
     def opened(
         self, source: Source, device: torch.device
@@ -120,7 +105,7 @@ class AuthorsSamples:
         """
         prior = AuthorsPrior.load(Path(self.folder)).to(device)
         states, dims = CaptionStates(Path(self.folder) / STATES), source.images.spec["encoder_dims"]
-        self._check_encoders(states, source)
+        _check_encoders(states, source)
 
         def chunk(rows: NDArray[np.int64]) -> Predict:
             def predict(at: NDArray[np.int64]) -> Iterator[Prediction]:
@@ -135,19 +120,17 @@ class AuthorsSamples:
 
         return chunk
 
-    def _check_encoders(self, states: CaptionStates, source: Source) -> None:
-        rows = np.arange(min(CHECKED, len(source.captions)))
-        stored = source.captions.gather(rows, source.texts, "text").astype(np.float32)
-        _, own = states.of(source.captions.captions[: len(rows)])
-        dims = source.images.spec["encoder_dims"]
-        cosine = mean_encoder_cosine(own, torch.from_numpy(stored), dims).mean().item()
-        if not cosine >= SAME_ENCODERS:
-            raise CorgiError(
-                f"the text embeddings in {states.path} are of other encoders than the evaluated "
-                f"ones: of the same captions they have a cosine of {cosine:.2f}",
-                "embed the data by OpenAI's ViT-B/16, ViT-B/32 and RN101, in this order, and the "
-                "captions of that file likewise",
-            )
+
+def _check_encoders(states: CaptionStates, source: Source) -> None:
+    """Raise CorgiError where states are of other encoders than the stored embeddings."""
+    cosine = agreement(lambda captions: states.of(captions)[1], source)
+    if not cosine >= SAME_ENCODERS:
+        raise CorgiError(
+            f"the text embeddings in {states.path} are of other encoders than the evaluated "
+            f"ones: of the same captions they have a cosine of {cosine:.2f}",
+            "embed the data by OpenAI's ViT-B/16, ViT-B/32 and RN101, in this order, and the "
+            "captions of that file likewise",
+        )
 
 
 def is_authors_prior(folder: Path) -> bool:

@@ -59,7 +59,7 @@ from corgi_core.evaluation.report import (
 )
 from corgi_core.evaluation.seed_grids import seed_grids
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
-from corgi_core.evaluation.strata import near_training
+from corgi_core.evaluation.strata import near_training, of_strata
 from corgi_core.evaluation.timestep_curves import timestep_curves
 from corgi_core.evaluation.training_neighbours import training_neighbours
 from corgi_core.io.pictures import labelled_grid, picture
@@ -209,7 +209,7 @@ def _prior_metrics(
     }
     metrics = {
         "protocol": _of_priors(material, len(held_out), priors, settings)
-        | ({} if near is None else _strata(near, settings)),
+        | ({} if near is None else of_strata(near, settings)),
         "baselines": {
             name: scores_of(store, chunks.shards_of(case), ONCE, names, near)
             | (
@@ -252,16 +252,6 @@ def _of_captions_file(held_out: HeldOut, settings: EvaluationSettings) -> dict[s
         return {}
     path, sha256 = Path(settings.captions_file), settings.captions_sha256
     return {"captions_file": check_captions_file(path, sha256, held_out)}
-
-
-def _strata(near: NDArray[np.bool_], settings: EvaluationSettings) -> dict[str, Any]:
-    """The protocol of the strata."""
-    return {
-        "near_cosine": settings.near_cosine,
-        "near_bits": settings.near_bits,
-        "near_hash_cosine": settings.near_hash_cosine,
-        "near_images": int(near.sum()),
-    }
 
 
 def _validation_metrics(

@@ -16,6 +16,7 @@ from corgi_core.evaluation.report import (
 )
 from corgi_core.evaluation.score_rows import (
     BIAS,
+    DISTANCES,
     Kind,
     ScoreRow,
     is_better,
@@ -92,7 +93,7 @@ def _of_pictures(rows: Sequence[ScoreRow], best: ScoreRow) -> list[str]:
             if ours is not baseline and ours.scores.get("count") == baseline.scores.get("count"):
                 found.append(_compared(baseline, ours, names))
     for name in names:
-        biased = [row for row in rows if name + BIAS in row.scores]
+        biased = [row for row in rows if name in DISTANCES and name + BIAS in row.scores]
         if biased:
             largest = max(row.scores[name + BIAS] for row in biased)
             found.append(

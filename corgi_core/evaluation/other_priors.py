@@ -1,9 +1,4 @@
-"""Priors that others trained, in the tables beside ours: on the same captions, by the same code.
-
-A prior is compared only where it predicts what is evaluated, the embeddings of the same CLIP. Two
-encoders may have the same width, so its own text encoder is asked for the embeddings of some test
-captions, and these must point where the stored ones do.
-"""
+"""Priors that others trained, in the tables beside ours: on the same captions, by the same code."""
 
 from __future__ import annotations
 
@@ -11,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from corgi_core.devices import wait_for
 from corgi_core.errors import CorgiError
@@ -26,45 +21,28 @@ from corgi_core.evaluation.authors_samples import (
     authors_digest,
     is_authors_prior,
 )
+from corgi_core.evaluation.others_samples import SAME_ENCODERS, OthersSamples, agreement
 from corgi_core.evaluation.predictors import ONCE, Predict, Prediction, Predictor, Source
 from corgi_core.evaluation.report import BASELINES
-from corgi_core.io.files import digest_of
 from corgi_core.prior.diffusers_prior import (
     DiffusersPrior,
     diffusers_prior_digest,
     embedding_width,
 )
 
-CHECKED = 16  # captions that both text encoders embed
-SAME_ENCODER = 0.99  # mean cosine from which on they are one; rounding and cleaning cost less
 OTHER_CLIP = (
     "leave it out of evaluation.other_priors, or set encoders.clip to the CLIP it belongs to"
 )
 
 
 @dataclass(frozen=True)
-class OtherPrior:
+class DiffusersSamples(OthersSamples):
     """A diffusers prior's samples, at its pipeline's own number of steps and guidance.
 
-    Attributes:
-        folder: The pipeline's.
-        files: `diffusers_prior_digest` of the folder.
-        seed: The sampling's; caption i starts from its own noise.
+    `folder` is the pipeline's, and `files` its `diffusers_prior_digest`.
     """
 
-    folder: str
-    files: str
-    seed: int
-
-    @property
-    def digest(self) -> str:
-        """Names the prior and how it is sampled from."""
-        return digest_of("diffusers prior", self.files, self.seed)
-
-    @property
-    def controlled(self) -> str:
-        """Its samples."""
-        return ONCE
+    kind: ClassVar[str] = "diffusers prior"
 
     def opened(
         self, source: Source, device: torch.device
@@ -73,7 +51,13 @@ class OtherPrior:
         prior = DiffusersPrior.load(Path(self.folder))
         prior.precision = source.precision
         prior.to(device)
-        self._check_encoder(prior, source)
+        cosine = agreement(prior.encode_texts, source)
+        if not cosine >= SAME_ENCODERS:
+            raise CorgiError(
+                f"the prior in {self.folder} belongs to another CLIP than the one evaluated: their "
+                f"embeddings of the same captions have a cosine of {cosine:.2f}",
+                OTHER_CLIP,
+            )
 
         def chunk(rows: NDArray[np.int64]) -> Predict:
             def predict(at: NDArray[np.int64]) -> Iterator[Prediction]:
@@ -88,18 +72,6 @@ class OtherPrior:
             return predict
 
         return chunk
-
-    def _check_encoder(self, prior: DiffusersPrior, source: Source) -> None:
-        rows = np.arange(min(CHECKED, len(source.captions)))
-        stored = source.captions.gather(rows, source.texts, "text").astype(np.float32)
-        own = prior.encode_texts(source.captions.captions[: len(rows)]).cpu()
-        cosine = F.cosine_similarity(own, torch.from_numpy(stored)).mean().item()
-        if not cosine >= SAME_ENCODER:
-            raise CorgiError(
-                f"the prior in {self.folder} belongs to another CLIP than the one evaluated: their "
-                f"embeddings of the same captions have a cosine of {cosine:.2f}",
-                OTHER_CLIP,
-            )
 
 
 def other_priors(
@@ -129,7 +101,7 @@ def other_priors(
             width = embedding_width(Path(folder))
             kind = f"of one CLIP encoder, {width} wide"
             _check_widths(folder, [width] == list(encoder_dims), kind, encoder_dims)
-            found[name] = OtherPrior(folder, files, seed)
+            found[name] = DiffusersSamples(folder, files, seed)
     return found
 
 

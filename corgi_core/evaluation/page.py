@@ -23,6 +23,7 @@ from corgi_core.evaluation.report import (
 )
 from corgi_core.evaluation.score_rows import (
     BIAS,
+    DISTANCES,
     Kind,
     ScoreRow,
     better_side,
@@ -50,7 +51,6 @@ PAGE = "report.html"
 PICTURE_BYTES = 2_000_000  # of all pictures; as data in the page a third more
 LARGEST, SMALLEST, SMALLER = 256, 24, 0.8  # pixels of a picture's longer side; the next size
 CAPTIONS = 48  # whose pictures are displayed, at most
-DISTANCES = ("fid", "frechet_dinov2", "frechet_clip")  # the most independent judge's first
 NOTHING_BESIDE = Beside()
 CHARTED = ("cosine", "recall_at_1")
 PAGE_STYLE = """
@@ -82,8 +82,10 @@ ABOUT_PRIORS = (
 )
 ABOUT_STRATA = (
     "The same scores of the test images that have a near neighbour in training, and of those that "
-    "have none. A model that memorises is better on the near ones alone. Of pictures there are the "
-    "scores that are means over pictures: distances of sets depend on how many there are."
+    "have none. A model that memorises is better on the near ones alone. Retrieval is among all "
+    "images, and the balls of precision and its like are those of all. Distances of sets and the "
+    "Vendi score depend on how many pictures there are: compare rows within a stratum, and not the "
+    "strata. Of fewer pictures than a score needs the table says that they are too few."
 )
 ABOUT_STEPS = "Each prior by its number of sampling steps, with 95 % intervals over captions."
 ABOUT_VALIDATION = (
@@ -94,7 +96,8 @@ ABOUT_PICTURES = (
     'once. Those of the real embedding are what a perfect prior would give. "Own CLIP" marks '
     "scores by the encoder that the models are conditioned on, which favours them; Inception and "
     "DINOv2 are independent judges, where they are there. Below a Fréchet distance is its bias: "
-    "an estimate of how far apart two sets of so many pictures are that differ in nothing. ↑ and ↓ "
+    "an estimate of how far apart two sets of so many pictures are that differ in nothing; below a "
+    "Vendi score, how far it lies from that of endlessly many pictures, at least. ↑ and ↓ "
     "say which side is better. This corresponds to the paper's Tables 1 and 2. Values of "
     "other data, counts or judges are of another protocol."
 )
@@ -240,21 +243,30 @@ def _in_strata(rows: Sequence[ScoreRow]) -> bool:
 
 def _strata_table(rows: Sequence[ScoreRow]) -> str:
     """The scores of both strata, of the rows that have them."""
-    inner = [ScoreRow(r.name, r.kind, r.scores.get(part, {})) for r in rows for part in STRATA]
-    columns = [(part, name) for part in STRATA for name in (*score_names(inner), "count")]
-    heads = ["row", *(f"{part}: {label(name)}" for part, name in columns)]
+    rows = [row for row in rows if _in_strata([row])]
+    every = [_of_stratum(row, part) for row in rows for part in STRATA]
+    names = score_names([*rows, *every])
+    heads = ["row", *(f"{part}: {label(n)}" for part in STRATA for n in (*names, "count"))]
     cells = []
-    for row in (row for row in rows if _in_strata([row])):
-        by_part = {part: ScoreRow(row.name, row.kind, row.scores.get(part, {})) for part in STRATA}
-        cells.append([
-            Cell(row.name, row.name),
-            *(
-                _cell(by_part[part].scores.get(name)) if name == "count"
-                else _score(by_part[part], name)
-                for part, name in columns
-            ),
-        ])  # fmt: skip
+    for row in rows:
+        of_row = [Cell(row.name, row.name)]
+        for part in STRATA:
+            stratum = _of_stratum(row, part)
+            count = stratum.scores.get("count")
+            few = f"too few ({count})"
+            of_row += [
+                Cell(few, None) if name in row.scores and name not in stratum.scores
+                else _score(stratum, name)
+                for name in names
+            ]  # fmt: skip
+            of_row.append(_cell(count))
+        cells.append(of_row)
     return table(heads, cells)
+
+
+def _of_stratum(row: ScoreRow, part: str) -> ScoreRow:
+    """A row's scores of one stratum."""
+    return ScoreRow(row.name, row.kind, row.scores.get(part, {}))
 
 
 def _charts(rows: Sequence[ScoreRow]) -> str:

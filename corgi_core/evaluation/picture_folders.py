@@ -23,12 +23,9 @@ from torch import Tensor
 
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.picture_features import DINOV2, INCEPTION
-from corgi_core.evaluation.picture_scores import (
-    check_enough_for_fid,
-    frechet_scores,
-    vendi_scores,
-)
-from corgi_core.evaluation.picture_statistics import KERNELS, NEAREST
+from corgi_core.evaluation.picture_manifolds import NEAREST
+from corgi_core.evaluation.picture_statistics import KERNELS
+from corgi_core.evaluation.set_scores import check_enough_for_fid, frechet_scores, vendi_scores
 from corgi_core.io.files import atomic_file, digest_of
 from corgi_core.metrics.bootstrap import sum_with_interval, with_intervals
 from corgi_core.metrics.dinov2 import Dinov2Features

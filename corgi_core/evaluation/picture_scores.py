@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -34,22 +34,22 @@ from corgi_core.evaluation.picture_features import (
     RealImages,
     StoredPictures,
 )
+from corgi_core.evaluation.picture_manifolds import PictureManifolds
 from corgi_core.evaluation.picture_neighbours import PictureNeighbours
-from corgi_core.evaluation.picture_sets import Compared, PictureSet
-from corgi_core.evaluation.picture_statistics import KERNELS, PictureStatistics
+from corgi_core.evaluation.picture_sets import Compared, PictureSet, SetFeatures
+from corgi_core.evaluation.picture_statistics import PictureStatistics
+from corgi_core.evaluation.picture_strata import PictureStratum, picture_strata
 from corgi_core.evaluation.predictors import Predictor
-from corgi_core.evaluation.report import SHUFFLED, STRATA
+from corgi_core.evaluation.report import SHUFFLED
 from corgi_core.evaluation.sampling import SampledEmbeddings
+from corgi_core.evaluation.set_scores import check_enough_for_fid, set_scores
 from corgi_core.metrics.bootstrap import with_intervals
 from corgi_core.metrics.clip_score import clip_scores
-from corgi_core.metrics.jackknife import with_jackknife
 from corgi_core.metrics.memorisation import memorisation_scores
 
-FEWEST_FOR_FID = 50  # pictures: with fewer even the bias of an FID cannot be estimated
 FEWEST_IN_A_HALF = 4  # real images, for distances between the halves
 LETTERBOX = "letterbox"  # the framing of stores that name none
-FRECHET = {CLIP: "frechet_clip", INCEPTION: "fid", DINOV2: "frechet_dinov2"}
-"""The names of the Fréchet distance, by the features' extractor."""
+OF_OURS = ("precision", "density")  # means over our pictures; recall and coverage are over theirs
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,13 @@ class PictureScorer:
         text_embeddings: The captions' embeddings.
         real: The real images by the size of the pictures that are compared with them.
         statistics: What was computed from the features of all that is compared.
-        extractors: The names of the features' arrays. Precision, recall, density and coverage are
-            of the last one.
+        manifolds: Which pictures are among the others. Precision, recall, density and coverage are
+            of the last extractor.
+        extractors: The names of the features' arrays.
         nearest: The arrays of `PictureNeighbours` and their chunks; None where the models learned
             from other images.
-        near: Which captions' images [n] have a near neighbour among the training images; None
-            where nobody asked.
+        strata: The captions whose images have a near neighbour among the training images, and the
+            others, by name; none where nobody asked.
     """
 
     features: ArrayStore
@@ -77,9 +78,10 @@ class PictureScorer:
     text_embeddings: ArrayStore
     real: Mapping[int, RealImages]
     statistics: PictureStatistics
+    manifolds: PictureManifolds
     extractors: Sequence[str] = (CLIP,)
     nearest: tuple[ArrayStore, Chunks[Pictures]] | None = None
-    near: NDArray[np.bool_] | None = None
+    strata: Mapping[str, PictureStratum] = field(default_factory=dict)
 
     def scores(self, case: Pictures) -> dict[str, Any]:
         """Scores of a case's pictures, with the seconds of decoding, summed over all workers.
@@ -87,40 +89,33 @@ class PictureScorer:
         Returns:
             "frechet_clip", and with their features "fid" and "frechet_dinov2", each beside its
             "_bias" from eight pictures on; "kid" and "kid_dinov2"; "cmmd"; "precision"
-            and "recall", and from six pictures on "density" and "coverage"; "vendi";
-            "memorisation", "copies" and "nearest_distance", 1 − the cosine to the nearest training
-            image; "clip_similarity_image" and "clip_similarity_text"; "clip_score" with the text;
-            each of them with the ends of its interval, "_ci_low" and "_ci_high"; "count" and
-            "seconds"; and of pictures of what was predicted from captions "shuffled", as
-            `shuffled` has it. With `near` also "near" and "far": what is a mean over pictures, of
-            those alone whose real image has a near neighbour in training, or has none; the balls of
-            precision and its like are those of all.
+            and "recall", and from six pictures on "density" and "coverage"; "vendi" with its
+            "_bias"; "memorisation", "copies" and "nearest_distance", 1 − the cosine to the nearest
+            training image; "clip_similarity_image" and "clip_similarity_text"; "clip_score" with
+            the text; each of them with the ends of its interval, "_ci_low" and "_ci_high"; "count"
+            and "seconds"; and of pictures of what was predicted from captions "shuffled", as
+            `shuffled` has it. By the name of each of `strata` the same of its pictures alone: the
+            balls of precision and its like are those of all; what needs more pictures than there
+            are is left out.
         """
-        real = real_of(case, self.real)
-        pair, nearest = compared_with(case, real), list[NDArray[np.floating[Any]]]()
-        found: dict[str, Any] = self._set_scores(pair)
-        if self.nearest is not None:
-            nearest = [self._nearest(case), self._nearest(real)]
-            found |= _memorisation(*nearest)
-        z, z_real = self.embeddings(case), self.embeddings(real)
-        to_image = mean_encoder_cosine(z, z_real, self.encoder_dims).numpy()
-        similarities = _similarities(to_image, self._by_caption(case, TO_TEXT))
+        real, every = real_of(case, self.real), np.arange(len(self.chunks.captions))
+        pair = compared_with(case, real)
+        found: dict[str, Any] = set_scores(self.statistics, pair, self.extractors)
+        by_picture = self.manifolds.inside(pair) | self._similarities(case, real, every, every)
+        found |= self._means(case, real, every, every, by_picture)
         if isinstance(case, Decoded) and case.source != REAL:
             found[SHUFFLED] = self.shuffled(case)
-        if self.near is not None:
-            by_picture = self.statistics.inside(pair) | similarities
-            for stratum, rows in zip(STRATA, (self.near, ~self.near), strict=True):
-                found[stratum] = _of_rows(by_picture, nearest, rows)
-        return found | {
-            **with_intervals(similarities),
-            "count": len(self.chunks.captions),
-            "seconds": round(float(self._by_caption(case, SECONDS).sum()), 3),
-        }
+        for name, stratum in self.strata.items():
+            rows = stratum.rows
+            inside = {score: values[rows] for score, values in by_picture.items()}
+            found[name] = stratum.set_scores(pair) | self._means(case, real, rows, rows, inside)
+        return found | {"seconds": round(float(self._by_caption(case, SECONDS).sum()), 3)}
 
-    def shuffled(self, case: Pictures) -> dict[str, float]:
+    def shuffled(self, case: Pictures) -> dict[str, Any]:
         """The similarities of a case's pictures to other captions, and to their images.
 
-        What no reading of the caption gives. The captions are the same ones for every case.
+        What no reading of the caption gives. The captions are the same ones for every case. By the
+        name of each of `strata` those of its pictures.
         """
         others = derangement(len(self.chunks.captions)).numpy()
         text = self.chunks.captions.gather(others, self.text_embeddings, "text")
@@ -129,31 +124,42 @@ class PictureScorer:
             mean_encoder_cosine(z, each, self.encoder_dims).numpy()
             for each in (images, torch.from_numpy(text).float())
         )
-        return {**with_intervals(_similarities(to_image, to_text)), "count": len(others)}
+        similarities = _named(to_image, to_text)
+        found: dict[str, Any] = _with_count(similarities, len(others))
+        for name, stratum in self.strata.items():
+            of_rows = {score: values[stratum.rows] for score, values in similarities.items()}
+            found[name] = _with_count(of_rows, len(stratum.rows))
+        return found
 
     def real_against_real(self, size: int) -> dict[str, Any]:
         """`scores` of a random half of the real images against the other half: the best possible.
 
         Distances between sets of half the size are more biased than the other rows'. The similarity
         to an image is to one of the other half, that to a text is to the image's own caption. With
-        fewer than eight images there are similarities alone.
+        fewer than eight images there are similarities alone. The halves of a stratum are dealt
+        anew, but for precision and its like: those of its images in the halves of all.
 
         Args:
             size: Pixels to a side of the pictures whose scores stand beside these.
         """
         real, total, found = self.real[size], len(self.chunks.captions), dict[str, Any]()
-        pair = halves_of(real)
+        pair, inside = halves_of(real), dict[str, NDArray[Any]]()
         half, other = (each.rows(total) for each in (pair.ours, pair.theirs))
         if len(half) >= FEWEST_IN_A_HALF:
-            found |= self._set_scores(pair)
-        if self.nearest is not None:
-            nearest = self._nearest(real)
-            found |= _memorisation(nearest[half], nearest[other])
-        z = self.embeddings(real)
-        to_image = mean_encoder_cosine(z[half], z[other], self.encoder_dims).numpy()
-        to_text = self._by_caption(real, TO_TEXT)[half]
-        similarities = with_intervals(_similarities(to_image, to_text))
-        return found | {**similarities, "count": len(half)}
+            found |= set_scores(self.statistics, pair, self.extractors)
+            inside = self.manifolds.inside(pair)
+        similarities = self._similarities(real, real, half, other)
+        found |= self._means(real, real, half, other, inside | similarities)
+        for name, stratum in self.strata.items():
+            rows, among = stratum.rows, len(stratum.rows)
+            ours, theirs = (rows[each.rows(among)] for each in (pair.ours, pair.theirs))
+            part = stratum.set_scores(pair)
+            for score, values in inside.items():
+                chosen = values[np.isin(half if score in OF_OURS else other, rows)]
+                part |= with_intervals({score: chosen}) if len(chosen) else {}
+            similarities = self._similarities(real, real, ours, theirs)
+            found[name] = part | self._means(real, real, ours, theirs, similarities)
+        return found
 
     def embeddings(self, case: Pictures) -> Tensor:
         """CLIP's embeddings of a case's pictures [n, d], in the captions' order."""
@@ -164,17 +170,37 @@ class PictureScorer:
         first = self.chunks.shards_of(case)[0]
         return torch.from_numpy(np.array(self.features.mapped(first, PICTURES))).float() / 255
 
-    def _set_scores(self, pair: Compared) -> dict[str, float]:
-        """Distances by every extractor, CLIP's Vendi score, and the last extractor's manifolds."""
-        found: dict[str, float] = {}
-        for extractor in self.extractors:
-            distances = self.statistics.frechet(pair, extractor)
-            found |= frechet_scores(extractor, distances, self.statistics.bias(pair, extractor))
-            name, _ = KERNELS[extractor]
-            found |= with_intervals({name: self.statistics.kernel_distance(pair, extractor)})
-            if extractor == CLIP:
-                found |= vendi_scores(self.statistics.vendi(pair))
-        return found | with_intervals(self.statistics.inside(pair))
+    def _similarities(
+        self, case: Pictures, real: RealImages, ours: NDArray[np.int64], theirs: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        """Those of a case's pictures of some captions [n] to real images of others [n]."""
+        z, z_real = self.embeddings(case)[ours], self.embeddings(real)[theirs]
+        to_image = mean_encoder_cosine(z, z_real, self.encoder_dims).numpy()
+        return _named(to_image, self._by_caption(case, TO_TEXT)[ours])
+
+    def _means(
+        self,
+        case: Pictures,
+        real: RealImages,
+        ours: NDArray[np.int64],
+        theirs: NDArray[np.int64],
+        by_picture: Mapping[str, NDArray[Any]],
+    ) -> dict[str, float]:
+        """The means over pictures, their nearness to training images, and "count".
+
+        Args:
+            case: The pictures.
+            real: The real images.
+            ours: The captions of pictures [n].
+            theirs: The captions of the real images that they are compared with [n].
+            by_picture: What scores are the means of.
+        """
+        found = _with_count(by_picture, len(ours))
+        if self.nearest is None or not len(ours):
+            return found
+        nearest, of_real = self._nearest(case)[ours], self._nearest(real)[theirs]
+        distances = {"nearest_distance": 1 - nearest.astype(np.float64)}
+        return memorisation_scores(nearest, of_real) | with_intervals(distances) | found
 
     def _by_caption(self, case: Pictures, name: str) -> NDArray[Any]:
         """An array of the features' store [n, …], in the captions' order."""
@@ -191,39 +217,15 @@ class PictureScorer:
         return np.concatenate([store.mapped(each, "cosine") for each in chunks.shards_of(case)])
 
 
-def _similarities(to_image: NDArray[Any], to_text: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _named(to_image: NDArray[Any], to_text: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """The scores of each picture [n] by its cosines to an image [n] and to a caption [n]."""
     named = {"clip_similarity_image": to_image, "clip_similarity_text": to_text}
     return named | {"clip_score": clip_scores(to_text)}
 
 
-def _of_rows(
-    by_picture: Mapping[str, NDArray[Any]],
-    nearest: Sequence[NDArray[np.floating[Any]]],
-    rows: NDArray[np.bool_],
-) -> dict[str, float]:
-    """The scores of some pictures alone, of none the count.
-
-    Args:
-        by_picture: What scores are the means of [n].
-        nearest: The cosines [n] of pictures and of real images to their nearest training images,
-            if they were looked for.
-        rows: Which pictures [n].
-    """
-    if not rows.any():
-        return {"count": 0}
-    found = with_intervals({name: values[rows] for name, values in by_picture.items()})
-    if nearest:
-        found |= _memorisation(*(cosines[rows] for cosines in nearest))
-    return found | {"count": int(rows.sum())}
-
-
-def _memorisation(
-    ours: NDArray[np.floating[Any]], real: NDArray[np.floating[Any]]
-) -> dict[str, float]:
-    """Of cosines to the nearest training images: our pictures' and the real ones'."""
-    distances = {"nearest_distance": 1 - ours.astype(np.float64)}
-    return memorisation_scores(ours, real) | with_intervals(distances)
+def _with_count(by_picture: Mapping[str, NDArray[Any]], count: int) -> dict[str, float]:
+    """The means over pictures [n], with intervals, and n; of none that alone."""
+    return {**(with_intervals(by_picture) if count else {}), "count": count}
 
 
 def compared_with(case: Pictures, real: RealImages) -> Compared:
@@ -234,36 +236,6 @@ def compared_with(case: Pictures, real: RealImages) -> Compared:
 def halves_of(real: RealImages) -> Compared:
     """A random half of the real images beside the other half."""
     return Compared(PictureSet(real, half=0), PictureSet(real, half=1))
-
-
-def frechet_scores(
-    extractor: str, distances: NDArray[np.float64], bias: float | None
-) -> dict[str, float]:
-    """The Fréchet distance by the extractor's name of it, with its interval and its bias.
-
-    Args:
-        extractor: CLIP, INCEPTION or DINOV2.
-        distances: `frechet_by_part` of the two sets.
-        bias: Theirs; None for fewer than eight pictures.
-    """
-    name = FRECHET[extractor]
-    found = with_jackknife(name, float(distances[0]), distances[1:].tolist())
-    return found | ({} if bias is None else {f"{name}_bias": bias})
-
-
-def vendi_scores(scores: NDArray[np.float64]) -> dict[str, float]:
-    """The Vendi score with its interval, from what `vendi_by_part` gives."""
-    return with_jackknife("vendi", float(scores[0]), scores[1:].tolist())
-
-
-def check_enough_for_fid(count: int) -> None:
-    """Raise CorgiError where there are too few pictures to call a distance FID."""
-    if count < FEWEST_FOR_FID:
-        raise CorgiError(
-            f"{count} pictures are too few for FID, which needs {FEWEST_FOR_FID}, and thousands to "
-            "mean much",
-            "compare more pictures (in an evaluation: evaluation.images), or leave Inception out",
-        )
 
 
 def picture_scorer(
@@ -323,12 +295,15 @@ def picture_scorer(
     halves = len(captions) // 2 >= FEWEST_IN_A_HALF
     pairs = [compared_with(case, real_of(case, real)) for case in chunks.cases]
     pairs += [halves_of(each) for each in real.values() if halves]
-    statistics = PictureStatistics.computed(
-        material.run, material.folder / "picture_statistics", chunks, stored, extractors, pairs
-    )
+    folder, strata = material.folder / "picture_statistics", dict[str, PictureStratum]()
+    given = SetFeatures(chunks, stored), extractors, pairs
+    statistics = PictureStatistics.computed(material.run, folder, *given)
+    manifolds = PictureManifolds.computed(material.run, folder, *given)
+    if near is not None:
+        strata = picture_strata(near, material.run, folder, *given, statistics)
     return PictureScorer(
         stored, chunks, material.encoder_dims, material.text_embeddings, real, statistics,
-        extractors, nearest, near,
+        manifolds, extractors, nearest, strata,
     )  # fmt: skip
 
 

@@ -62,6 +62,11 @@ class Compared:
         return digest_of("compared", self.ours.digest, self.theirs.digest)
 
 
+def sets_of(pairs: Sequence[Compared]) -> list[PictureSet]:
+    """The sets of all pairs, each once."""
+    return list(dict.fromkeys(each for pair in pairs for each in (pair.ours, pair.theirs)))
+
+
 @dataclass(frozen=True)
 class Whole(Generic[AnyCase]):
     """The shards of what needs all pictures of a case at once: one for each case.
@@ -103,10 +108,28 @@ class SetFeatures:
     Attributes:
         chunks: The captions in the chunks of the features.
         store: The arrays.
+        among: The captions that sets are of [n], ascending, such as those of a stratum; None for
+            all. A set's rows are numbers among these.
     """
 
     chunks: Chunks[Pictures]
     store: ArrayStore
+    among: NDArray[np.int64] | None = None
+
+    @cached_property
+    def captions(self) -> HeldOut:
+        """The captions that sets are of [n]."""
+        every = self.chunks.captions
+        return every if self.among is None else every.taken(self.among)
+
+    def keys(self, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+        """The keys of the images of some rows [m]."""
+        return np.array([self.captions.keys[row] for row in rows])
+
+    def width(self, extractor: str) -> int:
+        """How many features an extractor gives of a picture."""
+        width: int = self.store.mapped(self.chunks.shards[0], extractor).shape[1]
+        return width
 
     def read(self, case: Pictures, extractor: str, rows: NDArray[np.int64]) -> Features:
         """The features [m, d] of the captions' rows [m], m ≥ 1; CLIP's of norm 1.
@@ -115,11 +138,12 @@ class SetFeatures:
         """
         chunks, positions = self._where
         found: Features | None = None
+        wanted = rows if self.among is None else self.among[rows]
         for number, shard in enumerate(self.chunks.shards_of(case)):
-            at = np.flatnonzero(chunks[rows] == number)
+            at = np.flatnonzero(chunks[wanted] == number)
             if not len(at):
                 continue
-            array = self.store.mapped(shard, extractor)[positions[rows[at]]]
+            array = self.store.mapped(shard, extractor)[positions[wanted[at]]]
             if found is None:
                 found = np.empty((len(rows), array.shape[1]), array.dtype)
             found[at] = array
@@ -128,7 +152,7 @@ class SetFeatures:
 
     @cached_property
     def _where(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The number of the chunk that has each caption [n], and its row there [n]."""
+        """The number of the chunk that has each of all captions, and its row there."""
         chunks, positions = np.empty((2, len(self.chunks.captions)), np.int64)
         for number, shard in enumerate(self.chunks.shards_of(self.chunks.cases[0])):
             _, rows = self.chunks.part(shard)

@@ -2,10 +2,9 @@
 
 What a set's sums give (the Fréchet distance, its bias, the Vendi score) streams over chunks of
 pictures, and the chunks' sums merge in their order. Sums are stored where they are no larger than
-the features; those of fewer pictures are made anew from the features. What needs pairs of pictures
-(the kernel distances, precision, recall, density and coverage) reads the features of the two sets
-that are compared, and pairs are made block by block. One thread computes each operator, so all of
-it has the same bits on any number of workers.
+the features; those of fewer pictures are made anew from the features. The kernel distances need
+pairs of pictures: they read the features of the two sets that are compared, and pairs are made part
+by part. One thread computes each operator, so all of it has the same bits on any number of workers.
 """
 
 from __future__ import annotations
@@ -28,13 +27,12 @@ from corgi_core.devices import one_thread_each
 from corgi_core.evaluation.held_out import Chunks
 from corgi_core.evaluation.material import RunJob
 from corgi_core.evaluation.picture_features import CLIP, DINOV2, INCEPTION, Pictures
-from corgi_core.evaluation.picture_sets import Compared, PictureSet, SetFeatures, Whole
+from corgi_core.evaluation.picture_sets import Compared, PictureSet, SetFeatures, Whole, sets_of
 from corgi_core.metrics.cmmd import scaled_gaussian
 from corgi_core.metrics.features import in_their_span
 from corgi_core.metrics.frechet import PARTS, SumsByPart, bias_of_two, frechet_by_part
 from corgi_core.metrics.kid import cubic
 from corgi_core.metrics.mmd import Kernel, influences, mmd_by_pair, paired_parts
-from corgi_core.metrics.precision_recall import DENSE_NEIGHBOURS, NEIGHBOURS, Manifold, inside
 from corgi_core.metrics.vendi import vendi_of_sums
 
 SUMMED_AT_ONCE = 2**14  # pictures, so that the sums of a chunk are no larger than its features
@@ -45,9 +43,8 @@ KERNELS: dict[str, tuple[str, Kernel]] = {
     CLIP: ("cmmd", scaled_gaussian), INCEPTION: ("kid", cubic), DINOV2: ("kid_dinov2", cubic),
 }  # fmt: skip
 """The kernel distance of each extractor's features, and its name in scores."""
-SUMS, BIASES, DISTANCES = "sums", "biases", "distances"  # folders
-KERNEL_PARTS, BALLS, INSIDE = "kernel_parts", "balls", "inside"  # folders
-NEAREST, VENDI = "nearest", "vendi"  # arrays
+SUMS, BIASES, DISTANCES, KERNEL_PARTS = "sums", "biases", "distances", "kernel_parts"  # folders
+VENDI = "vendi"  # an array
 
 
 @dataclass(frozen=True)
@@ -55,41 +52,34 @@ class OfFeatures(ArrayJob):
     """What is computed from the stored features of an evaluation's pictures.
 
     Attributes:
-        pictures: The pictures in the chunks of their features.
-        features: The arrays of `PictureFeatures`.
-        extractors: The names of those arrays.
+        features: Of all pictures, or of those of a stratum.
+        extractors: The names of their arrays.
     """
 
-    pictures: Chunks[Pictures]
-    features: ArrayStore
+    features: SetFeatures
     extractors: tuple[str, ...]
     revision = PICTURE_STATISTICS_REVISION
 
     @property
     def about(self) -> dict[str, Any]:
         """What the features are of, and by which models; not their digest: cases come and go."""
-        return {"features": self.features.spec}
+        return {"features": self.features.store.spec}
 
     @property
     def weight(self) -> int:
         """Of so few pictures that workers start more slowly: nothing."""
-        return len(self.pictures.captions) // COMPARED_AS_ONE
+        return self.total // COMPARED_AS_ONE
 
     @property
-    def of_sets(self) -> SetFeatures:
-        """The features by set and row."""
-        return SetFeatures(self.pictures, self.features)
+    def total(self) -> int:
+        """How many captions there are."""
+        return len(self.features.captions)
 
     @property
     def summed(self) -> tuple[str, ...]:
         """The extractors whose sums are stored: those with many pictures for their width."""
-        count = len(self.pictures.captions)
-        return tuple(e for e in self.extractors if count >= FEWEST_SUMMED * self.width_of(e))
-
-    def width_of(self, extractor: str) -> int:
-        """How many features an extractor gives of a picture."""
-        width: int = self.features.mapped(self.pictures.shards[0], extractor).shape[1]
-        return width
+        width = self.features.width
+        return tuple(e for e in self.extractors if self.total >= FEWEST_SUMMED * width(e))
 
 
 @dataclass(frozen=True)
@@ -108,11 +98,11 @@ class PictureSums(OfFeatures):
     @property
     def about(self) -> dict[str, Any]:
         """Also how many pictures there are, by which each one's part is dealt."""
-        return {**super().about, "pictures": len(self.images.captions)}
+        return {**super().about, "pictures": self.total}
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from a chunk's name to its sums."""
-        of_sets, total = self.of_sets, len(self.images.captions)
+        of_sets, total = self.features, self.total
 
         def summed(shard: str) -> Arrays:
             case, rows = self.images.part(shard)
@@ -145,8 +135,8 @@ class OfSums(OfFeatures):
     @property
     def weight(self) -> int:
         """Distances of wide extractors are worth a worker, whatever the number of pictures."""
-        count = 2 * len(self.pictures.captions)
-        return int(any(min(count, self.width_of(each)) >= WIDE for each in self.extractors))
+        width, count = self.features.width, 2 * self.total
+        return int(any(min(count, width(each)) >= WIDE for each in self.extractors))
 
     def sums_of(self, sets: Sequence[PictureSet], extractor: str) -> list[SumsByPart]:
         """The sums over sets' features, of one basis: stored, or of few pictures made anew.
@@ -158,8 +148,8 @@ class OfSums(OfFeatures):
         if extractor in self.summed:
             every = [self._stored(case, extractor) for case in cases]
         else:
-            rows = np.arange(len(self.pictures.captions))
-            read = [self.of_sets.read(case, extractor, rows) for case in cases]
+            rows = np.arange(self.total)
+            read = [self.features.read(case, extractor, rows) for case in cases]
             every = [SumsByPart.of(features) for features in in_their_span(read)]
         found = dict(zip(cases, every, strict=True))
         wholes = [(found[each.pictures], each.half) for each in sets]
@@ -246,7 +236,7 @@ class KernelParts(OfFeatures):
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
         """The function from the name of two sets to what their distances are the means of."""
-        of_sets, total = self.of_sets, len(self.pictures.captions)
+        of_sets, total = self.features, self.total
 
         def compared(shard: str) -> Arrays:
             pair = self.images.case(shard)
@@ -262,97 +252,31 @@ class KernelParts(OfFeatures):
                             of_sets.read(pair.ours.pictures, extractor, ours[at]),
                             kernel,
                         )
-            return {"keys": _keys(self.pictures, ours), **found}
+            return {"keys": of_sets.keys(ours), **found}
 
         return compared
-
-
-@dataclass(frozen=True)
-class Balls(OfFeatures):
-    """The array "nearest" [n, k] of each set: squared distances to each picture's nearest others.
-
-    By the last extractor. Of a set's features, all are in memory, and one block of distances.
-
-    Attributes:
-        images: The sets.
-    """
-
-    images: Whole[PictureSet]
-    what = "measuring distances between pictures"
-
-    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
-        """The function from a set's name to its distances."""
-        of_sets, total = self.of_sets, len(self.pictures.captions)
-
-        def measured(shard: str) -> Arrays:
-            each = self.images.case(shard)
-            rows = each.rows(total)
-            features = of_sets.read(each.pictures, self.extractors[-1], rows)
-            neighbours = max(NEIGHBOURS, min(DENSE_NEIGHBOURS, len(rows) - 1))
-            with one_thread_each():
-                nearest = Manifold.of(features, neighbours).nearest
-            return {"keys": _keys(self.pictures, rows), NEAREST: nearest}
-
-        return measured
-
-
-@dataclass(frozen=True)
-class PicturesInside(OfFeatures):
-    """`Inside.by_feature` of two sets: row i is of the i-th picture of ours, or of theirs.
-
-    Attributes:
-        images: The pairs of sets.
-        balls: The arrays of `Balls`.
-    """
-
-    images: Whole[Compared]
-    balls: ArrayStore
-    what = "comparing pictures with real ones"
-
-    def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
-        """The function from a pair's name to what is inside."""
-        of_sets, total = self.of_sets, len(self.pictures.captions)
-
-        def manifold(each: PictureSet) -> Manifold:
-            features = of_sets.read(each.pictures, self.extractors[-1], each.rows(total))
-            return Manifold(features, self.balls.mapped(each.digest, NEAREST))
-
-        def compared(shard: str) -> Arrays:
-            pair = self.images.case(shard)
-            with one_thread_each():
-                found = inside(manifold(pair.theirs), manifold(pair.ours))
-            return {"keys": _keys(self.pictures, pair.ours.rows(total)), **found.by_feature}
-
-        return compared
-
-
-def _keys(pictures: Chunks[Pictures], rows: NDArray[np.int64]) -> NDArray[np.str_]:
-    return np.array([pictures.captions.keys[row] for row in rows])
 
 
 @dataclass(frozen=True)
 class PictureStatistics:
-    """The stored statistics of an evaluation's pictures.
+    """The stored statistics of an evaluation's pictures, or of those of a stratum.
 
     Attributes:
         biases: The arrays of `Biases`.
         distances: The arrays of `Distances`.
         kernel_parts: The arrays of `KernelParts`.
-        insides: The arrays of `PicturesInside`.
     """
 
     biases: ArrayStore
     distances: ArrayStore
     kernel_parts: ArrayStore
-    insides: ArrayStore
 
     @classmethod
     def computed(
         cls,
         run: RunJob,
         folder: Path | UPath,
-        chunks: Chunks[Pictures],
-        features: ArrayStore,
+        features: SetFeatures,
         extractors: Sequence[str],
         pairs: Sequence[Compared],
     ) -> PictureStatistics:
@@ -360,27 +284,24 @@ class PictureStatistics:
 
         Args:
             run: Computes the arrays of a job.
-            folder: Where they are stored, in folders of their own.
-            chunks: The pictures in the chunks of their features.
-            features: The arrays of `PictureFeatures`.
-            extractors: Their names; precision and its like are of the last one.
+            folder: Where they are stored, in folders of their own; a stratum has its own folder.
+            features: The pictures', of two captions or more.
+            extractors: The names of their arrays.
             pairs: The sets that are compared.
 
         Raises:
             CorgiError: there are too few pictures, or a feature is not finite.
         """
-        captions, given = chunks.captions, (chunks, features, tuple(extractors))
-        sets = list(dict.fromkeys(each for pair in pairs for each in (pair.ours, pair.theirs)))
+        captions, given = features.captions, (features, tuple(extractors))
+        sets = sets_of(pairs)
         cases = tuple(dict.fromkeys(each.pictures for each in sets))
         each, both = Whole(captions, sets), Whole(captions, pairs)
-        balls = run(Balls(each, *given), folder / BALLS)
         to_sum = PictureSums(Chunks[Pictures](captions, cases, SUMMED_AT_ONCE), *given)
         sums = run(to_sum, folder / SUMS) if to_sum.summed else None
         return cls(
             run(Biases(each, *given, to_sum.images, sums), folder / BIASES),
             run(Distances(both, *given, to_sum.images, sums), folder / DISTANCES),
             run(KernelParts(both, *given), folder / KERNEL_PARTS),
-            run(PicturesInside(both, *given, balls), folder / INSIDE),
         )
 
     def frechet(self, pair: Compared, extractor: str) -> NDArray[np.float64]:
@@ -404,13 +325,3 @@ class PictureStatistics:
         name, _ = KERNELS[extractor]
         by_pair = np.array(self.kernel_parts.mapped(pair.digest, name))
         return influences(by_pair, (at for at, _ in paired_parts(len(by_pair), len(by_pair))))
-
-    def inside(self, pair: Compared) -> dict[str, NDArray[Any]]:
-        """What precision, recall, density and coverage of two sets are the means of [n].
-
-        Density and coverage are left out where there are too few pictures for their balls.
-        """
-        names = ["precision", "recall"]
-        if self.insides.rows_in(pair.digest) > DENSE_NEIGHBOURS:
-            names += ["density", "coverage"]
-        return {name: self.insides.mapped(pair.digest, name) for name in names}

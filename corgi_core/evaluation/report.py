@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import wrap
@@ -156,7 +156,7 @@ class Evaluation:
 
         steps = str(self.metrics["protocol"]["prior_steps"])
         rows = [
-            {"baseline": name, "captions": NO_SUBSET, **_numbers(scores), **_by_stratum(scores)}
+            {"baseline": name, "captions": NO_SUBSET, **_numbers(scores), **by_stratum(scores)}
             for name, scores in self.metrics["baselines"].items()
         ]
         rows += [
@@ -164,7 +164,7 @@ class Evaluation:
                 "baseline": f"{name}, {SHUFFLED} captions",
                 "captions": NO_SUBSET,
                 **_numbers(scores[SHUFFLED]),
-                **_by_stratum(scores[SHUFFLED]),
+                **by_stratum(scores[SHUFFLED]),
             }
             for name, scores in self.metrics["baselines"].items()
             if SHUFFLED in scores
@@ -174,7 +174,7 @@ class Evaluation:
                 "baseline": f"{variant}, {SHUFFLED} captions",
                 "captions": subset,
                 **_numbers(by_steps[steps][SHUFFLED]),
-                **_by_stratum(by_steps[steps][SHUFFLED]),
+                **by_stratum(by_steps[steps][SHUFFLED]),
             }
             for variant, subsets in self.metrics["priors"].items()
             for subset, by_steps in subsets.items()
@@ -196,7 +196,7 @@ class Evaluation:
                 "captions": subset,
                 "steps": int(steps),
                 **_numbers(scores),
-                **_by_stratum(scores),
+                **by_stratum(scores),
             }
             for variant, subsets in self.metrics["priors"].items()
             for subset, by_steps in subsets.items()
@@ -219,7 +219,8 @@ class Evaluation:
         """One row for each source of embeddings, the baselines first; empty without pictures.
 
         After the rows of what was predicted from captions come those of the same pictures beside
-        other captions.
+        other captions. The columns have the scores of the strata too, as those of `prior_table`; a
+        stratum of too few pictures for a score has none.
         """
         import pandas as pd
 
@@ -234,7 +235,12 @@ class Evaluation:
             if SHUFFLED in scores
         ]
         rows = [
-            {"embeddings": source, "captions": subset, **_numbers(scores)}
+            {
+                "embeddings": source,
+                "captions": subset,
+                **_numbers(scores),
+                **by_stratum(scores),
+            }
             for source, subset, scores in every
         ]
         return pd.DataFrame(rows)
@@ -295,8 +301,8 @@ def cosine_curves(metrics: dict[str, Any]) -> Image.Image:
     return rendered(figure)
 
 
-def _by_stratum(scores: dict[str, Any]) -> dict[str, float]:
-    """The numbers of the strata, by names that say which."""
+def by_stratum(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of the strata within scores, by names that say which: "cosine_near"."""
     return {
         f"{name}_{stratum}": value
         for stratum in STRATA
@@ -314,7 +320,7 @@ def _table_in(path: Path | UPath) -> pd.DataFrame | None:
         return pd.read_parquet(file)
 
 
-def _numbers(scores: dict[str, Any]) -> dict[str, float]:
+def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in scores.items() if isinstance(value, int | float)}
 
 

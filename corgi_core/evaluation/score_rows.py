@@ -11,7 +11,8 @@ from corgi_core.config import NO_SUBSET
 from corgi_core.evaluation.plain_scores import BOUNDS, LEFT_OUT
 from corgi_core.evaluation.report import BASELINES, SHUFFLED
 
-BIAS = "_bias"  # the end of a Fréchet distance's bias's name
+BIAS = "_bias"  # the end of the name of a score's bias
+DISTANCES = ("fid", "frechet_dinov2", "frechet_clip")  # the most independent judge's first
 
 
 class Better(Enum):

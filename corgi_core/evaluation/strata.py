@@ -7,6 +7,8 @@ perceptual hash and a lower cosine. Pixels that are decoded online are not decod
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,3 +22,13 @@ def near_training(found: Found, settings: EvaluationSettings) -> NDArray[np.bool
     if found.by_hash is None:
         return near
     return near | found.by_hash.within(settings.near_bits, settings.near_hash_cosine)
+
+
+def of_strata(near: NDArray[np.bool_], settings: EvaluationSettings) -> dict[str, Any]:
+    """The protocol's fields of the strata: what is near, and how many test images [n] are."""
+    return {
+        "near_cosine": settings.near_cosine,
+        "near_bits": settings.near_bits,
+        "near_hash_cosine": settings.near_hash_cosine,
+        "near_images": int(near.sum()),
+    }

@@ -363,7 +363,7 @@ def test_an_evaluation_computes_on_the_device_that_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("corgi_core.evaluation.picture_scores.FEWEST_FOR_FID", 5)
+    monkeypatch.setattr("corgi_core.evaluation.set_scores.FEWEST_FOR_FID", 5)
     torch.jit.script(Pooling()).save(str(tmp_path / "inception.pt"))
     weights = str(tmp_path / "inception.pt")
     settings = EvaluationSettings(steps=(1, 2), images=8, grid_rows=2, inception_weights=weights)

@@ -151,14 +151,15 @@ def picture_scores(
         for each in (z, z_real)
     )
     to_text = mean_encoder_cosine(z, text, dims)
-    shares = np.linalg.eigvalsh(features.astype(np.float64).T @ features / len(features))
-    shares = shares[shares > 1e-12]
+    entropy, parts = _entropy(features), np.array_split(np.concatenate(quarters), 8)
+    left_out = [_entropy(np.delete(features, part, axis=0)) for part in parts]
     dense = between(Manifold.of(of_real), Manifold.of(features))
     return {
         "frechet_clip": distance,
         "frechet_clip_bias": (_bias(features[quarters]) * _bias(of_real[quarters])) ** 0.5,
         "cmmd": cmmd(of_real, features).value,
-        "vendi": np.exp(-(shares * np.log(shares)).sum()),
+        "vendi": np.exp(entropy),
+        "vendi_bias": np.exp(entropy) - np.exp(8 * entropy - 7 * np.mean(left_out)),
         "precision": share_inside(features, of_real),
         "recall": share_inside(of_real, features),
         "density": dense.density,
@@ -170,6 +171,13 @@ def picture_scores(
         "clip_score": 100 * float(to_text.clamp(min=0).mean()),
         "count": len(pictures),
     }
+
+
+def _entropy(features: np.ndarray) -> float:
+    """Of the eigenvalues of the mean outer product of features [n, d] of norm 1."""
+    shares = np.linalg.eigvalsh(features.astype(np.float64).T @ features / len(features))
+    shares = shares[shares > 1e-12]
+    return float(-(shares * np.log(shares)).sum())
 
 
 def _bias(quarters: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from corgi_core.config import NO_SUBSET, ComparisonSettings
+from corgi_core.config import NO_SUBSET, ComparisonSettings, EvaluationSettings
 from corgi_core.data.dataset import sources_of
 from corgi_core.data.splits import TEST
 from corgi_core.evaluation.baselines import baseline_pictures, baselines
@@ -24,8 +24,11 @@ from corgi_core.evaluation.report import (
     LINEAR_PRIOR,
     REAL_AGAINST_REAL,
     SHUFFLED,
+    STRATA,
+    by_stratum,
 )
 from corgi_core.evaluation.stored_models import StoredDecoder, StoredPrior
+from corgi_core.evaluation.strata import near_training, of_strata
 from corgi_core.evaluation.training_neighbours import training_neighbours
 from corgi_core.io.pictures import labelled_grid
 from corgi_core.prior.ridge import check_captions
@@ -93,18 +96,21 @@ def measure(
     comparison: Comparison,
     material: Material,
     settings: ComparisonSettings,
+    strata: EvaluationSettings,
 ) -> Result:
     """Decode and score all embeddings by all decoders that are made for them.
 
     The real image's embedding and the caption's own go to all decoders, those of priors and of the
     linear priors to the decoders that were not trained on texts or pseudo texts. Every image counts
     once, with its first caption. Beside them are rows of real images, the nearest and random
-    training images among them, and each caption's pictures beside other captions.
+    training images among them, and each caption's pictures beside other captions. Every score is
+    there of the images with a near neighbour in training too ("…_near"), and of those without.
 
     Args:
         comparison: Decoders, priors and held-out images.
         material: CLIP, captions and pixels, training images, and where they are computed with.
         settings: Seeds, number of images, and rows of the grid.
+        strata: Which training images are near.
 
     Raises:
         CorgiError: If fewer than two held-out images have captions, or no training or validation
@@ -120,13 +126,17 @@ def measure(
     of_training = baseline_pictures(beside, np.arange(len(held_out)), material, size)
     decodings = [each for seed in settings.seeds for each in _decodings(comparison, beside, seed)]
     by_decoder = sorted((each.pictures for each in decodings), key=lambda p: p.decoder.digest)
-    scorer = picture_scorer(material, held_out, displayed, (*of_training.values(), *by_decoder))
+    near = near_training(neighbours, strata)
+    scorer = picture_scorer(
+        material, held_out, displayed, (*of_training.values(), *by_decoder), near=near
+    )
 
     about = {"comparison": comparison.name, "images": len(held_out)}
     real = {"": scorer.scores(scorer.real[size]), REAL_AGAINST_REAL: scorer.real_against_real(size)}
     real |= {name: scorer.scores(case) for (name, _), case in of_training.items()}
     rows: list[Row] = [
-        {**about, "decoder": REAL_IMAGES, "source": name, "captions": "", "seed": seed, **scores}
+        {**about, "decoder": REAL_IMAGES, "source": name, "captions": "", "seed": seed}
+        | _flat(scores)
         for name, scores in real.items()
         for seed in settings.seeds
     ]
@@ -139,14 +149,20 @@ def measure(
         scores = scorer.scores(each.pictures)
         scores["seconds"] /= len(held_out)
         control = scores.pop(SHUFFLED, None)
-        rows.append({**about, **case, "seed": seed, **scores})
+        rows.append({**about, **case, "seed": seed, **_flat(scores)})
         if control is not None:
             case["source"] = f"{each.source}, {SHUFFLED} captions"
-            rows.append({**about, **case, "seed": seed, **control})
+            rows.append({**about, **case, "seed": seed, **_flat(control)})
         if seed == settings.seeds[0]:
             columns[each.title] = scorer.displayed(each.pictures)
     grid = labelled_grid([held_out.captions[row] for row in displayed], columns)
-    return Result(rows, grid, _protocol(comparison, material, held_out, settings.seeds[0]))
+    protocol = _protocol(comparison, material, held_out, settings.seeds[0])
+    return Result(rows, grid, replace(protocol, **of_strata(near, strata)))
+
+
+def _flat(scores: Mapping[str, Any]) -> Row:
+    """The scores, those of the strata by names that say which."""
+    return {n: each for n, each in scores.items() if n not in STRATA} | by_stratum(scores)
 
 
 def _protocol(comparison: Comparison, material: Material, held_out: HeldOut, seed: int) -> Protocol:

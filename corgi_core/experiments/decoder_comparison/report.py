@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from corgi_core.config import NO_SUBSET, ComparisonSettings
+from corgi_core.config import NO_SUBSET, ComparisonSettings, EvaluationSettings
 from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.picture_features import REAL, TEXT
 from corgi_core.evaluation.report import (
@@ -17,8 +17,10 @@ from corgi_core.evaluation.report import (
     LINEAR_PRIOR,
     REAL_AGAINST_REAL,
     SHUFFLED,
+    STRATA,
     TRAINING_PICTURES,
 )
+from corgi_core.evaluation.score_rows import BIAS
 from corgi_core.experiments.decoder_comparison.measure import (
     REAL_IMAGES,
     Comparison,
@@ -38,6 +40,7 @@ CASE = ("decoder", "source", "captions")
 HEADS = ("decoder", "embedding", "captions")
 METRICS = {
     "frechet_clip": "Fréchet ↓",
+    "frechet_clip_bias": "its bias",
     "clip_similarity_image": "to the image ↑",
     "clip_similarity_text": "to the text ↑",
     "precision": "precision ↑",
@@ -52,6 +55,7 @@ def report_of(
     comparisons: Iterable[Comparison],
     material: Material,
     settings: ComparisonSettings,
+    strata: EvaluationSettings,
 ) -> StudyReport:
     """Measure all comparisons.
 
@@ -59,15 +63,17 @@ def report_of(
         comparisons: What is compared.
         material: CLIP, captions and pixels, training images, and where they are computed with.
         settings: Seeds, number of images, and rows of the grid.
+        strata: Which training images are near.
 
     Returns:
-        The report, whose entries are named "supervision" and "language_free".
+        The report, whose entries are named "supervision" and "language_free"; the tables of the
+        images near training and far from it "supervision_near" and so on.
     """
     import pandas as pd
 
     report = StudyReport({ROWS: []})
     for comparison in comparisons:
-        result = measure(comparison, material, settings)
+        result = measure(comparison, material, settings, strata)
         rows, name = pd.DataFrame(result.rows), comparison.name.replace("-", "_")
         line = protocol_line(result.protocol, settings.seeds)
         check_rows(_names_of(rows), _mandatory(comparison))
@@ -75,6 +81,9 @@ def report_of(
         report.rows[ROWS] += result.rows
         report.protocols[name] = result.protocol
         report.tables[name] = f"{table_of(rows)}\n{line}\n"
+        for stratum in STRATA:
+            table = table_of(rows, f"_{stratum}")
+            report.tables[f"{name}_{stratum}"] = f"{table}\n{line}\n"
         figure = figure_of(rows, title)
         protocol_below(figure, line)
         report.pictures[name] = rendered(figure)
@@ -112,22 +121,29 @@ def chart_entries(report: StudyReport) -> Iterator[dict[str, Any]]:
         yield {"step": row["seed"], **scores}
 
 
-def table_of(rows: pd.DataFrame) -> str:
+def table_of(rows: pd.DataFrame, stratum: str = "") -> str:
     """A row for each decoder and embedding: mean ± half the 95 % interval over seeds.
 
     "to the image" and "to the text" are cosines of CLIP embeddings, "to training images" is 1 −
     the cosine to the nearest one.
+
+    Args:
+        rows: The scores, a row a case and seed.
+        stratum: The end of the names of a stratum's scores; of all images "".
     """
     lines = []
     for case, found in rows.groupby(list(CASE), sort=False):
-        cells = [_cell(over_seeds(found, ["decoder"], metric)) for metric in METRICS]
-        lines.append([*map(str, case), *cells])
-    return markdown([*HEADS, *METRICS.values()], lines)
+        count = int(found[f"count{stratum}"].iloc[0])
+        cells = [_cell(found, f"{m}{stratum}", found[m].notna().any(), count) for m in METRICS]
+        lines.append([*map(str, case), *cells, str(count)])
+    return markdown([*HEADS, *METRICS.values(), "images"], lines)
 
 
-def _cell(summary: pd.DataFrame) -> str:
+def _cell(found: pd.DataFrame, metric: str, is_scored: bool, count: int) -> str:
+    """A case's metric over its seeds; "too few" where all images have it and these have not."""
+    summary = over_seeds(found.reindex(columns=["decoder", "seed", metric]), ["decoder"], metric)
     if summary.empty:
-        return "–"
+        return f"too few ({count})" if is_scored else "–"
     mean, half = summary[MEAN].item(), summary[HALF].item()
     return f"{mean:.4f} ± {half:.4f}" if half > 0 else f"{mean:.4f}"
 
@@ -143,8 +159,9 @@ def figure_of(rows: pd.DataFrame, title: str) -> Figure:
     subsets = [each for each in decoded["captions"].unique() if each != NO_SUBSET]
     beside = [each for each in (TEXT, LINEAR_PRIOR, CONTRASTIVE_PRIOR) if each in sources]
     ticks = [*beside, *subsets, REAL]
-    figure, panels = new_figure(title, -(-len(METRICS) // COLUMNS), COLUMNS)
-    for panel, (metric, name) in zip(panels.flat, METRICS.items(), strict=False):
+    drawn = {metric: name for metric, name in METRICS.items() if not metric.endswith(BIAS)}
+    figure, panels = new_figure(title, -(-len(drawn) // COLUMNS), COLUMNS)
+    for panel, (metric, name) in zip(panels.flat, drawn.items(), strict=False):
         for (decoder, source), found in decoded.groupby(["decoder", "source"], sort=False):
             summary = over_seeds(found, ["captions"], metric)
             number = decoders.index(decoder) + len(decoders) * sources.index(source)

@@ -257,7 +257,14 @@ def test_scores_are_of_all_images_and_of_those_with_and_without_a_near_training_
     assert whole.metrics["baselines"][TEXT_EMBEDDING]["near"]["count"] == TWINS
     near = sum(number < TWINS for number in chosen())
     of_pictures = whole.metrics["pictures"]["baseline"][SUBSET]
-    assert (of_pictures["near"]["count"], of_pictures["far"]["count"]) == (near, 8 - near)
+    for scores in (of_pictures, of_pictures[SHUFFLED]):
+        assert (scores["near"]["count"], scores["far"]["count"]) == (near, 8 - near)
+        similarity = "clip_similarity_text"
+        parts = scores["near"][similarity] * near + scores["far"][similarity] * (8 - near)
+        assert parts / 8 == pytest.approx(scores[similarity])
+    every = whole.picture_table()
+    assert every["clip_score_far"].notna().all()  # real against real and the controls too
+    assert every.query("embeddings == 'baseline'")["count_near"].tolist() == [near]
 
 
 def test_the_cosine_by_timestep_is_of_the_most_steps_and_ends_at_the_samples(
@@ -612,7 +619,8 @@ def test_chunks_are_scored_as_the_whole_was(
     others = derangement(len(rows))
     to_text = mean_encoder_cosine(vectors, text[rows][others], BLOCKS)
     to_image = mean_encoder_cosine(vectors, pipeline.clip.encode_images(squares)[others], BLOCKS)
-    assert without_intervals(control) == {
+    of_all = {name: each for name, each in control.items() if name not in STRATA}
+    assert without_intervals(of_all) == {
         "clip_similarity_image": pytest.approx(float(to_image.mean()), abs=1e-4),
         "clip_similarity_text": pytest.approx(float(to_text.mean()), abs=1e-4),
         "clip_score": pytest.approx(100 * float(to_text.clamp(min=0).mean()), abs=1e-2),

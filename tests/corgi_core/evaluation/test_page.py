@@ -155,14 +155,18 @@ def test_every_number_is_there_and_the_baselines_are_first(metrics, samples) -> 
 
 
 def test_pictures_have_a_table_of_both_strata(metrics) -> None:
-    """Of the rows and the scores that have strata alone."""
+    """Of the rows that have strata alone; where a score needs more pictures, it says so."""
     strata = {"near": {"precision": 0.625, "count": 5}, "far": {"precision": 0.375, "count": 19}}
+    strata["far"] |= {"vendi": 4.25, "vendi_bias": -0.5}
     metrics["pictures"]["real embedding"]["none"] |= strata
     parsed = Parsed(page(Evaluation(metrics), "Emoji", PROVENANCE))
     of_strata, _ = (row for row in parsed.rows if row.startswith("real embedding|"))
-    assert of_strata.startswith("real embedding|0.6250|5|0.3750|19|")
+    few, many = "too few (5)|0.6250|too few (5)|5|", "too few (19)|0.3750|4.2500|bias -0.5000|19|"
+    assert of_strata.startswith(f"real embedding|{few}{many}")
     (head,) = [row for row in parsed.rows if "near: precision" in row]
-    assert head.startswith("row|near: precision|near: count|far: precision|far: count|")
+    names = ["Fréchet (own CLIP)", "precision", "Vendi (own CLIP)", "count"]
+    columns = [f"{part}: {name}" for part in ("near", "far") for name in names]
+    assert head.startswith("|".join(["row", *columns]))
 
 
 def test_nothing_is_loaded_and_only_provenance_is_linked(metrics, samples) -> None:

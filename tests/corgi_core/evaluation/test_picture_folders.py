@@ -85,7 +85,7 @@ def test_every_score_of_two_sets_stands_in_its_interval(
     found = compared(of_real, features(write(tmp_path / "other", seed=6, count=count)))
     scores = {"fid", "kid", "precision", "recall", "density", "coverage", "vendi"}
     ends = {f"{name}{end}" for name in scores for end in ("_ci_low", "_ci_high")}
-    assert found.keys() == scores | ends | {"fid_bias", "count", "real_count"}
+    assert found.keys() == scores | ends | {"fid_bias", "vendi_bias", "count", "real_count"}
     for name in scores:
         low, high = found[f"{name}_ci_low"], found[f"{name}_ci_high"]
         assert low <= found[name] <= high, name
@@ -208,8 +208,8 @@ def test_the_command_prints_all_metrics_and_reads_what_it_has_saved(
     *lines, protocol = first.stdout.splitlines()
     names = [line.split()[0] for line in lines]
     assert names == [
-        "fid", "fid_bias", "kid", "precision", "recall", "density", "coverage", "vendi", "count",
-        "real_count",
+        "fid", "fid_bias", "kid", "precision", "recall", "density", "coverage", "vendi",
+        "vendi_bias", "count", "real_count",
     ]  # fmt: skip
     assert re.fullmatch(r"Protocol: by inception \w{8,}; PNG of 8² pixels\.", protocol)
     assert re.search(r"^fid +[\d.]+  95 %: -?[\d.]+ to [\d.]+$", first.stdout, re.MULTILINE)

@@ -21,8 +21,10 @@ from corgi_core.evaluation.material import Material
 from corgi_core.evaluation.nearest import TrainingImages
 from corgi_core.evaluation.picture_features import PICTURES, REAL, Decoded, RealImages
 from corgi_core.evaluation.picture_scores import PictureScorer, picture_scorer
+from corgi_core.metrics.cmmd import cmmd
+from corgi_core.metrics.vendi import vendi
 from tests.helpers.evaluations import held_out_material, saved_models, without_intervals
-from tests.helpers.picture_metrics import share_inside
+from tests.helpers.picture_metrics import frechet, share_inside
 from tests.helpers.tiny_pipeline import SIDE, tiny_pipeline
 
 IMAGES = 8
@@ -38,11 +40,14 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
     case = Decoded(models.decoder, REAL, seed=0)
 
     def made(
-        inception: str | None = None, dinov2: str | None = None, **parts: Any
+        inception: str | None = None,
+        dinov2: str | None = None,
+        near: np.ndarray | None = None,
+        **parts: Any,
     ) -> PictureScorer:
         found: Material = replace(material, **parts)
         captions = HeldOut.of(found.images, IMAGES)
-        return picture_scorer(found, captions, np.array([0, 3]), (case,), inception, dinov2)
+        return picture_scorer(found, captions, np.array([0, 3]), (case,), inception, dinov2, near)
 
     made.material, made.case = material, case  # type: ignore[attr-defined]
     return made
@@ -98,7 +103,8 @@ def test_real_images_beside_themselves_score_as_no_model_can(scored: Any) -> Non
     alone = scored(other_training=scored.material.training).scores(RealImages())
     of_training = {"memorisation", "copies", "nearest_distance"}
     assert without_intervals(alone).keys() == without_intervals(scores).keys() - of_training
-    judged = {*without_intervals(alone)} - {"frechet_clip_bias", "count", "seconds"}
+    biases = {"frechet_clip_bias", "vendi_bias"}
+    judged = {*without_intervals(alone)} - {*biases, "count", "seconds"}
     assert {f"{n}{end}" for n in judged for end in ("_ci_low", "_ci_high")} <= alone.keys()
     assert {f"{n}{end}" for n in of_training for end in ("_ci_low", "_ci_high")} <= scores.keys()
     assert all(alone[f"{n}_ci_low"] <= alone[n] + 1e-8 for n in judged)
@@ -106,10 +112,10 @@ def test_real_images_beside_themselves_score_as_no_model_can(scored: Any) -> Non
 
 
 def test_pictures_near_training_and_far_from_it_have_scores_of_their_own(scored: Any) -> None:
-    """Those that are means over pictures: beside their own images, in the balls of all."""
+    """Means are of pictures beside their own images, in the balls of all."""
     scorer, near = scored(), np.arange(IMAGES) % 3 == 1
     assert not {"near", "far"} & scorer.scores(scored.case).keys()
-    found = replace(scorer, near=near).scores(scored.case)
+    found = scored(near=near).scores(scored.case)
     z, z_real = (scorer.embeddings(case) for case in (scored.case, RealImages()))
     cosines = mean_encoder_cosine(z, z_real, scorer.encoder_dims)
     pictures, real = (torch.nn.functional.normalize(each, dim=1).numpy() for each in (z, z_real))
@@ -119,10 +125,54 @@ def test_pictures_near_training_and_far_from_it_have_scores_of_their_own(scored:
         assert part["precision"] == share_inside(pictures[rows], real)
         assert part["count"] == rows.sum()
         assert {"memorisation_ci_low", "clip_score", "nearest_distance"} <= part.keys()
-        assert "frechet_clip" not in part  # fewer pictures are farther apart
-    none = replace(scorer, near=np.zeros(IMAGES, bool)).scores(scored.case)
+        assert not {"frechet_clip", "cmmd", "vendi"} & part.keys()  # 3 and 5 are too few
+    none = scored(near=np.zeros(IMAGES, bool)).scores(scored.case)
     assert none["near"] == {"count": 0}
-    assert none["far"]["recall"] == none["recall"]
+    assert none["far"] == {n: each for n, each in none.items() if n in none["far"]}
+    assert none.keys() - none["far"].keys() == {"near", "far", "seconds"}
+
+
+def test_a_stratum_of_eight_pictures_has_the_scores_of_sets_too(
+    scored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With bounds that let it be three here: the distances are those of its pictures alone."""
+    monkeypatch.setattr("corgi_core.evaluation.picture_strata.FEWEST_IN_A_SET", 3)
+    near = np.arange(IMAGES) % 3 == 1  # 1, 4 and 7
+    scorer = scored(near=near)
+    found, without = (each.scores(scored.case) for each in (scorer, scored()))
+    z, z_real = (scorer.embeddings(case) for case in (scored.case, RealImages()))
+    pictures, real = (torch.nn.functional.normalize(each, dim=1).numpy() for each in (z, z_real))
+    for stratum, rows in (("near", near), ("far", ~near)):
+        part = found[stratum]
+        expected = frechet(pictures[rows], real[rows])
+        assert part["frechet_clip"] == pytest.approx(expected, abs=1e-5)
+        assert part["cmmd"] == pytest.approx(cmmd(real[rows], pictures[rows]).value, abs=1e-3)
+        assert part["vendi"] == pytest.approx(vendi(pictures[rows]), rel=1e-5)
+    assert {n: each for n, each in found.items() if n in without} == {
+        **without, "seconds": found["seconds"]
+    }  # fmt: skip
+
+
+def test_real_against_real_has_strata(scored: Any) -> None:
+    near = np.arange(IMAGES) % 3 > 0  # 1, 2, 4, 5 and 7
+    scorer = scored(near=near)
+    found = scorer.real_against_real(SIDE)
+    z = scorer.embeddings(RealImages())
+    for stratum, rows in (("near", np.flatnonzero(near)), ("far", np.flatnonzero(~near))):
+        order = rows[np.random.default_rng(0).permutation(len(rows))]
+        half = len(rows) // 2
+        ours, theirs = z[order[:half]], z[order[half:][:half]]
+        expected = mean_encoder_cosine(ours, theirs, scorer.encoder_dims).mean()
+        part = found[stratum]
+        assert part["clip_similarity_image"] == pytest.approx(float(expected))
+        assert part["count"] == half
+        assert {"memorisation", "nearest_distance", "clip_score"} <= part.keys()
+        assert "frechet_clip" not in part
+    shares = [found[stratum].get("precision") for stratum in ("near", "far")]
+    halves = np.random.default_rng(0).permutation(IMAGES)[: IMAGES // 2]
+    weights = [near[halves].mean(), 1 - near[halves].mean()]
+    mean = sum(w * s for w, s in zip(weights, shares, strict=True) if s is not None)
+    assert mean == pytest.approx(found["precision"])
 
 
 def test_the_training_images_are_read_once_for_many_pictures(

@@ -8,7 +8,7 @@ from corgi_core.metrics.bootstrap import sum_with_interval
 from corgi_core.metrics.frechet import SumsByPart, frechet_by_part
 from corgi_core.metrics.jackknife import with_jackknife
 from corgi_core.metrics.mmd import influences, mmd_by_pair, mmd_influences, squared_mmd
-from corgi_core.metrics.vendi import vendi, vendi_by_part
+from corgi_core.metrics.vendi import vendi, vendi_bias, vendi_by_part
 from tests.helpers.picture_metrics import frechet
 
 
@@ -65,6 +65,17 @@ def test_a_set_with_an_empty_part_has_no_interval():
     assert not list(SumsByPart.of(np.eye(7)).without_each())
     assert len(vendi_by_part(np.eye(7))) == len(vendi_by_part(np.ones((7, 2)))) == 1
     assert with_jackknife("vendi", 7.0, []) == {"vendi": 7.0}
+
+
+def test_the_bias_of_a_vendi_score_is_found_for_many_features_and_is_a_part_of_it_for_few():
+    """Isotropic features of 16 numbers: endlessly many have the score 16."""
+    random = np.random.default_rng(3)
+    for count, least, most in ((200, 0.9, 1.1), (24, 0.6, 1.2)):
+        every = [vendi_by_part(random.normal(size=(count, 16))) for _ in range(20)]
+        true = np.mean([scores[0] for scores in every]) - 16
+        assert true < 0
+        assert least * -true < -np.mean([vendi_bias(scores) for scores in every]) < most * -true
+    assert vendi_bias(vendi_by_part(np.eye(7))) is None
 
 
 def test_what_a_kernel_distance_is_the_mean_of_has_its_mean_and_its_spread():

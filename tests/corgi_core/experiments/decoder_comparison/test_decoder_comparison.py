@@ -14,7 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from corgi_core.config import ComparisonSettings, DecoderSettings, preset_named
+from corgi_core.config import (
+    ComparisonSettings,
+    DecoderSettings,
+    EvaluationSettings,
+    preset_named,
+)
 from corgi_core.data.pixels import pixels
 from corgi_core.decoders import registry
 from corgi_core.decoders.decoder import Decoder, SampleOptions, TextCond
@@ -44,6 +49,7 @@ pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
 
 IMAGES = 40  # every fifth is held out, every third has no caption
 SETTINGS = ComparisonSettings(seeds=(0, 1), images=100, grid_rows=3)
+STRATA = EvaluationSettings(steps=(1,), near_cosine=0.97)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +78,7 @@ def inputs_in(parts, folder: Path, captions: int) -> Inputs:
 
 
 def measured(comparison: Comparison, inputs: Inputs) -> Result:
-    return measure(comparison, inputs.material, SETTINGS)
+    return measure(comparison, inputs.material, SETTINGS, STRATA)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +234,8 @@ def test_real_images_stand_at_the_size_of_the_largest_decoders_pictures(
     stored = pixels(inputs.material.images, tmp_path / "pixels", 2 * SIDE)
     material = replace(inputs.material, pixels=stored, folder=tmp_path / "chunks")
     alone = Comparison("alone", {"pca": comparison.decoders["pca"]}, {})
-    found = measure(alone, material, replace(SETTINGS, seeds=(0,), images=5)).rows[0]
+    one = replace(SETTINGS, seeds=(0,), images=5)
+    found = measure(alone, material, one, STRATA).rows[0]
     assert (found["decoder"], found["source"]) == ("real images", "")
     assert (found["precision"], found["memorisation"]) == (1, 0.5)
 
@@ -256,11 +263,16 @@ def test_a_report_has_a_table_a_figure_and_a_grid_a_comparison(comparison, input
     settings = ComparisonSettings(seeds=(0,), images=5, grid_rows=2)
     free = Comparison("language-free", comparison.decoders, comparison.priors, "made")
     both = [comparison, free]
-    report = report_of(both, inputs.material, settings)
+    report = report_of(both, inputs.material, settings, STRATA)
     report.save(tmp_path / "report")
     again = StudyReport.load(tmp_path / "report")
-    assert again.digest == report.digest == report_of(both, inputs.material, settings).digest
-    assert set(again.tables) == {"supervision", "language_free"}
+    twice = report_of(both, inputs.material, settings, STRATA)
+    assert again.digest == report.digest == twice.digest
+    assert set(again.tables) == {
+        f"{name}{stratum}"
+        for name in ("supervision", "language_free")
+        for stratum in ("", "_near", "_far")
+    }
     assert set(again.pictures) == {
         "supervision", "supervision_grid", "language_free", "language_free_grid",
     }  # fmt: skip
@@ -272,7 +284,11 @@ def test_a_report_has_a_table_a_figure_and_a_grid_a_comparison(comparison, input
         report, protocols={"supervision": replace(report.protocols["supervision"], seed=7)}
     )
     assert others.digest != report.digest
-    assert lines[0].count("|") == len(METRICS) + 4
+    assert lines[0].count("|") == len(METRICS) + 5
+    near = again.protocols["supervision"].near_images
+    of_real = again.tables["supervision_near"].splitlines()[2]
+    assert of_real.startswith(f"| real images |  |  | too few ({near}) | too few ({near}) |")
+    assert of_real.endswith(f"| {near} |")
     assert {row["images"] for row in again.rows[ROWS]} == {5}
 
 
@@ -292,7 +308,7 @@ def test_a_comparison_that_lacks_a_row_is_refused_by_its_name(
     monkeypatch.setattr(f"{report_of.__module__}.measure", lambda *given: result)
     name = ", ".join(filter(None, (decoder, source, captions)))
     with pytest.raises(CorgiError, match=rf"lacks a row .*: {name}\."):
-        report_of([comparison], None, SETTINGS)
+        report_of([comparison], None, SETTINGS, STRATA)
 
 
 def test_too_few_captions_are_refused(comparison, inputs):
