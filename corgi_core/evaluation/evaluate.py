@@ -198,7 +198,7 @@ def _prior_metrics(
         scores = {str(count): scores_of(store, shards, str(count), names, near) for count in steps}
         scores[str(num_steps)][SHUFFLED] = scores_of(store, shards, SHUFFLED, names, near)
         most = str(steps[-1])
-        scores[most][BY_TIMESTEP] = cosine_by_timestep(store, shards, most)
+        scores[most][BY_TIMESTEP] = cosine_by_timestep(store, shards, most, near)
         by_steps.setdefault(variant, {})[subset] = scores
     by_caption = {
         name: caption_scores(store, chunks.shards_of(case), str(num_steps))

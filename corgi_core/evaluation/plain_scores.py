@@ -47,13 +47,24 @@ def prior_curves(
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """A prior's test scores by number of sampling steps, as "cosine_by_steps" and so on.
 
-    And "cosine_by_timestep", of the predictions on the way at the most steps, by timestep.
+    And "cosine_by_timestep", of the predictions on the way at the most steps, by timestep. Those of
+    a stratum end with its name: "cosine_by_steps_far".
     """
     for steps, scores in metrics["priors"][variant][subset].items():
-        found = {name: scores[name] for name in SCORES if name in scores}
-        yield int(steps), {f"{name}{BY_STEPS}": value for name, value in found.items()}
+        yield int(steps), _of_strata(scores, {name: f"{name}{BY_STEPS}" for name in SCORES})
         for timestep, along in scores.get(BY_TIMESTEP, {}).items():
-            yield int(timestep), {BY_TIMESTEP: along["cosine"]}
+            yield int(timestep), _of_strata(along, {"cosine": BY_TIMESTEP})
+
+
+def _of_strata(scores: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
+    """Some scores by other names, of all images and of each stratum."""
+    parts = {"": scores} | {f"_{each}": scores.get(each, {}) for each in STRATA}
+    return {
+        f"{named}{end}": part[name]
+        for end, part in parts.items()
+        for name, named in names.items()
+        if name in part
+    }
 
 
 def baseline_scores(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -73,11 +84,10 @@ def baseline_scores(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 def plain(scores: Mapping[str, Any]) -> dict[str, float]:
     """A dictionary's numbers by plain names, those of its parts too; counts and times left out."""
     numbers = {_shorter(k): v for k, v in scores.items() if _is_score(k, v)}
-    for part in PARTS:
-        for name, value in scores.get(part, {}).items():
-            if _is_score(name, value):
-                base, bound = _split(_shorter(name))
-                numbers[f"{base}_{part}{bound}"] = value
+    for part in (each for each in PARTS if each in scores):
+        for name, value in plain(scores[part]).items():
+            base, bound = _split(name)
+            numbers[f"{base}_{part}{bound}"] = value
     return numbers
 
 

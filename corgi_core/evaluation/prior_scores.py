@@ -192,22 +192,39 @@ def scores_of(
 
 
 def cosine_by_timestep(
-    store: ArrayStore, shards: Sequence[str], name: str
-) -> dict[str, dict[str, float]]:
+    store: ArrayStore,
+    shards: Sequence[str],
+    name: str,
+    near: NDArray[np.bool_] | None = None,
+) -> dict[str, dict[str, Any]]:
     """How near the predictions on the way from noise to the samples are to the true embeddings.
 
     Args:
         store: The arrays of `PredictionScores`.
         shards: Those of one case, whose predictions were compared.
         name: The number of steps.
+        near: Which images [n] have a near neighbour among the training images.
 
     Returns:
-        By timestep, from noise on, "cosine" with the ends of its interval over captions.
+        By timestep, from noise on, "cosine" with the ends of its interval over captions. With
+        `near` also "near" and "far", the same of these images and of the others.
     """
     cosines = np.concatenate([store.mapped(shard, f"{name}/{ALONG}") for shard in shards])
     timesteps = store.mapped(shards[0], f"{name}/{TIMESTEPS}")[0].tolist()
-    means = cosines.mean(axis=2, dtype=np.float64).T
-    of_all = with_intervals(dict(zip(map(str, timesteps), means, strict=True)))
+    means = cosines.mean(axis=2, dtype=np.float64)
+    found: dict[str, dict[str, Any]] = _curve(timesteps, means)
+    if near is not None:
+        for stratum, rows in zip(STRATA, (near, ~near), strict=True):
+            for t, scores in _curve(timesteps, means[rows]).items():
+                found[t][stratum] = scores
+    return found
+
+
+def _curve(timesteps: Sequence[int], cosines: NDArray[np.float64]) -> dict[str, dict[str, Any]]:
+    """The means over n captions of cosines [n, S], by timestep, with intervals; of none nothing."""
+    if not len(cosines):
+        return {str(t): {} for t in timesteps}
+    of_all = with_intervals(dict(zip(map(str, timesteps), cosines.T, strict=True)))
     return {
         str(t): {
             f"cosine{end}": of_all[f"{t}{end}"]

@@ -20,7 +20,6 @@ from corgi_core.evaluation.report import (
     STRATA,
     TRAINING_PICTURES,
 )
-from corgi_core.evaluation.score_rows import BIAS
 from corgi_core.experiments.decoder_comparison.measure import (
     REAL_IMAGES,
     Comparison,
@@ -40,13 +39,13 @@ CASE = ("decoder", "source", "captions")
 HEADS = ("decoder", "embedding", "captions")
 METRICS = {
     "frechet_clip": "Fréchet ↓",
-    "frechet_clip_bias": "its bias",
     "clip_similarity_image": "to the image ↑",
     "clip_similarity_text": "to the text ↑",
     "precision": "precision ↑",
     "recall": "recall ↑",
     "nearest_distance": "to training images",
 }
+BIASES = {"frechet_clip": ("frechet_clip_bias", "its bias")}  # columns beside those, in tables
 COLUMNS = 3
 OFFSET = 0.09  # between points at one tick
 
@@ -131,19 +130,26 @@ def table_of(rows: pd.DataFrame, stratum: str = "") -> str:
         rows: The scores, a row a case and seed.
         stratum: The end of the names of a stratum's scores; of all images "".
     """
+    columns = dict(
+        column
+        for metric in METRICS.items()
+        for column in (metric, BIASES.get(metric[0]))
+        if column is not None
+    )
     lines = []
     for case, found in rows.groupby(list(CASE), sort=False):
         count = int(found[f"count{stratum}"].iloc[0])
-        cells = [_cell(found, f"{m}{stratum}", found[m].notna().any(), count) for m in METRICS]
+        cells = [_cell(found, metric, stratum, count) for metric in columns]
         lines.append([*map(str, case), *cells, str(count)])
-    return markdown([*HEADS, *METRICS.values(), "images"], lines)
+    return markdown([*HEADS, *columns.values(), "images"], lines)
 
 
-def _cell(found: pd.DataFrame, metric: str, is_scored: bool, count: int) -> str:
-    """A case's metric over its seeds; "too few" where all images have it and these have not."""
-    summary = over_seeds(found.reindex(columns=["decoder", "seed", metric]), ["decoder"], metric)
+def _cell(found: pd.DataFrame, metric: str, stratum: str, count: int) -> str:
+    """A case's metric over its seeds; "too few" where all images have it and `count` have not."""
+    name = f"{metric}{stratum}"
+    summary = over_seeds(found.reindex(columns=["decoder", "seed", name]), ["decoder"], name)
     if summary.empty:
-        return f"too few ({count})" if is_scored else "–"
+        return f"too few ({count})" if metric in found.dropna(axis=1, how="all") else "–"
     mean, half = summary[MEAN].item(), summary[HALF].item()
     return f"{mean:.4f} ± {half:.4f}" if half > 0 else f"{mean:.4f}"
 
@@ -159,9 +165,8 @@ def figure_of(rows: pd.DataFrame, title: str) -> Figure:
     subsets = [each for each in decoded["captions"].unique() if each != NO_SUBSET]
     beside = [each for each in (TEXT, LINEAR_PRIOR, CONTRASTIVE_PRIOR) if each in sources]
     ticks = [*beside, *subsets, REAL]
-    drawn = {metric: name for metric, name in METRICS.items() if not metric.endswith(BIAS)}
-    figure, panels = new_figure(title, -(-len(drawn) // COLUMNS), COLUMNS)
-    for panel, (metric, name) in zip(panels.flat, drawn.items(), strict=False):
+    figure, panels = new_figure(title, -(-len(METRICS) // COLUMNS), COLUMNS)
+    for panel, (metric, name) in zip(panels.flat, METRICS.items(), strict=False):
         for (decoder, source), found in decoded.groupby(["decoder", "source"], sort=False):
             summary = over_seeds(found, ["captions"], metric)
             number = decoders.index(decoder) + len(decoders) * sources.index(source)

@@ -281,6 +281,9 @@ def test_the_cosine_by_timestep_is_of_the_most_steps_and_ends_at_the_samples(
     *_, last = found.values()
     for name in ("cosine", "cosine_ci_low", "cosine_ci_high"):
         assert last[name] == pytest.approx(by_steps[most][name], abs=1e-5)
+        for stratum in STRATA:
+            expected = by_steps[most][stratum][name]
+            assert last[stratum][name] == pytest.approx(expected, abs=1e-5)
     assert BY_TIMESTEP in report.pictures
 
 
