@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     metadata=decided_by(
         "comparison",
         "language_free",
-        "evaluation",
+        "near_training",
         revision=(8, LINEAR_PRIORS_REVISION, *EVALUATION_JOBS, *STRATA_JOBS),
     ),
 )

@@ -564,6 +564,12 @@ class Preset:
         """The settings of the cascade; raises CorgiError if the preset has none."""
         return cast(CascadeSettings, self.decoder_of(CascadeSettings.kind))
 
+    @property
+    def near_training(self) -> tuple[float, int, float]:
+        """From where on a test image has a near neighbour in training: the evaluation's bounds."""
+        each = self.evaluation
+        return each.near_cosine, each.near_bits, each.near_hash_cosine
+
     def digest(self, *sections: str) -> str:
         """A digest of the named sections or properties, by default of all sections.
 
