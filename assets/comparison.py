@@ -68,8 +68,7 @@ def decoder_comparison(
         context, workspace, compute, images, image_embeddings, text_embeddings, pixels,
         split_overlap.left_out,
     )  # fmt: skip
-    strata = workspace.preset.evaluation
-    make = partial(report_of, comparisons, material, settings, strata)
+    make = partial(report_of, comparisons, material, settings, workspace.preset.evaluation)
     inputs = _versions(comparisons) | {
         "images": images.digest, "split_overlap": split_overlap.digest
     }  # fmt: skip
