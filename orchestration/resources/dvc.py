@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
+import os
 import shutil
+import sqlite3
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -19,6 +24,8 @@ from orchestration.settings import Settings
 LOCK = Path("dvc.lock")
 COPY = Path(".dvc", "tmp", "dvc.lock.before")  # of LOCK, while DVC writes there
 INGEST, GATE = "ingest", "gate"  # stages of dvc.yaml
+ROOM = 1 << 16  # bytes, without which SQLite cannot begin to write
+PROBE_EVERY = 5.0  # seconds
 
 
 class DVC(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -52,7 +59,8 @@ class DVC(dg.ConfigurableResource):  # type: ignore[type-arg]
             _repository() as repository,
             _lock_put_back(repository),
         ):
-            repository.commit(stage, force=True)
+            with _ended_without_room(Path(repository.site_cache_dir)):
+                repository.commit(stage, force=True)
             if repository.status(targets=[stage]):
                 raise CorgiError(
                     f"DVC could not store the data of {stage} in its cache",
@@ -116,6 +124,64 @@ def _copy_put_back() -> Iterator[None]:
         COPY.unlink(missing_ok=True)
 
 
+class _NoRoom(BaseException):
+    """Not an Exception, which DVC would catch and log."""
+
+
+@contextmanager
+def _ended_without_room(folder: Path) -> Iterator[None]:
+    """End the block where DVC would try for ever to write its records into a folder.
+
+    Its library diskcache begins a transaction again and again while SQLite cannot, also on a disk
+    that has become full. A second thread tries to write there too; where it has failed twice, it
+    raises an error in this thread.
+
+    Raises:
+        CorgiError: there is no room.
+    """
+    done, caller = threading.Event(), threading.get_ident()
+
+    def watch() -> None:
+        failures = 0
+        while not done.wait(PROBE_EVERY):
+            failures = 0 if _has_room(folder) else failures + 1
+            if failures == 2:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(caller), ctypes.py_object(_NoRoom)
+                )
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+    except _NoRoom:
+        raise _cannot_write(folder, "its disk is full") from None
+
+
+def _has_room(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return True
+
+
+def _cannot_write(folder: Path | str, why: str) -> CorgiError:
+    return CorgiError(
+        f"DVC cannot write its records into {folder}: {why}",
+        "free space on its disk, or name a folder on another one by DVC_SITE_CACHE_DIR, and "
+        "materialise again; the data lie where they are",
+    )
+
+
 @contextmanager
 def _repository() -> Iterator[Any]:
     set_for_library({"DVC_NO_ANALYTICS": "1"})
@@ -138,6 +204,10 @@ def _repository() -> Iterator[Any]:
             f"DVC's record of who is at work is torn: {error}",
             "make sure that no DVC command runs, remove .dvc/tmp/rwlock, and run again",
         ) from error
+    except sqlite3.OperationalError as error:
+        from dvc.dirs import site_cache_dir
+
+        raise _cannot_write(site_cache_dir(), str(error)) from error
     except DvcException as error:
         raise CorgiError(
             f"DVC cannot record the data: {error}",

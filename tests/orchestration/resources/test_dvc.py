@@ -283,6 +283,33 @@ def test_a_full_disk_is_named_and_leaves_the_lock_and_the_data(
     assert dvc.up_to_date("ingest")
 
 
+def test_a_full_disk_of_its_records_ends_a_commit_that_would_try_for_ever(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC's copies of the data fill it, in the midst of the commit."""
+    monkeypatch.setattr("orchestration.resources.dvc.PROBE_EVERY", 0.2)
+    repository = begin(tmp_path / "repository", small_disk / "site", monkeypatch)
+    with (repository / ".dvc" / "config").open("a") as config:
+        config.write(f"[cache]\n    dir = {small_disk / 'cache'}\n")
+    dvc, lock = DVC(enabled=True), repository / "dvc.lock"
+    dvc.commit("ingest")
+    before, problems = lock.read_bytes(), list[str]()
+    for left in range(40_000, 240_000, 16_384):  # by the copies, until its records have room
+        room = shutil.disk_usage(small_disk).free - left
+        (repository / "data" / "one").write_bytes(os.urandom(room))
+        try:
+            dvc.commit("ingest")
+        except CorgiError as error:
+            problems.append(error.problem)
+        else:
+            break
+        finally:
+            shutil.rmtree(small_disk / "cache")
+        assert lock.read_bytes() == before
+    assert any(problem.endswith("its disk is full") for problem in problems)
+    assert lock.read_bytes() != before
+
+
 def fill(path: Path) -> None:
     with suppress(OSError), path.open("wb", buffering=0) as file:
         while file.write(b"x" * 4096):
