@@ -76,10 +76,12 @@ def print_defect(error: Exception) -> None:
     first_line = (str(error).strip().splitlines() or [""])[0]
     typer.secho(f"Failed: {type(error).__name__}: {first_line}", err=True, fg="red")
     from orchestration.environment import home_folder
+    from orchestration.resources.log_rotation import rotate
 
     for folder in (home_folder(), Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            rotate(folder / LOG)
             with (folder / LOG).open("a", encoding="utf-8") as file:
                 traceback.print_exception(error, file=file)
         except OSError:

@@ -84,6 +84,7 @@ def serve(settings: Settings) -> int:
     _check_free("--mlflow-port", settings.mlflow_port, settings.access.listen)
     from corgi_core.io.locks import exclusive_lock
     from corgi_core.io.scratch import scratch_folder
+    from orchestration.resources.log_rotation import rotate
     from orchestration.settings import AS_TRAINING
 
     running: dict[Path, subprocess.Popen[bytes]] = {}  # by log
@@ -109,6 +110,8 @@ def serve(settings: Settings) -> int:
             typer.echo("Ctrl-C stops both.")
             while True:
                 _check_alive(running)
+                for log in running:
+                    rotate(log)
                 time.sleep(1)
         except KeyboardInterrupt:
             typer.echo("Stopping …")

@@ -1,7 +1,8 @@
 """A workspace's log: `corgi.log`, with the lines of its runs, wherever they were started.
 
 A run that `corgi` starts logs to it by the logger `file`, as the screen is needed for something
-better. One that Dagster starts names no logger; what Dagster hears of it is appended.
+better. One that Dagster starts names no logger; what Dagster hears of it is appended. The file is
+rotated when a step or another run begins to write to it.
 """
 
 import logging
@@ -11,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration.resources.log_context import LogContext
+from orchestration.resources.log_rotation import rotate
 from orchestration.settings import Settings
 
 LOG_FILE = "corgi.log"
@@ -25,6 +27,7 @@ def file_handler(settings: Settings, run_id: str = "") -> logging.FileHandler:
     """
     path = settings.state / LOG_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
+    rotate(path)
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter(FORMAT))
     handler.addFilter(LogContext(run_id))
