@@ -1,10 +1,12 @@
 """`corgi serve` on the machines of a Ray cluster: what `infra/ray_serve.yaml` deploys.
 
-Every replica has its own queue and models, and follows promotions by itself.
+Every replica has its own queue, models and metrics, and follows promotions by itself.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 from typing import Any
 
 from pydantic import BaseModel
@@ -38,7 +40,7 @@ class Corgi:
     def __init__(self, options: Options) -> None:
         settings = settings_from(options.preset, options.dataset)
         rules = rules_of(settings, "0.0.0.0", 0, options.url, options.is_open)
-        self._served = served(settings, rules)
+        self._served = served(settings, rules, replica=f"{platform.node()}:{os.getpid()}")
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._served.app
@@ -56,4 +58,4 @@ class Corgi:
 
 def application(args: dict[str, Any]) -> serve.Application:
     """The application that the configuration names, with its `args`: those of `Options`."""
-    return Corgi.bind(Options(**args))
+    return Corgi.bind(Options(**args))  # type: ignore[attr-defined]  # Ray types it as the class

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
     Info,
+    Metric,
     generate_latest,
 )
+from prometheus_client.registry import Collector
 
 from corgi_core.serving.engine import Engine
 
@@ -18,10 +22,16 @@ BATCHES = (1, 2, 4, 8, 12, 16)
 
 
 class ServingMetrics:
-    """The figures of one server, in a registry of their own."""
+    """The figures of one server, in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        replica: Names it among the processes that answer under one address, each with figures of
+            its own: they have it as a label. Empty where there is one process.
+    """
+
+    def __init__(self, replica: str = "") -> None:
         self.registry = CollectorRegistry()
+        self._replica = replica
         self.requests = Counter(
             "corgi_requests", "Requests answered, by route and status.", ["route", "status"],
             registry=self.registry,
@@ -73,4 +83,21 @@ class ServingMetrics:
         self._capacity.set(engine.queue.capacity)
         self._stale.set(is_stale)
         self._model.info({"id": engine.model.id, "name": engine.model.about["name"]})
+        if self._replica:
+            return generate_latest(_OfReplica(self.registry, self._replica))
         return generate_latest(self.registry)
+
+
+class _OfReplica(Collector):
+    """A registry's figures with one more label."""
+
+    def __init__(self, registry: CollectorRegistry, replica: str) -> None:
+        self._registry, self._replica = registry, replica
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [
+                sample._replace(labels={**sample.labels, "replica": self._replica})
+                for sample in metric.samples
+            ]
+            yield metric

@@ -121,7 +121,11 @@ class Served(NamedTuple):
 
 
 def served(
-    settings: Settings, rules: Rules, prior: str | None = None, decoder: str | None = None
+    settings: Settings,
+    rules: Rules,
+    prior: str | None = None,
+    decoder: str | None = None,
+    replica: str = "",
 ) -> Served:
     """Load a workspace's models, and all that answers with them.
 
@@ -130,6 +134,7 @@ def served(
         rules: What a request must be.
         prior: An alias or a model folder; None is the champion.
         decoder: Likewise.
+        replica: Names this process in its metrics, where several answer under one address.
 
     Raises:
         CorgiError: If there are no models, or they do not fit each other.
@@ -145,7 +150,7 @@ def served(
     access = settings.access
     users = KnownUsers(access) if access.password_file or access.user_header else None
     watch = ModelWatch(settings.state / MODELS_FILE, lambda: served_model(settings, prior, decoder))
-    metrics = ServingMetrics()
+    metrics = ServingMetrics(replica)
     engine = Engine(watch.model, on_batch=metrics.batch_was_sampled)
     watch.follow(engine, lambda outcome: metrics.reloads.labels(outcome).inc())
     app = Api(engine, metrics, watch).app()

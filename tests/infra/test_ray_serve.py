@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +65,8 @@ def test_the_file_is_of_ray_serves_schema_and_its_deployment_answers(
     answer = client.post("/v1/images", json={"prompts": ["a red apple"], "seed": 5})
     assert answer.status_code == 200
     assert answer.json()["model"]["digests"]["prior"] == pipeline.prior.digest
+    figures = client.get("/metrics").text
+    assert f'corgi_pictures_total{{replica="{platform.node()}:{os.getpid()}"}} 1.0' in figures
     replica.check_health()
     engine = replica._served.engine
     del replica
