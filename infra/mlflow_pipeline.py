@@ -11,8 +11,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow.artifacts import download_artifacts
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
 
 from corgi_core.devices import Device
 from corgi_core.errors import CorgiError
@@ -20,7 +21,7 @@ from corgi_core.io.model_index import PARTS, TextEncoderName, digest_in
 from corgi_core.pipeline import CorgiPipeline
 
 
-class Pipeline(mlflow.pyfunc.PythonModel):
+class Pipeline(PythonModel):
     """Prompts to pictures, by `CorgiPipeline.text_to_image`."""
 
     def load_context(self, context: Any) -> None:
@@ -38,7 +39,8 @@ class Pipeline(mlflow.pyfunc.PythonModel):
         pipeline = CorgiPipeline.from_folders(**folders, text_encoder=text_encoder)
         self._pipeline = pipeline.to(Device().here())
 
-    def predict(self, context, model_input, params=None):  # MLflow would make a schema of types
+    # MLflow would make a schema of types.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """A PNG in base64 of each row's prompt: image 0 of `params["seed"]`, as `corgi serve`'s."""
         options = params or {}
         pictures = self._pipeline.text_to_image(
@@ -54,4 +56,4 @@ def _base64(picture: Any) -> str:
     return base64.b64encode(content.getvalue()).decode()
 
 
-mlflow.models.set_model(Pipeline())
+set_model(Pipeline())
