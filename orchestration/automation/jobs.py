@@ -11,8 +11,10 @@ from corgi_core import progress
 from orchestration.automation.refresh import Refresh
 from orchestration.automation.retention import Retention, clean
 from orchestration.automation.retrain import Retrain, retrain
+from orchestration.resources.mlflow_rows import remove_rows, why_rows_stay
+from orchestration.resources.model_registry import Registry
 from orchestration.resources.progress_log import ProgressLog
-from orchestration.resources.tracking import RETRAIN_TAG
+from orchestration.resources.tracking import RETRAIN_TAG, MLflow
 from orchestration.settings import Settings
 
 EVERYTHING, SEMI_SUPERVISED_RETRAIN = "everything", "semi_supervised_retrain"  # names of the jobs
@@ -71,6 +73,10 @@ def jobs_of(settings: Settings) -> list[dg.JobDefinition]:
         """Remove what nothing refers to, as `corgi gc`."""
         for each in clean(settings, context.instance, config, own_run=context.run_id):
             context.log.info(f"removed {each.kind}: {each.count}, {each.size / 1e6:,.1f} MB")
+        if reason := why_rows_stay(settings, Registry(MLflow.of(settings))):
+            context.log.info(f"MLflow's rows of deleted runs stay: {reason}")
+        else:
+            remove_rows(settings, config.keep_weeks)
 
     @dg.job(
         name=RETENTION,

@@ -51,6 +51,7 @@ def gc(
         return
     from orchestration.automation.retention import Retention, clean
     from orchestration.resources.instance import open_instance
+    from orchestration.resources.mlflow_rows import remove_rows, why_rows_stay
     from orchestration.resources.model_registry import Registry
     from orchestration.resources.tracking import MLflow
 
@@ -59,23 +60,23 @@ def gc(
         for line in lines_of(clean(settings, instance, policy, dry_run=dry_run)):
             typer.echo(line)
     typer.echo("Nothing was removed: --dry-run." if dry_run else "Removed.")
-    if deleted := len(Registry(MLflow.of(settings)).deleted_runs()):
-        typer.echo(rows_left(settings, deleted, policy.keep_weeks))
+    registry = Registry(MLflow.of(settings))
+    if reason := why_rows_stay(settings, registry):
+        if deleted := len(registry.deleted_runs()):
+            typer.echo(rows_left(settings, deleted, policy.keep_weeks, reason))
+    elif not dry_run:
+        remove_rows(settings, policy.keep_weeks)
 
 
-def rows_left(settings: Settings, deleted: int, keep_weeks: int) -> str:
-    """What removes the rows of runs that people deleted in MLflow.
+def rows_left(settings: Settings, deleted: int, keep_weeks: int, reason: str) -> str:
+    """What removes the rows of runs that people deleted in MLflow, and why that is left to them."""
+    from orchestration.resources.mlflow_rows import command_of
 
-    It is theirs to run: MLflow's command also removes deleted experiments, whole.
-    """
-    database = settings.mlflow_database or "DATABASE_OF_THE_SERVER"
-    command = ["mlflow", "gc", "--older-than", f"{7 * keep_weeks}d"]
-    command += ["--backend-store-uri", database, "--tracking-uri", settings.tracking_uri]
     return (
-        f"The rows of {deleted:,} deleted runs of this workspace are in MLflow's database. This "
-        "removes the deleted runs and whole deleted experiments of all workspaces and of whoever "
-        f"else uses that database, where they were deleted {keep_weeks} weeks ago or earlier:\n"
-        f"{shlex.join(command)}"
+        f"The rows of {deleted:,} deleted runs of this workspace stay in MLflow's database. "
+        "MLflow's command removes the deleted runs and whole deleted experiments of all who use "
+        f"that database, where they were deleted {keep_weeks} weeks ago or earlier. It is left to "
+        f"you, as {reason}:\n{shlex.join(command_of(settings, keep_weeks))}"
     )
 
 

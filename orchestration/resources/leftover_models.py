@@ -15,7 +15,7 @@ from corgi_core.io.files import atomic_file, digest_of_file, is_local
 from corgi_core.io.folders import published, remove_folder
 from corgi_core.io.model_index import MODELS_FILE, PARTS, ModelIndex
 from orchestration.resources.leftovers import Kind, Leftover, Materialized, size_of
-from orchestration.resources.model_registry import DIGEST_TAG, MODEL_TAG, Registry
+from orchestration.resources.model_registry import DIGEST_TAG, MODEL_TAG, PIPELINE, Registry
 from orchestration.resources.promotion_history import PROMOTIONS, History
 
 if TYPE_CHECKING:
@@ -33,16 +33,18 @@ def needed_versions(
 
     They have an alias, whoever gave it; or are among the last champions that `corgi rollback` can
     go back to, or in `models.json`, by which `corgi generate` finds its models; or they hold a
-    model that is materialised now, or are younger than `since`; or Corgi did not make them.
+    model that is materialised now, or that a pipeline which stays loads; or are younger than
+    `since`; or Corgi did not make them.
 
     Args:
         registry: Of the workspace.
         present: The latest materializations.
         since: Milliseconds since 1970.
     """
+    needed = _needed_pipelines(registry, since)
     digests = {each.digest for each in present} | _indexed_digests(registry)
+    digests |= {pipeline.tags.get(part) for pipeline in needed for part in PARTS}
     history = History(registry.state / PROMOTIONS)
-    needed: list[ModelVersion] = []
     for part in PARTS:
         versions, aliases = registry.versions(part), registry.aliases(part)
         numbers = set(aliases.values())
@@ -60,6 +62,18 @@ def needed_versions(
     return needed
 
 
+def _needed_pipelines(registry: Registry, since: int) -> list[ModelVersion]:
+    """The versions of all champions together that stay; a rollback makes its own again."""
+    aliased = set(registry.aliases(PIPELINE).values())
+    return [
+        version
+        for number, version in registry.versions(PIPELINE).items()
+        if number in aliased
+        or version.creation_timestamp >= since
+        or DIGEST_TAG not in version.tags
+    ]
+
+
 def models_left_over(
     registry: Registry, needed: Collection[ModelVersion], since: int
 ) -> Iterator[Leftover]:
@@ -74,7 +88,7 @@ def models_left_over(
         versions = [each for each in all_versions if _is_of(each, model)]
         if (
             model.creation_timestamp >= since
-            or DIGEST_TAG not in model.tags
+            or all(DIGEST_TAG not in tags for tags in (model.tags, *(v.tags for v in versions)))
             or any(
                 (each.name, str(each.version)) in numbers or not registry.has(each)
                 for each in versions

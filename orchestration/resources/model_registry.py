@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 import time
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+LOGGED_MODEL = re.compile(r"\bm-[0-9a-f]{32}\b")  # its id, in an address
 DIGEST_TAG, MODEL_TAG = "digest", "logged_model"
+PIPELINE = "pipeline"  # all champions together (`orchestration.resources.served_pipeline`)
 VERSIONS_TAG = "mlflow.modelVersions"  # by which MLflow's page of a logged model names its versions
 
 
@@ -74,7 +77,7 @@ class Registry:
         return f"{self._mlflow.address}/#/models"
 
     def name(self, part: str) -> str:
-        """The registered model of the workspace's "prior", "decoder" or "clip"."""
+        """The registered model of the workspace's "prior", "decoder", "clip" or "pipeline"."""
         return f"{self._mlflow.experiment}-{part}"
 
     def register(
@@ -122,10 +125,13 @@ class Registry:
         return str(version.version)
 
     def add(self, part: str, folder: Path, tags: Mapping[str, str], description: str) -> str:
-        """A new version of a registered model, which holds the files of a folder of no training."""
+        """A new version of a registered model, which holds the files of a folder of no training.
+
+        The tags are of the version and of its logged model.
+        """
         if not self.versions(part):
             self._make(self.name(part))
-        model = self._client.create_logged_model(self._experiment, part)
+        model = self._client.create_logged_model(self._experiment, part, tags=dict(tags))
         self._client.log_model_artifacts(model.model_id, str(folder))
         self._client.finalize_logged_model(model.model_id, "READY")
         version = self._client.create_model_version(  # by model_id MLflow would ask another store
@@ -200,7 +206,7 @@ class Registry:
 
     def has(self, version: ModelVersion) -> bool:
         """Whether a version is of the workspace's own registered models."""
-        return version.name in map(self.name, PARTS)
+        return version.name in map(self.name, (*PARTS, PIPELINE))
 
     def all_versions(self) -> list[ModelVersion]:
         """The versions of all registered models of the store, other people's too."""
@@ -217,6 +223,30 @@ class Registry:
 
         ids, deleted = [self._experiment], ViewType.DELETED_ONLY
         return _pages(lambda token: self._client.search_runs(ids, "", deleted, page_token=token))
+
+    def deleted_experiments(self) -> list[str]:
+        """The names of the store's deleted experiments, other people's too."""
+        from mlflow.entities import ViewType
+
+        only = ViewType.DELETED_ONLY
+        found = _pages(lambda token: self._client.search_experiments(only, page_token=token))
+        return [str(experiment.name) for experiment in found]
+
+    def versions_of_the_deleted(self) -> list[str]:
+        """The store's versions whose files are those of a deleted run or logged model."""
+        from mlflow.entities import ViewType
+
+        experiments = _pages(lambda token: self._client.search_experiments(page_token=token))
+        ids, only = [each.experiment_id for each in experiments], ViewType.DELETED_ONLY
+        runs = _pages(lambda token: self._client.search_runs(ids, "", only, page_token=token))
+        models = _pages(lambda token: self._client.search_logged_models(ids, page_token=token))
+        deleted, there = [run.info.run_id for run in runs], {model.model_id for model in models}
+        return [
+            f"{version.name} {version.version}"
+            for version in self.all_versions()
+            if any(run_id in str(version.source) for run_id in deleted)
+            or not {*LOGGED_MODEL.findall(str(version.source)), *_model_of(version)} <= there
+        ]
 
     def identities(self, version: ModelVersion) -> set[str]:
         """The identities of the trainings that made a version, of its parts too."""
@@ -316,6 +346,11 @@ class Registry:
             )
             self._client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
+
+
+def _model_of(version: ModelVersion) -> set[str]:
+    """The id of the logged model that a version names; none where it names none."""
+    return {id for id in (version.model_id, version.tags.get(MODEL_TAG)) if id}
 
 
 def _pages(request: Callable[[str | None], PagedList[T]]) -> list[T]:

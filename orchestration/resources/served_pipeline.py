@@ -17,9 +17,8 @@ from typing import Any
 
 from corgi_core.io.files import digest_of
 from corgi_core.io.model_index import CHAMPION, PARTS, TextEncoderName
-from orchestration.resources.model_registry import DIGEST_TAG, Registry
+from orchestration.resources.model_registry import DIGEST_TAG, PIPELINE, Registry
 
-PIPELINE = "pipeline"
 CODE = "mlflow_pipeline.py"  # in infra/
 log = logging.getLogger(__name__)
 
@@ -53,9 +52,11 @@ def _registered(registry: Registry, text_encoder: TextEncoderName) -> str | None
     if None in champions.values():
         return None
     known: dict[str, Any] = {"text_encoder": asdict(text_encoder)}
+    tags = dict[str, str]()  # by which the models that it loads stay as long as it does
     for part, number in champions.items():
         found = registry.versions(part)[str(number)]
-        known[part] = {"folder": str(found.source), "digest": found.tags[DIGEST_TAG]}
+        tags[part] = found.tags[DIGEST_TAG]
+        known[part] = {"folder": str(found.source), "digest": tags[part]}
     digest = digest_of(known)
     for number, version in registry.versions(PIPELINE).items():
         if version.tags.get(DIGEST_TAG) == digest:
@@ -64,7 +65,8 @@ def _registered(registry: Registry, text_encoder: TextEncoderName) -> str | None
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / PIPELINE
         _write(folder, known)
-        number = registry.add(PIPELINE, folder, {DIGEST_TAG: digest}, "All champions together.")
+        tags[DIGEST_TAG] = digest
+        number = registry.add(PIPELINE, folder, tags, "All champions together.")
     registry.alias(PIPELINE, CHAMPION, number)
     return number
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,11 +30,12 @@ from orchestration.cli.gc import lines_of, rows_left
 from orchestration.resources import leftover_work
 from orchestration.resources.champions import Champions
 from orchestration.resources.leftovers import Kind
-from orchestration.resources.model_registry import Registry
+from orchestration.resources.mlflow_rows import why_rows_stay
+from orchestration.resources.model_registry import DIGEST_TAG, PIPELINE, Registry
 from orchestration.resources.promotion_history import Event
 from orchestration.resources.tracking import MLflow
 from orchestration.resources.workspace import Workspace
-from orchestration.settings import Settings
+from orchestration.settings import Settings, sqlite_path
 
 PARTITION = "1.7%|shifted-k1"
 WEIGHTS = 25_000  # floats of a model
@@ -228,11 +230,18 @@ def test_nothing_is_removed_while_a_run_is_at_work(lab: Lab) -> None:
         lab.clean()
 
 
-def test_the_job_cleans_in_a_run_of_its_own(lab: Lab) -> None:
+def test_the_job_cleans_in_a_run_of_its_own_and_mlflows_rows_too(lab: Lab) -> None:
     for week in range(2):
         lab.retrain(week)
+    client, experiment = MLflow.of(lab.settings).client(), MLflow.of(lab.settings).experiment_id()
+    long_ago, lately = (client.create_run(experiment).info.run_id for _ in range(2))
+    for run in (long_ago, lately):
+        client.delete_run(run)
+    with sqlite3.connect(sqlite_path(lab.settings.tracking_uri)) as database:
+        database.execute("UPDATE runs SET deleted_time = 1 WHERE run_uuid = ?", [long_ago])
     job = next(job for job in jobs_of(lab.settings) if job.name == RETENTION)
     assert job.execute_in_process(instance=lab.instance).success
+    assert [run.info.run_id for run in lab.registry.deleted_runs()] == [lately]
     assert lab.clean() == {Kind.VERSIONS: 1, Kind.WORK: 1, Kind.RUNS: 1}  # too young before
     assert lab.versions == {2}
 
@@ -246,17 +255,17 @@ def test_the_command_says_how_much_goes() -> None:
 
 
 def test_the_command_that_removes_the_rows_of_deleted_runs_names_their_database(lab: Lab) -> None:
-    words = shlex.split(rows_left(lab.settings, 3, keep_weeks=8).splitlines()[-1])
+    words = shlex.split(rows_left(lab.settings, 3, 8, "others may use it").splitlines()[-1])
     options = dict(zip(words[2::2], words[3::2], strict=True))
     assert words[:2] == ["mlflow", "gc"]
     assert set(options) <= {option for each in mlflow_gc.params for option in each.opts}
     assert options["--older-than"] == "56d"
     assert Path(options["--backend-store-uri"].removeprefix("sqlite:///")).is_file()
     given = {"MLFLOW_TRACKING_URI": "http://mlflow:5001", "CORGI_HOME": str(lab.settings.home)}
-    said = rows_left(Settings.from_environment(given), 3, keep_weeks=8)
+    said = rows_left(Settings.from_environment(given), 3, 8, "")
     assert "--backend-store-uri DATABASE_OF_THE_SERVER " in said
     given["CORGI_MLFLOW_DATABASE_URL"] = "postgresql://corgi@db/mlflow"
-    said = rows_left(Settings.from_environment(given), 3, keep_weeks=8)
+    said = rows_left(Settings.from_environment(given), 3, 8, "")
     assert "--backend-store-uri postgresql+psycopg2://corgi@db/mlflow " in said
 
 
@@ -304,6 +313,44 @@ def test_the_files_of_a_run_that_was_deleted_in_mlflow_go(lab: Lab, tmp_path: Pa
     folders = lab.settings.mlflow_artifacts / lab.settings.workspace
     assert [path.parts[-3] for path in folders.rglob("scores.json")] == [runs[1].info.run_id]
     assert lab.clean() == {}
+
+
+def test_a_pipeline_that_was_replaced_goes_and_one_with_an_alias_keeps_its_models(
+    lab: Lab, tmp_path: Path
+) -> None:
+    (tmp_path / "MLmodel").write_text("{}")
+    for week in range(4):
+        lab.retrain(week, promoted=True)
+        tags = {DIGEST_TAG: f"all{week}", "prior": f"week{week}"}
+        number = lab.registry.add(PIPELINE, tmp_path, tags, "All champions together.")
+        lab.registry.alias(PIPELINE, "somebodys" if week == 0 else CHAMPION, number)
+    for week in range(4, 6):
+        lab.retrain(week, promoted=True)
+    by_hand = lab.registry.add(PIPELINE, tmp_path, {}, "By hand.")
+    assert Kind.VERSIONS not in lab.clean(after=timedelta())  # all are young
+    assert lab.clean()[Kind.VERSIONS] == 3  # two pipelines, and the prior of week 1
+    assert set(lab.registry.versions(PIPELINE)) == {"1", "4", by_hand}
+    assert lab.versions == {1, 3, 4, 5, 6}
+    folder = Path(lab.registry.versions(PIPELINE)["1"].source.removeprefix("file://"))
+    assert (folder / "MLmodel").is_file()
+    assert lab.clean() == {}
+
+
+def test_rows_that_somebody_may_miss_are_left_to_people(lab: Lab) -> None:
+    lab.retrain(0)
+    client, registry = MLflow.of(lab.settings).client(), lab.registry
+    assert why_rows_stay(lab.settings, registry) == ""
+    experiment = client.create_experiment("an experiment")
+    client.delete_experiment(experiment)
+    assert why_rows_stay(lab.settings, registry).endswith("whole: an experiment")
+    client.restore_experiment(experiment)
+    (model,), (version,) = registry.logged_models(), registry.versions("prior").values()
+    client.delete_logged_model(model.model_id)
+    assert why_rows_stay(lab.settings, registry).endswith(f": {version.name} {version.version}")
+    registry.delete_version(version)
+    assert why_rows_stay(lab.settings, registry) == ""
+    shared = {"CORGI_HOME": str(lab.settings.home), "MLFLOW_TRACKING_URI": "http://mlflow:5001"}
+    assert "others" in why_rows_stay(Settings.from_environment(shared), registry)
 
 
 def _killed(*_: object) -> None:
