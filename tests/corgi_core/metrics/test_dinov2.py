@@ -11,24 +11,35 @@ from corgi_core.errors import CorgiError
 from corgi_core.io.files import read_json, write_json
 from corgi_core.metrics.dinov2 import CONFIG, WEIGHTS, Dinov2Features, dinov2_digest
 
+TINY = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 56,
+    "patch_size": 56,
+}  # fmt: skip
+SMALL = {  # the published dinov2-small, whose positions are those of a larger image
+    "hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "image_size": 518,
+    "patch_size": 14,
+}  # fmt: skip
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+
+def saved(folder: Path, sizes: dict[str, int]) -> Path:
     from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(0)
-    config = Dinov2Config(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=56, patch_size=56
-    )
-    path = tmp_path_factory.mktemp("dinov2")
-    Dinov2Model(config).save_pretrained(path)
-    return path
+    Dinov2Model(Dinov2Config(**sizes)).save_pretrained(folder)
+    return folder
 
 
-def test_features_are_the_class_tokens_of_the_normalised_images(folder):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("dinov2"), TINY)
+
+
+@pytest.mark.parametrize(("sizes", "count"), [(TINY, 18), (SMALL, 1)])
+def test_features_are_the_class_tokens_of_the_normalised_images(sizes, count, tmp_path):
     from transformers import BitImageProcessor, Dinov2Model
 
-    pixels = torch.randint(256, (18, 3, 60, 60), generator=torch.Generator().manual_seed(1))
+    folder, random = saved(tmp_path / "model", sizes), torch.Generator().manual_seed(1)
+    pixels = torch.randint(256, (count, 3, 60, 60), generator=random)
     found = Dinov2Features(str(folder))(pixels.float() / 255)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     processor = BitImageProcessor(
@@ -39,7 +50,7 @@ def test_features_are_the_class_tokens_of_the_normalised_images(folder):
         tokens = Dinov2Model.from_pretrained(folder)(
             **processor(images, return_tensors="pt")
         ).last_hidden_state
-    assert found.shape == (18, 16)
+    assert found.shape == (count, sizes["hidden_size"])
     # transformers' resizing rounds to 8 bits, ours does not
     np.testing.assert_allclose(found, tokens[:, 0].numpy(), atol=0.02)
 

@@ -20,7 +20,14 @@ from corgi_core.diffusion.samplers import noise_for, timesteps_of
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.errors import CorgiError
 from corgi_core.prior.authors_prior import KAPPA, AuthorsPrior, network_of
-from tests.helpers.authors_checkpoint import GAUSSIANS, HEADS, LAYERS, TEXT, WIDTH, D, checkpoint
+from tests.helpers.authors_checkpoint import (
+    GAUSSIANS,
+    PUBLISHED,
+    SMALL,
+    D,
+    Sizes,
+    checkpoint,
+)
 
 LENGTH, N = 7, 4
 
@@ -30,6 +37,8 @@ def expected(
 ) -> Tensor:
     """Their forward pass, caption by caption, head by head and position by position."""
     p = {name: tensor.double() for name, tensor in p.items()}
+    width, layers = p["final_emb"].shape[-1], sum("to_q" in name for name in p)
+    heads = len(p["transformer.layers.0.1.to_q.weight"]) // 64
 
     def linear(name: str, x: Tensor) -> Tensor:
         return x @ p[f"{name}.weight"].T + p.get(f"{name}.bias", torch.tensor(0.0))
@@ -47,7 +56,7 @@ def expected(
         return linear(f"{name}.{first + 3}", norm(f"{name}.{first + 2}", hidden))
 
     def features(name: str, number: int) -> Tensor:
-        half = WIDTH // 2
+        half = width // 2
         angles = torch.tensor([number * 10_000 ** (-i / half) for i in range(half)]).double()
         x = torch.cat([angles.cos(), angles.sin()])
         return linear(f"{name}.2", F.silu(linear(f"{name}.0", x)))
@@ -59,13 +68,13 @@ def expected(
         x += [features("time_embed", int(t[i]))]
         x += [features("pos_embed", int(c[i]))] if "pos_embed.0.weight" in p else []
         x = torch.stack([*x, two_layers("x_proj", 0, z_t[i].double()), p["final_emb"][0, 0]])
-        for layer in range(0, 2 * LAYERS, 2):
+        for layer in range(0, 2 * layers, 2):
             name = f"transformer.layers.{layer}"
             q, k, v = (
                 linear(f"{name}.1.{part}", rms(name, x)) for part in ("to_q", "to_k", "to_v")
             )
             attended = torch.zeros_like(q)
-            for head in range(HEADS):
+            for head in range(heads):
                 own = slice(64 * head, 64 * head + 64)
                 for s in range(len(x)):
                     weights = (k[: s + 1, own] @ q[s, own] / 8).softmax(0)
@@ -73,27 +82,45 @@ def expected(
             x = x + linear(f"{name}.1.to_out", attended)
             name = f"transformer.layers.{layer + 1}"
             inner = linear(f"{name}.1.net.0.proj", rms(name, x))
-            x = x + linear(f"{name}.1.net.3", inner[:, : 4 * WIDTH] * F.gelu(inner[:, 4 * WIDTH :]))
+            x = x + linear(f"{name}.1.net.3", inner[:, : 4 * width] * F.gelu(inner[:, 4 * width :]))
         rows.append(linear("out_proj.2", F.silu(linear("out_proj.0", x[-1]))))
     return torch.stack(rows)
 
 
-def inputs() -> tuple[Tensor, Tensor, Tensor]:
+def inputs(sizes: Sizes = SMALL) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return tuple(
-        torch.randn(shape, generator=generator) for shape in ((N, LENGTH, TEXT), (N, D), (N, D))
-    )
+    shapes = (N, LENGTH, sizes.text), (N, sizes.d), (N, sizes.d)
+    return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
-@pytest.mark.parametrize("reads_gaussian", [True, False])
-def test_the_network_gives_what_theirs_gives(reads_gaussian: bool) -> None:
-    tensors, (tokens, text, z_t) = checkpoint(reads_gaussian), inputs()
-    t, c = torch.tensor([0, 7, 500, 999]), torch.tensor([0, 3, 4, 1])
+@pytest.mark.parametrize(
+    ("reads_gaussian", "sizes", "count"),
+    [(True, SMALL, N), (False, SMALL, N), (True, PUBLISHED._replace(layers=1), 1)],
+)
+def test_the_network_gives_what_theirs_gives(
+    reads_gaussian: bool, sizes: Sizes, count: int
+) -> None:
+    """Also at the width of the released models, in one layer of their sixteen."""
+    tensors = checkpoint(reads_gaussian, sizes)
+    tokens, text, z_t = (each[:count] for each in inputs(sizes))
+    t, c = torch.tensor([500, 0, 7, 999])[:count], torch.tensor([3, 0, 4, 1])[:count]
     with torch.no_grad():
         found = network_of(tensors)(tokens, text, z_t, t, c)
     torch.testing.assert_close(
         found.double(), expected(tensors, tokens, text, z_t, t, c), atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize(("layers", "reads_gaussian"), [(16, True), (20, False)])
+def test_a_checkpoint_of_the_released_shapes_is_taken_whole(
+    layers: int, reads_gaussian: bool
+) -> None:
+    """Shapes alone: a billion weights are not made."""
+    with torch.device("meta"):
+        network = network_of(checkpoint(reads_gaussian, PUBLISHED._replace(layers=layers)))
+    shape = network.shape
+    assert (shape.embedding_width, shape.text_width, shape.width) == (1536, 1024, 2048)
+    assert (shape.layers, shape.heads, shape.reads_gaussian) == (layers, 32, reads_gaussian)
 
 
 def test_samples_follow_the_papers_equations_from_the_captions_gaussian(tmp_path: Path) -> None:

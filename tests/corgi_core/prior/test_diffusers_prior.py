@@ -16,7 +16,7 @@ from corgi_core.prior.diffusers_prior import (
     diffusers_prior_digest,
     embedding_width,
 )
-from tests.helpers.tiny_diffusers_prior import WIDTH, saved_prior
+from tests.helpers.tiny_diffusers_prior import WIDTH, saved_prior, tiny_prior_pipeline
 
 CAPTIONS = ["a cat", "a dog", "an engine under water"]
 SEEDS = [7, 8, 9]
@@ -38,6 +38,22 @@ def test_samples_are_those_of_the_pipeline_with_the_same_seeds(folder: Path) -> 
         found, scale_per_encoder(torch.cat(expected), (WIDTH,)), atol=1e-5, rtol=1e-5
     )
     assert torch.cdist(found, found).fill_diagonal_(9).min() > 0.01
+
+
+@pytest.mark.parametrize("width", [1280, 768])  # Kandinsky 2.2's embeddings, and Karlo's
+def test_a_prior_of_the_published_widths_samples_what_its_pipeline_samples(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """32 heads of 64, in one layer of their twenty, and two steps."""
+    monkeypatch.setattr(f"{DiffusersPrior.__module__}.NUM_STEPS", 2)
+    pipeline = tiny_prior_pipeline(width, heads=32, head_width=64)
+    parts = pipeline.prior, pipeline.scheduler, pipeline.text_encoder, pipeline.tokenizer
+    seeded = torch.Generator().manual_seed(SEEDS[0])
+    expected = pipeline(CAPTIONS[0], num_inference_steps=2, generator=seeded).image_embeds
+    torch.testing.assert_close(
+        DiffusersPrior(*parts).sample(CAPTIONS[:1], SEEDS[:1]),
+        scale_per_encoder(expected, (width,)), atol=1e-4, rtol=1e-4,
+    )  # fmt: skip
 
 
 def test_a_folder_of_karlos_layout_has_the_same_prior(folder: Path) -> None:
