@@ -10,6 +10,7 @@ from corgi_core.config import NO_SUBSET, fraction_of
 from corgi_core.evaluation import plain_scores
 from corgi_core.evaluation.paired import CaptionScores
 from corgi_core.evaluation.report import REAL_EMBEDDING
+from corgi_core.evaluation.score_rows import DISTANCES
 from corgi_core.io.files import digest_of
 from corgi_core.io.pictures import enlarged, save_png
 from orchestration.resources.artifacts import Evaluation, FolderBacked, StoredDecoder, StoredPrior
@@ -21,7 +22,6 @@ from orchestration.resources.workspace import Workspace
 if TYPE_CHECKING:
     from corgi_core.evaluation.prior_scores import Name
 
-JUDGED_BY = ("fid", "frechet_dinov2", "frechet_clip")  # the most independent judge's first
 LONGEST_TITLE = 60  # characters of a picture's title
 
 
@@ -85,7 +85,7 @@ class Scored:
             for scores in by_subset.values()
             for score in scores
         }
-        distance = next((score for score in JUDGED_BY if score in judged), None)
+        distance = next((score for score in DISTANCES if score in judged), None)
         scores = ["cosine", "recall_at_1", *([distance] if distance else [])]
         captions = next(iter(self.report.samples.values()), [])
         titles = [self._title(number, caption) for number, (caption, _) in enumerate(captions)]

@@ -12,7 +12,7 @@ from typing import Any
 from corgi_core import CorgiPipeline
 from corgi_core.data.dataset import Dataset
 from corgi_core.evaluation.plain_scores import BOUNDS
-from corgi_core.evaluation.score_rows import ScoreRow, label, picture_rows, prior_rows
+from corgi_core.evaluation.score_rows import BIAS, ScoreRow, label, picture_rows, prior_rows
 from corgi_core.released.compact import write_compact
 
 PRIOR_SCORES = ("cosine", "recall_at_1", "recall_at_5")
@@ -34,7 +34,8 @@ trained by Corgi's preset `{preset}`. The text encoder is MiniLM (all-MiniLM-L6-
 ## What was measured
 
 {protocol}. In brackets, where there is one: the 95 % interval, of FID and Fréchet distances by a jackknife over
-parts of the pictures, of other scores by a bootstrap over captions. The first rows are what anything must be compared with.
+parts of the pictures, of other scores by a bootstrap over captions. A bias is an estimate of how far apart sets of so many pictures
+are that differ in nothing. The first rows are what anything must be compared with.
 
 {priors}
 
@@ -45,7 +46,7 @@ Pictures:
 
 
 def table(rows: Iterable[ScoreRow], names: Sequence[str]) -> str:
-    """A Markdown table, with intervals where there are some."""
+    """A Markdown table, with intervals and biases where there are some."""
     lines = [
         "| " + " | ".join(["row", *map(label, names)]) + " |",
         "|---" * (1 + len([*names])) + "|",
@@ -61,8 +62,9 @@ def _cell(row: ScoreRow, name: str) -> str:
     if point is None:
         return "–"
     value, low, high = point
-    has_interval = name + BOUNDS[0] in row.scores
-    return f"{value:.3f} ({low:.3f}–{high:.3f})" if has_interval else f"{value:.3f}"
+    notes = [f"{low:.3f}–{high:.3f}"] if name + BOUNDS[0] in row.scores else []
+    notes += [f"bias {row.scores[name + BIAS]:.3f}"] if name + BIAS in row.scores else []
+    return f"{value:.3f} ({', '.join(notes)})" if notes else f"{value:.3f}"
 
 
 def about_data(images: Dataset) -> dict[str, Any]:

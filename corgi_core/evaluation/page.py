@@ -310,6 +310,7 @@ def _guidance(metrics: Mapping[str, Any]) -> str:
     """The Fréchet distance of the most independent judge over the CLIP score.
 
     A chart for each caption subset; what has none, such as the real embedding, is in all of them.
+    The titles say the largest bias of the distances.
     """
     guidances = metrics["guidances"]
     rows = {
@@ -320,6 +321,8 @@ def _guidance(metrics: Mapping[str, Any]) -> str:
     }
     judge = next(name for name in DISTANCES if name in next(iter(rows.values())).scores)
     subsets = dict.fromkeys(s for s, _, _ in rows if s != NO_SUBSET) or {NO_SUBSET: None}
+    biases = [r.scores[judge + BIAS] for r in rows.values() if judge + BIAS in r.scores]
+    bias = f" (bias up to {max(biases):.4g})" if biases else ""
     charts = []
     for subset in subsets:
         series: dict[str, list[Mark]] = {}
@@ -329,7 +332,7 @@ def _guidance(metrics: Mapping[str, Any]) -> str:
                 mark = Mark(row.scores["clip_score"], Point(*point), guidance)
                 series.setdefault(source, []).append(mark)
         trained = "" if subset == NO_SUBSET else f", priors trained with {subset} of the captions"
-        title = f"{label(judge)} by {label('clip_score')}{trained}"
+        title = f"{label(judge)}{bias} by {label('clip_score')}{trained}"
         charts.append(trade_off(title, series, (label("clip_score"), label(judge))))
     return f'<div class="charts">{"".join(charts)}</div>\n'
 

@@ -314,6 +314,7 @@ def test_every_seed_stands_beside_the_first_and_what_has_no_seeds_stands_once(
 
 def test_a_curve_over_guidance_names_both_axes(metrics) -> None:
     scores = {"frechet_clip": 0.2, "frechet_clip_ci_low": 0.1, "frechet_clip_ci_high": 0.4}
+    scores["frechet_clip_bias"] = 0.125
     metrics["guidances"] = {
         f"{g:g}": {"real embedding": {"none": {**scores, "clip_score": 30.5 + g}}} for g in (1, 2)
     }
@@ -321,6 +322,8 @@ def test_a_curve_over_guidance_names_both_axes(metrics) -> None:
     at = parsed.texts.index("CLIP score (own CLIP)")
     assert "Fréchet (own CLIP)" in parsed.texts[at : at + 3]
     assert {"1", "2"} <= set(parsed.texts)
+    title = "Fréchet (own CLIP) (bias up to 0.125) by CLIP score (own CLIP)"
+    assert title in parsed.texts
 
 
 def test_the_prediction_at_every_timestep_is_plotted_from_noise_to_the_sample(metrics) -> None:
