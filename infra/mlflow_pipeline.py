@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow.artifacts import download_artifacts
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 from corgi_core.devices import Device
 from corgi_core.errors import CorgiError
