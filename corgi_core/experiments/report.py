@@ -129,7 +129,7 @@ def protocol_line(protocol: Protocol, seeds: Sequence[int]) -> str:
 
 
 def _order(row: dict[str, Any]) -> tuple[Any, ...]:
-    names = ("seed", "start", "captions", "sampler", "guidance", "steps", "step")
+    names = ("seed", "start", "captions", "sampler", "guidance", "weak", "steps", "step")
     return (*(row.get(name, 0) for name in names), -row.get("timestep", 0))
 
 

@@ -19,7 +19,7 @@ from corgi_core.diffusion.samplers import noise_for, sampler_named, timesteps_of
 from corgi_core.diffusion.schedule import Schedule
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.errors import CorgiError
-from corgi_core.gaussians.bank import GaussianBank, Gaussians, Start
+from corgi_core.gaussians.bank import GaussianBank, Start
 from corgi_core.gaussians.caption_conditioned import CAPTIONS, CaptionGaussians
 from corgi_core.io.model_folder import digest_of_model, read_model_folder, write_model_folder
 from corgi_core.out_of_memory import out_of_memory_explained
@@ -33,6 +33,8 @@ LESS_MEMORY = (
     "sample for fewer captions or in fewer steps at once, end what else uses that memory, or "
     "sample on the CPU"
 )
+Prefix = tuple[Tensor, Tensor, Tensor]
+"""Captions as the network reads them: tokens [n, T, w], attn_mask [n, T], text [n, d]."""
 Callback = Callable[[int, Tensor, Tensor], None]
 """f(t, z_t [n, d], ẑ_0 [n, d]), called after every prediction."""
 
@@ -116,7 +118,8 @@ class PriorModel:
         sampler = self.settings.sampler if sampler is None else sampler
         sample_ids = range(len(text)) if sample_ids is None else sample_ids
         self._check(text, guidance)
-        timesteps, device = timesteps_of(sampler, num_steps), self.device
+        self.check_steps(sampler, num_steps)
+        device = self.device
         text = text.to(device)
         chunks = []
         doing = f"sampling embeddings of {len(text)} captions by a prior"
@@ -128,8 +131,7 @@ class PriorModel:
                 start = self.bank.start(*prefix)
                 if gaussians is not None and isinstance(self.bank, GaussianBank):
                     start = self.bank.start_from(gaussians[rows].to(device))
-                denoiser = self._denoiser(prefix, start, timesteps, guidance)
-                chunks.append(self._sample(denoiser, start.cond, noise, sampler, callback))
+                chunks.append(self.from_noise(noise, prefix, start, sampler, guidance, callback))
         z = scale_per_encoder(torch.cat(chunks), self.bank.encoder_dims)
         own = self.settings.num_steps, self.settings.guidance, self.settings.sampler
         if self.matching is None or (num_steps, guidance, sampler) != own:
@@ -168,25 +170,51 @@ class PriorModel:
             chosen[row] = number
         return chosen
 
-    def _denoiser(
+    def check_steps(self, sampler: str, num_steps: int) -> None:
+        """Raise CorgiError for an unknown sampler or an impossible number of steps."""
+        timesteps_of(sampler, num_steps)
+
+    def from_noise(
         self,
-        prefix: tuple[Tensor, Tensor, Tensor],
+        noise: Tensor,
+        prefix: Prefix,
         start: Start,
-        timesteps: Sequence[int],
+        sampler: str,
         guidance: float,
+        callback: Callback | None,
+    ) -> Tensor:
+        """The embeddings [n, d] of captions, as the sampler leaves them.
+
+        Args:
+            noise: Standard normal [n, num_steps, d], whose first step is z_T whitened.
+            prefix: The captions.
+            start: Their Gaussians.
+            sampler: One of `SAMPLERS`.
+            guidance: Scale of the guidance; 1 is none.
+            callback: Called with every timestep, z_t and prediction ẑ_0.
+        """
+        num_steps, gaussians = noise.shape[1], start.cond
+        denoiser = self.denoiser(prefix, start, timesteps_of(sampler, num_steps), guidance)
+
+        def whitened(u_t: Tensor, t: int) -> Tensor:
+            z_0 = denoiser(u_t, t)
+            if callback is not None:
+                callback(t, gaussians.unwhiten(u_t), z_0.clone())
+            return gaussians.whiten(z_0)
+
+        return gaussians.unwhiten(sampler_named(sampler)(whitened, noise, num_steps))
+
+    def denoiser(
+        self, prefix: Prefix, start: Start, timesteps: Sequence[int], guidance: float
     ) -> Callable[[Tensor, int], Tensor]:
-        """ẑ_0(u_t, t) for captions: tokens [n, T, w], attn_mask [n, T], text [n, d].
+        """ẑ_0(u_t, t) of captions, guided, at any of the timesteps.
 
         Where dropped captions start from another Gaussian μ̄, their branch of the guidance reads
         the same noise and the same z_0 in that one's diffusion: of z_t − μ = √ᾱ_t (z_0 − μ) + n it
         makes z_t − μ̄ = √ᾱ_t (z_0 − μ̄) + n. So it does not learn the caption from μ.
         """
-        c, difference = start.c, start.cond.mean - start.uncond.mean
-        cond_mask = torch.ones(len(c), dtype=torch.bool, device=c.device)
-        predict = CachedDenoiser(
-            self.network, self.network.encode_prefix(*prefix, cond_mask, c), c, timesteps, guidance,
-            compiled=self._uncond is not None, uncond=self._uncond,
-        )  # fmt: skip
+        difference = start.cond.mean - start.uncond.mean
+        predict = self.predictor(prefix, start.c, timesteps, guidance)
         sqrt_alphas_cumprod = Schedule.linear().alphas_cumprod.sqrt().tolist()
         apart = start.uncond is not start.cond and guidance != 1
 
@@ -205,23 +233,19 @@ class PriorModel:
 
         return denoiser
 
-    def _sample(
-        self,
-        denoiser: Callable[[Tensor, int], Tensor],
-        gaussians: Gaussians,
-        noise: Tensor,
-        sampler: str,
-        callback: Callback | None,
-    ) -> Tensor:
-        """Embeddings [n, d] of captions with these Gaussians, from noise [n, num_steps, d]."""
+    def predictor(
+        self, prefix: Prefix, c: Tensor, timesteps: Sequence[int], guidance: float
+    ) -> Callable[[Tensor, int], Tensor]:
+        """The network's output for captions with Gaussians c [n], guided, at any of the timesteps.
 
-        def whitened(u_t: Tensor, t: int) -> Tensor:
-            z_0 = denoiser(u_t, t)
-            if callback is not None:
-                callback(t, gaussians.unwhiten(u_t), z_0.clone())
-            return gaussians.whiten(z_0)
-
-        return gaussians.unwhiten(sampler_named(sampler)(whitened, noise, noise.shape[1]))
+        It is a function of the network's input `shrunk` and t. `shrunk` is [n, d], or [2 n, d]
+        where both branches of the guidance read different ones, the conditional first.
+        """
+        cond_mask = torch.ones(len(c), dtype=torch.bool, device=c.device)
+        return CachedDenoiser(
+            self.network, self.network.encode_prefix(*prefix, cond_mask, c), c, timesteps, guidance,
+            compiled=self._uncond is not None, uncond=self._uncond,
+        )  # fmt: skip
 
     def _check(self, text: Tensor, guidance: float) -> None:
         if text.shape[-1] != self.bank.width:

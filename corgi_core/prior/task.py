@@ -230,7 +230,7 @@ class PriorTask(Task[PriorNetwork]):
         tokens, attn_mask = self._tokens.tokens_of(batch.tokens)
         text, z_0 = batch.text.float(), batch.image.float()
         samples, schedule = self.settings.noise_samples, self._schedule
-        bank = self._bank_on(random.device)
+        bank = self.bank_on(random.device)
         start = bank.start(tokens, attn_mask, text, batch.image)
         t = random.integers(schedule.num_timesteps, samples)
         noise = random.normal(samples, bank.width)
@@ -253,14 +253,18 @@ class PriorTask(Task[PriorNetwork]):
         apart = contrastive_error(predicted, z_0.squeeze(1), cond_mask, bank.encoder_dims)
         return {"loss": error + self.settings.contrast * apart, "contrast": apart}
 
+    def prior(self, model: PriorNetwork) -> PriorModel:
+        """The prior of a network of this training, on the network's device."""
+        bank = self.bank_on(model.null_text.device)
+        return PriorModel(model, bank, self.settings, self.texts.spec, card={})
+
     def evaluate(self, model: PriorNetwork, workers: Meeting = ALONE) -> dict[str, float]:
         """Mean cosine of sampled to true embeddings of held-out images, averaged over encoders."""
         device = model.null_text.device
         if not len(held_out := self.held_out(device)):
             return {}
-        prior = PriorModel(model, self._bank_on(device), self.settings, self.texts.spec, card={})
         tokens, attn_mask, text, image = held_out.batch(torch.arange(len(held_out)))
-        sampled = prior.sample(tokens, attn_mask, text, num_steps=HELD_OUT_STEPS)
+        sampled = self.prior(model).sample(tokens, attn_mask, text, num_steps=HELD_OUT_STEPS)
         cosine = mean_encoder_cosine(sampled, image.to(device), self.bank.encoder_dims)
         return {"held_out_cosine": float(cosine.mean())}
 
@@ -268,7 +272,8 @@ class PriorTask(Task[PriorNetwork]):
     def _tokens(self) -> CaptionTokens:
         return CaptionTokens(self.texts)
 
-    def _bank_on(self, device: torch.device) -> GaussianBank | CaptionGaussians:
+    def bank_on(self, device: torch.device) -> GaussianBank | CaptionGaussians:
+        """The bank on a device, copied there once."""
         if device not in self._banks:
             self._banks[device] = self.bank.on(device)
         return self._banks[device]

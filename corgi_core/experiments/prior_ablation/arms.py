@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from corgi_core.config import GaussianSettings
+from corgi_core.experiments.prior_ablation.methods import DIFFUSION, METHODS
 from corgi_core.gaussians.bank import GaussianBank
 from corgi_core.gaussians.fit import fit_bank
 from corgi_core.gaussians.stream import EmbeddingStream
@@ -100,12 +101,16 @@ class Arm:
     """One training. `captions` is the share of the training images that keep theirs, in (0, 1].
 
     `settings` are those of `PriorSettings` that differ from the preset's: pairs of name and value.
+    `method` is one of `METHODS`. `snapshots` are training steps whose averaged weights stay, which
+    autoguidance needs; the training is the same.
     """
 
     start: Start
     captions: float = 1.0
     seed: int = 0
     settings: tuple[tuple[str, float], ...] = ()
+    method: str = DIFFUSION
+    snapshots: tuple[int, ...] = ()
 
     def with_setting(self, name: str, value: float) -> Self:
         """The same arm with one setting of the prior that differs from the preset's."""
@@ -115,13 +120,16 @@ class Arm:
     def family(self) -> str:
         """The arms that differ in captions and seed alone."""
         parts = [f"{name.replace('_', '-')}{value:g}" for name, value in self.settings]
-        return "-".join([self.start.name, *parts])
+        method = [] if self.method == DIFFUSION else [self.method]
+        snapshots = [f"snapshots{'-'.join(map(str, self.snapshots))}"] if self.snapshots else []
+        return "-".join([self.start.name, *parts, *method, *snapshots])
 
     @property
     def label(self) -> str:
         """The family's, for figures and tables."""
         parts = [f"{SYMBOLS.get(name, name)} = {value:g}" for name, value in self.settings]
-        return ", ".join([self.start.label, *parts])
+        method = [] if self.method == DIFFUSION else [METHODS[self.method].label]
+        return ", ".join([self.start.label, *parts, *method])
 
     @property
     def name(self) -> str:
@@ -139,6 +147,7 @@ class Arm:
             **asdict(self.start),
             "captions": self.captions,
             "settings": " ".join(f"{name}={value:g}" for name, value in self.settings) or None,
+            "method": self.method,
             "seed": self.seed,
         }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from corgi_core.diffusion.schedule import TIMESTEPS
 from corgi_core.evaluation.held_out import HeldOut
 from corgi_core.evaluation.protocol import Protocol
 from corgi_core.experiments.prior_ablation.arms import CAPTIONS, LEARNED, Arm, bank_of
+from corgi_core.experiments.prior_ablation.autoguidance import autoguided, saved_averages
+from corgi_core.experiments.prior_ablation.methods import METHODS
 from corgi_core.experiments.prior_ablation.scores import Scorer
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling
 from corgi_core.gaussians.bank import GaussianBank
@@ -37,7 +40,7 @@ from corgi_core.metrics.cosine_by_timestep import CosineByTimestep
 from corgi_core.metrics.spread import spread
 from corgi_core.prior.caption_fit import fit_caption_gaussians
 from corgi_core.prior.model import CAPTIONS_AT_ONCE, Callback, PriorModel
-from corgi_core.prior.task import Captions, PriorTask
+from corgi_core.prior.task import Captions
 from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import read_metrics
 from corgi_core.training.run_folder import TrainingResult
@@ -158,7 +161,8 @@ def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
     captioned = caption_subset(study.dataset, arm.captions, arm.seed).of(study.dataset)
     bank = _bank(study, arm, captioned)
     prior = replace(preset.prior, **dict[str, Any](arm.settings))
-    task = PriorTask(
+    method = METHODS[arm.method]
+    task = method.task(
         settings=prior,
         images=study.images,
         texts=study.texts,
@@ -167,9 +171,14 @@ def train_arm(study: Study, arm: Arm) -> tuple[PriorModel, TrainingResult[Any]]:
         bank=bank,
     )
     settings = replace(preset.study.training, seed=arm.seed)
+    if arm.snapshots:
+        settings = replace(settings, checkpoint_every=gcd(*arm.snapshots))
     here = study.device.here()
-    result = train(task, settings, study.run_folder(arm), device=here, name=arm.name)
-    model = PriorModel(result.model, bank, prior, study.texts.spec, card={})
+    result = train(
+        task, settings, study.run_folder(arm), device=here, name=arm.name,
+        on_saved=saved_averages(arm.snapshots),
+    )  # fmt: skip
+    model = task.prior(result.model)
     model.precision = study.device.precision
     return model, result
 
@@ -213,11 +222,13 @@ def width_of(bank: GaussianBank | CaptionGaussians, one: GaussianBank) -> float:
 def _sample_rows(study: Study, prior: PriorModel, plan: Plan) -> Iterator[Row]:
     seed, settings = plan.arm.seed, study.preset.study
     some = torch.arange(min(settings.spread_captions, len(study.held_out)))
+    folder = study.run_folder(plan.arm)
     for sampling in plan.samplings:
-        row = asdict(sampling) | study.scorer.scores(_sampled(study, prior, sampling, seed))
+        way = autoguided(prior, folder, sampling.weak) if sampling.weak else prior
+        row = asdict(sampling) | study.scorer.scores(_sampled(study, way, sampling, seed))
         if sampling in plan.spread:
             samples = [
-                _sampled(study, prior, sampling, _seed_of(seed, number), some)
+                _sampled(study, way, sampling, _seed_of(seed, number), some)
                 for number in range(settings.spread_samples)
             ]
             row |= spread(torch.stack(samples), study.held_out.image[some])

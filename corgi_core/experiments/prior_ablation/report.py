@@ -54,13 +54,14 @@ def arm_labels(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def final_scores(rows: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
-    """One arm's scores by plain names: by the paper's sampler, at its most steps."""
-    ways = Sampling(0)
-    plain = (
-        row for row in rows["samples"]
-        if (row["sampler"], row["guidance"]) == (ways.sampler, ways.guidance)
-    )  # fmt: skip
-    last = max(plain, key=lambda row: int(row["steps"]))
+    """One arm's scores by plain names: not guided, by the paper's sampler or its own first.
+
+    They are those at its most steps.
+    """
+    plain = [row for row in rows["samples"] if row["guidance"] == Sampling.guidance]
+    samplers = [row["sampler"] for row in plain]
+    own = Sampling.sampler if Sampling.sampler in samplers else samplers[0]
+    last = max((row for row in plain if row["sampler"] == own), key=lambda row: int(row["steps"]))
     return {metric: last[metric] for metric in METRICS if metric in last}
 
 
@@ -72,6 +73,7 @@ def metrics_by_step(rows: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str,
     """
     for row in rows["samples"]:
         way = f"{row['sampler'].replace('+', 'p')}-guidance{row['guidance']:g}"
+        way += f"-by-step{row['weak']}" if row["weak"] else ""
         scores = {f"{way}/{m}_by_steps": row[m] for m in METRICS if m in row}
         yield {"step": row["steps"], **scores}
     for row in rows["training"]:

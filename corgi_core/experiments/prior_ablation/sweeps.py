@@ -19,8 +19,11 @@ from corgi_core.experiments.prior_ablation.arms import (
     shifted,
     shifted_text,
 )
+from corgi_core.experiments.prior_ablation.flow_matching import FLOW_SAMPLERS
+from corgi_core.experiments.prior_ablation.methods import FLOW, MLP
 
 PAPER_KAPPA = 5.0  # of the authors' code
+FEW, MUCH = 4, 2.0  # sampling steps and guidance, at most, of what is compared in few steps
 
 
 @dataclass(frozen=True, order=True)
@@ -30,6 +33,8 @@ class Sampling:
     steps: int
     sampler: str = "ddpm"  # the ancestral chain, the paper's
     guidance: float = 1.0
+    # the training step of the same prior that guides it; 0 is the dropped caption of guidance
+    weak: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,40 @@ def _all_sweeps(preset: Preset) -> tuple[Sweep, ...]:
             main, spread=True,
         ),
         Sweep("wall_time", three),
+        *_methods(preset),
     )  # fmt: skip
+
+
+def _methods(preset: Preset) -> tuple[Sweep, ...]:
+    """Other networks, losses and guidance than the prior's, in few steps."""
+    study = preset.study
+    few = [steps for steps in study.steps if steps <= FEW]
+    plain = tuple(Sampling(steps) for steps in few)
+    guided = tuple(
+        Sampling(few[-1], guidance=scale) for scale in study.guidances if 1 < scale <= MUCH
+    )
+    early = early_steps(preset)
+    starts = (BASELINE, shifted_text(preset.gaussians.kappa))
+    diffusion = [Arm(start, snapshots=early) for start in starts]
+    ways = (*plain, *guided)
+    euler, heun = ([replace(way, sampler=solver) for way in ways] for solver in FLOW_SAMPLERS)
+    by_itself = [replace(way, weak=step) for step in early for way in guided]
+    return (
+        Sweep("network", (*diffusion, *(Arm(s, method=MLP) for s in starts)), ways, spread=True),
+        Sweep(
+            "flow",
+            tuple(Arm(s, method=FLOW) for s in starts),
+            (*euler, heun[len(plain) - 1]),
+            spread=True,
+        ),
+        Sweep("autoguidance", tuple(diffusion), (*ways, *by_itself), spread=True),
+    )
+
+
+def early_steps(preset: Preset) -> tuple[int, ...]:
+    """The training steps of the priors that guide their later selves."""
+    sixth = preset.study.training.steps // 6
+    return sixth, 2 * sixth
 
 
 def plans_of(sweeps: Iterable[Sweep], seed: int, max_steps: int) -> list[Plan]:

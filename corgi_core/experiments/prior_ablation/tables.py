@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from corgi_core.config import Preset
@@ -16,7 +17,8 @@ from corgi_core.experiments.prior_ablation.arms import (
     shifted,
 )
 from corgi_core.experiments.prior_ablation.measure import REFERENCES
-from corgi_core.experiments.prior_ablation.sweeps import Sweep, sweeps_of
+from corgi_core.experiments.prior_ablation.methods import DIFFUSION
+from corgi_core.experiments.prior_ablation.sweeps import Sampling, Sweep, early_steps, sweeps_of
 from corgi_core.experiments.report import StudyReport, markdown
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ METRICS = {
     "frechet": "Fréchet",
     "spread": "spread",
 }
-KEYS = ["label", "captions", "sampler", "steps", "guidance"]
+KEYS = ["label", "captions", "sampler", "steps", "guidance", "weak"]
 
 
 def tables_of(report: StudyReport, preset: Preset) -> dict[str, str]:
@@ -43,6 +45,8 @@ def tables_of(report: StudyReport, preset: Preset) -> dict[str, str]:
     tables = {sweep.name: _table(samples, sweep, references) for sweep in sweeps if sweep.samplings}
     if {"kappa", "shift_and_scale"} <= {sweep.name for sweep in sweeps}:
         tables["contributions"] = contributions(samples, preset)
+    if others := [sweep for sweep in sweeps if any(a.method != DIFFUSION for a in sweep.arms)]:
+        tables["methods"] = over_diffusion(samples, others, preset)
     heads = [head for head in METRICS.values() if any(head in each for each in references.values())]
     lines = [[label, *(each[head] for head in heads)] for label, each in references.items()]
     alone = markdown(["instead of a prior", *heads], lines)
@@ -82,6 +86,28 @@ def contributions(samples: pd.DataFrame, preset: Preset) -> str:
     return markdown(["what", "steps", *METRICS.values()], lines)
 
 
+def over_diffusion(samples: pd.DataFrame, sweeps: Iterable[Sweep], preset: Preset) -> str:
+    """What another network or loss brings, over the prior's own from the same start.
+
+    Differences at the same steps and guidance, paired by seed; the prior's own is sampled by its
+    own sampler, whatever the other's.
+    """
+    way = ["steps", "guidance"]
+    lines = []
+    for sweep in sweeps:
+        for arm in (arm for arm in sweep.arms if arm.method != DIFFUSION):
+            own = replace(arm, method=DIFFUSION, snapshots=early_steps(preset)).family
+            others = samples[
+                (samples["start"] == own) & (samples["sampler"] == Sampling.sampler)
+                & (samples["weak"] == 0)
+            ]  # fmt: skip
+            for s in sweep.samplings:
+                found = _rows(samples, arm, s)
+                cells = [_cell(paired(found, others, way, m), signed=True) for m in METRICS]
+                lines.append([arm.label, s.sampler, f"{s.guidance:g}", str(s.steps), *cells])
+    return markdown(["start", "sampler", "guidance", "steps", *METRICS.values()], lines)
+
+
 def _main(samples: pd.DataFrame, start: Start, steps: int) -> pd.DataFrame:
     return samples[
         (samples["start"] == start.name) & (samples["captions"] == 1) & (samples["steps"] == steps)
@@ -93,20 +119,26 @@ def _table(samples: pd.DataFrame, sweep: Sweep, references: Mapping[str, Mapping
     lines = []
     for arm in sweep.arms:
         for s in sweep.samplings:
-            found = samples[
-                (samples["start"] == arm.family) & (samples["captions"] == arm.captions)
-                & (samples["sampler"] == s.sampler) & (samples["steps"] == s.steps)
-                & (samples["guidance"] == s.guidance)
-            ]  # fmt: skip
+            found = _rows(samples, arm, s)
             cells = [_cell(over_seeds(found, KEYS, metric)) for metric in METRICS]
-            about = [f"{100 * arm.captions:g} %", s.sampler, f"{s.guidance:g}", f"{s.steps}"]
+            guide = f"step {s.weak}" if s.weak else "caption dropped"
+            about = [f"{100 * arm.captions:g} %", s.sampler, guide, f"{s.guidance:g}", f"{s.steps}"]
             lines.append([_label(arm, found), *about, *cells])
-    heads = ["start", "captions", "sampler", "guidance", "steps", *METRICS.values()]
+    heads = ["start", "captions", "sampler", "guided by", "guidance", "steps", *METRICS.values()]
     heads, lines = _without_constants(heads, lines)
     beside = [
         [label, *(cells.get(head, "") for head in heads[1:])] for label, cells in references.items()
     ]
     return markdown(heads, [*beside, *lines])
+
+
+def _rows(samples: pd.DataFrame, arm: Arm, s: Sampling) -> pd.DataFrame:
+    """Those of an arm, of all seeds, sampled so."""
+    return samples[
+        (samples["start"] == arm.family) & (samples["captions"] == arm.captions)
+        & (samples["sampler"] == s.sampler) & (samples["steps"] == s.steps)
+        & (samples["guidance"] == s.guidance) & (samples["weak"] == s.weak)
+    ]  # fmt: skip
 
 
 def _label(arm: Arm, found: pd.DataFrame) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -45,10 +46,9 @@ def part(seed):
     for plan in plans_of(sweeps_of(PRESET), seed, 3):
         about = plan.arm.about | {"k": plan.arm.start.gaussians, "width": plan.arm.start.kappa}
         for s in plan.samplings:
-            way = {"steps": s.steps, "sampler": s.sampler, "guidance": s.guidance}
             names = (*METRICS, "spread") if s in plan.spread else METRICS
             scores = {name: value(plan.arm, s, name) for name in names}
-            rows["samples"].append(about | way | scores)
+            rows["samples"].append(about | asdict(s) | scores)
         for t in (1000, 999, 332) if plan.timesteps else ():
             of = "z_T" if t == 1000 else "ẑ_0"
             cosine = value(plan.arm, t)
