@@ -34,7 +34,7 @@ DIGESTS = {
         "language_free": "db9c5b15e3aa34ae",
     },
     "embeddings": {
-        "data": "6b7a5575a68f2a4f", "encoders": "bca9718e5b31804d",
+        "data": "6b7a5575a68f2a4f", "encoders": "894c192e86ad5917",
         "prior": "1a3b178d6f6bd663", "study": "33d313152cd8837f",
     },
 }  # fmt: skip
