@@ -250,6 +250,8 @@ def test_the_network_reads_the_embedding_shrunk_toward_its_gaussian(network, cap
     z_t = mean + bank.std[c] * noise
     shrunk = mean + Schedule.linear().alphas_cumprod[999].sqrt().float() * (z_t - mean)
     torch.testing.assert_close(read[0], shrunk)
+    # So the embedding itself tells the Gaussian, to the unconditional branch too.
+    assert torch.equal(torch.cdist(read[0], bank.means).argmin(dim=1), c)
 
 
 def test_samples_do_not_depend_on_the_batch(network, captions, bank):
