@@ -201,10 +201,10 @@ def _prior_metrics(
         scores[most][BY_TIMESTEP] = cosine_by_timestep(store, shards, most, near)
         by_steps.setdefault(variant, {})[subset] = scores
     by_caption = {
-        name: caption_scores(store, chunks.shards_of(case), str(num_steps))
+        name: caption_scores(store, chunks.shards_of(case), str(num_steps), near)
         for name, case in cases.items()
     } | {
-        (name, NO_SUBSET): caption_scores(store, chunks.shards_of(case), ONCE)
+        (name, NO_SUBSET): caption_scores(store, chunks.shards_of(case), ONCE, near)
         for name, case in beside.items()
     }
     metrics = {

@@ -19,6 +19,7 @@ from PIL import Image
 
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.protocol import Protocol
+from corgi_core.evaluation.report import STRATA
 from corgi_core.io.files import atomic_file, read_json, write_json
 from corgi_core.io.pictures import rendered
 from corgi_core.metrics.bootstrap import CONFIDENCE, middle, resamples
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CAPTIONS, PROTOCOL = "captions.parquet", "protocol.json"
+PANELS = 3  # of a chart, side by side: as many as there are scores; each stratum has a line
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class CaptionScores:
     """One model's scores, caption by caption, and the protocol that they were measured under.
 
     Attributes:
-        captions: A row a caption: "key", "cosine", and "rank", that of the true image from 1.
+        captions: A row a caption: "key", "cosine", "rank", that of the true image from 1, and where
+            it is known "near", whether the image has a near neighbour in training.
         protocol: What they depend on beside the model.
     """
 
@@ -65,13 +68,21 @@ class CaptionScores:
             **{name: each.astype(np.float64) for name, each in found.items()},
         }
 
+    @property
+    def strata(self) -> dict[str, NDArray[np.bool_]]:
+        """Which captions [n] are of which stratum; none where it is not known."""
+        if "near" not in self.captions:
+            return {}
+        near = self.captions["near"].to_numpy(dtype=bool)
+        return dict(zip(STRATA, (near, ~near), strict=True))
+
 
 @dataclass(frozen=True)
 class Difference:
     """How much higher model b scores than model a.
 
     Attributes:
-        score: Its name.
+        score: Its name; a stratum's ends with that, "cosine_far".
         a: The mean of the first model.
         b: The mean of the second.
         low: The low end of the interval of b − a, which has 95 % unless another was asked for.
@@ -107,7 +118,8 @@ def differences(
         confidence: Of the intervals; higher where the best of several models is compared.
 
     Returns:
-        One for each score, b − a.
+        One for each score, b − a, then those of the strata of two captions or more, where they are
+        known.
 
     Raises:
         CorgiError: they were measured under different protocols, or on different captions.
@@ -115,17 +127,21 @@ def differences(
     every = [*a.values(), *b.values()]
     for one in every:
         _check_comparable(every[0], one, names)
-    names_of_scores = list(every[0].scores)
-    first, second = (
-        {number: np.stack(list(one.scores.values())) for number, one in each.items()}
-        for each in (a, b)
-    )
-    ends = middle(_resampled_differences(first, second, seed), confidence).T.tolist()
-    means = (np.mean(list(each.values()), axis=(0, 2)).tolist() for each in (first, second))
-    return [
-        Difference(score, of_a, of_b, low, high)
-        for score, of_a, of_b, (low, high) in zip(names_of_scores, *means, ends, strict=True)
-    ]
+    parts = {"": np.ones(len(every[0].captions), dtype=bool)}
+    parts |= {f"_{stratum}": rows for stratum, rows in every[0].strata.items() if rows.sum() > 1}
+    found = list[Difference]()
+    for end, rows in parts.items():
+        first, second = (
+            {number: np.stack(list(one.scores.values()))[:, rows] for number, one in each.items()}
+            for each in (a, b)
+        )
+        ends = middle(_resampled_differences(first, second, seed), confidence).T.tolist()
+        means = (np.mean(list(each.values()), axis=(0, 2)).tolist() for each in (first, second))
+        found += [
+            Difference(f"{score}{end}", of_a, of_b, low, high)
+            for score, of_a, of_b, (low, high) in zip(every[0].scores, *means, ends, strict=True)
+        ]
+    return found
 
 
 def _resampled_differences(
@@ -174,14 +190,18 @@ def _check_comparable(a: CaptionScores, b: CaptionScores, names: tuple[str, str]
 
 
 def difference_chart(compared: Mapping[str, list[Difference]], reference: str) -> Image.Image:
-    """A panel for each score: the other models' differences to the reference, with intervals."""
+    """A panel for each score: the other models' differences to the reference, with intervals.
+
+    The strata are below, a line each.
+    """
     from matplotlib.figure import Figure
 
     names, scores = list(compared), [each.score for each in next(iter(compared.values()))]
-    size = (3.4 * len(scores), 1.2 + 0.4 * len(names))
+    lines = -(-len(scores) // PANELS)
+    size = (3.4 * PANELS, (1.2 + 0.4 * len(names)) * lines)
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
-    for panel, score in zip(panels, scores, strict=True):
+    panels = figure.subplots(lines, PANELS, sharey=True, squeeze=False)
+    for panel, score in zip(panels.flat, scores, strict=True):
         for row, name in enumerate(names):
             (found,) = (each for each in compared[name] if each.score == score)
             panel.plot([found.low, found.high], [row, row], color="tab:blue")
@@ -190,6 +210,6 @@ def difference_chart(compared: Mapping[str, list[Difference]], reference: str) -
         panel.set_title(score)
         panel.set_xlabel(f"difference to {reference}", fontsize=8)
         panel.locator_params(axis="x", nbins=4)
-    panels[0].set_yticks(range(len(names)), names)
-    panels[0].set_ylim(len(names) - 0.5, -0.5)
+    panels.flat[0].set_yticks(range(len(names)), names)
+    panels.flat[0].set_ylim(len(names) - 0.5, -0.5)
     return rendered(figure)

@@ -235,17 +235,23 @@ def _curve(timesteps: Sequence[int], cosines: NDArray[np.float64]) -> dict[str, 
     }
 
 
-def caption_scores(store: ArrayStore, shards: Sequence[str], name: str) -> pd.DataFrame:
+def caption_scores(
+    store: ArrayStore,
+    shards: Sequence[str],
+    name: str,
+    near: NDArray[np.bool_] | None = None,
+) -> pd.DataFrame:
     """What `scores_of` takes the means of, caption by caption.
 
     Args:
         store: The arrays.
         shards: Those of one case.
         name: The prediction's.
+        near: Which images [n] have a near neighbour among the training images.
 
     Returns:
         A row a caption, in the captions' order: "key", the image's; "cosine", averaged over the
-        encoders; and "rank", that of the true image among all, from 1.
+        encoders; "rank", that of the true image among all, from 1; and with `near` that.
     """
     import pandas as pd
 
@@ -254,7 +260,8 @@ def caption_scores(store: ArrayStore, shards: Sequence[str], name: str) -> pd.Da
 
     cosines = column("cosines").mean(axis=1, dtype=np.float64)
     keys = np.concatenate([store.shard_keys(shard) for shard in shards])
-    return pd.DataFrame({"key": keys, "cosine": cosines, "rank": column("nearer") + 1})
+    found = pd.DataFrame({"key": keys, "cosine": cosines, "rank": column("nearer") + 1})
+    return found if near is None else found.assign(near=near)
 
 
 def _means(cosines: NDArray[Any], nearer: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:

@@ -322,6 +322,7 @@ def test_what_is_averaged_is_there_caption_by_caption(models: Models, one: Mater
         assert found["cosine"].mean() == pytest.approx(scores["cosine"])
         assert (found["rank"] <= 5).mean() == pytest.approx(scores["recall_at_5"])
         assert tuple(found["key"]) == HeldOut.of(one.images, 100).keys
+        assert found["near"].tolist() == [True] * TWINS + [False] * (HELD_OUT - TWINS)
     samples = whole.samples["baseline", SUBSET]
     assert [text for text, _ in samples] == [
         text for text, _ in whole.samples[REAL_EMBEDDING, "none"]

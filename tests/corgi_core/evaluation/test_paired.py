@@ -56,6 +56,29 @@ def test_recalls_are_shares_of_ranks(hardness: np.ndarray) -> None:
     assert values["recall_at_5"] == (1.0, 1.0)
 
 
+def test_captions_near_training_and_far_from_it_have_differences_of_their_own(
+    hardness: np.ndarray,
+) -> None:
+    """A model that is better on the near ones alone."""
+    near = np.arange(N) % 4 == 0
+    a, b = (
+        CaptionScores(each.captions.assign(near=near), each.protocol)
+        for each in (scored(hardness), scored(hardness + np.where(near, 0.1, 0.0)))
+    )
+    found = {each.score: each for each in differences({0: a}, {0: b}, NAMES)}
+    assert [name for name in found if name.startswith("cosine")] == [
+        "cosine", "cosine_near", "cosine_far"
+    ]  # fmt: skip
+    gains = [found[name].value for name in ("cosine", "cosine_near", "cosine_far")]
+    assert gains == pytest.approx([0.025, 0.1, 0])
+    assert found["cosine_near"].a == pytest.approx(hardness[near].mean())
+    assert difference_chart({"b": list(found.values())}, "a").height > 300
+    few = CaptionScores(a.captions.assign(near=np.arange(N) == 0), a.protocol)
+    alone = {each.score for each in differences({0: few}, {0: few}, NAMES)}
+    assert {"cosine", "cosine_far"} < alone
+    assert "cosine_near" not in alone  # one caption has no interval
+
+
 def test_seeds_that_disagree_widen_the_interval_and_paired_seeds_do_not(
     hardness: np.ndarray,
 ) -> None:
