@@ -40,11 +40,10 @@ class CachedDenoiser:
         uncond: UncondPrefixes | None = None,
     ) -> None:
         self._network, self._cond_scale = network, cond_scale
+        caches = [kv_cache]
         if cond_scale != 1:
-            kv_cache = (uncond or UncondPrefixes(network)).append_to(kv_cache, c)
-        # Keys and values of [prefix · noisy embedding]; the last changes with every step.
-        self._kv_cache = [F.pad(layer, (0, 0, 0, 1)) for layer in kv_cache.layers]
-        attn_mask = F.pad(kv_cache.attn_mask, (0, 1), value=True)
+            caches.append((uncond or UncondPrefixes(network)).of(c, kv_cache.layers[0].dtype))
+        self._kv_cache, attn_mask = _with_room(caches)
         # Added to the scores. PyTorch would convert a boolean mask into this at every call.
         self._bias = torch.zeros_like(attn_mask, dtype=self._kv_cache[0].dtype).masked_fill(
             ~attn_mask, -torch.inf
@@ -94,23 +93,16 @@ class UncondPrefixes:
         self._network = network
         self._prefixes: dict[tuple[int, torch.dtype], KVCache] = {}
 
-    def append_to(self, kv_cache: KVCache, c: Tensor) -> KVCache:
-        """The captions' cache [n], followed by n dropped captions with the same Gaussians c [n]."""
+    def of(self, c: Tensor, dtype: torch.dtype) -> KVCache:
+        """The prefixes of dropped captions with the Gaussians c [n], in the cache's type."""
         gaussians, which = torch.unique(c, return_inverse=True)
-        keys = [(gaussian, kv_cache.layers[0].dtype) for gaussian in gaussians.tolist()]
+        keys = [(gaussian, dtype) for gaussian in gaussians.tolist()]
         if missing := [key for key in keys if key not in self._prefixes]:
             self._encode(missing, c.device)
         prefixes = [self._prefixes[key] for key in keys]
-        padding = kv_cache.attn_mask.shape[1] - prefixes[0].attn_mask.shape[1]
-        uncond = [torch.cat(layer, 1) for layer in zip(*(p.layers for p in prefixes), strict=True)]
-        attn_mask = F.pad(torch.cat([p.attn_mask for p in prefixes]), (padding, 0))
-        return KVCache(
-            tuple(
-                torch.cat([cond, F.pad(layer, (0, 0, padding, 0))[:, which]], 1)
-                for cond, layer in zip(kv_cache.layers, uncond, strict=True)
-            ),
-            torch.cat([kv_cache.attn_mask, attn_mask[which]]),
-        )
+        layers = zip(*(prefix.layers for prefix in prefixes), strict=True)
+        attn_mask = torch.cat([prefix.attn_mask for prefix in prefixes])
+        return KVCache(tuple(torch.cat(layer, 1)[:, which] for layer in layers), attn_mask[which])
 
     def _encode(self, keys: list[tuple[int, torch.dtype]], device: torch.device) -> None:
         shape, k = self._network.shape, len(keys)
@@ -126,3 +118,29 @@ class UncondPrefixes:
             self._prefixes[key] = KVCache(
                 tuple(layer[:, one] for layer in found.layers), found.attn_mask[one]
             )
+
+
+def _with_room(caches: Sequence[KVCache]) -> tuple[list[Tensor], Tensor]:
+    """Keys and values of [prefix · noisy embedding], the last to be filled in by every step.
+
+    Args:
+        caches: of prefixes of any length, one below the other.
+
+    Returns:
+        The layers [2, rows, heads, S, width/heads], shorter prefixes after zeros; and which of the
+        S positions each row attends to [rows, S].
+    """
+    longest = max(cache.attn_mask.shape[1] for cache in caches)
+    attn_mask = torch.cat(
+        [F.pad(each.attn_mask, (longest - each.attn_mask.shape[1], 0)) for each in caches]
+    )
+    first = caches[0].layers[0]
+    shape = 2, len(attn_mask), first.shape[2], longest + 1, first.shape[4]
+    layers = [first.new_zeros(shape) for _ in caches[0].layers]
+    begin = 0
+    for cache in caches:
+        end, positions = begin + len(cache.attn_mask), cache.attn_mask.shape[1]
+        for layer, cached in zip(layers, cache.layers, strict=True):
+            layer[:, begin:end, :, longest - positions : longest] = cached
+        begin = end
+    return layers, F.pad(attn_mask, (0, 1), value=True)

@@ -1,9 +1,12 @@
-"""A sampling step of one caption on a CPU, compiled: as fast as the weights can be read.
+"""A sampling step of some captions on a CPU, compiled into one function by numba.
 
 One caption's step multiplies all weights by two rows, with and without the condition. That is
-little arithmetic, so its time is that of reading the weights and of the work between the products.
-numba compiles the whole step into one function: four outputs, or four positions that are attended
-to, share each read, and GELU is arithmetic alone, which processors do several at a time.
+little arithmetic, so its time is that of reading the weights and of the work between the products:
+four outputs, or four positions that are attended to, share each read, and GELU is arithmetic alone,
+which processors do several at a time. A batch's step is bound by arithmetic. Its products go tile
+by tile, four rows by three outputs, whose sums stay in registers: for so few rows a library's
+product takes longer to rearrange the weights than to multiply by them. A dropped caption attends to
+its own few positions, not to the padding beside the longest caption.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from torch import Tensor, nn
 from corgi_core.diffusion.guidance import guided
 from corgi_core.prior.network import PriorNetwork
 
-ROWS = 2  # the kernels' number of rows
+PAIR = 2  # rows that have a product of their own
+TILE_ROWS, TILE_OUTPUTS = 4, 3  # of the product of more rows
+MOST_ROWS = 64  # beyond which a library's product is as fast
 SIDE_BY_SIDE = 4  # outputs of a product, positions that are attended to
 ROOT_HALF = np.float32(math.sqrt(0.5))
 FARTHEST = np.float32(4)  # erf is 1 beyond it, in float32
@@ -40,7 +45,7 @@ _guided: Any = njit(cache=True, fastmath=True)(guided)
 
 
 class CompiledStep:
-    """From the network's input `shrunk` to ẑ_0, guidance included, for at most two rows in float32.
+    """From the network's input `shrunk` to ẑ_0, guidance included, for some rows in float32.
 
     The first step on a machine takes some seconds for compiling; numba caches the result on disk.
 
@@ -49,7 +54,8 @@ class CompiledStep:
         kv_cache: the blocks' keys and values [2, rows, heads, S, width/heads], whose last position
             is the step's own.
         attn_mask: which positions a row attends to [rows, S].
-        cond_scale: of the guidance. If it is not 1, the rows are with and without the condition.
+        cond_scale: of the guidance. If it is not 1, the second half of the rows is without the
+            condition.
     """
 
     def __init__(
@@ -73,7 +79,9 @@ class CompiledStep:
             *_positions(attn_mask),
         )
         self._cond_scale = np.float32(cond_scale)
-        self._shrunk = np.empty((ROWS, network.shape.embedding_width), np.float32)
+        self._rows = len(attn_mask)
+        computed = PAIR if self._rows <= PAIR else max(TILE_ROWS, self._rows)
+        self._shrunk = np.zeros((computed, network.shape.embedding_width), np.float32)
         self._z_0 = np.empty_like(self._shrunk)
         threads = torch.get_num_threads()
         numba.set_num_threads(min(threads, MAX_THREADS))
@@ -83,16 +91,16 @@ class CompiledStep:
     def serves(network: PriorNetwork, layer: Tensor) -> bool:
         """Whether a step can be compiled for a layer's cache: few rows, in float32, on a CPU."""
         narrowest = min(network.shape.width, network.shape.embedding_width)
-        small = layer.shape[1] <= ROWS and narrowest >= SIDE_BY_SIDE
+        small = layer.shape[1] <= MOST_ROWS and narrowest >= SIDE_BY_SIDE
         return small and layer.device.type == "cpu" and layer.dtype == torch.float32
 
     def __call__(self, shrunk: Tensor, timestep: Tensor) -> Tensor:
         """`shrunk` and t's embedding [width] → ẑ_0 [n, d], as `CachedDenoiser` has them."""
-        self._shrunk.reshape(-1, *shrunk.shape)[:] = shrunk.detach().numpy()
+        self._shrunk[: self._rows].reshape(-1, *shrunk.shape)[:] = shrunk.detach().numpy()
         _step(
             self._shrunk, timestep.detach().numpy(), *self._arguments, self._cond_scale, self._z_0
         )
-        count = len(shrunk) if self._cond_scale == 1 else 1
+        count = self._rows if self._cond_scale == 1 else self._rows // 2
         return torch.from_numpy(self._z_0[:count].copy())
 
 
@@ -106,9 +114,48 @@ def _positions(attn_mask: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     return _array(order), _array(attn_mask.sum(dim=1))
 
 
-@njit(cache=True, fastmath=True, parallel=True)
+@njit(cache=True, fastmath=True)
 def _linear(x: Floats, weight: Floats, bias: Floats, y: Floats) -> None:
-    """y = x Wᵀ + b for two rows."""
+    """y = x Wᵀ + b for two rows, or four and more."""
+    if len(x) == PAIR:
+        _linear_of_two(x, weight, bias, y)
+    else:
+        _linear_in_tiles(x, weight, bias, y)
+
+
+@njit(cache=True, fastmath=True, parallel=True)
+def _linear_in_tiles(x: Floats, weight: Floats, bias: Floats, y: Floats) -> None:
+    rows, (outputs, inputs) = len(x), weight.shape
+    for block in prange((outputs + TILE_OUTPUTS - 1) // TILE_OUTPUTS):
+        o = min(block * TILE_OUTPUTS, outputs - TILE_OUTPUTS)  # the last overlaps the one before
+        for tile in range((rows + TILE_ROWS - 1) // TILE_ROWS):
+            r = min(tile * TILE_ROWS, rows - TILE_ROWS)  # likewise
+            a0 = a1 = a2 = b0 = b1 = b2 = np.float32(0)
+            c0 = c1 = c2 = d0 = d1 = d2 = np.float32(0)
+            for i in range(inputs):
+                a, b, c, d = x[r, i], x[r + 1, i], x[r + 2, i], x[r + 3, i]
+                w0, w1, w2 = weight[o, i], weight[o + 1, i], weight[o + 2, i]
+                a0 += w0 * a
+                a1 += w1 * a
+                a2 += w2 * a
+                b0 += w0 * b
+                b1 += w1 * b
+                b2 += w2 * b
+                c0 += w0 * c
+                c1 += w1 * c
+                c2 += w2 * c
+                d0 += w0 * d
+                d1 += w1 * d
+                d2 += w2 * d
+            first, second, third = bias[o], bias[o + 1], bias[o + 2]
+            y[r, o], y[r, o + 1], y[r, o + 2] = a0 + first, a1 + second, a2 + third
+            y[r + 1, o], y[r + 1, o + 1], y[r + 1, o + 2] = b0 + first, b1 + second, b2 + third
+            y[r + 2, o], y[r + 2, o + 1], y[r + 2, o + 2] = c0 + first, c1 + second, c2 + third
+            y[r + 3, o], y[r + 3, o + 1], y[r + 3, o + 2] = d0 + first, d1 + second, d2 + third
+
+
+@njit(cache=True, fastmath=True, parallel=True)
+def _linear_of_two(x: Floats, weight: Floats, bias: Floats, y: Floats) -> None:
     outputs, inputs = weight.shape
     for block in prange((outputs + SIDE_BY_SIDE - 1) // SIDE_BY_SIDE):
         o = min(block * SIDE_BY_SIDE, outputs - SIDE_BY_SIDE)  # the last overlaps the one before
@@ -131,26 +178,27 @@ def _linear(x: Floats, weight: Floats, bias: Floats, y: Floats) -> None:
             y[1, output] += bias[output]
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, parallel=True)
 def _gelu(y: Floats) -> None:
     """x Φ(x) in place, by the exact GELU's Φ(x) = (1 + erf(x/√2))/2."""
-    flat = y.reshape(-1)
-    x = np.empty_like(flat)
-    square, erf = np.empty_like(flat), np.zeros_like(flat)
-    for i in range(len(flat)):
-        x[i] = min(max(flat[i] * ROOT_HALF, -FARTHEST), FARTHEST)
-        square[i] = x[i] * x[i] * (np.float32(2) / (FARTHEST * FARTHEST)) - np.float32(1)
-    for coefficient in ERF_COEFFICIENTS:  # Horner's scheme, all values at a time
-        for i in range(len(flat)):
-            erf[i] = erf[i] * square[i] + coefficient
-    for i in range(len(flat)):
-        flat[i] *= np.float32(0.5) + np.float32(0.5) * x[i] * erf[i]
+    for row in prange(len(y)):
+        values = y[row]
+        x, square = np.empty_like(values), np.empty_like(values)
+        erf = np.zeros_like(values)
+        for i in range(len(values)):
+            x[i] = min(max(values[i] * ROOT_HALF, -FARTHEST), FARTHEST)
+            square[i] = x[i] * x[i] * (np.float32(2) / (FARTHEST * FARTHEST)) - np.float32(1)
+        for coefficient in ERF_COEFFICIENTS:  # Horner's scheme, all values at a time
+            for i in range(len(values)):
+                erf[i] = erf[i] * square[i] + coefficient
+        for i in range(len(values)):
+            values[i] *= np.float32(0.5) + np.float32(0.5) * x[i] * erf[i]
 
 
 @njit(cache=True, fastmath=True)
 def _layer_norm(x: Floats, weight: Floats, bias: Floats, y: Floats) -> None:
     width = x.shape[1]
-    for row in range(ROWS):
+    for row in range(len(x)):
         total = square = np.float32(0)
         for i in range(width):
             total += x[row, i]
@@ -226,16 +274,17 @@ def _step(
     cond_scale: np.float32,
     z_0: Floats,
 ) -> None:
-    """The network's output, guided in the first row if the scale is not 1.
+    """The network's output, guided in the first half of the rows if the scale is not 1.
 
     Linear layers: the noisy embedding's, the head, then five a block. Norms: the last one, then two
     a block.
     """
     width = len(timestep)
     rows, heads, length, part = kv_cache[0].shape[1:]
-    x, normed = np.empty((ROWS, width), np.float32), np.empty((ROWS, width), np.float32)
+    x = np.empty((len(shrunk), width), np.float32)
     queries, attended, added = np.empty_like(x), np.zeros_like(x), np.empty_like(x)
-    own, wide = np.empty((ROWS, 2 * width), np.float32), np.empty((ROWS, 4 * width), np.float32)
+    normed, own = np.empty_like(x), np.empty((len(x), 2 * width), np.float32)
+    wide = np.empty((len(x), 4 * width), np.float32)
     _linear(shrunk, weights[0], biases[0], x)
     x += timestep
     for layer in range(len(kv_cache)):
@@ -256,4 +305,5 @@ def _step(
     _layer_norm(x, norm_weights[0], norm_biases[0], normed)
     _linear(normed, weights[1], biases[1], z_0)
     if cond_scale != 1:
-        z_0[0] = _guided(z_0[1], z_0[0], cond_scale)
+        captions = rows // 2
+        z_0[:captions] = _guided(z_0[captions:rows], z_0[:captions], cond_scale)

@@ -67,7 +67,7 @@ class PriorModel:
         self._uncond: UncondPrefixes | None = None
 
     def compile(self) -> Self:
-        """From now on, sample single captions on a CPU by a compiled step: for servers.
+        """From now on, sample up to 32 captions at once on a CPU by a compiled step: for servers.
 
         Compiling takes some ten seconds, once on a machine. Samples agree with the eager ones to
         1e-5 in float32. The weights must not change afterwards.

@@ -117,20 +117,22 @@ def test_the_cached_denoiser_is_the_uncached_network(network, captions, guidance
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 @pytest.mark.parametrize("width", [8, 9])  # of the embeddings: a multiple of four, and not
-def test_the_compiled_step_is_the_eager_one(captions, guidance, width):
+@pytest.mark.parametrize("count", [1, 3, 5])  # captions: two rows, a tile of four, and more
+def test_the_compiled_step_is_the_eager_one(captions, guidance, width, count):
     torch.manual_seed(4)
-    network = PriorNetwork(PriorShape(width, W, T, gaussians=2, width=32, layers=3, heads=4)).eval()
-    tokens, mask, _ = (rows[2:3] for rows in captions)
-    text, c, timesteps = torch.randn(1, width), torch.tensor([1]), [999, 500, 0]
+    network = PriorNetwork(PriorShape(width, W, T, gaussians=2, width=32, layers=2, heads=4)).eval()
+    tokens, mask, _ = (rows[:count] for rows in captions)
+    text, c = torch.randn(count, width), torch.tensor([1, 0, 1, 1, 0])[:count]
+    timesteps = [999, 500, 0]
     with torch.no_grad():
-        kv_cache = network.encode_prefix(tokens, mask, text, conditional(1), c)
+        kv_cache = network.encode_prefix(tokens, mask, text, conditional(count), c)
     threads = torch.get_num_threads()
     eager = CachedDenoiser(network, kv_cache, c, timesteps, guidance)
     compiled = CachedDenoiser(network, kv_cache, c, timesteps, guidance, compiled=True)
     assert isinstance(compiled._step, CompiledStep)
     assert torch.get_num_threads() == threads  # although numba has started its own
     for t in timesteps:
-        shrunk = torch.randn(1, width)
+        shrunk = torch.randn(count, width)
         torch.testing.assert_close(compiled(shrunk, t), eager(shrunk, t), rtol=1e-5, atol=1e-5)
 
 
@@ -140,7 +142,12 @@ def test_a_compiled_prior_gives_the_same_samples(network, captions, bank):
     eager = prior.sample(*one, seed=1), prior.sample(*captions, guidance=2.0)
     prior.compile()
     torch.testing.assert_close(prior.sample(*one, seed=1), eager[0], rtol=1e-5, atol=1e-5)
-    assert torch.equal(prior.sample(*captions, guidance=2.0), eager[1])  # five: not compiled
+    torch.testing.assert_close(
+        prior.sample(*captions, guidance=2.0), eager[1], rtol=1e-5, atol=1e-5
+    )
+    many = [rows.repeat(7, *[1] * (rows.ndim - 1)) for rows in captions]  # 35: not compiled
+    not_compiled = PriorModel(network, bank, SETTINGS, ENCODERS, {}).sample(*many, guidance=2.0)
+    assert torch.equal(prior.sample(*many, guidance=2.0), not_compiled)
     with torch.autocast("cpu", torch.bfloat16):  # neither is bfloat16
         rough = prior.sample(*one, seed=1)
     torch.testing.assert_close(rough, eager[0], rtol=0.1, atol=0.1)
