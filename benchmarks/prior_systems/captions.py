@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from upath import UPath
 
 from benchmarks.prior_systems.system import Captions, Case
 from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.keys import SplitKeys
+from corgi_core.data.ragged import RaggedArray
+from corgi_core.data.splits import TRAIN
 from corgi_core.encoders.tokens import padded
 from corgi_core.errors import CorgiError
+from corgi_core.evaluation.held_out import HeldOut
+from corgi_core.evaluation.split_overlap import SplitOverlap
+from corgi_core.training.rows import ChosenRows
 
 CONCEPTS, IN_A_CAPTION = 32, 3
 HIDDEN = 1024
@@ -25,8 +34,10 @@ HELD_OUT_SHARE = 10  # of stored captions one in so many is held out
 HELD_OUT_STEP = -1
 
 
-def captions_of(case: Case) -> MadeCaptions | StoredCaptions:
+def captions_of(case: Case) -> MadeCaptions | StoredCaptions | SplitCaptions:
     """The case's source of captions."""
+    if case.images is not None:
+        return SplitCaptions(case)
     return MadeCaptions(case) if case.stores is None else StoredCaptions(case)
 
 
@@ -112,11 +123,45 @@ class StoredCaptions:
         return self._rows(self._held_out_rows[chosen])
 
     def _rows(self, rows: Tensor) -> Captions:
-        tokens, mask = padded(self._tokens.take(rows.numpy()))
-        longer = self._case.text_tokens - mask.shape[1]
-        tokens = F.pad(tokens, (0, self._case.text_width - tokens.shape[2], 0, longer))
-        mask = F.pad(mask, (0, longer))
+        tokens, mask = _padded(self._case, self._tokens.take(rows.numpy()))
         return _on_device(self._case, tokens, mask, self._text[rows], self._image[rows])
+
+
+class SplitCaptions:
+    """A dataset's captions by its own splits: all those of training images, one of a held-out one.
+
+    `case.stores` has `split_overlap` too, which says what is left out of the others. Embeddings are
+    as stored, tokens padded as those of `StoredCaptions`.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        stores, self._dataset = UPath(case.stores or ""), Dataset.load(UPath(case.images or ""))
+        self._images, self._texts = (
+            ArrayStore.load(stores / f"{kind}_embeddings") for kind in ("image", "text")
+        )
+        self._left_out = SplitOverlap.load(stores / "split_overlap").left_out
+        self._rows = ChosenRows(self._texts, SplitKeys(self._dataset, TRAIN))
+
+    def training(self, step: int) -> Captions:
+        """The batch of a step."""
+        random = torch.Generator().manual_seed(step + 1)
+        rows = torch.randint(len(self._rows), (self._case.batch,), generator=random)
+        text, image = self._rows.gather(rows, (self._texts, "text"), (self._images, "image"))
+        tokens = self._rows.gather_ragged(rows, self._texts, "tokens")
+        return self._captions(tokens, text.float(), image.float())
+
+    def held_out(self, split: str) -> Captions:
+        """One caption of each image of a split, at most `case.held_out`."""
+        count, left_out = self._case.held_out, self._left_out
+        chosen = HeldOut.of(self._dataset, count, left_out=left_out, split=split)
+        read = chosen.read(np.arange(len(chosen)), self._images, self._texts)
+        return self._captions(read.tokens, read.text, read.image)
+
+    def _captions(self, ragged: RaggedArray, text: Tensor, image: Tensor) -> Captions:
+        tokens, mask = _padded(self._case, ragged)
+        captions = tokens * mask.unsqueeze(-1), mask, text, image
+        return Captions(*(x.to(self._case.device) for x in captions))
 
 
 def stored_dim(folder: Path) -> int:
@@ -126,6 +171,14 @@ def stored_dim(folder: Path) -> int:
 
 def _directions(n: int, d: int, random: torch.Generator) -> Tensor:
     return F.normalize(torch.randn(n, d, generator=random))
+
+
+def _padded(case: Case, ragged: RaggedArray) -> tuple[Tensor, Tensor]:
+    """Tokens of the case's length and width, and their mask."""
+    tokens, mask = padded(ragged)
+    longer = case.text_tokens - mask.shape[1]
+    tokens = F.pad(tokens, (0, case.text_width - tokens.shape[2], 0, longer))
+    return tokens, F.pad(mask, (0, longer))
 
 
 def _on_device(case: Case, tokens: Tensor, mask: Tensor, text: Tensor, image: Tensor) -> Captions:

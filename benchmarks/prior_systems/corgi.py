@@ -1,5 +1,7 @@
 """Corgi's prior, the DALL-E 2 baseline's bank: the same diffusion in the same coordinates as peers.
 
+Where quality is compared, it is the best of its priors instead, with a Gaussian for every caption.
+
 `python -m benchmarks.prior_systems.corgi` speaks the protocol of `child`.
 """
 
@@ -8,13 +10,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from upath import UPath
 
 from benchmarks.prior_systems.child import serve
 from benchmarks.prior_systems.system import TEXT_DROPOUT, Captions, Case, System
 from corgi_core.config import preset_named
+from corgi_core.data.arrays import ArrayStore
+from corgi_core.data.dataset import Dataset
+from corgi_core.data.keys import SplitKeys, validation_keys
+from corgi_core.data.splits import TRAIN
 from corgi_core.diffusion.schedule import TIMESTEPS, Schedule, weighted_error
+from corgi_core.evaluation.split_overlap import SplitOverlap
 from corgi_core.gaussians.bank import GaussianBank
+from corgi_core.gaussians.caption_conditioned import CaptionGaussians
+from corgi_core.gaussians.fit import bank_of
+from corgi_core.gaussians.stream import EmbeddingStream
+from corgi_core.prior.caption_fit import fit_caption_gaussians
 from corgi_core.prior.model import PriorModel
 from corgi_core.prior.network import PriorNetwork, PriorShape
 
@@ -33,9 +45,12 @@ class Corgi(System):
     """Sampling through a compiled PriorModel, training as PriorTask does it, default weights."""
 
     def __init__(self, case: Case) -> None:
-        encoder_dims = (BLOCK,) * (case.dim // BLOCK) if case.dim % BLOCK == 0 else (case.dim,)
-        bank = GaussianBank.standard(encoder_dims).to(case.device)
+        bank: GaussianBank | CaptionGaussians
+        bank = _standard(case) if case.images is None else _of_captions(case)
         self.network = PriorNetwork(shape_of(case)).to(case.device)
+        if case.images is not None:  # it predicts a residual, and begins at 0
+            nn.init.zeros_(self.network.head.weight)
+            nn.init.zeros_(self.network.head.bias)
         self.settings = replace(
             preset_named("emoji").prior,
             width=case.width, layers=case.layers, heads=case.heads,
@@ -46,21 +61,25 @@ class Corgi(System):
         self.noise_samples = case.noise_samples
         self._schedule = Schedule.linear()
 
-    def sample(self, captions: Captions) -> Tensor:
-        tokens, mask, text, _ = captions
-        return self.model.sample(tokens, mask, text, sampler="ddpm")
+    def sample(self, captions: Captions, steps: int, guidance: float) -> Tensor:
+        tokens, mask, text, _ = _trimmed(captions)
+        return self.model.sample(
+            tokens, mask, text, num_steps=steps, guidance=guidance, sampler="ddpm"
+        )
 
     def loss(self, captions: Captions) -> Tensor:
-        tokens, mask, text, z_0 = captions
-        length = max(1, int(mask.sum(dim=1).max()))
-        tokens, mask = tokens[:, :length], mask[:, :length]
+        tokens, mask, text, z_0 = _trimmed(captions)
         n, d = z_0.shape
         t = torch.randint(TIMESTEPS, (n, self.noise_samples), device=z_0.device)
         noise = torch.randn(n, self.noise_samples, d, device=z_0.device)
-        z_t = self._schedule.add_noise(z_0.unsqueeze(1), noise, t)
-        shrunk = self._schedule.shrink(z_t, t)
         cond_mask = torch.rand(n, device=z_0.device) >= TEXT_DROPOUT
-        predicted = self.network(tokens, mask, text, cond_mask, shrunk, t, _gaussian(text)).float()
+        start = self.model.bank.start(tokens, mask, text, z_0)
+        gaussians = start.where(cond_mask).of_several()
+        u_t = self._schedule.add_noise(gaussians.whiten(z_0.unsqueeze(1)), noise, t)
+        shrunk = gaussians.unwhiten(self._schedule.shrink(u_t, t))
+        predicted = self.network(tokens, mask, text, cond_mask, shrunk, t, start.c).float()
+        if start.residual:
+            predicted = shrunk + predicted
         weights = self._schedule.p2_weights(t, self.settings.p2_gamma)
         return weighted_error(z_0.unsqueeze(1), predicted, weights)
 
@@ -70,6 +89,30 @@ class Corgi(System):
         t = t.unsqueeze(1)
         shrunk = self._schedule.shrink(z_t.unsqueeze(1), t)
         return self.network(tokens, mask, text, cond_mask, shrunk, t, _gaussian(text)).squeeze(1)
+
+
+def _trimmed(captions: Captions) -> Captions:
+    """Padded to the longest caption only."""
+    length = max(1, int(captions.mask.sum(dim=1).max()))
+    return captions._replace(tokens=captions.tokens[:, :length], mask=captions.mask[:, :length])
+
+
+def _standard(case: Case) -> GaussianBank:
+    encoder_dims = (BLOCK,) * (case.dim // BLOCK) if case.dim % BLOCK == 0 else (case.dim,)
+    return GaussianBank.standard(encoder_dims).to(case.device)
+
+
+def _of_captions(case: Case) -> CaptionGaussians:
+    """Fitted to the training captions."""
+    stores, dataset = UPath(case.stores or ""), Dataset.load(UPath(case.images or ""))
+    images, texts = (ArrayStore.load(stores / f"{kind}_embeddings") for kind in ("image", "text"))
+    validation = validation_keys(dataset, SplitOverlap.load(stores / "split_overlap").left_out)
+    preset = preset_named("embeddings")
+    training = EmbeddingStream.of_split(dataset, images, TRAIN)
+    of_all, _ = bank_of("shifted-k1", training, images.spec["encoder_dims"], preset)
+    captioned = SplitKeys(dataset, TRAIN)
+    bank, _ = fit_caption_gaussians(captioned, validation, images, texts, of_all, preset.gaussians)
+    return bank.to(case.device)
 
 
 def _gaussian(text: Tensor) -> Tensor:

@@ -64,15 +64,17 @@ class Dalle2(System):
             loss_type="l2",
             predict_x_start=True,
         ).to(case.device)
-        self._case = case
 
-    def sample(self, captions: Captions) -> Tensor:
-        """`DiffusionPrior.sample` after it has encoded the text, for one embedding a caption."""
+    def sample(self, captions: Captions, steps: int, guidance: float) -> Tensor:
+        """`DiffusionPrior.sample` after it has encoded the text, for one embedding a caption.
+
+        Its DDIM evaluates the network once less often than `timesteps` says.
+        """
         return self.network.p_sample_loop(
             captions.image.shape,
             text_cond=_conditions(captions),
-            cond_scale=self._case.guidance,
-            timesteps=self.network.sample_timesteps,
+            cond_scale=guidance,
+            timesteps=steps + 1,
         )
 
     def loss(self, captions: Captions) -> Tensor:

@@ -39,22 +39,25 @@ class Diffusers(System):
         self._case = case
         self._schedule = Schedule.linear()
 
-    def sample(self, captions: Captions) -> Tensor:
+    def sample(self, captions: Captions, steps: int, guidance: float) -> Tensor:
         """The loop of KandinskyPriorPipeline.__call__, after it has encoded the prompts."""
         case, scheduler = self._case, self._scheduler
-        tokens, mask, text = _with_empty_captions(captions)
-        scheduler.set_timesteps(case.steps, device=case.device)
+        tokens, mask, text, _ = captions
+        if guidance != 1:
+            tokens, mask, text = _with_empty_captions(captions)
+        scheduler.set_timesteps(steps, device=case.device)
         latents = torch.randn(captions.image.shape, device=case.device)
         for i, t in enumerate(scheduler.timesteps):
             predicted = self.network(
-                torch.cat([latents] * 2),
+                torch.cat([latents] * (len(text) // len(latents))),
                 timestep=t,
                 proj_embedding=text,
                 encoder_hidden_states=tokens,
                 attention_mask=mask,
             ).predicted_image_embedding
-            uncond, cond = predicted.chunk(2)
-            predicted = uncond + case.guidance * (cond - uncond)
+            if guidance != 1:
+                uncond, cond = predicted.chunk(2)
+                predicted = uncond + guidance * (cond - uncond)
             last = i + 1 == len(scheduler.timesteps)
             latents = scheduler.step(
                 predicted,

@@ -15,7 +15,9 @@ TEXT_DROPOUT = 0.1  # in training, for all systems, so that they can be guided
 class Case:
     """One thing to measure. All systems get the same; widths in coordinates, counts in units."""
 
-    task: str  # "sampling", "training", or "learning": training until `seconds` are used up
+    # "sampling", "training", or "learning": training until `seconds` are used up; "quality": such
+    # seconds are the processor's, so that what else the machine does counts for nobody
+    task: str
     dim: int  # d, of the CLIP embeddings
     batch: int  # captions
     text_tokens: int = 77
@@ -32,6 +34,7 @@ class Case:
     seconds: float = 60.0  # of training, in all
     held_out: int = 512  # pairs of caption and timestep
     stores: str | None = None  # a folder with `image_embeddings` and `text_embeddings`, or made
+    images: str | None = None  # the stores' dataset, where its splits say what is held out
 
 
 class Captions(NamedTuple):
@@ -54,8 +57,9 @@ class System(ABC):
     noise_samples: int  # of (t, noise) per caption in one `loss`
 
     @abstractmethod
-    def sample(self, captions: Captions) -> Tensor:
-        """Embeddings [n, d] by `case.steps` guided steps, as the system's own pipeline does it."""
+    def sample(self, captions: Captions, steps: int, guidance: float) -> Tensor:
+        """Embeddings [n, d] by so many evaluations of the network, as the system's own pipeline
+        does it; a guidance of 1 is none, and costs no unconditional evaluations."""
 
     @abstractmethod
     def loss(self, captions: Captions) -> Tensor:

@@ -112,7 +112,7 @@ def test_sampling_counts_little_more_than_the_floor(batch: int) -> None:
         sdpa_kernel(SDPBackend.MATH),
         FlopCounterMode(display=False) as counter,
     ):
-        system.sample(captions)
+        system.sample(captions, case.steps, case.guidance)
     before, step = floor.sampling_multiply_adds(case)
     assert 1 <= counter.get_total_flops() / 2 / (before + case.steps * step) < 1.05
 
