@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from corgi_core.experiments.intervals import HALF, MEAN, over_seeds
+from corgi_core.experiments.intervals import HALF, MEAN, mean_and_half_width, over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +70,29 @@ def point(
         [at], [mean], yerr=[half], color=colour, marker=marker, markersize=7, capsize=3,
         linestyle="none", label=label,
     )  # fmt: skip
+
+
+def front(
+    panel: Axes,
+    groups: Sequence[pd.DataFrame],
+    x: str,
+    y: str,
+    names: Sequence[str],
+    label: str,
+    colour: str,
+    marker: str,
+) -> None:
+    """Groups of rows, a point each with the 95 % intervals over seeds of both metrics, joined."""
+    pairs = [[mean_and_half_width(rows[metric].tolist()) for metric in (x, y)] for rows in groups]
+    (xs, x_halves), (ys, y_halves) = (zip(*each, strict=True) for each in zip(*pairs, strict=True))
+    panel.errorbar(
+        xs, ys, xerr=x_halves, yerr=y_halves, color=colour, marker=marker, markersize=5,
+        linewidth=1.2, elinewidth=0.6, label=label,
+    )  # fmt: skip
+    for name, at in zip(names, zip(xs, ys, strict=True), strict=True):
+        panel.annotate(
+            name, at, xytext=(4, 4), textcoords="offset points", fontsize=7, color=colour
+        )
 
 
 def label_lines(panel: Axes) -> None:

@@ -16,6 +16,7 @@ from corgi_core.experiments.panels import (
     SKY,
     TITLES,
     count_axis,
+    front,
     label_lines,
     line,
     new_figure,
@@ -31,7 +32,7 @@ from corgi_core.experiments.prior_ablation.arms import (
     shifted_text,
 )
 from corgi_core.experiments.prior_ablation.measure import START
-from corgi_core.experiments.prior_ablation.sweeps import PAPER_KAPPA, Sampling
+from corgi_core.experiments.prior_ablation.sweeps import PAPER_KAPPA, Sampling, rows_of, sweeps_of
 from corgi_core.experiments.report import StudyReport
 
 if TYPE_CHECKING:
@@ -236,6 +237,26 @@ def by_sampler(report: StudyReport, preset: Preset) -> Figure:
     return figure
 
 
+def by_contrast(report: StudyReport, preset: Preset) -> Figure:
+    """What retrieval a contrastive term buys, and for how much spread and Fréchet distance."""
+    (sweep,) = (sweep for sweep in sweeps_of(preset) if sweep.name == "contrast")
+    rows = report.frame("samples")
+    figure, ((by_spread, by_frechet),) = new_figure(
+        "A contrastive term, by its weight", 1, 2, sharey=True
+    )
+    for sampling, colour, marker in zip(sweep.samplings, COLOURS[1:], MARKERS, strict=False):
+        label = f"{sampling.steps} steps, guidance {sampling.guidance:g}"
+        found = [rows_of(rows, arm, sampling) for arm in sweep.arms]
+        weights = [f"{dict(arm.settings).get('contrast', 0):g}" for arm in sweep.arms]
+        for panel, metric in ((by_spread, "spread"), (by_frechet, "frechet")):
+            front(panel, found, metric, "recall_at_5", weights, label, colour, marker)
+    by_spread.set_ylabel(TITLES["recall_at_5"])
+    by_spread.set_xlabel(TITLES["spread"])
+    by_frechet.set_xlabel(TITLES["frechet"])
+    by_frechet.legend(fontsize=8, frameon=False)
+    return figure
+
+
 FIGURES: dict[str, Callable[[StudyReport, Preset], Any]] = {
     "steps": by_steps,
     "timesteps": by_timestep,
@@ -246,6 +267,7 @@ FIGURES: dict[str, Callable[[StudyReport, Preset], Any]] = {
     "captions": by_captions,
     "samplers": by_sampler,
     "wall_time": by_wall_time,
+    "contrast": by_contrast,
 }
 
 

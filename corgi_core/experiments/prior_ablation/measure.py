@@ -109,6 +109,20 @@ class Study:
             left_out=len(self.left_out) or None,
         )
 
+    def fitted_to_captions(self, captioned: KeySet, kappa: float) -> CaptionGaussians:
+        """A Gaussian for every caption, fitted to those that may be used, once a process."""
+        key = digest_of(captioned.digest, kappa)
+        if key not in self._of_captions:
+            settings = replace(self.preset.gaussians, kappa=kappa)
+            self._of_captions[key], _ = fit_caption_gaussians(
+                captioned, self.validation_keys, self.images, self.texts, self.fitted[1], settings
+            )
+        return self._of_captions[key]
+
+    @cached_property
+    def _of_captions(self) -> dict[str, CaptionGaussians]:
+        return {}
+
     @cached_property
     def scorer(self) -> Scorer:
         """Scores embeddings of the held-out captions."""
@@ -187,10 +201,7 @@ def _bank(study: Study, arm: Arm, captioned: KeySet) -> GaussianBank | CaptionGa
     """What the arm starts from; a caption's own Gaussian is fitted to the captions it may use."""
     start = arm.start
     if start.kind == CAPTIONS:
-        settings = replace(study.preset.gaussians, kappa=start.kappa)
-        return fit_caption_gaussians(
-            captioned, study.validation_keys, study.images, study.texts, study.fitted[1], settings
-        )[0]
+        return study.fitted_to_captions(captioned, start.kappa)
     bank = bank_of(start, study.fitted)
     return _learn(study, bank, arm) if start.kind == LEARNED else bank
 

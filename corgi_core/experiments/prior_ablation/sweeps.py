@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from corgi_core.config import Preset
 from corgi_core.errors import CorgiError
@@ -22,8 +23,12 @@ from corgi_core.experiments.prior_ablation.arms import (
 from corgi_core.experiments.prior_ablation.flow_matching import FLOW_SAMPLERS
 from corgi_core.experiments.prior_ablation.methods import FLOW, MLP
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PAPER_KAPPA = 5.0  # of the authors' code
 FEW, MUCH = 4, 2.0  # sampling steps and guidance, at most, of what is compared in few steps
+CONTRASTS = (0.01, 0.03, 0.1, 0.3)  # weights of a contrastive term
 
 
 @dataclass(frozen=True, order=True)
@@ -46,6 +51,7 @@ class Sweep:
     samplings: tuple[Sampling, ...] = ()
     spread: bool = False  # measure the samples' spread too, at these samplings
     timesteps: bool = False  # record ẑ_0 at every step of the longest sampling
+    against: Arm | None = None  # to which the others' differences are told, paired by seed
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,7 @@ def _all_sweeps(preset: Preset) -> tuple[Sweep, ...]:
         ),
         Sweep("wall_time", three),
         *_methods(preset),
+        *_beyond(preset),
     )  # fmt: skip
 
 
@@ -160,6 +167,21 @@ def early_steps(preset: Preset) -> tuple[int, ...]:
     return sixth, 2 * sixth
 
 
+def _beyond(preset: Preset) -> tuple[Sweep, ...]:
+    """What the paper does not have, from a caption's own Gaussian, in few steps."""
+    text = Arm(shifted_text(preset.gaussians.kappa))
+    few = (Sampling(2), Sampling(4), Sampling(4, guidance=1.5))
+    weights = (text.with_setting("contrast", weight) for weight in CONTRASTS)
+    sizes = (
+        text.with_setting("layers", preset.prior.layers + 1),
+        text.with_setting("width", 2 * preset.prior.width),
+    )
+    return (
+        Sweep("contrast", (text, *weights), few, spread=True, against=text),
+        Sweep("sizes", (text, *sizes), few, spread=True, against=text),
+    )
+
+
 def plans_of(sweeps: Iterable[Sweep], seed: int, max_steps: int) -> list[Plan]:
     """One plan an arm, in the order of the sweeps; `max_steps` is the most sampling steps."""
     by_arm: dict[Arm, list[Sweep]] = {}
@@ -167,6 +189,15 @@ def plans_of(sweeps: Iterable[Sweep], seed: int, max_steps: int) -> list[Plan]:
         for arm in sweep.arms:
             by_arm.setdefault(replace(arm, seed=seed), []).append(sweep)
     return [_merged(arm, sweeps, max_steps) for arm, sweeps in by_arm.items()]
+
+
+def rows_of(samples: pd.DataFrame, arm: Arm, s: Sampling) -> pd.DataFrame:
+    """The samples' rows of an arm, of all seeds, sampled so."""
+    return samples[
+        (samples["start"] == arm.family) & (samples["captions"] == arm.captions)
+        & (samples["sampler"] == s.sampler) & (samples["steps"] == s.steps)
+        & (samples["guidance"] == s.guidance) & (samples["weak"] == s.weak)
+    ]  # fmt: skip
 
 
 def _merged(arm: Arm, sweeps: list[Sweep], max_steps: int) -> Plan:

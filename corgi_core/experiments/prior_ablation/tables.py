@@ -18,7 +18,13 @@ from corgi_core.experiments.prior_ablation.arms import (
 )
 from corgi_core.experiments.prior_ablation.measure import REFERENCES
 from corgi_core.experiments.prior_ablation.methods import DIFFUSION
-from corgi_core.experiments.prior_ablation.sweeps import Sampling, Sweep, early_steps, sweeps_of
+from corgi_core.experiments.prior_ablation.sweeps import (
+    Sampling,
+    Sweep,
+    early_steps,
+    rows_of,
+    sweeps_of,
+)
 from corgi_core.experiments.report import StudyReport, markdown
 
 if TYPE_CHECKING:
@@ -47,6 +53,9 @@ def tables_of(report: StudyReport, preset: Preset) -> dict[str, str]:
         tables["contributions"] = contributions(samples, preset)
     if others := [sweep for sweep in sweeps if any(a.method != DIFFUSION for a in sweep.arms)]:
         tables["methods"] = over_diffusion(samples, others, preset)
+    for sweep in sweeps:
+        if sweep.against is not None:
+            tables[f"{sweep.name}_differences"] = differences(samples, sweep, sweep.against)
     heads = [head for head in METRICS.values() if any(head in each for each in references.values())]
     lines = [[label, *(each[head] for head in heads)] for label, each in references.items()]
     alone = markdown(["instead of a prior", *heads], lines)
@@ -102,10 +111,21 @@ def over_diffusion(samples: pd.DataFrame, sweeps: Iterable[Sweep], preset: Prese
                 & (samples["weak"] == 0)
             ]  # fmt: skip
             for s in sweep.samplings:
-                found = _rows(samples, arm, s)
+                found = rows_of(samples, arm, s)
                 cells = [_cell(paired(found, others, way, m), signed=True) for m in METRICS]
                 lines.append([arm.label, s.sampler, f"{s.guidance:g}", str(s.steps), *cells])
     return markdown(["start", "sampler", "guidance", "steps", *METRICS.values()], lines)
+
+
+def differences(samples: pd.DataFrame, sweep: Sweep, against: Arm) -> str:
+    """What a sweep's arms have more than one of them has, sampled the same way, paired by seed."""
+    lines = []
+    for arm in (each for each in sweep.arms if each != against):
+        for s in sweep.samplings:
+            found, others = (rows_of(samples, each, s) for each in (arm, against))
+            cells = [_cell(paired(found, others, ["steps"], m), signed=True) for m in METRICS]
+            lines.append([arm.label, f"{s.guidance:g}", f"{s.steps}", *cells])
+    return markdown([f"over {against.label}", "guidance", "steps", *METRICS.values()], lines)
 
 
 def _main(samples: pd.DataFrame, start: Start, steps: int) -> pd.DataFrame:
@@ -119,7 +139,7 @@ def _table(samples: pd.DataFrame, sweep: Sweep, references: Mapping[str, Mapping
     lines = []
     for arm in sweep.arms:
         for s in sweep.samplings:
-            found = _rows(samples, arm, s)
+            found = rows_of(samples, arm, s)
             cells = [_cell(over_seeds(found, KEYS, metric)) for metric in METRICS]
             guide = f"step {s.weak}" if s.weak else "caption dropped"
             about = [f"{100 * arm.captions:g} %", s.sampler, guide, f"{s.guidance:g}", f"{s.steps}"]
@@ -130,15 +150,6 @@ def _table(samples: pd.DataFrame, sweep: Sweep, references: Mapping[str, Mapping
         [label, *(cells.get(head, "") for head in heads[1:])] for label, cells in references.items()
     ]
     return markdown(heads, [*beside, *lines])
-
-
-def _rows(samples: pd.DataFrame, arm: Arm, s: Sampling) -> pd.DataFrame:
-    """Those of an arm, of all seeds, sampled so."""
-    return samples[
-        (samples["start"] == arm.family) & (samples["captions"] == arm.captions)
-        & (samples["sampler"] == s.sampler) & (samples["steps"] == s.steps)
-        & (samples["guidance"] == s.guidance) & (samples["weak"] == s.weak)
-    ]  # fmt: skip
 
 
 def _label(arm: Arm, found: pd.DataFrame) -> str:

@@ -12,9 +12,10 @@ from upath import UPath
 from corgi_core.errors import CorgiError
 from corgi_core.evaluation.report import BASELINES, LINEAR_PRIOR, TEXT_EMBEDDING
 from corgi_core.experiments.intervals import mean_and_half_width
-from corgi_core.experiments.prior_ablation.arms import BASELINE, shifted
+from corgi_core.experiments.prior_ablation.arms import BASELINE, Arm, shifted, shifted_text
 from corgi_core.experiments.prior_ablation.figures import (
     FIGURES,
+    by_contrast,
     by_sampler,
     by_steps,
     by_timestep,
@@ -23,7 +24,13 @@ from corgi_core.experiments.prior_ablation.figures import (
 from corgi_core.experiments.prior_ablation.measure import STUDY
 from corgi_core.experiments.prior_ablation.references import MEAN
 from corgi_core.experiments.prior_ablation.report import compose_report, metrics_by_step
-from corgi_core.experiments.prior_ablation.sweeps import plans_of, sweeps_of
+from corgi_core.experiments.prior_ablation.sweeps import (
+    CONTRASTS,
+    Sampling,
+    plans_of,
+    rows_of,
+    sweeps_of,
+)
 from corgi_core.experiments.report import StudyReport, common_protocol
 from corgi_core.io.files import digest_of
 from tests.helpers.protocols import a_protocol
@@ -202,6 +209,36 @@ def test_tables_write_the_means_and_what_each_idea_brings(report, whole):
         if line.startswith("| both, over the baseline | 3 |")
     ]
     assert f"{mean:+.4f} ± {half:.4f}" in row
+
+
+def test_an_arm_is_told_by_its_differences_to_the_sweeps_own_one(report, whole):
+    plain = Arm(shifted_text(1.0))
+    more = plain.with_setting("contrast", CONTRASTS[1])
+    s = Sampling(4, guidance=1.5)
+    samples = report.frame("samples")
+    one, other = (rows_of(samples, arm, s)["spread"].to_numpy() for arm in (more, plain))
+    mean, half = mean_and_half_width(one - other)
+    (row,) = [
+        line
+        for line in whole.tables["contrast_differences"].splitlines()
+        if f"contrast = {CONTRASTS[1]:g} | 1.5 | 4 |" in line
+    ]
+    assert row.endswith(f"| {mean:+.4f} ± {half:.4f} |")
+
+
+def test_the_front_has_a_point_a_weight_with_both_intervals(report):
+    by_spread, by_frechet = by_contrast(report, PRESET).axes
+    samples = report.frame("samples")
+    plain = rows_of(samples, Arm(shifted_text(1.0)), Sampling(2))
+    for panel, metric in ((by_spread, "spread"), (by_frechet, "frechet")):
+        container = panel.containers[0]
+        line, _, (across, up) = container.lines
+        assert len(line.get_xdata()) == 1 + len(CONTRASTS)
+        for axis, (name, bars) in enumerate(((metric, across), ("recall_at_5", up))):
+            mean, half = mean_and_half_width(plain[name].tolist())
+            assert line.get_data()[axis][0] == pytest.approx(mean)
+            ends = bars.get_segments()[0][:, axis]
+            assert sorted(ends) == pytest.approx([mean - half, mean + half])
 
 
 @pytest.mark.parametrize("where", ["local", "memory"])
