@@ -230,7 +230,7 @@ class PriorTask(Task[PriorNetwork]):
         tokens, attn_mask = self._tokens.tokens_of(batch.tokens)
         text, z_0 = batch.text.float(), batch.image.float()
         samples, schedule = self.settings.noise_samples, self._schedule
-        bank = self.bank_on(random.device)
+        bank = self.bank_in(model, random.device)
         start = bank.start(tokens, attn_mask, text, batch.image)
         t = random.integers(schedule.num_timesteps, samples)
         noise = random.normal(samples, bank.width)
@@ -255,7 +255,7 @@ class PriorTask(Task[PriorNetwork]):
 
     def prior(self, model: PriorNetwork) -> PriorModel:
         """The prior of a network of this training, on the network's device."""
-        bank = self.bank_on(model.null_text.device)
+        bank = self.bank_in(model, model.null_text.device)
         return PriorModel(model, bank, self.settings, self.texts.spec, card={})
 
     def evaluate(self, model: PriorNetwork, workers: Meeting = ALONE) -> dict[str, float]:
@@ -271,6 +271,10 @@ class PriorTask(Task[PriorNetwork]):
     @cached_property
     def _tokens(self) -> CaptionTokens:
         return CaptionTokens(self.texts)
+
+    def bank_in(self, model: nn.Module, device: torch.device) -> GaussianBank | CaptionGaussians:
+        """The bank that a network of this training starts from, on its device: the task's own."""
+        return self.bank_on(device)
 
     def bank_on(self, device: torch.device) -> GaussianBank | CaptionGaussians:
         """The bank on a device, copied there once."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from corgi_core.experiments.prior_ablation.flow_matching import FlowTask
+from corgi_core.experiments.prior_ablation.learned_source import SourceTask
 from corgi_core.experiments.prior_ablation.mlp_denoiser import MLPTask
+from corgi_core.experiments.prior_ablation.modes import ModesTask
 from corgi_core.prior.task import PriorTask
 
 
@@ -17,8 +19,11 @@ class Method(NamedTuple):
 
 
 DIFFUSION, MLP, FLOW = "diffusion", "mlp", "flow"  # the product's own, and the others
+MODES, SOURCE = "modes", "source"
 METHODS = {
     DIFFUSION: Method(PriorTask, "diffusion"),
     MLP: Method(MLPTask, "MLP"),
     FLOW: Method(FlowTask, "flow"),
+    MODES: Method(ModesTask, "p(c | y) sampled"),
+    SOURCE: Method(SourceTask, "source learned with the network"),
 }

@@ -21,7 +21,7 @@ from corgi_core.experiments.prior_ablation.arms import (
     shifted_text,
 )
 from corgi_core.experiments.prior_ablation.flow_matching import FLOW_SAMPLERS
-from corgi_core.experiments.prior_ablation.methods import FLOW, MLP
+from corgi_core.experiments.prior_ablation.methods import DIFFUSION, FLOW, MLP, MODES, SOURCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PAPER_KAPPA = 5.0  # of the authors' code
 FEW, MUCH = 4, 2.0  # sampling steps and guidance, at most, of what is compared in few steps
 CONTRASTS = (0.01, 0.03, 0.1, 0.3)  # weights of a contrastive term
+MANY = 128  # modes, at most, whose choice is learned
 
 
 @dataclass(frozen=True, order=True)
@@ -168,17 +169,25 @@ def early_steps(preset: Preset) -> tuple[int, ...]:
 
 
 def _beyond(preset: Preset) -> tuple[Sweep, ...]:
-    """What the paper does not have, from a caption's own Gaussian, in few steps."""
-    text = Arm(shifted_text(preset.gaussians.kappa))
+    """What the paper does not have, beside a caption's own Gaussian, in few steps."""
+    kappa = preset.gaussians.kappa
+    text, one = Arm(shifted_text(kappa)), Arm(shifted(kappa))
     few = (Sampling(2), Sampling(4), Sampling(4, guidance=1.5))
     weights = (text.with_setting("contrast", weight) for weight in CONTRASTS)
     sizes = (
         text.with_setting("layers", preset.prior.layers + 1),
         text.with_setting("width", 2 * preset.prior.width),
     )
+    many = [
+        Arm(shifted(kappa, k), method=method)
+        for k in preset.study.gaussians if 1 < k <= MANY for method in (DIFFUSION, MODES)
+    ]  # fmt: skip
+    learned = replace(one, method=SOURCE)
     return (
         Sweep("contrast", (text, *weights), few, spread=True, against=text),
         Sweep("sizes", (text, *sizes), few, spread=True, against=text),
+        Sweep("modes", (text, one, *many), few, spread=True, against=text),
+        Sweep("source", (text, one, learned), few, spread=True, against=text),
     )
 
 

@@ -51,7 +51,11 @@ def tables_of(report: StudyReport, preset: Preset) -> dict[str, str]:
     tables = {sweep.name: _table(samples, sweep, references) for sweep in sweeps if sweep.samplings}
     if {"kappa", "shift_and_scale"} <= {sweep.name for sweep in sweeps}:
         tables["contributions"] = contributions(samples, preset)
-    if others := [sweep for sweep in sweeps if any(a.method != DIFFUSION for a in sweep.arms)]:
+    if others := [
+        sweep
+        for sweep in sweeps
+        if sweep.against is None and any(a.method != DIFFUSION for a in sweep.arms)
+    ]:
         tables["methods"] = over_diffusion(samples, others, preset)
     for sweep in sweeps:
         if sweep.against is not None:
