@@ -89,7 +89,8 @@ class ModesPrior(PriorModel):
         logits = network.mode_logits(*prefix)
         normal = noise_for(seed_of("modes", seed), ids, (self.bank.k,)).to(logits.device)
         uniform = torch.special.ndtr(normal.double()).clamp(1e-12, 1 - 1e-12)
-        return (logits - (-uniform.log()).log()).argmax(dim=1)
+        chosen: Tensor = (logits - (-uniform.log()).log()).argmax(dim=1)
+        return chosen
 
 
 @dataclass
