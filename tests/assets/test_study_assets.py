@@ -42,7 +42,7 @@ def test_an_arms_run_is_found_again_whatever_code_measures_other_things(settings
 
     study = small_study(tmp_path)
     about = {"arm": "k1", "seed": 0, "start": "shifted", "captions": 1.0}
-    sample = {"sampler": "ddpm", "guidance": 1.0, "steps": 4, "cosine": 0.5}
+    sample = {"sampler": "ddpm", "guidance": 1.0, "weak": 0, "steps": 4, "cosine": 0.5}
     identities = []
     for cosine in (0.5, 0.5, 0.6):
         training = [about | {"step": 1, "held_out_cosine": cosine}]
