@@ -24,7 +24,7 @@ TINY = replace(  # few arms
     name="emoji",
     study=replace(
         PRESET.study,
-        sweeps=("steps", "gaussians", "kappa", "shift_and_scale"),
+        sweeps=("steps", "gaussians", "kappa", "shift_and_scale", "guidance"),
         gaussians=(1,),
         held_out=8,
     ),
