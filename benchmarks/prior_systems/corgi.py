@@ -47,7 +47,11 @@ class Corgi(System):
     def __init__(self, case: Case) -> None:
         bank: GaussianBank | CaptionGaussians
         bank = _standard(case) if case.images is None else _of_captions(case)
-        self.network = PriorNetwork(shape_of(case)).to(case.device)
+        self._token_width = case.text_width
+        if isinstance(bank, CaptionGaussians):  # fitted to tokens as stored, without the padding
+            self._token_width = len(bank.weight) - bank.width
+        shape = replace(shape_of(case), text_width=self._token_width)
+        self.network = PriorNetwork(shape).to(case.device)
         if case.images is not None:  # it predicts a residual, and begins at 0
             nn.init.zeros_(self.network.head.weight)
             nn.init.zeros_(self.network.head.bias)
@@ -62,13 +66,13 @@ class Corgi(System):
         self._schedule = Schedule.linear()
 
     def sample(self, captions: Captions, steps: int, guidance: float) -> Tensor:
-        tokens, mask, text, _ = _trimmed(captions)
+        tokens, mask, text, _ = self._trimmed(captions)
         return self.model.sample(
             tokens, mask, text, num_steps=steps, guidance=guidance, sampler="ddpm"
         )
 
     def loss(self, captions: Captions) -> Tensor:
-        tokens, mask, text, z_0 = _trimmed(captions)
+        tokens, mask, text, z_0 = self._trimmed(captions)
         n, d = z_0.shape
         t = torch.randint(TIMESTEPS, (n, self.noise_samples), device=z_0.device)
         noise = torch.randn(n, self.noise_samples, d, device=z_0.device)
@@ -83,18 +87,18 @@ class Corgi(System):
         weights = self._schedule.p2_weights(t, self.settings.p2_gamma)
         return weighted_error(z_0.unsqueeze(1), predicted, weights)
 
+    def _trimmed(self, captions: Captions) -> Captions:
+        """Padded to the longest caption only, and as wide as the network reads."""
+        length = max(1, int(captions.mask.sum(dim=1).max()))
+        tokens = captions.tokens[:, :length, : self._token_width]
+        return captions._replace(tokens=tokens, mask=captions.mask[:, :length])
+
     def predict(self, captions: Captions, z_t: Tensor, t: Tensor) -> Tensor:
         tokens, mask, text, _ = captions
         cond_mask = torch.ones(len(text), dtype=torch.bool, device=text.device)
         t = t.unsqueeze(1)
         shrunk = self._schedule.shrink(z_t.unsqueeze(1), t)
         return self.network(tokens, mask, text, cond_mask, shrunk, t, _gaussian(text)).squeeze(1)
-
-
-def _trimmed(captions: Captions) -> Captions:
-    """Padded to the longest caption only."""
-    length = max(1, int(captions.mask.sum(dim=1).max()))
-    return captions._replace(tokens=captions.tokens[:, :length], mask=captions.mask[:, :length])
 
 
 def _standard(case: Case) -> GaussianBank:

@@ -28,7 +28,7 @@ def test_a_child_learns_and_samples_the_captions_that_are_scored(tmp_path: Path)
     near = rows.loc[rows["split"] == "test", ["key", "split"]].head(1)
     SplitOverlap({}, near.reindex(columns=COLUMNS)).save(stores / "split_overlap")
     case = Case(
-        "quality", dim=sum(DIMS), batch=8, text_tokens=6, text_width=TOKEN, width=16, layers=1,
+        "quality", dim=sum(DIMS), batch=8, text_tokens=6, text_width=TOKEN + 2, width=16, layers=1,
         heads=2, noise_samples=2, seconds=600, held_out=1000, stores=str(stores),
         images=str(images),
     )  # fmt: skip
