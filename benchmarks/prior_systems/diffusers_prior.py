@@ -34,6 +34,8 @@ class Diffusers(System):
             num_embeddings=case.text_tokens,
             encoder_hid_proj_type="linear" if case.text_width == case.dim else None,
         ).to(case.device)
+        # Ours have a mean near 0 and deviations near 1; it begins at 0, and would sample zeros.
+        torch.nn.init.ones_(self.network.clip_std)
         # as the published Kandinsky priors are configured
         self._scheduler = UnCLIPScheduler(prediction_type="sample", clip_sample_range=5.0)
         self._case = case
