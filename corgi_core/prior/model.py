@@ -69,8 +69,8 @@ class PriorModel:
     def compile(self) -> Self:
         """From now on, sample up to 32 captions at once on a CPU by a compiled step: for servers.
 
-        Compiling takes some ten seconds, once on a machine. Samples agree with the eager ones to
-        1e-5 in float32. The weights must not change afterwards.
+        Compiling takes ten to twenty seconds, once on a machine. Samples agree with the eager ones
+        to 1e-5 in float32. The weights must not change afterwards.
         """
         self._uncond = UncondPrefixes(self.network)
         return self

@@ -427,7 +427,7 @@ def test_decoders_are_compared_on_the_device_that_is_named(
     def rows(device: str) -> list[Any]:
         material = material_on(device, images, stores, squares, saved, tmp_path)
         material = replace(material, other_training=None)
-        return measure(comparison, material, settings).rows
+        return measure(comparison, material, settings, EvaluationSettings(steps=(1,))).rows
 
     expected = rows("cpu")
     with fake_gpu():

@@ -211,7 +211,7 @@ def test_tables_write_the_means_and_what_each_idea_brings(report, whole):
     assert f"{mean:+.4f} ± {half:.4f}" in row
 
 
-def test_an_arm_is_told_by_its_differences_to_the_sweeps_own_one(report, whole):
+def test_a_table_has_each_arms_differences_to_the_sweeps_own_one(report, whole):
     plain = Arm(shifted_text(1.0))
     more = plain.with_setting("contrast", CONTRASTS[1])
     s = Sampling(4, guidance=1.5)

@@ -64,12 +64,12 @@ def test_modes_are_sampled_as_often_as_they_are_likely_and_by_the_seed_alone() -
         network.modes.bias.copy_(likely.log())
     prior = ModesPrior(network, bank(3), PRESET.prior, {}, card={})
     one = [each.expand(4000, *each.shape[1:]) for each in captions(1)]
-    drawn = prior.sampled_modes(*one, 0, range(4000))
-    shares = torch.bincount(drawn, minlength=3) / 4000
+    modes_of_samples = prior.sampled_modes(*one, 0, range(4000))
+    shares = torch.bincount(modes_of_samples, minlength=3) / 4000
     torch.testing.assert_close(shares, likely, atol=0.03, rtol=0)  # four standard errors
     some = [each[:10] for each in one]
-    assert torch.equal(prior.sampled_modes(*some, 0, range(50, 60)), drawn[50:60])
-    assert not torch.equal(prior.sampled_modes(*some, 1, range(50, 60)), drawn[50:60])
+    assert torch.equal(prior.sampled_modes(*some, 0, range(50, 60)), modes_of_samples[50:60])
+    assert not torch.equal(prior.sampled_modes(*some, 1, range(50, 60)), modes_of_samples[50:60])
 
 
 def test_p_of_c_given_y_is_learned(study) -> None:
