@@ -1,9 +1,8 @@
 """Autoguidance: a prior is guided by its own earlier self instead of by the dropped caption.
 
 Karras et al. (2024): both read the caption, and the guidance extrapolates from what a weaker
-version of the same network predicts. Where the two differ is where the weaker one errs, so samples
-move away from its errors, and not, as with the dropped caption, towards what tells the caption from
-others.
+version of the same network predicts. Samples move away from the weaker one's errors. Guidance by
+the dropped caption moves them away from other captions' images.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from corgi_core.training.checkpoint import checkpoints_of, step_of
 def saved_averages(steps: Collection[int]) -> Callable[[Path], None]:
     """For `train`'s `on_saved`: keeps the averaged weights of checkpoints at these training steps.
 
-    A checkpoint stays until two later ones are there, so a training that was killed before it kept
-    one keeps it at its next.
+    A training that was killed before it copied a checkpoint copies it when it next saves: the
+    training loop removes a checkpoint only after two later ones.
     """
 
     def keep(folder: Path) -> None:
@@ -42,7 +41,7 @@ def saved_averages(steps: Collection[int]) -> Callable[[Path], None]:
 
 
 def autoguided(prior: PriorModel, folder: Path, step: int) -> AutoguidedPrior:
-    """A trained prior, guided by itself at a step whose averaged weights `saved_averages` kept.
+    """A trained prior, guided by its own averaged weights of an earlier step.
 
     Args:
         prior: What was trained.

@@ -1,10 +1,10 @@
 """A source that is learned with the network: N(μ(y), σ(y)²), as CSFM has it.
 
 CSFM ("Better Source, Better Flow", Kim et al., 2026) trains the source of flow matching end to end
-with the flow. Left to itself it collapses: without variance, z_t tells z_0 at every timestep. Two
-terms hold it: a divergence of the variance alone from the data's, which leaves the mean free, and
-the alignment of the mean with the target. Here the source is that of the shifted diffusion, and
-begins as the one Gaussian that is fitted to all images.
+with the flow. Left to itself it collapses: without variance, z_0 follows from z_t at every
+timestep. Two terms hold it: a divergence of the variance alone from the data's, which leaves the
+mean free, and the alignment of the mean with the target. Here the source is that of the shifted
+diffusion, and begins as the one Gaussian that is fitted to all images.
 """
 
 from __future__ import annotations

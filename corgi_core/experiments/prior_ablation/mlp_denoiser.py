@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from corgi_core.diffusion.guidance import guided
 from corgi_core.diffusion.schedule import timestep_features
+from corgi_core.encoders.tokens import mean_pooled
 from corgi_core.gaussians.caption_conditioned import CAPTIONS
 from corgi_core.prior.model import Prefix, PriorModel
 from corgi_core.prior.network import PriorShape
@@ -76,9 +77,7 @@ class MLPDenoiser(nn.Module):
         Returns:
             [n, M, d].
         """
-        counted = attn_mask.unsqueeze(-1).to(tokens.dtype)
-        mean = (tokens * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
-        caption = self.text_embedding(text) + self.tokens(mean)
+        caption = self.text_embedding(text) + self.tokens(mean_pooled(tokens, attn_mask))
         caption = torch.where(cond_mask.unsqueeze(1), caption, self.null_text) + self.gaussian(c)
         features = timestep_features(t, self.shape.width).to(self.null_text.dtype)
         cond = caption.unsqueeze(1) + self.timestep(features)

@@ -52,7 +52,7 @@ class Sweep:
     samplings: tuple[Sampling, ...] = ()
     spread: bool = False  # measure the samples' spread too, at these samplings
     timesteps: bool = False  # record ẑ_0 at every step of the longest sampling
-    against: Arm | None = None  # to which the others' differences are told, paired by seed
+    against: Arm | None = None  # the others are compared with it, paired by seed
 
 
 @dataclass(frozen=True)
