@@ -229,7 +229,7 @@ class Chunks(Generic[AnyCase]):
     size: int
     displayed: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def shards(self) -> list[str]:
         """The shards' names, case by case and in the captions' order."""
         names = (name for case in self.cases for name in self.shards_of(case))

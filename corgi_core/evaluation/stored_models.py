@@ -52,7 +52,7 @@ class StoredModel:
         """What the folder's configuration says."""
         raise NotImplementedError
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names what the model samples: its weights, and settings such as guidance and steps."""
         return digest_of_config(self.config)

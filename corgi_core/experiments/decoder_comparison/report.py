@@ -6,7 +6,7 @@ embeddings along it and a colour for each decoder.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from corgi_core.config import NO_SUBSET, ComparisonSettings, EvaluationSettings
@@ -136,22 +136,28 @@ def table_of(rows: pd.DataFrame, stratum: str = "") -> str:
         for column in (metric, BIASES.get(metric[0]))
         if column is not None
     )
+    scores = {metric: _scores(rows, f"{metric}{stratum}") for metric in columns}
+    of_all_images = {
+        metric: _scores(rows, metric) if stratum else scores[metric] for metric in columns
+    }
     lines = []
-    for case, found in rows.groupby(list(CASE), sort=False):
-        count = int(found[f"count{stratum}"].iloc[0])
-        cells = [_cell(found, metric, stratum, count) for metric in columns]
+    for case, counts in rows.groupby(list(CASE), sort=False)[f"count{stratum}"]:
+        count = int(counts.iloc[0])
+        too_few = {
+            metric: f"too few ({count})" for metric in columns if case in of_all_images[metric]
+        }
+        cells = [scores[metric].get(case, too_few.get(metric, "–")) for metric in columns]
         lines.append([*map(str, case), *cells, str(count)])
     return markdown([*HEADS, *columns.values(), "images"], lines)
 
 
-def _cell(found: pd.DataFrame, metric: str, stratum: str, count: int) -> str:
-    """A case's metric over its seeds; "too few" where all images have it and `count` have not."""
-    name = f"{metric}{stratum}"
-    summary = over_seeds(found.reindex(columns=["decoder", "seed", name]), ["decoder"], name)
-    if summary.empty:
-        return f"too few ({count})" if metric in found.dropna(axis=1, how="all") else "–"
-    mean, half = summary[MEAN].item(), summary[HALF].item()
-    return f"{mean:.4f} ± {half:.4f}" if half > 0 else f"{mean:.4f}"
+def _scores(rows: pd.DataFrame, name: str) -> dict[Hashable, str]:
+    """The cells of a metric, by case; of the cases that have it."""
+    summary = over_seeds(rows.reindex(columns=[*CASE, "seed", name]), CASE, name)
+    return {
+        tuple(case): f"{mean:.4f} ± {half:.4f}" if half > 0 else f"{mean:.4f}"
+        for *case, mean, half in summary.itertuples(index=False)
+    }
 
 
 def figure_of(rows: pd.DataFrame, title: str) -> Figure:
