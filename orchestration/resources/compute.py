@@ -57,9 +57,11 @@ ENVIRONMENT = {
 }
 # Without clusters, as on macOS, a local Ray's processes listen on the loopback alone; with them, on
 # all interfaces. Ray reads the first variable when it is imported. That it asks for a token is its
-# own default, which it sets in this process as it starts.
+# own default, which it sets in this process as it starts. Its workers start as they are needed: one
+# for each CPU beforehand would be loaded, and left for others with the settings that Ray Train has.
 LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }

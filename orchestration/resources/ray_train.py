@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 import platform
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,12 +75,20 @@ def fit(
 
     rays_own = folder / ATTEMPT
     run.publish(folder, identity_of(task, settings))
-    trainer = _trainer_class(run.newest_step)(
-        train_on_worker,
-        train_loop_config={
-            "task": task, "settings": settings, "run": run, "name": name, "shape": shape,
+    # References, which Ray's controller hands on unread: it would load torch and open_clip by them.
+    given = ray.put(
+        {
+            "task": task,
+            "settings": settings,
+            "run": run,
+            "name": name,
+            "shape": shape,
             "above": position(),
-        },
+        }
+    )
+    trainer = _trainer_class(ray.put(run.newest_step))(
+        train_on_worker,
+        train_loop_config={"given": given},
         backend_config=_process_group(shape),
         scaling_config=ScalingConfig(
             num_workers=shape.workers,
@@ -111,12 +118,18 @@ def fit(
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """What every worker runs: the core's loop with its rank, its device and its threads."""
+    """What every worker runs: the core's loop with its rank, its device and its threads.
+
+    Args:
+        config: {"given": a reference to the training's task, settings, run, name and shape}.
+    """
+    import ray
     import torch
     from ray.train import get_context
 
     from corgi_core.training.loop import train
 
+    config = ray.get(config["given"])
     shape: WorkerShape = config["shape"]
     run: SharedRun | StoredRun = config["run"]
     run.check_reached(f"the Ray node {platform.node()}")
@@ -159,7 +172,9 @@ def _attempts_within(patience: float) -> int:
     return max(0, math.ceil(patience / START_TIMEOUT) - 1)
 
 
-def _trainer_class(newest_step: Callable[[], int]) -> Any:
+def _trainer_class(newest_step: Any) -> Any:
+    """Ray's trainer, changed; `newest_step` refers to a function without arguments."""
+    import ray
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import (
         PlacementGroupCleanerCallback,
@@ -181,7 +196,7 @@ def _trainer_class(newest_step: Callable[[], int]) -> Any:
                 return FailureDecision.RAISE
             if isinstance(training_failed_error, WorkerGroupError):
                 self._controller_failures = 0  # these workers had a place
-                if (step := newest_step()) > self.step:
+                if (step := ray.get(newest_step)()) > self.step:
                     self.step, self._worker_group_failures = step, 0
             return super().make_decision(training_failed_error)
 
