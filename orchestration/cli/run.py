@@ -59,12 +59,17 @@ def demo(
 
 
 def show_first_pictures(settings: Settings) -> None:
-    """Write and name pictures by the released model, unless the workspace has its own champions."""
+    """Name pictures by the released model, unless the workspace has its own champions.
+
+    A demo that goes on has them already.
+    """
     from corgi_core.released.at_hand import has_champions
     from corgi_core.released.first_pictures import write_first_pictures
 
     out = settings.state / FIRST_PICTURES
-    if not has_champions(settings.workspace, settings.home) and write_first_pictures(out):
+    if has_champions(settings.workspace, settings.home):
+        return
+    if out.exists() or write_first_pictures(out):
         typer.echo(f"Meanwhile, pictures by the released model: {out}")
 
 

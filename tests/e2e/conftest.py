@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORGI = [sys.executable, "-c", forked.CORGI]
 # Nothing listens there: whatever goes through it fails.
 PROXIES = dict.fromkeys(("http_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+WITHOUT_RAY = ("--set", "workers=0")
 PATIENCE = 600  # seconds
 
 
@@ -110,10 +111,11 @@ class Workspace:
         self,
         reached: Callable[[], bool],
         start: Callable[..., subprocess.Popen[bytes] | forked.Program],
+        *words: str,
     ) -> None:
         """Start `corgi demo` and SIGKILL it as soon as `reached()`."""
         log = self.folder / "killed.log"
-        job = start(log, "demo")
+        job = start(log, "demo", *words)
         try:
             until = time.monotonic() + PATIENCE
             while not reached():
@@ -150,7 +152,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(tmp_path_factory.mktemp("corgi"))
     (workspace.folder / "settings.yaml").write_text(SETTINGS, encoding="utf-8")
     embeddings = workspace.state / "storage" / "image_embeddings"
-    workspace.kill_the_demo_when(lambda: any(embeddings.glob("?????.json")), workspace.start)
+    workspace.kill_the_demo_when(
+        lambda: any(embeddings.glob("?????.json")), workspace.start, *WITHOUT_RAY
+    )
     workspace.torn_embedding_shards = [path.stem for path in embeddings.glob("?????.json")]
     assert not (embeddings / "index.json").exists()
 
@@ -162,10 +166,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace.killed_training = state.parents[2]
     workspace.steps_before_the_kill = int(state.parent.name.removeprefix("step-"))
 
-    # Ray has trained CLIP, the decoder and half a prior; the rest goes on in this process, which
-    # resumes Ray's checkpoint and saves the start of a worker for each of three priors.
+    # Ray has trained the decoder and half a prior. The rest is trained in the job's own process, as
+    # CLIP was: it resumes Ray's checkpoint, and saves the start of a worker for each of four models.
     workspace.resumed_at = time.time()
-    done = workspace.quick("demo", "--set", "workers=0")
+    done = workspace.quick("demo", *WITHOUT_RAY)
     assert done.returncode == 0, done.stdout + done.stderr + _log_of(workspace)
     return workspace
 
