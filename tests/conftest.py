@@ -30,7 +30,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-os.environ.setdefault("CORGI_DEVICE_LOCK", "off")  # tests run side by side
+# Tests run side by side: beside others, Ray's workers, which it makes nice by 15, would not run.
+os.environ.setdefault("CORGI_DEVICE_LOCK", "off")
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 TESTS = Path(__file__).parent
 MARKERS = ("unit", "integration", "e2e")

@@ -21,6 +21,7 @@ import pytest
 from corgi_core.config import Preset
 from orchestration.settings import Settings
 from tests.helpers import forked
+from tests.helpers.patience import PATIENCE
 from tests.helpers.processes import free_port
 
 NAME = "emoji-small"
@@ -37,7 +38,6 @@ CORGI = [sys.executable, "-c", forked.CORGI]
 # Nothing listens there: whatever goes through it fails.
 PROXIES = dict.fromkeys(("http_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
 WITHOUT_RAY = ("--set", "workers=0")
-PATIENCE = 600  # seconds
 
 
 @dataclass
@@ -167,7 +167,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace.steps_before_the_kill = int(state.parent.name.removeprefix("step-"))
 
     # Ray has trained the decoder and half a prior. The rest is trained in the job's own process, as
-    # CLIP was: it resumes Ray's checkpoint, and saves the start of a worker for each of four models.
+    # CLIP was: it resumes Ray's checkpoint, and saves the start of a worker for each
+    # of four models.
     workspace.resumed_at = time.time()
     done = workspace.quick("demo", *WITHOUT_RAY)
     assert done.returncode == 0, done.stdout + done.stderr + _log_of(workspace)

@@ -16,6 +16,7 @@ import pytest
 from orchestration.settings import AS_TRAINING
 from tests.helpers import serving
 from tests.helpers.browsers import chromium
+from tests.helpers.patience import PATIENCE
 
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -57,9 +58,9 @@ def pages(workspace) -> Iterator[dict[str, str]]:
     ports = workspace.ports
     log = workspace.folder / "ui.log"
     log.unlink(missing_ok=True)
-    server = workspace.start(log, "ui")
+    server = workspace.start(log, "ui", "--set", "workers=0")
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + PATIENCE
         while "MLflow " not in log.read_text():
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
@@ -69,13 +70,13 @@ def pages(workspace) -> Iterator[dict[str, str]]:
         yield {n: f"http://127.0.0.1:{port}" for n, port in zip(names, ports, strict=True)}
     finally:
         server.send_signal(signal.SIGINT)
-        assert server.wait(60) == 0
+        assert server.wait(PATIENCE) == 0
 
 
 def ask(page: str, query: str, **variables: object) -> dict:
     body = json.dumps({"query": query, "variables": variables}).encode()
     request = Request(f"{page}/graphql", body, {"Content-Type": "application/json"})
-    with urlopen(request, timeout=60) as answer:
+    with urlopen(request, timeout=PATIENCE) as answer:
         return json.load(answer)["data"]
 
 
@@ -104,7 +105,7 @@ def test_a_graphql_launch_materialises_the_same_artefact(pages, workspace, asset
     }
     launched = ask(pages["Dagster"], LAUNCH, params=params)["launchPipelineExecution"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
-    until = time.monotonic() + 180
+    until = time.monotonic() + PATIENCE
     while True:
         run = ask(pages["Dagster"], STATUS, run=launched["run"]["runId"])["runOrError"]
         if run["status"] in ("SUCCESS", "FAILURE", "CANCELED"):
@@ -131,7 +132,7 @@ def browser(tmp_path_factory):
         yield browser
 
 
-def wait_for_words(browser, *words: str, seconds: int = 60) -> str:
+def wait_for_words(browser, *words: str, seconds: float = PATIENCE) -> str:
     """The page's text once it holds all the words."""
     until = time.monotonic() + seconds
     while True:
@@ -175,7 +176,7 @@ def click_to_new_tab(browser, link: str) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     before = set(browser.window_handles)
-    wait = WebDriverWait(browser, 60)
+    wait = WebDriverWait(browser, PATIENCE)
     wait.until(lambda b: b.find_elements("css selector", link))[0].click()
     wait.until(lambda b: set(b.window_handles) - before)
     (opened,) = set(browser.window_handles) - before
@@ -203,7 +204,7 @@ def test_the_pictures_of_all_priors_are_side_by_side(browser, pages, workspace):
     click_to_new_tab(browser, "a[href*='viewStateShareKey=priors']")
     text = wait_for_words(browser, "The same prompts and seed", "Image grid")
     assert "training.learning_rate=" not in text
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     rows: list[list[tuple[int, int]]] = []
     while len(rows) < 2:
         assert time.monotonic() < until, browser.execute_script(TABLE)

@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from tests.helpers import postgres
+from tests.helpers.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "infra" / "compose.yaml"
@@ -105,7 +106,7 @@ class Deployment:
             cwd="/",
         )  # fmt: skip
 
-    def wait_for_health(self, *names: str, seconds: float = 90) -> None:
+    def wait_for_health(self, *names: str, seconds: float = PATIENCE) -> None:
         """Wait until the health checks of the file succeed."""
         until = time.monotonic() + seconds
         for name in names:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from orchestration.resources.compute import LOCAL_ENVIRONMENT
+from tests.helpers.patience import PATIENCE
 from tests.helpers.processes import free_port
 
 HERE = str(Path(__file__).parents[2])
@@ -57,7 +58,7 @@ class Nodes:
             before = self._running()
             process = subprocess.Popen(command, env=self.variables, stdout=log, stderr=log)
             self.processes.append(process)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while self._running() == before:
             assert time.monotonic() < deadline, (self.folder / "log").read_text()
             time.sleep(0.1)

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from upath import UPath
 
+from tests.helpers.patience import PATIENCE
 from tests.helpers.processes import free_port
 
 BUCKET = "corgi-tests"
@@ -75,7 +76,7 @@ def serving(**environment: str) -> Iterator[S3]:
 def _make_bucket(server: subprocess.Popen[bytes], endpoint: str) -> None:
     put = urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT")
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while True:
         try:
             with direct.open(put):

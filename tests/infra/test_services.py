@@ -19,6 +19,7 @@ import pytest
 from orchestration.proxy.passwords import store_password
 from tests.helpers import postgres
 from tests.helpers.compose import ROOT, Deployment, deployment
+from tests.helpers.patience import PATIENCE
 
 PASSWORD = "four words in a row"
 ASK = """
@@ -28,7 +29,7 @@ request = urllib.request.Request(url, body.encode() or None)
 for header in headers:
     request.add_header(*header.split(": ", 1))
 try:
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         print(answer.status, answer.read().decode())
 except urllib.error.HTTPError as error:
     print(error.code, error.read().decode())
@@ -118,7 +119,7 @@ def test_prometheus_reads_the_queue_from_postgresql(team: Deployment) -> None:
 def test_two_writers_lose_nothing_on_postgresql(team: Deployment) -> None:
     writers = [["python", "-W", "ignore", "-c", WRITE, name] for name in ("one", "two")]
     started = [team.start_beside("daemon", command) for command in writers]
-    assert [process.wait(120) for process in started] == [0, 0]
+    assert [process.wait(PATIENCE) for process in started] == [0, 0]
     count = """SELECT asset_key, count(*) FROM event_logs
         WHERE dagster_event_type = 'ASSET_MATERIALIZATION' GROUP BY 1"""
     rows = team.run("code", [
@@ -152,7 +153,7 @@ print(found["Body"].read().decode())
 def test_mlflow_has_two_writers_runs_in_postgresql_and_files_in_the_store(team: Deployment) -> None:
     commands = [["python", "-c", WRITE_RUNS, name] for name in ("one", "two")]
     started = [team.start_beside("code", command) for command in commands]
-    assert [process.wait(60) for process in started] == [0, 0]
+    assert [process.wait(PATIENCE) for process in started] == [0, 0]
     count = ["-c", "SELECT count(DISTINCT name) FROM runs"]
     psql = ["psql", "-h", "postgres", "-U", "corgi", "-At", "-d", "mlflow"]
     assert team.run("code", [*psql, *count]).stdout == "30\n"

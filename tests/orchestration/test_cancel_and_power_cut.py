@@ -32,6 +32,7 @@ from orchestration.resources.trainer import DEVICE
 from orchestration.settings import Settings
 from tests.helpers import forked
 from tests.helpers.loaded_runs import CODE_SERVER
+from tests.helpers.patience import PATIENCE
 from tests.helpers.tiny_corgi import SMALL_PRESET, Corgi, materialise_in
 
 LIMIT = 10  # seconds from "Terminate" to the end of all workers
@@ -52,7 +53,7 @@ EVALUATED = ("text_embeddings", "split_overlap", "caption_subset:100%", "gaussia
              "prior:100%|baseline", "decoder:pca")  # fmt: skip
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 600) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds

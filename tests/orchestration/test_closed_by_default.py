@@ -10,6 +10,7 @@ from pathlib import Path
 from orchestration.cli.ui import _start
 from orchestration.resources.instance import open_instance, prepare_home
 from orchestration.settings import Settings
+from tests.helpers.patience import PATIENCE
 
 LISTENING = """
 import corgi_core, grpc, ipaddress, json, psutil
@@ -50,7 +51,7 @@ print(json.dumps(sends))
 def test_a_local_ray_listens_on_the_loopback_alone_and_asks_for_its_token(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", LISTENING], capture_output=True, text=True,
-        timeout=180,
+        timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     count, closed, answered = json.loads(done.stdout.splitlines()[-1])
@@ -63,7 +64,7 @@ def test_the_servers_and_their_libraries_send_no_telemetry(tmp_path: Path) -> No
     settings = Settings.from_environment({"CORGI_HOME": str(tmp_path / "home")})
     log = tmp_path / "log"
     child = _start([sys.executable, "-W", "ignore", "-c", TELLING], log, settings, tmp_path)
-    assert child.wait(120) == 0, log.read_text()
+    assert child.wait(PATIENCE) == 0, log.read_text()
     assert json.loads(log.read_text().splitlines()[-1]) == [False] * 4
     with open_instance(settings) as instance:
         assert not instance.telemetry_enabled

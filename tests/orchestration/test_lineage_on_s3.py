@@ -22,6 +22,7 @@ from corgi_core.io.folders import has_files, published
 from corgi_core.io.model_index import digest_in
 from corgi_core.prior.model import PriorModel
 from tests.helpers import forked
+from tests.helpers.patience import PATIENCE
 from tests.helpers.s3 import S3, door_to
 from tests.helpers.tiny_corgi import SMALL_PRESET
 
@@ -29,7 +30,6 @@ PRESET = (
     SMALL_PRESET.replace("[baseline, shifted-k1]", "[shifted-k1]") + "caption_subsets: [100%]\n"
 )
 PRIOR = "prior/100%/shifted-k1"
-PATIENCE = 500  # seconds
 
 
 def start(home: Path, **variables: str) -> forked.Program:

@@ -15,10 +15,10 @@ from corgi_core.rating.server import RatingPage, listening_on, server_of
 from corgi_core.rating.votes import VoteStore
 from corgi_core.suites.folder import SuiteFolder
 from tests.helpers.browsers import chromium
+from tests.helpers.patience import PATIENCE
 from tests.helpers.surveys import small_store
 
 pytestmark = pytest.mark.integration
-PATIENCE = 30  # seconds
 
 
 @pytest.fixture(scope="module")

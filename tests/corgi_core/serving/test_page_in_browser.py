@@ -21,6 +21,7 @@ from corgi_core.serving.engine import Engine
 from corgi_core.serving.metrics import ServingMetrics
 from corgi_core.serving.model import ServedModel
 from tests.helpers.browsers import chromium
+from tests.helpers.patience import PATIENCE
 from tests.helpers.serving import serving_app
 from tests.helpers.tiny_pipeline import with_gaussians, write_images
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 pytestmark = pytest.mark.integration
-PATIENCE = 60  # seconds
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from corgi_core.errors import CorgiError
 from corgi_core.streaming.loader_processes import LoaderProcesses
+from tests.helpers.patience import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -48,7 +49,7 @@ def test_they_end_when_their_process_is_killed() -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
     started = [int(pid) for pid in done.stdout.split()]
     assert started
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while any(map(psutil.pid_exists, started)):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -17,6 +17,7 @@ from corgi_core.training.order import TrainingOrder
 from corgi_core.training.run_folder import TrainingResult
 from tests.corgi_core.training.test_training_resume import curve
 from tests.helpers import processes
+from tests.helpers.patience import PATIENCE
 from tests.helpers.tiny import SETTINGS, TinyTask
 from tests.helpers.tiny_prior import TRAINING, made_prior
 
@@ -133,7 +134,7 @@ def test_several_workers_stop_together(tmp_path: Path) -> None:
     task = TinyTask(plain=True, spoil_from=20)
     started = processes.start(task, SETTINGS, tmp_path, workers=2)
     for process in started:
-        process.join(timeout=60)
+        process.join(timeout=PATIENCE)
     assert [process.exitcode for process in started] == [1, 1]  # neither waits for the other
     assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 20
 

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.helpers.patience import PATIENCE
+
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="other C libraries have no such switch"
 )
@@ -39,7 +41,7 @@ json.dump(measured, sys.stdout)
 
 def test_blocks_are_not_fetched_anew_in_every_step_and_go_back_at_the_end() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WORK], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", WORK], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     measured = json.loads(done.stdout)
     assert measured["before"] > 3 * PAGES

@@ -19,6 +19,7 @@ from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import read_metrics
 from corgi_core.training.run_folder import TrainingResult
 from tests.helpers import processes
+from tests.helpers.patience import PATIENCE
 from tests.helpers.tiny import SETTINGS, TinyTask, same
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
@@ -61,7 +62,7 @@ def test_sigkill_at_random_moments_changes_no_bit(tmp_path: Path) -> None:
             time.sleep(chance.uniform(0, 0.6))
             process.send_signal(signal.SIGKILL)
             kills += 1
-        process.wait(timeout=120)
+        process.wait(timeout=PATIENCE)
     assert kills == 3
     killed = train(TinyTask(), settings, tmp_path / "killed")
     straight = train(TinyTask(), settings, tmp_path / "straight")

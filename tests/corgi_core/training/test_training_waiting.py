@@ -14,6 +14,7 @@ from corgi_core.training import waiting
 from corgi_core.training.loop import train
 from corgi_core.training.waiting import Meeting
 from tests.helpers import processes
+from tests.helpers.patience import PATIENCE
 from tests.helpers.tiny import SETTINGS, TinyTask
 
 pytestmark = pytest.mark.integration  # starts processes
@@ -61,7 +62,7 @@ def test_each_chunk_is_computed_by_one_worker_and_all_have_its_value(tmp_path: P
     for process in started:
         process.start()
     for process in started:
-        process.join(timeout=30)
+        process.join(timeout=PATIENCE)
     squares = [0, 1, 4, 9, 16]
     assert (tmp_path / "0").read_text() == f"{squares} [0, 2, 4]"
     assert (tmp_path / "1").read_text() == f"{squares} [1, 3]"
@@ -74,7 +75,7 @@ def test_a_worker_that_dies_is_not_waited_for(tmp_path: Path) -> None:
     task = TinyTask(plain=True, die_evaluating=True)
     started = processes.start(task, SHORT, tmp_path, workers=2)
     for process in started:
-        process.join(timeout=30)
+        process.join(timeout=PATIENCE)
     assert [process.exitcode for process in started] == [-9, 1]
     assert time.monotonic() - began < 30
 
@@ -100,7 +101,7 @@ def test_the_refusal_says_what_was_waited_for(tmp_path: Path) -> None:
     for process in started:
         process.start()
     for process in started:
-        process.join(timeout=30)
+        process.join(timeout=PATIENCE)
     assert "the first one evaluates after step 8" in (tmp_path / "1").read_text()
 
 

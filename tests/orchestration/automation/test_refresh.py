@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers import forked
+from tests.helpers.patience import PATIENCE
 from tests.helpers.small import PNGS, png
 
 ROOT = Path(__file__).parents[3]
@@ -180,7 +181,7 @@ dg.materialize([busy], instance=open_instance(Settings.from_environment()), tags
 """
     log = project.folder / "busy.log"
     child = forked.start(holding, [], project.environment, project.folder, log)
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while project.ask("slots") != 1:
         assert time.monotonic() < until, log.read_text()
         time.sleep(0.1)

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.helpers.patience import PATIENCE
+
 ROOT = Path(__file__).parents[3]
 LIMIT = 10  # seconds from the signal to the end
 HEAD = """
@@ -69,7 +71,7 @@ def ended(
         [sys.executable, "-c", HEAD + program], cwd=folder, env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE
     while not (folder / "working").exists():
         assert process.poll() is None, process.stderr and process.stderr.read()
         assert time.monotonic() < until
@@ -80,7 +82,7 @@ def ended(
     for _ in range(signals):
         process.send_signal(number)
         time.sleep(0.1)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     seconds = time.monotonic() - began
     _, alive = psutil.wait_procs(descendants, timeout=1)
     assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]

@@ -21,6 +21,7 @@ from websockets.sync.client import connect
 from orchestration.proxy.forward import Forward
 from orchestration.proxy.guard import Guard, Rules
 from orchestration.proxy.server import ByPort
+from tests.helpers.patience import PATIENCE
 from tests.helpers.serving import ask, serving_page
 
 LOCATION = (
@@ -60,7 +61,7 @@ def webserver(
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while not path.exists():
             assert server.poll() is None
             assert time.monotonic() < until

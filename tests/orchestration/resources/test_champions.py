@@ -16,6 +16,7 @@ from orchestration.resources.promotion_history import PROMOTIONS, Entry, Event, 
 from orchestration.resources.tracking import MLflow
 from orchestration.settings import Settings
 from tests.helpers import forked
+from tests.helpers.patience import PATIENCE
 from tests.helpers.smallest_model import Model
 
 ALL, FEW = champion_of("100%"), champion_of("1.7%")
@@ -215,7 +216,7 @@ def test_of_two_processes_that_replace_one_champion_one_wins(
         version: forked.start(PROMOTE, [version, str(tmp_path), own], variables, tmp_path, out)
         for version, out in outputs.items()
     }
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE
     while len(list(tmp_path.glob("ready-*"))) < 2:
         assert time.monotonic() < until, [out.read_text() for out in outputs.values()]
         time.sleep(0.05)

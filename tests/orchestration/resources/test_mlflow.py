@@ -45,6 +45,7 @@ from orchestration.resources.run_messages import (
 from orchestration.resources.scored_runs import scored_model
 from orchestration.resources.tracking import REFRESH_TAG, RUN_TAG, MLflow, TrackedRun
 from orchestration.settings import Settings
+from tests.helpers.patience import PATIENCE
 from tests.helpers.smallest_model import Model
 
 STEPS = 5
@@ -480,7 +481,7 @@ def served(folder: Path, port: int) -> Iterator[str]:
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + PATIENCE
         while True:
             assert server.poll() is None, (folder / "server.log").read_text()
             assert time.monotonic() < until, (folder / "server.log").read_text()

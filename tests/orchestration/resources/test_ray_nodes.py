@@ -24,6 +24,7 @@ from corgi_core.encoders.embed import ImageEmbedding
 from corgi_core.training.loop import train
 from tests.helpers import s3
 from tests.helpers.made import samples
+from tests.helpers.patience import PATIENCE
 from tests.helpers.ray_nodes import Nodes, nodes
 from tests.helpers.tiny import SETTINGS, TinyTask
 from tests.helpers.tiny_vit import tiny_vit
@@ -86,7 +87,7 @@ except CorgiError as refusal:
 def refusal_of(cluster: Nodes, action: str, **variables: str) -> str:
     """What an action on the cluster is refused with."""
     driver = start(cluster, action, RAY_gcs_server_port_wait_time_s="1", **variables)
-    said, _ = driver.communicate(timeout=120)
+    said, _ = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0
     return said
 
@@ -135,7 +136,7 @@ def test_embeddings_are_the_same_bits_where_a_node_is_killed(
     assert cluster.node_of("ray::Worker") is not None
     cluster.kill(1)
     assert len(list((store / "embeddings").glob("0*.json"))) < SHARDS
-    said, _ = driver.communicate(timeout=120)
+    said, _ = driver.communicate(timeout=PATIENCE)
     straight = ImageEmbedding(dataset, None, store / "clip").run(tmp_path / "here", "cpu", 1)
     assert said.splitlines()[-1] == straight.digest
 
@@ -155,7 +156,7 @@ def test_a_training_is_the_same_bits_where_its_node_is_killed(
         assert driver.poll() is None
         time.sleep(0.05)
     cluster.kill(cluster.node_of("RayTrainWorker") or 0)
-    driver.communicate(timeout=120)
+    driver.communicate(timeout=PATIENCE)
     assert heard.read_text().split() == ["10", "20", "30", "40", "50", "60"]
     straight = train(TinyTask(), SETTINGS, tmp_path / "straight")
     assert train(TinyTask(), SETTINGS, run).already_finished

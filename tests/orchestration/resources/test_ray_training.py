@@ -28,6 +28,7 @@ from orchestration.resources.worker_shape import (
     nodes_of_cluster,
     shape_when_free,
 )
+from tests.helpers.patience import PATIENCE
 from tests.helpers.tiny import SETTINGS, TinyTask, numbered, same
 
 HERE = str(Path(__file__).parents[3])  # where workers find the task
@@ -214,7 +215,7 @@ def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     job.send_signal(signal.SIGKILL)
     job.wait()
     resumed = _start_job(tmp_path, pause=0.0)
-    assert resumed.wait(timeout=300) == 0
+    assert resumed.wait(timeout=PATIENCE) == 0
     first_of = {entry["step"]: entry["time"] for entry in read_metrics(metrics_log)}
     killed = train(TinyTask(), SETTINGS, tmp_path / "run")
     straight = train(TinyTask(), SETTINGS, tmp_path / "straight")

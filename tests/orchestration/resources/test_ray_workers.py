@@ -32,6 +32,7 @@ from orchestration.settings import Settings
 from tests.helpers.array_jobs import DeviceNumbers, Numbers
 from tests.helpers.items import noted, process_of, too_large
 from tests.helpers.made import samples
+from tests.helpers.patience import PATIENCE
 from tests.helpers.spoilt_embedding import SpoiltEmbedding
 from tests.helpers.tiny_vit import tiny_vit
 from tests.helpers.trace_receiver import receiver
@@ -259,7 +260,7 @@ def test_no_worker_is_left_where_its_results_are_taken_no_further(
 
     with progress.listening(fail), pytest.raises(RuntimeError, match="listener") as failure:
         work(numbers, tmp_path)
-    gone_by = time.monotonic() + 30
+    gone_by = time.monotonic() + PATIENCE
     while ray.available_resources().get("CPU") != 2 and time.monotonic() < gone_by:
         time.sleep(0.05)
     assert ray.available_resources().get("CPU") == 2
