@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,13 +30,7 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str], metric: str) -> pd.DataFra
 
     Rows without the metric are left out. No group may contain a seed twice.
     """
-    rows = rows.dropna(subset=[metric])
-    twice = rows.duplicated([*by, "seed"])
-    assert not twice.any(), f"several rows of one seed: {rows[twice].iloc[0].to_dict()}"
-    summary = rows.groupby(list(by), sort=False)[metric].agg(list).reset_index()
-    pairs = [mean_and_half_width(values) for values in summary.pop(metric)]
-    summary[MEAN], summary[HALF] = zip(*pairs, strict=True) if pairs else ((), ())
-    return summary
+    return _summary(_values(rows, by, metric), by)
 
 
 def paired(
@@ -47,6 +41,39 @@ def paired(
     Two arms of one seed share initial weights, batches and noise, so their difference has a far
     narrower interval than either.
     """
-    both = rows.merge(others, on=[*by, "seed"], suffixes=("", "_other"))
-    both[metric] = both[metric] - both[f"{metric}_other"]
-    return over_seeds(both, by, metric)
+    ones, twos = (_values(each, by, metric) for each in (rows, others))
+    differences = {
+        group: {seed: value - twos[group][seed] for seed, value in seeds.items()
+                if seed in twos[group]}
+        for group, seeds in ones.items() if group in twos
+    }  # fmt: skip
+    return _summary({group: seeds for group, seeds in differences.items() if seeds}, by)
+
+
+def _values(
+    rows: pd.DataFrame, by: Sequence[str], metric: str
+) -> dict[tuple[Any, ...], dict[Any, float]]:
+    """The metric by group and seed. Tables have thousands of cells, each of a few rows.
+
+    Plain dictionaries take a twentieth of the time that pandas takes to group so few.
+    """
+    found: dict[tuple[Any, ...], dict[Any, float]] = {}
+    columns = (rows[name].tolist() for name in (*by, "seed", metric))
+    for *group, seed, value in zip(*columns, strict=True):
+        if value is None or value != value:
+            continue
+        seeds = found.setdefault(tuple(group), {})
+        assert seed not in seeds, f"several rows of one seed: {group}, seed {seed}, {metric}"
+        seeds[seed] = value
+    return found
+
+
+def _summary(
+    values: Mapping[tuple[Any, ...], Mapping[Any, float]], by: Sequence[str]
+) -> pd.DataFrame:
+    import pandas as pd
+
+    lines = [
+        (*group, *mean_and_half_width(list(seeds.values()))) for group, seeds in values.items()
+    ]
+    return pd.DataFrame(lines, columns=[*by, MEAN, HALF])
