@@ -15,7 +15,7 @@ from corgi_core.data.pixels import pixels
 from corgi_core.decoders.gan.task import GanTask
 from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.embed import encoder_spec
-from tests.helpers.shapes import SHAPES, SIDE, WIDTH, random_embeddings, write_shapes
+from tests.helpers.shapes import KNOWN, SIDE, WIDTH, random_embeddings, write_shapes
 from tests.helpers.tiny_vit import tiny_vit
 from tests.helpers.whole import manifest_of
 
@@ -33,8 +33,8 @@ LEARNING = replace(  # the shapes' embeddings are random: this CLIP has nothing 
     TINY, perturbed=0.0, clip_weight=0.0, layout_weight=0.0, semantic_weight=3.0,
     r1_gamma=0.02, path_weight=0.2,
     training=replace(
-        TINY.training, steps=320, batch_size=SHAPES, learning_rate=0.1, warmup_steps=10,
-        ema_decay=0.98, evaluate_every=320, checkpoint_every=1000,
+        TINY.training, steps=160, batch_size=KNOWN, learning_rate=0.1, warmup_steps=10,
+        ema_decay=0.98, evaluate_every=160, checkpoint_every=1000,
     ),
 )  # fmt: skip
 T = TypeVar("T", bound=GanTask)

@@ -11,13 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from corgi_core.config import StableDiffusionSettings, TrainingSettings
-from corgi_core.data.keys import ListedKeys
 from corgi_core.decoders.decoder import signed
 from corgi_core.decoders.stable_diffusion.task import StableDiffusionTask
-from tests.helpers.shapes import SIDE, a_task, pictures_of
+from tests.helpers.shapes import SIDE, a_task, knowing_half, pictures_of
 from tests.helpers.tiny_diffusion import save_pipeline, tiny_scheduler, tiny_unet, tiny_vae
 
-KNOWN = 8  # shapes: every other of the sixteen, so four discs and four bars of the same colours
 VAE_STEPS = 300
 SETTINGS = StableDiffusionSettings(
     pretrained="", fine_tuning="full", lora_rank=2, lora_alpha=4, image_size=SIDE, perturbed=0.0,
@@ -54,9 +52,7 @@ def a_vae(pictures: Tensor) -> AutoencoderKL:
 
 def a_diffusion_task(folder: Path, **changes: object) -> StableDiffusionTask:
     """The shapes, their random embeddings and a fresh pipeline."""
-    shapes = a_task(folder / "data")
-    keys = ListedKeys(tuple(sorted(shapes.embeddings.keys.tolist())[::2]))
-    shapes = replace(shapes, train_keys=keys, validation_keys=keys)
+    shapes = knowing_half(a_task(folder / "data"))
     pretrained = a_pipeline(folder / "pipeline", pictures_of(shapes))
     settings = replace(SETTINGS, pretrained=str(pretrained), **changes)
     return StableDiffusionTask(

@@ -25,8 +25,8 @@ from corgi_core.training.identity import identity_of
 from corgi_core.training.loop import train
 from corgi_core.training.randomness import StepRandom
 from tests.helpers.losses import loss_of
-from tests.helpers.pipelines import KNOWN, SETTINGS, a_diffusion_task
-from tests.helpers.shapes import SIDE, WIDTH, pictures_of
+from tests.helpers.pipelines import SETTINGS, a_diffusion_task
+from tests.helpers.shapes import KNOWN, SIDE, WIDTH, pictures_of
 from tests.helpers.stopping import StoppedError, stopping
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds

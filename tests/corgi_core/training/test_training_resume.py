@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
-import subprocess
-import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from corgi_core.config import TrainingSettings
 from corgi_core.training.loop import train
 from corgi_core.training.metrics_log import read_metrics
 from corgi_core.training.run_folder import TrainingResult
@@ -24,22 +20,7 @@ from tests.helpers.tiny import SETTINGS, TinyTask, same
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
 
-HERE = str(Path(__file__).parents[3])
 LOSSES = ("loss", "absolute", "held_out", "learning_rate")
-
-
-def start_training(folder: Path, settings: TrainingSettings, pause: float) -> subprocess.Popen[str]:
-    script = f"""
-import json, sys; sys.path.insert(0, {HERE!r})
-from pathlib import Path
-from tests.helpers.tiny import TinyTask
-from corgi_core.config import TrainingSettings
-from corgi_core.training.loop import train
-values = json.loads({json.dumps(asdict(settings))!r})
-settings = TrainingSettings(**values | {{"betas": tuple(values["betas"])}})
-train(TinyTask(pause={pause}), settings, Path({str(folder)!r}))
-"""
-    return subprocess.Popen([sys.executable, "-c", script], text=True)
 
 
 def curve(result: TrainingResult) -> list[tuple[float, ...]]:
@@ -52,18 +33,19 @@ def curve(result: TrainingResult) -> list[tuple[float, ...]]:
 def test_sigkill_at_random_moments_changes_no_bit(tmp_path: Path) -> None:
     settings = replace(SETTINGS, steps=120)
     chance = random.Random(0)
-    kills = 0
+    kills, codes = 0, []
     while not (tmp_path / "killed" / "finished.json").exists():
-        process = start_training(tmp_path / "killed", settings, pause=0.03)
+        (process,) = processes.start(TinyTask(pause=0.03), settings, tmp_path / "killed")
         if kills < 3:
             before = _last_step(tmp_path)
-            while _last_step(tmp_path) in (-1, before) and process.poll() is None:
+            while _last_step(tmp_path) in (-1, before) and process.is_alive():
                 time.sleep(0.02)
             time.sleep(chance.uniform(0, 0.6))
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             kills += 1
-        process.wait(timeout=PATIENCE)
-    assert kills == 3
+        process.join(PATIENCE)
+        codes.append(process.exitcode)
+    assert codes == [-signal.SIGKILL] * 3 + [0]
     killed = train(TinyTask(), settings, tmp_path / "killed")
     straight = train(TinyTask(), settings, tmp_path / "straight")
     assert killed.already_finished

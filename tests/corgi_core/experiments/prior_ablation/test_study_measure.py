@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -30,11 +27,11 @@ from corgi_core.experiments.prior_ablation.measure import START, measure_arm, tr
 from corgi_core.experiments.prior_ablation.references import MEAN, measure_references
 from corgi_core.experiments.prior_ablation.sweeps import Plan, Sampling, plans_of, sweeps_of
 from corgi_core.prior.task import Captions
+from tests.helpers.processes import PROCESSES
 from tests.helpers.small_study import IMAGES, PRESET, measure_two_arms, small_study
 
 pytestmark = pytest.mark.integration  # trains, or starts processes, for seconds
 
-HERE = str(Path(__file__).parents[4])
 PLAN = Plan(Arm(BASELINE), (Sampling(1), Sampling(3, guidance=2.0)), (Sampling(1),), timesteps=True)
 
 
@@ -146,14 +143,10 @@ def test_another_way_to_measure_trains_nothing_anew(study):
 
 
 def test_a_killed_study_goes_on(tmp_path):
-    script = f"""
-import sys; sys.path.insert(0, {HERE!r})
-from pathlib import Path
-from tests.helpers.small_study import measure_two_arms
-measure_two_arms(Path({str(tmp_path / "killed")!r}), die_after=9)
-"""
-    done = subprocess.run([sys.executable, "-c", script])
-    assert done.returncode == -signal.SIGKILL
+    killed = PROCESSES.Process(target=measure_two_arms, args=(tmp_path / "killed", 9))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     work = tmp_path / "killed" / "work"
     finished = {path: path.stat().st_mtime_ns for path in work.glob("*/final.safetensors")}
     assert len(finished) == len(list(work.glob("*.json"))) == 1
