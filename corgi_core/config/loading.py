@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -149,6 +149,7 @@ def preset_values(preset: Preset) -> Tree:
     return values | {"decoders": dict(zip(kinds, values["decoders"], strict=True))}
 
 
+@lru_cache(maxsize=4)
 def preset_from_yaml(text: str) -> Preset:
     """The preset that `yaml_of(preset_values(…))` came from."""
     return _preset_of(_parsed(text, "settings"), {})

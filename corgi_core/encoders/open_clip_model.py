@@ -12,7 +12,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
@@ -20,7 +20,7 @@ from typing import Any, Self
 import open_clip
 import torch
 from open_clip.model import set_model_preprocess_cfg
-from open_clip.tokenizer import HFTokenizer
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -196,7 +196,7 @@ class OpenClipModel(nn.Module):
                 )
             else:
                 model = _with_installed_text(folder, description)
-            tokenizer = open_clip.get_tokenizer(source)
+            tokenizer = _tokenizer_in(folder, architecture["text_cfg"])
         except _UNREADABLE as error:
             raise CorgiError(
                 f"{folder} cannot be loaded as an open_clip model ({error})",
@@ -273,6 +273,21 @@ def _with_installed_text(folder: Path, description: dict[str, Any]) -> Any:
     if unexpected or any(not name.startswith(TRANSFORMER) for name in missing):
         raise ValueError(f"weights that do not fit: {[*unexpected, *missing][:3]}")
     return model
+
+
+def _tokenizer_in(folder: Path, text: dict[str, Any]) -> HFTokenizer | SimpleTokenizer:
+    """The folder's tokenizer, or open_clip's own, as `open_clip.get_tokenizer` chooses."""
+    if text.get("hf_tokenizer_name"):
+        tokenizer: HFTokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        return tokenizer
+    length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
+    return _own_tokenizer(json.dumps({"context_length": length} | text.get("tokenizer_kwargs", {})))
+
+
+@cache
+def _own_tokenizer(arguments: str) -> SimpleTokenizer:
+    """open_clip's own tokenizer, by its arguments as JSON: its vocabulary takes long to read."""
+    return SimpleTokenizer(**json.loads(arguments))
 
 
 def _is_transformers(encoder: OpenClipModel) -> bool:
