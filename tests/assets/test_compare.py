@@ -77,7 +77,7 @@ def test_every_decoder_meets_every_embedding(state: Path) -> None:
     linear = (LINEAR_PRIOR, CONTRASTIVE_PRIOR)
     assert cases == {
         (comparison, kind, source, captions, seed)
-        for seed in (0, 1)
+        for seed in (1,)
         for comparison, sources in (
             ("supervision", priors),
             ("language-free", [("baseline", "0%"), ("shifted-k1", "0%")]),

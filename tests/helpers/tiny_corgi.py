@@ -28,7 +28,7 @@ decoders:
   gan: {training: *short}
   lafite: {training: *short}
 evaluation: {steps: [1], images: 8, grid_rows: 2}
-comparison: {images: 6, seeds: [0, 1], grid_rows: 2}
+comparison: {images: 6, seeds: [1], grid_rows: 2}
 """
 MATERIALISE = """
 import os
