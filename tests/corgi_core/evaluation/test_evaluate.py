@@ -132,6 +132,12 @@ def report(models: Models, five: Material) -> Evaluation:
     return evaluated(models, five)
 
 
+@pytest.fixture(scope="module")
+def of_one(models: Models, one: Material) -> Evaluation:
+    """With one caption an image."""
+    return evaluated(models, one)
+
+
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of five and three captions, in batches of two."""
@@ -192,10 +198,9 @@ def chosen() -> list[int]:
 
 
 def test_priors_are_chosen_on_validation_images_at_their_own_steps_alone(
-    models: Models, one: Material, pipeline: CorgiPipeline
+    models: Models, one: Material, of_one: Evaluation, pipeline: CorgiPipeline
 ) -> None:
-    report = evaluated(models, one)
-    validation = report.metrics["validation"]
+    validation = of_one.metrics["validation"]
     assert validation["captions"] == VALIDATION
     keys = one.images.keys("validation")
     captions = HeldOut.of(one.images, 100, split="validation")
@@ -212,7 +217,7 @@ def test_priors_are_chosen_on_validation_images_at_their_own_steps_alone(
     found = numbers(validation["priors"]["baseline"][SUBSET])
     for score in ("cosine", "recall_at_1", "recall_at_5", "count"):
         assert found[score] == pytest.approx(expected[score], abs=1e-5)
-    rows = report.validation.query("model == @models.prior.digest")
+    rows = of_one.validation.query("model == @models.prior.digest")
     assert tuple(rows["key"]) == captions.keys
     assert rows["cosine"].mean() == pytest.approx(expected["cosine"], abs=1e-5)
     unchosen = evaluated(models, replace(one, other_training=one.training))
@@ -242,27 +247,26 @@ def test_a_champion_is_scored_on_the_same_captions_sampled_from_as_its_challenge
 
 
 def test_scores_are_of_all_images_and_of_those_with_and_without_a_near_training_image(
-    models: Models, one: Material
+    of_one: Evaluation,
 ) -> None:
     """Test images 0 and 1 are training images too, under other names."""
-    whole = evaluated(models, one)
-    assert whole.metrics["protocol"]["near_images"] == TWINS
-    scores = whole.metrics["priors"]["baseline"][SUBSET]["1"]
+    assert of_one.metrics["protocol"]["near_images"] == TWINS
+    scores = of_one.metrics["priors"]["baseline"][SUBSET]["1"]
     assert (scores["near"]["count"], scores["far"]["count"]) == (TWINS, HELD_OUT - TWINS)
     for name in ("cosine", "recall_at_1", "recall_at_5"):
         parts = scores["near"][name] * TWINS + scores["far"][name] * (HELD_OUT - TWINS)
         assert parts / HELD_OUT == pytest.approx(scores[name])
-    row = whole.prior_table().query("steps == 1").to_dict("records")[0]
+    row = of_one.prior_table().query("steps == 1").to_dict("records")[0]
     assert row["cosine_near"] == scores["near"]["cosine"]
-    assert whole.metrics["baselines"][TEXT_EMBEDDING]["near"]["count"] == TWINS
+    assert of_one.metrics["baselines"][TEXT_EMBEDDING]["near"]["count"] == TWINS
     near = sum(number < TWINS for number in chosen())
-    of_pictures = whole.metrics["pictures"]["baseline"][SUBSET]
+    of_pictures = of_one.metrics["pictures"]["baseline"][SUBSET]
     for scores in (of_pictures, of_pictures[SHUFFLED]):
         assert (scores["near"]["count"], scores["far"]["count"]) == (near, 8 - near)
         similarity = "clip_similarity_text"
         parts = scores["near"][similarity] * near + scores["far"][similarity] * (8 - near)
         assert parts / 8 == pytest.approx(scores[similarity])
-    every = whole.picture_table()
+    every = of_one.picture_table()
     assert every["clip_score_far"].notna().all()  # real against real and the controls too
     assert every.query("embeddings == 'baseline'")["count_near"].tolist() == [near]
 
@@ -311,21 +315,20 @@ def test_linear_priors_of_an_earlier_revision_are_not_read(
     assert fitted(3.0) == fitted(4.0) == 3
 
 
-def test_what_is_averaged_is_there_caption_by_caption(models: Models, one: Material) -> None:
-    whole = evaluated(models, one)
-    steps = str(whole.metrics["protocol"]["prior_steps"])
+def test_what_is_averaged_is_there_caption_by_caption(one: Material, of_one: Evaluation) -> None:
+    steps = str(of_one.metrics["protocol"]["prior_steps"])
     for name, scores in (
-        (("baseline", SUBSET), whole.metrics["priors"]["baseline"][SUBSET][steps]),
-        ((TEXT_EMBEDDING, "none"), whole.metrics["baselines"][TEXT_EMBEDDING]),
+        (("baseline", SUBSET), of_one.metrics["priors"]["baseline"][SUBSET][steps]),
+        ((TEXT_EMBEDDING, "none"), of_one.metrics["baselines"][TEXT_EMBEDDING]),
     ):
-        found = whole.captions[name]
+        found = of_one.captions[name]
         assert found["cosine"].mean() == pytest.approx(scores["cosine"])
         assert (found["rank"] <= 5).mean() == pytest.approx(scores["recall_at_5"])
         assert tuple(found["key"]) == HeldOut.of(one.images, 100).keys
         assert found["near"].tolist() == [True] * TWINS + [False] * (HELD_OUT - TWINS)
-    samples = whole.samples["baseline", SUBSET]
+    samples = of_one.samples["baseline", SUBSET]
     assert [text for text, _ in samples] == [
-        text for text, _ in whole.samples[REAL_EMBEDDING, "none"]
+        text for text, _ in of_one.samples[REAL_EMBEDDING, "none"]
     ]
     assert [image.size for _, image in samples] == [(SIDE, SIDE)] * SETTINGS.grid_rows
 
@@ -406,21 +409,20 @@ def test_with_more_training_images_a_comparison_takes_longer(
 
 
 def test_several_captions_an_image_change_no_number(
-    models: Models, one: Material, report: Evaluation
+    one: Material, of_one: Evaluation, report: Evaluation
 ) -> None:
-    single = evaluated(models, one)
     version = one.images.digest  # the captions are another dataset's
-    assert replace(report.protocol, data_version=version) == single.protocol
-    assert single.metrics["protocol_digest"] == single.protocol.digest
+    assert replace(report.protocol, data_version=version) == of_one.protocol
+    assert of_one.metrics["protocol_digest"] == of_one.protocol.digest
     with pytest.raises(CorgiError, match="protocols: data_version is"):
-        report.protocol.check_comparable(single.protocol)
+        report.protocol.check_comparable(of_one.protocol)
     assert report.metrics["protocol"]["held_out_captions"] == HELD_OUT
     fitted = rf"^{LINEAR_PRIOR}"  # to all captions
     tables = [
         table[~table["embeddings"].str.contains(fitted)]
-        for table in (report.picture_table(), single.picture_table())
+        for table in (report.picture_table(), of_one.picture_table())
     ]
-    for ours, expected in ((report.prior_table(), single.prior_table()), tables):
+    for ours, expected in ((report.prior_table(), of_one.prior_table()), tables):
         numbers = [c for c in ours.columns if c != "seconds"]
         assert ours[numbers].select_dtypes("number").to_numpy() == pytest.approx(
             expected[numbers].select_dtypes("number").to_numpy(), abs=2e-3, nan_ok=True
