@@ -1,4 +1,4 @@
-"""A cascade small enough to memorise sixteen coloured shapes in seconds."""
+"""A cascade small enough to memorise eight coloured shapes in seconds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.helpers.shapes import SHAPES, SIDE, a_task
 TINY_CASCADE = CascadeSettings(
     image_size=SIDE,
     stages=(
-        StageSettings(size=8, channels=(32, 64), layers=1, attention_levels=1, noise_shift=-1.0),
-        StageSettings(size=16, channels=(16, 32), layers=1, attention_levels=0, noise_shift=-1.0),
+        StageSettings(size=8, channels=(16, 32), layers=1, attention_levels=1, noise_shift=-1.0),
+        StageSettings(size=16, channels=(16, 16), layers=1, attention_levels=0, noise_shift=-1.0),
     ),
     vectors=8, vector_width=32, prediction="v", condition_noise=0.5, sampling_noise=0.1,
     perturbed=0.0, min_cosine=0.7, cond_dropout=0.1, guidance=1.0, num_steps=6,
     training=TrainingSettings(
-        steps=170, batch_size=SHAPES, learning_rate=5e-3, warmup_steps=20, ema_decay=0.96,
+        steps=170, batch_size=SHAPES, learning_rate=8e-3, warmup_steps=20, ema_decay=0.96,
         precision="fp32", weight_decay=0.0, evaluate_every=170,
     ),
 )  # fmt: skip

@@ -61,7 +61,7 @@ def test_a_stages_own_training_replaces_the_cascades(cascade_task: CascadeTask) 
     assert found == [TINY_CASCADE.training, expected]
     tuned = settings.shortened(0.5)
     assert [tuned.training_of(n).steps for n in (0, 1)] == [TINY_CASCADE.training.steps // 2, 4]
-    assert [tuned.training_of(n).learning_rate for n in (0, 1)] == [2.5e-3, 0.25]
+    assert [tuned.training_of(n).learning_rate for n in (0, 1)] == [4e-3, 0.25]
 
 
 def test_the_stages_continue_from_those_of_a_decoder(cascade_task: CascadeTask) -> None:
