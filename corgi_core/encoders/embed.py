@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -32,12 +32,14 @@ from corgi_core.data.revisions import (
 from corgi_core.data.vectors import Space, read_vector
 from corgi_core.devices import one_thread_each
 from corgi_core.encoders.caption_tokens import ARRAYS, ENCODER, FEATURES, stored_texts
-from corgi_core.encoders.clip import ClipEnsemble
 from corgi_core.encoders.fitting import check_model_fits
 from corgi_core.encoders.similarity import scale_per_encoder
 from corgi_core.encoders.tokens import TokenEncoder, ragged
 from corgi_core.errors import CorgiError
 from corgi_core.io.files import digest_of
+
+if TYPE_CHECKING:  # open_clip takes seconds to import, and who names a source needs none of it
+    from corgi_core.encoders.clip import ClipEnsemble
 
 ClipSource: TypeAlias = Path | UPath | tuple[str, ...]
 Batch = TypeVar("Batch")
@@ -73,6 +75,8 @@ class ImageEmbedding(ArrayJob):
 
     @cached_property
     def _ensemble(self) -> ClipEnsemble:
+        from corgi_core.encoders.clip import ClipEnsemble
+
         return ClipEnsemble.load(self.clip)
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
@@ -113,6 +117,8 @@ class TextEmbedding(ArrayJob):
 
     @cached_property
     def _encoders(self) -> tuple[ClipEnsemble, TokenEncoder]:
+        from corgi_core.encoders.clip import ClipEnsemble
+
         return ClipEnsemble.load(self.clip), TokenEncoder.load(self.text, self.text_tokens)
 
     def opened(self, device: str, threads: int) -> Callable[[str], Arrays]:
