@@ -28,7 +28,7 @@ class MovingAverage(Generic[M]):
         self._frozen = {name for name, p in parameters.items() if not p.requires_grad}
         shared = {id(parameters[name]): parameters[name] for name in self._frozen}
         self.model: M = copy.deepcopy(model, shared).eval().requires_grad_(False)
-        # found once: looking for them takes a tenth of a small model's step
+        # found once, not in every step
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
         learned = [(average, weight) for average, weight in pairs if average is not weight]
         self._averages: list[Tensor] = [average for average, _ in learned]

@@ -50,7 +50,7 @@ def test_most_pictures_are_nearest_to_their_own_original(
     right = torch.stack([own(gan.decode(z, seed=seed), task) for seed in range(4)])
     assert right.float().mean() > 0.65, right
     others = own(gan.decode(z.roll(1, dims=0)), task)
-    assert others.sum() <= 2, others
+    assert others.sum() <= 1, others
 
 
 def test_a_picture_depends_on_seed_and_number_only(
