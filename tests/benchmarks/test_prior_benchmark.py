@@ -32,7 +32,7 @@ def test_command_measures_two_systems_and_writes_their_rows(tmp_path: Path) -> N
     """The real command, processes and protocol; DALLE2-pytorch would need a package registry."""
     words = [
         "--quick", "--systems", "corgi,diffusers", "--dims", "512", "--batches", "2",
-        "--noise-samples", "3", "--seconds", "0.2", "--learning-rates", "1e-3", "--threads", "1",
+        "--noise-samples", "3", "--seconds", "2", "--learning-rates", "1e-3", "--threads", "1",
         "--json", str(tmp_path / "prior.json"),
     ]  # fmt: skip
     done = forked.run(forked.module("benchmarks.prior"), words, os.environ, REPOSITORY)

@@ -29,7 +29,7 @@ request = urllib.request.Request(url, body.encode() or None)
 for header in headers:
     request.add_header(*header.split(": ", 1))
 try:
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         print(answer.status, answer.read().decode())
 except urllib.error.HTTPError as error:
     print(error.code, error.read().decode())

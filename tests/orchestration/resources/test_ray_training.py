@@ -28,7 +28,7 @@ from orchestration.resources.worker_shape import (
     nodes_of_cluster,
     shape_when_free,
 )
-from tests.helpers.patience import PATIENCE
+from tests.helpers import forked
 from tests.helpers.tiny import SETTINGS, TinyTask, numbered, same
 
 HERE = str(Path(__file__).parents[3])  # where workers find the task
@@ -206,39 +206,31 @@ def test_a_full_disk_comes_back_as_it_is(tmp_path: Path, small_disk: Path) -> No
     assert resumed.steps == SETTINGS.steps
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """The job that is killed is a process with a Ray of its own."""
     metrics_log = tmp_path / "run" / "metrics.jsonl"
-    job = _start_job(tmp_path, pause=0.1)
-    while not any(entry["step"] >= 30 for entry in read_metrics(metrics_log)):
-        assert job.poll() is None
-        time.sleep(0.05)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    resumed = _start_job(tmp_path, pause=0.0)
-    assert resumed.wait(timeout=PATIENCE) == 0
-    first_of = {entry["step"]: entry["time"] for entry in read_metrics(metrics_log)}
-    killed = train(TinyTask(), SETTINGS, tmp_path / "run")
-    straight = train(TinyTask(), SETTINGS, tmp_path / "straight")
-    assert killed.already_finished
-    assert same(killed.model, straight.model)
-    assert killed.metrics == straight.metrics
-    # the log was continued: two seconds lie between the attempts, and none is written twice
-    assert sorted(first_of) == [10, 20, 30, 40, 50, 60]
-    assert first_of[60] - first_of[10] > 2
-
-
-def _start_job(folder: Path, pause: float) -> subprocess.Popen[bytes]:
     script = f"""
-import sys; sys.path.insert(0, {HERE!r})
 from pathlib import Path
 from tests.helpers.tiny import SETTINGS, TinyTask
 from orchestration.resources.compute import Compute
-task = TinyTask(pause={pause})
-Compute(num_workers=1).train(task, SETTINGS, Path({str(folder)!r}) / "run", "tiny")
+Compute(num_workers=1).train(TinyTask(pause=0.1), SETTINGS, Path({str(tmp_path)!r}) / "run", "tiny")
 """
-    return subprocess.Popen(
-        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": PYTHONPATH}
-    )
+    job = forked.start(script, [], os.environ, tmp_path, tmp_path / "log")
+    while not any(entry["step"] >= 30 for entry in read_metrics(metrics_log)):
+        assert job.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    job.kill()
+    job.wait()
+    between = time.time()
+    killed = Compute(num_workers=1).train(TinyTask(), SETTINGS, tmp_path / "run", "tiny")
+    straight = train(TinyTask(), SETTINGS, tmp_path / "straight")
+    assert same(killed.model, straight.model)
+    assert killed.metrics == straight.metrics
+    # the log was continued: the first steps are of the killed job, and none is written twice
+    times = {entry["step"]: entry["time"] for entry in read_metrics(metrics_log)}
+    assert sorted(times) == [10, 20, 30, 40, 50, 60]
+    assert times[30] < between < times[60]
 
 
 @pytest.mark.usefixtures("ray_session")
