@@ -30,9 +30,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-# Tests run side by side: beside others, Ray's workers, which it makes nice by 15, would not run.
+# Tests run side by side: none waits for the device, nor do Ray's workers for all other processes.
 os.environ.setdefault("CORGI_DEVICE_LOCK", "off")
-os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default is 15
 
 TESTS = Path(__file__).parent
 MARKERS = ("unit", "integration", "e2e")

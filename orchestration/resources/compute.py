@@ -57,8 +57,8 @@ ENVIRONMENT = {
 }
 # Without clusters, as on macOS, a local Ray's processes listen on the loopback alone; with them, on
 # all interfaces. Ray reads the first variable when it is imported. That it asks for a token is its
-# own default, which it sets in this process as it starts. Its workers start as they are needed: one
-# for each CPU beforehand would be loaded, and left for others with the settings that Ray Train has.
+# own default, which it sets in this process as it starts. A worker a CPU that Ray starts beforehand
+# takes seconds, and Ray Train cannot use it: its workers have variables of their own.
 LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_prestart_worker_first_driver": "0",

@@ -166,9 +166,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace.killed_training = state.parents[2]
     workspace.steps_before_the_kill = int(state.parent.name.removeprefix("step-"))
 
-    # Ray has trained the decoder and half a prior. The rest is trained in the job's own process, as
-    # CLIP was: it resumes Ray's checkpoint, and saves the start of a worker for each
-    # of four models.
+    # Ray has trained the decoder and half a prior. The job's own process has trained CLIP, and
+    # trains the rest: it resumes Ray's checkpoint, and saves the start of a worker for each model.
     workspace.resumed_at = time.time()
     done = workspace.quick("demo", *WITHOUT_RAY)
     assert done.returncode == 0, done.stdout + done.stderr + _log_of(workspace)

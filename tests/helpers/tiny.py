@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,10 +72,17 @@ class TinyTask(Task):
     ballast: Path | None = field(default=None, compare=False)  # … with this file …
     left: int = field(default=0, compare=False)  # … but for so many bytes
     attempts: Path | None = field(default=None, compare=False)  # a dot for every model built
+    read_by: Path | None = field(default=None, compare=False)  # a line for every unpickling process
     wide: int = 0  # random numbers of a sample beside its image's, to be in several chunks
     pause: float = field(default=0.0, compare=False)  # seconds a step, to be killed in
     slow: float = field(default=0.0, compare=False)  # seconds an evaluation, and to prepare data
     die_evaluating: bool = field(default=False, compare=False)  # by SIGKILL
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.read_by:
+            with self.read_by.open("a") as file:
+                file.write(f"{os.getpid()}\n")
 
     @cached_property
     def _data(self) -> tuple[Tensor, Tensor]:

@@ -243,7 +243,12 @@ def test_a_demo_begins_with_pictures_by_the_released_model(
     new = Settings.from_environment({"CORGI_HOME": str(tmp_path / ".corgi")})
     show_first_pictures(new)
     (line,) = capsys.readouterr().out.splitlines()
-    with Image.open(line.rpartition(": ")[2]) as picture:
+    file = Path(line.rpartition(": ")[2])
+    with Image.open(file) as picture:
         assert picture.height > len(CAPTIONS) * SIDE
+    written = file.stat().st_mtime_ns
+    show_first_pictures(new)  # of a demo that goes on
+    assert capsys.readouterr().out == f"{line}\n"
+    assert file.stat().st_mtime_ns == written
     show_first_pictures(settings)  # which has champions
     assert capsys.readouterr().out == ""

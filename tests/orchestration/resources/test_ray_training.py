@@ -140,7 +140,7 @@ def test_workers_wait_for_what_others_use_but_not_forever(
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_killed_worker_is_replaced_and_nothing_shows(tmp_path: Path) -> None:
-    task = TinyTask(die_at=35, died=tmp_path / "died")
+    task = TinyTask(die_at=35, died=tmp_path / "died", read_by=tmp_path / "readers")
     got: list[Entry] = []
     steps: list[int] = []
     interrupt = signal.getsignal(signal.SIGINT)
@@ -149,6 +149,8 @@ def test_a_killed_worker_is_replaced_and_nothing_shows(tmp_path: Path) -> None:
             task, SETTINGS, tmp_path / "killed", "tiny", got.append
         )
     assert (tmp_path / "died").exists()  # the worker did kill itself
+    # Ray's controller, which would load the task's libraries, has handed it on unread
+    assert len((tmp_path / "readers").read_text().split()) == 2
     straight = train(task, SETTINGS, tmp_path / "straight")
     assert same(result.model, straight.model)
     assert result.metrics == straight.metrics
