@@ -42,5 +42,5 @@ class TrainingSteps:
         self._optimizer.zero_grad()
         assert self._gradient.compute(self._steps) is not None
         self._optimizer.step(self._rate)
-        self._average.update()
+        self._average.update(self.model)
         self._steps += 1

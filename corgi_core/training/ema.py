@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Generic
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corgi_core.training.task import M
 
@@ -17,8 +17,7 @@ class MovingAverage(Generic[M]):
 
     The warm-up of γ lets the average forget the initial weights: a run much shorter than
     1 / (1 − decay) updates averages over its last tenth. Buffers are copied. Frozen parameters are
-    their own average: both models share them in memory. The model's tensors are changed in
-    place, never replaced.
+    their own average: both models share them in memory.
     """
 
     def __init__(self, model: M, decay: float) -> None:
@@ -28,26 +27,22 @@ class MovingAverage(Generic[M]):
         self._frozen = {name for name, p in parameters.items() if not p.requires_grad}
         shared = {id(parameters[name]): parameters[name] for name in self._frozen}
         self.model: M = copy.deepcopy(model, shared).eval().requires_grad_(False)
-        # found once, not in every step
-        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
-        learned = [(average, weight) for average, weight in pairs if average is not weight]
-        self._averages: list[Tensor] = [average for average, _ in learned]
-        self._weights: list[Tensor] = [weight for _, weight in learned]
-        self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take one step towards the model's weights."""
+    def update(self, model: nn.Module) -> None:
+        """Take one step towards `model`'s weights."""
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 9))
-        torch._foreach_lerp_(self._averages, self._weights, weight=1 - decay)
-        for average, buffer in self._buffers:
+        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        averages, weights = zip(*((a, p) for a, p in pairs if a is not p), strict=True)
+        torch._foreach_lerp_(averages, weights, weight=1 - decay)
+        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             average.copy_(buffer)
 
     @torch.no_grad()
-    def restore_buffers(self) -> None:
-        """Give the model the buffers of the last update, without a skipped step's NaN."""
-        for average, buffer in self._buffers:
+    def restore_buffers(self, model: nn.Module) -> None:
+        """Give `model` the buffers of the last update, without the NaN that a skipped step left."""
+        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             buffer.copy_(average)
 
     def tensors(self) -> dict[str, Tensor]:

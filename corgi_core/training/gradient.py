@@ -65,8 +65,7 @@ class BatchGradient:
         device: torch.device,
         first: int = 0,
     ) -> None:
-        self._task, self._settings = task, settings
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._task, self._model, self._settings = task, model, settings
         self._rank, self._world, self._device = rank, world_size, device
         self._batches = batches(task, settings, rank, world_size, device, first)
         network, self._synchronised = model, None
@@ -89,7 +88,7 @@ class BatchGradient:
                 torch.autograd.backward(parts["loss"] / chunks)
             for name, value in parts.items():
                 losses[name] = losses.get(name, 0) + value.detach().float() / chunks
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         values = torch.stack([*losses.values(), norm])
         if self._synchronised is not None:
@@ -99,7 +98,7 @@ class BatchGradient:
         if not all(map(math.isfinite, (*means, length))):
             return None
         if length > 0.99 * self._settings.clip_norm:  # else it multiplies by 1
-            nn.utils.clip_grads_with_norm_(self._parameters, self._settings.clip_norm, norm)
+            nn.utils.clip_grads_with_norm_(self._model.parameters(), self._settings.clip_norm, norm)
         return dict(zip(losses, means, strict=True))
 
     def _losses_of(self, step: int, part: int) -> dict[str, Tensor]:

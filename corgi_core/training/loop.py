@@ -167,11 +167,11 @@ def _train(
         optimizer.zero_grad()
         losses = gradient.compute(step)
         if losses is None:
-            average.restore_buffers()
+            average.restore_buffers(model)
             _skip(counters, settings, step)
         else:
             optimizer.step(rate)
-            average.update()
+            average.update(model)
             counters.skipped_in_a_row = 0
         counters.step = done = step + 1
         counters.seconds += (seconds := time.monotonic() - began)

@@ -67,7 +67,7 @@ def test_average_follows_its_recurrence() -> None:
     for n in range(1, 21):
         with torch.no_grad():
             model.weight.fill_(float(n))
-        average.update()
+        average.update(model)
         decay = min(0.5, n / (n + 9))
         expected = decay * expected + (1 - decay) * n
     assert average.model.weight.item() == pytest.approx(expected, rel=1e-5)
