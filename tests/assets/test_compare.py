@@ -76,8 +76,7 @@ def test_every_decoder_meets_every_embedding(state: Path) -> None:
     priors = [(v, s) for v in ("baseline", "shifted-k1") for s in ("10%", "100%")]
     linear = (LINEAR_PRIOR, CONTRASTIVE_PRIOR)
     assert cases == {
-        (comparison, kind, source, captions, seed)
-        for seed in (1,)
+        (comparison, kind, source, captions, 1)
         for comparison, sources in (
             ("supervision", priors),
             ("language-free", [("baseline", "0%"), ("shifted-k1", "0%")]),

@@ -51,6 +51,16 @@ def test_groups_are_summarised_apart_and_missing_values_left_out():
     assert summary["half"].tolist() == pytest.approx([2.484, 0], abs=1e-3)
 
 
+def test_rows_of_no_group_are_left_out():
+    nowhere = rows(None, [1, 2, 3]) + rows("a", [1, 2, 3], steps=float("nan"))
+    frame = pd.DataFrame(rows("a", [1, 2, 3]) + nowhere)
+    for found in (
+        over_seeds(frame, ["start", "steps"], "cosine"),
+        paired(frame, frame, ["start", "steps"], "cosine"),
+    ):
+        assert found[["start", "steps"]].to_numpy().tolist() == [["a", 4]]
+
+
 def test_a_seed_that_is_there_twice_is_a_defect():
     frame = pd.DataFrame(rows("a", [1, 2]) + rows("a", [1, 2]))
     with pytest.raises(AssertionError, match="several rows of one seed"):
