@@ -30,6 +30,7 @@ def curve(result: TrainingResult) -> list[tuple[float, ...]]:
     ]
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_sigkill_at_random_moments_changes_no_bit(tmp_path: Path) -> None:
     settings = replace(SETTINGS, steps=120)
     chance = random.Random(0)

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from upath import UPath
 
 from corgi_core.data.dataset import write_dataset
@@ -54,15 +53,6 @@ def store(server: s3.S3, monkeypatch: pytest.MonkeyPatch) -> UPath:
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     return server.path("corgi")
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As many as each node has CPUs: sums of more threads have other roundings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def start(cluster: Nodes, action: str, **variables: str) -> subprocess.Popen[str]:
